@@ -1,0 +1,238 @@
+//! The one error of the library: what kind it is, where it happened, what was found and what was expected.
+//!
+//! An error is built where the fact is known and gains its place on the way out:
+//! `Error::malformed("…").at(offset).in_tensor(key).in_file(path)`. A place that is already set is kept, so the
+//! innermost caller, who knows best, wins.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// `Result` with the library's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Errors sorted by who must act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The operating system refused: permissions, a full disk, a vanished file.
+    Io,
+    /// The file contradicts its own format: it is damaged, cut short or forged.
+    Malformed,
+    /// The file is well formed but holds something this program does not take.
+    Unsupported,
+    /// A named limit of [`crate::limits`] was passed.
+    Limit,
+    /// Something that has to be there is not.
+    Missing,
+    /// Two things that have to agree do not.
+    Mismatch,
+    /// The request contradicts what is there: an output that exists, a name that occurs twice.
+    Conflict,
+    /// The command line asks for something that makes no sense.
+    Usage,
+    /// What was written is not what was planned.
+    Unverified,
+    /// The user interrupted the work.
+    Interrupted,
+}
+
+impl Kind {
+    /// The word `--json` prints for this kind.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Io => "io",
+            Kind::Malformed => "malformed",
+            Kind::Unsupported => "unsupported",
+            Kind::Limit => "limit",
+            Kind::Missing => "missing",
+            Kind::Mismatch => "mismatch",
+            Kind::Conflict => "conflict",
+            Kind::Usage => "usage",
+            Kind::Unverified => "unverified",
+            Kind::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// A failure with its place. Displays as one line: `FILE: tensor KEY: byte N: what was found and what was expected`.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: Kind,
+    file: Option<PathBuf>,
+    tensor: Option<String>,
+    offset: Option<u64>,
+    message: String,
+    source: Option<io::Error>,
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident => $kind:ident;)*) => {
+        $($(#[$doc])* pub fn $name(message: impl Into<String>) -> Self { Self::new(Kind::$kind, message) })*
+    };
+}
+
+impl Error {
+    /// An error of `kind` without a place.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner {
+            kind,
+            file: None,
+            tensor: None,
+            offset: None,
+            message: message.into(),
+            source: None,
+        }))
+    }
+
+    constructors! {
+        /// A [`Kind::Malformed`] error.
+        malformed => Malformed;
+        /// A [`Kind::Unsupported`] error.
+        unsupported => Unsupported;
+        /// A [`Kind::Limit`] error.
+        limit => Limit;
+        /// A [`Kind::Missing`] error.
+        missing => Missing;
+        /// A [`Kind::Mismatch`] error.
+        mismatch => Mismatch;
+        /// A [`Kind::Conflict`] error.
+        conflict => Conflict;
+        /// A [`Kind::Usage`] error.
+        usage => Usage;
+        /// A [`Kind::Unverified`] error.
+        unverified => Unverified;
+    }
+
+    /// The work was stopped by the user.
+    pub fn interrupted() -> Self {
+        Self::new(Kind::Interrupted, "interrupted; nothing was written")
+    }
+
+    /// A failed call to the operating system; `action` says what was attempted ("cannot open").
+    pub fn io(action: &str, source: io::Error) -> Self {
+        let mut error = Self::new(Kind::Io, format!("{action}: {source}"));
+        error.0.source = Some(source);
+        error
+    }
+
+    /// Names the file, unless an inner caller already did.
+    #[must_use]
+    pub fn in_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.0.file.get_or_insert_with(|| path.as_ref().to_owned());
+        self
+    }
+
+    /// Names the tensor, unless an inner caller already did.
+    #[must_use]
+    pub fn in_tensor(mut self, key: impl Into<String>) -> Self {
+        self.0.tensor.get_or_insert_with(|| key.into());
+        self
+    }
+
+    /// Gives the byte offset (within the file, or within the record that the message names).
+    #[must_use]
+    pub fn at(mut self, offset: u64) -> Self {
+        self.0.offset.get_or_insert(offset);
+        self
+    }
+
+    /// Who must act.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// The file it happened in.
+    pub fn file(&self) -> Option<&Path> {
+        self.0.file.as_deref()
+    }
+
+    /// The tensor it happened in.
+    pub fn tensor(&self) -> Option<&str> {
+        self.0.tensor.as_deref()
+    }
+
+    /// The byte it happened at.
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.0.file {
+            write!(f, "{}: ", printable(&file.to_string_lossy()))?;
+        }
+        if let Some(tensor) = &self.0.tensor {
+            write!(f, "tensor {}: ", printable(tensor))?;
+        }
+        if let Some(offset) = self.0.offset {
+            write!(f, "byte {offset}: ")?;
+        }
+        f.write_str(&printable(&self.0.message))
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| source as _)
+    }
+}
+
+/// Text from a file, made safe for a terminal and for one line: control characters (escape sequences, line breaks,
+/// direction overrides) come out as `\u{…}`, everything else as it is. Cut after 300 characters.
+pub fn printable(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let mut shown = String::with_capacity(text.len().min(LONGEST));
+    for (count, character) in text.chars().enumerate() {
+        if count == LONGEST {
+            shown.push('…');
+            break;
+        }
+        if is_unsafe_to_print(character) {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+fn is_unsafe_to_print(character: char) -> bool {
+    // Besides the controls: the characters that reorder or hide text, which make a name look like another one.
+    character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn displays_place_before_message() {
+        let error = Error::mismatch("shape [4], the checkpoint has [5]")
+            .at(12)
+            .in_tensor("a.weight")
+            .in_file("vae.pt");
+        assert_eq!(
+            error.to_string(),
+            "vae.pt: tensor a.weight: byte 12: shape [4], the checkpoint has [5]"
+        );
+    }
+
+    #[test]
+    fn the_innermost_place_wins() {
+        let error = Error::missing("x").in_file("inner").in_file("outer");
+        assert_eq!(error.file(), Some(Path::new("inner")));
+    }
+
+    #[test]
+    fn escapes_what_a_terminal_would_obey() {
+        let error = Error::malformed("found \x1b]0;owned\x07\nsecond line").in_tensor("a\u{202e}b");
+        let line = error.to_string();
+        assert!(!line.chars().any(is_unsafe_to_print), "{line:?}");
+    }
+}

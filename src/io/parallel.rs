@@ -1,0 +1,84 @@
+//! The same work on many items, on a few threads.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use crate::error::Result;
+
+/// Threads to use where the user named no number: as many as the machine has, up to four; past that the disk is
+/// the limit, and each thread costs its buffers.
+pub fn default_jobs() -> usize {
+    thread::available_parallelism().map_or(1, |count| count.get().min(4))
+}
+
+/// `work` on each item, results in the order of the items.
+///
+/// Items are taken in order, so files are read and written nearly in sequence. `init` makes what a thread keeps
+/// between items (its buffers). After an error no further item is begun; the error of the earliest item is returned.
+pub fn map<T, S, R>(
+    jobs: usize,
+    items: &[T],
+    init: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, &T) -> Result<R> + Sync,
+) -> Result<Vec<R>>
+where
+    T: Sync,
+    R: Send,
+{
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let done = Mutex::new(Vec::with_capacity(items.len()));
+    let worker = || {
+        let mut state = init();
+        let mut own = Vec::new();
+        while !failed.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { break };
+            let result = work(&mut state, item);
+            if result.is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+            own.push((index, result));
+        }
+        done.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+    };
+    let jobs = jobs.clamp(1, items.len().max(1));
+    if jobs == 1 {
+        worker();
+    } else {
+        thread::scope(|scope| {
+            for _ in 0..jobs {
+                scope.spawn(worker);
+            }
+        });
+    }
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn keeps_the_order_of_the_items() {
+        let items: Vec<usize> = (0..1000).collect();
+        let squares = map(4, &items, || (), |(), item| Ok(item * item)).unwrap();
+        assert_eq!(squares, items.iter().map(|item| item * item).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn stops_after_an_error_and_returns_it() {
+        let items: Vec<usize> = (0..1000).collect();
+        let begun = AtomicUsize::new(0);
+        let result = map(2, &items, || (), |(), &item| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            if item == 3 { Err(Error::usage("three")) } else { Ok(()) }
+        });
+        assert_eq!(result.unwrap_err().to_string(), "three");
+        assert!(begun.load(Ordering::Relaxed) < 1000);
+    }
+}

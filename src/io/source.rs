@@ -1,0 +1,200 @@
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use memmap2::Mmap;
+
+use crate::error::{Error, Result};
+
+/// A regular file, read at any offset by any thread.
+///
+/// Two ways in: [`Source::read_at`] copies bytes out and suits the bulk of a file, because nothing stays resident;
+/// [`Source::slice`] maps the file and suits headers and scattered reads. Both check the range against the length
+/// the file had when it was opened.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    modified: Option<SystemTime>,
+    map: OnceLock<Mmap>,
+}
+
+impl Source {
+    /// Opens a file for reading. Folders, pipes and devices are refused: they have no length to hold offsets against.
+    pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>> {
+        let path = path.as_ref();
+        let fail = |error| Error::io("cannot open", error).in_file(path);
+        // Looked at before it is opened: opening a pipe would wait for a writer.
+        let kind = fs::metadata(path).map_err(fail)?;
+        if !kind.is_file() {
+            let found = if kind.is_dir() { "a folder" } else { "not a regular file (a pipe or a device)" };
+            return Err(Error::unsupported(format!("{found}; expected a checkpoint file")).in_file(path));
+        }
+        let file = File::open(path).map_err(fail)?;
+        let metadata = file.metadata().map_err(fail)?;
+        Ok(Arc::new(Source {
+            path: path.to_owned(),
+            file,
+            len: metadata.len(),
+            modified: metadata.modified().ok(),
+            map: OnceLock::new(),
+        }))
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes in the file when it was opened.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Fills `out` from `offset` on. A file that ends before is an error.
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(out, offset).map_err(|error| {
+            let error = match error.kind() {
+                io::ErrorKind::UnexpectedEof => Error::malformed(format!(
+                    "the file ends before the {} bytes that belong here; it was cut short",
+                    out.len()
+                )),
+                _ => Error::io("cannot read", error),
+            };
+            error.at(offset).in_file(&self.path)
+        })
+    }
+
+    /// The bytes `offset..offset + len`, mapped, not copied.
+    pub fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
+        let outside = || {
+            Error::malformed(format!("{len} bytes are said to lie here, the file has {}", self.len))
+                .at(offset)
+                .in_file(&self.path)
+        };
+        let end = offset.checked_add(len).filter(|&end| end <= self.len).ok_or_else(outside)?;
+        if len == 0 {
+            return Ok(&[]);
+        }
+        let map = self.map()?;
+        let range = usize::try_from(offset).ok().zip(usize::try_from(end).ok());
+        range.and_then(|(start, end)| map.get(start..end)).ok_or_else(outside)
+    }
+
+    fn map(&self) -> Result<&Mmap> {
+        if let Some(map) = self.map.get() {
+            return Ok(map);
+        }
+        // SAFETY: the mapping is read-only and lives as long as `self.file`. Another process that truncates the file
+        // while it is mapped raises SIGBUS, which ends this process before a destination is renamed into place.
+        let map = unsafe { Mmap::map(&self.file) };
+        let map = map.map_err(|error| Error::io("cannot map", error).in_file(&self.path))?;
+        Ok(self.map.get_or_init(|| map))
+    }
+
+    /// An error if the file was changed since it was opened: what was read from it is then not to be trusted.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let fail = |error| Error::io("cannot look at", error).in_file(&self.path);
+        let now = self.file.metadata().map_err(fail)?;
+        if now.len() != self.len || now.modified().ok() != self.modified {
+            return Err(Error::mismatch("the file was changed while it was being read").in_file(&self.path));
+        }
+        Ok(())
+    }
+
+    /// Whether both are the same file on disk, by whatever names they were opened.
+    pub fn is_same_file(&self, other: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        match (self.file.metadata(), fs::metadata(other)) {
+            (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
+            _ => false,
+        }
+    }
+
+    /// A reader of the whole file with a position of its own.
+    pub fn reader(self: &Arc<Self>) -> SourceReader {
+        SourceReader { source: Arc::clone(self), position: 0 }
+    }
+}
+
+/// `Read` and `Seek` over a [`Source`].
+#[derive(Debug)]
+pub struct SourceReader {
+    source: Arc<Source>,
+    position: u64,
+}
+
+impl Read for SourceReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.file.read_at(out, self.position)?;
+        self.position = self.position.saturating_add(count as u64);
+        Ok(count)
+    }
+}
+
+impl Seek for SourceReader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::End(delta) => self.source.len.checked_add_signed(delta),
+            SeekFrom::Current(delta) => self.position.checked_add_signed(delta),
+        };
+        self.position = target.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file_of(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        File::create(&path).unwrap().write_all(bytes).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn reads_and_maps_the_same_bytes() {
+        let (_folder, path) = file_of(b"0123456789");
+        let source = Source::open(&path).unwrap();
+        let mut out = [0; 4];
+        source.read_at(3, &mut out).unwrap();
+        assert_eq!(&out, b"3456");
+        assert_eq!(source.slice(3, 4).unwrap(), b"3456");
+        assert_eq!(source.slice(10, 0).unwrap(), b"");
+    }
+
+    #[test]
+    fn refuses_ranges_past_the_end() {
+        let (_folder, path) = file_of(b"0123456789");
+        let source = Source::open(&path).unwrap();
+        assert!(source.slice(7, 4).is_err());
+        assert!(source.slice(u64::MAX, 2).is_err());
+        let error = source.read_at(7, &mut [0; 4]).unwrap_err();
+        assert_eq!(error.offset(), Some(7));
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Source::open(folder.path()).unwrap_err().to_string().contains("a folder"));
+        assert!(Source::open(folder.path().join("absent")).is_err());
+    }
+
+    #[test]
+    fn notices_a_file_that_changed() {
+        let (_folder, path) = file_of(b"0123456789");
+        let source = Source::open(&path).unwrap();
+        source.check_unchanged().unwrap();
+        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"x").unwrap();
+        assert!(source.check_unchanged().is_err());
+    }
+}

@@ -1,0 +1,13 @@
+//! Python pickles as data: read into an arena of values without calling, importing or recursing; written as CPython
+//! writes them. Knows no torch.
+
+mod cursor;
+mod encoder;
+mod machine;
+pub mod op;
+mod text;
+mod value;
+
+pub use encoder::Encoder;
+pub use machine::parse;
+pub use value::{GlobalUse, Id, Name, Node, Object, Pickle, Text};

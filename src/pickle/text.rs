@@ -1,0 +1,166 @@
+//! The textual encodings of protocol 0.
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::pickle::value::Node;
+
+/// The argument of STRING: a Python 2 `repr`, in quotes, with backslash escapes.
+pub(super) fn string_repr(line: &[u8]) -> Result<Box<[u8]>> {
+    let inner = match line {
+        [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => inner,
+        _ => return Err(Error::malformed("a STRING that is not in quotes")),
+    };
+    let mut out = Vec::with_capacity(inner.len());
+    let mut bytes = inner.iter().copied();
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        let escaped = bytes.next().ok_or_else(|| Error::malformed("a STRING that ends in a backslash"))?;
+        match escaped {
+            b'\\' | b'\'' | b'"' => out.push(escaped),
+            b'n' => out.push(b'\n'),
+            b'r' => out.push(b'\r'),
+            b't' => out.push(b'\t'),
+            b'a' => out.push(0x07),
+            b'b' => out.push(0x08),
+            b'f' => out.push(0x0c),
+            b'v' => out.push(0x0b),
+            b'x' => out.push(hex(&mut bytes, 2)? as u8),
+            b'0'..=b'7' => {
+                let mut value = u32::from(escaped - b'0');
+                for _ in 0..2 {
+                    let Some(digit @ b'0'..=b'7') = bytes.clone().next() else { break };
+                    value = value * 8 + u32::from(digit - b'0');
+                    bytes.next();
+                }
+                out.push(value as u8);
+            }
+            other => out.extend([b'\\', other]),
+        }
+    }
+    Ok(out.into())
+}
+
+/// The argument of UNICODE: Latin-1 with `\uXXXX` and `\UXXXXXXXX`. Comes out as UTF-8, lone surrogates included.
+pub(super) fn raw_unicode_escape(line: &[u8]) -> Result<Box<[u8]>> {
+    let mut out = Vec::with_capacity(line.len());
+    let mut bytes = line.iter().copied();
+    while let Some(byte) = bytes.next() {
+        let digits = match (byte, bytes.clone().next()) {
+            (b'\\', Some(b'u')) => 4,
+            (b'\\', Some(b'U')) => 8,
+            _ => {
+                push_code_point(&mut out, u32::from(byte));
+                continue;
+            }
+        };
+        bytes.next();
+        let code = hex(&mut bytes, digits)?;
+        if code > 0x0010_ffff {
+            return Err(Error::malformed(format!("the code point {code:#x}, past the end of Unicode")));
+        }
+        push_code_point(&mut out, code);
+    }
+    Ok(out.into())
+}
+
+/// The argument of INT: a decimal number, or `00` and `01`, which are the booleans.
+pub(super) fn int(line: &[u8]) -> Result<Node> {
+    match line {
+        b"00" => Ok(Node::Bool(false)),
+        b"01" => Ok(Node::Bool(true)),
+        _ => decimal(line),
+    }
+}
+
+/// The argument of LONG: a decimal number, with or without the `L` of Python 2.
+pub(super) fn long(line: &[u8]) -> Result<Node> {
+    decimal(line.strip_suffix(b"L").unwrap_or(line))
+}
+
+fn decimal(line: &[u8]) -> Result<Node> {
+    let text = std::str::from_utf8(line).map(str::trim).unwrap_or_default();
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Error::malformed("an integer that is not decimal digits"));
+    }
+    if digits.len() > limits::INTEGER_DIGITS {
+        return Err(Error::limit(format!("an integer of {} digits, the limit is {}", digits.len(), limits::INTEGER_DIGITS)));
+    }
+    Ok(text.parse().map_or(Node::BigInt, Node::Int))
+}
+
+/// The argument of FLOAT.
+pub(super) fn float(line: &[u8]) -> Result<Node> {
+    let value = std::str::from_utf8(line).ok().and_then(|text| text.trim().parse().ok());
+    value.map(Node::Float).ok_or_else(|| Error::malformed("a FLOAT that is not a number"))
+}
+
+/// A little-endian two's complement integer of any length; none at all is 0.
+pub(super) fn twos_complement(bytes: &[u8]) -> Node {
+    let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
+    let fill = if negative { 0xff } else { 0 };
+    let (low, high) = bytes.split_at(bytes.len().min(8));
+    let mut word = [fill; 8];
+    for (word, byte) in word.iter_mut().zip(low) {
+        *word = *byte;
+    }
+    let value = i64::from_le_bytes(word);
+    // What lies above the first eight bytes must only repeat the sign, or the number does not fit.
+    if high.iter().all(|&byte| byte == fill) && (value < 0) == negative { Node::Int(value) } else { Node::BigInt }
+}
+
+fn hex(bytes: &mut impl Iterator<Item = u8>, digits: usize) -> Result<u32> {
+    let mut value = 0_u32;
+    for _ in 0..digits {
+        let digit = bytes.next().and_then(|byte| char::from(byte).to_digit(16));
+        let digit = digit.ok_or_else(|| Error::malformed("an escape without its hexadecimal digits"))?;
+        value = (value << 4) | digit;
+    }
+    Ok(value)
+}
+
+fn push_code_point(out: &mut Vec<u8>, code: u32) {
+    if let Some(character) = char::from_u32(code) {
+        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    } else {
+        // A lone surrogate, as Python's `surrogatepass` encodes it.
+        out.extend([0xe0 | (code >> 12) as u8, 0x80 | (code >> 6 & 0x3f) as u8, 0x80 | (code & 0x3f) as u8]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_extend_their_sign() {
+        let int = |bytes: &[u8]| match twos_complement(bytes) {
+            Node::Int(value) => Some(value),
+            _ => None,
+        };
+        assert_eq!(int(&[]), Some(0));
+        assert_eq!(int(&[0xff]), Some(-1));
+        assert_eq!(int(&[0xff, 0]), Some(255));
+        assert_eq!(int(&[0, 0, 0, 0, 0, 0, 0, 0x80]), Some(i64::MIN));
+        assert_eq!(int(&[0, 0, 0, 0, 0, 0, 0, 0x80, 0]), None);
+        assert_eq!(int(&[0, 0, 0, 0, 0, 0, 0, 0x80, 0xff]), Some(i64::MIN));
+        assert_eq!(int(&[0xff; 20]), Some(-1));
+    }
+
+    #[test]
+    fn python_2_strings_unescape() {
+        assert_eq!(&*string_repr(br"'a\'b\n\x41\101\q'").unwrap(), b"a'b\nAA\\q");
+        assert!(string_repr(b"'open").is_err());
+        assert!(string_repr(b"'").is_err());
+    }
+
+    #[test]
+    fn unicode_keeps_lone_surrogates() {
+        assert_eq!(&*raw_unicode_escape(b"\xe9\\u00e9").unwrap(), "éé".as_bytes());
+        assert_eq!(&*raw_unicode_escape(b"\\ud800").unwrap(), b"\xed\xa0\x80");
+        assert!(raw_unicode_escape(b"\\U00110000").is_err());
+    }
+}

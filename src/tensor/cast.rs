@@ -1,0 +1,228 @@
+//! Conversion between floating types, rounding to the nearest even as PyTorch does.
+//!
+//! A value that is finite before and infinite after is an error that names it, unless it is asked to saturate.
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use crate::error::{Error, Result};
+use crate::tensor::Dtype;
+
+/// What to do with a value too large for the target type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// It is an error that names the value.
+    #[default]
+    Refuse,
+    /// It becomes the largest finite value of its sign.
+    Saturate,
+}
+
+/// Whether [`cast`] converts between these two.
+pub fn is_supported(from: Dtype, to: Dtype) -> bool {
+    from.is_float() && matches!(to, Dtype::F16 | Dtype::BF16 | Dtype::F32)
+}
+
+/// Elements converted at a time: two blocks of 4 KiB stay in the first-level cache.
+const BLOCK: usize = 1024;
+
+/// Converts little-endian elements of `from` in `input` to `to` in `out`; both hold the same number of elements.
+///
+/// `f64` goes through `f32` on its way to a half, as PyTorch's own conversion does. `first` is the index of the first
+/// element in its tensor, for the message.
+pub fn cast(from: Dtype, input: &[u8], to: Dtype, out: &mut [u8], overflow: Overflow, first: u64) -> Result<()> {
+    if !is_supported(from, to) {
+        return Err(Error::unsupported(format!("no conversion from {from} to {to}")));
+    }
+    let mut block = [0_f32; BLOCK];
+    let inputs = input.chunks(BLOCK * from.size());
+    for (index, (input, out)) in inputs.zip(out.chunks_mut(BLOCK * to.size())).enumerate() {
+        let values = block.get_mut(..input.len() / from.size()).unwrap_or_default();
+        let first = first + (index * BLOCK) as u64;
+        widen(from, input, values, overflow, first)?;
+        narrow(values, to, out, overflow, first)?;
+    }
+    Ok(())
+}
+
+/// Any float to `f32`; exact but for `f64`.
+fn widen(from: Dtype, input: &[u8], values: &mut [f32], overflow: Overflow, first: u64) -> Result<()> {
+    match from {
+        Dtype::F32 => each(input, values, f32::from_le_bytes),
+        Dtype::F16 => {
+            let mut halves = [f16::ZERO; BLOCK];
+            let halves = halves.get_mut(..values.len()).unwrap_or_default();
+            each(input, halves, f16::from_le_bytes);
+            halves.convert_to_f32_slice(values);
+        }
+        Dtype::BF16 => each(input, values, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        Dtype::F64 => {
+            each(input, values, |bytes| f64::from_le_bytes(bytes) as f32);
+            if values.iter().any(|value| value.is_infinite()) {
+                for (index, (bytes, value)) in input.as_chunks().0.iter().zip(values).enumerate() {
+                    let wide = f64::from_le_bytes(*bytes);
+                    if value.is_infinite() && wide.is_finite() {
+                        match overflow {
+                            Overflow::Refuse => return Err(overflowed(wide, Dtype::F32, first + index as u64)),
+                            Overflow::Saturate => *value = f32::MAX.copysign(*value),
+                        }
+                    }
+                }
+            }
+        }
+        Dtype::F8E4M3 => each(input, values, |[byte]| small_float(byte, 4, 7, Special::NanOnly)),
+        Dtype::F8E5M2 => each(input, values, |[byte]| small_float(byte, 5, 15, Special::Ieee)),
+        Dtype::F8E4M3Fnuz => each(input, values, |[byte]| small_float(byte, 4, 8, Special::OneNan)),
+        Dtype::F8E5M2Fnuz => each(input, values, |[byte]| small_float(byte, 5, 16, Special::OneNan)),
+        Dtype::F8E8M0 => each(input, values, |[byte]| match byte {
+            255 => f32::NAN,
+            exponent => 2_f32.powi(i32::from(exponent) - 127),
+        }),
+        _ => return Err(Error::unsupported(format!("{from} is not a floating type"))),
+    }
+    Ok(())
+}
+
+fn narrow(values: &[f32], to: Dtype, out: &mut [u8], overflow: Overflow, first: u64) -> Result<()> {
+    match to {
+        Dtype::F32 => {
+            for (out, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
+                *out = value.to_le_bytes();
+            }
+            Ok(())
+        }
+        Dtype::F16 => {
+            let mut halves = [f16::ZERO; BLOCK];
+            let halves = halves.get_mut(..values.len()).unwrap_or_default();
+            halves.convert_from_f32_slice(values);
+            settle(values, halves, f16::is_infinite, f16::MAX, f16::MIN, to, overflow, first)?;
+            for (out, half) in out.as_chunks_mut().0.iter_mut().zip(halves) {
+                *out = half.to_le_bytes();
+            }
+            Ok(())
+        }
+        Dtype::BF16 => {
+            let mut halves = [bf16::ZERO; BLOCK];
+            let halves = halves.get_mut(..values.len()).unwrap_or_default();
+            halves.convert_from_f32_slice(values);
+            settle(values, halves, bf16::is_infinite, bf16::MAX, bf16::MIN, to, overflow, first)?;
+            for (out, half) in out.as_chunks_mut().0.iter_mut().zip(halves) {
+                *out = half.to_le_bytes();
+            }
+            Ok(())
+        }
+        _ => Err(Error::unsupported(format!("{to} is not a target of a cast"))),
+    }
+}
+
+/// Finds the values that became infinite and refuses or saturates them.
+#[allow(clippy::too_many_arguments)]
+fn settle<H: Copy>(
+    values: &[f32],
+    halves: &mut [H],
+    is_infinite: fn(H) -> bool,
+    max: H,
+    min: H,
+    to: Dtype,
+    overflow: Overflow,
+    first: u64,
+) -> Result<()> {
+    // Almost never anything: one pass without branches before the pass that looks closer.
+    if !halves.iter().fold(false, |any, &half| any | is_infinite(half)) {
+        return Ok(());
+    }
+    for (index, (half, &value)) in halves.iter_mut().zip(values).enumerate() {
+        if is_infinite(*half) && value.is_finite() {
+            match overflow {
+                Overflow::Refuse => return Err(overflowed(f64::from(value), to, first + index as u64)),
+                Overflow::Saturate => *half = if value > 0.0 { max } else { min },
+            }
+        }
+    }
+    Ok(())
+}
+
+fn overflowed(value: f64, to: Dtype, index: u64) -> Error {
+    Error::mismatch(format!("element {index} is {value:e}, too large for {to}; --saturate takes the largest {to} instead"))
+}
+
+fn each<const N: usize, T>(input: &[u8], values: &mut [T], convert: impl Fn([u8; N]) -> T) {
+    for (value, bytes) in values.iter_mut().zip(input.as_chunks().0) {
+        *value = convert(*bytes);
+    }
+}
+
+/// Which bit patterns of an 8-bit float are not numbers.
+enum Special {
+    /// The top exponent holds infinities and NaN.
+    Ieee,
+    /// Only all ones is NaN.
+    NanOnly,
+    /// Only the pattern of minus zero is NaN.
+    OneNan,
+}
+
+fn small_float(byte: u8, exponent_bits: u32, bias: i32, special: Special) -> f32 {
+    let mantissa_bits = 7 - exponent_bits;
+    let sign = if byte & 0x80 == 0 { 1.0 } else { -1.0 };
+    let exponent = i32::from((byte & 0x7f) >> mantissa_bits);
+    let mantissa = byte & ((1 << mantissa_bits) - 1);
+    let top = (1 << exponent_bits) - 1;
+    match special {
+        Special::Ieee if exponent == top && mantissa == 0 => return sign * f32::INFINITY,
+        Special::Ieee if exponent == top => return f32::NAN,
+        Special::NanOnly if byte & 0x7f == 0x7f => return f32::NAN,
+        Special::OneNan if byte == 0x80 => return f32::NAN,
+        _ => {}
+    }
+    let unit = 2_f32.powi(-(mantissa_bits as i32));
+    let fraction = f32::from(mantissa) * unit;
+    let magnitude = match exponent {
+        0 => fraction * 2_f32.powi(1 - bias),
+        _ => (1.0 + fraction) * 2_f32.powi(exponent - bias),
+    };
+    sign * magnitude
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to_f16(values: &[f32], overflow: Overflow) -> Result<Vec<f16>> {
+        let input: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut out = vec![0; values.len() * 2];
+        cast(Dtype::F32, &input, Dtype::F16, &mut out, overflow, 0)?;
+        Ok(out.chunks(2).map(|bytes| f16::from_le_bytes([bytes[0], bytes[1]])).collect())
+    }
+
+    #[test]
+    fn rounds_to_nearest_even_and_keeps_specials() {
+        let halves = to_f16(&[1.0, 2049.0, 2051.0, -0.0, 6e-8, f32::INFINITY, 65519.0], Overflow::Refuse).unwrap();
+        let expected = [1.0, 2048.0, 2052.0, -0.0, 5.960_464_5e-8, f32::INFINITY, 65504.0];
+        assert_eq!(halves.iter().map(|half| half.to_f32()).collect::<Vec<_>>(), expected);
+        assert!(to_f16(&[f32::NAN], Overflow::Refuse).unwrap()[0].is_nan());
+    }
+
+    #[test]
+    fn overflow_names_the_element_and_can_saturate() {
+        let mut values = vec![0.0; 3000];
+        values[2500] = -65520.0;
+        let error = to_f16(&values, Overflow::Refuse).unwrap_err().to_string();
+        assert!(error.contains("element 2500 is -6.552e4"), "{error}");
+        assert_eq!(to_f16(&values, Overflow::Saturate).unwrap()[2500], f16::MIN);
+    }
+
+    #[test]
+    fn doubles_too_large_for_a_single_are_found() {
+        let input = 1e300_f64.to_le_bytes();
+        let mut out = [0; 4];
+        assert!(cast(Dtype::F64, &input, Dtype::F32, &mut out, Overflow::Refuse, 7).is_err());
+        cast(Dtype::F64, &input, Dtype::F32, &mut out, Overflow::Saturate, 7).unwrap();
+        assert_eq!(f32::from_le_bytes(out), f32::MAX);
+    }
+
+    #[test]
+    fn integers_are_never_cast() {
+        assert!(cast(Dtype::I64, &[0; 8], Dtype::F32, &mut [0; 4], Overflow::Refuse, 0).is_err());
+    }
+}

@@ -1,0 +1,215 @@
+use std::sync::Arc;
+
+use crc32fast::Hasher;
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::tensor::cast::{self, Overflow};
+use crate::tensor::gather::gather;
+use crate::tensor::{Dtype, Extent, Shape, Storage, View};
+
+/// Elements read and cast at a time; what was read is still in the second-level cache when it is cast.
+const CAST_ELEMENTS: usize = 64 << 10;
+
+/// A tensor whose elements are read when they are asked for.
+///
+/// A closed enum rather than a closure, so that a writer can see what it has: a plain range of a file, or work.
+#[derive(Debug, Clone)]
+pub enum LazyTensor {
+    /// Elements of a storage in a file.
+    Stored {
+        /// The bytes.
+        storage: Arc<Storage>,
+        /// The element type.
+        dtype: Dtype,
+        /// Which elements.
+        view: View,
+    },
+    /// Another tensor's elements in another floating type.
+    Cast {
+        /// The tensor.
+        inner: Box<LazyTensor>,
+        /// The element type it gets.
+        to: Dtype,
+        /// What becomes of values that do not fit.
+        overflow: Overflow,
+    },
+    /// Another tensor's elements under another shape.
+    Reshaped {
+        /// The tensor.
+        inner: Box<LazyTensor>,
+        /// The shape it gets, of as many elements.
+        shape: Shape,
+    },
+    /// Elements that never were in a file.
+    Owned {
+        /// The element type.
+        dtype: Dtype,
+        /// The shape.
+        shape: Shape,
+        /// The elements, little-endian, row-major.
+        bytes: Arc<[u8]>,
+    },
+}
+
+impl LazyTensor {
+    /// A view of a storage. Fails if a stride of 0 makes it unreasonably larger than the storage.
+    pub fn stored(storage: Arc<Storage>, dtype: Dtype, view: View) -> Result<Self> {
+        let bytes = view.shape().bytes(dtype);
+        let most = limits::VIEW_BYTES.max(storage.len().saturating_mul(limits::VIEW_GROWTH));
+        if bytes > most {
+            return Err(Error::limit(format!(
+                "shape {} needs {bytes} bytes from a storage of {}; the limit is {most}",
+                view.shape(),
+                storage.len()
+            )));
+        }
+        Ok(LazyTensor::Stored { storage, dtype, view })
+    }
+
+    /// This tensor in another floating type; itself where it has that type already.
+    pub fn cast(self, to: Dtype, overflow: Overflow) -> Result<Self> {
+        if self.dtype() == to {
+            return Ok(self);
+        }
+        if !cast::is_supported(self.dtype(), to) {
+            return Err(Error::unsupported(format!("no conversion from {} to {to}", self.dtype())));
+        }
+        Ok(LazyTensor::Cast { inner: Box::new(self), to, overflow })
+    }
+
+    /// This tensor under another shape of as many elements.
+    pub fn reshape(self, shape: Shape) -> Result<Self> {
+        if shape.elements() != self.shape().elements() {
+            return Err(Error::mismatch(format!("shape {} cannot become {shape}", self.shape())));
+        }
+        Ok(LazyTensor::Reshaped { inner: Box::new(self), shape })
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> Dtype {
+        match self {
+            LazyTensor::Stored { dtype, .. } | LazyTensor::Owned { dtype, .. } => *dtype,
+            LazyTensor::Cast { to, .. } => *to,
+            LazyTensor::Reshaped { inner, .. } => inner.dtype(),
+        }
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &Shape {
+        match self {
+            LazyTensor::Stored { view, .. } => view.shape(),
+            LazyTensor::Cast { inner, .. } => inner.shape(),
+            LazyTensor::Reshaped { shape, .. } | LazyTensor::Owned { shape, .. } => shape,
+        }
+    }
+
+    /// Bytes of all elements.
+    pub fn bytes(&self) -> u64 {
+        self.shape().bytes(self.dtype())
+    }
+
+    /// The storage it comes from in the end; `None` where it never was in a file.
+    pub fn storage(&self) -> Option<&Arc<Storage>> {
+        match self {
+            LazyTensor::Stored { storage, .. } => Some(storage),
+            LazyTensor::Cast { inner, .. } | LazyTensor::Reshaped { inner, .. } => inner.storage(),
+            LazyTensor::Owned { .. } => None,
+        }
+    }
+
+    /// Fills `out` with the elements `first..`, row-major and little-endian; `out` holds a whole number of them.
+    pub fn read(&self, first: u64, out: &mut [u8]) -> Result<()> {
+        self.read_checked(first, out, &mut Hasher::new())
+    }
+
+    /// As [`LazyTensor::read`], and adds the bytes as stored to `raw`, where they are a plain range of a whole
+    /// storage: who reads all elements can hold the sum against [`LazyTensor::promised_crc32`].
+    pub fn read_checked(&self, first: u64, out: &mut [u8], raw: &mut Hasher) -> Result<()> {
+        match self {
+            LazyTensor::Stored { storage, dtype, view } => {
+                read_stored(storage, *dtype, view, first, out, raw).map_err(|error| error.in_file(storage.source().path()))
+            }
+            LazyTensor::Cast { inner, to, overflow } => {
+                let from = inner.dtype();
+                let mut input = vec![0; CAST_ELEMENTS.min(out.len() / to.size()) * from.size()];
+                let mut first = first;
+                for out in out.chunks_mut(CAST_ELEMENTS * to.size()) {
+                    let count = out.len() / to.size();
+                    let input = input.get_mut(..count * from.size()).unwrap_or_default();
+                    inner.read_checked(first, input, raw)?;
+                    cast::cast(from, input, *to, out, *overflow, first)?;
+                    first += count as u64;
+                }
+                Ok(())
+            }
+            LazyTensor::Reshaped { inner, .. } => inner.read_checked(first, out, raw),
+            LazyTensor::Owned { dtype, bytes, .. } => {
+                let start = usize::try_from(first).ok().and_then(|first| first.checked_mul(dtype.size()));
+                let found = start.and_then(|start| bytes.get(start..start.checked_add(out.len())?));
+                out.copy_from_slice(found.ok_or_else(|| Error::malformed("a read past the end of the tensor"))?);
+                Ok(())
+            }
+        }
+    }
+
+    /// All elements at once. Costs the whole tensor in memory.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let length = usize::try_from(self.bytes()).map_err(|_| Error::limit("the tensor does not fit into memory"))?;
+        let mut out = vec![0; length];
+        self.read(0, &mut out)?;
+        Ok(out)
+    }
+
+    /// The checksum the file promises for the bytes behind all elements, if it promises one and the elements are
+    /// exactly a whole storage in its order. Other views have their storage checked when they are read.
+    pub fn promised_crc32(&self) -> Option<u32> {
+        match self {
+            LazyTensor::Stored { storage, dtype, view } if is_whole(storage, *dtype, view) => storage.crc32(),
+            LazyTensor::Cast { inner, .. } | LazyTensor::Reshaped { inner, .. } => inner.promised_crc32(),
+            _ => None,
+        }
+    }
+
+    /// Keeps what reading piece by piece would make again and again: the inflated bytes of a compressed storage.
+    /// Drop the guard when the tensor has been read.
+    pub fn hold(&self) -> Result<Option<Arc<[u8]>>> {
+        self.storage().map_or(Ok(None), |storage| storage.hold())
+    }
+}
+
+fn is_whole(storage: &Storage, dtype: Dtype, view: &View) -> bool {
+    matches!(storage.extent(), Extent::Raw { .. })
+        && view.start() == 0
+        && view.is_contiguous()
+        && view.shape().bytes(dtype) == storage.len()
+}
+
+fn read_stored(
+    storage: &Storage,
+    dtype: Dtype,
+    view: &View,
+    first: u64,
+    out: &mut [u8],
+    raw: &mut Hasher,
+) -> Result<()> {
+    if view.is_contiguous() {
+        let whole = is_whole(storage, dtype, view);
+        if !whole {
+            storage.check()?;
+        }
+        storage.read_at((view.start() + first) * dtype.size() as u64, out)?;
+        if whole && storage.crc32().is_some() {
+            raw.update(out);
+        }
+    } else {
+        storage.check()?;
+        gather(&storage.bytes()?, view, dtype.size(), first, out)?;
+    }
+    if storage.is_big_endian() {
+        for word in out.chunks_exact_mut(dtype.word()) {
+            word.reverse();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::tensor::Dtype;
+
+/// The sizes of a tensor's dimensions, outermost first. Its product and its bytes are known to fit.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Shape {
+    dims: Vec<u64>,
+    elements: u64,
+}
+
+impl Shape {
+    /// A shape of these dimensions; no dimensions at all is a scalar of one element.
+    pub fn new(dims: impl Into<Vec<u64>>) -> Result<Self> {
+        let dims = dims.into();
+        if dims.len() > limits::RANK {
+            return Err(Error::limit(format!("{} dimensions, the limit is {}", dims.len(), limits::RANK)));
+        }
+        // A zero anywhere makes the tensor empty, but the other dimensions still have to make sense.
+        let product = dims.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim.max(1)));
+        let product = product.filter(|&product| product <= limits::FILE_BYTES / 16);
+        let Some(product) = product else {
+            return Err(Error::malformed(format!("shape {dims:?} has more elements than any file can hold")));
+        };
+        let elements = if dims.contains(&0) { 0 } else { product };
+        Ok(Shape { dims, elements })
+    }
+
+    /// The sizes of the dimensions.
+    pub fn dims(&self) -> &[u64] {
+        &self.dims
+    }
+
+    /// The product of the dimensions.
+    pub fn elements(&self) -> u64 {
+        self.elements
+    }
+
+    /// The bytes of so many elements; cannot overflow, by construction.
+    pub fn bytes(&self, dtype: Dtype) -> u64 {
+        self.elements * dtype.size() as u64
+    }
+
+    /// The strides, in elements, of a contiguous tensor of this shape, as PyTorch computes them.
+    pub fn contiguous_strides(&self) -> Vec<u64> {
+        let mut strides = Vec::with_capacity(self.dims.len());
+        let mut stride = 1;
+        for &dim in self.dims.iter().rev() {
+            strides.push(stride);
+            stride *= dim.max(1);
+        }
+        strides.reverse();
+        strides
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.dims)
+    }
+}
+
+/// A tensor's place within a storage: where it starts and how it strides, in elements.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct View {
+    shape: Shape,
+    strides: Vec<u64>,
+    start: u64,
+}
+
+impl View {
+    /// A view that stays within a storage of `available` elements. Anything else is malformed.
+    pub fn new(shape: Shape, strides: Vec<u64>, start: u64, available: u64) -> Result<Self> {
+        if strides.len() != shape.dims().len() {
+            return Err(Error::malformed(format!("shape {shape} has {} strides", strides.len())));
+        }
+        let mut last = u128::from(start);
+        for (&dim, &stride) in shape.dims().iter().zip(&strides) {
+            last += u128::from(dim.saturating_sub(1)) * u128::from(stride);
+        }
+        let needed = if shape.elements() == 0 { u128::from(start) } else { last + 1 };
+        if needed > u128::from(available) {
+            return Err(Error::malformed(format!(
+                "shape {shape}, strides {strides:?} and offset {start} reach element {needed}, its storage has {available}"
+            )));
+        }
+        Ok(View { shape, strides, start })
+    }
+
+    /// A row-major view of `shape` from the first element on.
+    pub fn contiguous(shape: Shape) -> Self {
+        let strides = shape.contiguous_strides();
+        View { shape, strides, start: 0 }
+    }
+
+    /// The logical shape.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Elements to step per dimension.
+    pub fn strides(&self) -> &[u64] {
+        &self.strides
+    }
+
+    /// The first element's place in the storage.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Whether the elements lie in row-major order without gaps. Strides of dimensions of size 1 do not matter.
+    pub fn is_contiguous(&self) -> bool {
+        let expected = self.shape.contiguous_strides();
+        self.shape.elements() <= 1
+            || self.shape.dims().iter().zip(&self.strides).zip(&expected).all(|((&dim, stride), expected)| {
+                dim == 1 || stride == expected
+            })
+    }
+
+    /// One past the last element of the storage that it touches; its start where it is empty.
+    pub fn end(&self) -> u64 {
+        if self.shape.elements() == 0 {
+            return self.start;
+        }
+        let steps = self.shape.dims().iter().zip(&self.strides).map(|(dim, stride)| (dim - 1) * stride);
+        self.start + steps.sum::<u64>() + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(dims: &[u64]) -> Shape {
+        Shape::new(dims).unwrap()
+    }
+
+    #[test]
+    fn scalars_have_one_element_and_empty_ones_none() {
+        assert_eq!(shape(&[]).elements(), 1);
+        assert_eq!(shape(&[3, 0, 2]).elements(), 0);
+        assert_eq!(shape(&[2, 3, 4]).contiguous_strides(), [12, 4, 1]);
+    }
+
+    #[test]
+    fn refuses_products_that_overflow_even_beside_a_zero() {
+        assert!(Shape::new(vec![1 << 40, 1 << 40]).is_err());
+        assert!(Shape::new(vec![0, 1 << 40, 1 << 40]).is_err());
+        assert!(Shape::new(vec![1; 64]).is_ok());
+        assert!(Shape::new(vec![1; 65]).is_err());
+    }
+
+    #[test]
+    fn views_stay_within_their_storage() {
+        assert!(View::new(shape(&[2, 3]), vec![3, 1], 0, 6).is_ok());
+        assert!(View::new(shape(&[2, 3]), vec![3, 1], 1, 6).is_err());
+        assert!(View::new(shape(&[0]), vec![1], 6, 6).is_ok());
+        assert!(View::new(shape(&[0]), vec![1], 7, 6).is_err());
+        assert!(View::new(shape(&[2]), vec![u64::MAX], u64::MAX, 6).is_err());
+    }
+
+    #[test]
+    fn strides_of_single_dimensions_do_not_matter() {
+        assert!(View::new(shape(&[1, 3]), vec![99, 1], 0, 3).unwrap().is_contiguous());
+        assert!(!View::new(shape(&[3, 2]), vec![1, 3], 0, 6).unwrap().is_contiguous());
+    }
+}

@@ -1,0 +1,198 @@
+use std::io::Read;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use flate2::read::DeflateDecoder;
+
+use crate::error::{Error, Result};
+use crate::io::Source;
+
+/// Where a storage's bytes lie in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// As they are.
+    Raw {
+        /// First byte in the file.
+        offset: u64,
+        /// Bytes of the storage.
+        len: u64,
+    },
+    /// As a raw deflate stream.
+    Deflated {
+        /// First byte in the file.
+        offset: u64,
+        /// Bytes in the file.
+        compressed: u64,
+        /// Bytes of the storage.
+        len: u64,
+    },
+}
+
+/// A run of bytes in a file that one or several tensors are views of.
+#[derive(Debug)]
+pub struct Storage {
+    source: Arc<Source>,
+    name: String,
+    extent: Extent,
+    big_endian: bool,
+    crc32: Option<u32>,
+    checked: OnceLock<bool>,
+    /// The inflated bytes, as long as somebody holds them.
+    inflated: Mutex<Weak<[u8]>>,
+}
+
+impl Storage {
+    /// A storage within `source`, whose length the caller has held against the file. `name` is for messages.
+    pub fn new(source: Arc<Source>, name: impl Into<String>, extent: Extent) -> Self {
+        Storage {
+            source,
+            name: name.into(),
+            extent,
+            big_endian: false,
+            crc32: None,
+            checked: OnceLock::new(),
+            inflated: Mutex::new(Weak::<[u8; 0]>::new()),
+        }
+    }
+
+    /// The words in it are stored most significant byte first.
+    #[must_use]
+    pub fn big_endian(mut self, big_endian: bool) -> Self {
+        self.big_endian = big_endian;
+        self
+    }
+
+    /// The checksum its file promises for it; `None` where the file promises nothing.
+    #[must_use]
+    pub fn with_crc32(mut self, crc32: Option<u32>) -> Self {
+        self.crc32 = crc32;
+        self
+    }
+
+    /// The file it lies in.
+    pub fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    /// Its name within the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its bytes lie.
+    pub fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// Bytes it has, inflated.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u64 {
+        match self.extent {
+            Extent::Raw { len, .. } | Extent::Deflated { len, .. } => len,
+        }
+    }
+
+    /// Whether its words have to be swapped to become little-endian.
+    pub fn is_big_endian(&self) -> bool {
+        self.big_endian
+    }
+
+    /// The checksum its file promises for it.
+    pub fn crc32(&self) -> Option<u32> {
+        self.crc32
+    }
+
+    /// The error of a storage whose bytes do not have the checksum that the file promises.
+    pub fn damaged(&self) -> Error {
+        Error::malformed(format!("record {}: its checksum is wrong, the file is damaged", self.name))
+            .in_file(self.source.path())
+    }
+
+    /// Copies `out.len()` bytes from `offset` on, as they are stored.
+    pub(super) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        match self.extent {
+            Extent::Raw { offset: start, .. } => self.source.read_at(start.saturating_add(offset), out),
+            Extent::Deflated { .. } => {
+                let bytes = self.inflate()?;
+                let start = usize::try_from(offset).ok();
+                let found = start.and_then(|start| bytes.get(start..start.checked_add(out.len())?));
+                out.copy_from_slice(found.ok_or_else(|| self.outside())?);
+                Ok(())
+            }
+        }
+    }
+
+    /// All its bytes at once: mapped, or inflated.
+    pub(super) fn bytes(&self) -> Result<Bytes<'_>> {
+        match self.extent {
+            Extent::Raw { offset, len } => self.source.slice(offset, len).map(Bytes::Mapped),
+            Extent::Deflated { .. } => self.inflate().map(Bytes::Inflated),
+        }
+    }
+
+    /// Holds the whole storage against its checksum, once; later calls cost nothing.
+    pub(super) fn check(&self) -> Result<()> {
+        let (Some(promised), Extent::Raw { .. }) = (self.crc32, self.extent) else { return Ok(()) };
+        let good = match self.checked.get() {
+            Some(&good) => good,
+            None => {
+                let good = crc32fast::hash(&self.bytes()?) == promised;
+                *self.checked.get_or_init(|| good)
+            }
+        };
+        if good { Ok(()) } else { Err(self.damaged()) }
+    }
+
+    fn inflate(&self) -> Result<Arc<[u8]>> {
+        let Extent::Deflated { offset, compressed, len } = self.extent else { return Err(self.outside()) };
+        let mut held = self.inflated.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = held.upgrade() {
+            return Ok(bytes);
+        }
+        let fail = |found: String| {
+            Error::malformed(format!("record {}: {found}", self.name)).at(offset).in_file(self.source.path())
+        };
+        // Grows with the bytes that arrive, never by the length that is claimed.
+        let mut bytes = Vec::new();
+        let mut stream = DeflateDecoder::new(self.source.slice(offset, compressed)?).take(len.saturating_add(1));
+        stream.read_to_end(&mut bytes).map_err(|error| fail(format!("cannot inflate: {error}")))?;
+        if bytes.len() as u64 != len {
+            return Err(fail(format!("inflates to {} bytes or more, {len} are declared", bytes.len())));
+        }
+        if self.crc32.is_some_and(|promised| crc32fast::hash(&bytes) != promised) {
+            return Err(self.damaged());
+        }
+        let bytes: Arc<[u8]> = bytes.into();
+        *held = Arc::downgrade(&bytes);
+        Ok(bytes)
+    }
+
+    /// Keeps the inflated bytes of a compressed storage until the guard is dropped, so that reading it piece by piece
+    /// inflates it once.
+    pub(super) fn hold(&self) -> Result<Option<Arc<[u8]>>> {
+        match self.extent {
+            Extent::Raw { .. } => Ok(None),
+            Extent::Deflated { .. } => self.inflate().map(Some),
+        }
+    }
+
+    fn outside(&self) -> Error {
+        Error::malformed(format!("record {}: a read past its end", self.name)).in_file(self.source.path())
+    }
+}
+
+/// The bytes of a storage, wherever they are kept.
+pub(super) enum Bytes<'a> {
+    Mapped(&'a [u8]),
+    Inflated(Arc<[u8]>),
+}
+
+impl std::ops::Deref for Bytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(bytes) => bytes,
+            Bytes::Inflated(bytes) => bytes,
+        }
+    }
+}

@@ -1,0 +1,263 @@
+"""What the real libraries see in a checkpoint, as JSON.
+
+    describe.py [--full] [--webui] [--picklescan] FILE...
+
+Prints a list with one object per file, in the order of the arguments:
+
+    file, loader    the file's name and the library, version and mode that read it
+    root            "state_dict" when the tensors lie under that key, "" when they lie at the top
+    tensors         [key, dtype, shape, sha256 of the contiguous little-endian bytes], in order
+    shared          groups of keys whose tensors share one storage
+    extras          everything beside the tensors
+    metadata        safetensors only: the header's __metadata__
+    webui           torch with --webui: what the AUTOMATIC1111 WebUI of two dates says, "ok" or the reason
+    picklescan      torch with --picklescan: how many dangerous and suspicious globals it counts
+
+A torch file is loaded as careful programs load it: weights_only=True, mmap=True. --full loads with
+weights_only=False and without mmap, which files with classes and legacy files need; the pickle is then
+executed, so it is for trusted files only. A file that cannot be read gives {"file", "error"} and exit
+status 1.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import pathlib
+import pickle
+import sys
+import types
+
+import picklescan.scanner
+import safetensors
+import torch
+import webui_rules
+
+# Spelled as safetensors spells them.
+DTYPE_NAMES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.uint16: "U16",
+    torch.int32: "I32",
+    torch.uint32: "U32",
+    torch.int64: "I64",
+    torch.uint64: "U64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.float8_e8m0fnu: "F8_E8M0",
+}
+
+ZIP_MAGIC = b"PK\x03\x04"
+
+# The library's own limit on the length of a header.
+SAFETENSORS_HEADER_LIMIT = 100_000_000
+
+
+# --- Classes that are not installed -----------------------------------------------------------------
+
+
+class Opaque:
+    """Takes the place of a class whose package is not installed, and of its instances.
+
+    It accepts whatever a pickle does to an object, so that the tensors beside it can be read.
+    """
+
+    def __init__(self, *args, **kwargs):
+        self.state = None
+
+    def __setstate__(self, state):
+        self.state = state
+
+    def __setitem__(self, key, value):
+        pass
+
+    def append(self, value):
+        pass
+
+    def extend(self, values):
+        pass
+
+    def __repr__(self):
+        return f"<{type(self).__module__}.{type(self).__qualname__} object>"
+
+
+class OpaqueUnpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError):
+            return type(name, (Opaque,), {"__module__": module, "__qualname__": name})
+
+
+# torch.load wants a module, and uses these names of it.
+OPAQUE_PICKLE = types.SimpleNamespace(
+    __name__="opaque_pickle",
+    Unpickler=OpaqueUnpickler,
+    load=lambda file, **options: OpaqueUnpickler(file, **options).load(),
+)
+
+
+# --- Values -----------------------------------------------------------------------------------------
+
+
+def tensor_bytes(tensor):
+    """The tensor's elements in order, little-endian, as a buffer without a copy where that is possible."""
+    # A one-dimensional uint8 view exists for every dtype, numpy arrays do not (bfloat16, float8).
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def tensor_facts(tensor):
+    digest = hashlib.sha256(tensor_bytes(tensor)).hexdigest()
+    return [DTYPE_NAMES[tensor.dtype], list(tensor.shape), digest]
+
+
+def jsonable(value):
+    """The value as JSON where JSON has it, tensors as their facts, anything else as its repr."""
+    if isinstance(value, torch.Tensor):
+        return {"tensor": tensor_facts(value)}
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else repr(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    # JSON has no NaN and no infinities.
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    # Not isinstance: numpy's float64 is a float too, but its class is worth seeing.
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    return repr(value)
+
+
+def shared_storages(tensors):
+    groups = {}
+    for key, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        # Empty storages have no address of their own.
+        if storage.nbytes() > 0:
+            groups.setdefault(storage.data_ptr(), []).append(key)
+    return [keys for keys in groups.values() if len(keys) > 1]
+
+
+# --- Containers -------------------------------------------------------------------------------------
+
+
+def safetensors_header(path):
+    """The header as a dict in file order, or None when the file is of another kind."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+        length = int.from_bytes(start[:8], "little")
+        if start[:4] == ZIP_MAGIC or start[8:] != b"{" or length > SAFETENSORS_HEADER_LIMIT:
+            return None
+        file.seek(8)
+        return json.loads(file.read(length))
+
+
+def describe_safetensors(path, header):
+    keys = [key for key in header if key != "__metadata__"]
+    with safetensors.safe_open(path, framework="pt") as file:
+        if sorted(file.keys()) != sorted(keys):
+            raise ValueError("safe_open lists other keys than the header")
+        tensors = [[key, *tensor_facts(file.get_tensor(key))] for key in keys]
+        # Sorted: the library reads it into a hash map, whose order differs from run to run.
+        metadata = dict(sorted((file.metadata() or {}).items()))
+    return {
+        "loader": f"safetensors {safetensors.__version__} safe_open",
+        "root": "",
+        "tensors": tensors,
+        "shared": [],
+        "extras": {},
+        "metadata": metadata,
+    }
+
+
+def load_torch(path, full):
+    """(what torch.load returns, how it was called)"""
+    if full:
+        content = torch.load(path, map_location="cpu", weights_only=False, mmap=False, pickle_module=OPAQUE_PICKLE)
+        return content, "full"
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True), "weights_only mmap"
+
+
+def describe_torch(path, full):
+    content, mode = load_torch(path, full)
+    if not isinstance(content, dict):
+        raise ValueError(f"holds a {type(content).__name__}, not a dict")
+    root = "state_dict" if isinstance(content.get("state_dict"), dict) else ""
+    entries = content[root] if root else content
+    tensors = {key: value for key, value in entries.items() if isinstance(value, torch.Tensor)}
+    extras = {key: value for key, value in entries.items() if key not in tensors}
+    if root:
+        extras.update((key, value) for key, value in content.items() if key != root)
+    return {
+        "loader": f"torch {torch.__version__.partition('+')[0]} {mode}",
+        "root": root,
+        "tensors": [[key, *tensor_facts(tensor)] for key, tensor in tensors.items()],
+        "shared": shared_storages(tensors),
+        "extras": jsonable(extras),
+    }
+
+
+def describe(path, full=False):
+    """The facts about one file, without its name."""
+    header = safetensors_header(path)
+    return describe_torch(path, full) if header is None else describe_safetensors(path, header)
+
+
+# --- Other people's judgement -----------------------------------------------------------------------
+
+
+def picklescan_counts(path):
+    # Not scan_file_path: that one decides by the extension whether there is a pickle to look for.
+    with open(path, "rb") as file:
+        result = picklescan.scanner.scan_bytes(file, str(path), ".ckpt")
+    levels = [found.safety for found in result.globals]
+    return {
+        "dangerous": levels.count(picklescan.scanner.SafetyLevel.Dangerous),
+        "suspicious": levels.count(picklescan.scanner.SafetyLevel.Suspicious),
+        "error": result.scan_err,
+    }
+
+
+# --- Command line -----------------------------------------------------------------------------------
+
+
+def describe_or_error(path, options):
+    try:
+        facts = {"file": str(path), **describe(path, options.full)}
+        # Only safetensors files have metadata, and no pickle to judge.
+        has_pickle = "metadata" not in facts
+        if options.webui and has_pickle:
+            facts["webui"] = webui_rules.verdicts(path)
+        if options.picklescan and has_pickle:
+            facts["picklescan"] = picklescan_counts(path)
+    # Whatever the libraries raise on a bad file is the answer, not a failure of this program.
+    except Exception as error:
+        return {"file": str(path), "error": f"{type(error).__name__}: {error}"}
+    return facts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--full", action="store_true", help="weights_only=False, no mmap: trusted files only")
+    parser.add_argument("--webui", action="store_true", help="apply the WebUI's rules for pickles")
+    parser.add_argument("--picklescan", action="store_true", help="count what picklescan reports")
+    parser.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE")
+    options = parser.parse_args()
+
+    described = [describe_or_error(path, options) for path in options.files]
+    json.dump(described, sys.stdout, indent=1)
+    print()
+    return 1 if any("error" in facts for facts in described) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
