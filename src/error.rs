@@ -63,6 +63,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: Kind,
     file: Option<PathBuf>,
+    record: Option<String>,
     tensor: Option<String>,
     offset: Option<u64>,
     message: String,
@@ -81,6 +82,7 @@ impl Error {
         Error(Box::new(Inner {
             kind,
             file: None,
+            record: None,
             tensor: None,
             offset: None,
             message: message.into(),
@@ -126,6 +128,13 @@ impl Error {
         self
     }
 
+    /// Names the record of a zip in which the offset counts, unless an inner caller already did.
+    #[must_use]
+    pub fn in_record(mut self, record: impl Into<String>) -> Self {
+        self.0.record.get_or_insert_with(|| record.into());
+        self
+    }
+
     /// Names the tensor, unless an inner caller already did.
     #[must_use]
     pub fn in_tensor(mut self, key: impl Into<String>) -> Self {
@@ -133,10 +142,17 @@ impl Error {
         self
     }
 
-    /// Gives the byte offset (within the file, or within the record that the message names).
+    /// Gives the byte offset: within the record, where one is named, else within the file.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Self {
         self.0.offset.get_or_insert(offset);
+        self
+    }
+
+    /// Moves the byte offset: a part of a file knows its own offsets only.
+    #[must_use]
+    pub fn move_to(mut self, offset: u64) -> Self {
+        self.0.offset = Some(offset);
         self
     }
 
@@ -165,6 +181,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.0.file {
             write!(f, "{}: ", printable(&file.to_string_lossy()))?;
+        }
+        if let Some(record) = &self.0.record {
+            write!(f, "record {}: ", printable(record))?;
         }
         if let Some(tensor) = &self.0.tensor {
             write!(f, "tensor {}: ", printable(tensor))?;
@@ -213,14 +232,8 @@ mod tests {
 
     #[test]
     fn displays_place_before_message() {
-        let error = Error::mismatch("shape [4], the checkpoint has [5]")
-            .at(12)
-            .in_tensor("a.weight")
-            .in_file("vae.pt");
-        assert_eq!(
-            error.to_string(),
-            "vae.pt: tensor a.weight: byte 12: shape [4], the checkpoint has [5]"
-        );
+        let error = Error::mismatch("shape [4], the checkpoint has [5]").at(12).in_tensor("a.weight").in_file("vae.pt");
+        assert_eq!(error.to_string(), "vae.pt: tensor a.weight: byte 12: shape [4], the checkpoint has [5]");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Stable Diffusion checkpoints: read, merged, converted and verified without running a line of their pickles.
 
 pub mod error;
+pub mod format;
 pub mod io;
 pub mod limits;
 pub mod metadata;

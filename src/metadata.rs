@@ -83,12 +83,16 @@ impl Plain {
         match self {
             Plain::None => out.push_str("null"),
             Plain::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-            Plain::Int(value) => { let _ = write!(out, "{value}"); },
+            Plain::Int(value) => {
+                let _ = write!(out, "{value}");
+            }
             Plain::Float(value) if value.is_nan() => out.push_str("NaN"),
             Plain::Float(value) if value.is_infinite() => {
                 out.push_str(if *value > 0.0 { "Infinity" } else { "-Infinity" });
             }
-            Plain::Float(value) => { let _ = write!(out, "{value:?}"); },
+            Plain::Float(value) => {
+                let _ = write!(out, "{value:?}");
+            }
             Plain::Str(text) => out.push_str(&json_string(text)),
             Plain::Bytes(bytes) => write_list(out, bytes, |out, byte| out.push_str(&byte.to_string())),
             Plain::List(items) | Plain::Tuple(items) => write_list(out, items, |out, item| item.write_json(out)),

@@ -74,10 +74,15 @@ mod tests {
     fn stops_after_an_error_and_returns_it() {
         let items: Vec<usize> = (0..1000).collect();
         let begun = AtomicUsize::new(0);
-        let result = map(2, &items, || (), |(), &item| {
-            begun.fetch_add(1, Ordering::Relaxed);
-            if item == 3 { Err(Error::usage("three")) } else { Ok(()) }
-        });
+        let result = map(
+            2,
+            &items,
+            || (),
+            |(), &item| {
+                begun.fetch_add(1, Ordering::Relaxed);
+                if item == 3 { Err(Error::usage("three")) } else { Ok(()) }
+            },
+        );
         assert_eq!(result.unwrap_err().to_string(), "three");
         assert!(begun.load(Ordering::Relaxed) < 1000);
     }

@@ -43,7 +43,8 @@ impl Scratch {
             Ok(target) => target,
             Err(_) => destination.to_owned(),
         };
-        let name = target.file_name().ok_or_else(|| Error::usage("the output needs a file name").in_file(destination))?;
+        let name =
+            target.file_name().ok_or_else(|| Error::usage("the output needs a file name").in_file(destination))?;
         let folder = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),

@@ -201,7 +201,9 @@ mod tests {
 
     #[test]
     fn integers_of_every_length_come_back() {
-        for value in [0, 255, 256, 65535, 65536, 1 << 31, (1 << 31) - 1, 0xffff_ffff, 1 << 39, 1 << 40, 1 << 55, i64::MAX as u64] {
+        for value in
+            [0, 255, 256, 65535, 65536, 1 << 31, (1 << 31) - 1, 0xffff_ffff, 1 << 39, 1 << 40, 1 << 55, i64::MAX as u64]
+        {
             let mut encoder = Encoder::new();
             encoder.int(value);
             let pickle = parse(&encoder.finish()).unwrap();
@@ -213,12 +215,13 @@ mod tests {
     fn dicts_are_filled_in_batches() {
         for count in [0_usize, 1, 2, 1000, 1001, 2500] {
             let mut encoder = Encoder::new();
-            encoder.dict(0..count, |encoder, key| {
-                encoder.str(&key.to_string())?;
-                encoder.int(key as u64);
-                Ok(())
-            })
-            .unwrap();
+            encoder
+                .dict(0..count, |encoder, key| {
+                    encoder.str(&key.to_string())?;
+                    encoder.int(key as u64);
+                    Ok(())
+                })
+                .unwrap();
             let pickle = parse(&encoder.finish()).unwrap();
             let Node::Dict(pairs) = pickle.node(pickle.root()) else { panic!("not a dict") };
             assert_eq!(pairs.len(), count);
@@ -228,11 +231,12 @@ mod tests {
     #[test]
     fn equal_strings_are_written_once() {
         let mut encoder = Encoder::new();
-        encoder.tuple(2, |encoder| {
-            encoder.str("cpu")?;
-            encoder.str("cpu")
-        })
-        .unwrap();
+        encoder
+            .tuple(2, |encoder| {
+                encoder.str("cpu")?;
+                encoder.str("cpu")
+            })
+            .unwrap();
         assert_eq!(encoder.finish(), b"\x80\x02X\x03\0\0\0cpuq\0h\0\x86q\x01.");
     }
 }

@@ -85,13 +85,34 @@ impl Machine<'_> {
             op::NONE => self.push(Node::None)?,
             op::NEWTRUE => self.push(Node::Bool(true))?,
             op::NEWFALSE => self.push(Node::Bool(false))?,
-            op::BININT | op::BININT1 | op::BININT2 | op::INT | op::LONG | op::LONG1 | op::LONG4 | op::BINFLOAT
+            op::BININT
+            | op::BININT1
+            | op::BININT2
+            | op::INT
+            | op::LONG
+            | op::LONG1
+            | op::LONG4
+            | op::BINFLOAT
             | op::FLOAT => self.number(code)?,
-            op::STRING | op::BINSTRING | op::SHORT_BINSTRING | op::UNICODE | op::BINUNICODE | op::SHORT_BINUNICODE
+            op::STRING
+            | op::BINSTRING
+            | op::SHORT_BINSTRING
+            | op::UNICODE
+            | op::BINUNICODE
+            | op::SHORT_BINUNICODE
             | op::BINUNICODE8 => self.string(code)?,
             op::BINBYTES | op::SHORT_BINBYTES | op::BINBYTES8 | op::BYTEARRAY8 => self.bytes(code)?,
-            op::EMPTY_TUPLE | op::TUPLE | op::TUPLE1 | op::TUPLE2 | op::TUPLE3 | op::EMPTY_LIST | op::LIST
-            | op::EMPTY_SET | op::FROZENSET | op::EMPTY_DICT | op::DICT => self.container(code)?,
+            op::EMPTY_TUPLE
+            | op::TUPLE
+            | op::TUPLE1
+            | op::TUPLE2
+            | op::TUPLE3
+            | op::EMPTY_LIST
+            | op::LIST
+            | op::EMPTY_SET
+            | op::FROZENSET
+            | op::EMPTY_DICT
+            | op::DICT => self.container(code)?,
             op::APPEND | op::APPENDS | op::ADDITEMS | op::SETITEM | op::SETITEMS => self.fill(code)?,
             op::GLOBAL | op::STACK_GLOBAL => self.global(code, offset)?,
             op::REDUCE | op::NEWOBJ | op::NEWOBJ_EX | op::INST | op::OBJ => self.call(code, offset)?,

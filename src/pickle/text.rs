@@ -87,7 +87,11 @@ fn decimal(line: &[u8]) -> Result<Node> {
         return Err(Error::malformed("an integer that is not decimal digits"));
     }
     if digits.len() > limits::INTEGER_DIGITS {
-        return Err(Error::limit(format!("an integer of {} digits, the limit is {}", digits.len(), limits::INTEGER_DIGITS)));
+        return Err(Error::limit(format!(
+            "an integer of {} digits, the limit is {}",
+            digits.len(),
+            limits::INTEGER_DIGITS
+        )));
     }
     Ok(text.parse().map_or(Node::BigInt, Node::Int))
 }

@@ -143,7 +143,9 @@ fn settle<H: Copy>(
 }
 
 fn overflowed(value: f64, to: Dtype, index: u64) -> Error {
-    Error::mismatch(format!("element {index} is {value:e}, too large for {to}; --saturate takes the largest {to} instead"))
+    Error::mismatch(format!(
+        "element {index} is {value:e}, too large for {to}; --saturate takes the largest {to} instead"
+    ))
 }
 
 fn each<const N: usize, T>(input: &[u8], values: &mut [T], convert: impl Fn([u8; N]) -> T) {

@@ -119,17 +119,13 @@ impl LazyTensor {
     }
 
     /// Fills `out` with the elements `first..`, row-major and little-endian; `out` holds a whole number of them.
-    pub fn read(&self, first: u64, out: &mut [u8]) -> Result<()> {
-        self.read_checked(first, out, &mut Hasher::new())
-    }
-
-    /// As [`LazyTensor::read`], and adds the bytes as stored to `raw`, where they are a plain range of a whole
-    /// storage: who reads all elements can hold the sum against [`LazyTensor::promised_crc32`].
-    pub fn read_checked(&self, first: u64, out: &mut [u8], raw: &mut Hasher) -> Result<()> {
+    ///
+    /// Adds the bytes as they are stored to `raw`, where the tensor is a whole storage: who reads all elements can
+    /// hold the sum against [`LazyTensor::promised_crc32`].
+    pub fn read(&self, first: u64, out: &mut [u8], mut raw: Option<&mut Hasher>) -> Result<()> {
         match self {
-            LazyTensor::Stored { storage, dtype, view } => {
-                read_stored(storage, *dtype, view, first, out, raw).map_err(|error| error.in_file(storage.source().path()))
-            }
+            LazyTensor::Stored { storage, dtype, view } => read_stored(storage, *dtype, view, first, out, raw)
+                .map_err(|error| error.in_file(storage.source().path())),
             LazyTensor::Cast { inner, to, overflow } => {
                 let from = inner.dtype();
                 let mut input = vec![0; CAST_ELEMENTS.min(out.len() / to.size()) * from.size()];
@@ -137,13 +133,13 @@ impl LazyTensor {
                 for out in out.chunks_mut(CAST_ELEMENTS * to.size()) {
                     let count = out.len() / to.size();
                     let input = input.get_mut(..count * from.size()).unwrap_or_default();
-                    inner.read_checked(first, input, raw)?;
+                    inner.read(first, input, raw.as_deref_mut())?;
                     cast::cast(from, input, *to, out, *overflow, first)?;
                     first += count as u64;
                 }
                 Ok(())
             }
-            LazyTensor::Reshaped { inner, .. } => inner.read_checked(first, out, raw),
+            LazyTensor::Reshaped { inner, .. } => inner.read(first, out, raw),
             LazyTensor::Owned { dtype, bytes, .. } => {
                 let start = usize::try_from(first).ok().and_then(|first| first.checked_mul(dtype.size()));
                 let found = start.and_then(|start| bytes.get(start..start.checked_add(out.len())?));
@@ -157,7 +153,13 @@ impl LazyTensor {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let length = usize::try_from(self.bytes()).map_err(|_| Error::limit("the tensor does not fit into memory"))?;
         let mut out = vec![0; length];
-        self.read(0, &mut out)?;
+        let mut raw = self.promised_crc32().map(|_| Hasher::new());
+        self.read(0, &mut out, raw.as_mut())?;
+        if let (Some(raw), Some(promised), Some(storage)) = (raw, self.promised_crc32(), self.storage())
+            && raw.finalize() != promised
+        {
+            return Err(storage.damaged());
+        }
         Ok(out)
     }
 
@@ -168,6 +170,15 @@ impl LazyTensor {
             LazyTensor::Stored { storage, dtype, view } if is_whole(storage, *dtype, view) => storage.crc32(),
             LazyTensor::Cast { inner, .. } | LazyTensor::Reshaped { inner, .. } => inner.promised_crc32(),
             _ => None,
+        }
+    }
+
+    /// Whether its elements are, in their order, exactly the bytes of a whole storage.
+    pub fn is_verbatim(&self) -> bool {
+        match self {
+            LazyTensor::Stored { storage, dtype, view } => is_whole(storage, *dtype, view) && !storage.is_big_endian(),
+            LazyTensor::Reshaped { inner, .. } => inner.is_verbatim(),
+            LazyTensor::Cast { .. } | LazyTensor::Owned { .. } => false,
         }
     }
 
@@ -191,7 +202,7 @@ fn read_stored(
     view: &View,
     first: u64,
     out: &mut [u8],
-    raw: &mut Hasher,
+    raw: Option<&mut Hasher>,
 ) -> Result<()> {
     if view.is_contiguous() {
         let whole = is_whole(storage, dtype, view);
@@ -199,7 +210,7 @@ fn read_stored(
             storage.check()?;
         }
         storage.read_at((view.start() + first) * dtype.size() as u64, out)?;
-        if whole && storage.crc32().is_some() {
+        if let Some(raw) = raw.filter(|_| whole) {
             raw.update(out);
         }
     } else {

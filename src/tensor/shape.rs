@@ -114,9 +114,13 @@ impl View {
     pub fn is_contiguous(&self) -> bool {
         let expected = self.shape.contiguous_strides();
         self.shape.elements() <= 1
-            || self.shape.dims().iter().zip(&self.strides).zip(&expected).all(|((&dim, stride), expected)| {
-                dim == 1 || stride == expected
-            })
+            || self
+                .shape
+                .dims()
+                .iter()
+                .zip(&self.strides)
+                .zip(&expected)
+                .all(|((&dim, stride), expected)| dim == 1 || stride == expected)
     }
 
     /// One past the last element of the storage that it touches; its start where it is empty.

@@ -103,8 +103,7 @@ impl Storage {
 
     /// The error of a storage whose bytes do not have the checksum that the file promises.
     pub fn damaged(&self) -> Error {
-        Error::malformed(format!("record {}: its checksum is wrong, the file is damaged", self.name))
-            .in_file(self.source.path())
+        self.fault("its checksum is wrong, the file is damaged")
     }
 
     /// Copies `out.len()` bytes from `offset` on, as they are stored.
@@ -148,15 +147,12 @@ impl Storage {
         if let Some(bytes) = held.upgrade() {
             return Ok(bytes);
         }
-        let fail = |found: String| {
-            Error::malformed(format!("record {}: {found}", self.name)).at(offset).in_file(self.source.path())
-        };
         // Grows with the bytes that arrive, never by the length that is claimed.
         let mut bytes = Vec::new();
         let mut stream = DeflateDecoder::new(self.source.slice(offset, compressed)?).take(len.saturating_add(1));
-        stream.read_to_end(&mut bytes).map_err(|error| fail(format!("cannot inflate: {error}")))?;
+        stream.read_to_end(&mut bytes).map_err(|error| self.fault(format!("cannot inflate: {error}")))?;
         if bytes.len() as u64 != len {
-            return Err(fail(format!("inflates to {} bytes or more, {len} are declared", bytes.len())));
+            return Err(self.fault(format!("inflates to {} bytes or more, {len} are declared", bytes.len())));
         }
         if self.crc32.is_some_and(|promised| crc32fast::hash(&bytes) != promised) {
             return Err(self.damaged());
@@ -176,7 +172,11 @@ impl Storage {
     }
 
     fn outside(&self) -> Error {
-        Error::malformed(format!("record {}: a read past its end", self.name)).in_file(self.source.path())
+        self.fault("a read past its end")
+    }
+
+    fn fault(&self, found: impl Into<String>) -> Error {
+        Error::malformed(found).in_record(self.name.as_str()).in_file(self.source.path())
     }
 }
 

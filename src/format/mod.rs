@@ -1,0 +1,55 @@
+//! Containers: what a file is, opening it, writing it. One folder each, the same file names in each.
+//!
+//! [`open`] checks every fact and moves no tensor; [`write`] knows every offset before the first byte.
+
+mod contents;
+mod frame;
+mod payload;
+pub mod safetensors;
+mod sniff;
+pub mod torch;
+mod verify;
+mod write;
+
+use std::path::Path;
+
+pub use contents::{Contents, Opaque, Unreadable};
+pub use sniff::sniff;
+pub use write::{Target, WriteOptions, Written, check_target, write};
+
+use crate::error::Result;
+use crate::io::Source;
+
+/// The containers this program reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Container {
+    /// safetensors: a JSON header, then the tensors.
+    Safetensors,
+    /// What `torch.save` writes since PyTorch 1.6: a zip with a pickle and one record per storage.
+    TorchZip,
+    /// What `torch.save` wrote before: five pickles, then the storages.
+    TorchLegacy,
+}
+
+impl Container {
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Container::Safetensors => "safetensors",
+            Container::TorchZip => "torch zip",
+            Container::TorchLegacy => "torch legacy",
+        }
+    }
+}
+
+/// Opens a checkpoint of any container, found by its content. Costs its headers, whatever its size.
+pub fn open(path: impl AsRef<Path>) -> Result<Contents> {
+    let path = path.as_ref();
+    let source = Source::open(path)?;
+    let contents = match sniff(&source)? {
+        Container::Safetensors => safetensors::read(&source),
+        Container::TorchZip => torch::read_zip(&source),
+        Container::TorchLegacy => torch::read_legacy(&source),
+    };
+    contents.map_err(|error| error.in_file(path))
+}

@@ -1,0 +1,216 @@
+use std::fmt;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use safetensors::tensor::{Dtype as Name, Metadata as CrateMetadata, TensorInfo};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+
+use super::dtype_of;
+use crate::error::{Error, Result};
+use crate::format::{Container, Contents};
+use crate::io::Source;
+use crate::limits;
+use crate::metadata::Plain;
+use crate::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
+
+/// Bytes of the length that precedes the header.
+const PREFIX: u64 = 8;
+
+/// Reads the header of a safetensors file and holds every offset against the file. Keys come in the header's order.
+pub fn read(source: &Arc<Source>) -> Result<Contents> {
+    let (header, length) = header_bytes(source)?;
+    let header = parse(header)?;
+    let mut contents = Contents::new(source, Container::Safetensors);
+    for (key, value) in header.metadata {
+        contents.metadata.insert(key, Plain::Str(value));
+    }
+    let begin = PREFIX + length;
+    let tensors = header.tensors.into_iter().map(|(key, entry)| {
+        let checked = Checked::new(&entry).map_err(|error| error.in_tensor(&key))?;
+        Ok((key, checked))
+    });
+    let tensors = tensors.collect::<Result<Vec<_>>>()?;
+    check_coverage(&tensors, source.len() - begin, begin)?;
+    for (key, tensor) in tensors {
+        let extent = Extent::Raw { offset: begin + tensor.start, len: tensor.end - tensor.start };
+        let storage = Storage::new(Arc::clone(source), key.as_str(), extent);
+        let view = View::contiguous(tensor.shape);
+        let tensor = LazyTensor::stored(Arc::new(storage), tensor.dtype, view);
+        contents.state_dict.insert(key.as_str(), tensor.map_err(|error| error.in_tensor(&key))?)?;
+    }
+    Ok(contents)
+}
+
+fn header_bytes(source: &Arc<Source>) -> Result<(&[u8], u64)> {
+    let mut prefix = [0; PREFIX as usize];
+    source.read_at(0, &mut prefix)?;
+    let length = u64::from_le_bytes(prefix);
+    if length > limits::SAFETENSORS_HEADER {
+        let message = format!("a header of {length} bytes, the limit is {}", limits::SAFETENSORS_HEADER);
+        return Err(Error::limit(message).at(0));
+    }
+    let available = source.len() - PREFIX;
+    if length > available {
+        let message = format!("a header of {length} bytes, the file has {available} more; it was cut short");
+        return Err(Error::malformed(message).at(0));
+    }
+    Ok((source.slice(PREFIX, length)?, length))
+}
+
+fn parse(bytes: &[u8]) -> Result<Header> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| Error::malformed("the header is not UTF-8").at(PREFIX + error.valid_up_to() as u64))?;
+    serde_json::from_str(text).map_err(|error| {
+        let line_start: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+        let offset = PREFIX + (line_start + error.column().saturating_sub(1)) as u64;
+        Error::malformed(format!("the header is not valid: {error}")).at(offset)
+    })
+}
+
+/// The header, in its order.
+#[derive(Default)]
+struct Header {
+    metadata: IndexMap<String, String>,
+    tensors: IndexMap<String, Entry>,
+}
+
+/// One tensor's line of the header, before anything of it is believed.
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct HeaderVisitor;
+        impl<'de> Visitor<'de> for HeaderVisitor {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut header = Header::default();
+                let mut has_metadata = false;
+                while let Some(key) = map.next_key::<String>()? {
+                    if key == "__metadata__" {
+                        if std::mem::replace(&mut has_metadata, true) {
+                            return Err(A::Error::custom("__metadata__ occurs twice"));
+                        }
+                        // Some writers put null where they have none.
+                        let strings = map.next_value::<Option<UniqueStrings>>()?;
+                        header.metadata = strings.map(|strings| strings.0).unwrap_or_default();
+                    } else if header.tensors.contains_key(&key) {
+                        map.next_value::<IgnoredAny>()?;
+                        return Err(A::Error::custom(format!("the tensor {key} occurs twice")));
+                    } else if header.tensors.len() == limits::TENSORS {
+                        return Err(A::Error::custom(format!("more than {} tensors", limits::TENSORS)));
+                    } else {
+                        let entry =
+                            map.next_value().map_err(|error| A::Error::custom(format!("tensor {key}: {error}")))?;
+                        header.tensors.insert(key, entry);
+                    }
+                }
+                Ok(header)
+            }
+        }
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+/// A JSON object of strings without a key that occurs twice.
+struct UniqueStrings(IndexMap<String, String>);
+
+impl<'de> Deserialize<'de> for UniqueStrings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StringsVisitor;
+        impl<'de> Visitor<'de> for StringsVisitor {
+            type Value = UniqueStrings;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueStrings, A::Error> {
+                let mut strings = IndexMap::new();
+                while let Some((key, value)) = map.next_entry::<String, String>()? {
+                    if strings.insert(key.clone(), value).is_some() {
+                        return Err(A::Error::custom(format!("the metadata {key} occurs twice")));
+                    }
+                }
+                Ok(UniqueStrings(strings))
+            }
+        }
+        deserializer.deserialize_map(StringsVisitor)
+    }
+}
+
+/// One tensor's line of the header, believed as far as it goes by itself.
+struct Checked {
+    name: Name,
+    dtype: Dtype,
+    shape: Shape,
+    start: u64,
+    end: u64,
+}
+
+impl Checked {
+    fn new(entry: &Entry) -> Result<Self> {
+        let name: Option<Name> = serde_json::from_value(entry.dtype.as_str().into()).ok();
+        let Some((name, dtype)) = name.and_then(|name| Some((name, dtype_of(name)?))) else {
+            return Err(Error::unsupported(format!("the dtype {}, which this program does not know", entry.dtype)));
+        };
+        let shape = Shape::new(entry.shape.as_slice())?;
+        let (start, end) = entry.data_offsets;
+        let expected = shape.bytes(dtype);
+        if end.checked_sub(start) != Some(expected) {
+            return Err(Error::malformed(format!(
+                "{dtype} {shape} has {expected} bytes, its offsets {start} to {end} say otherwise"
+            )));
+        }
+        Ok(Checked { name, dtype, shape, start, end })
+    }
+}
+
+/// The tensors must cover the data exactly: from its first byte to its last, without holes or overlaps.
+fn check_coverage(tensors: &[(String, Checked)], available: u64, begin: u64) -> Result<()> {
+    let mut by_offset: Vec<_> = tensors.iter().collect();
+    by_offset.sort_by_key(|(_, tensor)| (tensor.start, tensor.end));
+    let mut covered = 0;
+    for (key, tensor) in &by_offset {
+        if tensor.start != covered {
+            let what = if tensor.start > covered { "leaves a hole before it" } else { "overlaps the one before it" };
+            return Err(Error::malformed(format!(
+                "it begins at {} of the data and {what}, which ends at {covered}",
+                tensor.start
+            ))
+            .at(begin.saturating_add(tensor.start))
+            .in_tensor(key.as_str()));
+        }
+        covered = tensor.end;
+    }
+    if covered != available {
+        let what = if covered > available { "; it was cut short" } else { "; something was appended to it" };
+        return Err(
+            Error::malformed(format!("the tensors take {covered} bytes, the file has {available}{what}")).at(begin)
+        );
+    }
+    confirm(by_offset)
+}
+
+/// The format's own validation has the last word.
+fn confirm(by_offset: Vec<&(String, Checked)>) -> Result<()> {
+    let size = |value: u64| usize::try_from(value).map_err(|_| Error::limit("a number beyond this machine's word"));
+    let infos = by_offset.into_iter().map(|(key, tensor)| {
+        let shape = tensor.shape.dims().iter().copied().map(size).collect::<Result<Vec<_>>>()?;
+        let data_offsets = (size(tensor.start)?, size(tensor.end)?);
+        Ok((key.clone(), TensorInfo { dtype: tensor.name, shape, data_offsets }))
+    });
+    CrateMetadata::new(None, infos.collect::<Result<Vec<_>>>()?)
+        .map_err(|error| Error::malformed(format!("not a valid safetensors header: {error}")))?;
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! The container of PyTorch 0.2 to 1.5: magic number, version, system, object and key list, five pickles back to
+//! back; then each storage, in the order of the key list, with its length before it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_pickle::{DeOptions, Value};
+
+use super::contents;
+use super::storages::{Reference, Storages, references};
+use crate::error::{Error, Result};
+use crate::format::{Container, Contents};
+use crate::io::Source;
+use crate::limits;
+use crate::pickle::{self, Node, Pickle};
+use crate::tensor::{Extent, Storage};
+
+/// What the first pickle says, in decimal.
+const MAGIC: &str = "119547037146038801333356";
+
+/// What the second pickle says.
+const VERSION: i64 = 1001;
+
+/// Bytes of the element count before each storage.
+const COUNT: u64 = 8;
+
+/// Values a side pickle may have besides one per storage.
+const SIDE_NODES: usize = 64;
+
+#[derive(Deserialize)]
+struct System {
+    little_endian: bool,
+}
+
+/// Reads a legacy file: its pickles, and the length before each storage.
+pub fn read(source: &Arc<Source>) -> Result<Contents> {
+    let mut pickles = Pickles { source, offset: 0 };
+    let magic: Value = pickles.side("magic number", SIDE_NODES)?;
+    if magic.to_string() != MAGIC {
+        return Err(Error::malformed(format!("the magic number is {magic}, expected {MAGIC}")).at(0));
+    }
+    let version: i64 = pickles.side("version", SIDE_NODES)?;
+    if version != VERSION {
+        return Err(Error::unsupported(format!("legacy version {version}; there was only {VERSION}")));
+    }
+    let system: System = pickles.side("system", SIDE_NODES)?;
+    let begin = pickles.offset;
+    let object = pickles.next()?;
+    let references = references(&object).map_err(|error| error.at(begin))?;
+    let keys: Vec<String> = pickles.side("storage keys", SIDE_NODES + references.len() * 2)?;
+    let storages = storages(source, pickles.offset, &keys, references, !system.little_endian)?;
+    contents::build(&object, &storages, Contents::new(source, Container::TorchLegacy))
+}
+
+/// The pickles at the start of the file, one after the other.
+struct Pickles<'a> {
+    source: &'a Source,
+    offset: u64,
+}
+
+impl Pickles<'_> {
+    /// Parses the next pickle; where it ends is only known then.
+    fn next(&mut self) -> Result<Pickle> {
+        let begin = self.offset;
+        // One byte past the limit lets the machine tell a long pickle from a short file.
+        let window = (self.source.len() - begin).min(limits::PICKLE_BYTES + 1);
+        let pickle = pickle::parse(self.source.slice(begin, window)?).map_err(|error| {
+            let inner = error.offset().unwrap_or_default();
+            error.move_to(begin + inner)
+        })?;
+        self.offset += pickle.bytes().len() as u64;
+        Ok(pickle)
+    }
+
+    /// Reads the next pickle with serde_pickle, as a value of a known plain type. It was bounded by our own machine
+    /// first: serde_pickle recurses, and allocates for every mark.
+    fn side<T: DeserializeOwned>(&mut self, what: &str, nodes: usize) -> Result<T> {
+        let begin = self.offset;
+        let pickle = self.next()?;
+        let is_flat = pickle.nodes().iter().all(|node| !matches!(node, Node::Object(_) | Node::Persistent(_)));
+        if pickle.nodes().len() > nodes || !is_flat {
+            return Err(Error::malformed(format!("the {what} pickle holds more than it should")).at(begin));
+        }
+        serde_pickle::from_slice(pickle.bytes(), DeOptions::new().decode_strings())
+            .map_err(|error| Error::malformed(format!("the {what} pickle: {error}")).at(begin))
+    }
+}
+
+/// Walks over the storages and holds each length against the file and against what the object says.
+fn storages(
+    source: &Arc<Source>,
+    begin: u64,
+    keys: &[String],
+    references: Vec<Reference>,
+    big_endian: bool,
+) -> Result<Storages> {
+    let mut wanted: HashMap<String, Reference> =
+        references.into_iter().map(|reference| (reference.key.clone(), reference)).collect();
+    let mut storages = Storages::default();
+    let mut offset = begin;
+    for key in keys {
+        let Some(reference) = wanted.remove(key) else {
+            return Err(Error::malformed(format!("storage {key} is listed, but no tensor describes it")).at(offset));
+        };
+        let mut count = [0; COUNT as usize];
+        source.read_at(offset, &mut count)?;
+        let count = if big_endian { i64::from_be_bytes(count) } else { i64::from_le_bytes(count) };
+        let bytes = u64::try_from(count).ok().and_then(|count| count.checked_mul(reference.size));
+        if bytes != Some(reference.bytes) {
+            let expected = reference.bytes / reference.size;
+            return Err(
+                Error::malformed(format!("storage {key} has {count} elements, its tensors need {expected}")).at(offset)
+            );
+        }
+        offset += COUNT;
+        if source.len() - offset < reference.bytes {
+            let left = source.len() - offset;
+            let found = format!("storage {key} has {} bytes, {left} are left; the file was cut short", reference.bytes);
+            return Err(Error::malformed(found).at(offset));
+        }
+        let extent = Extent::Raw { offset, len: reference.bytes };
+        offset += reference.bytes;
+        let storage = Storage::new(Arc::clone(source), format!("storage {key}"), extent).big_endian(big_endian);
+        storages.insert(reference, Arc::new(storage));
+    }
+    if let Some(missing) = wanted.keys().min() {
+        return Err(Error::missing(format!("storage {missing} is not in the file's key list, but a tensor needs it")));
+    }
+    if offset != source.len() {
+        let left = source.len() - offset;
+        return Err(Error::malformed(format!("{left} bytes behind the last storage")).at(offset));
+    }
+    Ok(storages)
+}

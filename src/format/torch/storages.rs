@@ -1,0 +1,120 @@
+//! The storages that a pickle refers to, by persistent id.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use super::dtype::{Elements, storage_class};
+use crate::error::{Error, Result};
+use crate::pickle::{Id, Node, Pickle};
+use crate::tensor::Storage;
+
+/// One storage as the pickle describes it: `('storage', class, key, location, numel[, view])`.
+#[derive(Debug, Clone)]
+pub(super) struct Reference {
+    /// Its name in the file.
+    pub key: String,
+    /// The type of its elements.
+    pub elements: Elements,
+    /// Bytes of all elements.
+    pub bytes: u64,
+    /// Bytes per element: the unit of a legacy file's counts.
+    pub size: u64,
+}
+
+/// The part of a storage that tensors of one persistent id see. Early legacy files make storages that are windows of
+/// others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    /// Elements before it.
+    pub start: u64,
+    /// Elements it has.
+    pub len: u64,
+}
+
+/// Storages by key.
+#[derive(Default)]
+pub(super) struct Storages {
+    by_key: HashMap<String, (Reference, Arc<Storage>)>,
+}
+
+impl Storages {
+    pub(super) fn insert(&mut self, reference: Reference, storage: Arc<Storage>) {
+        self.by_key.insert(reference.key.clone(), (reference, storage));
+    }
+
+    /// The storage that the value at `id` refers to; `None` if it is no reference to a storage.
+    pub(super) fn resolve(&self, pickle: &Pickle, id: Id) -> Result<Option<(Arc<Storage>, Elements, Window)>> {
+        let Node::Persistent(target) = pickle.node(id) else { return Ok(None) };
+        let Some((reference, window)) = describe(pickle, *target)? else { return Ok(None) };
+        let storage = self.by_key.get(&reference.key).map(|(_, storage)| Arc::clone(storage));
+        let storage = storage.ok_or_else(|| Error::missing(format!("storage {} is not in the file", reference.key)))?;
+        Ok(Some((storage, reference.elements, window)))
+    }
+}
+
+/// Every storage the pickle refers to, each key once, in the order of their first mention.
+pub(super) fn references(pickle: &Pickle) -> Result<Vec<Reference>> {
+    let mut order: Vec<Reference> = Vec::new();
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for node in pickle.nodes() {
+        let Node::Persistent(target) = node else { continue };
+        let Some((reference, _)) = describe(pickle, *target)? else { continue };
+        match seen.entry(reference.key.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(order.len());
+                order.push(reference);
+            }
+            Entry::Occupied(first) => {
+                let first = order.get(*first.get());
+                if first.is_some_and(|first| first.bytes != reference.bytes) {
+                    return Err(Error::malformed(format!(
+                        "storage {} is described twice, with two sizes",
+                        reference.key
+                    )));
+                }
+            }
+        }
+    }
+    Ok(order)
+}
+
+/// Reads a persistent id. `None` for those that are no storages (old files refer to module sources).
+fn describe(pickle: &Pickle, target: Id) -> Result<Option<(Reference, Window)>> {
+    let parts = pickle.tuple(target).unwrap_or_default();
+    let Some((&tag, parts)) = parts.split_first() else { return Ok(None) };
+    if pickle.str(tag) != Some("storage") {
+        return Ok(None);
+    }
+    let &[class, key, _location, numel, ref view @ ..] = parts else {
+        return Err(Error::malformed(format!("a storage reference of {} parts", parts.len() + 1)));
+    };
+    let class = pickle.global(class).ok_or_else(|| Error::malformed("a storage reference without a class"))?;
+    let elements = storage_class(class)
+        .ok_or_else(|| Error::unsupported(format!("the storage class {class}, which this program does not know")))?;
+    let key = match (pickle.str(key), pickle.int(key)) {
+        (Some(text), _) => text.to_owned(),
+        (_, Some(number)) => number.to_string(),
+        _ => return Err(Error::malformed("a storage whose key is not text")),
+    };
+    let count = |id: Id, what: &str| {
+        let count = pickle.int(id).and_then(|count| u64::try_from(count).ok());
+        count.ok_or_else(|| Error::malformed(format!("storage {key}: its {what} is not a number")))
+    };
+    let numel = count(numel, "element count")?;
+    let size = elements.size();
+    let bytes = numel
+        .checked_mul(size)
+        .ok_or_else(|| Error::malformed(format!("storage {key}: {numel} elements are more than any file can hold")))?;
+    let window = match view.first().map(|&view| pickle.tuple(view)) {
+        Some(Some(&[_, start, len])) => {
+            let (start, len) = (count(start, "view offset")?, count(len, "view size")?);
+            if start.checked_add(len).is_none_or(|end| end > numel) {
+                return Err(Error::malformed(format!("storage {key}: a view of it reaches past its {numel} elements")));
+            }
+            Window { start, len }
+        }
+        _ => Window { start: 0, len: numel },
+    };
+    Ok(Some((Reference { key, elements, bytes, size }, window)))
+}

@@ -1,0 +1,125 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use crate::error::{Error, Result};
+use crate::format::frame::Frame;
+use crate::format::{payload, safetensors, torch, verify};
+use crate::io::{Overwrite, Progress, Scratch, Source};
+use crate::metadata::Metadata;
+use crate::state_dict::StateDict;
+
+/// The containers this program writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// safetensors.
+    Safetensors,
+    /// The zip that PyTorch and WebUI load.
+    Torch,
+}
+
+impl Target {
+    /// The container that a file name's extension asks for.
+    pub fn of_path(path: &Path) -> Result<Self> {
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+        match extension.as_deref() {
+            Some("safetensors") => Ok(Target::Safetensors),
+            Some("ckpt" | "pt" | "pth" | "bin") => Ok(Target::Torch),
+            _ => Err(Error::usage("cannot tell the output's format; end it in .safetensors or .ckpt, or give --to")
+                .in_file(path)),
+        }
+    }
+
+    /// Its name for people and for `--to`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Target::Safetensors => "safetensors",
+            Target::Torch => "ckpt",
+        }
+    }
+}
+
+/// How to write.
+#[derive(Clone, Copy)]
+pub struct WriteOptions<'a> {
+    /// The container.
+    pub target: Target,
+    /// What becomes of a file that is there already.
+    pub overwrite: Overwrite,
+    /// Whether the output is read again and held against the plan.
+    pub verify: bool,
+    /// Threads.
+    pub jobs: usize,
+    /// Who watches.
+    pub progress: &'a dyn Progress,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Whether it was read again and found as planned.
+    pub verified: bool,
+}
+
+/// Whether the target can hold this state dict; returns the bytes of the file. Reads no tensor, writes nothing.
+pub fn check_target(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<u64> {
+    Ok(frame(state_dict, metadata, target)?.bytes)
+}
+
+fn frame(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<Frame> {
+    match target {
+        Target::Safetensors => safetensors::frame(state_dict, metadata),
+        Target::Torch => torch::frame(state_dict, metadata),
+    }
+}
+
+/// Writes a state dict and its metadata to `path`, which afterwards is the whole new file or what it was before.
+///
+/// Metadata goes into a safetensors file as text and into a torch file as values beside `state_dict`. Memory is a few
+/// megabytes per thread. An input that changed while it was read, or whose own checksums are wrong, is an error.
+pub fn write(path: &Path, state_dict: &StateDict, metadata: &Metadata, options: &WriteOptions<'_>) -> Result<Written> {
+    let written = write_frame(path, state_dict, metadata, options);
+    written.map_err(|error| error.in_file(path))
+}
+
+fn write_frame(
+    path: &Path,
+    state_dict: &StateDict,
+    metadata: &Metadata,
+    options: &WriteOptions<'_>,
+) -> Result<Written> {
+    let Frame { records, places, bytes, surround } = frame(state_dict, metadata, options.target)?;
+    let scratch = Scratch::create(path, options.overwrite)?;
+    scratch.reserve(bytes)?;
+    let payload = records.iter().map(|record| record.tensor.bytes()).sum();
+    options.progress.begin("writing", payload);
+    let sums = payload::fill(&scratch, &records, options.jobs, options.progress)?;
+    for (offset, bytes) in surround(&sums) {
+        scratch.write_at(offset, &bytes)?;
+    }
+    check_inputs(state_dict)?;
+    // The disk is busy with the sync while the processor is busy with the comparison.
+    thread::scope(|scope| {
+        let sync = scope.spawn(|| scratch.sync());
+        if options.verify {
+            options.progress.begin("verifying", payload);
+            let plan = verify::Plan { state_dict, metadata, records: &records, places: &places, sums: &sums, bytes };
+            verify::verify(scratch.path(), &plan, options.jobs, options.progress)?;
+        }
+        sync.join().unwrap_or_else(|_| Err(Error::new(crate::Kind::Io, "the sync of the output failed")))
+    })?;
+    options.progress.check()?;
+    scratch.persist()?;
+    Ok(Written { bytes, verified: options.verify })
+}
+
+/// Every file that tensors came from is still what it was when it was opened.
+fn check_inputs(state_dict: &StateDict) -> Result<()> {
+    let mut sources: Vec<&Arc<Source>> =
+        state_dict.iter().filter_map(|(_, tensor)| tensor.storage()).map(|storage| storage.source()).collect();
+    sources.sort_by_key(|source| Arc::as_ptr(source));
+    sources.dedup_by_key(|source| Arc::as_ptr(source));
+    sources.into_iter().try_for_each(|source| source.check_unchanged())
+}
