@@ -37,7 +37,7 @@ struct System {
 /// Reads a legacy file: its pickles, and the length before each storage.
 pub fn read(source: &Arc<Source>) -> Result<Contents> {
     let mut pickles = Pickles { source, offset: 0 };
-    let magic: Value = pickles.side("magic number", SIDE_NODES)?;
+    let magic = pickles.number("magic number")?;
     if magic.to_string() != MAGIC {
         return Err(Error::malformed(format!("the magic number is {magic}, expected {MAGIC}")).at(0));
     }
@@ -74,17 +74,36 @@ impl Pickles<'_> {
         Ok(pickle)
     }
 
-    /// Reads the next pickle with serde_pickle, as a value of a known plain type. It was bounded by our own machine
-    /// first: serde_pickle recurses, and allocates for every mark.
+    /// Reads the next pickle with serde_pickle, as a value of a known plain type.
     fn side<T: DeserializeOwned>(&mut self, what: &str, nodes: usize) -> Result<T> {
+        let begin = self.offset;
+        let pickle = self.bounded(what, nodes)?;
+        serde_pickle::from_slice(pickle.bytes(), DeOptions::new().decode_strings())
+            .map_err(|error| Error::malformed(format!("the {what} pickle: {error}")).at(begin))
+    }
+
+    /// Reads the next pickle as one integer of any size, in decimal.
+    fn number(&mut self, what: &str) -> Result<String> {
+        let begin = self.offset;
+        let pickle = self.bounded(what, SIDE_NODES)?;
+        let fail = |found: String| Error::malformed(format!("the {what} pickle: {found}")).at(begin);
+        match serde_pickle::value_from_slice(pickle.bytes(), DeOptions::new()) {
+            Ok(Value::I64(number)) => Ok(number.to_string()),
+            Ok(Value::Int(number)) => Ok(number.to_string()),
+            Ok(other) => Err(fail(format!("{other}; expected a number"))),
+            Err(error) => Err(fail(error.to_string())),
+        }
+    }
+
+    /// Parses the next pickle and bounds it, before serde_pickle sees it, which recurses and allocates for every mark.
+    fn bounded(&mut self, what: &str, nodes: usize) -> Result<Pickle> {
         let begin = self.offset;
         let pickle = self.next()?;
         let is_flat = pickle.nodes().iter().all(|node| !matches!(node, Node::Object(_) | Node::Persistent(_)));
         if pickle.nodes().len() > nodes || !is_flat {
             return Err(Error::malformed(format!("the {what} pickle holds more than it should")).at(begin));
         }
-        serde_pickle::from_slice(pickle.bytes(), DeOptions::new().decode_strings())
-            .map_err(|error| Error::malformed(format!("the {what} pickle: {error}")).at(begin))
+        Ok(pickle)
     }
 }
 

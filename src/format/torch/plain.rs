@@ -203,6 +203,12 @@ pub(super) fn describe(pickle: &Pickle, id: Id) -> String {
     words.join(", ")
 }
 
+/// Modules whose names say nothing of what a value is.
+fn is_plumbing(module: &str) -> bool {
+    let top = module.split('.').next().unwrap_or_default();
+    matches!(top, "collections" | "_codecs" | "numpy" | "copy_reg" | "copyreg" | "__builtin__" | "builtins")
+}
+
 fn survey(pickle: &Pickle, id: Id) -> (usize, BTreeSet<String>) {
     let mut tensors = 0;
     let mut classes = BTreeSet::new();
@@ -216,7 +222,7 @@ fn survey(pickle: &Pickle, id: Id) -> (usize, BTreeSet<String>) {
             _ if is_tensor(pickle, id) => tensors += 1,
             Node::Tuple(items) | Node::List(items) | Node::Set(items) => pending.extend(items),
             Node::Dict(items) => pending.extend(items.iter().flat_map(|&(key, value)| [key, value])),
-            Node::Global(name) if !name.module.starts_with("collections") => drop(classes.insert(name.to_string())),
+            Node::Global(name) if !is_plumbing(&name.module) => drop(classes.insert(name.to_string())),
             Node::Object(object) => {
                 pending.extend([object.callable, object.args]);
                 pending.extend(object.kwargs);
