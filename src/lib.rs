@@ -1,11 +1,41 @@
 //! Stable Diffusion checkpoints: read, merged, converted and verified without running a line of their pickles.
+//!
+//! The way of the data: [`checkpoint::Checkpoint::open`] finds the tensors of a file, [`plan`] decides what becomes of
+//! each, [`format::write`] writes the result and holds it against the plan. A tensor stays in its file until its bytes
+//! are moved.
+//!
+//! ```no_run
+//! use trinart_ckpt::checkpoint::Checkpoint;
+//! use trinart_ckpt::format::{self, Target, WriteOptions};
+//! use trinart_ckpt::io::{Overwrite, Silent};
+//! use trinart_ckpt::plan::convert;
+//!
+//! # fn main() -> trinart_ckpt::Result<()> {
+//! let checkpoint = Checkpoint::open("model.ckpt")?;
+//! let resolved = convert::plan(&checkpoint, None)?;
+//! let options = WriteOptions {
+//!     target: Target::Safetensors,
+//!     overwrite: Overwrite::Refuse,
+//!     verify: true,
+//!     jobs: 2,
+//!     progress: &Silent,
+//! };
+//! format::write("model.safetensors".as_ref(), &resolved.state_dict, &resolved.metadata, &options)?;
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod checkpoint;
+pub mod cli;
 pub mod error;
 pub mod format;
 pub mod io;
 pub mod limits;
 pub mod metadata;
+pub mod model;
 pub mod pickle;
+pub mod plan;
+pub mod report;
 pub mod state_dict;
 pub mod tensor;
 

@@ -38,7 +38,7 @@ impl Scratch {
     /// An empty scratch file for `destination`. A destination that is a symbolic link means the file it points to.
     pub fn create(destination: &Path, overwrite: Overwrite) -> Result<Self> {
         let fail = |action: &str, error| Error::io(action, error).in_file(destination);
-        check_destination(destination, overwrite)?;
+        Self::check_destination(destination, overwrite)?;
         let target = match fs::canonicalize(destination) {
             Ok(target) => target,
             Err(_) => destination.to_owned(),
@@ -68,6 +68,17 @@ impl Scratch {
             }
         }
         Err(Error::conflict("no free name for a scratch file beside it").in_file(destination))
+    }
+
+    /// An error if `destination` may not be written: it exists and must not be replaced, or it is not a file.
+    pub fn check_destination(destination: &Path, overwrite: Overwrite) -> Result<()> {
+        match fs::metadata(destination) {
+            Ok(found) if !found.is_file() => {
+                Err(Error::conflict("exists and is not a regular file; it is left as it is").in_file(destination))
+            }
+            Ok(_) if overwrite == Overwrite::Refuse => Err(exists(destination)),
+            _ => Ok(()),
+        }
     }
 
     /// Makes the file `len` bytes long and claims the space now, so that a full disk is found before the first byte.
@@ -115,7 +126,7 @@ impl Scratch {
         let renamed = match rustix::fs::renameat_with(here, &self.path, here, &self.destination, flags) {
             // File systems without the flag: look, then rename.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                check_destination(&self.destination, self.overwrite)?;
+                Self::check_destination(&self.destination, self.overwrite)?;
                 fs::rename(&self.path, &self.destination)
             }
             other => other.map_err(io::Error::from),
@@ -147,17 +158,6 @@ impl Drop for Scratch {
         if !self.persisted {
             let _ = fs::remove_file(&self.path);
         }
-    }
-}
-
-/// An error if `destination` may not be written: it exists and must not be replaced, or it is not a file.
-fn check_destination(destination: &Path, overwrite: Overwrite) -> Result<()> {
-    match fs::metadata(destination) {
-        Ok(found) if !found.is_file() => {
-            Err(Error::conflict("exists and is not a regular file; it is left as it is").in_file(destination))
-        }
-        Ok(_) if overwrite == Overwrite::Refuse => Err(exists(destination)),
-        _ => Ok(()),
     }
 }
 

@@ -38,7 +38,7 @@ struct System {
 pub fn read(source: &Arc<Source>) -> Result<Contents> {
     let mut pickles = Pickles { source, offset: 0 };
     let magic = pickles.number("magic number")?;
-    if magic.to_string() != MAGIC {
+    if magic != MAGIC {
         return Err(Error::malformed(format!("the magic number is {magic}, expected {MAGIC}")).at(0));
     }
     let version: i64 = pickles.side("version", SIDE_NODES)?;

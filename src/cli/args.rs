@@ -1,0 +1,214 @@
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::format::Target;
+use crate::io::parallel;
+use crate::plan::merge_vae::VaeDtype;
+use crate::tensor::Dtype;
+
+/// Keeps Stable Diffusion checkpoints in order: merges autoencoders, converts containers, shows what is inside.
+///
+/// Takes .safetensors and PyTorch files (.ckpt .pt .pth .bin, zip or legacy), told apart by their content. Nothing in
+/// a file is ever executed.
+///
+/// Exit codes: 0 done, 1 the answer is no (a written file did not verify), 2 could not run.
+#[derive(Debug, Parser)]
+#[command(name = "trinart-ckpt", version, arg_required_else_help = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Print one JSON document on stdout and nothing else there
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print nothing but errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Threads to use
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: Option<u16>,
+}
+
+impl Common {
+    pub(super) fn jobs(&self) -> usize {
+        self.jobs.map_or_else(parallel::default_jobs, usize::from)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    MergeVae(MergeVae),
+    Convert(Convert),
+    Inspect(Inspect),
+}
+
+/// Put a separately trained autoencoder into a checkpoint
+///
+/// Replaces every tensor of the checkpoint's autoencoder (first_stage_model.*) by the one from --vae, or inserts it
+/// where the checkpoint has none; everything else stays byte for byte, in its order. The autoencoder may have bare
+/// keys, lie under first_stage_model. or vae., be nested under state_dict, or be a whole checkpoint; losses and
+/// training averages are left out. A missing key or a shape that differs is an error, and nothing is written.
+///
+/// Without --vae the sidecar beside the checkpoint is taken: NAME.vae.pt, NAME.vae.ckpt or NAME.vae.safetensors.
+#[derive(Debug, Args)]
+pub(super) struct MergeVae {
+    /// The checkpoint
+    pub checkpoint: PathBuf,
+    /// The autoencoder [default: the sidecar beside the checkpoint]
+    #[arg(long, value_name = "VAE")]
+    pub vae: Option<PathBuf>,
+    /// The type of the autoencoder's tensors [default: keep, or what --dtype says]
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    pub vae_dtype: Option<VaeDtypeArgument>,
+    /// Keep the checkpoint's own tensors where the autoencoder has none
+    #[arg(long)]
+    pub partial: bool,
+    /// Take an autoencoder that its authors have withdrawn
+    #[arg(long)]
+    pub allow_withdrawn: bool,
+    #[command(flatten)]
+    pub output: OutputFile,
+    #[command(flatten)]
+    pub writing: Writing,
+}
+
+/// Move checkpoints between containers and element types
+///
+/// Writes .safetensors files, and .ckpt files that torch.load(weights_only=True, mmap=True) and every WebUI load.
+/// --dtype changes floating tensors only. Values that are not plain (callbacks, optimizer states) are left out and
+/// listed.
+#[derive(Debug, Args)]
+pub(super) struct Convert {
+    /// The checkpoints
+    #[arg(required = true)]
+    pub inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputFileOrFolder,
+    #[command(flatten)]
+    pub writing: Writing,
+}
+
+/// Show what is in a file: container, components, dtypes, metadata, opaque values
+///
+/// Reads headers only.
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    /// The files
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// List every tensor
+    #[arg(long)]
+    pub keys: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OutputFile {
+    /// The file to write; its extension decides the format
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct OutputFileOrFolder {
+    /// The file to write; its extension decides the format
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub output: Option<PathBuf>,
+    /// The folder to write into, one file for each input, named after it; needs --to
+    #[arg(long, value_name = "DIR", requires = "to")]
+    pub out_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Writing {
+    /// The format to write, whatever the output is called
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub to: Option<TargetArgument>,
+    /// Cast the floating tensors to this type
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    pub dtype: Option<DtypeArgument>,
+    /// Take the largest value of the new type for values too large for it, rather than stop
+    #[arg(long)]
+    pub saturate: bool,
+    /// Replace a file that is there already
+    #[arg(long)]
+    pub force: bool,
+    /// Print what would be written, tensor by tensor, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not read the written file again to hold it against the plan
+    #[arg(long)]
+    pub no_verify: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum TargetArgument {
+    Safetensors,
+    Ckpt,
+}
+
+impl From<TargetArgument> for Target {
+    fn from(argument: TargetArgument) -> Self {
+        match argument {
+            TargetArgument::Safetensors => Target::Safetensors,
+            TargetArgument::Ckpt => Target::Torch,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum DtypeArgument {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<DtypeArgument> for Dtype {
+    fn from(argument: DtypeArgument) -> Self {
+        match argument {
+            DtypeArgument::F32 => Dtype::F32,
+            DtypeArgument::F16 => Dtype::F16,
+            DtypeArgument::Bf16 => Dtype::BF16,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum VaeDtypeArgument {
+    /// Bit for bit as it is
+    Keep,
+    /// As the checkpoint's autoencoder has it
+    Match,
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<VaeDtypeArgument> for VaeDtype {
+    fn from(argument: VaeDtypeArgument) -> Self {
+        match argument {
+            VaeDtypeArgument::Keep => VaeDtype::Keep,
+            VaeDtypeArgument::Match => VaeDtype::Match,
+            VaeDtypeArgument::F32 => VaeDtype::As(Dtype::F32),
+            VaeDtypeArgument::F16 => VaeDtype::As(Dtype::F16),
+            VaeDtypeArgument::Bf16 => VaeDtype::As(Dtype::BF16),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

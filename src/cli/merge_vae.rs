@@ -1,0 +1,107 @@
+use std::path::{Path, PathBuf};
+
+use super::Exit;
+use super::args::MergeVae;
+use super::output::published_text;
+use super::terminal::Terminal;
+use crate::checkpoint::{Checkpoint, hash};
+use crate::error::{Error, Result};
+use crate::model::{autoencoder, published};
+use crate::plan::{merge_vae, sidecar_name};
+use crate::report::{AutoencoderReport, ComponentSummary, LeftOut, Merged, Outcome, Side};
+use crate::state_dict::StateDict;
+
+/// Merges and reports.
+pub(super) fn run(command: &MergeVae, terminal: &Terminal) -> Exit {
+    match merge(command, terminal) {
+        Ok(outcome) => {
+            terminal.result(|| outcome.to_text(), &outcome);
+            Exit::Yes
+        }
+        Err(error) => {
+            terminal.failure(&error);
+            Exit::from(&error)
+        }
+    }
+}
+
+fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {
+    let writing = &command.writing;
+    let output = command.output.output.as_path();
+    writing.target(output)?;
+    let base = Checkpoint::open(&command.checkpoint)?;
+    let vae_path = command.vae.clone().map_or_else(|| sidecar(&command.checkpoint), Ok)?;
+    let vae = Checkpoint::open(&vae_path)?;
+    writing.check_destination(output)?;
+    let options = merge_vae::Options {
+        dtype: writing.dtype.map(Into::into),
+        vae_dtype: command.vae_dtype.map(Into::into),
+        overflow: writing.overflow(),
+        partial: command.partial,
+        vae_sha256: "",
+    };
+    // What can be refused by the headers is refused before half a gigabyte is hashed.
+    merge_vae::plan(&base, &vae, &options)?;
+    let sha256 = vae.sha256(terminal)?;
+    let known = published::identify(vae.file_bytes(), &sha256);
+    if let Some((published, reason)) = known.and_then(|known| Some((known, known.withdrawn?)))
+        && !command.allow_withdrawn
+    {
+        let found = format!("this is {}, {reason}; --allow-withdrawn takes it all the same", published.name);
+        return Err(Error::conflict(found).in_file(vae.path()));
+    }
+    let resolved = merge_vae::plan(&base, &vae, &merge_vae::Options { vae_sha256: &sha256, ..options })?;
+    let before = side(&base.contents().state_dict, terminal).map_err(|error| error.in_file(base.path()))?;
+    let after = side(&resolved.state_dict, terminal)?;
+    let after = after.ok_or_else(|| Error::missing("the output would have no autoencoder").in_file(output))?;
+    let mut outcome = writing.write(&base, output, &resolved, terminal)?;
+    let is_same = before.as_ref().is_some_and(|before| before.content_hash == after.content_hash);
+    outcome.left_out.extend(LeftOut::opaque(vae.contents()).into_iter().map(|mut left_out| {
+        left_out.path = format!("{}: {}", vae.file_name(), left_out.path);
+        left_out
+    }));
+    outcome.autoencoder = Some(AutoencoderReport {
+        file: vae_path.to_string_lossy().into_owned(),
+        sha256,
+        published: known.map(published_text),
+        sidecar: command.vae.is_none(),
+        before,
+        after,
+        merged: if is_same { Merged::Same } else { Merged::Changed },
+    });
+    Ok(outcome)
+}
+
+/// The autoencoder beside the checkpoint. None, or two, is an error that names them.
+fn sidecar(checkpoint: &Path) -> Result<PathBuf> {
+    let candidates = sidecar_name::candidates(checkpoint);
+    let names = |paths: &[PathBuf]| {
+        let names = paths.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        names.collect::<Vec<_>>()
+    };
+    let found: Vec<PathBuf> = candidates.iter().filter(|path| path.exists()).cloned().collect();
+    match found.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => {
+            let looked = names(&candidates).join(", ");
+            Err(Error::usage(format!("no --vae, and no autoencoder beside it (looked for {looked})"))
+                .in_file(checkpoint))
+        }
+        several => {
+            let found = names(several).join(" and ");
+            Err(Error::conflict(format!("two autoencoders beside it, {found}; name one with --vae"))
+                .in_file(checkpoint))
+        }
+    }
+}
+
+/// The autoencoder of a state dict in figures; `None` if it has none.
+fn side(state_dict: &StateDict, terminal: &Terminal) -> Result<Option<Side>> {
+    let tensors = || state_dict.iter().filter(|(key, _)| autoencoder::is_checkpoint_key(key));
+    let summary = ComponentSummary::new("autoencoder", tensors().map(|(_, tensor)| tensor));
+    if summary.tensors == 0 {
+        return Ok(None);
+    }
+    let content_hash = hash::content_hash(tensors(), terminal.jobs(), terminal)?;
+    Ok(Some(Side { summary, content_hash }))
+}

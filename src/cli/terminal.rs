@@ -1,0 +1,96 @@
+//! Printing and progress.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::args::Common;
+use crate::error::Error;
+use crate::io::Progress;
+use crate::report::Failure;
+
+/// Where results, errors and progress go.
+pub(super) struct Terminal {
+    json: bool,
+    quiet: bool,
+    jobs: usize,
+    bar: ProgressBar,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Terminal {
+    pub(super) fn new(common: &Common) -> Self {
+        let bar = if common.quiet || !io::stderr().is_terminal() {
+            ProgressBar::hidden()
+        } else {
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+        };
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+            // The first signal asks the writer to stop and to remove its scratch file; a second one ends the program.
+            let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&interrupted));
+            let _ = signal_hook::flag::register(signal, Arc::clone(&interrupted));
+        }
+        Terminal { json: common.json, quiet: common.quiet, jobs: common.jobs(), bar, interrupted }
+    }
+
+    pub(super) fn jobs(&self) -> usize {
+        self.jobs
+    }
+
+    /// Prints a result: `text` for people, `document` for scripts.
+    pub(super) fn result(&self, text: impl FnOnce() -> String, document: &impl Serialize) {
+        self.bar.finish_and_clear();
+        let printed = if self.json {
+            serde_json::to_string_pretty(document).unwrap_or_default() + "\n"
+        } else if self.quiet {
+            return;
+        } else {
+            text()
+        };
+        // Whoever reads may have heard enough; that is no error of ours.
+        let _ = io::stdout().write_all(printed.as_bytes());
+    }
+
+    /// Prints an error, one line.
+    pub(super) fn error(&self, error: &Error) {
+        self.bar.finish_and_clear();
+        let _ = writeln!(io::stderr(), "trinart-ckpt: {error}");
+    }
+
+    /// Prints an error that ends the command, for scripts too.
+    pub(super) fn failure(&self, error: &Error) {
+        #[derive(Serialize)]
+        struct Document {
+            error: Failure,
+        }
+        self.error(error);
+        if self.json {
+            self.result(String::new, &Document { error: Failure::from(error) });
+        }
+    }
+}
+
+impl Progress for Terminal {
+    fn begin(&self, what: &'static str, bytes: u64) {
+        let template = "{msg:>9} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} ETA {eta}";
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        self.bar.set_style(style.progress_chars("=> "));
+        self.bar.reset();
+        self.bar.set_length(bytes);
+        self.bar.set_message(what);
+        self.bar.enable_steady_tick(Duration::from_millis(200));
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,7 @@
+//! What is known of Stable Diffusion models: components, their keys, the published files. Tables and rules, no I/O.
+
+pub mod autoencoder;
+pub mod component;
+pub mod published;
+
+pub use component::Component;

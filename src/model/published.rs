@@ -1,0 +1,89 @@
+//! The published TrinArt files, by size and sha256.
+//!
+//! Figures from the model repositories (naclbit/trinart_characters_19.2m_stable_diffusion_v1,
+//! naclbit/trinart_derrida_characters_v2_stable_diffusion, naclbit/trinart_stable_diffusion_v2).
+
+/// A file that was published.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its name where it was published.
+    pub name: &'static str,
+    /// Bytes of it.
+    pub bytes: u64,
+    /// Its sha256.
+    pub sha256: &'static str,
+    /// Why it must not be used, and what to use instead; `None` for good files.
+    pub withdrawn: Option<&'static str>,
+}
+
+/// The files whose exact size is known; only those can be recognised without hashing everything.
+const PUBLISHED: &[Published] = &[
+    Published {
+        name: "autoencoder_fix_kl-f8-trinart_characters.ckpt",
+        bytes: 404_661_793,
+        sha256: "2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295",
+        withdrawn: None,
+    },
+    Published {
+        name: "autoencoder_kl-f8-trinart_characters.ckpt",
+        bytes: 404_661_793,
+        sha256: "d2dd1c82220e31a72bd9958dda249ed7f94faf875d5123ae3aab7a1950a82a8f",
+        withdrawn: Some(
+            "uploaded by mistake and withdrawn on 5 November 2022; the right one is \
+             autoencoder_fix_kl-f8-trinart_characters.ckpt, \
+             sha256 2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295",
+        ),
+    },
+    Published {
+        name: "derrida_final.ckpt",
+        bytes: 4_265_481_056,
+        sha256: "42d3f359b02c944cb2e8f666b10bda05015792f10bfd4e9deee44bb66969ce3d",
+        withdrawn: None,
+    },
+    Published {
+        name: "trinart2_step95000.ckpt",
+        bytes: 2_132_888_288,
+        sha256: "c1799d22a355ba25c9ceeb6e3c91fc61788c8e274b73508ae8a15877c5dbcf63",
+        withdrawn: None,
+    },
+    Published {
+        name: "trinart2_step115000.ckpt",
+        bytes: 2_132_888_288,
+        sha256: "776af18775dfccf29725a994df855e7d8f7b8ea525013e3a466f210ec15c8fd4",
+        withdrawn: None,
+    },
+];
+
+/// Whether a file of this size may be a published one: whether it is worth hashing.
+pub fn may_be(bytes: u64) -> bool {
+    PUBLISHED.iter().any(|published| published.bytes == bytes)
+}
+
+/// The published file of this size and sha256 (lower case).
+pub fn identify(bytes: u64, sha256: &str) -> Option<&'static Published> {
+    PUBLISHED.iter().find(|published| published.bytes == bytes && published.sha256 == sha256)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_withdrawn_autoencoder_differs_from_the_right_one_by_hash_alone() {
+        let right = identify(404_661_793, "2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295").unwrap();
+        let wrong = identify(404_661_793, "d2dd1c82220e31a72bd9958dda249ed7f94faf875d5123ae3aab7a1950a82a8f").unwrap();
+        assert_eq!(right.withdrawn, None);
+        assert!(wrong.withdrawn.unwrap().contains(right.sha256));
+        assert!(wrong.withdrawn.unwrap().contains(right.name));
+        assert!(may_be(404_661_793) && !may_be(404_661_792));
+        assert_eq!(identify(404_661_793, "00"), None);
+    }
+
+    #[test]
+    fn hashes_are_sha256() {
+        for published in PUBLISHED {
+            assert_eq!(published.sha256.len(), 64);
+            assert!(published.sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
+        }
+    }
+}

@@ -1,0 +1,121 @@
+use std::fmt::Write;
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::printable;
+use crate::report::{ComponentSummary, LeftOut, components, count, size};
+
+/// Characters of a metadata value that text shows; JSON has all of it.
+const SHOWN: usize = 100;
+
+/// What a file holds.
+#[derive(Debug, Serialize)]
+pub struct Inspection {
+    file: String,
+    bytes: u64,
+    container: &'static str,
+    /// Where the tensors are in the file's object; empty for the object itself.
+    root: String,
+    tensors: usize,
+    parameters: u64,
+    tensor_bytes: u64,
+    components: Vec<ComponentSummary>,
+    /// The published file it is, if its size and sha256 say so.
+    published: Option<String>,
+    metadata: IndexMap<String, String>,
+    /// Values that stay in the file whatever is done with it.
+    opaque: Vec<LeftOut>,
+    /// Tensors that no output can hold.
+    unreadable: Vec<LeftOut>,
+    /// Global names the pickle mentions, with how often.
+    globals: IndexMap<String, usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<Vec<Key>>,
+}
+
+/// One tensor.
+#[derive(Debug, Serialize)]
+struct Key {
+    key: String,
+    dtype: &'static str,
+    shape: Vec<u64>,
+}
+
+impl Inspection {
+    /// Looks at an opened checkpoint; lists its tensors if `keys`. Reads no tensor.
+    pub fn new(checkpoint: &Checkpoint, published: Option<String>, keys: bool) -> Self {
+        let contents = checkpoint.contents();
+        let components = components(&contents.state_dict);
+        let mut globals = IndexMap::new();
+        for global in &contents.globals {
+            *globals.entry(global.name.to_string()).or_default() += 1;
+        }
+        let list = || {
+            let key = |(key, tensor): (&str, &crate::tensor::LazyTensor)| Key {
+                key: key.to_owned(),
+                dtype: tensor.dtype().name(),
+                shape: tensor.shape().dims().to_vec(),
+            };
+            contents.state_dict.iter().map(key).collect()
+        };
+        Inspection {
+            file: checkpoint.path().to_string_lossy().into_owned(),
+            bytes: checkpoint.file_bytes(),
+            container: contents.container.name(),
+            root: contents.root.clone(),
+            tensors: contents.state_dict.len(),
+            parameters: components.iter().map(|summary| summary.parameters).sum(),
+            tensor_bytes: contents.state_dict.bytes(),
+            components,
+            published,
+            metadata: contents.metadata.iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
+            opaque: LeftOut::opaque(contents),
+            unreadable: LeftOut::unreadable(contents),
+            globals,
+            keys: keys.then(list),
+        }
+    }
+
+    /// A block of lines for people.
+    pub fn to_text(&self) -> String {
+        let mut out = String::new();
+        let mut line = |label: &str, text: &str| {
+            let _ = writeln!(out, "  {label:<17} {text}");
+        };
+        let under =
+            if self.root.is_empty() { String::new() } else { format!(", tensors under {}", printable(&self.root)) };
+        line("container", &format!("{}, {}{under}", self.container, size(self.bytes)));
+        if let Some(published) = &self.published {
+            line("published as", published);
+        }
+        line("tensors", &format!("{} in all, {}", self.tensors, size(self.tensor_bytes)));
+        for component in &self.components {
+            line(component.name, &component.to_text());
+        }
+        for (name, value) in &self.metadata {
+            let value = printable(value);
+            let shown: String = value.chars().take(SHOWN).collect();
+            let more = if shown.len() < value.len() { "…" } else { "" };
+            line("metadata", &format!("{} = {shown}{more}", printable(name)));
+        }
+        for opaque in &self.opaque {
+            line("opaque", &opaque.to_text());
+        }
+        for unreadable in &self.unreadable {
+            line("not readable", &unreadable.to_text());
+        }
+        if !self.globals.is_empty() {
+            let names = self.globals.iter().map(|(name, count)| format!("{} x{count}", printable(name)));
+            line(
+                "pickle names",
+                &format!("{}: {}", count(self.globals.len(), "global"), names.collect::<Vec<_>>().join(", ")),
+            );
+        }
+        for key in self.keys.iter().flatten() {
+            let _ = writeln!(out, "  {:<7} {:?} {}", key.dtype, key.shape, printable(&key.key));
+        }
+        format!("{}\n{out}", printable(&self.file))
+    }
+}
