@@ -35,6 +35,8 @@ pub mod metadata;
 pub mod model;
 pub mod pickle;
 pub mod plan;
+#[cfg(feature = "render")]
+pub mod render;
 pub mod report;
 pub mod state_dict;
 pub mod tensor;

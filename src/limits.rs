@@ -6,14 +6,14 @@
 /// Bytes of one object pickle (`data.pkl`, or the object of a legacy file) [134 KB]. A pickle is held in memory whole.
 pub const PICKLE_BYTES: u64 = 64 << 20;
 
-/// Values one pickle may build [30,000]. At 40 bytes a value this bounds the arena to 160 MB.
-pub const PICKLE_NODES: usize = 4_000_000;
+/// Values one pickle may build [30,000]. At about 60 bytes a value this bounds the arena to 120 MB.
+pub const PICKLE_NODES: usize = 2_000_000;
 
 /// Opcodes one pickle may hold [36,000]. Bounds the time of a pickle whose opcodes build nothing.
 pub const PICKLE_OPCODES: u64 = 20_000_000;
 
 /// Entries of the memo [9,000].
-pub const PICKLE_MEMO: usize = 4_000_000;
+pub const PICKLE_MEMO: usize = 1_000_000;
 
 /// Marks open at once [3]. CPython's pickler stops near 1,000 levels of nesting.
 pub const PICKLE_MARKS: usize = 100_000;
@@ -31,7 +31,7 @@ pub const KEY_BYTES: usize = 4096;
 pub const RANK: usize = 64;
 
 /// Tensors in one file [1,831].
-pub const TENSORS: usize = 1_000_000;
+pub const TENSORS: usize = 100_000;
 
 /// Levels of nesting followed inside a plain metadata value; deeper values stay opaque.
 pub const PLAIN_DEPTH: usize = 64;
@@ -40,11 +40,14 @@ pub const PLAIN_DEPTH: usize = 64;
 /// subtree, referenced again and again, could ask for.
 pub const PLAIN_VALUES: usize = 200_000;
 
+/// Values looked at, in one file, to put into words what the opaque ones are.
+pub const DESCRIBED_VALUES: usize = 1_000_000;
+
 /// Calls folded into one another around a tensor (`_rebuild_parameter(_rebuild_from_type_v2(…))`); torch writes two.
 pub const REBUILD_DEPTH: usize = 8;
 
-/// Records in a zip container [1,147].
-pub const ZIP_ENTRIES: usize = 1_000_000;
+/// Records in a zip container [1,147]: one per tensor, and some.
+pub const ZIP_ENTRIES: usize = 110_000;
 
 /// Bytes of the small text records (`version`, `byteorder`) [7].
 pub const ZIP_TEXT_RECORD: u64 = 4096;

@@ -5,7 +5,7 @@ pub mod hash;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::format::{self, Contents};
+use crate::format::{self, Contents, Opaque};
 use crate::io::Progress;
 
 /// An opened checkpoint.
@@ -18,6 +18,22 @@ impl Checkpoint {
     /// Opens a checkpoint of any container. Costs its headers.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Ok(Checkpoint { contents: format::open(path)? })
+    }
+
+    /// The checkpoint reduced to its tensors, if its pickle names something dangerous; else as it is.
+    #[must_use]
+    pub fn sanitized(mut self) -> Self {
+        if self.contents.dangers.is_empty() {
+            return self;
+        }
+        let left = |(name, _)| Opaque { path: name, what: "left behind with the dangerous names".into() };
+        let metadata = std::mem::take(&mut self.contents.metadata);
+        self.contents.opaque.extend(metadata.into_iter().map(left));
+        let dangers = self.contents.dangers.iter();
+        let named =
+            dangers.map(|danger| Opaque { path: danger.name.clone(), what: format!("DANGEROUS: {}", danger.reason) });
+        self.contents.opaque.extend(named);
+        self
     }
 
     /// What the file holds.
@@ -43,6 +59,22 @@ impl Checkpoint {
     /// The sha256 of the whole file, in hexadecimal; WebUI shows its first ten digits. Reads all of it.
     pub fn sha256(&self, progress: &dyn Progress) -> Result<String> {
         hash::file_sha256(&self.contents.source, progress)
+    }
+
+    /// An error if the file's pickle names something dangerous. Nothing of it was or will be run here; but who keeps
+    /// such a file will want to know before anything is made of it.
+    pub fn refuse_dangers(&self) -> Result<()> {
+        let Some(danger) = self.contents.dangers.first() else { return Ok(()) };
+        let more = match self.contents.dangers.len() {
+            1 => String::new(),
+            count => format!(", and {} more", count - 1),
+        };
+        let text = danger.to_text();
+        let found = format!("{text}{more}; nothing was executed. --sanitize takes the tensors and leaves the rest");
+        Err(Error::unsupported(found)
+            .at(danger.offset)
+            .in_record(self.contents.container.pickle())
+            .in_file(self.path()))
     }
 
     /// The error of a tensor that is in the file but cannot be taken into an output.

@@ -142,6 +142,9 @@ pub(super) struct Writing {
     /// Print what would be written, tensor by tensor, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Take the tensors of a file whose pickle names something dangerous, and nothing else of it
+    #[arg(long)]
+    pub sanitize: bool,
     /// Do not read the written file again to hold it against the plan
     #[arg(long)]
     pub no_verify: bool,

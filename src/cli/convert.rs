@@ -5,7 +5,6 @@ use serde::Serialize;
 use super::Exit;
 use super::args::Convert;
 use super::terminal::Terminal;
-use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Kind, Result};
 use crate::format::Target;
 use crate::plan::convert::{self, Cast};
@@ -84,7 +83,7 @@ fn output_in_folder(command: &Convert, input: &Path) -> Result<PathBuf> {
 fn convert(command: &Convert, input: &Path, output: &Path, terminal: &Terminal) -> Result<Outcome> {
     let writing = &command.writing;
     writing.target(output)?;
-    let checkpoint = Checkpoint::open(input)?;
+    let checkpoint = writing.open(input)?;
     writing.check_destination(output)?;
     let cast = writing.dtype.map(|to| Cast { to: to.into(), overflow: writing.overflow() });
     let resolved = convert::plan(&checkpoint, cast)?;

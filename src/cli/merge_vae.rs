@@ -4,7 +4,7 @@ use super::Exit;
 use super::args::MergeVae;
 use super::output::published_text;
 use super::terminal::Terminal;
-use crate::checkpoint::{Checkpoint, hash};
+use crate::checkpoint::hash;
 use crate::error::{Error, Result};
 use crate::model::{autoencoder, published};
 use crate::plan::{merge_vae, sidecar_name};
@@ -29,9 +29,9 @@ fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {
     let writing = &command.writing;
     let output = command.output.output.as_path();
     writing.target(output)?;
-    let base = Checkpoint::open(&command.checkpoint)?;
+    let base = writing.open(&command.checkpoint)?;
     let vae_path = command.vae.clone().map_or_else(|| sidecar(&command.checkpoint), Ok)?;
-    let vae = Checkpoint::open(&vae_path)?;
+    let vae = writing.open(&vae_path)?;
     writing.check_destination(output)?;
     let options = merge_vae::Options {
         dtype: writing.dtype.map(Into::into),

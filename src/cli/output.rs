@@ -31,6 +31,16 @@ impl Writing {
         Scratch::check_destination(output, self.overwrite())
     }
 
+    /// Opens an input. One whose pickle names something dangerous is refused, or, sanitized, reduced to its tensors.
+    pub(super) fn open(&self, input: &Path) -> Result<Checkpoint> {
+        let checkpoint = Checkpoint::open(input)?;
+        if self.sanitize {
+            return Ok(checkpoint.sanitized());
+        }
+        checkpoint.refuse_dangers()?;
+        Ok(checkpoint)
+    }
+
     /// Writes what was resolved, or only says what would be written.
     pub(super) fn write(
         &self,

@@ -24,6 +24,8 @@ pub struct Contents {
     pub opaque: Vec<Opaque>,
     /// Tensors of kinds that no output can hold.
     pub unreadable: Vec<Unreadable>,
+    /// Dangerous names in its pickle: what loading it with Python could run.
+    pub dangers: Vec<Danger>,
     /// The global names its pickle mentions, with their offsets.
     pub globals: Vec<GlobalUse>,
 }
@@ -46,6 +48,27 @@ pub struct Unreadable {
     pub reason: String,
 }
 
+/// A name in a pickle that would let its author act on whoever loads it with Python.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Danger {
+    /// Module and name.
+    pub name: String,
+    /// What it could do.
+    pub reason: &'static str,
+    /// Whether the pickle calls it, or only names it.
+    pub is_called: bool,
+    /// The offset of its first mention in the pickle.
+    pub offset: u64,
+}
+
+impl Danger {
+    /// `calls posix.system, which runs commands`.
+    pub fn to_text(&self) -> String {
+        let verb = if self.is_called { "calls" } else { "names" };
+        format!("{verb} {}, which {}", self.name, self.reason)
+    }
+}
+
 impl Contents {
     /// An empty find in `source`.
     pub(super) fn new(source: &Arc<Source>, container: Container) -> Self {
@@ -57,6 +80,7 @@ impl Contents {
             metadata: Metadata::new(),
             opaque: Vec::new(),
             unreadable: Vec::new(),
+            dangers: Vec::new(),
             globals: Vec::new(),
         }
     }

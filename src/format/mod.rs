@@ -1,6 +1,6 @@
 //! Containers: what a file is, opening it, writing it. One folder each, the same file names in each.
 //!
-//! [`open`] checks every fact and moves no tensor; [`write`] knows every offset before the first byte.
+//! [`open()`] checks every fact and moves no tensor; [`write()`] knows every offset before the first byte.
 
 mod contents;
 mod frame;
@@ -13,7 +13,7 @@ mod write;
 
 use std::path::Path;
 
-pub use contents::{Contents, Opaque, Unreadable};
+pub use contents::{Contents, Danger, Opaque, Unreadable};
 pub use sniff::sniff;
 pub use write::{Target, WriteOptions, Written, check_target, write};
 
@@ -38,6 +38,15 @@ impl Container {
             Container::Safetensors => "safetensors",
             Container::TorchZip => "torch zip",
             Container::TorchLegacy => "torch legacy",
+        }
+    }
+
+    /// The name of the pickle that offsets of its names count in.
+    pub fn pickle(self) -> &'static str {
+        match self {
+            Container::Safetensors => "none",
+            Container::TorchZip => "data.pkl",
+            Container::TorchLegacy => "object pickle",
         }
     }
 }

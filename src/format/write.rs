@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::frame::Frame;
 use crate::format::{payload, safetensors, torch, verify};
 use crate::io::{Overwrite, Progress, Scratch, Source};
@@ -65,7 +65,20 @@ pub struct Written {
 
 /// Whether the target can hold this state dict; returns the bytes of the file. Reads no tensor, writes nothing.
 pub fn check_target(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<u64> {
-    Ok(frame(state_dict, metadata, target)?.bytes)
+    let frame = frame(state_dict, metadata, target).map_err(|error| blame_input(state_dict, error))?;
+    Ok(frame.bytes)
+}
+
+/// An error of a tensor is one of the file the tensor comes from.
+fn blame_input(state_dict: &StateDict, error: Error) -> Error {
+    let tensor = error.tensor().and_then(|key| state_dict.get(key));
+    match tensor.and_then(|tensor| tensor.storage()) {
+        Some(storage) if error.kind() != Kind::Unverified => {
+            let path = storage.source().path().to_owned();
+            error.in_file(path)
+        }
+        _ => error,
+    }
 }
 
 fn frame(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<Frame> {
@@ -81,7 +94,7 @@ fn frame(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<
 /// megabytes per thread. An input that changed while it was read, or whose own checksums are wrong, is an error.
 pub fn write(path: &Path, state_dict: &StateDict, metadata: &Metadata, options: &WriteOptions<'_>) -> Result<Written> {
     let written = write_frame(path, state_dict, metadata, options);
-    written.map_err(|error| error.in_file(path))
+    written.map_err(|error| blame_input(state_dict, error).in_file(path))
 }
 
 fn write_frame(
@@ -108,7 +121,7 @@ fn write_frame(
             let plan = verify::Plan { state_dict, metadata, records: &records, places: &places, sums: &sums, bytes };
             verify::verify(scratch.path(), &plan, options.jobs, options.progress)?;
         }
-        sync.join().unwrap_or_else(|_| Err(Error::new(crate::Kind::Io, "the sync of the output failed")))
+        sync.join().unwrap_or_else(|_| Err(Error::new(Kind::Io, "the sync of the output failed")))
     })?;
     options.progress.check()?;
     scratch.persist()?;

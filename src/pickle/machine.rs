@@ -9,8 +9,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::pickle::cursor::Cursor;
 use crate::pickle::op;
-use crate::pickle::text;
-use crate::pickle::value::{GlobalUse, Id, Name, Node, Object, Pickle, Text};
+use crate::pickle::value::{GlobalUse, Id, Node, Pickle};
 
 /// The highest protocol there is.
 const HIGHEST_PROTOCOL: u8 = 5;
@@ -45,15 +44,15 @@ pub fn parse(bytes: &[u8]) -> Result<Pickle> {
     })
 }
 
-struct Machine<'a> {
-    cursor: Cursor<'a>,
+pub(super) struct Machine<'a> {
+    pub(super) cursor: Cursor<'a>,
     frame_end: Option<usize>,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     stack: Vec<Id>,
     /// Heights of the stack at which marks were set.
     marks: Vec<u32>,
     memo: HashMap<u64, Id>,
-    globals: Vec<GlobalUse>,
+    pub(super) globals: Vec<GlobalUse>,
 }
 
 impl Machine<'_> {
@@ -187,65 +186,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn number(&mut self, code: u8) -> Result<()> {
-        let node = match code {
-            op::BININT => Node::Int(i64::from(i32::from_le_bytes(self.cursor.array()?))),
-            op::BININT1 => Node::Int(i64::from(self.cursor.u8()?)),
-            op::BININT2 => Node::Int(i64::from(u16::from_le_bytes(self.cursor.array()?))),
-            op::INT => text::int(self.cursor.line(limits::INTEGER_DIGITS + 2, "an integer")?)?,
-            op::LONG => text::long(self.cursor.line(limits::INTEGER_DIGITS + 2, "an integer")?)?,
-            op::LONG1 => {
-                let count = self.cursor.u8()?;
-                text::twos_complement(self.cursor.take(u64::from(count))?)
-            }
-            op::LONG4 => {
-                let count = i32::from_le_bytes(self.cursor.array()?);
-                let count = u64::try_from(count).map_err(|_| Error::malformed("an integer of negative length"))?;
-                text::twos_complement(self.cursor.take(count)?)
-            }
-            op::BINFLOAT => Node::Float(f64::from_be_bytes(self.cursor.array()?)),
-            _ => text::float(self.cursor.line(limits::INTEGER_DIGITS, "a float")?)?,
-        };
-        self.push(node)
-    }
-
-    fn string(&mut self, code: u8) -> Result<()> {
-        // No line is longer than the pickle, which is bounded.
-        let most = limits::PICKLE_BYTES as usize;
-        let text = match code {
-            op::STRING => Text::Owned(text::string_repr(self.cursor.line(most, "a string")?)?),
-            op::UNICODE => Text::Owned(text::raw_unicode_escape(self.cursor.line(most, "a string")?)?),
-            op::BINSTRING | op::BINUNICODE => self.counted32()?,
-            op::BINUNICODE8 => self.counted64()?,
-            _ => self.counted8()?,
-        };
-        self.push(Node::Str(text))
-    }
-
-    fn bytes(&mut self, code: u8) -> Result<()> {
-        let text = match code {
-            op::BINBYTES => self.counted32()?,
-            op::SHORT_BINBYTES => self.counted8()?,
-            _ => self.counted64()?,
-        };
-        self.push(Node::Bytes(text))
-    }
-
-    fn counted8(&mut self) -> Result<Text> {
-        let count = self.cursor.u8()?;
-        self.cursor.span(u64::from(count))
-    }
-
-    fn counted32(&mut self) -> Result<Text> {
-        let count = self.cursor.u32()?;
-        self.cursor.span(u64::from(count))
-    }
-
-    fn counted64(&mut self) -> Result<Text> {
-        let count = self.cursor.u64()?;
-        self.cursor.span(count)
-    }
-
     fn container(&mut self, code: u8) -> Result<()> {
         let node = match code {
             op::EMPTY_TUPLE => Node::Tuple(Vec::new()),
@@ -284,95 +224,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn global(&mut self, code: u8, offset: usize) -> Result<()> {
-        let name = if code == op::GLOBAL { self.global_lines()? } else { self.global_from_stack()? };
-        self.note_global(name, offset)
-    }
-
-    fn global_lines(&mut self) -> Result<Name> {
-        let module = self.cursor.line(limits::GLOBAL_NAME_BYTES, "a module name")?;
-        let name = self.cursor.line(limits::GLOBAL_NAME_BYTES, "a class name")?;
-        Ok(Name { module: utf8(module)?, name: utf8(name)? })
-    }
-
-    fn global_from_stack(&mut self) -> Result<Name> {
-        let parts = self.pop_many(2)?;
-        let mut parts = parts.iter().map(|id| match self.nodes.get(id.0 as usize) {
-            Some(Node::Str(text)) => {
-                let bytes = self.text_bytes(text);
-                if bytes.len() > limits::GLOBAL_NAME_BYTES {
-                    return Err(Error::limit(format!("a name longer than {} bytes", limits::GLOBAL_NAME_BYTES)));
-                }
-                utf8(bytes)
-            }
-            _ => Err(Error::malformed("STACK_GLOBAL of values that are not strings")),
-        });
-        let mut part = || parts.next().unwrap_or_else(|| Err(Error::malformed("STACK_GLOBAL without names")));
-        Ok(Name { module: part()?, name: part()? })
-    }
-
-    fn note_global(&mut self, name: Name, offset: usize) -> Result<()> {
-        self.globals.push(GlobalUse { name: name.clone(), offset: offset as u64 });
-        self.push(Node::Global(Box::new(name)))
-    }
-
-    fn text_bytes<'b>(&'b self, text: &'b Text) -> &'b [u8] {
-        match text {
-            Text::Span { start, len } => self.cursor.at(*start as usize, *len as usize),
-            Text::Owned(bytes) => bytes,
-        }
-    }
-
-    fn call(&mut self, code: u8, offset: usize) -> Result<()> {
-        let (callable, args, kwargs) = match code {
-            op::INST => {
-                let name = self.global_lines()?;
-                self.note_global(name, offset)?;
-                let callable = self.pop()?;
-                let args = self.pop_mark()?;
-                (callable, self.alloc(Node::Tuple(args))?, None)
-            }
-            op::OBJ => {
-                let mut args = self.pop_mark()?;
-                if args.is_empty() {
-                    return Err(Error::malformed("OBJ without a class"));
-                }
-                let callable = args.remove(0);
-                (callable, self.alloc(Node::Tuple(args))?, None)
-            }
-            op::NEWOBJ_EX => {
-                let kwargs = self.pop()?;
-                let args = self.pop()?;
-                (self.pop()?, args, Some(kwargs))
-            }
-            _ => {
-                let args = self.pop()?;
-                (self.pop()?, args, None)
-            }
-        };
-        self.push(Node::Object(Box::new(Object {
-            callable,
-            args,
-            kwargs,
-            state: Vec::new(),
-            items: Vec::new(),
-            pairs: Vec::new(),
-            offset: offset as u64,
-        })))
-    }
-
-    fn build(&mut self) -> Result<()> {
-        let state = self.pop()?;
-        let target = self.top()?;
-        match self.nodes.get_mut(target.0 as usize) {
-            Some(Node::Object(object)) => {
-                object.state.push(state);
-                Ok(())
-            }
-            _ => Err(Error::malformed("BUILD on a value that has no state")),
-        }
-    }
-
     fn memo(&mut self, code: u8) -> Result<()> {
         let index = match code {
             op::MEMOIZE => self.memo.len() as u64,
@@ -398,18 +249,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn persistent(&mut self, code: u8) -> Result<()> {
-        let id = if code == op::PERSID {
-            let line = self.cursor.line(limits::KEY_BYTES, "a persistent id")?;
-            let text = Text::Owned(line.into());
-            self.alloc(Node::Str(text))?
-        } else {
-            self.pop()?
-        };
-        self.push(Node::Persistent(id))
-    }
-
-    fn alloc(&mut self, node: Node) -> Result<Id> {
+    pub(super) fn alloc(&mut self, node: Node) -> Result<Id> {
         if self.nodes.len() >= limits::PICKLE_NODES {
             return Err(Error::limit(format!("more than {} values in a pickle", limits::PICKLE_NODES)));
         }
@@ -417,7 +257,7 @@ impl Machine<'_> {
         Ok(Id(self.nodes.len() as u32 - 1))
     }
 
-    fn push(&mut self, node: Node) -> Result<()> {
+    pub(super) fn push(&mut self, node: Node) -> Result<()> {
         let id = self.alloc(node)?;
         self.push_id(id);
         Ok(())
@@ -433,26 +273,26 @@ impl Machine<'_> {
         self.marks.last().map_or(0, |&height| height as usize)
     }
 
-    fn pop(&mut self) -> Result<Id> {
+    pub(super) fn pop(&mut self) -> Result<Id> {
         if self.stack.len() <= self.floor() {
             return Err(underflow());
         }
         self.stack.pop().ok_or_else(underflow)
     }
 
-    fn top(&self) -> Result<Id> {
+    pub(super) fn top(&self) -> Result<Id> {
         if self.stack.len() <= self.floor() {
             return Err(underflow());
         }
         self.stack.last().copied().ok_or_else(underflow)
     }
 
-    fn pop_many(&mut self, count: usize) -> Result<Vec<Id>> {
+    pub(super) fn pop_many(&mut self, count: usize) -> Result<Vec<Id>> {
         let start = self.stack.len().checked_sub(count).filter(|&start| start >= self.floor());
         Ok(self.stack.split_off(start.ok_or_else(underflow)?))
     }
 
-    fn pop_mark(&mut self) -> Result<Vec<Id>> {
+    pub(super) fn pop_mark(&mut self) -> Result<Vec<Id>> {
         let mark = self.marks.pop().ok_or_else(|| Error::malformed("no mark on the stack"))?;
         Ok(self.stack.split_off(mark as usize))
     }
@@ -468,10 +308,6 @@ fn pairs(values: &[Id]) -> Result<Vec<(Id, Id)>> {
 
 fn underflow() -> Error {
     Error::malformed("the pickle takes more values from its stack than there are")
-}
-
-fn utf8(bytes: &[u8]) -> Result<String> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| Error::malformed("a global name that is not UTF-8"))
 }
 
 #[cfg(test)]

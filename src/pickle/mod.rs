@@ -1,8 +1,10 @@
 //! Python pickles as data: read into an arena of values without calling, importing or recursing; written as CPython
 //! writes them. Knows no torch.
 
+mod calls;
 mod cursor;
 mod encoder;
+mod literals;
 mod machine;
 pub mod op;
 mod text;

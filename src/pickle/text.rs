@@ -116,6 +116,18 @@ pub(super) fn twos_complement(bytes: &[u8]) -> Node {
     if high.iter().all(|&byte| byte == fill) && (value < 0) == negative { Node::Int(value) } else { Node::BigInt }
 }
 
+/// Whether these bytes are what Python encodes a string to with `surrogatepass`: UTF-8, and lone surrogates.
+pub(super) fn is_utf8_with_surrogates(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Err(error) = std::str::from_utf8(rest) {
+        match rest.get(error.valid_up_to()..) {
+            Some([0xed, 0xa0..=0xbf, 0x80..=0xbf, behind @ ..]) => rest = behind,
+            _ => return false,
+        }
+    }
+    true
+}
+
 fn hex(bytes: &mut impl Iterator<Item = u8>, digits: usize) -> Result<u32> {
     let mut value = 0_u32;
     for _ in 0..digits {
@@ -159,6 +171,15 @@ mod tests {
         assert_eq!(&*string_repr(br"'a\'b\n\x41\101\q'").unwrap(), b"a'b\nAA\\q");
         assert!(string_repr(b"'open").is_err());
         assert!(string_repr(b"'").is_err());
+    }
+
+    #[test]
+    fn lone_surrogates_are_unicode_to_python() {
+        assert!(is_utf8_with_surrogates("aé漢".as_bytes()));
+        assert!(is_utf8_with_surrogates(b"a\xed\xa0\x80b\xed\xb0\x80"));
+        assert!(!is_utf8_with_surrogates(b"a\xff"));
+        assert!(!is_utf8_with_surrogates(b"\xc0\x80"));
+        assert!(!is_utf8_with_surrogates(b"\xed\xa0"));
     }
 
     #[test]

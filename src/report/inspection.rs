@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::printable;
+use crate::format::Danger;
 use crate::report::{ComponentSummary, LeftOut, components, count, size};
 
 /// Characters of a metadata value that text shows; JSON has all of it.
@@ -27,6 +28,8 @@ pub struct Inspection {
     metadata: IndexMap<String, String>,
     /// Values that stay in the file whatever is done with it.
     opaque: Vec<LeftOut>,
+    /// What loading the file with Python could run.
+    dangers: Vec<String>,
     /// Tensors that no output can hold.
     unreadable: Vec<LeftOut>,
     /// Global names the pickle mentions, with how often.
@@ -72,6 +75,7 @@ impl Inspection {
             published,
             metadata: contents.metadata.iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
             opaque: LeftOut::opaque(contents),
+            dangers: contents.dangers.iter().map(Danger::to_text).collect(),
             unreadable: LeftOut::unreadable(contents),
             globals,
             keys: keys.then(list),
@@ -102,6 +106,9 @@ impl Inspection {
         }
         for opaque in &self.opaque {
             line("opaque", &opaque.to_text());
+        }
+        for danger in &self.dangers {
+            line("DANGER", &format!("the pickle {}", printable(danger)));
         }
         for unreadable in &self.unreadable {
             line("not readable", &unreadable.to_text());

@@ -13,11 +13,13 @@ use crate::tensor::View;
 
 /// Lays out a safetensors file.
 ///
-/// The header lists the keys in the state dict's order. The data comes by falling element size, so that every tensor
-/// is aligned (the Python library views misaligned ones with an error), and within a size in the state dict's order.
+/// Header and data follow the state dict's order. Where that would misalign a tensor (the Python library cannot view
+/// such), the data comes by falling element size instead, and within a size in the state dict's order.
 pub(in crate::format) fn frame(state_dict: &StateDict, metadata: &Metadata) -> Result<Frame> {
     let mut tensors: Vec<_> = state_dict.iter().enumerate().collect();
-    tensors.sort_by_key(|(_, (_, tensor))| Reverse(tensor.dtype().word()));
+    if !is_aligned(state_dict) {
+        tensors.sort_by_key(|(_, (_, tensor))| Reverse(tensor.dtype().size()));
+    }
     let mut offset = 0_u64;
     let mut records = Vec::with_capacity(tensors.len());
     let mut places: Vec<Option<Place>> = tensors.iter().map(|_| None).collect();
@@ -39,6 +41,16 @@ pub(in crate::format) fn frame(state_dict: &StateDict, metadata: &Metadata) -> R
         record.offset += begin;
     }
     Ok(Frame { records, places, bytes: begin + offset, surround: Box::new(move |_| vec![(0, header)]) })
+}
+
+/// Whether every tensor begins at a multiple of its element size if they follow one another in order.
+fn is_aligned(state_dict: &StateDict) -> bool {
+    let mut offset = 0_u64;
+    state_dict.iter().all(|(_, tensor)| {
+        let begins_aligned = offset.is_multiple_of(tensor.dtype().size() as u64);
+        offset = offset.saturating_add(tensor.bytes());
+        begins_aligned
+    })
 }
 
 /// The length and the JSON, padded with spaces so that the data begins at a multiple of eight.

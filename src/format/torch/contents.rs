@@ -1,8 +1,11 @@
 //! From a pickle to a checkpoint's contents: where the tensors are, what is beside them.
 
-use super::plain::{PlainReader, describe, dict_items};
+use super::danger;
+use super::plain::{PlainReader, dict_items};
 use super::rebuild::{Rebuilt, is_tensor, rebuild};
 use super::storages::Storages;
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
 use crate::format::{Contents, Unreadable};
 use crate::pickle::{Id, Node, Pickle};
@@ -14,6 +17,7 @@ const ROOTS: &[&str] = &["model", "module", "params_ema", "params", "string_to_p
 pub(super) fn build(pickle: &Pickle, storages: &Storages, contents: Contents) -> Result<Contents> {
     let mut builder = Builder { pickle, storages, plain: PlainReader::new(pickle), contents };
     builder.contents.globals = pickle.globals().to_vec();
+    builder.contents.dangers = danger::find(pickle);
     builder.root()?;
     builder.contents.opaque = builder.plain.opaque;
     Ok(builder.contents)
@@ -31,14 +35,16 @@ impl Builder<'_> {
     /// of the other names. What lies beside it on the way becomes metadata.
     fn root(&mut self) -> Result<()> {
         let mut items = dict_items(self.pickle, self.pickle.root()).ok_or_else(|| {
-            let what = describe(self.pickle, self.pickle.root());
+            let what = self.plain.words.describe(self.pickle.root());
             Error::unsupported(format!("it holds no state dict but this: {what}"))
         })?;
         let mut path: Vec<&str> = Vec::new();
+        self.refuse_twice(&items)?;
         while let Some((name, inner)) = self.inner_dict(&items, path.is_empty()) {
             self.beside(&items, name, &path)?;
             path.push(name);
             items = inner;
+            self.refuse_twice(&items)?;
             if path.len() == 2 {
                 break;
             }
@@ -50,6 +56,15 @@ impl Builder<'_> {
             return Err(Error::unsupported(format!("no tensors found; its keys are {}", keys.join(", "))));
         }
         self.tensors(&items, is_bare)
+    }
+
+    /// A name that occurs twice is one value to one reader and another to the next.
+    fn refuse_twice(&self, items: &[(Id, Id)]) -> Result<()> {
+        let mut seen = HashSet::new();
+        match items.iter().filter_map(|&(key, _)| self.pickle.str(key)).find(|&key| !seen.insert(key)) {
+            Some(key) => Err(Error::conflict(format!("the key {key} occurs twice"))),
+            None => Ok(()),
+        }
     }
 
     /// The dict to look into next, with its name; `None` if the tensors are here.
@@ -84,7 +99,7 @@ impl Builder<'_> {
             Node::Int(number) => Some(number.to_string()),
             _ => self.pickle.str(key).map(str::to_owned),
         };
-        let shown = name.clone().unwrap_or_else(|| describe(self.pickle, key));
+        let shown = name.clone().unwrap_or_else(|| self.plain.words.describe(key));
         let full = path.iter().copied().chain([shown.as_str()]).collect::<Vec<_>>().join(".");
         match name {
             Some(name) => {
@@ -103,7 +118,7 @@ impl Builder<'_> {
                 if is_bare {
                     self.metadata(&[], key, value);
                 } else {
-                    let name = self.pickle.str_lossy(key).unwrap_or_else(|| describe(self.pickle, key).into());
+                    let name = self.pickle.str_lossy(key).unwrap_or_else(|| self.plain.words.describe(key).into());
                     let path = format!("{}.{name}", self.contents.root);
                     self.plain.leave(&path, value);
                 }
@@ -120,11 +135,11 @@ impl Builder<'_> {
     }
 
     /// A tensor's key as text. Numbers are spelled out; one that then equals another key is found on insertion.
-    fn key(&self, key: Id) -> Result<String> {
+    fn key(&mut self, key: Id) -> Result<String> {
         match self.pickle.node(key) {
             Node::Int(number) => Ok(number.to_string()),
             _ => self.pickle.str(key).map(str::to_owned).ok_or_else(|| {
-                let what = describe(self.pickle, key);
+                let what = self.plain.words.describe(key);
                 Error::unsupported(format!("a tensor whose key is not a name but this: {what}"))
             }),
         }

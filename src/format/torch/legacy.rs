@@ -99,7 +99,8 @@ impl Pickles<'_> {
     fn bounded(&mut self, what: &str, nodes: usize) -> Result<Pickle> {
         let begin = self.offset;
         let pickle = self.next()?;
-        let is_flat = pickle.nodes().iter().all(|node| !matches!(node, Node::Object(_) | Node::Persistent(_)));
+        let is_flat =
+            pickle.nodes().iter().all(|node| !matches!(node, Node::Object(_) | Node::Persistent(_) | Node::Global(_)));
         if pickle.nodes().len() > nodes || !is_flat {
             return Err(Error::malformed(format!("the {what} pickle holds more than it should")).at(begin));
         }

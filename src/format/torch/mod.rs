@@ -3,6 +3,7 @@
 
 mod archive;
 mod contents;
+mod danger;
 mod dtype;
 mod legacy;
 mod numpy;
@@ -10,6 +11,7 @@ mod plain;
 mod read;
 mod rebuild;
 mod storages;
+mod words;
 mod write;
 mod zip_frame;
 

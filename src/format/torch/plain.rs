@@ -1,9 +1,9 @@
 //! Plain values out of a pickle, and words for those that are not plain.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashMap;
 
 use super::numpy;
-use super::rebuild::is_tensor;
+use super::words::Words;
 use crate::format::Opaque;
 use crate::limits;
 use crate::metadata::Plain;
@@ -61,13 +61,14 @@ pub(super) fn bytes(pickle: &Pickle, id: Id) -> Option<Vec<u8>> {
 pub(super) struct PlainReader<'a> {
     pickle: &'a Pickle,
     budget: usize,
+    pub words: Words<'a>,
     /// What was not plain, by path.
     pub opaque: Vec<Opaque>,
 }
 
 impl<'a> PlainReader<'a> {
     pub(super) fn new(pickle: &'a Pickle) -> Self {
-        PlainReader { pickle, budget: limits::PLAIN_VALUES, opaque: Vec::new() }
+        PlainReader { pickle, budget: limits::PLAIN_VALUES, words: Words::new(pickle), opaque: Vec::new() }
     }
 
     /// The value at `id` as far as it is plain. Entries of dicts that are not are noted and left out; any other value
@@ -78,7 +79,8 @@ impl<'a> PlainReader<'a> {
 
     /// Notes the value at `id` as left behind.
     pub(super) fn leave(&mut self, path: &str, id: Id) {
-        self.opaque.push(Opaque { path: path.to_owned(), what: describe(self.pickle, id) });
+        let what = self.words.describe(id);
+        self.opaque.push(Opaque { path: path.to_owned(), what });
     }
 
     fn read_at_depth(&mut self, path: &str, id: Id, depth: usize) -> Option<Plain> {
@@ -96,18 +98,20 @@ impl<'a> PlainReader<'a> {
     }
 
     fn dict(&mut self, path: &str, id: Id, items: &[(Id, Id)], depth: usize) -> Option<Plain> {
-        let mut pairs: Vec<(Plain, Plain)> = Vec::with_capacity(items.len());
+        let mut pairs: Vec<(Plain, Plain)> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
         let noted = self.opaque.len();
         for &(key, value) in items {
             let key_text = self.whole(key, depth + 1);
-            let path =
-                format!("{path}.{}", key_text.as_ref().map_or_else(|| describe(self.pickle, key), Plain::to_text));
+            let shown = key_text.as_ref().map_or_else(|| self.words.describe(key), Plain::to_text);
+            let path = format!("{path}.{shown}");
             match key_text {
                 None | Some(Plain::List(_) | Plain::Dict(_)) => self.leave(&path, value),
                 Some(key) => {
                     if let Some(value) = self.read_at_depth(&path, value, depth + 1) {
                         // As in Python, the last assignment wins and keeps the place of the first.
-                        match pairs.iter_mut().find(|(known, _)| *known == key).filter(|_| items.len() < 1000) {
+                        let place = *places.entry(format!("{key:?}")).or_insert(pairs.len());
+                        match pairs.get_mut(place) {
                             Some(pair) => pair.1 = value,
                             None => pairs.push((key, value)),
                         }
@@ -162,75 +166,4 @@ impl<'a> PlainReader<'a> {
         self.budget = self.budget.saturating_sub(1);
         left
     }
-}
-
-/// Values looked at to describe one opaque value.
-const DESCRIBED: usize = 100_000;
-
-/// A few words on a value that stays where it is: its kind, the tensors in it, the classes it names.
-pub(super) fn describe(pickle: &Pickle, id: Id) -> String {
-    let kind = match pickle.node(id) {
-        Node::Dict(_) => "dict".to_owned(),
-        Node::List(_) => "list".to_owned(),
-        Node::Tuple(_) => "tuple".to_owned(),
-        Node::Set(_) => "set".to_owned(),
-        Node::BigInt => "integer of more than 64 bits".to_owned(),
-        Node::Str(_) => "text that is not valid Unicode".to_owned(),
-        Node::Bytes(_) => "bytes".to_owned(),
-        Node::Global(name) => format!("class {name}"),
-        Node::Persistent(_) => "storage".to_owned(),
-        Node::Object(object) => match pickle.global(object.callable) {
-            Some(_) if is_tensor(pickle, id) => "tensor".to_owned(),
-            // `copyreg` makes an object of the class it is given.
-            Some(name) if matches!(name.module.as_str(), "copy_reg" | "copyreg") => {
-                let class = pickle.tuple(object.args).and_then(|args| pickle.global(*args.first()?));
-                class.unwrap_or(name).to_string()
-            }
-            Some(name) => name.to_string(),
-            None => "object".to_owned(),
-        },
-        Node::None | Node::Bool(_) | Node::Int(_) | Node::Float(_) => "value".to_owned(),
-    };
-    let (tensors, classes) = survey(pickle, id);
-    let mut words = vec![kind.clone()];
-    match tensors {
-        0 => {}
-        _ if kind == "tensor" => {}
-        1 => words.push("1 tensor".into()),
-        _ => words.push(format!("{tensors} tensors")),
-    }
-    words.extend(classes.into_iter().filter(|class| *class != kind).take(3));
-    words.join(", ")
-}
-
-/// Modules whose names say nothing of what a value is.
-fn is_plumbing(module: &str) -> bool {
-    let top = module.split('.').next().unwrap_or_default();
-    matches!(top, "collections" | "_codecs" | "numpy" | "copy_reg" | "copyreg" | "__builtin__" | "builtins")
-}
-
-fn survey(pickle: &Pickle, id: Id) -> (usize, BTreeSet<String>) {
-    let mut tensors = 0;
-    let mut classes = BTreeSet::new();
-    let mut seen = HashSet::new();
-    let mut pending = vec![id];
-    while let Some(id) = pending.pop() {
-        if seen.len() == DESCRIBED || !seen.insert(id) {
-            continue;
-        }
-        match pickle.node(id) {
-            _ if is_tensor(pickle, id) => tensors += 1,
-            Node::Tuple(items) | Node::List(items) | Node::Set(items) => pending.extend(items),
-            Node::Dict(items) => pending.extend(items.iter().flat_map(|&(key, value)| [key, value])),
-            Node::Global(name) if !is_plumbing(&name.module) => drop(classes.insert(name.to_string())),
-            Node::Object(object) => {
-                pending.extend([object.callable, object.args]);
-                pending.extend(object.kwargs);
-                pending.extend(object.state.iter().chain(&object.items));
-                pending.extend(object.pairs.iter().flat_map(|&(key, value)| [key, value]));
-            }
-            _ => {}
-        }
-    }
-    (tensors, classes)
 }

@@ -19,9 +19,16 @@ pub(super) enum Rebuilt {
 
 /// Reads the value at `id` as a tensor.
 pub(super) fn rebuild(pickle: &Pickle, storages: &Storages, id: Id) -> Result<Rebuilt> {
+    let outermost = id;
     let mut id = id;
     for _ in 0..limits::REBUILD_DEPTH {
-        let Some((name, args, _)) = pickle.call(id) else { return Ok(Rebuilt::NotATensor) };
+        let Some((name, args, _)) = pickle.call(id) else {
+            return if id == outermost {
+                Ok(Rebuilt::NotATensor)
+            } else {
+                Err(Error::malformed("a parameter around something that is no tensor"))
+            };
+        };
         match wrapper(pickle, name, args)? {
             Wrapper::Around(inner) => id = inner,
             Wrapper::Call(name, args) => return call(pickle, storages, name, args),

@@ -114,6 +114,9 @@ fn describe(pickle: &Pickle, target: Id) -> Result<Option<(Reference, Window)>> 
             }
             Window { start, len }
         }
+        Some(_) if !matches!(view.first().map(|&view| pickle.node(view)), Some(Node::None)) => {
+            return Err(Error::malformed(format!("storage {key}: its view is neither a place in it nor None")));
+        }
         _ => Window { start: 0, len: numel },
     };
     Ok(Some((Reference { key, elements, bytes, size }, window)))

@@ -68,6 +68,11 @@ fn stored_view(tensor: &LazyTensor) -> Option<StoredView<'_>> {
     }
 }
 
+/// A view that may stay one. Strided views become tensors of their own: readers expect contiguous ones.
+fn shareable(tensor: &LazyTensor) -> Option<StoredView<'_>> {
+    stored_view(tensor).filter(|stored| stored.view.is_contiguous())
+}
+
 /// Storages are shared by their address, and only among views of one type that are cast alike.
 type Group = (*const Storage, Dtype, Option<Dtype>);
 
@@ -78,7 +83,7 @@ fn group_of(stored: &StoredView<'_>) -> Group {
 /// Decides the records: one for each storage that stays shared, one for every other tensor, by first mention.
 fn share(state_dict: &StateDict) -> Result<(Vec<Record>, Vec<Place>)> {
     let mut groups: HashMap<Group, (usize, u64)> = HashMap::new();
-    for stored in state_dict.iter().filter_map(|(_, tensor)| stored_view(tensor)) {
+    for stored in state_dict.iter().filter_map(|(_, tensor)| shareable(tensor)) {
         let (count, bytes) = groups.entry(group_of(&stored)).or_default();
         *count += 1;
         *bytes = bytes.saturating_add(stored.view.shape().bytes(stored.dtype));
@@ -91,7 +96,7 @@ fn share(state_dict: &StateDict) -> Result<(Vec<Record>, Vec<Place>)> {
     let mut places = Vec::with_capacity(state_dict.len());
     let mut shared: HashMap<Group, usize> = HashMap::new();
     for (key, tensor) in state_dict.iter() {
-        let stored = stored_view(tensor).filter(is_shared);
+        let stored = shareable(tensor).filter(is_shared);
         let known = stored.as_ref().and_then(|stored| shared.get(&group_of(stored)));
         let record = match (known, &stored) {
             (Some(&record), _) => record,

@@ -1,0 +1,90 @@
+//! Words for the values that stay where they are.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::rebuild::is_tensor;
+use crate::limits;
+use crate::pickle::{Id, Node, Pickle};
+
+/// Describes values, within a budget of values looked at for one file.
+pub(super) struct Words<'a> {
+    pickle: &'a Pickle,
+    budget: usize,
+}
+
+impl<'a> Words<'a> {
+    pub(super) fn new(pickle: &'a Pickle) -> Self {
+        Words { pickle, budget: limits::DESCRIBED_VALUES }
+    }
+
+    /// A few words on a value: its kind, the tensors in it, the classes it names.
+    pub(super) fn describe(&mut self, id: Id) -> String {
+        let pickle = self.pickle;
+        let kind = match pickle.node(id) {
+            Node::Dict(_) => "dict".to_owned(),
+            Node::List(_) => "list".to_owned(),
+            Node::Tuple(_) => "tuple".to_owned(),
+            Node::Set(_) => "set".to_owned(),
+            Node::BigInt => "integer of more than 64 bits".to_owned(),
+            Node::Str(_) => "text that is not valid Unicode".to_owned(),
+            Node::Bytes(_) => "bytes".to_owned(),
+            Node::Global(name) => format!("class {name}"),
+            Node::Persistent(_) => "storage".to_owned(),
+            Node::Object(object) => match pickle.global(object.callable) {
+                Some(_) if is_tensor(pickle, id) => "tensor".to_owned(),
+                // `copyreg` makes an object of the class it is given.
+                Some(name) if matches!(name.module.as_str(), "copy_reg" | "copyreg") => {
+                    let class = pickle.tuple(object.args).and_then(|args| pickle.global(*args.first()?));
+                    class.unwrap_or(name).to_string()
+                }
+                Some(name) => name.to_string(),
+                None => "object".to_owned(),
+            },
+            Node::None | Node::Bool(_) | Node::Int(_) | Node::Float(_) => "value".to_owned(),
+        };
+        let (tensors, classes) = self.survey(id);
+        let mut words = vec![kind.clone()];
+        match tensors {
+            0 => {}
+            _ if kind == "tensor" => {}
+            1 => words.push("1 tensor".into()),
+            _ => words.push(format!("{tensors} tensors")),
+        }
+        words.extend(classes.into_iter().filter(|class| *class != kind).take(3));
+        words.join(", ")
+    }
+
+    fn survey(&mut self, id: Id) -> (usize, BTreeSet<String>) {
+        let pickle = self.pickle;
+        let mut tensors = 0;
+        let mut classes = BTreeSet::new();
+        let mut seen = HashSet::new();
+        let mut pending = vec![id];
+        while let Some(id) = pending.pop() {
+            if self.budget == 0 || !seen.insert(id) {
+                continue;
+            }
+            self.budget -= 1;
+            match pickle.node(id) {
+                _ if is_tensor(pickle, id) => tensors += 1,
+                Node::Tuple(items) | Node::List(items) | Node::Set(items) => pending.extend(items),
+                Node::Dict(items) => pending.extend(items.iter().flat_map(|&(key, value)| [key, value])),
+                Node::Global(name) if !is_plumbing(&name.module) => drop(classes.insert(name.to_string())),
+                Node::Object(object) => {
+                    pending.extend([object.callable, object.args]);
+                    pending.extend(object.kwargs);
+                    pending.extend(object.state.iter().chain(&object.items));
+                    pending.extend(object.pairs.iter().flat_map(|&(key, value)| [key, value]));
+                }
+                _ => {}
+            }
+        }
+        (tensors, classes)
+    }
+}
+
+/// Modules whose names say nothing of what a value is.
+fn is_plumbing(module: &str) -> bool {
+    let top = module.split('.').next().unwrap_or_default();
+    matches!(top, "collections" | "_codecs" | "numpy" | "copy_reg" | "copyreg" | "__builtin__" | "builtins")
+}

@@ -1,0 +1,74 @@
+//! The opcodes that stand for a value by themselves: numbers, strings, bytes.
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::pickle::machine::Machine;
+use crate::pickle::op;
+use crate::pickle::text;
+use crate::pickle::value::{Node, Text};
+
+impl Machine<'_> {
+    pub(super) fn number(&mut self, code: u8) -> Result<()> {
+        let node = match code {
+            op::BININT => Node::Int(i64::from(i32::from_le_bytes(self.cursor.array()?))),
+            op::BININT1 => Node::Int(i64::from(self.cursor.u8()?)),
+            op::BININT2 => Node::Int(i64::from(u16::from_le_bytes(self.cursor.array()?))),
+            op::INT => text::int(self.cursor.line(limits::INTEGER_DIGITS + 2, "an integer")?)?,
+            op::LONG => text::long(self.cursor.line(limits::INTEGER_DIGITS + 2, "an integer")?)?,
+            op::LONG1 => {
+                let count = self.cursor.u8()?;
+                text::twos_complement(self.cursor.take(u64::from(count))?)
+            }
+            op::LONG4 => {
+                let count = i32::from_le_bytes(self.cursor.array()?);
+                let count = u64::try_from(count).map_err(|_| Error::malformed("an integer of negative length"))?;
+                text::twos_complement(self.cursor.take(count)?)
+            }
+            op::BINFLOAT => Node::Float(f64::from_be_bytes(self.cursor.array()?)),
+            _ => text::float(self.cursor.line(limits::INTEGER_DIGITS, "a float")?)?,
+        };
+        self.push(node)
+    }
+
+    pub(super) fn string(&mut self, code: u8) -> Result<()> {
+        // No line is longer than the pickle, which is bounded.
+        let most = limits::PICKLE_BYTES as usize;
+        let text = match code {
+            op::STRING => Text::Owned(text::string_repr(self.cursor.line(most, "a string")?)?),
+            op::UNICODE => Text::Owned(text::raw_unicode_escape(self.cursor.line(most, "a string")?)?),
+            op::BINSTRING | op::BINUNICODE => self.counted32()?,
+            op::BINUNICODE8 => self.counted64()?,
+            _ => self.counted8()?,
+        };
+        // The strings of Python 2 may be any bytes.
+        let is_unicode = matches!(code, op::BINUNICODE | op::SHORT_BINUNICODE | op::BINUNICODE8);
+        if is_unicode && !text::is_utf8_with_surrogates(self.text_bytes(&text)) {
+            return Err(Error::malformed("a string that is not UTF-8"));
+        }
+        self.push(Node::Str(text))
+    }
+
+    pub(super) fn bytes(&mut self, code: u8) -> Result<()> {
+        let text = match code {
+            op::BINBYTES => self.counted32()?,
+            op::SHORT_BINBYTES => self.counted8()?,
+            _ => self.counted64()?,
+        };
+        self.push(Node::Bytes(text))
+    }
+
+    fn counted8(&mut self) -> Result<Text> {
+        let count = self.cursor.u8()?;
+        self.cursor.span(u64::from(count))
+    }
+
+    fn counted32(&mut self) -> Result<Text> {
+        let count = self.cursor.u32()?;
+        self.cursor.span(u64::from(count))
+    }
+
+    fn counted64(&mut self) -> Result<Text> {
+        let count = self.cursor.u64()?;
+        self.cursor.span(count)
+    }
+}
