@@ -77,12 +77,13 @@ impl Terminal {
 
 impl Progress for Terminal {
     fn begin(&self, what: &'static str, bytes: u64) {
-        let template = "{msg:>9} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} ETA {eta}";
+        // Before the style is set: each setter draws.
+        self.bar.set_message(what);
+        self.bar.set_length(bytes);
+        let template = "{msg:>9} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta}";
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         self.bar.set_style(style.progress_chars("=> "));
         self.bar.reset();
-        self.bar.set_length(bytes);
-        self.bar.set_message(what);
         self.bar.enable_steady_tick(Duration::from_millis(200));
     }
 

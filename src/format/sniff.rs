@@ -99,7 +99,7 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
     let text = head.trim_ascii_start();
     let page = [&b"<!doctype"[..], b"<html", b"<?xml"];
     if page.iter().any(|start| text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start))) {
-        return Some("a web page, a download that went wrong");
+        return Some("a web page (HTML or XML), a download that went wrong");
     }
     if is_tar(head) {
         return Some("a tar file; PyTorch before 0.2 wrote such, load and save it again with an old PyTorch");

@@ -29,7 +29,9 @@ impl<'a> Cursor<'a> {
         let available = self.bytes.len().saturating_sub(self.position);
         let end = usize::try_from(count).ok().and_then(|count| self.position.checked_add(count));
         let taken = end.and_then(|end| self.bytes.get(self.position..end)).ok_or_else(|| {
-            Error::malformed(format!("the pickle wants {count} bytes, {available} are left; it was cut short"))
+            Error::malformed(format!(
+                "the pickle ends too early: it wants {count} bytes, {available} are left; it was cut short"
+            ))
         })?;
         self.position += taken.len();
         Ok(taken)

@@ -66,7 +66,7 @@ impl Machine<'_> {
                 Err(error) => return Err((offset, error)),
             }
         }
-        let error = Error::limit(format!("more than {} opcodes in a pickle", limits::PICKLE_OPCODES));
+        let error = Error::limit(format!("more opcodes in a pickle than the limit of {}", limits::PICKLE_OPCODES));
         Err((self.cursor.position(), error))
     }
 
@@ -165,7 +165,7 @@ impl Machine<'_> {
 
     fn mark(&mut self) -> Result<()> {
         if self.marks.len() == limits::PICKLE_MARKS {
-            return Err(Error::limit(format!("more than {} open marks", limits::PICKLE_MARKS)));
+            return Err(Error::limit(format!("nested deeper than the limit of {} open marks", limits::PICKLE_MARKS)));
         }
         self.marks.push(self.stack.len() as u32);
         Ok(())
@@ -242,7 +242,7 @@ impl Machine<'_> {
             return Ok(());
         }
         if self.memo.len() >= limits::PICKLE_MEMO {
-            return Err(Error::limit(format!("more than {} memo entries", limits::PICKLE_MEMO)));
+            return Err(Error::limit(format!("more memo entries than the limit of {}", limits::PICKLE_MEMO)));
         }
         let top = self.top()?;
         self.memo.insert(index, top);
@@ -251,7 +251,7 @@ impl Machine<'_> {
 
     pub(super) fn alloc(&mut self, node: Node) -> Result<Id> {
         if self.nodes.len() >= limits::PICKLE_NODES {
-            return Err(Error::limit(format!("more than {} values in a pickle", limits::PICKLE_NODES)));
+            return Err(Error::limit(format!("more values in a pickle than the limit of {}", limits::PICKLE_NODES)));
         }
         self.nodes.push(node);
         Ok(Id(self.nodes.len() as u32 - 1))
@@ -301,7 +301,7 @@ impl Machine<'_> {
 fn pairs(values: &[Id]) -> Result<Vec<(Id, Id)>> {
     let (pairs, rest) = values.as_chunks();
     if !rest.is_empty() {
-        return Err(Error::malformed("a dict key without its value"));
+        return Err(Error::malformed("an odd number of items for a dict: a key without its value"));
     }
     Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
 }

@@ -36,7 +36,7 @@ impl Builder<'_> {
     fn root(&mut self) -> Result<()> {
         let mut items = dict_items(self.pickle, self.pickle.root()).ok_or_else(|| {
             let what = self.plain.words.describe(self.pickle.root());
-            Error::unsupported(format!("it holds no state dict but this: {what}"))
+            Error::unsupported(format!("no tensors by name in it, only this: {what}; expected a state dict"))
         })?;
         let mut path: Vec<&str> = Vec::new();
         self.refuse_twice(&items)?;

@@ -41,16 +41,22 @@ pub fn read(source: &Arc<Source>) -> Result<Contents> {
     if magic != MAGIC {
         return Err(Error::malformed(format!("the magic number is {magic}, expected {MAGIC}")).at(0));
     }
-    let version: i64 = pickles.side("version", SIDE_NODES)?;
+    let version: i64 = pickles.side("protocol version", SIDE_NODES)?;
     if version != VERSION {
-        return Err(Error::unsupported(format!("legacy version {version}; there was only {VERSION}")));
+        return Err(Error::unsupported(format!("legacy protocol version {version}; there was only {VERSION}")));
     }
-    let system: System = pickles.side("system", SIDE_NODES)?;
+    let system: System = pickles.side("system information", SIDE_NODES)?;
+    if !system.little_endian {
+        // PyTorch stores little-endian data on such machines too, other writers do not: there is no telling.
+        return Err(Error::unsupported(
+            "a legacy file from a big-endian machine; save it again with PyTorch 1.6 or newer",
+        ));
+    }
     let begin = pickles.offset;
     let object = pickles.next()?;
     let references = references(&object).map_err(|error| error.at(begin))?;
     let keys: Vec<String> = pickles.side("storage keys", SIDE_NODES + references.len() * 2)?;
-    let storages = storages(source, pickles.offset, &keys, references, !system.little_endian)?;
+    let storages = storages(source, pickles.offset, &keys, references)?;
     contents::build(&object, &storages, Contents::new(source, Container::TorchLegacy))
 }
 
@@ -79,14 +85,14 @@ impl Pickles<'_> {
         let begin = self.offset;
         let pickle = self.bounded(what, nodes)?;
         serde_pickle::from_slice(pickle.bytes(), DeOptions::new().decode_strings())
-            .map_err(|error| Error::malformed(format!("the {what} pickle: {error}")).at(begin))
+            .map_err(|error| Error::malformed(format!("the pickle of the {what}: {error}")).at(begin))
     }
 
     /// Reads the next pickle as one integer of any size, in decimal.
     fn number(&mut self, what: &str) -> Result<String> {
         let begin = self.offset;
         let pickle = self.bounded(what, SIDE_NODES)?;
-        let fail = |found: String| Error::malformed(format!("the {what} pickle: {found}")).at(begin);
+        let fail = |found: String| Error::malformed(format!("the pickle of the {what}: {found}")).at(begin);
         match serde_pickle::value_from_slice(pickle.bytes(), DeOptions::new()) {
             Ok(Value::I64(number)) => Ok(number.to_string()),
             Ok(Value::Int(number)) => Ok(number.to_string()),
@@ -102,20 +108,14 @@ impl Pickles<'_> {
         let is_flat =
             pickle.nodes().iter().all(|node| !matches!(node, Node::Object(_) | Node::Persistent(_) | Node::Global(_)));
         if pickle.nodes().len() > nodes || !is_flat {
-            return Err(Error::malformed(format!("the {what} pickle holds more than it should")).at(begin));
+            return Err(Error::malformed(format!("the pickle of the {what} holds more than it should")).at(begin));
         }
         Ok(pickle)
     }
 }
 
 /// Walks over the storages and holds each length against the file and against what the object says.
-fn storages(
-    source: &Arc<Source>,
-    begin: u64,
-    keys: &[String],
-    references: Vec<Reference>,
-    big_endian: bool,
-) -> Result<Storages> {
+fn storages(source: &Arc<Source>, begin: u64, keys: &[String], references: Vec<Reference>) -> Result<Storages> {
     let mut wanted: HashMap<String, Reference> =
         references.into_iter().map(|reference| (reference.key.clone(), reference)).collect();
     let mut storages = Storages::default();
@@ -126,7 +126,7 @@ fn storages(
         };
         let mut count = [0; COUNT as usize];
         source.read_at(offset, &mut count)?;
-        let count = if big_endian { i64::from_be_bytes(count) } else { i64::from_le_bytes(count) };
+        let count = i64::from_le_bytes(count);
         let bytes = u64::try_from(count).ok().and_then(|count| count.checked_mul(reference.size));
         if bytes != Some(reference.bytes) {
             let expected = reference.bytes / reference.size;
@@ -142,7 +142,7 @@ fn storages(
         }
         let extent = Extent::Raw { offset, len: reference.bytes };
         offset += reference.bytes;
-        let storage = Storage::new(Arc::clone(source), format!("storage {key}"), extent).big_endian(big_endian);
+        let storage = Storage::new(Arc::clone(source), format!("storage {key}"), extent);
         storages.insert(reference, Arc::new(storage));
     }
     if let Some(missing) = wanted.keys().min() {

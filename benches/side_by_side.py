@@ -1,0 +1,221 @@
+"""Measure whole processes on full-size files, side by side with `cp` and a `sync` of the copy.
+
+    python3 benches/side_by_side.py [FOLDER] [--runs N] [--peer torch] [--only TEXT]
+
+FOLDER holds the files of make_full_size.py (target/bench unless given); they are made when absent. Each task
+runs ours and the yardstick in turn, once each unmeasured and then N times measured, and prints one row of a
+Markdown table. README.md beside this file says what the figures mean.
+"""
+
+import argparse
+import collections
+import os
+import pathlib
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+REPOSITORY = HERE.parent
+
+CHECKPOINT = "sd1-full.ckpt"
+SAFETENSORS = "sd1-full.safetensors"
+VAE = "vae-full.ckpt"
+
+OUR_OUTPUT = "side-by-side-ours"
+THEIR_OUTPUT = "side-by-side-theirs"
+
+# Opening is over in milliseconds, so it can be repeated, and a single run would say little.
+INSPECT_RUNS = 20
+
+# Reads and writes the same tensors with the libraries that most programs use.
+TORCH_CONVERT = """
+import sys, torch
+from safetensors.torch import save_file
+tensors = torch.load(sys.argv[1], map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+save_file(tensors, sys.argv[2], metadata={"format": "pt"})
+"""
+
+# `ours` are arguments without -o; `theirs` is a shell command that leaves {output} on the disk.
+Task = collections.namedtuple("Task", "name ours extension yardstick theirs")
+Run = collections.namedtuple("Run", "seconds peak_bytes")
+
+
+def copy_of(name):
+    return f"cp {name} {{output}} && sync {{output}}"
+
+
+def copy_task(name, ours, extension, source):
+    return Task(name, ours, extension, f"cp, sync of `{source}`", copy_of(source))
+
+
+def tasks(peer_python):
+    merge = ["merge-vae", CHECKPOINT, "--vae", VAE]
+    fast = ["--no-verify"]
+    all_tasks = [
+        copy_task("convert .ckpt to .safetensors, --no-verify", ["convert", CHECKPOINT, *fast], ".safetensors", CHECKPOINT),
+        copy_task("convert .ckpt to .safetensors", ["convert", CHECKPOINT], ".safetensors", CHECKPOINT),
+        copy_task("convert .safetensors to .ckpt, --no-verify", ["convert", SAFETENSORS, *fast], ".ckpt", SAFETENSORS),
+        copy_task("convert .safetensors to .ckpt", ["convert", SAFETENSORS], ".ckpt", SAFETENSORS),
+        copy_task("merge-vae to .ckpt, --no-verify", [*merge, *fast], ".ckpt", CHECKPOINT),
+        copy_task("merge-vae to .safetensors, --no-verify", [*merge, *fast], ".safetensors", CHECKPOINT),
+        copy_task(
+            "convert --dtype f16, --no-verify", ["convert", CHECKPOINT, "--dtype", "f16", *fast], ".safetensors", CHECKPOINT
+        ),
+    ]
+    if peer_python:
+        script = f"{shlex.quote(str(peer_python))} -c {shlex.quote(TORCH_CONVERT)} {CHECKPOINT} {{output}}"
+        all_tasks.append(
+            Task(
+                "convert .ckpt to .safetensors, --no-verify",
+                ["convert", CHECKPOINT, *fast],
+                ".safetensors",
+                "torch.load(mmap), save_file, sync",
+                # The script holds braces of its own, which format() must leave alone.
+                script.replace('{"format": "pt"}', '{{"format": "pt"}}') + " && sync {output}",
+            )
+        )
+    return all_tasks
+
+
+# --- Running ----------------------------------------------------------------------------------------
+
+
+def run(command, folder):
+    """Wall time from start to end and peak resident memory of one process and its children."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - begin
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"side_by_side.py: status {process.returncode} from: {shlex.join(map(str, command))}")
+    return Run(seconds, usage.ru_maxrss * 1024)
+
+
+def run_without_leftovers(command, folder, outputs):
+    for output in outputs:
+        (folder / output).unlink(missing_ok=True)
+    # Nothing that an earlier run left to be written is written in this one's time.
+    os.sync()
+    return run(command, folder)
+
+
+def measure(task, binary, folder, runs):
+    """[(ours, theirs)], one pair for each run."""
+    our_output, their_output = OUR_OUTPUT + task.extension, THEIR_OUTPUT + task.extension
+    ours = [binary, "-q", *task.ours, "-o", our_output]
+    theirs = ["sh", "-c", task.theirs.format(output=their_output)]
+    pairs = []
+    for turn in range(runs + 1):
+        pair = tuple(run_without_leftovers(command, folder, (our_output, their_output)) for command in (ours, theirs))
+        # The first turn brings programs and inputs into the page cache.
+        if turn > 0:
+            pairs.append(pair)
+    for output in (our_output, their_output):
+        (folder / output).unlink(missing_ok=True)
+    return pairs
+
+
+def forget(path):
+    """Drop the file's own pages from the page cache; needs no privilege and leaves other files alone."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure_inspect(binary, folder, name, is_cold):
+    runs = []
+    for turn in range(INSPECT_RUNS + 1):
+        if is_cold:
+            forget(folder / name)
+        result = run([binary, "inspect", name], folder)
+        if turn > 0:
+            runs.append(result)
+    return runs
+
+
+# --- Printing ---------------------------------------------------------------------------------------
+
+
+def megabytes(runs):
+    return f"{max(run.peak_bytes for run in runs) / 1e6:.0f}"
+
+
+def task_row(task, pairs):
+    ours, theirs = zip(*pairs, strict=True)
+    ratios = [our.seconds / their.seconds for our, their in pairs]
+    cells = [
+        task.name,
+        f"{statistics.median(run.seconds for run in ours):.2f}",
+        task.yardstick,
+        f"{statistics.median(run.seconds for run in theirs):.2f}",
+        f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})",
+        megabytes(ours),
+        megabytes(theirs),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def inspect_row(name, cache, runs):
+    times = sorted(run.seconds * 1000 for run in runs)
+    cells = [f"inspect `{name}`, {cache}", f"{statistics.median(times):.1f}", f"{times[0]:.1f} to {times[-1]:.1f}"]
+    return f"| {' | '.join([*cells, megabytes(runs)])} |"
+
+
+def say(line):
+    print(line, flush=True)
+
+
+# --- Command line -----------------------------------------------------------------------------------
+
+
+def make_files(folder, python):
+    if all((folder / name).is_file() for name in (CHECKPOINT, SAFETENSORS, VAE)):
+        return
+    if not python.is_file():
+        sys.exit("side_by_side.py: the files must be made first, with torch: run python3 tests/peers/install.py")
+    subprocess.run([python, HERE / "make_full_size.py", "--out", folder], check=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=pathlib.Path, default=REPOSITORY / "target" / "bench")
+    parser.add_argument("--binary", type=pathlib.Path, default=REPOSITORY / "target" / "release" / "trinart-ckpt")
+    parser.add_argument("--python", type=pathlib.Path, default=REPOSITORY / "target" / "peers" / "bin" / "python")
+    parser.add_argument("--peer", choices=["torch"], help="also against torch and safetensors, with --python")
+    parser.add_argument("--runs", type=int, default=3, help="measured runs of each, after one that is not")
+    parser.add_argument("--only", default="", help="only the tasks with this text in their name")
+    options = parser.parse_args()
+    if options.runs < 1:
+        parser.error("--runs must be 1 or more")
+    # Not resolve: the python of a virtual environment is a link, and the environment is found by its path.
+    folder, binary, python = (path.absolute() for path in (options.folder, options.binary, options.python))
+    if not binary.is_file():
+        sys.exit(f"side_by_side.py: no {binary}: run cargo build --release")
+    make_files(folder, python)
+
+    size = (folder / CHECKPOINT).stat().st_size
+    load = os.getloadavg()[0]
+    cores = len(os.sched_getaffinity(0))
+    say(f"{size / 1e9:.2f} GB checkpoint, {cores} cores, {platform.system()}, load {load:.1f} before the start.\n")
+    chosen = [task for task in tasks(python if options.peer else None) if options.only in task.name]
+    if chosen:
+        say("| task | ours, s | yardstick | yardstick, s | ratio (min to max) | our peak, MB | its peak, MB |")
+        say("|---|---:|---|---:|---|---:|---:|")
+    for task in chosen:
+        say(task_row(task, measure(task, binary, folder, options.runs)))
+    if options.only in "inspect":
+        say("\n| task | median, ms | min to max, ms | our peak, MB |")
+        say("|---|---:|---|---:|")
+        for name in (CHECKPOINT, SAFETENSORS):
+            say(inspect_row(name, "warm cache", measure_inspect(binary, folder, name, is_cold=False)))
+        for name in (CHECKPOINT, SAFETENSORS):
+            say(inspect_row(name, "cold cache", measure_inspect(binary, folder, name, is_cold=True)))
+
+
+if __name__ == "__main__":
+    main()
