@@ -1,6 +1,6 @@
 """What the real libraries see in a checkpoint, as JSON.
 
-    describe.py [--full] [--webui] [--picklescan] FILE...
+    describe.py [--full] [--webui] [--picklescan] [--cast DTYPE [--saturate]] [--equal-nans] FILE...
 
 Prints a list with one object per file, in the order of the arguments:
 
@@ -17,6 +17,10 @@ A torch file is loaded as careful programs load it: weights_only=True, mmap=True
 weights_only=False and without mmap, which files with classes and legacy files need; the pickle is then
 executed, so it is for trusted files only. A file that cannot be read gives {"file", "error"} and exit
 status 1.
+
+--cast says what the tensors would be after torch's own cast of the floating ones, --saturate with the
+largest value where a finite one would become infinite. Which NaN a cast makes of a NaN depends on the
+processor; --equal-nans takes them all for the same one.
 """
 
 import argparse
@@ -55,6 +59,8 @@ DTYPE_NAMES = {
     torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
     torch.float8_e8m0fnu: "F8_E8M0",
 }
+
+CASTS = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
 
 ZIP_MAGIC = b"PK\x03\x04"
 
@@ -115,6 +121,33 @@ def tensor_bytes(tensor):
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
+def cast(tensor, dtype, saturate):
+    if not tensor.is_floating_point():
+        return tensor
+    result = tensor.to(dtype)
+    if saturate:
+        # Not every dtype has isfinite, and every value of every dtype is one of float64.
+        became_infinite = result.isinf() & tensor.to(torch.float64).isfinite()
+        largest = torch.tensor(torch.finfo(dtype).max, dtype=dtype)
+        result = torch.where(became_infinite, torch.copysign(largest, result), result)
+    return result
+
+
+def with_equal_nans(tensor):
+    if tensor.dtype not in CASTS.values():
+        return tensor
+    return torch.where(tensor.isnan(), torch.tensor(math.nan, dtype=tensor.dtype), tensor)
+
+
+def changed(tensor, options):
+    """The tensor as the options want it looked at."""
+    if options is not None and options.cast:
+        tensor = cast(tensor, CASTS[options.cast], options.saturate)
+    if options is not None and options.equal_nans:
+        tensor = with_equal_nans(tensor)
+    return tensor
+
+
 def tensor_facts(tensor):
     digest = hashlib.sha256(tensor_bytes(tensor)).hexdigest()
     return [DTYPE_NAMES[tensor.dtype], list(tensor.shape), digest]
@@ -161,12 +194,12 @@ def safetensors_header(path):
         return json.loads(file.read(length))
 
 
-def describe_safetensors(path, header):
+def describe_safetensors(path, header, options):
     keys = [key for key in header if key != "__metadata__"]
     with safetensors.safe_open(path, framework="pt") as file:
         if sorted(file.keys()) != sorted(keys):
             raise ValueError("safe_open lists other keys than the header")
-        tensors = [[key, *tensor_facts(file.get_tensor(key))] for key in keys]
+        tensors = [[key, *tensor_facts(changed(file.get_tensor(key), options))] for key in keys]
         # Sorted: the library reads it into a hash map, whose order differs from run to run.
         metadata = dict(sorted((file.metadata() or {}).items()))
     return {
@@ -187,7 +220,7 @@ def load_torch(path, full):
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True), "weights_only mmap"
 
 
-def describe_torch(path, full):
+def describe_torch(path, full, options):
     content, mode = load_torch(path, full)
     if not isinstance(content, dict):
         raise ValueError(f"holds a {type(content).__name__}, not a dict")
@@ -200,16 +233,18 @@ def describe_torch(path, full):
     return {
         "loader": f"torch {torch.__version__.partition('+')[0]} {mode}",
         "root": root,
-        "tensors": [[key, *tensor_facts(tensor)] for key, tensor in tensors.items()],
+        "tensors": [[key, *tensor_facts(changed(tensor, options))] for key, tensor in tensors.items()],
         "shared": shared_storages(tensors),
         "extras": jsonable(extras),
     }
 
 
-def describe(path, full=False):
-    """The facts about one file, without its name."""
+def describe(path, full=False, options=None):
+    """The facts about one file, without its name; options are those of the command line."""
     header = safetensors_header(path)
-    return describe_torch(path, full) if header is None else describe_safetensors(path, header)
+    if header is None:
+        return describe_torch(path, full, options)
+    return describe_safetensors(path, header, options)
 
 
 # --- Other people's judgement -----------------------------------------------------------------------
@@ -232,7 +267,7 @@ def picklescan_counts(path):
 
 def describe_or_error(path, options):
     try:
-        facts = {"file": str(path), **describe(path, options.full)}
+        facts = {"file": str(path), **describe(path, options.full, options)}
         # Only safetensors files have metadata, and no pickle to judge.
         has_pickle = "metadata" not in facts
         if options.webui and has_pickle:
@@ -250,6 +285,9 @@ def main():
     parser.add_argument("--full", action="store_true", help="weights_only=False, no mmap: trusted files only")
     parser.add_argument("--webui", action="store_true", help="apply the WebUI's rules for pickles")
     parser.add_argument("--picklescan", action="store_true", help="count what picklescan reports")
+    parser.add_argument("--cast", choices=CASTS, help="describe the tensors as torch casts them")
+    parser.add_argument("--saturate", action="store_true", help="cast to the largest value rather than infinity")
+    parser.add_argument("--equal-nans", action="store_true", help="take every NaN for the same one")
     parser.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE")
     options = parser.parse_args()
 

@@ -1,14 +1,15 @@
 //! Global names that let whoever unpickles a file run what its author wants.
 //!
 //! Nothing of a pickle is run here, so this list protects nobody who uses this program; it is for those who would load
-//! the same file with Python. Modules count with everything below them.
+//! the same file with Python.
 
 use crate::format::Danger;
 use crate::pickle::{Node, Pickle};
 
-/// Modules that run programs, import, load, or reach the network or the disk.
+/// Modules that run programs, import, load, or reach the network or the disk. A final dot means a package: everything
+/// below it counts too.
 const MODULES: &[(&str, &str)] = &[
-    ("os", "runs commands"),
+    ("os.", "runs commands"),
     ("posix", "runs commands"),
     ("nt", "runs commands"),
     ("sys", "reaches into the interpreter"),
@@ -16,96 +17,104 @@ const MODULES: &[(&str, &str)] = &[
     ("commands", "runs commands"),
     ("popen2", "runs commands"),
     ("pty", "runs commands"),
-    ("asyncio", "runs commands"),
-    ("multiprocessing", "runs commands"),
-    ("concurrent", "runs commands"),
-    ("threading", "runs code"),
+    ("asyncio.", "runs commands"),
+    ("multiprocessing.", "runs commands"),
     ("signal", "runs code"),
     ("runpy", "runs code"),
     ("code", "runs code"),
     ("codeop", "runs code"),
     ("types", "builds code"),
     ("marshal", "builds code"),
-    ("ctypes", "runs native code"),
-    ("cffi", "runs native code"),
+    ("ctypes.", "runs native code"),
+    ("cffi.", "runs native code"),
     ("operator", "calls anything"),
-    ("functools", "calls anything"),
-    ("itertools", "calls anything"),
-    ("importlib", "imports anything"),
+    ("importlib.", "imports anything"),
     ("imp", "imports anything"),
     ("pkgutil", "imports anything"),
     ("zipimport", "imports anything"),
     ("pydoc", "imports anything"),
-    ("inspect", "reaches into the interpreter"),
-    ("gc", "reaches into the interpreter"),
     ("site", "runs code"),
     ("timeit", "runs code"),
     ("trace", "runs code"),
     ("profile", "runs code"),
     ("cProfile", "runs code"),
     ("doctest", "runs code"),
-    ("unittest", "runs code"),
+    ("unittest.", "runs code"),
     ("bdb", "runs code"),
     ("pdb", "runs code"),
-    ("idlelib", "runs code"),
-    ("lib2to3", "runs code"),
-    ("test", "runs code"),
-    ("distutils", "runs commands"),
-    ("setuptools", "runs commands"),
-    ("pip", "installs packages"),
-    ("ensurepip", "installs packages"),
-    ("venv", "runs commands"),
+    ("idlelib.", "runs code"),
+    ("lib2to3.", "runs code"),
+    ("distutils.", "runs commands"),
+    ("setuptools.", "runs commands"),
+    ("pip.", "installs packages"),
+    ("ensurepip.", "installs packages"),
+    ("venv.", "runs commands"),
     ("webbrowser", "opens pages"),
     ("antigravity", "opens pages"),
     ("pickle", "loads another pickle"),
     ("cPickle", "loads another pickle"),
-    ("dill", "loads code"),
-    ("cloudpickle", "loads code"),
-    ("joblib", "loads another pickle"),
+    ("dill.", "loads code"),
+    ("cloudpickle.", "loads code"),
+    ("joblib.", "loads another pickle"),
     ("shelve", "loads another pickle"),
-    ("dbm", "writes files"),
-    ("sqlite3", "writes files"),
+    ("dbm.", "writes files"),
+    ("sqlite3.", "writes files"),
     ("shutil", "writes files"),
     ("tempfile", "writes files"),
     ("fileinput", "writes files"),
-    ("io", "opens files"),
-    ("codecs", "opens files"),
     ("zipfile", "opens files"),
     ("tarfile", "opens files"),
     ("mmap", "maps memory"),
-    ("logging", "opens files"),
     ("socket", "reaches the network"),
     ("socketserver", "reaches the network"),
     ("select", "reaches the network"),
     ("ssl", "reaches the network"),
-    ("http", "reaches the network"),
+    ("http.", "reaches the network"),
     ("httplib", "reaches the network"),
-    ("urllib", "reaches the network"),
+    ("urllib.", "reaches the network"),
     ("urllib2", "reaches the network"),
-    ("requests", "reaches the network"),
-    ("aiohttp", "reaches the network"),
-    ("httpx", "reaches the network"),
+    ("requests.", "reaches the network"),
+    ("aiohttp.", "reaches the network"),
+    ("httpx.", "reaches the network"),
     ("ftplib", "reaches the network"),
     ("smtplib", "reaches the network"),
     ("poplib", "reaches the network"),
     ("imaplib", "reaches the network"),
     ("nntplib", "reaches the network"),
     ("telnetlib", "reaches the network"),
-    ("xmlrpc", "reaches the network"),
-    ("numpy.f2py", "runs commands"),
-    ("numpy.distutils", "runs commands"),
-    ("numpy.testing", "runs code"),
-    ("torch.hub", "downloads and runs code"),
-    ("torch.jit", "loads code"),
-    ("torch.package", "loads code"),
-    ("torch._dynamo", "runs code"),
-    ("torch._inductor", "runs code"),
-    ("torch.compile", "runs code"),
-    ("torch.fx", "runs code"),
-    ("torch.utils", "runs code"),
-    ("torch.serialization", "loads another pickle"),
-    ("torch.distributed", "reaches the network"),
-    ("torch.multiprocessing", "runs commands"),
+    ("xmlrpc.", "reaches the network"),
+    ("numpy.f2py.", "runs commands"),
+    ("numpy.distutils.", "runs commands"),
+    ("numpy.testing.", "runs code"),
+    ("torch.hub.", "downloads and runs code"),
+    ("torch.jit.", "loads code"),
+    ("torch.package.", "loads code"),
+    ("torch._dynamo.", "runs code"),
+    ("torch._inductor.", "runs code"),
+    ("torch.fx.", "runs code"),
+    ("torch.serialization.", "loads another pickle"),
+    ("torch.multiprocessing.", "runs commands"),
+    ("logging.config", "runs code"),
+    ("torch.utils.cpp_extension.", "runs commands"),
+    ("torch.utils.bottleneck.", "runs code"),
+    ("torch.utils.model_zoo", "downloads files"),
+    ("torch.distributed.rpc.", "reaches the network"),
+    ("test.support.", "runs commands"),
+];
+
+/// Single functions of otherwise harmless modules.
+const FUNCTIONS: &[(&str, &str, &str)] = &[
+    ("functools", "reduce", "calls anything"),
+    ("functools", "partialmethod", "calls anything"),
+    ("io", "open", "opens files"),
+    ("io", "FileIO", "opens files"),
+    ("codecs", "open", "opens files"),
+    ("logging", "FileHandler", "opens files"),
+    ("torch", "load", "loads another pickle"),
+    ("torch", "compile", "runs code"),
+    ("torch.storage", "_load_from_bytes", "loads another pickle"),
+    ("numpy", "load", "loads another pickle"),
+    ("pandas", "read_pickle", "loads another pickle"),
 ];
 
 /// What of the modules above is harmless.
@@ -115,10 +124,14 @@ const HARMLESS: &[(&str, &str)] = &[
     ("operator", "itemgetter"),
     ("_codecs", "encode"),
     ("_collections", "OrderedDict"),
+    ("_io", "BytesIO"),
+    ("_io", "StringIO"),
 ];
 
 /// What of Python's builtins is data; everything else of them is not.
 const BUILTINS: &[&str] = &[
+    "Ellipsis",
+    "NotImplemented",
     "bool",
     "bytearray",
     "bytes",
@@ -176,18 +189,24 @@ fn reason(module: &str, name: &str) -> Option<&'static str> {
     }
     let top = module.split('.').next().unwrap_or_default();
     if matches!(top, "builtins" | "__builtin__") {
-        return (!BUILTINS.contains(&name)).then_some("is a builtin that is no data type");
+        let is_exception = ["Error", "Exception", "Warning"].iter().any(|ending| name.ends_with(ending));
+        return (!is_exception && !BUILTINS.contains(&name)).then_some("is a builtin that is no data type");
     }
-    if module == "torch" && matches!(name, "load" | "compile") || name == "_load_from_bytes" {
-        return Some("loads another pickle");
-    }
-    let below =
-        |listed: &str| module == listed || module.strip_prefix(listed).is_some_and(|rest| rest.starts_with('.'));
-    if let Some((_, reason)) = MODULES.iter().find(|(listed, _)| below(listed)) {
+    if let Some((.., reason)) = FUNCTIONS.iter().find(|listed| (listed.0, listed.1) == (module, name)) {
         return Some(reason);
     }
-    // The private halves of the modules above: `_io`, `_posixsubprocess`, `_pickle`.
-    top.starts_with('_').then_some("reaches into the interpreter")
+    if let Some((_, reason)) = MODULES.iter().find(|(listed, _)| is_below(module, listed)) {
+        return Some(reason);
+    }
+    // The private halves of the modules above: `_io`, `_posixsubprocess`, `_pickle`. A script's own classes are fine.
+    (top.starts_with('_') && top != "__main__").then_some("reaches into the interpreter")
+}
+
+fn is_below(module: &str, listed: &str) -> bool {
+    match listed.strip_suffix('.') {
+        Some(package) => module == package || module.starts_with(listed),
+        None => module == listed,
+    }
 }
 
 #[cfg(test)]
@@ -205,6 +224,8 @@ mod tests {
             ("random", "_os.system"),
             ("_io", "open"),
             ("torch.hub", "load"),
+            ("asyncio.unix_events", "_UnixSubprocessTransport._start"),
+            ("torch.utils.cpp_extension", "load_inline"),
             ("os\u{200b}", "x"),
             ("a b", "c"),
         ] {
@@ -232,6 +253,12 @@ mod tests {
             ("pathlib", "PosixPath"),
             ("typing", "Any"),
             ("oslo", "x"),
+            ("code.models", "Net"),
+            ("__main__", "Config"),
+            ("functools", "partial"),
+            ("__builtin__", "Ellipsis"),
+            ("torch.utils.data.dataloader", "DataLoader"),
+            ("logging", "getLogger"),
         ] {
             assert_eq!(reason(module, name), None, "{module}.{name}");
         }

@@ -1,0 +1,314 @@
+//! Files that are damaged, cut short, forged or something else: one line, exit 2, nothing changed. Never a panic.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[macro_use]
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use support::{
+    FIXTURES, Folder, PROGRAM, Row, assert_one_line, expected, f32s, fixture, pickle_tensor, read, rows, save, zip,
+};
+use trinart_ckpt::format;
+use trinart_ckpt::pickle::Encoder;
+
+/// Opens a file and reads every tensor.
+fn read_all(path: &Path) -> trinart_ckpt::Result<Vec<Row>> {
+    rows(&format::open(path)?)
+}
+
+#[test]
+fn a_file_cut_short_anywhere_is_never_taken_for_whole() {
+    let folder = Folder::new();
+    for name in FIXTURES {
+        let path = folder.take(name, name);
+        let len = path.metadata().unwrap().len();
+        assert_eq!(read_all(&path).unwrap(), expected(name));
+        let strides = (1..60).map(|step| len * step / 60);
+        let cuts: BTreeSet<u64> = (0..600).chain(strides).chain(len - 200..len).collect();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        // From the longest to the shortest, so that one copy serves for all.
+        for &cut in cuts.iter().rev() {
+            file.set_len(cut).unwrap();
+            let error = read_all(&path).expect_err(&format!("{name} cut to {cut} of {len} bytes was read as if whole"));
+            assert_eq!(error.file(), Some(path.as_path()), "{error}");
+        }
+    }
+}
+
+/// Flips each of these bytes in turn, in each of these ways; `check` sees what comes of it.
+fn flip(path: &Path, offsets: impl Iterator<Item = u64>, check: impl Fn(u64, trinart_ckpt::Result<Vec<Row>>)) {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    for offset in offsets {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).unwrap();
+        for mask in [0x01, 0x20, 0x80, 0xff] {
+            file.write_all_at(&[byte[0] ^ mask], offset).unwrap();
+            check(offset, read_all(path));
+        }
+        file.write_all_at(&byte, offset).unwrap();
+    }
+}
+
+#[test]
+fn a_flipped_byte_in_a_small_zip_is_noticed_or_changes_nothing() {
+    let folder = Folder::new();
+    for name in ["dtypes.ckpt", "views.ckpt"] {
+        let path = folder.take(name, name);
+        let expected = expected(name);
+        flip(&path, 0..path.metadata().unwrap().len(), |offset, found| match found {
+            Ok(found) => assert!(found == expected, "{name}: byte {offset} changes what is read"),
+            Err(error) => assert_eq!(error.file(), Some(path.as_path()), "{error}"),
+        });
+        assert_eq!(read_all(&path).unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_flipped_byte_in_any_header_never_panics() {
+    let folder = Folder::new();
+    for name in FIXTURES {
+        let path = folder.take(name, name);
+        let len = path.metadata().unwrap().len();
+        let is_small = len < 10_000;
+        let (step, middle) = if is_small { (1, 1) } else { (19, (len / 25) as usize) };
+        let edges = (0..700).chain(len - 700..len).step_by(step);
+        flip(&path, edges.chain((700..len - 700).step_by(middle)), |_, found| {
+            if let Err(error) = found {
+                assert!(!error.to_string().contains('\n'), "{error}");
+            }
+        });
+    }
+}
+
+/// Every command refuses the file in one line with these words, and leaves the folder as it is.
+#[track_caller]
+fn assert_refused(folder: &Folder, bad: &Path, words: &[&str]) {
+    let existing = folder.write("existing.safetensors", "precious");
+    let new = folder.join("new.ckpt");
+    let before = folder.snapshot();
+    let name = bad.file_name().unwrap().to_str().unwrap();
+    let words: Vec<&str> = [name].iter().chain(words).copied().collect();
+    let (base, vae) = (fixture("tiny-sd1.ckpt"), fixture("tiny-vae.vae.pt"));
+    run!["inspect", bad].refused(&words);
+    run!["convert", bad, "-o", &new].refused(&words);
+    run!["convert", bad, "-o", &existing, "--force"].refused(&words);
+    run!["convert", bad, "-o", &new, "--dry-run"].refused(&words);
+    run!["merge-vae", bad, "--vae", &vae, "-o", &existing, "--force"].refused(&words);
+    run!["merge-vae", &base, "--vae", bad, "-o", &new].refused(&words);
+    assert_eq!(folder.snapshot(), before);
+}
+
+#[test]
+fn what_is_no_checkpoint_is_named_for_what_it_is() {
+    let folder = Folder::new();
+    let cases: &[(&str, &[u8], &str)] = &[
+        ("magic.ckpt", b"\x13\x37 not a checkpoint", "begins with 13 37"),
+        ("page.ckpt", b"\n<!DOCTYPE html><html><body>404</body></html>", "web page"),
+        ("pointer.ckpt", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git LFS"),
+        ("empty.ckpt", b"", "empty"),
+        ("zeros.safetensors", &[0; 4096], "zeros"),
+        ("bare.pt", b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01K\x01s.", "bare pickle"),
+        ("name\nwith\x1b[31mcontrols.ckpt", b"", "empty"),
+    ];
+    for (name, bytes, word) in cases {
+        let bad = folder.write(name, bytes);
+        if name.contains('\n') {
+            run!["convert", &bad, "-o", folder.join("out.ckpt")].refused(&[r"name\nwith\u{1b}[31mcontrols", word]);
+        } else {
+            assert_refused(&folder, &bad, &[word]);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_file_is_refused() {
+    let folder = Folder::new();
+    assert_refused(&folder, &folder.join("missing.ckpt"), &["No such file"]);
+    fs::create_dir(folder.join("folder.ckpt")).unwrap();
+    assert_refused(&folder, &folder.join("folder.ckpt"), &["folder"]);
+    let fifo = folder.join("fifo.ckpt");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    // Opened carelessly, it would wait for a writer for ever.
+    let mut command = Command::new(PROGRAM);
+    command.arg("convert").arg(&fifo).arg("-o").arg(folder.join("out.ckpt"));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begin.elapsed() > Duration::from_secs(20) {
+            child.kill().unwrap();
+            panic!("still waiting for a FIFO");
+        }
+        sleep(Duration::from_millis(10));
+    }
+    support::Ran::from(child.wait_with_output().unwrap()).refused(&["fifo.ckpt: "]);
+    assert!(!folder.join("out.ckpt").exists());
+}
+
+const FLOATS: (&str, &str) = ("torch", "FloatStorage");
+
+/// The pickle of `{"weight": …}`, four floats of this class in record 0; each of these keys once.
+fn pickle(class: (&'static str, &'static str), keys: &[&str]) -> Vec<u8> {
+    let mut encoder = Encoder::new();
+    let entry = |encoder: &mut Encoder, key: &&str| {
+        encoder.str(key)?;
+        pickle_tensor(encoder, class, "0", 4);
+        Ok(())
+    };
+    encoder.dict(keys.iter(), entry).unwrap();
+    encoder.finish()
+}
+
+#[test]
+fn a_zip_whose_parts_contradict_one_another_is_refused() {
+    let folder = Folder::new();
+    let good = pickle(FLOATS, &["weight"]);
+    let path = folder.join("good.ckpt");
+    zip(&path, &[("data.pkl", &good), ("data/0", &[0; 16])]);
+    assert_eq!(read(&path).len(), 1);
+    let twice = pickle(FLOATS, &["weight", "weight"]);
+    let odd = pickle(("torch", "MysteryStorage"), &["weight"]);
+    let cases: &[(&str, &[(&str, &[u8])], &[&str])] = &[
+        ("short.ckpt", &[("data.pkl", &good), ("data/0", &[0; 15])], &["0"]),
+        ("missing.ckpt", &[("data.pkl", &good)], &["0"]),
+        ("twice.ckpt", &[("data.pkl", &twice), ("data/0", &[0; 16])], &["weight", "twice"]),
+        ("odd.ckpt", &[("data.pkl", &odd), ("data/0", &[0; 16])], &["torch.MysteryStorage"]),
+        ("cut.ckpt", &[("data.pkl", &good[..40]), ("data/0", &[0; 16])], &["data.pkl"]),
+        ("headless.ckpt", &[("data/0", &[0; 16])], &["data.pkl"]),
+    ];
+    for (name, records, words) in cases {
+        let bad = folder.join(name);
+        zip(&bad, records);
+        assert_refused(&folder, &bad, words);
+    }
+}
+
+/// A safetensors file of this header before this many bytes.
+fn safetensors(folder: &Folder, name: &str, header: &str, data: usize) -> std::path::PathBuf {
+    let length = (header.len() as u64).to_le_bytes();
+    folder.write(name, [&length[..], header.as_bytes(), &vec![0; data]].concat())
+}
+
+#[test]
+fn a_safetensors_header_that_contradicts_itself_or_its_file_is_refused() {
+    let folder = Folder::new();
+    let entry = |dtype: &str, shape: &str, from: u64, to: u64| {
+        format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+    };
+    let good = entry("F32", "[2]", 0, 8);
+    let path = safetensors(&folder, "good.safetensors", &format!(r#"{{"a":{good}}}"#), 8);
+    assert_eq!(read(&path).len(), 1);
+    let cases = [
+        ("twice", format!(r#"{{"a":{good},"a":{good}}}"#), 8, "a occurs twice"),
+        ("dtype", format!(r#"{{"a":{}}}"#, entry("F13", "[2]", 0, 8)), 8, "F13"),
+        ("shape", format!(r#"{{"a":{}}}"#, entry("F32", "[3]", 0, 8)), 8, "tensor a"),
+        ("huge", format!(r#"{{"a":{}}}"#, entry("F32", "[4294967296,4294967296]", 0, 8)), 8, "a"),
+        ("reversed", format!(r#"{{"a":{}}}"#, entry("F32", "[2]", 8, 0)), 8, "tensor a"),
+        ("beyond", format!(r#"{{"a":{good}}}"#), 7, "cut short"),
+        ("appended", format!(r#"{{"a":{good}}}"#), 9, "appended"),
+        ("hole", format!(r#"{{"a":{good},"b":{}}}"#, entry("F32", "[2]", 16, 24)), 24, "tensor b"),
+        ("overlap", format!(r#"{{"a":{good},"b":{}}}"#, entry("F32", "[2]", 4, 12)), 12, "tensor b"),
+        ("json", r#"{"a":{"dtype":"F32""#.to_owned(), 8, "header"),
+    ];
+    for (name, header, data, word) in cases {
+        let bad = safetensors(&folder, &format!("{name}.safetensors"), &header, data);
+        assert_refused(&folder, &bad, &[word]);
+    }
+    let mut long = u64::MAX.to_le_bytes().to_vec();
+    long.extend(b"{}");
+    assert_refused(&folder, &folder.write("long.safetensors", long), &[]);
+}
+
+/// `{"weight": …, "note": "text", "payload": posix.system(command)}`.
+fn evil_pickle(command: &str) -> Vec<u8> {
+    let mut encoder = Encoder::new();
+    let entry = |encoder: &mut Encoder, key: &str| {
+        encoder.str(key)?;
+        match key {
+            "weight" => pickle_tensor(encoder, FLOATS, "0", 4),
+            "note" => encoder.str("text")?,
+            _ => {
+                encoder.global("posix", "system");
+                encoder.tuple(1, |encoder| encoder.str(command))?;
+                encoder.reduce();
+            }
+        }
+        Ok(())
+    };
+    encoder.dict(["weight", "note", "payload"].into_iter(), entry).unwrap();
+    encoder.finish()
+}
+
+/// The same in the container of torch before 1.6: magic number, version, system, object, keys, storages.
+fn evil_legacy(object: &[u8]) -> Vec<u8> {
+    let mut file = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.".to_vec();
+    file.extend(b"\x80\x02}q\x00X\x0d\x00\x00\x00little_endianq\x01\x88s.");
+    file.extend(object);
+    file.extend(b"\x80\x02]q\x00X\x01\x00\x00\x000q\x01a.");
+    file.extend(4_u64.to_le_bytes());
+    file.extend([1.0_f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat());
+    file
+}
+
+#[test]
+fn a_pickle_that_calls_the_system_is_refused_with_the_call_and_its_place() {
+    let folder = Folder::new();
+    let object = evil_pickle(&format!("touch {}", folder.join("owned").display()));
+    let call = object.windows(14).position(|window| window == b"cposix\nsystem\n").unwrap();
+    let values = [1.0_f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat();
+    let (archive, legacy) = (folder.join("evil.ckpt"), folder.write("evil-legacy.pt", evil_legacy(&object)));
+    zip(&archive, &[("data.pkl", &object), ("data/0", &values)]);
+    let clean = folder.join("clean.safetensors");
+    save(&clean, [("weight".into(), f32s(&[1.0, 2.0, 3.0, 4.0]))]);
+    for evil in [&archive, &legacy] {
+        let name = evil.file_name().unwrap().to_str().unwrap();
+        let place = format!("byte {call}: ");
+        let words = [name, "calls posix.system", &place, "--sanitize"];
+        let before = folder.snapshot();
+        let (base, vae) = (fixture("tiny-sd1.ckpt"), fixture("tiny-vae.vae.pt"));
+        run!["convert", evil, "-o", folder.join("out.ckpt")].refused(&words);
+        run!["convert", evil, "-o", &clean, "--force"].refused(&words);
+        run!["merge-vae", evil, "--vae", &vae, "-o", folder.join("out.ckpt")].refused(&words);
+        run!["merge-vae", &base, "--vae", evil, "-o", folder.join("out.ckpt")].refused(&words);
+        assert!(run!["inspect", evil].done().contains("posix.system"));
+        assert_eq!(folder.snapshot(), before);
+        for extension in ["ckpt", "safetensors"] {
+            let output = folder.join(&format!("{name}.{extension}"));
+            let report = run!["convert", evil, "-o", &output, "--sanitize", "--json"].json();
+            assert_eq!(read(&output), read(&clean));
+            assert!(report["left_out"].to_string().contains("posix.system"), "{}", report["left_out"]);
+            let bytes = fs::read(&output).unwrap();
+            assert!(!bytes.windows(6).any(|window| window == b"system" || window == b"touch "));
+            assert!(!run!["inspect", &output].done().contains("posix"));
+            assert!(format::open(&output).unwrap().metadata.is_empty());
+        }
+    }
+    assert!(!folder.join("owned").exists());
+}
+
+#[test]
+fn a_damaged_tensor_is_found_while_copying_and_nothing_is_left() {
+    let folder = Folder::new();
+    let bad = folder.join("damaged.ckpt");
+    zip(&bad, &[("data.pkl", &pickle(FLOATS, &["weight"])), ("data/0", b"0123456789abcdef")]);
+    let bytes = fs::read(&bad).unwrap();
+    let at = bytes.windows(16).position(|window| window == b"0123456789abcdef").unwrap();
+    File::options().write(true).open(&bad).unwrap().write_all_at(b"X", at as u64).unwrap();
+    let existing = folder.write("existing.safetensors", "precious");
+    let before = folder.snapshot();
+    for options in [&[][..], &["--dtype", "f16"], &["--no-verify"]] {
+        let mut arguments: Vec<std::ffi::OsString> = vec!["convert".into(), (&bad).into(), "--force".into()];
+        arguments.extend(["-o".into(), (&existing).into()]);
+        arguments.extend(options.iter().map(Into::into));
+        let ran = support::run(&arguments);
+        assert_eq!(ran.code, Some(2));
+        assert_one_line(&ran.stderr, &["damaged.ckpt: ", "tensor weight", "checksum"]);
+        assert_eq!(folder.snapshot(), before);
+    }
+}
