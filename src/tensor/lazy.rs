@@ -224,3 +224,108 @@ fn read_stored(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::DeflateEncoder;
+
+    use crate::io::Source;
+
+    /// A storage of these bytes somewhere inside a file.
+    fn storage(bytes: &[u8], extent: impl Fn(u64) -> Extent) -> (tempfile::TempDir, Storage) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, [b"before", bytes, b"behind"].concat()).unwrap();
+        let storage = Storage::new(Source::open(&path).unwrap(), "data/0", extent(6));
+        (folder, storage)
+    }
+
+    fn raw(bytes: &[u8]) -> (tempfile::TempDir, Storage) {
+        storage(bytes, |offset| Extent::Raw { offset, len: bytes.len() as u64 })
+    }
+
+    fn tensor(storage: Storage, dtype: Dtype, dims: &[u64], strides: &[u64], start: u64) -> LazyTensor {
+        let available = storage.len() / dtype.size() as u64;
+        let view = View::new(Shape::new(dims).unwrap(), strides.to_vec(), start, available).unwrap();
+        LazyTensor::stored(Arc::new(storage), dtype, view).unwrap()
+    }
+
+    #[test]
+    fn reads_any_range_in_logical_order() {
+        let (_folder, storage) = raw(&[0, 1, 2, 3, 4, 5, 6, 7]);
+        let transposed = tensor(storage, Dtype::U8, &[3, 2], &[1, 3], 1);
+        assert_eq!(transposed.to_bytes().unwrap(), [1, 4, 2, 5, 3, 6]);
+        let mut middle = [0; 3];
+        transposed.read(2, &mut middle, None).unwrap();
+        assert_eq!(middle, [2, 5, 3]);
+        assert!(!transposed.is_verbatim());
+    }
+
+    #[test]
+    fn big_endian_words_come_out_little_endian() {
+        let (_folder, storage) = raw(&[0, 1, 2, 3, 4, 5, 6, 7]);
+        let swapped = tensor(storage.big_endian(true), Dtype::C64, &[1], &[1], 0);
+        assert_eq!(swapped.to_bytes().unwrap(), [3, 2, 1, 0, 7, 6, 5, 4]);
+    }
+
+    #[test]
+    fn deflated_storages_are_inflated_and_held_to_their_length() {
+        let content: Vec<u8> = (0..200).collect();
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(&content).unwrap();
+        let packed = encoder.finish().unwrap();
+        let deflated = |len: u64| {
+            let compressed = packed.len() as u64;
+            storage(&packed, move |offset| Extent::Deflated { offset, compressed, len })
+        };
+        let (_folder, good) = deflated(200);
+        let good = tensor(good, Dtype::U8, &[199], &[1], 1);
+        assert_eq!(good.to_bytes().unwrap(), content[1..]);
+        for wrong in [199, 201] {
+            let (_folder, bad) = deflated(wrong);
+            let error = tensor(bad, Dtype::U8, &[10], &[1], 0).to_bytes().unwrap_err().to_string();
+            assert!(error.contains("inflates to"), "{error}");
+        }
+    }
+
+    #[test]
+    fn damage_is_found_where_the_file_promises_a_checksum() {
+        let content = [1, 2, 3, 4, 5, 6];
+        let wrong = Some(crc32fast::hash(&content) ^ 1);
+        for (dims, strides) in [(&[6][..], &[1][..]), (&[3], &[1]), (&[2, 3], &[1, 2])] {
+            let (_folder, good) = raw(&content);
+            let good = good.with_crc32(Some(crc32fast::hash(&content)));
+            assert!(tensor(good, Dtype::U8, dims, strides, 0).to_bytes().is_ok());
+            let (_folder, bad) = raw(&content);
+            let error = tensor(bad.with_crc32(wrong), Dtype::U8, dims, strides, 0).to_bytes().unwrap_err();
+            assert!(error.to_string().contains("checksum"), "{dims:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_stride_of_zero_cannot_fill_the_disk() {
+        let (_folder, storage) = raw(&[0; 4]);
+        let view = View::new(Shape::new([1 << 40]).unwrap(), vec![0], 0, 1).unwrap();
+        assert!(LazyTensor::stored(Arc::new(storage), Dtype::F32, view).is_err());
+    }
+
+    #[test]
+    fn casts_and_reshapes_read_through() {
+        let values: Vec<u8> = [1.0_f32, -2.5, 0.5, 4.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let (_folder, storage) = raw(&values);
+        let halves = tensor(storage, Dtype::F32, &[4], &[1], 0)
+            .cast(Dtype::F16, Overflow::Refuse)
+            .unwrap()
+            .reshape(Shape::new([2, 2]).unwrap())
+            .unwrap();
+        assert_eq!(halves.shape().dims(), [2, 2]);
+        let expected: Vec<u8> =
+            [1.0, -2.5, 0.5, 4.0].iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect();
+        assert_eq!(halves.to_bytes().unwrap(), expected);
+        assert!(halves.reshape(Shape::new([3]).unwrap()).is_err());
+    }
+}

@@ -6,6 +6,9 @@ use flate2::read::DeflateDecoder;
 use crate::error::{Error, Result};
 use crate::io::Source;
 
+/// Bytes read at a time to sum a storage.
+const SUM_BYTES: u64 = 1 << 20;
+
 /// Where a storage's bytes lie in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
@@ -134,11 +137,26 @@ impl Storage {
         let good = match self.checked.get() {
             Some(&good) => good,
             None => {
-                let good = crc32fast::hash(&self.bytes()?) == promised;
+                let good = self.sum()? == promised;
                 *self.checked.get_or_init(|| good)
             }
         };
         if good { Ok(()) } else { Err(self.damaged()) }
+    }
+
+    /// The CRC-32 of its bytes as they are stored. Read rather than mapped: mapped pages would stay resident.
+    fn sum(&self) -> Result<u32> {
+        let mut hasher = crc32fast::Hasher::new();
+        let mut buffer = vec![0; self.len().min(SUM_BYTES) as usize];
+        let mut offset = 0;
+        while offset < self.len() {
+            let count = (self.len() - offset).min(SUM_BYTES) as usize;
+            let piece = buffer.get_mut(..count).unwrap_or_default();
+            self.read_at(offset, piece)?;
+            hasher.update(piece);
+            offset += count as u64;
+        }
+        Ok(hasher.finalize())
     }
 
     fn inflate(&self) -> Result<Arc<[u8]>> {
