@@ -6,9 +6,8 @@ use super::args::Writing;
 use super::terminal::Terminal;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::format::{self, Container, Target, WriteOptions};
+use crate::format::{self, Target, WriteOptions};
 use crate::io::{Overwrite, Scratch};
-use crate::metadata::{Metadata, Plain};
 use crate::model::published::{self, Published};
 use crate::plan::Resolved;
 use crate::report::{LeftOut, Outcome};
@@ -51,10 +50,9 @@ impl Writing {
         terminal: &Terminal,
     ) -> Result<Outcome> {
         let target = self.target(output)?;
-        let metadata = metadata_for(target, input, resolved);
         let (bytes, verified) = if self.dry_run {
-            let bytes =
-                format::check_target(&resolved.state_dict, &metadata, target).map_err(|error| error.in_file(output))?;
+            let bytes = format::check_target(&resolved.state_dict, &resolved.metadata, target)
+                .map_err(|error| error.in_file(output))?;
             (bytes, false)
         } else {
             let options = WriteOptions {
@@ -64,7 +62,7 @@ impl Writing {
                 jobs: terminal.jobs(),
                 progress: terminal,
             };
-            let written = format::write(output, &resolved.state_dict, &metadata, &options)?;
+            let written = format::write(output, &resolved.state_dict, &resolved.metadata, &options)?;
             (written.bytes, written.verified)
         };
         Ok(Outcome {
@@ -81,15 +79,6 @@ impl Writing {
             ledger: resolved.ledger.clone(),
         })
     }
-}
-
-/// A safetensors file made from a torch file says so: transformers refuses files without that field.
-fn metadata_for(target: Target, input: &Checkpoint, resolved: &Resolved) -> Metadata {
-    let mut metadata = resolved.metadata.clone();
-    if target == Target::Safetensors && input.contents().container != Container::Safetensors {
-        metadata.entry("format".into()).or_insert_with(|| Plain::Str("pt".into()));
-    }
-    metadata
 }
 
 /// The published file that this one is. Hashes it, where its size allows that it is one.
