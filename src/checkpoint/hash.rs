@@ -11,15 +11,55 @@ use crate::tensor::LazyTensor;
 /// Bytes hashed at a time.
 const PIECE: usize = 1 << 20;
 
+/// Where WebUI's first hash looked: 64 KiB at 1 MiB. It collides, and is all that old pictures carry.
+const LEGACY: std::ops::Range<u64> = 0x10_0000..0x11_0000;
+
+/// The hashes by which a file is known on model pages and in pictures, as WebUI computes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileHashes {
+    /// Of the whole file; its first ten digits are the "Model hash" of pictures and AutoV2 on model pages.
+    pub sha256: String,
+    /// The model hash of WebUI before January 2023, eight digits.
+    pub legacy: String,
+    /// AutoV3, twelve digits: of what follows a safetensors header, so that editing metadata does not change it.
+    pub autov3: Option<String>,
+}
+
+impl FileHashes {
+    /// The first ten digits of the sha256.
+    pub fn autov2(&self) -> &str {
+        self.sha256.get(..10).unwrap_or(&self.sha256)
+    }
+
+    /// Hashes a file; `data` is where its header ends, in a safetensors file. Reads all of it, twice if there is `data`.
+    pub fn new(source: &Source, data: Option<u64>, jobs: usize, progress: &dyn Progress) -> Result<Self> {
+        let len = source.len();
+        let legacy = LEGACY.start.min(len)..LEGACY.end.min(len);
+        let ranges: Vec<_> =
+            [Some(0..len), Some(legacy), data.map(|data| data.min(len)..len)].into_iter().flatten().collect();
+        progress.begin("hashing", ranges.iter().map(|range| range.end - range.start).sum());
+        let hashes = parallel::map(jobs, &ranges, || (), |(), range| range_sha256(source, range.clone(), progress))?;
+        let mut hashes = hashes.into_iter();
+        let sha256 = hashes.next().unwrap_or_default();
+        let digits = |hash: String, count: usize| hash.chars().take(count).collect::<String>();
+        let legacy = digits(hashes.next().unwrap_or_default(), 8);
+        Ok(FileHashes { sha256, legacy, autov3: hashes.next().map(|hash| digits(hash, 12)) })
+    }
+}
+
 /// The sha256 of a whole file, in hexadecimal.
 pub fn file_sha256(source: &Source, progress: &dyn Progress) -> Result<String> {
     progress.begin("hashing", source.len());
+    range_sha256(source, 0..source.len(), progress)
+}
+
+fn range_sha256(source: &Source, range: std::ops::Range<u64>, progress: &dyn Progress) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; PIECE];
-    let mut offset = 0;
-    while offset < source.len() {
+    let mut offset = range.start;
+    while offset < range.end {
         progress.check()?;
-        let count = (source.len() - offset).min(PIECE as u64) as usize;
+        let count = (range.end - offset).min(PIECE as u64) as usize;
         let piece = buffer.get_mut(..count).unwrap_or_default();
         source.read_at(offset, piece)?;
         hasher.update(&*piece);
@@ -33,19 +73,20 @@ pub fn file_sha256(source: &Source, progress: &dyn Progress) -> Result<String> {
 ///
 /// It is the sha256 of one line per tensor, sorted by key: `KEY DTYPE [SHAPE] SHA256-OF-ELEMENTS`, the elements
 /// row-major and little-endian. Another dtype gives another hash.
-pub fn content_hash<'a>(
-    tensors: impl Iterator<Item = (&'a str, &'a LazyTensor)>,
+pub fn content_hash<'a, K: AsRef<str> + Sync>(
+    tensors: impl Iterator<Item = (K, &'a LazyTensor)>,
     jobs: usize,
     progress: &dyn Progress,
 ) -> Result<String> {
     let mut tensors: Vec<_> = tensors.collect();
-    tensors.sort_by_key(|&(key, _)| key);
+    tensors.sort_by(|(a, _), (b, _)| a.as_ref().cmp(b.as_ref()));
     progress.begin("hashing", tensors.iter().map(|(_, tensor)| tensor.bytes()).sum());
     let lines = parallel::map(
         jobs,
         &tensors,
         || vec![0; PIECE],
-        |buffer, &(key, tensor)| {
+        |buffer, (key, tensor)| {
+            let key = key.as_ref();
             let digest = digest(tensor, buffer, progress).map_err(|error| error.in_tensor(key))?;
             Ok(format!("{key} {} {} {digest}\n", tensor.dtype(), tensor.shape()))
         },
@@ -80,4 +121,55 @@ fn hexadecimal(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Silent;
+
+    fn hashes(bytes: &[u8], data: Option<u64>) -> FileHashes {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, bytes).unwrap();
+        FileHashes::new(&Source::open(&path).unwrap(), data, 2, &Silent).unwrap()
+    }
+
+    #[test]
+    fn short_files_have_the_legacy_hash_of_nothing() {
+        // The sha256 of no bytes begins e3b0c442; WebUI shows the same for such files.
+        let found = hashes(b"abc", None);
+        assert_eq!(found.legacy, "e3b0c442");
+        assert_eq!(found.autov2(), "ba7816bf8f");
+        assert_eq!(found.autov3, None);
+    }
+
+    #[test]
+    fn each_hash_sees_its_own_range() {
+        let mut bytes: Vec<u8> = (0..0x12_0000_u32).map(|index| (index % 251) as u8).collect();
+        let before = hashes(&bytes, Some(100));
+        bytes[50] ^= 1;
+        let header_changed = hashes(&bytes, Some(100));
+        assert_ne!(before.sha256, header_changed.sha256);
+        assert_eq!((before.autov3.clone(), &before.legacy), (header_changed.autov3, &header_changed.legacy));
+        bytes[0x10_0000] ^= 1;
+        let data_changed = hashes(&bytes, Some(100));
+        assert_ne!(before.legacy, data_changed.legacy);
+        assert_ne!(before.autov3, data_changed.autov3);
+    }
+
+    #[test]
+    fn the_content_hash_does_not_know_the_order() {
+        let tensor = |value: u8| LazyTensor::Owned {
+            dtype: crate::tensor::Dtype::U8,
+            shape: crate::tensor::Shape::new([1]).unwrap(),
+            bytes: std::sync::Arc::from([value]),
+        };
+        let (a, b) = (tensor(1), tensor(2));
+        let hash = |tensors: &[(&str, &LazyTensor)]| {
+            content_hash(tensors.iter().map(|&(key, tensor)| (key, tensor)), 2, &Silent).unwrap()
+        };
+        assert_eq!(hash(&[("a", &a), ("b", &b)]), hash(&[("b", &b), ("a", &a)]));
+        assert_ne!(hash(&[("a", &a), ("b", &b)]), hash(&[("a", &b), ("b", &a)]));
+    }
 }

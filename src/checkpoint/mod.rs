@@ -4,8 +4,9 @@ pub mod hash;
 
 use std::path::Path;
 
+use self::hash::FileHashes;
 use crate::error::{Error, Result};
-use crate::format::{self, Contents, Opaque};
+use crate::format::{self, Container, Contents, Opaque};
 use crate::io::Progress;
 
 /// An opened checkpoint.
@@ -75,6 +76,16 @@ impl Checkpoint {
             .at(danger.offset)
             .in_record(self.contents.container.pickle())
             .in_file(self.path()))
+    }
+
+    /// All hashes of the whole file that model pages and pictures show. Reads it once or twice.
+    pub fn file_hashes(&self, jobs: usize, progress: &dyn Progress) -> Result<FileHashes> {
+        let source = &self.contents.source;
+        let data = match self.contents.container {
+            Container::Safetensors => Some(format::safetensors::data_offset(source)?),
+            Container::TorchZip | Container::TorchLegacy => None,
+        };
+        FileHashes::new(source, data, jobs, progress)
     }
 
     /// The error of a tensor that is in the file but cannot be taken into an output.

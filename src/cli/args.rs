@@ -46,6 +46,7 @@ pub(super) enum Command {
     MergeVae(MergeVae),
     Convert(Convert),
     Inspect(Inspect),
+    Hash(Hash),
 }
 
 /// Put a separately trained autoencoder into a checkpoint
@@ -105,6 +106,17 @@ pub(super) struct Inspect {
     /// List every tensor
     #[arg(long)]
     pub keys: bool,
+}
+
+/// Hash files: sha256 and WebUI's short forms, and each component's content
+///
+/// A component's content hash is the same in every container, so it tells a wrong upload from the right one, and which
+/// autoencoder a checkpoint carries.
+#[derive(Debug, Args)]
+pub(super) struct Hash {
+    /// The files
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

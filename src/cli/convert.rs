@@ -1,14 +1,13 @@
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use super::Exit;
 use super::args::Convert;
+use super::each::{Names, each};
 use super::terminal::Terminal;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::format::Target;
 use crate::plan::convert::{self, Cast};
-use crate::report::{Failure, Outcome};
+use crate::report::Outcome;
 
 /// Converts each input; a failing one does not stop the others.
 pub(super) fn run(command: &Convert, terminal: &Terminal) -> Exit {
@@ -28,28 +27,9 @@ pub(super) fn run(command: &Convert, terminal: &Terminal) -> Exit {
             }
         };
     }
-    let mut exit = Exit::Yes;
-    let mut results = Vec::new();
-    for input in &command.inputs {
-        let result = output_in_folder(command, input).and_then(|output| convert(command, input, &output, terminal));
-        let entry = match result {
-            Ok(outcome) => Entry::Done(Box::new(outcome)),
-            Err(error) => {
-                exit = exit.max(Exit::from(&error));
-                terminal.error(&error);
-                let was_interrupted = error.kind() == Kind::Interrupted;
-                results.push(Entry::failed(input, &error));
-                if was_interrupted {
-                    break;
-                }
-                continue;
-            }
-        };
-        results.push(entry);
-    }
-    let document = Document { results };
-    terminal.result(|| document.to_text(), &document);
-    exit
+    let names = Names { list: "results", file: "input", between: "" };
+    let work = |input: &Path| convert(command, input, &output_in_folder(command, input)?, terminal);
+    each(&command.inputs, &names, terminal, work, Outcome::to_text)
 }
 
 fn check_usage(command: &Convert) -> Result<()> {
@@ -88,33 +68,4 @@ fn convert(command: &Convert, input: &Path, output: &Path, terminal: &Terminal) 
     let cast = writing.dtype.map(|to| Cast { to: to.into(), overflow: writing.overflow() });
     let resolved = convert::plan(&checkpoint, cast)?;
     writing.write(&checkpoint, output, &resolved, terminal)
-}
-
-/// The result of several inputs.
-#[derive(Serialize)]
-struct Document {
-    results: Vec<Entry>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Entry {
-    Done(Box<Outcome>),
-    Failed { input: String, error: Failure },
-}
-
-impl Entry {
-    fn failed(input: &Path, error: &Error) -> Self {
-        Entry::Failed { input: input.to_string_lossy().into_owned(), error: error.into() }
-    }
-}
-
-impl Document {
-    fn to_text(&self) -> String {
-        let done = |entry: &Entry| match entry {
-            Entry::Done(outcome) => outcome.to_text(),
-            Entry::Failed { .. } => String::new(),
-        };
-        self.results.iter().map(done).collect()
-    }
 }

@@ -2,6 +2,8 @@
 
 mod args;
 mod convert;
+mod each;
+mod hash;
 mod inspect;
 mod merge_vae;
 mod output;
@@ -49,6 +51,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::MergeVae(command) => merge_vae::run(command, &terminal),
         Command::Convert(command) => convert::run(command, &terminal),
         Command::Inspect(command) => inspect::run(command, &terminal),
+        Command::Hash(command) => hash::run(command, &terminal),
     };
     ExitCode::from(exit as u8)
 }

@@ -1,5 +1,6 @@
 //! The KL autoencoder of Stable Diffusion (kl-f8): its keys, and the ways in which files name them.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
@@ -22,6 +23,15 @@ pub fn is_key(key: &str) -> bool {
 /// Whether a key of a checkpoint belongs to its autoencoder. What else lies under the prefix is training residue.
 pub fn is_checkpoint_key(key: &str) -> bool {
     key.strip_prefix(PREFIX).is_some_and(is_key)
+}
+
+/// The key a tensor of an autoencoder has in a checkpoint, whatever prefix its own file gives it; other keys as they
+/// are.
+pub fn canonical_key(key: &str) -> Cow<'_, str> {
+    match [key, key.strip_prefix("vae.").unwrap_or(key)].into_iter().find(|bare| is_key(bare)) {
+        Some(bare) => format!("{PREFIX}{bare}").into(),
+        None => key.into(),
+    }
 }
 
 /// Finds the prefix of the autoencoder in a file: bare keys, `first_stage_model.` as in a whole checkpoint, `vae.`.

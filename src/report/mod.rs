@@ -1,10 +1,12 @@
 //! Results as text for people and as JSON for scripts. Text from files is made printable here.
 
 mod components;
+mod hashes;
 mod inspection;
 mod outcome;
 
 pub use components::{ComponentSummary, components};
+pub use hashes::Hashes;
 pub use inspection::Inspection;
 pub use outcome::{AutoencoderReport, Failure, LeftOut, Merged, Outcome, Side};
 

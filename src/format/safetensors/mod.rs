@@ -8,7 +8,7 @@ mod write;
 
 use safetensors::tensor::Dtype as Name;
 
-pub use read::read;
+pub use read::{data_offset, read};
 pub(super) use write::frame;
 
 use crate::tensor::Dtype;

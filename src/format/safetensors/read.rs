@@ -42,6 +42,12 @@ pub fn read(source: &Arc<Source>) -> Result<Contents> {
     Ok(contents)
 }
 
+/// Where the header ends and the tensors begin.
+pub fn data_offset(source: &Arc<Source>) -> Result<u64> {
+    let (_, length) = header_bytes(source)?;
+    Ok(PREFIX + length)
+}
+
 fn header_bytes(source: &Arc<Source>) -> Result<(&[u8], u64)> {
     let mut prefix = [0; PREFIX as usize];
     source.read_at(0, &mut prefix)?;

@@ -1,0 +1,37 @@
+use std::path::Path;
+
+use super::Exit;
+use super::args::Hash;
+use super::each::{Names, each};
+use super::output::published_text;
+use super::terminal::Terminal;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::hash::content_hash;
+use crate::error::Result;
+use crate::model::{Component, autoencoder, published};
+use crate::report::Hashes;
+
+/// Hashes each file.
+pub(super) fn run(command: &Hash, terminal: &Terminal) -> Exit {
+    let names = Names { list: "files", file: "file", between: "\n" };
+    each(&command.files, &names, terminal, |path| hash(path, terminal), Hashes::to_text)
+}
+
+fn hash(path: &Path, terminal: &Terminal) -> Result<Hashes> {
+    let checkpoint = Checkpoint::open(path)?;
+    let file = checkpoint.file_hashes(terminal.jobs(), terminal)?;
+    let published = published::identify(checkpoint.file_bytes(), &file.sha256).map(published_text);
+    let state_dict = &checkpoint.contents().state_dict;
+    let mut components = Vec::new();
+    for &component in Component::ALL {
+        let tensors = || state_dict.iter().filter(|(key, _)| Component::of_key(key) == component);
+        if tensors().next().is_none() {
+            continue;
+        }
+        // The autoencoder of a file of its own has the keys it would have in a checkpoint.
+        let canonical = tensors().map(|(key, tensor)| (autoencoder::canonical_key(key), tensor));
+        let hash = content_hash(canonical, terminal.jobs(), terminal).map_err(|error| error.in_file(path))?;
+        components.push((component.name(), hash));
+    }
+    Ok(Hashes::new(path, file, published, components))
+}

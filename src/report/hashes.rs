@@ -1,0 +1,63 @@
+use std::fmt::Write;
+use std::path::Path;
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use crate::checkpoint::hash::FileHashes;
+use crate::error::printable;
+
+/// The hashes of one file.
+#[derive(Debug, Serialize)]
+pub struct Hashes {
+    file: String,
+    sha256: String,
+    autov2: String,
+    autov3: Option<String>,
+    legacy: String,
+    /// The published file it is, if it is one.
+    published: Option<String>,
+    /// The content hash of each component.
+    components: IndexMap<&'static str, String>,
+}
+
+impl Hashes {
+    /// Puts the hashes of a file and of its components together.
+    pub fn new(
+        path: &Path,
+        file: FileHashes,
+        published: Option<String>,
+        components: Vec<(&'static str, String)>,
+    ) -> Self {
+        Hashes {
+            file: path.to_string_lossy().into_owned(),
+            autov2: file.autov2().to_owned(),
+            sha256: file.sha256,
+            autov3: file.autov3,
+            legacy: file.legacy,
+            published,
+            components: components.into_iter().collect(),
+        }
+    }
+
+    /// A block of lines for people.
+    pub fn to_text(&self) -> String {
+        let mut out = format!("{}\n", printable(&self.file));
+        let mut line = |label: &str, text: &str| {
+            let _ = writeln!(out, "  {label:<17} {text}");
+        };
+        line("sha256", &self.sha256);
+        line("AutoV2", &self.autov2);
+        if let Some(autov3) = &self.autov3 {
+            line("AutoV3", autov3);
+        }
+        line("legacy hash", &self.legacy);
+        if let Some(published) = &self.published {
+            line("published as", published);
+        }
+        for (component, hash) in &self.components {
+            line(component, hash);
+        }
+        out
+    }
+}
