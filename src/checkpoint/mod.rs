@@ -1,5 +1,6 @@
 //! A checkpoint: what a file holds, and the hashes by which it is known.
 
+pub mod compare;
 pub mod hash;
 
 use std::path::Path;
@@ -86,6 +87,14 @@ impl Checkpoint {
             Container::TorchZip | Container::TorchLegacy => None,
         };
         FileHashes::new(source, data, jobs, progress)
+    }
+
+    /// An error if a tensor of the file cannot be taken into an output, or into a comparison.
+    pub fn refuse_unreadable(&self) -> Result<()> {
+        match self.contents.unreadable.first() {
+            Some(unreadable) => Err(self.unreadable_error(&unreadable.key, &unreadable.reason)),
+            None => Ok(()),
+        }
     }
 
     /// The error of a tensor that is in the file but cannot be taken into an output.

@@ -12,7 +12,8 @@ use crate::tensor::Dtype;
 /// Takes .safetensors and PyTorch files (.ckpt .pt .pth .bin, zip or legacy), told apart by their content. Nothing in
 /// a file is ever executed.
 ///
-/// Exit codes: 0 done, 1 the answer is no (a written file did not verify), 2 could not run.
+/// Exit codes: 0 done, or the answer is yes; 1 the answer is no (two files differ, a written file did not verify);
+/// 2 could not run.
 #[derive(Debug, Parser)]
 #[command(name = "trinart-ckpt", version, arg_required_else_help = true)]
 pub(super) struct Arguments {
@@ -46,6 +47,7 @@ pub(super) enum Command {
     MergeVae(MergeVae),
     Convert(Convert),
     Inspect(Inspect),
+    Diff(Diff),
     Hash(Hash),
 }
 
@@ -106,6 +108,17 @@ pub(super) struct Inspect {
     /// List every tensor
     #[arg(long)]
     pub keys: bool,
+}
+
+/// Compare two checkpoints, tensor by tensor, whatever their containers
+///
+/// Exit code 0: equal; 1: they differ.
+#[derive(Debug, Args)]
+pub(super) struct Diff {
+    /// A checkpoint
+    pub a: PathBuf,
+    /// Another one
+    pub b: PathBuf,
 }
 
 /// Hash files: sha256 and WebUI's short forms, and each component's content

@@ -2,6 +2,7 @@
 
 mod args;
 mod convert;
+mod diff;
 mod each;
 mod hash;
 mod inspect;
@@ -51,6 +52,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::MergeVae(command) => merge_vae::run(command, &terminal),
         Command::Convert(command) => convert::run(command, &terminal),
         Command::Inspect(command) => inspect::run(command, &terminal),
+        Command::Diff(command) => diff::run(command, &terminal),
         Command::Hash(command) => hash::run(command, &terminal),
     };
     ExitCode::from(exit as u8)

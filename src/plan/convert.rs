@@ -31,9 +31,7 @@ impl Cast {
 /// Plans a conversion: every tensor is kept, in order. A tensor that cannot be read into an output is an error.
 pub fn plan(checkpoint: &Checkpoint, cast: Option<Cast>) -> Result<Resolved> {
     let contents = checkpoint.contents();
-    if let Some(unreadable) = contents.unreadable.first() {
-        return Err(checkpoint.unreadable_error(&unreadable.key, &unreadable.reason));
-    }
+    checkpoint.refuse_unreadable()?;
     let mut ledger = Ledger::default();
     let mut state_dict = StateDict::new();
     for (key, tensor) in contents.state_dict.iter() {

@@ -49,9 +49,7 @@ pub struct Options<'a> {
 /// Plans a merge. The output has the checkpoint's keys in the checkpoint's order; where it had no autoencoder, the
 /// new one stands before the text encoder.
 pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &Options<'_>) -> Result<Resolved> {
-    if let Some(unreadable) = base.contents().unreadable.first() {
-        return Err(base.unreadable_error(&unreadable.key, &unreadable.reason));
-    }
+    base.refuse_unreadable()?;
     let donor = Donor::new(vae)?;
     let mut merge = Merge {
         base,

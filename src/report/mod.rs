@@ -1,11 +1,13 @@
 //! Results as text for people and as JSON for scripts. Text from files is made printable here.
 
 mod components;
+mod difference;
 mod hashes;
 mod inspection;
 mod outcome;
 
 pub use components::{ComponentSummary, components};
+pub use difference::{Compared, Difference};
 pub use hashes::Hashes;
 pub use inspection::Inspection;
 pub use outcome::{AutoencoderReport, Failure, LeftOut, Merged, Outcome, Side};

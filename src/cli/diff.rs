@@ -1,0 +1,51 @@
+use super::Exit;
+use super::args::Diff;
+use super::terminal::Terminal;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::compare::{compare, pair_up};
+use crate::error::Result;
+use crate::io::{Progress, parallel};
+use crate::model::autoencoder;
+use crate::report::Difference;
+
+/// Compares two checkpoints: the answer is yes if they are equal.
+pub(super) fn run(command: &Diff, terminal: &Terminal) -> Exit {
+    match diff(command, terminal) {
+        Ok(difference) => {
+            terminal.result(|| difference.to_text(), &difference);
+            if difference.equal { Exit::Yes } else { Exit::No }
+        }
+        Err(error) => {
+            terminal.failure(&error);
+            Exit::from(&error)
+        }
+    }
+}
+
+fn diff(command: &Diff, terminal: &Terminal) -> Result<Difference> {
+    let (a, b) = (Checkpoint::open(&command.a)?, Checkpoint::open(&command.b)?);
+    a.refuse_unreadable()?;
+    b.refuse_unreadable()?;
+    let (left, right) = (&a.contents().state_dict, &b.contents().state_dict);
+    let canonical = |key: &str| autoencoder::canonical_key(key).into_owned();
+    let pairs = pair_up(
+        left.iter().map(|(key, tensor)| (canonical(key), tensor)),
+        right.iter().map(|(key, tensor)| (canonical(key), tensor)),
+    );
+    terminal.begin("comparing", left.bytes());
+    let compared = parallel::map(
+        terminal.jobs(),
+        &pairs,
+        || (),
+        |(), (key, left, right)| {
+            let comparison = match (left, right) {
+                (Some(left), Some(right)) => {
+                    Some(compare(left, right, terminal).map_err(|error| error.in_tensor(key.as_str()))?)
+                }
+                _ => None,
+            };
+            Ok((key.clone(), *left, *right, comparison))
+        },
+    )?;
+    Ok(Difference::new(command.a.to_string_lossy().into_owned(), command.b.to_string_lossy().into_owned(), compared))
+}
