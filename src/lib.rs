@@ -12,7 +12,7 @@
 //!
 //! # fn main() -> trinart_ckpt::Result<()> {
 //! let checkpoint = Checkpoint::open("model.ckpt")?;
-//! let resolved = convert::plan(&checkpoint, None)?;
+//! let resolved = convert::plan(&checkpoint, &convert::Options::default())?;
 //! let options = WriteOptions {
 //!     target: Target::Safetensors,
 //!     overwrite: Overwrite::Refuse,

@@ -42,24 +42,24 @@ fn a_file_cut_short_anywhere_is_never_taken_for_whole() {
     }
 }
 
-/// Flips each of these bytes in turn, in each of these ways; `check` sees what comes of it.
+/// Flips bits of each of these bytes in turn; `check` sees what comes of it.
 fn flip(path: &Path, offsets: impl Iterator<Item = u64>, check: impl Fn(u64, trinart_ckpt::Result<Vec<Row>>)) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
-    for offset in offsets {
+    for (offset, mask) in offsets.zip([0x01, 0x20, 0x80, 0xff].into_iter().cycle()) {
         let mut byte = [0];
         file.read_exact_at(&mut byte, offset).unwrap();
-        for mask in [0x01, 0x20, 0x80, 0xff] {
-            file.write_all_at(&[byte[0] ^ mask], offset).unwrap();
-            check(offset, read_all(path));
-        }
+        file.write_all_at(&[byte[0] ^ mask], offset).unwrap();
+        check(offset, read_all(path));
         file.write_all_at(&byte, offset).unwrap();
     }
 }
 
+const SMALL_ZIPS: [&str; 2] = ["dtypes.ckpt", "views.ckpt"];
+
 #[test]
 fn a_flipped_byte_in_a_small_zip_is_noticed_or_changes_nothing() {
     let folder = Folder::new();
-    for name in ["dtypes.ckpt", "views.ckpt"] {
+    for name in SMALL_ZIPS {
         let path = folder.take(name, name);
         let expected = expected(name);
         flip(&path, 0..path.metadata().unwrap().len(), |offset, found| match found {
@@ -73,11 +73,10 @@ fn a_flipped_byte_in_a_small_zip_is_noticed_or_changes_nothing() {
 #[test]
 fn a_flipped_byte_in_any_header_never_panics() {
     let folder = Folder::new();
-    for name in FIXTURES {
+    for name in FIXTURES.iter().filter(|name| !SMALL_ZIPS.contains(name)) {
         let path = folder.take(name, name);
         let len = path.metadata().unwrap().len();
-        let is_small = len < 10_000;
-        let (step, middle) = if is_small { (1, 1) } else { (19, (len / 25) as usize) };
+        let (step, middle) = if len < 10_000 { (1, 1) } else { (41, len as usize / 20) };
         let edges = (0..700).chain(len - 700..len).step_by(step);
         flip(&path, edges.chain((700..len - 700).step_by(middle)), |_, found| {
             if let Err(error) = found {
@@ -174,9 +173,10 @@ fn a_zip_whose_parts_contradict_one_another_is_refused() {
     assert_eq!(read(&path).len(), 1);
     let twice = pickle(FLOATS, &["weight", "weight"]);
     let odd = pickle(("torch", "MysteryStorage"), &["weight"]);
-    let cases: &[(&str, &[(&str, &[u8])], &[&str])] = &[
-        ("short.ckpt", &[("data.pkl", &good), ("data/0", &[0; 15])], &["0"]),
-        ("missing.ckpt", &[("data.pkl", &good)], &["0"]),
+    type Records<'a> = &'a [(&'a str, &'a [u8])];
+    let cases: &[(&str, Records<'_>, &[&str])] = &[
+        ("short.ckpt", &[("data.pkl", &good), ("data/0", &[0; 15])], &["data/0"]),
+        ("missing.ckpt", &[("data.pkl", &good)], &["data/0"]),
         ("twice.ckpt", &[("data.pkl", &twice), ("data/0", &[0; 16])], &["weight", "twice"]),
         ("odd.ckpt", &[("data.pkl", &odd), ("data/0", &[0; 16])], &["torch.MysteryStorage"]),
         ("cut.ckpt", &[("data.pkl", &good[..40]), ("data/0", &[0; 16])], &["data.pkl"]),
@@ -302,7 +302,7 @@ fn a_damaged_tensor_is_found_while_copying_and_nothing_is_left() {
     File::options().write(true).open(&bad).unwrap().write_all_at(b"X", at as u64).unwrap();
     let existing = folder.write("existing.safetensors", "precious");
     let before = folder.snapshot();
-    for options in [&[][..], &["--dtype", "f16"], &["--no-verify"]] {
+    for options in [&[][..], &["--dtype", "bf16"], &["--no-verify"]] {
         let mut arguments: Vec<std::ffi::OsString> = vec!["convert".into(), (&bad).into(), "--force".into()];
         arguments.extend(["-o".into(), (&existing).into()]);
         arguments.extend(options.iter().map(Into::into));

@@ -4,6 +4,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::format::Target;
 use crate::io::parallel;
+use crate::model::Component;
+use crate::plan::convert::Ema;
 use crate::plan::merge_vae::VaeDtype;
 use crate::tensor::Dtype;
 
@@ -91,6 +93,18 @@ pub(super) struct Convert {
     /// The checkpoints
     #[arg(required = true)]
     pub inputs: Vec<PathBuf>,
+    /// What becomes of the average of the weights (model_ema.*) [default: keep; drop with --prune]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub ema: Option<EmaArgument>,
+    /// Keep what inference needs, nothing else
+    #[arg(long)]
+    pub prune: bool,
+    /// Keep one component, nothing else; an autoencoder gets the bare keys that WebUI loads
+    #[arg(long, value_enum, value_name = "COMPONENT")]
+    pub component: Option<ComponentArgument>,
+    /// Make the text encoder's position_ids what they have to be: I64, 0 to 76
+    #[arg(long)]
+    pub fix_position_ids: bool,
     #[command(flatten)]
     pub output: OutputFileOrFolder,
     #[command(flatten)]
@@ -203,6 +217,43 @@ impl From<DtypeArgument> for Dtype {
             DtypeArgument::F32 => Dtype::F32,
             DtypeArgument::F16 => Dtype::F16,
             DtypeArgument::Bf16 => Dtype::BF16,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum EmaArgument {
+    /// It stays beside the weights
+    Keep,
+    /// It is left out
+    Drop,
+    /// It takes the place of the weights
+    Use,
+}
+
+impl From<EmaArgument> for Ema {
+    fn from(argument: EmaArgument) -> Self {
+        match argument {
+            EmaArgument::Keep => Ema::Keep,
+            EmaArgument::Drop => Ema::Drop,
+            EmaArgument::Use => Ema::Use,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum ComponentArgument {
+    Unet,
+    Vae,
+    TextEncoder,
+}
+
+impl From<ComponentArgument> for Component {
+    fn from(argument: ComponentArgument) -> Self {
+        match argument {
+            ComponentArgument::Unet => Component::Unet,
+            ComponentArgument::Vae => Component::Autoencoder,
+            ComponentArgument::TextEncoder => Component::TextEncoder,
         }
     }
 }

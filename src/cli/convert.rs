@@ -6,7 +6,8 @@ use super::each::{Names, each};
 use super::terminal::Terminal;
 use crate::error::{Error, Result};
 use crate::format::Target;
-use crate::plan::convert::{self, Cast};
+use crate::plan::Cast;
+use crate::plan::convert::{self, Options};
 use crate::report::Outcome;
 
 /// Converts each input; a failing one does not stop the others.
@@ -66,6 +67,13 @@ fn convert(command: &Convert, input: &Path, output: &Path, terminal: &Terminal) 
     let checkpoint = writing.open(input)?;
     writing.check_destination(output)?;
     let cast = writing.dtype.map(|to| Cast { to: to.into(), overflow: writing.overflow() });
-    let resolved = convert::plan(&checkpoint, cast)?;
+    let options = Options {
+        cast,
+        ema: command.ema.map(Into::into),
+        prune: command.prune,
+        component: command.component.map(Into::into),
+        fix_position_ids: command.fix_position_ids,
+    };
+    let resolved = convert::plan(&checkpoint, &options)?;
     writing.write(&checkpoint, output, &resolved, terminal)
 }

@@ -6,7 +6,8 @@ use super::output::published_text;
 use super::terminal::Terminal;
 use crate::checkpoint::hash;
 use crate::error::{Error, Result};
-use crate::model::{autoencoder, published};
+use crate::model::autoencoder;
+use crate::model::published::{self, Published};
 use crate::plan::{merge_vae, sidecar_name};
 use crate::report::{AutoencoderReport, ComponentSummary, LeftOut, Merged, Outcome, Side};
 use crate::state_dict::StateDict;
@@ -44,11 +45,8 @@ fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {
     merge_vae::plan(&base, &vae, &options)?;
     let sha256 = vae.sha256(terminal)?;
     let known = published::identify(vae.file_bytes(), &sha256);
-    if let Some((published, reason)) = known.and_then(|known| Some((known, known.withdrawn?)))
-        && !command.allow_withdrawn
-    {
-        let found = format!("this is {}, {reason}; --allow-withdrawn takes it all the same", published.name);
-        return Err(Error::conflict(found).in_file(vae.path()));
+    if !command.allow_withdrawn {
+        refuse_withdrawn(known).map_err(|error| error.in_file(vae.path()))?;
     }
     let resolved = merge_vae::plan(&base, &vae, &merge_vae::Options { vae_sha256: &sha256, ..options })?;
     let before = side(&base.contents().state_dict, terminal).map_err(|error| error.in_file(base.path()))?;
@@ -70,6 +68,16 @@ fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {
         merged: if is_same { Merged::Same } else { Merged::Changed },
     });
     Ok(outcome)
+}
+
+fn refuse_withdrawn(known: Option<&Published>) -> Result<()> {
+    match known.and_then(|known| Some((known.name, known.withdrawn?))) {
+        Some((name, reason)) => {
+            let found = format!("this is {name}, {reason}; --allow-withdrawn takes it all the same");
+            Err(Error::conflict(found))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The autoencoder beside the checkpoint. None, or two, is an error that names them.
@@ -104,4 +112,20 @@ fn side(state_dict: &StateDict, terminal: &Terminal) -> Result<Option<Side>> {
     }
     let content_hash = hash::content_hash(tensors(), terminal.jobs(), terminal)?;
     Ok(Some(Side { summary, content_hash }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_withdrawn_autoencoder_is_refused_by_name_with_the_right_ones_hash() {
+        let right = "2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295";
+        let wrong = "d2dd1c82220e31a72bd9958dda249ed7f94faf875d5123ae3aab7a1950a82a8f";
+        let error = refuse_withdrawn(published::identify(404_661_793, wrong)).unwrap_err().to_string();
+        assert!(error.contains("autoencoder_kl-f8-trinart_characters.ckpt"), "{error}");
+        assert!(error.contains(right), "{error}");
+        assert!(refuse_withdrawn(published::identify(404_661_793, right)).is_ok());
+        assert!(refuse_withdrawn(None).is_ok());
+    }
 }

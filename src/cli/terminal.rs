@@ -35,6 +35,8 @@ impl Terminal {
             let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&interrupted));
             let _ = signal_hook::flag::register(signal, Arc::clone(&interrupted));
         }
+        // A file size limit shall be an error of the write that passed it, not the end of the program.
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
         Terminal { json: common.json, quiet: common.quiet, jobs: common.jobs(), bar, interrupted }
     }
 

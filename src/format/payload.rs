@@ -41,7 +41,11 @@ pub(super) fn fill(scratch: &Scratch, records: &[Record], jobs: usize, progress:
         let mut sums = Sums::default();
         let raw = needs_raw_sum(&record.tensor).then_some(&mut sums.raw);
         worker.held = record.tensor.hold().map_err(|error| error.in_tensor(record.key.as_str()))?;
-        record.tensor.read(piece.start / size, out, raw).map_err(|error| error.in_tensor(record.key.as_str()))?;
+        record.tensor.read(piece.start / size, out, raw).map_err(|error| {
+            // A value too large for its new type is more likely a damaged one, if the file says so.
+            let error = record.tensor.check_storage().err().unwrap_or(error);
+            error.in_tensor(record.key.as_str())
+        })?;
         scratch.write_at(record.offset + piece.start, out)?;
         sums.written.update(out);
         progress.advance(piece.len as u64);

@@ -2,6 +2,8 @@
 
 pub mod autoencoder;
 pub mod component;
+pub mod ema;
+pub mod position_ids;
 pub mod published;
 
 pub use component::Component;

@@ -24,6 +24,8 @@ pub enum Change {
     Replaces,
     /// It was added where there was none.
     Inserted,
+    /// Its broken numbers were replaced by the right ones.
+    Fixed,
     /// Its elements got another type.
     Cast {
         /// The type it had.
@@ -45,6 +47,7 @@ impl Change {
             Change::Renamed => "renamed".into(),
             Change::Replaces => "replacing".into(),
             Change::Inserted => "inserted".into(),
+            Change::Fixed => "fixed".into(),
             Change::Cast { from, to } => format!("cast {from} to {to}"),
         }
     }

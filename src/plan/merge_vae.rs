@@ -11,8 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::metadata::{Metadata, Plain};
 use crate::model::autoencoder;
-use crate::plan::convert::Cast;
-use crate::plan::{Change, Ledger, Origin, Resolved};
+use crate::plan::{Cast, Change, Ledger, Origin, Resolved};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, LazyTensor, Overflow};
 

@@ -1,10 +1,12 @@
 //! What is to be done to a checkpoint, decided before anything is done. Reads no tensor and writes nothing.
 
+mod cast;
 pub mod convert;
 mod ledger;
 pub mod merge_vae;
 pub mod sidecar_name;
 
+pub use cast::Cast;
 pub use ledger::{Change, Ledger, Line, Origin, Outcome};
 
 use crate::metadata::Metadata;

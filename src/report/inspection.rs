@@ -6,7 +6,10 @@ use serde::Serialize;
 use crate::checkpoint::Checkpoint;
 use crate::error::printable;
 use crate::format::Danger;
+use crate::model::position_ids::{self, State};
 use crate::report::{ComponentSummary, LeftOut, components, count, size};
+use crate::state_dict::StateDict;
+use crate::tensor::LazyTensor;
 
 /// Characters of a metadata value that text shows; JSON has all of it.
 const SHOWN: usize = 100;
@@ -23,6 +26,8 @@ pub struct Inspection {
     parameters: u64,
     tensor_bytes: u64,
     components: Vec<ComponentSummary>,
+    /// The text encoder's position_ids: right, or what is wrong with them.
+    position_ids: Option<String>,
     /// The published file it is, if its size and sha256 say so.
     published: Option<String>,
     metadata: IndexMap<String, String>,
@@ -38,6 +43,20 @@ pub struct Inspection {
     keys: Option<Vec<Key>>,
 }
 
+/// What position_ids are like; `None` where there are none. The one thing an inspection reads beyond the headers.
+fn position_ids_text(state_dict: &StateDict) -> Option<String> {
+    let (_, tensor) = state_dict.iter().find(|(key, _)| position_ids::is_key(key))?;
+    let dtype = tensor.dtype();
+    Some(match position_ids::judge(tensor) {
+        Ok(State::Right) => "right".to_owned(),
+        Ok(State::WrongDtype) => {
+            format!("{dtype} instead of I64, but the right numbers; --fix-position-ids mends them")
+        }
+        Ok(State::WrongValues) => format!("{dtype}, WRONG numbers; --fix-position-ids mends them"),
+        Err(error) => error.to_string(),
+    })
+}
+
 /// One tensor.
 #[derive(Debug, Serialize)]
 struct Key {
@@ -47,7 +66,7 @@ struct Key {
 }
 
 impl Inspection {
-    /// Looks at an opened checkpoint; lists its tensors if `keys`. Reads no tensor.
+    /// Looks at an opened checkpoint; lists its tensors if `keys`. Reads no tensor but position_ids.
     pub fn new(checkpoint: &Checkpoint, published: Option<String>, keys: bool) -> Self {
         let contents = checkpoint.contents();
         let components = components(&contents.state_dict);
@@ -56,7 +75,7 @@ impl Inspection {
             *globals.entry(global.name.to_string()).or_default() += 1;
         }
         let list = || {
-            let key = |(key, tensor): (&str, &crate::tensor::LazyTensor)| Key {
+            let key = |(key, tensor): (&str, &LazyTensor)| Key {
                 key: key.to_owned(),
                 dtype: tensor.dtype().name(),
                 shape: tensor.shape().dims().to_vec(),
@@ -72,6 +91,7 @@ impl Inspection {
             parameters: components.iter().map(|summary| summary.parameters).sum(),
             tensor_bytes: contents.state_dict.bytes(),
             components,
+            position_ids: position_ids_text(&contents.state_dict),
             published,
             metadata: contents.metadata.iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
             opaque: LeftOut::opaque(contents),
@@ -97,6 +117,9 @@ impl Inspection {
         line("tensors", &format!("{} in all, {}", self.tensors, size(self.tensor_bytes)));
         for component in &self.components {
             line(component.name, &component.to_text());
+        }
+        if let Some(position_ids) = &self.position_ids {
+            line("position_ids", position_ids);
         }
         for (name, value) in &self.metadata {
             let value = printable(value);

@@ -173,6 +173,11 @@ impl LazyTensor {
         }
     }
 
+    /// Holds its storage against the checksum the file promises for it. Reads all of the storage, once.
+    pub fn check_storage(&self) -> Result<()> {
+        self.storage().map_or(Ok(()), |storage| storage.check())
+    }
+
     /// Whether its elements are, in their order, exactly the bytes of a whole storage.
     pub fn is_verbatim(&self) -> bool {
         match self {

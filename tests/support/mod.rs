@@ -244,11 +244,11 @@ pub(crate) fn pickle_tensor(encoder: &mut Encoder, class: (&'static str, &'stati
     encoder.reduce();
 }
 
-/// A zip of stored records in the folder `archive`.
+/// A torch zip of these records, stored in the folder `archive`; the version comes by itself.
 pub(crate) fn zip(path: &Path, records: &[(&str, &[u8])]) {
     let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     let mut writer = zip::ZipWriter::new(fs::File::create(path).unwrap());
-    for (name, bytes) in records {
+    for (name, bytes) in records.iter().chain(&[("version", &b"3\n"[..])]) {
         writer.start_file(format!("archive/{name}"), options).unwrap();
         writer.write_all(bytes).unwrap();
     }
