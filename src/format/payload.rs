@@ -1,13 +1,11 @@
 //! Moving tensor data: bounded pieces, a few threads, every piece written where it belongs.
 
-use std::sync::Arc;
-
 use crc32fast::Hasher;
 
 use crate::error::{Error, Result};
 use crate::format::frame::Record;
 use crate::io::{Progress, Scratch, Source, parallel};
-use crate::tensor::LazyTensor;
+use crate::tensor::{Held, LazyTensor};
 
 /// Bytes of output handled at once. Large enough that a call costs nothing beside its bytes; a thread holds one.
 const PIECE: u64 = 4 << 20;
@@ -96,12 +94,12 @@ pub(super) fn checksums(
 struct Worker {
     buffer: Vec<u8>,
     /// The inflated storage of the last piece, so that the next one need not inflate it again.
-    held: Option<Arc<[u8]>>,
+    held: Held,
 }
 
 impl Default for Worker {
     fn default() -> Self {
-        Worker { buffer: vec![0; PIECE as usize], held: None }
+        Worker { buffer: vec![0; PIECE as usize], held: Held::new() }
     }
 }
 

@@ -72,7 +72,7 @@ pub fn check_target(state_dict: &StateDict, metadata: &Metadata, target: Target)
 /// An error of a tensor is one of the file the tensor comes from.
 fn blame_input(state_dict: &StateDict, error: Error) -> Error {
     let tensor = error.tensor().and_then(|key| state_dict.get(key));
-    match tensor.and_then(|tensor| tensor.storage()) {
+    match tensor.and_then(|tensor| tensor.storages().first().copied()) {
         Some(storage) if error.kind() != Kind::Unverified => {
             let path = storage.source().path().to_owned();
             error.in_file(path)
@@ -131,7 +131,7 @@ fn write_frame(
 /// Every file that tensors came from is still what it was when it was opened.
 fn check_inputs(state_dict: &StateDict) -> Result<()> {
     let mut sources: Vec<&Arc<Source>> =
-        state_dict.iter().filter_map(|(_, tensor)| tensor.storage()).map(|storage| storage.source()).collect();
+        state_dict.iter().flat_map(|(_, tensor)| tensor.storages()).map(|storage| storage.source()).collect();
     sources.sort_by_key(|source| Arc::as_ptr(source));
     sources.dedup_by_key(|source| Arc::as_ptr(source));
     sources.into_iter().try_for_each(|source| source.check_unchanged())

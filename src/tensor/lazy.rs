@@ -11,6 +11,9 @@ use crate::tensor::{Dtype, Extent, Shape, Storage, View};
 /// Elements read and cast at a time; what was read is still in the second-level cache when it is cast.
 const CAST_ELEMENTS: usize = 64 << 10;
 
+/// Keeps inflated storages in memory until it is dropped.
+pub type Held = Vec<Arc<[u8]>>;
+
 /// A tensor whose elements are read when they are asked for.
 ///
 /// A closed enum rather than a closure, so that a writer can see what it has: a plain range of a file, or work.
@@ -41,6 +44,13 @@ pub enum LazyTensor {
         /// The shape it gets, of as many elements.
         shape: Shape,
     },
+    /// The elements of several tensors, one after the other.
+    Joined {
+        /// The tensors, all of one type.
+        parts: Vec<LazyTensor>,
+        /// The shape of the whole.
+        shape: Shape,
+    },
     /// Elements that never were in a file.
     Owned {
         /// The element type.
@@ -67,31 +77,14 @@ impl LazyTensor {
         Ok(LazyTensor::Stored { storage, dtype, view })
     }
 
-    /// This tensor in another floating type; itself where it has that type already.
-    pub fn cast(self, to: Dtype, overflow: Overflow) -> Result<Self> {
-        if self.dtype() == to {
-            return Ok(self);
-        }
-        if !cast::is_supported(self.dtype(), to) {
-            return Err(Error::unsupported(format!("no conversion from {} to {to}", self.dtype())));
-        }
-        Ok(LazyTensor::Cast { inner: Box::new(self), to, overflow })
-    }
-
-    /// This tensor under another shape of as many elements.
-    pub fn reshape(self, shape: Shape) -> Result<Self> {
-        if shape.elements() != self.shape().elements() {
-            return Err(Error::mismatch(format!("shape {} cannot become {shape}", self.shape())));
-        }
-        Ok(LazyTensor::Reshaped { inner: Box::new(self), shape })
-    }
-
     /// The element type.
     pub fn dtype(&self) -> Dtype {
         match self {
             LazyTensor::Stored { dtype, .. } | LazyTensor::Owned { dtype, .. } => *dtype,
             LazyTensor::Cast { to, .. } => *to,
             LazyTensor::Reshaped { inner, .. } => inner.dtype(),
+            // A join has at least one part.
+            LazyTensor::Joined { parts, .. } => parts.first().map_or(Dtype::U8, LazyTensor::dtype),
         }
     }
 
@@ -100,7 +93,9 @@ impl LazyTensor {
         match self {
             LazyTensor::Stored { view, .. } => view.shape(),
             LazyTensor::Cast { inner, .. } => inner.shape(),
-            LazyTensor::Reshaped { shape, .. } | LazyTensor::Owned { shape, .. } => shape,
+            LazyTensor::Reshaped { shape, .. } | LazyTensor::Joined { shape, .. } | LazyTensor::Owned { shape, .. } => {
+                shape
+            }
         }
     }
 
@@ -109,12 +104,21 @@ impl LazyTensor {
         self.shape().bytes(self.dtype())
     }
 
-    /// The storage it comes from in the end; `None` where it never was in a file.
+    /// The storage it comes from in the end; `None` where it never was in a file, or comes from several.
     pub fn storage(&self) -> Option<&Arc<Storage>> {
         match self {
             LazyTensor::Stored { storage, .. } => Some(storage),
             LazyTensor::Cast { inner, .. } | LazyTensor::Reshaped { inner, .. } => inner.storage(),
-            LazyTensor::Owned { .. } => None,
+            LazyTensor::Joined { .. } | LazyTensor::Owned { .. } => None,
+        }
+    }
+
+    /// Every storage it comes from.
+    pub fn storages(&self) -> Vec<&Arc<Storage>> {
+        match self {
+            LazyTensor::Joined { parts, .. } => parts.iter().flat_map(LazyTensor::storages).collect(),
+            LazyTensor::Cast { inner, .. } | LazyTensor::Reshaped { inner, .. } => inner.storages(),
+            LazyTensor::Stored { .. } | LazyTensor::Owned { .. } => self.storage().into_iter().collect(),
         }
     }
 
@@ -140,6 +144,7 @@ impl LazyTensor {
                 Ok(())
             }
             LazyTensor::Reshaped { inner, .. } => inner.read(first, out, raw),
+            LazyTensor::Joined { parts, .. } => read_joined(parts, first, out),
             LazyTensor::Owned { dtype, bytes, .. } => {
                 let start = usize::try_from(first).ok().and_then(|first| first.checked_mul(dtype.size()));
                 let found = start.and_then(|start| bytes.get(start..start.checked_add(out.len())?));
@@ -175,7 +180,7 @@ impl LazyTensor {
 
     /// Holds its storage against the checksum the file promises for it. Reads all of the storage, once.
     pub fn check_storage(&self) -> Result<()> {
-        self.storage().map_or(Ok(()), |storage| storage.check())
+        self.storages().into_iter().try_for_each(|storage| storage.check())
     }
 
     /// Whether its elements are, in their order, exactly the bytes of a whole storage.
@@ -183,15 +188,33 @@ impl LazyTensor {
         match self {
             LazyTensor::Stored { storage, dtype, view } => is_whole(storage, *dtype, view) && !storage.is_big_endian(),
             LazyTensor::Reshaped { inner, .. } => inner.is_verbatim(),
-            LazyTensor::Cast { .. } | LazyTensor::Owned { .. } => false,
+            LazyTensor::Cast { .. } | LazyTensor::Joined { .. } | LazyTensor::Owned { .. } => false,
         }
     }
 
     /// Keeps what reading piece by piece would make again and again: the inflated bytes of a compressed storage.
     /// Drop the guard when the tensor has been read.
-    pub fn hold(&self) -> Result<Option<Arc<[u8]>>> {
-        self.storage().map_or(Ok(None), |storage| storage.hold())
+    pub fn hold(&self) -> Result<Held> {
+        self.storages().into_iter().filter_map(|storage| storage.hold().transpose()).collect()
     }
+}
+
+fn read_joined(parts: &[LazyTensor], first: u64, out: &mut [u8]) -> Result<()> {
+    let mut rest = out;
+    let mut begin = 0_u64;
+    for part in parts {
+        let end = begin + part.shape().elements();
+        let at = first.max(begin);
+        if at < end && !rest.is_empty() {
+            // What was read already came from the parts before: this one is read from its start, or from `first`.
+            let bytes = (end - at).saturating_mul(part.dtype().size() as u64).min(rest.len() as u64) as usize;
+            let (head, tail) = rest.split_at_mut_checked(bytes).unwrap_or_default();
+            part.read(at - begin, head, None)?;
+            rest = tail;
+        }
+        begin = end;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(Error::malformed("a read past the end of the tensor")) }
 }
 
 fn is_whole(storage: &Storage, dtype: Dtype, view: &View) -> bool {
@@ -316,21 +339,5 @@ mod tests {
         let (_folder, storage) = raw(&[0; 4]);
         let view = View::new(Shape::new([1 << 40]).unwrap(), vec![0], 0, 1).unwrap();
         assert!(LazyTensor::stored(Arc::new(storage), Dtype::F32, view).is_err());
-    }
-
-    #[test]
-    fn casts_and_reshapes_read_through() {
-        let values: Vec<u8> = [1.0_f32, -2.5, 0.5, 4.0].iter().flat_map(|value| value.to_le_bytes()).collect();
-        let (_folder, storage) = raw(&values);
-        let halves = tensor(storage, Dtype::F32, &[4], &[1], 0)
-            .cast(Dtype::F16, Overflow::Refuse)
-            .unwrap()
-            .reshape(Shape::new([2, 2]).unwrap())
-            .unwrap();
-        assert_eq!(halves.shape().dims(), [2, 2]);
-        let expected: Vec<u8> =
-            [1.0, -2.5, 0.5, 4.0].iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect();
-        assert_eq!(halves.to_bytes().unwrap(), expected);
-        assert!(halves.reshape(Shape::new([3]).unwrap()).is_err());
     }
 }

@@ -10,9 +10,10 @@ mod gather;
 mod lazy;
 mod shape;
 mod storage;
+mod transform;
 
 pub use cast::Overflow;
 pub use dtype::Dtype;
-pub use lazy::LazyTensor;
+pub use lazy::{Held, LazyTensor};
 pub use shape::{Shape, View};
 pub use storage::{Extent, Storage};

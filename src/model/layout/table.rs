@@ -43,15 +43,6 @@ impl Pair {
     pub fn diffusers_spellings(&self) -> impl Iterator<Item = &str> {
         std::iter::once(&self.diffusers.key).chain(&self.diffusers_too).map(String::as_str)
     }
-
-    /// Another LDM key, with the change that tensors have under that one.
-    pub(super) fn also_in_ldm(&mut self, key: String, change: Change) {
-        self.ldm_too.push((key, change));
-    }
-
-    pub(super) fn not_in_folder(&mut self) {
-        self.in_folder = false;
-    }
 }
 
 /// The prefixes of a component's keys on both sides, the written one first.
@@ -77,44 +68,36 @@ impl Table {
     }
 
     /// Adds a tensor by its names on both sides, the written ones first, and its dimensions in LDM names.
-    pub(super) fn tensor(
-        &mut self,
-        prefixes: Prefixes<'_>,
-        ldm: &[&str],
-        diffusers: &[&str],
-        change: Change,
-        dims: &[u64],
-    ) -> &mut Pair {
+    pub(super) fn tensor(&mut self, row: Row<'_>) {
+        let Row { prefixes, ldm, ldm_changed, diffusers, change, dims, in_folder } = row;
         // Every name under every prefix: who leaves out `text_model.` does so for all keys.
-        let keys = |prefixes: &[&str], names: &[&str]| {
+        let keys = |prefixes: &[&str], names: &[&str]| -> Vec<String> {
             prefixes.iter().flat_map(|prefix| names.iter().map(move |name| format!("{prefix}{name}"))).collect()
         };
-        let split_first = |mut keys: Vec<String>| (if keys.is_empty() { String::new() } else { keys.remove(0) }, keys);
-        let (ldm, ldm_too) = split_first(keys(prefixes.ldm, ldm));
-        let (diffusers, diffusers_too) = split_first(keys(prefixes.diffusers, diffusers));
-        let changed = change.dims(dims).unwrap_or_default();
-        self.pairs.push_mut(Pair {
+        let changed = keys(prefixes.ldm, ldm_changed).into_iter().map(|key| (key, Change::None));
+        let mut ldm = keys(prefixes.ldm, ldm).into_iter();
+        let mut diffusers = keys(prefixes.diffusers, diffusers).into_iter();
+        self.pairs.push(Pair {
             folder: prefixes.folder,
-            ldm: Tensor { key: ldm, dims: dims.to_vec() },
-            diffusers: Tensor { key: diffusers, dims: changed },
+            ldm: Tensor { key: ldm.next().unwrap_or_default(), dims: dims.to_vec() },
+            diffusers: Tensor {
+                key: diffusers.next().unwrap_or_default(),
+                dims: change.dims(dims).unwrap_or_default(),
+            },
             change,
-            in_folder: true,
-            ldm_too: ldm_too.into_iter().map(|key| (key, change)).collect(),
-            diffusers_too,
-        })
+            in_folder,
+            ldm_too: ldm.map(|key| (key, change)).chain(changed).collect(),
+            diffusers_too: diffusers.collect(),
+        });
     }
 
     /// Adds a layer's weight and its bias, which has as many elements as the weight has rows.
-    pub(super) fn layer(&mut self, prefixes: Prefixes<'_>, ldm: &[&str], diffusers: &[&str], weight: &[u64]) {
+    pub(super) fn layer(&mut self, layer: Layer<'_>) {
+        let Layer { prefixes, ldm, diffusers, weight, diffusers_weight, in_folder } = layer;
         let bias = weight.get(..1).unwrap_or_default();
         for (leaf, dims) in [("weight", weight), ("bias", bias)] {
-            let ldm: Vec<String> = ldm.iter().map(|name| format!("{name}.{leaf}")).collect();
-            let diffusers: Vec<String> = diffusers.iter().map(|name| format!("{name}.{leaf}")).collect();
-            let names = |names: &'_ [String]| -> Vec<String> { names.to_vec() };
-            let (ldm, diffusers) = (names(&ldm), names(&diffusers));
-            let ldm: Vec<&str> = ldm.iter().map(String::as_str).collect();
-            let diffusers: Vec<&str> = diffusers.iter().map(String::as_str).collect();
-            self.tensor(prefixes, &ldm, &diffusers, Change::None, dims);
+            let leaves = |names: &[&str]| names.iter().map(|name| format!("{name}.{leaf}")).collect::<Vec<_>>();
+            let (ldm, diffusers) = (leaves(ldm), leaves(diffusers));
         }
     }
 }
