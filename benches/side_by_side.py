@@ -25,6 +25,9 @@ CHECKPOINT = "sd1-full.ckpt"
 SAFETENSORS = "sd1-full.safetensors"
 VAE = "vae-full.ckpt"
 
+FAST = "--no-verify"
+TO_SAFETENSORS_FAST = "convert .ckpt to .safetensors, --no-verify"
+
 OUR_OUTPUT = "side-by-side-ours"
 THEIR_OUTPUT = "side-by-side-theirs"
 
@@ -53,31 +56,22 @@ def copy_task(name, ours, extension, source):
 
 
 def tasks(peer_python):
-    merge = ["merge-vae", CHECKPOINT, "--vae", VAE]
-    fast = ["--no-verify"]
+    convert, merge = ["convert", CHECKPOINT], ["merge-vae", CHECKPOINT, "--vae", VAE]
     all_tasks = [
-        copy_task("convert .ckpt to .safetensors, --no-verify", ["convert", CHECKPOINT, *fast], ".safetensors", CHECKPOINT),
-        copy_task("convert .ckpt to .safetensors", ["convert", CHECKPOINT], ".safetensors", CHECKPOINT),
-        copy_task("convert .safetensors to .ckpt, --no-verify", ["convert", SAFETENSORS, *fast], ".ckpt", SAFETENSORS),
+        copy_task(TO_SAFETENSORS_FAST, [*convert, FAST], ".safetensors", CHECKPOINT),
+        copy_task("convert .ckpt to .safetensors", convert, ".safetensors", CHECKPOINT),
+        copy_task("convert .safetensors to .ckpt, --no-verify", ["convert", SAFETENSORS, FAST], ".ckpt", SAFETENSORS),
         copy_task("convert .safetensors to .ckpt", ["convert", SAFETENSORS], ".ckpt", SAFETENSORS),
-        copy_task("merge-vae to .ckpt, --no-verify", [*merge, *fast], ".ckpt", CHECKPOINT),
-        copy_task("merge-vae to .safetensors, --no-verify", [*merge, *fast], ".safetensors", CHECKPOINT),
-        copy_task(
-            "convert --dtype f16, --no-verify", ["convert", CHECKPOINT, "--dtype", "f16", *fast], ".safetensors", CHECKPOINT
-        ),
+        copy_task("merge-vae to .ckpt, --no-verify", [*merge, FAST], ".ckpt", CHECKPOINT),
+        copy_task("merge-vae to .safetensors, --no-verify", [*merge, FAST], ".safetensors", CHECKPOINT),
+        copy_task("convert --dtype f16, --no-verify", [*convert, "--dtype", "f16", FAST], ".safetensors", CHECKPOINT),
     ]
     if peer_python:
-        script = f"{shlex.quote(str(peer_python))} -c {shlex.quote(TORCH_CONVERT)} {CHECKPOINT} {{output}}"
-        all_tasks.append(
-            Task(
-                "convert .ckpt to .safetensors, --no-verify",
-                ["convert", CHECKPOINT, *fast],
-                ".safetensors",
-                "torch.load(mmap), save_file, sync",
-                # The script holds braces of its own, which format() must leave alone.
-                script.replace('{"format": "pt"}', '{{"format": "pt"}}') + " && sync {output}",
-            )
-        )
+        # The script has braces of its own, which format() must leave alone.
+        script = shlex.quote(TORCH_CONVERT).replace("{", "{{").replace("}", "}}")
+        theirs = f"{shlex.quote(str(peer_python))} -c {script} {CHECKPOINT} {{output}} && sync {{output}}"
+        yardstick = "torch.load(mmap), save_file, sync"
+        all_tasks.append(Task(TO_SAFETENSORS_FAST, [*convert, FAST], ".safetensors", yardstick, theirs))
     return all_tasks
 
 
