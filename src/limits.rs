@@ -58,6 +58,9 @@ pub const INFLATE_RATIO: u64 = 1100;
 /// Bytes of a safetensors header [130 KB]; the format's own maximum.
 pub const SAFETENSORS_HEADER: u64 = 100_000_000;
 
+/// Bytes of a configuration or index beside weights [100 KB: an index has a line for each tensor].
+pub const JSON_FILE: u64 = 16 << 20;
+
 /// Bytes a strided view may grow to over its storage: a stride of 0 turns four bytes into any number of elements.
 /// A view within [`VIEW_BYTES`] is always fine.
 pub const VIEW_GROWTH: u64 = 16;

@@ -4,11 +4,12 @@ pub mod compare;
 pub mod hash;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use self::hash::FileHashes;
 use crate::error::{Error, Result};
 use crate::format::{self, Container, Contents, Opaque};
-use crate::io::Progress;
+use crate::io::{Progress, Source};
 
 /// An opened checkpoint.
 #[derive(Debug, Clone)]
@@ -45,7 +46,7 @@ impl Checkpoint {
 
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
-        self.contents.source.path()
+        &self.contents.path
     }
 
     /// The file's name without its folders.
@@ -53,14 +54,22 @@ impl Checkpoint {
         self.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Bytes of the file.
+    /// Bytes of the file, or of a folder's weights.
     pub fn file_bytes(&self) -> u64 {
-        self.contents.source.len()
+        self.contents.sources.iter().map(|source| source.len()).sum()
+    }
+
+    /// The one file of a checkpoint that is one.
+    fn file(&self) -> Result<&Arc<Source>> {
+        match self.contents.sources.as_slice() {
+            [source] if source.path() == self.path() => Ok(source),
+            _ => Err(Error::unsupported("a folder has no hash of its own; its components have").in_file(self.path())),
+        }
     }
 
     /// The sha256 of the whole file, in hexadecimal; WebUI shows its first ten digits. Reads all of it.
     pub fn sha256(&self, progress: &dyn Progress) -> Result<String> {
-        hash::file_sha256(&self.contents.source, progress)
+        hash::file_sha256(self.file()?, progress)
     }
 
     /// An error if the file's pickle names something dangerous. Nothing of it was or will be run here; but who keeps
@@ -81,10 +90,10 @@ impl Checkpoint {
 
     /// All hashes of the whole file that model pages and pictures show. Reads it once or twice.
     pub fn file_hashes(&self, jobs: usize, progress: &dyn Progress) -> Result<FileHashes> {
-        let source = &self.contents.source;
+        let source = self.file()?;
         let data = match self.contents.container {
             Container::Safetensors => Some(format::safetensors::data_offset(source)?),
-            Container::TorchZip | Container::TorchLegacy => None,
+            Container::TorchZip | Container::TorchLegacy | Container::Diffusers => None,
         };
         FileHashes::new(source, data, jobs, progress)
     }

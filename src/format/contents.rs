@@ -1,4 +1,8 @@
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::Value;
 
 use crate::error::Result;
 use crate::format::Container;
@@ -10,8 +14,10 @@ use crate::state_dict::StateDict;
 /// What was found in a file.
 #[derive(Debug, Clone)]
 pub struct Contents {
-    /// The file.
-    pub source: Arc<Source>,
+    /// The file, or the folder.
+    pub path: PathBuf,
+    /// The files read: the one file, or the weights of a folder.
+    pub sources: Vec<Arc<Source>>,
     /// Its container.
     pub container: Container,
     /// The tensors.
@@ -20,6 +26,8 @@ pub struct Contents {
     pub root: String,
     /// Plain values beside the tensors, in order.
     pub metadata: Metadata,
+    /// The configurations of a folder: `model_index` and that of each component.
+    pub configs: IndexMap<String, Value>,
     /// Values that are neither tensors nor plain. They are never written anywhere.
     pub opaque: Vec<Opaque>,
     /// Tensors of kinds that no output can hold.
@@ -70,14 +78,23 @@ impl Danger {
 }
 
 impl Contents {
-    /// An empty find in `source`.
-    pub(super) fn new(source: &Arc<Source>, container: Container) -> Self {
+    /// An empty find in a file.
+    pub(super) fn of_file(source: &Arc<Source>, container: Container) -> Self {
+        let mut contents = Contents::new(source.path(), container);
+        contents.sources.push(Arc::clone(source));
+        contents
+    }
+
+    /// An empty find at `path`.
+    pub(super) fn new(path: &Path, container: Container) -> Self {
         Contents {
-            source: Arc::clone(source),
+            path: path.to_owned(),
+            sources: Vec::new(),
             container,
             state_dict: StateDict::new(),
             root: String::new(),
             metadata: Metadata::new(),
+            configs: IndexMap::new(),
             opaque: Vec::new(),
             unreadable: Vec::new(),
             dangers: Vec::new(),
@@ -87,6 +104,6 @@ impl Contents {
 
     /// An error if the file was changed since it was opened.
     pub fn check_unchanged(&self) -> Result<()> {
-        self.source.check_unchanged()
+        self.sources.iter().try_for_each(|source| source.check_unchanged())
     }
 }

@@ -3,6 +3,7 @@
 //! [`open()`] checks every fact and moves no tensor; [`write()`] knows every offset before the first byte.
 
 mod contents;
+pub mod diffusers;
 mod frame;
 mod payload;
 pub mod safetensors;
@@ -29,6 +30,8 @@ pub enum Container {
     TorchZip,
     /// What `torch.save` wrote before: five pickles, then the storages.
     TorchLegacy,
+    /// A folder of diffusers, or the folder of one component.
+    Diffusers,
 }
 
 impl Container {
@@ -38,6 +41,7 @@ impl Container {
             Container::Safetensors => "safetensors",
             Container::TorchZip => "torch zip",
             Container::TorchLegacy => "torch legacy",
+            Container::Diffusers => "diffusers folder",
         }
     }
 
@@ -45,20 +49,26 @@ impl Container {
     pub fn pickle(self) -> &'static str {
         match self {
             Container::Safetensors => "none",
-            Container::TorchZip => "data.pkl",
+            Container::TorchZip | Container::Diffusers => "data.pkl",
             Container::TorchLegacy => "object pickle",
         }
     }
 }
 
-/// Opens a checkpoint of any container, found by its content. Costs its headers, whatever its size.
+/// Opens a checkpoint of any container, found by its content, or a diffusers folder. Costs its headers, whatever its
+/// size.
 pub fn open(path: impl AsRef<Path>) -> Result<Contents> {
     let path = path.as_ref();
+    if path.is_dir() { diffusers::read(path) } else { open_file(path) }
+}
+
+fn open_file(path: &Path) -> Result<Contents> {
     let source = Source::open(path)?;
     let contents = match sniff(&source)? {
         Container::Safetensors => safetensors::read(&source),
         Container::TorchZip => torch::read_zip(&source),
         Container::TorchLegacy => torch::read_legacy(&source),
+        Container::Diffusers => diffusers::read(path),
     };
     contents.map_err(|error| error.in_file(path))
 }

@@ -1,57 +1,82 @@
-//! Moving tensor data: bounded pieces, a few threads, every piece written where it belongs.
+//! Moving tensor data: block by block, a few threads, every block written where it belongs.
 
 use crc32fast::Hasher;
 
 use crate::error::{Error, Result};
 use crate::format::frame::Record;
-use crate::io::{Progress, Scratch, Source, parallel};
+use crate::io::{Block, Progress, Scratch, parallel};
 use crate::tensor::{Held, LazyTensor};
 
-/// Bytes of output handled at once. Large enough that a call costs nothing beside its bytes; a thread holds one.
-const PIECE: u64 = 4 << 20;
-
-/// A range of a record.
-struct Piece {
-    record: usize,
+/// The part of a record that lies in a block.
+struct Part<'a> {
+    index: usize,
+    record: &'a Record,
     /// First byte within the record.
     start: u64,
+    /// Where it begins within the block.
+    at: usize,
     len: usize,
 }
 
-fn pieces<'a>(lengths: impl Iterator<Item = (usize, u64)> + 'a) -> Vec<Piece> {
-    let split = |(record, len): (usize, u64)| {
-        let starts = (0..len.div_ceil(PIECE)).map(move |index| index * PIECE);
-        starts.map(move |start| Piece { record, start, len: (len - start).min(PIECE) as usize })
-    };
-    lengths.flat_map(split).collect()
+/// A range of the file, as long as a block but for the last one.
+struct Piece {
+    offset: u64,
+    len: usize,
 }
 
-/// Writes every record to its place and returns their CRC-32, in order.
+fn pieces(bytes: u64) -> Vec<Piece> {
+    let len = Block::LEN as u64;
+    let offsets = (0..bytes.div_ceil(len)).map(|index| index * len);
+    offsets.map(|offset| Piece { offset, len: (bytes - offset).min(len) as usize }).collect()
+}
+
+impl Piece {
+    /// The parts of the records, which lie in the order of the file, that this piece holds.
+    fn parts<'a>(&self, records: &'a [Record]) -> impl Iterator<Item = Part<'a>> + use<'a> {
+        let (begin, end) = (self.offset, self.offset + self.len as u64);
+        let first = records.partition_point(|record| record.offset + record.tensor.bytes() <= begin);
+        let here = records.iter().enumerate().skip(first).take_while(move |(_, record)| record.offset < end);
+        here.filter_map(move |(index, record)| {
+            let from = record.offset.max(begin);
+            let to = (record.offset + record.tensor.bytes()).min(end);
+            let len = to.checked_sub(from).filter(|&len| len > 0)? as usize;
+            Some(Part { index, record, start: from - record.offset, at: (from - begin) as usize, len })
+        })
+    }
+}
+
+/// Writes every record to its place in a file of `bytes`, zeros around them, and returns their CRC-32, in order.
 ///
 /// A record that is a whole record of its input is held against the checksum the input promises.
-pub(super) fn fill(scratch: &Scratch, records: &[Record], jobs: usize, progress: &dyn Progress) -> Result<Vec<u32>> {
-    let pieces = pieces(records.iter().map(|record| record.tensor.bytes()).enumerate());
+pub(super) fn fill(
+    scratch: &Scratch,
+    bytes: u64,
+    records: &[Record],
+    jobs: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<u32>> {
+    let pieces = pieces(bytes);
     let sums = parallel::map(jobs, &pieces, Worker::default, |worker, piece| {
         progress.check()?;
-        let Some(record) = records.get(piece.record) else { return Ok(Sums::default()) };
-        let size = record.tensor.dtype().size() as u64;
-        let out = worker.buffer.get_mut(..piece.len).unwrap_or_default();
-        let mut sums = Sums::default();
-        let raw = needs_raw_sum(&record.tensor).then_some(&mut sums.raw);
-        worker.held = record.tensor.hold().map_err(|error| error.in_tensor(record.key.as_str()))?;
-        record.tensor.read(piece.start / size, out, raw).map_err(|error| {
-            // A value too large for its new type is more likely a damaged one, if the file says so.
-            let error = record.tensor.check_storage().err().unwrap_or(error);
-            error.in_tensor(record.key.as_str())
-        })?;
-        scratch.write_at(record.offset + piece.start, out)?;
-        sums.written.update(out);
+        let mut sums = Vec::new();
+        let mut filled = 0;
+        for part in piece.parts(records) {
+            let bytes = worker.block.bytes_mut();
+            bytes.get_mut(filled..part.at).unwrap_or_default().fill(0);
+            filled = part.at + part.len;
+            let out = bytes.get_mut(part.at..filled).unwrap_or_default();
+            let sum =
+                read_part(&part, out, &mut worker.held).map_err(|error| error.in_tensor(part.record.key.as_str()))?;
+            sums.push((part.index, sum));
+        }
+        worker.block.bytes_mut().get_mut(filled..piece.len).unwrap_or_default().fill(0);
+        scratch.write_block(piece.offset, &worker.block, piece.len)?;
         progress.advance(piece.len as u64);
         Ok(sums)
     })?;
     let mut totals: Vec<Sums> = records.iter().map(|_| Sums::default()).collect();
-    for (piece, sums) in pieces.iter().zip(&sums) {
-        if let Some(total) = totals.get_mut(piece.record) {
+    for (index, sums) in sums.iter().flatten() {
+        if let Some(total) = totals.get_mut(*index) {
             total.written.combine(&sums.written);
             total.raw.combine(&sums.raw);
         }
@@ -63,27 +88,47 @@ pub(super) fn fill(scratch: &Scratch, records: &[Record], jobs: usize, progress:
     Ok(totals.into_iter().map(|total| total.written.finalize()).collect())
 }
 
-/// The CRC-32 of ranges `(offset, len)` of a file, in order.
+fn read_part(part: &Part<'_>, out: &mut [u8], held: &mut Held) -> Result<Sums> {
+    let tensor = &part.record.tensor;
+    let size = tensor.dtype().size() as u64;
+    if !part.start.is_multiple_of(size) || !(part.len as u64).is_multiple_of(size) {
+        // Records are laid out at multiples of their element size, and so are blocks.
+        return Err(Error::malformed("a record that is not aligned to its elements"));
+    }
+    let mut sums = Sums::default();
+    let raw = needs_raw_sum(tensor).then_some(&mut sums.raw);
+    *held = tensor.hold()?;
+    // A value too large for its new type is more likely a damaged one, if the file says so.
+    let read = tensor.read(part.start / size, out, raw);
+    read.map_err(|error| tensor.check_storage().err().unwrap_or(error))?;
+    sums.written.update(out);
+    Ok(sums)
+}
+
+/// The CRC-32 of each record as it is in the file now, in order.
 pub(super) fn checksums(
-    source: &Source,
-    ranges: &[(u64, u64)],
+    scratch: &Scratch,
+    bytes: u64,
+    records: &[Record],
     jobs: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<u32>> {
-    let pieces = pieces(ranges.iter().map(|&(_, len)| len).enumerate());
-    let sums = parallel::map(jobs, &pieces, Worker::default, |worker, piece| {
+    let pieces = pieces(bytes);
+    let sums = parallel::map(jobs, &pieces, Block::new, |block, piece| {
         progress.check()?;
-        let mut sum = Hasher::new();
-        let out = worker.buffer.get_mut(..piece.len).unwrap_or_default();
-        let offset = ranges.get(piece.record).map_or(0, |&(offset, _)| offset);
-        source.read_at(offset + piece.start, out)?;
-        sum.update(out);
+        scratch.read_block(piece.offset, block, piece.len)?;
+        let sums = piece.parts(records).map(|part| {
+            let mut sum = Hasher::new();
+            sum.update(block.bytes().get(part.at..part.at + part.len).unwrap_or_default());
+            (part.index, sum)
+        });
+        let sums: Vec<_> = sums.collect();
         progress.advance(piece.len as u64);
-        Ok(sum)
+        Ok(sums)
     })?;
-    let mut totals: Vec<Hasher> = ranges.iter().map(|_| Hasher::new()).collect();
-    for (piece, sum) in pieces.iter().zip(&sums) {
-        if let Some(total) = totals.get_mut(piece.record) {
+    let mut totals: Vec<Hasher> = records.iter().map(|_| Hasher::new()).collect();
+    for (index, sum) in sums.iter().flatten() {
+        if let Some(total) = totals.get_mut(*index) {
             total.combine(sum);
         }
     }
@@ -91,16 +136,11 @@ pub(super) fn checksums(
 }
 
 /// What a thread keeps between pieces.
+#[derive(Default)]
 struct Worker {
-    buffer: Vec<u8>,
+    block: Block,
     /// The inflated storage of the last piece, so that the next one need not inflate it again.
     held: Held,
-}
-
-impl Default for Worker {
-    fn default() -> Self {
-        Worker { buffer: vec![0; PIECE as usize], held: Held::new() }
-    }
 }
 
 /// Checksums of what was written, and of what was read for it.

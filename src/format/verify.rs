@@ -1,11 +1,9 @@
 //! The output, read again as a stranger would read it, held against the plan.
 
-use std::path::Path;
-
 use crate::error::{Error, Result};
 use crate::format::frame::{Place, Record};
 use crate::format::{open, payload};
-use crate::io::Progress;
+use crate::io::{Progress, Scratch};
 use crate::metadata::{Metadata, Plain};
 use crate::state_dict::StateDict;
 use crate::tensor::{Extent, LazyTensor};
@@ -23,12 +21,13 @@ pub(super) struct Plan<'a> {
 
 /// Opens what was written and compares keys, order, dtypes, shapes, places and metadata with the plan, then reads
 /// every record once and compares its bytes, by checksum, with those that were written.
-pub(super) fn verify(path: &Path, plan: &Plan<'_>, jobs: usize, progress: &dyn Progress) -> Result<()> {
+pub(super) fn verify(scratch: &Scratch, plan: &Plan<'_>, jobs: usize, progress: &dyn Progress) -> Result<()> {
     // Whatever goes wrong here is a fault of the output, which is about to be removed: it is not named by its path.
     let fail = |message: String| Error::unverified(format!("the written file is not what was planned: {message}"));
-    let found = open(path).map_err(|error| fail(error.to_string()))?;
-    if found.source.len() != plan.bytes {
-        return Err(fail(format!("it has {} bytes instead of {}", found.source.len(), plan.bytes)));
+    let found = open(scratch.path()).map_err(|error| fail(error.to_string()))?;
+    let source = found.sources.first().ok_or_else(|| fail("it cannot be read".into()))?;
+    if source.len() != plan.bytes {
+        return Err(fail(format!("it has {} bytes instead of {}", source.len(), plan.bytes)));
     }
     if !found.state_dict.keys().eq(plan.state_dict.keys()) {
         return Err(fail("its keys or their order differ".into()));
@@ -42,8 +41,7 @@ pub(super) fn verify(path: &Path, plan: &Plan<'_>, jobs: usize, progress: &dyn P
     if !same_metadata(&found.metadata, plan.metadata) {
         return Err(fail("its metadata differ".into()));
     }
-    let ranges: Vec<(u64, u64)> = plan.records.iter().map(|record| (record.offset, record.tensor.bytes())).collect();
-    let sums = payload::checksums(&found.source, &ranges, jobs, progress)?;
+    let sums = payload::checksums(scratch, plan.bytes, plan.records, jobs, progress)?;
     for (record, (found, written)) in plan.records.iter().zip(sums.iter().zip(plan.sums)) {
         if found != written {
             return Err(fail("its bytes differ from those that were written".into()).in_tensor(record.key.as_str()));

@@ -106,9 +106,8 @@ fn write_frame(
     let Frame { records, places, bytes, surround } = frame(state_dict, metadata, options.target)?;
     let scratch = Scratch::create(path, options.overwrite)?;
     scratch.reserve(bytes)?;
-    let payload = records.iter().map(|record| record.tensor.bytes()).sum();
-    options.progress.begin("writing", payload);
-    let sums = payload::fill(&scratch, &records, options.jobs, options.progress)?;
+    options.progress.begin("writing", bytes);
+    let sums = payload::fill(&scratch, bytes, &records, options.jobs, options.progress)?;
     for (offset, bytes) in surround(&sums) {
         scratch.write_at(offset, &bytes)?;
     }
@@ -117,9 +116,9 @@ fn write_frame(
     thread::scope(|scope| {
         let sync = scope.spawn(|| scratch.sync());
         if options.verify {
-            options.progress.begin("verifying", payload);
+            options.progress.begin("verifying", bytes);
             let plan = verify::Plan { state_dict, metadata, records: &records, places: &places, sums: &sums, bytes };
-            verify::verify(scratch.path(), &plan, options.jobs, options.progress)?;
+            verify::verify(&scratch, &plan, options.jobs, options.progress)?;
         }
         sync.join().unwrap_or_else(|_| Err(Error::new(Kind::Io, "the sync of the output failed")))
     })?;

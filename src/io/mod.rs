@@ -1,11 +1,13 @@
 //! Files as this program uses them: a [`Source`] is read at any offset, a [`Scratch`] becomes the destination or
 //! disappears, [`parallel`] spreads work over threads, [`Progress`] watches it.
 
+mod block;
 pub mod parallel;
 mod progress;
 mod scratch;
 mod source;
 
+pub use block::Block;
 pub use progress::{Progress, Silent};
 pub use scratch::{Overwrite, Scratch};
 pub use source::{Source, SourceReader};

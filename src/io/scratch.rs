@@ -1,13 +1,15 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{FallocateFlags, RenameFlags};
+use rustix::fs::{FallocateFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::io::Block;
 
 /// What to do about a destination that is already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,10 @@ pub enum Overwrite {
 #[derive(Debug)]
 pub struct Scratch {
     file: File,
+    /// The same file without the page cache, where the file system has that.
+    direct: Option<File>,
+    /// Taken to write through the page cache: the kernel lets one thread do that at a time, and lets the others spin.
+    writing: Mutex<()>,
     path: PathBuf,
     destination: PathBuf,
     overwrite: Overwrite,
@@ -64,7 +70,15 @@ impl Scratch {
                 _ => false,
             };
             if still_ours {
-                return Ok(Scratch { file, path, destination: target, overwrite, persisted: false });
+                return Ok(Scratch {
+                    direct: open_direct(&path),
+                    file,
+                    writing: Mutex::new(()),
+                    path,
+                    destination: target,
+                    overwrite,
+                    persisted: false,
+                });
             }
         }
         Err(Error::conflict("no free name for a scratch file beside it").in_file(destination))
@@ -96,8 +110,45 @@ impl Scratch {
         }
     }
 
+    /// Writes the first `len` bytes of a block at `offset`, a multiple of [`Block::LEN`]; any thread may.
+    ///
+    /// Past the page cache where that is possible. A file of gigabytes would only push out of it what is of use, and
+    /// finding pages for it costs more than the disk does.
+    pub fn write_block(&self, offset: u64, block: &Block, len: usize) -> Result<()> {
+        let bytes = block.bytes().get(..len).unwrap_or_default();
+        let (whole, rest) = bytes.split_at(Block::aligned(len));
+        let rest_offset = offset + whole.len() as u64;
+        match self.direct.as_ref().map(|direct| direct.write_all_at(whole, offset)) {
+            Some(Ok(())) => {}
+            // Some file systems say so only now.
+            None => self.write_at(offset, whole)?,
+            Some(Err(error)) if is_refusal(&error) => self.write_at(offset, whole)?,
+            Some(Err(error)) => return Err(self.write_error(error)),
+        }
+        if rest.is_empty() { Ok(()) } else { self.write_at(rest_offset, rest) }
+    }
+
+    /// Reads `len` bytes at `offset`, a multiple of [`Block::LEN`], into the start of a block: from the disk, where that
+    /// is possible, rather than from memory.
+    pub fn read_block(&self, offset: u64, block: &mut Block, len: usize) -> Result<()> {
+        if let Some(direct) = &self.direct {
+            match read_up_to(direct, offset, block.bytes_mut()) {
+                Ok(count) if count >= len => return Ok(()),
+                Ok(_) => {
+                    return Err(Error::unverified("the written file is shorter than planned").in_file(&self.destination));
+                }
+                Err(error) if is_refusal(&error) => {}
+                Err(error) => return Err(Error::io("cannot read what was written", error).in_file(&self.destination)),
+            }
+        }
+        let out = block.bytes_mut().get_mut(..len).unwrap_or_default();
+        let read = self.file.read_exact_at(out, offset);
+        read.map_err(|error| Error::io("cannot read what was written", error).in_file(&self.destination))
+    }
+
     /// Writes `bytes` at `offset`; any thread may.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.file.write_all_at(bytes, offset).map_err(|error| self.write_error(error))
     }
 
@@ -161,6 +212,32 @@ impl Drop for Scratch {
     }
 }
 
+/// The scratch file once more, to be written past the page cache; `None` where the file system cannot.
+fn open_direct(path: &Path) -> Option<File> {
+    let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).ok()
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
+/// Reads until `out` is full or the file ends.
+fn read_up_to(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while let Some(rest) = out.get_mut(count..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + count as u64) {
+            Ok(0) => break,
+            Ok(read) => count += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // What is left behind the end of the file is no whole unit, and cannot be asked for.
+            Err(error) if count > 0 && is_refusal(&error) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
+}
+
 fn exists(destination: &Path) -> Error {
     Error::conflict("exists already; --force replaces it").in_file(destination)
 }
@@ -218,6 +295,28 @@ mod tests {
         scratch.persist().unwrap();
         assert_eq!(fs::read(&destination).unwrap(), b"full");
         assert_eq!(names(folder.path()), ["out"]);
+    }
+
+    #[test]
+    fn blocks_come_back_as_they_were_written_whatever_the_length_of_the_file() {
+        for len in [1, 4095, 4096, 5000, Block::LEN, Block::LEN + 1, 2 * Block::LEN - 7] {
+            let folder = tempfile::tempdir().unwrap();
+            let scratch = Scratch::create(&folder.path().join("out"), Overwrite::Refuse).unwrap();
+            scratch.reserve(len as u64).unwrap();
+            let content: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
+            for (index, piece) in content.chunks(Block::LEN).enumerate() {
+                let mut block = Block::new();
+                block.bytes_mut()[..piece.len()].copy_from_slice(piece);
+                scratch.write_block((index * Block::LEN) as u64, &block, piece.len()).unwrap();
+            }
+            for (index, piece) in content.chunks(Block::LEN).enumerate() {
+                let mut block = Block::new();
+                scratch.read_block((index * Block::LEN) as u64, &mut block, piece.len()).unwrap();
+                assert_eq!(&block.bytes()[..piece.len()], piece, "{len}");
+            }
+            scratch.persist().unwrap();
+            assert_eq!(fs::read(folder.path().join("out")).unwrap(), content);
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What is known of Stable Diffusion models: components, their keys, the published files. Tables and rules, no I/O.
 
+pub mod architecture;
 pub mod autoencoder;
 pub mod component;
 pub mod ema;
+pub mod layout;
 pub mod position_ids;
 pub mod published;
 

@@ -164,6 +164,20 @@ impl Ran {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
+    /// The answer was no, and it had nothing to complain of; returns what it printed.
+    #[track_caller]
+    pub(crate) fn no(self) -> String {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(1), ""), "{}", self.stdout);
+        self.stdout
+    }
+
+    /// As [`Ran::no`], for `--json`.
+    #[track_caller]
+    pub(crate) fn json_of_no(self) -> Value {
+        let text = self.no();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
     /// It could not run, and said so in exactly one line, which has all these words.
     #[track_caller]
     pub(crate) fn refused(&self, words: &[&str]) {

@@ -21,7 +21,7 @@ const PREFIX: u64 = 8;
 pub fn read(source: &Arc<Source>) -> Result<Contents> {
     let (header, length) = header_bytes(source)?;
     let header = parse(header)?;
-    let mut contents = Contents::new(source, Container::Safetensors);
+    let mut contents = Contents::of_file(source, Container::Safetensors);
     for (key, value) in header.metadata {
         contents.metadata.insert(key, Plain::Str(value));
     }

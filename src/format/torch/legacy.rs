@@ -57,7 +57,7 @@ pub fn read(source: &Arc<Source>) -> Result<Contents> {
     let references = references(&object).map_err(|error| error.at(begin))?;
     let keys: Vec<String> = pickles.side("storage keys", SIDE_NODES + references.len() * 2)?;
     let storages = storages(source, pickles.offset, &keys, references)?;
-    contents::build(&object, &storages, Contents::new(source, Container::TorchLegacy))
+    contents::build(&object, &storages, Contents::of_file(source, Container::TorchLegacy))
 }
 
 /// The pickles at the start of the file, one after the other.

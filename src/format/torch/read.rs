@@ -39,7 +39,7 @@ pub fn read(source: &Arc<Source>) -> Result<Contents> {
         }
         storages.insert(reference, Arc::new(storage));
     }
-    contents::build(&pickle, &storages, Contents::new(source, Container::TorchZip))
+    contents::build(&pickle, &storages, Contents::of_file(source, Container::TorchZip))
         .map_err(|error| error.in_record("data.pkl"))
 }
 

@@ -4,8 +4,8 @@
 //! once under both names (`unet.rs`, `autoencoder.rs`, `clip.rs`, `openclip.rs`). A key is looked up whole; nothing is
 //! ever replaced inside of one. Spellings of other tools lie in the same table and are only read:
 //!
-//! - text encoders without `text_model.`, in LDM names (NovelAI's leak) and in folders (transformers 5.6 and newer);
-//! - an autoencoder's attention as `query`, `key`, `value`, `proj_attn` (diffusers before 0.17);
+//! - text encoders without `text_model.`, in LDM names (NAI) and in folders (transformers 5.6 and newer);
+//! - an autoencoder's attention as `query`, `key`, `value`, `proj_attn` (older diffusers);
 //! - upsamplers under another index in LDM names, and among the attentions in folders, from converters with that bug;
 //! - `text_projection.weight` among OpenCLIP's names, not transposed, as diffusers' SDXL script writes it;
 //! - SD v2's text encoder under `conditioner.embedders.0.model.` (SD-Turbo).
@@ -155,10 +155,7 @@ impl Layout {
     }
 
     /// As [`Layout::measured`], for a model in a diffusers folder.
-    pub fn measured_in_folder(
-        architecture: Architecture,
-        dims: &dyn Fn(Folder, &str) -> Option<Vec<u64>>,
-    ) -> Layout {
+    pub fn measured_in_folder(architecture: Architecture, dims: &dyn Fn(Folder, &str) -> Option<Vec<u64>>) -> Layout {
         let published = Layout::of(architecture);
         let sizes = Sizes::measured(architecture, &|key| {
             let pair = published.pair_of_ldm(key)?;
@@ -169,18 +166,27 @@ impl Layout {
     }
 
     fn new(architecture: Architecture, sizes: &Sizes) -> Layout {
-        let mut table = table::Table::new();
-        unet::add(&mut table, &unet::structure(architecture), &sizes.unet);
-        autoencoder::add(&mut table, &sizes.autoencoder);
+        let mut pairs = Vec::new();
+        unet::add(&mut pairs, &UnetStructure::of(architecture), &sizes.unet);
+        autoencoder::add(&mut pairs, &sizes.autoencoder);
         match architecture {
-            Architecture::Sd1 | Architecture::SdxlBase => clip::add(&mut table, architecture, &sizes.text_encoder),
-            Architecture::Sd2 => openclip::add(&mut table, architecture, &sizes.text_encoder),
-            Architecture::SdxlRefiner => {}
+            Architecture::Sd1 => {
+                let prefixes = ["cond_stage_model.transformer.text_model.", "cond_stage_model.transformer."];
+                clip::add(&mut pairs, &prefixes, sizes.text_encoder);
+            }
+            Architecture::Sd2 => openclip::add(&mut pairs, &openclip::VIT_H, sizes.text_encoder),
+            Architecture::SdxlBase => {
+                let prefixes =
+                    ["conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.0.transformer."];
+                clip::add(&mut pairs, &prefixes, sizes.text_encoder);
+                let model = openclip::vit_big_g(&["conditioner.embedders.1.model."]);
+                openclip::add(&mut pairs, &model, sizes.text_encoder_2);
+            }
+            Architecture::SdxlRefiner => {
+                let model = openclip::vit_big_g(&["conditioner.embedders.0.model."]);
+                openclip::add(&mut pairs, &model, sizes.text_encoder_2);
+            }
         }
-        if matches!(architecture, Architecture::SdxlBase | Architecture::SdxlRefiner) {
-            openclip::add(&mut table, architecture, &sizes.text_encoder_2);
-        }
-        let pairs = table.into_pairs();
         let mut by_ldm = HashMap::<String, Vec<(usize, Change)>>::new();
         let mut by_diffusers = HashMap::<Folder, HashMap<String, usize>>::new();
         for (index, pair) in pairs.iter().enumerate() {

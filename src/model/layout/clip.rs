@@ -1,0 +1,38 @@
+use super::Folder;
+use super::sizes;
+use super::table::{Component, Pair, Row};
+
+/// The layers of CLIP ViT-L.
+const LAYERS: usize = 12;
+
+/// The numbers of the positions as folders of old have them, with and without the prefix.
+pub(super) const POSITION_IDS: &[&str] = &["text_model.embeddings.position_ids", "embeddings.position_ids"];
+
+/// Writes down CLIP ViT-L, which has transformers' own names on both sides, under these prefixes in LDM.
+pub(super) fn add(pairs: &mut Vec<Pair>, ldm: &[&str], sizes: sizes::Text) {
+    let sizes::Text { vocabulary, positions, width, hidden, .. } = sizes;
+    let mut component = Component { pairs, folder: Folder::TextEncoder, ldm, diffusers: &["text_model.", ""] };
+    let position_ids = &["embeddings.position_ids"];
+    component.tensor(Row { in_folder: false, ..Row::new(position_ids, position_ids, &[1, positions]) });
+    for (name, rows) in [("token_embedding", vocabulary), ("position_embedding", positions)] {
+        let name: &[&str] = &[&format!("embeddings.{name}.weight")];
+        component.tensor(Row::new(name, name, &[rows, width]));
+    }
+    let layers: &[(&str, &[u64])] = &[
+        ("self_attn.k_proj", &[width, width]),
+        ("self_attn.v_proj", &[width, width]),
+        ("self_attn.q_proj", &[width, width]),
+        ("self_attn.out_proj", &[width, width]),
+        ("layer_norm1", &[width]),
+        ("mlp.fc1", &[hidden, width]),
+        ("mlp.fc2", &[width, hidden]),
+        ("layer_norm2", &[width]),
+    ];
+    for layer in 0..LAYERS {
+        for (name, weight) in layers {
+            let name = format!("encoder.layers.{layer}.{name}");
+            component.layer(&name, &name, weight);
+        }
+    }
+    component.layer("final_layer_norm", "final_layer_norm", &[width]);
+}
