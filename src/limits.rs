@@ -1,21 +1,21 @@
 //! Every bound on what a file may ask of this program, each with its reason.
 //!
-//! No number read from a file sizes an allocation, indexes or recurses beyond these. In brackets: what a real Stable
+//! No number read from a file sizes an allocation, indexes or recurses beyond these. In parentheses: what a real Stable
 //! Diffusion checkpoint needs.
 
-/// Bytes of one object pickle (`data.pkl`, or the object of a legacy file) [134 KB]. A pickle is held in memory whole.
+/// Bytes of one object pickle (`data.pkl`, or the object of a legacy file) (134 KB). A pickle is held in memory whole.
 pub const PICKLE_BYTES: u64 = 64 << 20;
 
-/// Values one pickle may build [30,000]. At about 60 bytes a value this bounds the arena to 120 MB.
+/// Values one pickle may build (30,000). At about 60 bytes a value this bounds the arena to 120 MB.
 pub const PICKLE_NODES: usize = 2_000_000;
 
-/// Opcodes one pickle may hold [36,000]. Bounds the time of a pickle whose opcodes build nothing.
+/// Opcodes one pickle may hold (36,000). Bounds the time of a pickle whose opcodes build nothing.
 pub const PICKLE_OPCODES: u64 = 20_000_000;
 
-/// Entries of the memo [9,000].
+/// Entries of the memo (9,000).
 pub const PICKLE_MEMO: usize = 1_000_000;
 
-/// Marks open at once [3]. CPython's pickler stops near 1,000 levels of nesting.
+/// Marks open at once (3). CPython's pickler stops near 1,000 levels of nesting.
 pub const PICKLE_MARKS: usize = 100_000;
 
 /// Decimal digits of an integer in text form; CPython refuses more by default, because parsing them is quadratic.
@@ -24,13 +24,13 @@ pub const INTEGER_DIGITS: usize = 4300;
 /// Bytes of a module or class name in a pickle; real ones stay under 100.
 pub const GLOBAL_NAME_BYTES: usize = 1024;
 
-/// Bytes of a tensor's key [110].
+/// Bytes of a tensor's key (110).
 pub const KEY_BYTES: usize = 4096;
 
 /// Dimensions of a tensor; torch's own maximum is 64.
 pub const RANK: usize = 64;
 
-/// Tensors in one file [1,831].
+/// Tensors in one file (1,831).
 pub const TENSORS: usize = 100_000;
 
 /// Levels of nesting followed inside a plain metadata value; deeper values stay opaque.
@@ -46,19 +46,19 @@ pub const DESCRIBED_VALUES: usize = 1_000_000;
 /// Calls folded into one another around a tensor (`_rebuild_parameter(_rebuild_from_type_v2(…))`); torch writes two.
 pub const REBUILD_DEPTH: usize = 8;
 
-/// Records in a zip container [1,147]: one per tensor, and some.
+/// Records in a zip container (1,147): one per tensor, and some.
 pub const ZIP_ENTRIES: usize = 110_000;
 
-/// Bytes of the small text records (`version`, `byteorder`) [7].
+/// Bytes of the small text records (`version`, `byteorder`) (7).
 pub const ZIP_TEXT_RECORD: u64 = 4096;
 
 /// Bytes out per byte in that deflate can reach (1032), with some air; a claim above it is a lie.
 pub const INFLATE_RATIO: u64 = 1100;
 
-/// Bytes of a safetensors header [130 KB]; the format's own maximum.
+/// Bytes of a safetensors header (130 KB); the format's own maximum.
 pub const SAFETENSORS_HEADER: u64 = 100_000_000;
 
-/// Bytes of a configuration or index beside weights [100 KB: an index has a line for each tensor].
+/// Bytes of a configuration or index beside weights (100 KB: an index has a line for each tensor).
 pub const JSON_FILE: u64 = 16 << 20;
 
 /// Bytes a strided view may grow to over its storage: a stride of 0 turns four bytes into any number of elements.

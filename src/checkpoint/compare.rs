@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::io::Progress;
+use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, LazyTensor, Overflow, cast};
 
 /// Elements compared at a time.
@@ -37,63 +38,55 @@ pub fn compare(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Resul
     let held = (a.hold()?, b.hold()?);
     let outcome = if a.dtype() == b.dtype() {
         values(a, b, progress)?
+    } else if is_rounded(a, b, progress)? || is_rounded(b, a, progress)? {
+        Comparison::SameValues
     } else {
-        match rounded(a, b)? {
-            Some((wide, narrow)) if values(&wide, &narrow, progress)? == Comparison::Equal => Comparison::SameValues,
-            _ => match (as_f32(a)?, as_f32(b)?) {
-                (Some(a), Some(b)) => values(&a, &b, progress)?,
-                // An integer against a float: no distance is worth a name.
-                _ => Comparison::Values { elements: a.shape().elements(), max_abs: f64::NAN },
-            },
+        match values(a, b, progress)? {
+            Comparison::Equal => Comparison::SameValues,
+            other => other,
         }
     };
     drop(held);
     Ok(outcome)
 }
 
-/// The wider of two floating tensors rounded to the type of the narrower, and the narrower.
-fn rounded(a: &LazyTensor, b: &LazyTensor) -> Result<Option<(LazyTensor, LazyTensor)>> {
-    let (wide, narrow) = if a.dtype().size() >= b.dtype().size() { (a, b) } else { (b, a) };
+/// Whether `narrow` is `wide` rounded to its type.
+fn is_rounded(wide: &LazyTensor, narrow: &LazyTensor, progress: &dyn Progress) -> Result<bool> {
     if !cast::is_supported(wide.dtype(), narrow.dtype()) {
-        return Ok(None);
+        return Ok(false);
     }
-    Ok(Some((wide.clone().cast(narrow.dtype(), Overflow::Saturate)?, narrow.clone())))
+    let rounded = wide.clone().cast(narrow.dtype(), Overflow::Saturate)?;
+    Ok(values(&rounded, narrow, progress)? == Comparison::Equal)
 }
 
-fn as_f32(tensor: &LazyTensor) -> Result<Option<LazyTensor>> {
-    match tensor.dtype().is_float() {
-        true => tensor.clone().cast(Dtype::F32, Overflow::Saturate).map(Some),
-        false => Ok(None),
-    }
-}
-
-/// Compares tensors of one dtype and shape.
+/// Compares tensors of one shape: by their bytes where they have one dtype, else as numbers.
 fn values(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<Comparison> {
-    let size = a.dtype().size();
-    let piece = ELEMENTS.min(a.shape().elements()) as usize * size;
-    let (mut left, mut right) = (vec![0; piece], vec![0; piece]);
+    let (sizes, dtypes) = ((a.dtype().size(), b.dtype().size()), (a.dtype(), b.dtype()));
+    let is_one_dtype = dtypes.0 == dtypes.1;
+    let piece = ELEMENTS.min(a.shape().elements()) as usize;
+    let (mut left, mut right) = (vec![0; piece * sizes.0], vec![0; piece * sizes.1]);
     let (mut elements, mut max_abs) = (0, 0.0_f64);
     let mut first = 0;
     while first < a.shape().elements() {
         progress.check()?;
         let count = (a.shape().elements() - first).min(ELEMENTS);
-        let bytes = count as usize * size;
-        let left = left.get_mut(..bytes).unwrap_or_default();
-        let right = right.get_mut(..bytes).unwrap_or_default();
+        let left = left.get_mut(..count as usize * sizes.0).unwrap_or_default();
+        let right = right.get_mut(..count as usize * sizes.1).unwrap_or_default();
         a.read(first, left, None)?;
         b.read(first, right, None)?;
-        if left != right {
-            let pairs = left.chunks_exact(size).zip(right.chunks_exact(size)).filter(|(left, right)| left != right);
-            for (left, right) in pairs {
-                elements += 1;
-                let distance = (number(a.dtype(), left) - number(a.dtype(), right)).abs();
-                if distance.is_finite() {
+        if !is_one_dtype || left != right {
+            for (left, right) in left.chunks_exact(sizes.0).zip(right.chunks_exact(sizes.1)) {
+                let (x, y) = (number(dtypes.0, left), number(dtypes.1, right));
+                let is_same = if is_one_dtype { left == right } else { x == y || x.is_nan() && y.is_nan() };
+                elements += u64::from(!is_same);
+                let distance = (x - y).abs();
+                if !is_same && distance.is_finite() {
                     max_abs = max_abs.max(distance);
                 }
             }
         }
         first += count;
-        progress.advance(bytes as u64);
+        progress.advance(left.len() as u64);
     }
     Ok(if elements == 0 { Comparison::Equal } else { Comparison::Values { elements, max_abs } })
 }
@@ -130,17 +123,17 @@ fn number(dtype: Dtype, bytes: &[u8]) -> f64 {
 /// The tensors of two state dicts under one key, either of which may be absent.
 pub type Pair<'a> = (String, Option<&'a LazyTensor>, Option<&'a LazyTensor>);
 
-/// Puts the tensors of two state dicts side by side: the keys of `a` in its order, then those only `b` has.
-pub fn pair_up<'a>(
-    a: impl Iterator<Item = (String, &'a LazyTensor)>,
-    b: impl Iterator<Item = (String, &'a LazyTensor)>,
-) -> Vec<Pair<'a>> {
+/// Puts the tensors of two state dicts side by side: the keys of `a` in its order, then those only `b` has. A key counts
+/// as what `canonical` makes of it, unless its own side has that key already.
+pub fn pair_up<'a>(a: &'a StateDict, b: &'a StateDict, canonical: impl Fn(&str) -> String) -> Vec<Pair<'a>> {
     let mut pairs: IndexMap<String, (Option<&LazyTensor>, Option<&LazyTensor>)> = IndexMap::new();
-    for (key, tensor) in a {
-        pairs.entry(key).or_default().0 = Some(tensor);
-    }
-    for (key, tensor) in b {
-        pairs.entry(key).or_default().1 = Some(tensor);
+    for (side, state_dict) in [(0, a), (1, b)] {
+        for (key, tensor) in state_dict.iter() {
+            let wanted = canonical(key);
+            let is_free = wanted == key || !state_dict.contains(&wanted);
+            let pair = pairs.entry(if is_free { wanted } else { key.to_owned() }).or_default();
+            *(if side == 0 { &mut pair.0 } else { &mut pair.1 }) = Some(tensor);
+        }
     }
     pairs.into_iter().map(|(key, (a, b))| (key, a, b)).collect()
 }

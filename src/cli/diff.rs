@@ -28,10 +28,7 @@ fn diff(command: &Diff, terminal: &Terminal) -> Result<Difference> {
     b.refuse_unreadable()?;
     let (left, right) = (&a.contents().state_dict, &b.contents().state_dict);
     let canonical = |key: &str| autoencoder::canonical_key(key).into_owned();
-    let pairs = pair_up(
-        left.iter().map(|(key, tensor)| (canonical(key), tensor)),
-        right.iter().map(|(key, tensor)| (canonical(key), tensor)),
-    );
+    let pairs = pair_up(left, right, canonical);
     terminal.begin("comparing", left.bytes());
     let compared = parallel::map(
         terminal.jobs(),

@@ -9,7 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::hash::content_hash;
 use crate::error::Result;
 use crate::model::{Component, autoencoder, published};
-use crate::report::Hashes;
+use crate::report::{Hashes, LeftOut};
 
 /// Hashes each file.
 pub(super) fn run(command: &Hash, terminal: &Terminal) -> Exit {
@@ -33,5 +33,5 @@ fn hash(path: &Path, terminal: &Terminal) -> Result<Hashes> {
         let hash = content_hash(canonical, terminal.jobs(), terminal).map_err(|error| error.in_file(path))?;
         components.push((component.name(), hash));
     }
-    Ok(Hashes::new(path, file, published, components))
+    Ok(Hashes::new(path, file, published, components, LeftOut::unreadable(checkpoint.contents())))
 }

@@ -135,7 +135,9 @@ impl Scratch {
             match read_up_to(direct, offset, block.bytes_mut()) {
                 Ok(count) if count >= len => return Ok(()),
                 Ok(_) => {
-                    return Err(Error::unverified("the written file is shorter than planned").in_file(&self.destination));
+                    return Err(
+                        Error::unverified("the written file is shorter than planned").in_file(&self.destination)
+                    );
                 }
                 Err(error) if is_refusal(&error) => {}
                 Err(error) => return Err(Error::io("cannot read what was written", error).in_file(&self.destination)),

@@ -28,10 +28,14 @@ pub fn is_checkpoint_key(key: &str) -> bool {
 /// The key a tensor of an autoencoder has in a checkpoint, whatever prefix its own file gives it; other keys as they
 /// are.
 pub fn canonical_key(key: &str) -> Cow<'_, str> {
-    match [key, key.strip_prefix("vae.").unwrap_or(key)].into_iter().find(|bare| is_key(bare)) {
-        Some(bare) => format!("{PREFIX}{bare}").into(),
-        None => key.into(),
-    }
+    let bare = bare_key(key);
+    if is_key(bare) { format!("{PREFIX}{bare}").into() } else { key.into() }
+}
+
+/// The key a tensor of an autoencoder has in a file of its own, as WebUI loads it; other keys as they are.
+pub fn bare_key(key: &str) -> &str {
+    let bare = [PREFIX, "vae."].into_iter().find_map(|prefix| key.strip_prefix(prefix));
+    bare.filter(|bare| is_key(bare)).unwrap_or(key)
 }
 
 /// Finds the prefix of the autoencoder in a file: bare keys, `first_stage_model.` as in a whole checkpoint, `vae.`.

@@ -36,8 +36,11 @@ pub fn key_beside(key: &str) -> Option<String> {
     key.strip_suffix(POSITIONS).map(|prefix| format!("{prefix}{NAME}"))
 }
 
-/// Judges position_ids. Reads them, 77 numbers.
-pub fn judge(tensor: &LazyTensor) -> Result<State> {
+/// Judges position_ids beside an embedding of so many positions, where that is known. Reads them, 77 numbers.
+pub fn judge(tensor: &LazyTensor, positions: Option<u64>) -> Result<State> {
+    if positions.is_some_and(|positions| positions != tensor.shape().elements()) {
+        return Ok(State::WrongValues);
+    }
     let expected = (0..tensor.shape().elements()).map(|position| position as f64);
     let values = match tensor.dtype() {
         Dtype::I64 => tensor.to_bytes()?.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as f64).collect(),
@@ -90,14 +93,15 @@ mod tests {
     fn tells_right_ones_from_halves_and_from_wrong_ones() {
         let right = right(77).unwrap();
         assert_eq!(right.shape().dims(), [1, 77]);
-        assert_eq!(judge(&right).unwrap(), State::Right);
+        assert_eq!(judge(&right, Some(77)).unwrap(), State::Right);
+        assert_eq!(judge(&right, Some(78)).unwrap(), State::WrongValues);
         let floats = |values: &dyn Fn(u64) -> f32| LazyTensor::Owned {
             dtype: Dtype::F32,
             shape: Shape::new([1, 77]).unwrap(),
             bytes: (0..77).flat_map(|index| values(index).to_le_bytes()).collect::<Vec<_>>().into(),
         };
-        assert_eq!(judge(&floats(&|index| index as f32)).unwrap(), State::WrongDtype);
-        assert_eq!(judge(&floats(&|index| index as f32 * 0.9999)).unwrap(), State::WrongValues);
-        assert_eq!(judge(&floats(&|index| index as f32 + 1.0)).unwrap(), State::WrongValues);
+        assert_eq!(judge(&floats(&|index| index as f32), None).unwrap(), State::WrongDtype);
+        assert_eq!(judge(&floats(&|index| index as f32 * 0.9999), None).unwrap(), State::WrongValues);
+        assert_eq!(judge(&floats(&|index| index as f32 + 1.0), None).unwrap(), State::WrongValues);
     }
 }

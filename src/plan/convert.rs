@@ -74,8 +74,12 @@ pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Resolved> {
     };
     conversion.run().map_err(|error| error.in_file(checkpoint.path()))?;
     let Conversion { state_dict, ledger, mut notices, .. } = conversion;
-    if let Some(component) = options.component.filter(|_| state_dict.is_empty()) {
-        return Err(Error::missing(format!("no {} in it", component.name())).in_file(checkpoint.path()));
+    if state_dict.is_empty() && !checkpoint.contents().state_dict.is_empty() {
+        let found = match options.component {
+            Some(component) => format!("no {} in it", component.name()),
+            None => "nothing of it would be left; it has no component that this program knows".to_owned(),
+        };
+        return Err(Error::missing(found).in_file(checkpoint.path()));
     }
     let unknown = state_dict.keys().filter(|key| Component::of_key(key) == Component::Other).count();
     if unknown > 0 {
@@ -147,11 +151,12 @@ impl<'a> Conversion<'a> {
     }
 
     fn fix(&mut self, key: &str, tensor: &LazyTensor) -> Result<()> {
-        let state = position_ids::judge(tensor).map_err(|error| error.in_tensor(key))?;
+        let positions = position_ids::positions(self.source, key);
+        let state = position_ids::judge(tensor, positions).map_err(|error| error.in_tensor(key))?;
         if state == position_ids::State::Right {
             return self.write(key, key, tensor, Vec::new());
         }
-        let positions = position_ids::positions(self.source, key).unwrap_or_else(|| tensor.shape().elements());
+        let positions = positions.unwrap_or_else(|| tensor.shape().elements());
         self.state_dict.insert(key, position_ids::right(positions)?)?;
         self.ledger.written(Origin::Checkpoint, key, key, vec![Change::Fixed]);
         let was = match state {
@@ -174,6 +179,7 @@ impl<'a> Conversion<'a> {
             return Ok(());
         };
         self.state_dict.insert(ids.as_str(), position_ids::right(positions)?)?;
+        self.ledger.written(Origin::Program, &ids, &ids, vec![Change::Inserted]);
         self.notices.push(format!("position_ids were missing; {ids} is I64, 0 to {} now", positions.saturating_sub(1)));
         Ok(())
     }
@@ -182,7 +188,7 @@ impl<'a> Conversion<'a> {
         let (tensor, cast) = Cast::apply(self.options.cast, tensor).map_err(|error| error.in_tensor(input))?;
         // An autoencoder by itself has bare keys: so WebUI loads it.
         let is_alone = self.options.component == Some(Component::Autoencoder);
-        let output = key.strip_prefix(autoencoder::PREFIX).filter(|_| is_alone).unwrap_or(key);
+        let output = if is_alone { autoencoder::bare_key(key) } else { key };
         if output != key {
             changes.push(Change::Renamed);
         }

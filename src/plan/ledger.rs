@@ -12,6 +12,19 @@ pub enum Origin {
     Checkpoint,
     /// The autoencoder merged into it.
     Autoencoder,
+    /// No input: this program, which knows the constant.
+    Program,
+}
+
+impl Origin {
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Checkpoint => "checkpoint",
+            Origin::Autoencoder => "autoencoder",
+            Origin::Program => "program",
+        }
+    }
 }
 
 /// Something done to a tensor on its way.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::checkpoint::hash::FileHashes;
 use crate::error::printable;
+use crate::report::LeftOut;
 
 /// The hashes of one file.
 #[derive(Debug, Serialize)]
@@ -19,6 +20,8 @@ pub struct Hashes {
     published: Option<String>,
     /// The content hash of each component.
     components: IndexMap<&'static str, String>,
+    /// Tensors that could not be read, and are in no component's hash.
+    unreadable: Vec<LeftOut>,
 }
 
 impl Hashes {
@@ -28,6 +31,7 @@ impl Hashes {
         file: FileHashes,
         published: Option<String>,
         components: Vec<(&'static str, String)>,
+        unreadable: Vec<LeftOut>,
     ) -> Self {
         Hashes {
             file: path.to_string_lossy().into_owned(),
@@ -37,6 +41,7 @@ impl Hashes {
             legacy: file.legacy,
             published,
             components: components.into_iter().collect(),
+            unreadable,
         }
     }
 
@@ -57,6 +62,9 @@ impl Hashes {
         }
         for (component, hash) in &self.components {
             line(component, hash);
+        }
+        for tensor in &self.unreadable {
+            line("not hashed", &tensor.to_text());
         }
         out
     }

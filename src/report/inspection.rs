@@ -45,9 +45,12 @@ pub struct Inspection {
 
 /// What position_ids are like; `None` where there are none. The one thing an inspection reads beyond the headers.
 fn position_ids_text(state_dict: &StateDict) -> Option<String> {
-    let (_, tensor) = state_dict.iter().find(|(key, _)| position_ids::is_key(key))?;
+    let Some((key, tensor)) = state_dict.iter().find(|(key, _)| position_ids::is_key(key)) else {
+        let embedding = state_dict.keys().find_map(position_ids::key_beside);
+        return embedding.map(|_| "missing; --fix-position-ids puts them in".to_owned());
+    };
     let dtype = tensor.dtype();
-    Some(match position_ids::judge(tensor) {
+    Some(match position_ids::judge(tensor, position_ids::positions(state_dict, key)) {
         Ok(State::Right) => "right".to_owned(),
         Ok(State::WrongDtype) => {
             format!("{dtype} instead of I64, but the right numbers; --fix-position-ids mends them")

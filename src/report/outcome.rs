@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::error::{Error, printable};
 use crate::format::Contents;
-use crate::plan::{Ledger, Origin, Outcome as Fate};
+use crate::plan::{Change, Ledger, Outcome as Fate};
 use crate::report::{ComponentSummary, count, size};
 
 /// A value or tensor that is not in the output, and what it is.
@@ -126,11 +126,7 @@ impl Outcome {
             autoencoder.write_text(&mut out);
         }
         for (origin, fate, count) in self.ledger.summary() {
-            let from = match origin {
-                Origin::Checkpoint => "checkpoint",
-                Origin::Autoencoder => "autoencoder",
-            };
-            let _ = writeln!(out, "  {from:<12} {count:>5} {fate}");
+            let _ = writeln!(out, "  {:<12} {count:>5} {fate}", origin.name());
         }
         for left_out in &self.left_out {
             let _ = writeln!(out, "  left out     {}", left_out.to_text());
@@ -146,14 +142,11 @@ impl Outcome {
 
     fn write_ledger(&self, out: &mut String) {
         for line in self.ledger.lines() {
-            let from = match line.from {
-                Origin::Checkpoint => "checkpoint",
-                Origin::Autoencoder => "autoencoder",
-            };
+            let from = line.from.name();
             let fate = match &line.outcome {
                 Fate::Written { key, changes } if changes.is_empty() && *key == line.input => "kept".to_owned(),
                 Fate::Written { key, changes } => {
-                    let words: Vec<String> = changes.iter().map(crate::plan::Change::word).collect();
+                    let words: Vec<String> = changes.iter().map(Change::word).collect();
                     format!("-> {} ({})", printable(key), words.join(", "))
                 }
                 Fate::Replaced => "replaced".to_owned(),
