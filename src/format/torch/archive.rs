@@ -52,6 +52,12 @@ impl Archive {
         let mut ranges = Vec::with_capacity(zip.len());
         let mut seen = HashSet::with_capacity(zip.len());
         let directory = zip.central_directory_start();
+        // The local headers lie all over the file. Asked for one by one, each would cost a turn of the disk.
+        for index in 0..zip.len() {
+            if let Ok(entry) = zip.by_index_data(index) {
+                source.prefetch(entry.header_start(), HEADER_READ as u64);
+            }
+        }
         for index in 0..zip.len() {
             let (name, record) = entry(&mut zip, index)?;
             if !seen.insert(name.to_ascii_lowercase()) {
