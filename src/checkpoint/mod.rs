@@ -10,6 +10,7 @@ use self::hash::FileHashes;
 use crate::error::{Error, Result};
 use crate::format::{self, Container, Contents, Opaque};
 use crate::io::{Progress, Source};
+use crate::state_dict::StateDict;
 
 /// An opened checkpoint.
 #[derive(Debug, Clone)]
@@ -39,6 +40,13 @@ impl Checkpoint {
         self
     }
 
+    /// The same file with other tensors in it: the same ones under other names.
+    #[must_use]
+    pub fn with_tensors(mut self, state_dict: StateDict) -> Self {
+        self.contents.state_dict = state_dict;
+        self
+    }
+
     /// What the file holds.
     pub fn contents(&self) -> &Contents {
         &self.contents
@@ -62,8 +70,8 @@ impl Checkpoint {
     /// The one file of a checkpoint that is one.
     fn file(&self) -> Result<&Arc<Source>> {
         match self.contents.sources.as_slice() {
-            [source] if source.path() == self.path() => Ok(source),
-            _ => Err(Error::unsupported("a folder has no hash of its own; its components have").in_file(self.path())),
+            [source] => Ok(source),
+            _ => Err(Error::unsupported("a folder has no hash of its own; its files have").in_file(self.path())),
         }
     }
 
@@ -86,6 +94,19 @@ impl Checkpoint {
             .at(danger.offset)
             .in_record(self.contents.container.pickle())
             .in_file(self.path()))
+    }
+
+    /// The one file that all tensors with such a key lie in; of several, an error.
+    pub fn file_of(&self, is_wanted: impl Fn(&str) -> bool) -> Result<&Arc<Source>> {
+        let tensors = self.contents.state_dict.iter().filter(|(key, _)| is_wanted(key));
+        let mut sources = tensors.flat_map(|(_, tensor)| tensor.storages()).map(|storage| storage.source());
+        let first = sources.next();
+        match first.filter(|first| sources.all(|other| Arc::ptr_eq(first, other))) {
+            Some(source) => {
+                self.contents.sources.iter().find(|known| Arc::ptr_eq(known, source)).map_or_else(|| self.file(), Ok)
+            }
+            None => self.file(),
+        }
     }
 
     /// All hashes of the whole file that model pages and pictures show. Reads it once or twice.

@@ -11,8 +11,8 @@ use crate::tensor::Dtype;
 
 /// Keeps Stable Diffusion checkpoints in order: merges autoencoders, converts containers, shows what is inside.
 ///
-/// Takes .safetensors and PyTorch files (.ckpt .pt .pth .bin, zip or legacy), told apart by their content. Nothing in
-/// a file is ever executed.
+/// Takes .safetensors files, PyTorch files (.ckpt .pt .pth .bin, zip or legacy) and diffusers folders, told apart by
+/// their content. Nothing in a file is ever executed.
 ///
 /// Exit codes: 0 done, or the answer is yes; 1 the answer is no (two files differ, a written file did not verify);
 /// 2 could not run.
@@ -57,8 +57,8 @@ pub(super) enum Command {
 ///
 /// Replaces every tensor of the checkpoint's autoencoder (first_stage_model.*) by the one from --vae, or inserts it
 /// where the checkpoint has none; everything else stays byte for byte, in its order. The autoencoder may have bare
-/// keys, lie under first_stage_model. or vae., be nested under state_dict, or be a whole checkpoint; losses and
-/// training averages are left out. A missing key or a shape that differs is an error, and nothing is written.
+/// keys, lie under first_stage_model. or vae., be nested under state_dict, be a whole
+/// checkpoint, or a diffusers AutoencoderKL, file or folder; losses and training averages are left out. A missing key or a shape that differs is an error, and nothing is written.
 ///
 /// Without --vae the sidecar beside the checkpoint is taken: NAME.vae.pt, NAME.vae.ckpt or NAME.vae.safetensors.
 #[derive(Debug, Args)]
@@ -85,7 +85,7 @@ pub(super) struct MergeVae {
 
 /// Move checkpoints between containers and element types
 ///
-/// Writes .safetensors files, and .ckpt files that torch.load(weights_only=True, mmap=True) and every WebUI load.
+/// A diffusers folder becomes a single file in the names of the original code. Writes .safetensors files, and .ckpt files that torch.load(weights_only=True, mmap=True) and every WebUI load.
 /// --dtype changes floating tensors only. Values that are not plain (callbacks, optimizer states) are left out and
 /// listed.
 #[derive(Debug, Args)]

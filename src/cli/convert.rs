@@ -6,8 +6,8 @@ use super::each::{Names, each};
 use super::terminal::Terminal;
 use crate::error::{Error, Result};
 use crate::format::Target;
-use crate::plan::Cast;
 use crate::plan::convert::{self, Options};
+use crate::plan::{Cast, Origin, translate};
 use crate::report::Outcome;
 
 /// Converts each input; a failing one does not stop the others.
@@ -64,7 +64,7 @@ fn output_in_folder(command: &Convert, input: &Path) -> Result<PathBuf> {
 fn convert(command: &Convert, input: &Path, output: &Path, terminal: &Terminal) -> Result<Outcome> {
     let writing = &command.writing;
     writing.target(output)?;
-    let checkpoint = writing.open(input)?;
+    let (checkpoint, translation) = translate::to_ldm(writing.open(input)?)?;
     writing.check_destination(output)?;
     let cast = writing.dtype.map(|to| Cast { to: to.into(), overflow: writing.overflow() });
     let options = Options {
@@ -74,6 +74,8 @@ fn convert(command: &Convert, input: &Path, output: &Path, terminal: &Terminal) 
         component: command.component.map(Into::into),
         fix_position_ids: command.fix_position_ids,
     };
-    let resolved = convert::plan(&checkpoint, &options)?;
+    let mut resolved = convert::plan(&checkpoint, &options)?;
+    translation.trace_back(Origin::Checkpoint, &mut resolved.ledger);
+    resolved.notices.extend(translation.notices);
     writing.write(&checkpoint, output, &resolved, terminal)
 }

@@ -3,9 +3,11 @@ use super::args::Diff;
 use super::terminal::Terminal;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::compare::{compare, pair_up};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::format::Container;
 use crate::io::{Progress, parallel};
 use crate::model::autoencoder;
+use crate::plan::translate;
 use crate::report::Difference;
 
 /// Compares two checkpoints: the answer is yes if they are equal.
@@ -23,12 +25,20 @@ pub(super) fn run(command: &Diff, terminal: &Terminal) -> Exit {
 }
 
 fn diff(command: &Diff, terminal: &Terminal) -> Result<Difference> {
-    let (a, b) = (Checkpoint::open(&command.a)?, Checkpoint::open(&command.b)?);
+    let open = |path| Ok::<_, Error>(translate::to_ldm(Checkpoint::open(path)?)?.0);
+    let (a, b) = (open(&command.a)?, open(&command.b)?);
     a.refuse_unreadable()?;
     b.refuse_unreadable()?;
     let (left, right) = (&a.contents().state_dict, &b.contents().state_dict);
     let canonical = |key: &str| autoencoder::canonical_key(key).into_owned();
-    let pairs = pair_up(left, right, canonical);
+    let mut pairs = pair_up(left, right, canonical);
+    let is_folder = |checkpoint: &Checkpoint| checkpoint.contents().container == Container::Diffusers;
+    let before = pairs.len();
+    if is_folder(&a) != is_folder(&b) {
+        // What one side cannot hold is no difference between the two.
+        pairs.retain(|(key, left, right)| left.is_some() == right.is_some() || translate::has_place_in_folders(key));
+    }
+    let not_compared = before - pairs.len();
     terminal.begin("comparing", left.bytes());
     let compared = parallel::map(
         terminal.jobs(),
@@ -44,5 +54,7 @@ fn diff(command: &Diff, terminal: &Terminal) -> Result<Difference> {
             Ok((key.clone(), *left, *right, comparison))
         },
     )?;
-    Ok(Difference::new(command.a.to_string_lossy().into_owned(), command.b.to_string_lossy().into_owned(), compared))
+    let difference =
+        Difference::new(command.a.to_string_lossy().into_owned(), command.b.to_string_lossy().into_owned(), compared);
+    Ok(difference.with_not_compared(not_compared))
 }

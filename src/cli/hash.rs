@@ -8,7 +8,9 @@ use super::terminal::Terminal;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::hash::content_hash;
 use crate::error::Result;
+use crate::format::Container;
 use crate::model::{Component, autoencoder, published};
+use crate::plan::translate;
 use crate::report::{Hashes, LeftOut};
 
 /// Hashes each file.
@@ -18,9 +20,11 @@ pub(super) fn run(command: &Hash, terminal: &Terminal) -> Exit {
 }
 
 fn hash(path: &Path, terminal: &Terminal) -> Result<Hashes> {
-    let checkpoint = Checkpoint::open(path)?;
-    let file = checkpoint.file_hashes(terminal.jobs(), terminal)?;
-    let published = published::identify(checkpoint.file_bytes(), &file.sha256).map(published_text);
+    let (checkpoint, _) = translate::to_ldm(Checkpoint::open(path)?)?;
+    let is_folder = checkpoint.contents().container == Container::Diffusers;
+    let file = if is_folder { None } else { Some(checkpoint.file_hashes(terminal.jobs(), terminal)?) };
+    let known = file.as_ref().and_then(|file| published::identify(checkpoint.file_bytes(), &file.sha256));
+    let published = known.map(published_text);
     let state_dict = &checkpoint.contents().state_dict;
     let mut components = Vec::new();
     for &component in Component::ALL {

@@ -7,7 +7,9 @@ use super::output::{published, published_text};
 use super::terminal::Terminal;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::report::Inspection;
+use crate::format::Container;
+use crate::plan::translate;
+use crate::report::{Inspection, components};
 
 /// Files up to this size are hashed where that may tell which published file they are; larger ones would make
 /// whoever only wants to look wait for seconds.
@@ -21,6 +23,13 @@ pub(super) fn run(command: &Inspect, terminal: &Terminal) -> Exit {
 
 fn inspect(path: &Path, keys: bool, terminal: &Terminal) -> Result<Inspection> {
     let checkpoint = Checkpoint::open(path)?;
-    let known = if checkpoint.file_bytes() <= HASHED { published(&checkpoint, terminal)? } else { None };
-    Ok(Inspection::new(&checkpoint, known.map(published_text), keys))
+    let is_folder = checkpoint.contents().container == Container::Diffusers;
+    let is_small = checkpoint.file_bytes() <= HASHED && !is_folder;
+    let known = if is_small { published(&checkpoint, terminal)? } else { None };
+    let detection = translate::detect_checkpoint(&checkpoint);
+    // In LDM names a folder's components are those of a checkpoint; one that cannot be translated is shown as it is.
+    let translated =
+        translate::to_ldm(checkpoint.clone()).map_or_else(|_| checkpoint.clone(), |(translated, _)| translated);
+    let components = components(&translated.contents().state_dict, detection.architecture());
+    Ok(Inspection::new(&checkpoint, components, &detection, known.map(published_text), keys))
 }

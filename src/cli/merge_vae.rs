@@ -8,7 +8,7 @@ use crate::checkpoint::hash;
 use crate::error::{Error, Result};
 use crate::model::autoencoder;
 use crate::model::published::{self, Published};
-use crate::plan::{merge_vae, sidecar_name};
+use crate::plan::{Origin, merge_vae, sidecar_name, translate};
 use crate::report::{AutoencoderReport, ComponentSummary, LeftOut, Merged, Outcome, Side};
 use crate::state_dict::StateDict;
 
@@ -30,9 +30,9 @@ fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {
     let writing = &command.writing;
     let output = command.output.output.as_path();
     writing.target(output)?;
-    let base = writing.open(&command.checkpoint)?;
+    let (base, base_translation) = translate::to_ldm(writing.open(&command.checkpoint)?)?;
     let vae_path = command.vae.clone().map_or_else(|| sidecar(&command.checkpoint), Ok)?;
-    let vae = writing.open(&vae_path)?;
+    let (vae, vae_translation) = translate::autoencoder_to_ldm(writing.open(&vae_path)?)?;
     writing.check_destination(output)?;
     let options = merge_vae::Options {
         dtype: writing.dtype.map(Into::into),
@@ -43,12 +43,16 @@ fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {
     };
     // What can be refused by the headers is refused before half a gigabyte is hashed.
     merge_vae::plan(&base, &vae, &options)?;
-    let sha256 = vae.sha256(terminal)?;
-    let known = published::identify(vae.file_bytes(), &sha256);
+    let vae_file = vae.file_of(|key| autoencoder::is_key(autoencoder::bare_key(key)))?;
+    let sha256 = hash::file_sha256(vae_file, terminal)?;
+    let known = published::identify(vae_file.len(), &sha256);
     if !command.allow_withdrawn {
         refuse_withdrawn(known).map_err(|error| error.in_file(vae.path()))?;
     }
-    let resolved = merge_vae::plan(&base, &vae, &merge_vae::Options { vae_sha256: &sha256, ..options })?;
+    let mut resolved = merge_vae::plan(&base, &vae, &merge_vae::Options { vae_sha256: &sha256, ..options })?;
+    base_translation.trace_back(Origin::Checkpoint, &mut resolved.ledger);
+    vae_translation.trace_back(Origin::Autoencoder, &mut resolved.ledger);
+    resolved.notices.extend(base_translation.notices);
     let before = side(&base.contents().state_dict, terminal).map_err(|error| error.in_file(base.path()))?;
     let after = side(&resolved.state_dict, terminal)?;
     let after = after.ok_or_else(|| Error::missing("the output would have no autoencoder").in_file(output))?;

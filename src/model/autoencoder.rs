@@ -71,9 +71,10 @@ pub fn find_prefix(state_dict: &StateDict) -> Result<&'static str> {
     }
 }
 
-fn is_diffusers_key(key: &str) -> bool {
+/// Whether a bare key is one that only diffusers gives to an autoencoder.
+pub fn is_diffusers_key(key: &str) -> bool {
     let part = key.split('.').nth(1).unwrap_or_default();
-    matches!(part, "down_blocks" | "up_blocks" | "mid_block" | "conv_norm_out")
+    is_key(key) && matches!(part, "down_blocks" | "up_blocks" | "mid_block" | "conv_norm_out")
 }
 
 /// Why a key of an autoencoder's file is left out of a merge; `None` for the keys that are merged. As in WebUI, losses

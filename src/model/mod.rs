@@ -2,6 +2,7 @@
 
 pub mod architecture;
 pub mod autoencoder;
+pub mod completeness;
 pub mod component;
 pub mod ema;
 pub mod layout;

@@ -35,6 +35,12 @@ pub enum Change {
     Renamed,
     /// It takes the place of another input's tensor.
     Replaces,
+    /// Its shape got or lost ones: a convolution of size 1 for a linear layer, or the other way round.
+    Reshaped,
+    /// Its rows became columns.
+    Transposed,
+    /// It was joined with others.
+    Joined,
     /// It was added where there was none.
     Inserted,
     /// Its broken numbers were replaced by the right ones.
@@ -59,6 +65,9 @@ impl Change {
         match self {
             Change::Renamed => "renamed".into(),
             Change::Replaces => "replacing".into(),
+            Change::Reshaped => "reshaped".into(),
+            Change::Transposed => "transposed".into(),
+            Change::Joined => "joined".into(),
             Change::Inserted => "inserted".into(),
             Change::Fixed => "fixed".into(),
             Change::Cast { from, to } => format!("cast {from} to {to}"),
@@ -123,6 +132,11 @@ impl Ledger {
 
     fn push(&mut self, from: Origin, input: &str, outcome: Outcome) {
         self.lines.push(Line { from, input: input.to_owned(), outcome });
+    }
+
+    /// Puts other lines in the place of each.
+    pub(super) fn rewrite(&mut self, rewrite: impl Fn(Line) -> Vec<Line>) {
+        self.lines = std::mem::take(&mut self.lines).into_iter().flat_map(rewrite).collect();
     }
 
     /// All lines, in the order of the inputs.

@@ -5,6 +5,7 @@ pub mod convert;
 mod ledger;
 pub mod merge_vae;
 pub mod sidecar_name;
+pub mod translate;
 
 pub use cast::Cast;
 pub use ledger::{Change, Ledger, Line, Origin, Outcome};

@@ -2,7 +2,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::error::printable;
 use crate::model::Component;
+use crate::model::architecture::Architecture;
+use crate::model::completeness::{Completeness, completeness};
 use crate::report::{count, size};
 use crate::state_dict::StateDict;
 use crate::tensor::LazyTensor;
@@ -20,12 +23,16 @@ pub struct ComponentSummary {
     pub bytes: u64,
     /// Tensors by dtype.
     pub dtypes: BTreeMap<&'static str, usize>,
+    /// What it lacks and what it has too much, where its schema is known.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub completeness: Option<Completeness>,
 }
 
 impl ComponentSummary {
     /// The figures of some tensors under a name.
     pub fn new<'a>(name: &'static str, tensors: impl Iterator<Item = &'a LazyTensor>) -> Self {
-        let mut summary = ComponentSummary { name, tensors: 0, parameters: 0, bytes: 0, dtypes: BTreeMap::new() };
+        let (dtypes, completeness) = (BTreeMap::new(), None);
+        let mut summary = ComponentSummary { name, tensors: 0, parameters: 0, bytes: 0, dtypes, completeness };
         for tensor in tensors {
             summary.tensors += 1;
             summary.parameters = summary.parameters.saturating_add(tensor.shape().elements());
@@ -33,6 +40,19 @@ impl ComponentSummary {
             *summary.dtypes.entry(tensor.dtype().name()).or_default() += 1;
         }
         summary
+    }
+
+    /// `complete`, or what is not: in a few words, with the first of the keys.
+    pub fn completeness_text(&self) -> Option<String> {
+        let found = self.completeness.as_ref()?;
+        let part = |keys: &[String], what: &str| {
+            let first = keys.first()?;
+            let more = if keys.len() > 1 { ", …" } else { "" };
+            Some(format!("{} {what} ({}{more})", keys.len(), printable(first)))
+        };
+        let parts = [part(&found.missing, "MISSING"), part(&found.extra, "unknown")];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        Some(if parts.is_empty() { "complete".to_owned() } else { parts.join(", ") })
     }
 
     /// One line: `248 tensors, 83.7 M parameters, 335 MB, F32`.
@@ -61,11 +81,13 @@ fn short(number: u64) -> String {
     }
 }
 
-/// The components of a state dict, those that are there.
-pub fn components(state_dict: &StateDict) -> Vec<ComponentSummary> {
+/// The components of a state dict in LDM names, those that are there, held against their schemas.
+pub fn components(state_dict: &StateDict, architecture: Option<Architecture>) -> Vec<ComponentSummary> {
     let of = |component: Component| {
         let tensors = state_dict.iter().filter(move |(key, _)| Component::of_key(key) == component);
-        ComponentSummary::new(component.name(), tensors.map(|(_, tensor)| tensor))
+        let mut summary = ComponentSummary::new(component.name(), tensors.map(|(_, tensor)| tensor));
+        summary.completeness = completeness(state_dict, component, architecture);
+        summary
     };
     Component::ALL.iter().map(|&component| of(component)).filter(|summary| summary.tensors > 0).collect()
 }

@@ -18,6 +18,8 @@ pub struct Difference {
     /// Whether nothing differs.
     pub equal: bool,
     components: Vec<ComponentDifference>,
+    /// Tensors that one side has and a folder, the other side, cannot hold.
+    not_compared: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,7 +91,14 @@ impl Difference {
         }
         components.retain(|component| component.equal > 0 || !component.different.is_empty());
         let equal = components.iter().all(|component| component.different.is_empty());
-        Difference { a, b, equal, components }
+        Difference { a, b, equal, components, not_compared: 0 }
+    }
+
+    /// Notes how many tensors were left out of the comparison, because a folder cannot hold them.
+    #[must_use]
+    pub fn with_not_compared(mut self, count: usize) -> Self {
+        self.not_compared = count;
+        self
     }
 
     /// A line for each component, and the first tensors that differ.
@@ -104,6 +113,13 @@ impl Difference {
             if component.different.len() > LISTED {
                 let _ = writeln!(out, "    and {} more; --json lists all", component.different.len() - LISTED);
             }
+        }
+        if self.not_compared > 0 {
+            let _ = writeln!(
+                out,
+                "  not compared      {} tensors that a diffusers folder does not hold",
+                self.not_compared
+            );
         }
         out
     }

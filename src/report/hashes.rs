@@ -12,10 +12,11 @@ use crate::report::LeftOut;
 #[derive(Debug, Serialize)]
 pub struct Hashes {
     file: String,
-    sha256: String,
-    autov2: String,
+    /// Of the file; a folder has none.
+    sha256: Option<String>,
+    autov2: Option<String>,
     autov3: Option<String>,
-    legacy: String,
+    legacy: Option<String>,
     /// The published file it is, if it is one.
     published: Option<String>,
     /// The content hash of each component.
@@ -28,17 +29,17 @@ impl Hashes {
     /// Puts the hashes of a file and of its components together.
     pub fn new(
         path: &Path,
-        file: FileHashes,
+        file: Option<FileHashes>,
         published: Option<String>,
         components: Vec<(&'static str, String)>,
         unreadable: Vec<LeftOut>,
     ) -> Self {
         Hashes {
             file: path.to_string_lossy().into_owned(),
-            autov2: file.autov2().to_owned(),
-            sha256: file.sha256,
-            autov3: file.autov3,
-            legacy: file.legacy,
+            autov2: file.as_ref().map(|file| file.autov2().to_owned()),
+            sha256: file.as_ref().map(|file| file.sha256.clone()),
+            autov3: file.as_ref().and_then(|file| file.autov3.clone()),
+            legacy: file.map(|file| file.legacy),
             published,
             components: components.into_iter().collect(),
             unreadable,
@@ -51,12 +52,17 @@ impl Hashes {
         let mut line = |label: &str, text: &str| {
             let _ = writeln!(out, "  {label:<17} {text}");
         };
-        line("sha256", &self.sha256);
-        line("AutoV2", &self.autov2);
-        if let Some(autov3) = &self.autov3 {
-            line("AutoV3", autov3);
+        let of_file = [
+            ("sha256", &self.sha256),
+            ("AutoV2", &self.autov2),
+            ("AutoV3", &self.autov3),
+            ("legacy hash", &self.legacy),
+        ];
+        for (name, hash) in of_file {
+            if let Some(hash) = hash {
+                line(name, hash);
+            }
         }
-        line("legacy hash", &self.legacy);
         if let Some(published) = &self.published {
             line("published as", published);
         }

@@ -5,9 +5,11 @@ use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::printable;
-use crate::format::Danger;
+use crate::format::{Container, Danger};
+use crate::model::Component;
+use crate::model::architecture::{Detection, Prediction};
 use crate::model::position_ids::{self, State};
-use crate::report::{ComponentSummary, LeftOut, components, count, size};
+use crate::report::{ComponentSummary, LeftOut, count, size};
 use crate::state_dict::StateDict;
 use crate::tensor::LazyTensor;
 
@@ -20,6 +22,10 @@ pub struct Inspection {
     file: String,
     bytes: u64,
     container: &'static str,
+    /// The architecture that keys and shapes show, and for what; `None` where they show none.
+    architecture: Option<String>,
+    /// What was seen, and what each thing says.
+    evidence: Vec<String>,
     /// Where the tensors are in the file's object; empty for the object itself.
     root: String,
     tensors: usize,
@@ -41,6 +47,17 @@ pub struct Inspection {
     globals: IndexMap<String, usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<Vec<Key>>,
+}
+
+/// `SD v1, text to image`.
+fn architecture_text(detection: &Detection) -> Option<String> {
+    let architecture = detection.architecture()?;
+    let task = detection.task.map(|task| format!(", {}", task.name())).unwrap_or_default();
+    let prediction = match detection.prediction {
+        Prediction::Velocity => ", v-prediction",
+        Prediction::Unknown => "",
+    };
+    Some(format!("{}{task}{prediction}", architecture.name()))
 }
 
 /// What position_ids are like; `None` where there are none. The one thing an inspection reads beyond the headers.
@@ -69,10 +86,16 @@ struct Key {
 }
 
 impl Inspection {
-    /// Looks at an opened checkpoint; lists its tensors if `keys`. Reads no tensor but position_ids.
-    pub fn new(checkpoint: &Checkpoint, published: Option<String>, keys: bool) -> Self {
+    /// Looks at an opened checkpoint; its components as they are in LDM names, and
+    /// its tensors, if `keys`. Reads no tensor but position_ids.
+    pub fn new(
+        checkpoint: &Checkpoint,
+        components: Vec<ComponentSummary>,
+        detection: &Detection,
+        published: Option<String>,
+        keys: bool,
+    ) -> Self {
         let contents = checkpoint.contents();
-        let components = components(&contents.state_dict);
         let mut globals = IndexMap::new();
         for global in &contents.globals {
             *globals.entry(global.name.to_string()).or_default() += 1;
@@ -89,12 +112,20 @@ impl Inspection {
             file: checkpoint.path().to_string_lossy().into_owned(),
             bytes: checkpoint.file_bytes(),
             container: contents.container.name(),
+            architecture: architecture_text(detection),
+            evidence: detection
+                .evidence
+                .iter()
+                .map(|seen| format!("{} {:?}: {}", seen.key, seen.dims, seen.says))
+                .collect(),
             root: contents.root.clone(),
             tensors: contents.state_dict.len(),
             parameters: components.iter().map(|summary| summary.parameters).sum(),
             tensor_bytes: contents.state_dict.bytes(),
             components,
-            position_ids: position_ids_text(&contents.state_dict),
+            // Folders of today have none, and need none.
+            position_ids: position_ids_text(&contents.state_dict)
+                .filter(|_| contents.container != Container::Diffusers),
             published,
             metadata: contents.metadata.iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
             opaque: LeftOut::opaque(contents),
@@ -114,12 +145,19 @@ impl Inspection {
         let under =
             if self.root.is_empty() { String::new() } else { format!(", tensors under {}", printable(&self.root)) };
         line("container", &format!("{}, {}{under}", self.container, size(self.bytes)));
+        let is_unet = self.components.iter().any(|component| component.name == Component::Unet.name());
+        if let Some(architecture) = &self.architecture {
+            line("architecture", architecture);
+        } else if is_unet {
+            line("architecture", "unknown");
+        }
         if let Some(published) = &self.published {
             line("published as", published);
         }
         line("tensors", &format!("{} in all, {}", self.tensors, size(self.tensor_bytes)));
         for component in &self.components {
-            line(component.name, &component.to_text());
+            let completeness = component.completeness_text().map(|text| format!(", {text}")).unwrap_or_default();
+            line(component.name, &format!("{}{completeness}", component.to_text()));
         }
         if let Some(position_ids) = &self.position_ids {
             line("position_ids", position_ids);
