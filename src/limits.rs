@@ -43,6 +43,9 @@ pub const PLAIN_VALUES: usize = 200_000;
 /// Values looked at, in one file, to put into words what the opaque ones are.
 pub const DESCRIBED_VALUES: usize = 1_000_000;
 
+/// Opaque values listed one by one (5); what is over is counted. A line costs a hundred bytes, its value perhaps two.
+pub const OPAQUE_LISTED: usize = 10_000;
+
 /// Calls folded into one another around a tensor (`_rebuild_parameter(_rebuild_from_type_v2(…))`); torch writes two.
 pub const REBUILD_DEPTH: usize = 8;
 

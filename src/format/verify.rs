@@ -62,3 +62,59 @@ fn same_metadata(found: &Metadata, planned: &Metadata) -> bool {
     let text = |(name, value): (&String, &Plain)| (name.clone(), value.to_text());
     found.iter().map(text).eq(planned.iter().map(text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use crate::error::Kind;
+    use crate::format::frame::Frame;
+    use crate::format::{safetensors, torch};
+    use crate::io::{Overwrite, Silent};
+    use crate::tensor::{Dtype, Shape};
+
+    fn state_dict() -> StateDict {
+        let mut state_dict = StateDict::new();
+        for (key, value) in [("a.weight", 1_u8), ("b.weight", 2)] {
+            let shape = Shape::new([3, 2]).unwrap();
+            let tensor = LazyTensor::Owned { dtype: Dtype::F32, shape, bytes: Arc::from([value; 24]) };
+            state_dict.insert(key, tensor).unwrap();
+        }
+        state_dict
+    }
+
+    /// Writes a file, lets `harm` loose on it, and verifies it.
+    fn verified(make: fn(&StateDict, &Metadata) -> Result<Frame>, harm: impl Fn(&Scratch, &Frame)) -> Result<()> {
+        let (state_dict, metadata) = (state_dict(), Metadata::from([("epoch".to_owned(), Plain::Int(3))]));
+        let folder = tempfile::tempdir().unwrap();
+        let scratch = Scratch::create(&folder.path().join("out"), Overwrite::Refuse).unwrap();
+        let mut frame = make(&state_dict, &metadata).unwrap();
+        scratch.reserve(frame.bytes).unwrap();
+        let sums = payload::fill(&scratch, frame.bytes, &frame.records, 2, &Silent).unwrap();
+        let surround = std::mem::replace(&mut frame.surround, Box::new(|_| Vec::new()));
+        for (offset, bytes) in surround(&sums) {
+            scratch.write_at(offset, &bytes).unwrap();
+        }
+        harm(&scratch, &frame);
+        let Frame { records, places, bytes, .. } = &frame;
+        let plan = Plan { state_dict: &state_dict, metadata: &metadata, records, places, sums: &sums, bytes: *bytes };
+        verify(&scratch, &plan, 2, &Silent)
+    }
+
+    #[test]
+    fn a_file_as_planned_passes_and_every_kind_of_damage_does_not() {
+        for make in [safetensors::frame as fn(&StateDict, &Metadata) -> Result<Frame>, torch::frame] {
+            verified(make, |_, _| {}).unwrap();
+            let element = |scratch: &Scratch, frame: &Frame| {
+                scratch.write_at(frame.records[1].offset + 23, &[9]).unwrap();
+            };
+            let error = verified(make, element).unwrap_err();
+            assert_eq!((error.kind(), error.tensor()), (Kind::Unverified, Some("b.weight")));
+            let header = |scratch: &Scratch, _: &Frame| scratch.write_at(0, b"nonsense").unwrap();
+            assert_eq!(verified(make, header).unwrap_err().kind(), Kind::Unverified);
+            let longer = |scratch: &Scratch, frame: &Frame| scratch.write_at(frame.bytes, b"tail").unwrap();
+            assert_eq!(verified(make, longer).unwrap_err().kind(), Kind::Unverified);
+        }
+    }
+}

@@ -19,7 +19,7 @@ pub(super) fn build(pickle: &Pickle, storages: &Storages, contents: Contents) ->
     builder.contents.globals = pickle.globals().to_vec();
     builder.contents.dangers = danger::find(pickle);
     builder.root()?;
-    builder.contents.opaque = builder.plain.opaque;
+    builder.contents.opaque = builder.plain.into_opaque();
     Ok(builder.contents)
 }
 

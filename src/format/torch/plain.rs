@@ -63,12 +63,14 @@ pub(super) struct PlainReader<'a> {
     budget: usize,
     pub words: Words<'a>,
     /// What was not plain, by path.
-    pub opaque: Vec<Opaque>,
+    opaque: Vec<Opaque>,
+    /// How much more was not.
+    unlisted: usize,
 }
 
 impl<'a> PlainReader<'a> {
     pub(super) fn new(pickle: &'a Pickle) -> Self {
-        PlainReader { pickle, budget: limits::PLAIN_VALUES, words: Words::new(pickle), opaque: Vec::new() }
+        PlainReader { pickle, budget: limits::PLAIN_VALUES, words: Words::new(pickle), opaque: Vec::new(), unlisted: 0 }
     }
 
     /// The value at `id` as far as it is plain. Entries of dicts that are not are noted and left out; any other value
@@ -77,8 +79,20 @@ impl<'a> PlainReader<'a> {
         self.read_at_depth(path, id, 0)
     }
 
+    /// What was left behind.
+    pub(super) fn into_opaque(mut self) -> Vec<Opaque> {
+        if self.unlisted > 0 {
+            self.opaque.push(Opaque { path: "…".into(), what: format!("{} more values", self.unlisted) });
+        }
+        self.opaque
+    }
+
     /// Notes the value at `id` as left behind.
     pub(super) fn leave(&mut self, path: &str, id: Id) {
+        if self.opaque.len() == limits::OPAQUE_LISTED {
+            self.unlisted += 1;
+            return;
+        }
         let what = self.words.describe(id);
         self.opaque.push(Opaque { path: path.to_owned(), what });
     }
@@ -100,7 +114,7 @@ impl<'a> PlainReader<'a> {
     fn dict(&mut self, path: &str, id: Id, items: &[(Id, Id)], depth: usize) -> Option<Plain> {
         let mut pairs: Vec<(Plain, Plain)> = Vec::new();
         let mut places: HashMap<String, usize> = HashMap::new();
-        let noted = self.opaque.len();
+        let noted = (self.opaque.len(), self.unlisted);
         for &(key, value) in items {
             let key_text = self.whole(key, depth + 1);
             let shown = key_text.as_ref().map_or_else(|| self.words.describe(key), Plain::to_text);
@@ -121,7 +135,8 @@ impl<'a> PlainReader<'a> {
         }
         if pairs.is_empty() && !items.is_empty() {
             // Nothing of it was plain: one line says so.
-            self.opaque.truncate(noted);
+            self.opaque.truncate(noted.0);
+            self.unlisted = noted.1;
             self.leave(path, id);
             return None;
         }
