@@ -36,6 +36,11 @@ pub fn key_beside(key: &str) -> Option<String> {
     key.strip_suffix(POSITIONS).map(|prefix| format!("{prefix}{NAME}"))
 }
 
+/// The key of the position embedding beside these position_ids; `None` for every other key.
+pub fn embedding_beside(key: &str) -> Option<String> {
+    Some(format!("{}{POSITIONS}", key.strip_suffix(NAME)?))
+}
+
 /// Judges position_ids beside an embedding of so many positions, where that is known. Reads them, 77 numbers.
 pub fn judge(tensor: &LazyTensor, positions: Option<u64>) -> Result<State> {
     if positions.is_some_and(|positions| positions != tensor.shape().elements()) {
@@ -66,8 +71,7 @@ pub fn right(positions: u64) -> Result<LazyTensor> {
 
 /// How many positions the position embedding of this key has.
 pub fn positions(state_dict: &StateDict, ids: &str) -> Option<u64> {
-    let embedding = format!("{}{POSITIONS}", ids.strip_suffix(NAME)?);
-    state_dict.get(&embedding)?.shape().dims().first().copied()
+    state_dict.get(&embedding_beside(ids)?)?.shape().dims().first().copied()
 }
 
 #[cfg(test)]

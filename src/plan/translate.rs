@@ -61,12 +61,14 @@ pub fn to_ldm(checkpoint: Checkpoint) -> Result<(Checkpoint, Translation)> {
         return Ok((checkpoint, Translation::default()));
     }
     let detection = detect_checkpoint(&checkpoint);
-    let is_autoencoder_alone = folders(&checkpoint).all(|folder| folder == Folder::Vae);
-    let architecture = match detection.architecture() {
-        Some(architecture) => architecture,
-        // The autoencoder has the same keys in all of them.
-        None if is_autoencoder_alone => Architecture::Sd1,
-        None => {
+    let is_alone = |alone: Folder| folders(&checkpoint).all(|folder| folder == alone);
+    let candidates = detection.candidates();
+    let architecture = match candidates.as_slice() {
+        [only] => *only,
+        // The autoencoder has the same keys in all of them, and SDXL's first text encoder is that of SD v1.
+        _ if is_alone(Folder::Vae) => Architecture::Sd1,
+        [first, ..] if is_alone(Folder::TextEncoder) => *first,
+        _ => {
             return Err(Error::unsupported("a folder of no known architecture; inspect shows what was seen")
                 .in_file(checkpoint.path()));
         }
@@ -149,6 +151,16 @@ fn translate(architecture: Architecture, keys: &[Placed<'_>]) -> Result<(StateDi
     let mut state_dict = StateDict::new();
     for pair in layout.pairs() {
         let key = pair.ldm.key.as_str();
+        let embedding = position_ids::embedding_beside(key);
+        let embedding = embedding.and_then(|embedding| parts.get(embedding.as_str())?.first().map(|part| part.tensor));
+        if let Some(embedding) = embedding.filter(|_| !parts.contains_key(key)) {
+            // Folders of today have no position_ids; a checkpoint does.
+            let positions = embedding.shape().dims().first().copied().unwrap_or_default();
+            state_dict.insert(key, position_ids::right(positions)?)?;
+            translation.added.push(key.to_owned());
+            let last = positions.saturating_sub(1);
+            translation.notices.push(format!("{key} is not in the folder; it is I64, 0 to {last}"));
+        }
         if let Some(parts) = parts.remove(key) {
             let inputs = parts.iter().map(|part| part.key.to_owned()).collect();
             let first = parts.first().map(|part| part.key).unwrap_or_default();
@@ -158,7 +170,7 @@ fn translate(architecture: Architecture, keys: &[Placed<'_>]) -> Result<(StateDi
             translation.names.insert(key.to_owned(), (inputs, changes));
         }
     }
-    add_position_ids(layout, &state_dict.clone(), &mut state_dict, &mut translation)?;
+    note_missing(layout, keys, &state_dict, &mut translation);
     Ok((state_dict, translation))
 }
 
@@ -204,35 +216,28 @@ fn assemble(mut parts: Vec<Part<'_>>) -> Result<(LazyTensor, Vec<Change>)> {
     Ok((joined, vec![Change::Joined]))
 }
 
-/// Folders of today have no position_ids; a checkpoint does.
-fn add_position_ids(
-    layout: &Layout,
-    found: &StateDict,
-    state_dict: &mut StateDict,
-    translation: &mut Translation,
-) -> Result<()> {
-    for pair in layout.pairs().iter().filter(|pair| position_ids::is_key(&pair.ldm.key)) {
-        let key = pair.ldm.key.as_str();
-        let Some(positions) = position_ids::positions(found, key).filter(|_| !found.contains(key)) else { continue };
-        let mut whole = StateDict::new();
-        for (other, tensor) in found.iter() {
-            if position_ids::key_beside(other).as_deref() == Some(key) {
-                whole.insert(key, position_ids::right(positions)?)?;
-            }
-            whole.insert(other, tensor.clone())?;
+/// Says what the components of the folder lack. Some models have fewer tensors than the published ones, so this is no
+/// error; but nothing is missing in silence.
+fn note_missing(layout: &Layout, keys: &[Placed<'_>], state_dict: &StateDict, translation: &mut Translation) {
+    for folder in Folder::ALL {
+        if keys.iter().all(|(found, ..)| found != folder) {
+            continue;
         }
-        *state_dict = whole;
-        translation.added.push(key.to_owned());
-        translation
-            .notices
-            .push(format!("{key} is not in the folder; it is I64, 0 to {}", positions.saturating_sub(1)));
+        let pairs = layout.pairs().iter().filter(|pair| pair.folder == *folder && !state_dict.contains(&pair.ldm.key));
+        let (should, need_not): (Vec<_>, Vec<_>) = pairs.partition(|pair| pair.in_folder);
+        if let Some(first) = should.first() {
+            let (count, name) = (should.len(), folder.name());
+            let first = &first.diffusers.key;
+            translation
+                .notices
+                .push(format!("{name} lacks {count} tensors that published models have, {first} the first"));
+        }
+        let need_not = need_not.iter().filter(|pair| !position_ids::is_key(&pair.ldm.key)).count();
+        if need_not > 0 {
+            let name = folder.name();
+            translation.notices.push(format!(
+                "{need_not} tensors of {name} that folders do not have, and pictures do not need, are missing"
+            ));
+        }
     }
-    let missing = layout.pairs().iter().filter(|pair| !pair.in_folder && !state_dict.contains(&pair.ldm.key));
-    let missing = missing.filter(|pair| Folder::of(layout.architecture()).contains(&pair.folder)).count();
-    if missing > 0 && state_dict.keys().any(|key| key.starts_with("model.diffusion_model.")) {
-        translation
-            .notices
-            .push(format!("{missing} tensors that folders do not have, and pictures do not need, are missing"));
-    }
-    Ok(())
 }

@@ -122,6 +122,20 @@ impl Folder {
     }
 }
 
+/// A copy of a folder, to be broken; returns where it is.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> PathBuf {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let copy = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &copy);
+        } else {
+            fs::copy(entry.path(), &copy).unwrap();
+        }
+    }
+    to.to_owned()
+}
+
 // --- The program ---------------------------------------------------------------------------------------------------
 
 /// Runs the program: `run!["convert", &input, "-o", &output]`.
@@ -207,6 +221,11 @@ pub(crate) fn tensor(dtype: Dtype, shape: &[u64], bytes: Vec<u8>) -> LazyTensor 
 
 pub(crate) fn f32s(values: &[f32]) -> LazyTensor {
     tensor(Dtype::F32, &[values.len() as u64], values.iter().flat_map(|value| value.to_le_bytes()).collect())
+}
+
+/// position_ids as they should be.
+pub(crate) fn position_ids(count: u64) -> LazyTensor {
+    tensor(Dtype::I64, &[1, count], (0..count).flat_map(u64::to_le_bytes).collect())
 }
 
 /// The tensors of a file, to be changed and saved again.

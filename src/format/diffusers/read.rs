@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{COMPONENTS, SEPARATOR};
 use crate::error::{Error, Result};
-use crate::format::{Container, Contents, Unreadable, open_file};
+use crate::format::{Container, Contents, Opaque, Unreadable, open_file};
 use crate::limits;
 use crate::tensor::LazyTensor;
 
@@ -153,6 +153,15 @@ fn read_shards(contents: &mut Contents, component: &str, folder: &Path, index_pa
                 .in_file(index_path));
         };
         insert(contents, component, key, tensor, index_path)?;
+    }
+    for key in index
+        .weight_map
+        .values()
+        .filter_map(|name| shards.remove(name.as_str()))
+        .flat_map(|shard| shard.tensors.into_keys())
+    {
+        let what = "a tensor in a shard that the index does not name".to_owned();
+        contents.opaque.push(Opaque { path: format!("{component}{SEPARATOR}{key}"), what });
     }
     Ok(())
 }
