@@ -6,10 +6,10 @@ use std::thread;
 
 use crate::error::Result;
 
-/// Threads to use where the user named no number: as many as the machine has, up to four; past that the disk is
-/// the limit, and each thread costs its buffers.
+/// Threads to use where the user named no number: two for each of the machine's, as one of the two waits for the disk;
+/// eight at most, past that the disk is the limit.
 pub fn default_jobs() -> usize {
-    thread::available_parallelism().map_or(1, |count| count.get().min(4))
+    thread::available_parallelism().map_or(2, |count| (2 * count.get()).min(8))
 }
 
 /// `work` on each item, results in the order of the items.
