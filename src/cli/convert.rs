@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use super::Exit;
 use super::args::Convert;
 use super::each::{Names, each};
+use super::output::conclude;
 use super::terminal::Terminal;
 use crate::error::{Error, Result};
 use crate::format::Target;
@@ -17,16 +18,7 @@ pub(super) fn run(command: &Convert, terminal: &Terminal) -> Exit {
         return Exit::Failed;
     }
     if let (Some(output), [input]) = (&command.output.output, command.inputs.as_slice()) {
-        return match convert(command, input, output, terminal) {
-            Ok(outcome) => {
-                terminal.result(|| outcome.to_text(), &outcome);
-                Exit::Yes
-            }
-            Err(error) => {
-                terminal.failure(&error);
-                Exit::from(&error)
-            }
-        };
+        return conclude(convert(command, input, output, terminal), terminal);
     }
     let names = Names { list: "results", file: "input", between: "" };
     let work = |input: &Path| convert(command, input, &output_in_folder(command, input)?, terminal);

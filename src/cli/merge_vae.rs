@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::Exit;
 use super::args::MergeVae;
-use super::output::published_text;
+use super::output::{conclude, published_text};
 use super::terminal::Terminal;
 use crate::checkpoint::hash;
 use crate::error::{Error, Result};
@@ -14,16 +14,7 @@ use crate::state_dict::StateDict;
 
 /// Merges and reports.
 pub(super) fn run(command: &MergeVae, terminal: &Terminal) -> Exit {
-    match merge(command, terminal) {
-        Ok(outcome) => {
-            terminal.result(|| outcome.to_text(), &outcome);
-            Exit::Yes
-        }
-        Err(error) => {
-            terminal.failure(&error);
-            Exit::from(&error)
-        }
-    }
+    conclude(merge(command, terminal), terminal)
 }
 
 fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {

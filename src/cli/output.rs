@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::Exit;
 use super::args::Writing;
 use super::terminal::Terminal;
 use crate::checkpoint::Checkpoint;
@@ -78,6 +79,20 @@ impl Writing {
             notices: resolved.notices.clone(),
             ledger: resolved.ledger.clone(),
         })
+    }
+}
+
+/// Prints what came of writing one file, and says how to end.
+pub(super) fn conclude(result: Result<Outcome>, terminal: &Terminal) -> Exit {
+    match result {
+        Ok(outcome) => {
+            terminal.result(|| outcome.to_text(), &outcome);
+            Exit::Yes
+        }
+        Err(error) => {
+            terminal.failure(&error);
+            Exit::from(&error)
+        }
     }
 }
 
