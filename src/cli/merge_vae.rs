@@ -30,17 +30,16 @@ fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {
         vae_dtype: command.vae_dtype.map(Into::into),
         overflow: writing.overflow(),
         partial: command.partial,
-        vae_sha256: "",
     };
     // What can be refused by the headers is refused before half a gigabyte is hashed.
-    merge_vae::plan(&base, &vae, &options)?;
+    let mut resolved = merge_vae::plan(&base, &vae, &options)?;
     let vae_file = vae.file_of(|key| autoencoder::is_key(autoencoder::bare_key(key)))?;
     let sha256 = hash::file_sha256(vae_file, terminal)?;
     let known = published::identify(vae_file.len(), &sha256);
     if !command.allow_withdrawn {
         refuse_withdrawn(known).map_err(|error| error.in_file(vae.path()))?;
     }
-    let mut resolved = merge_vae::plan(&base, &vae, &merge_vae::Options { vae_sha256: &sha256, ..options })?;
+    merge_vae::record(&mut resolved.metadata, &vae, &sha256);
     base_translation.trace_back(Origin::Checkpoint, &mut resolved.ledger);
     vae_translation.trace_back(Origin::Autoencoder, &mut resolved.ledger);
     resolved.notices.extend(base_translation.notices);

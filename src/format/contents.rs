@@ -4,7 +4,6 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use crate::error::Result;
 use crate::format::Container;
 use crate::io::Source;
 use crate::metadata::Metadata;
@@ -100,10 +99,5 @@ impl Contents {
             dangers: Vec::new(),
             globals: Vec::new(),
         }
-    }
-
-    /// An error if the file was changed since it was opened.
-    pub fn check_unchanged(&self) -> Result<()> {
-        self.sources.iter().try_for_each(|source| source.check_unchanged())
     }
 }

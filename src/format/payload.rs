@@ -74,13 +74,7 @@ pub(super) fn fill(
         progress.advance(piece.len as u64);
         Ok(sums)
     })?;
-    let mut totals: Vec<Sums> = records.iter().map(|_| Sums::default()).collect();
-    for (index, sums) in sums.iter().flatten() {
-        if let Some(total) = totals.get_mut(*index) {
-            total.written.combine(&sums.written);
-            total.raw.combine(&sums.raw);
-        }
-    }
+    let totals = total(records, &sums);
     for (record, total) in records.iter().zip(&totals) {
         let sum = if needs_raw_sum(&record.tensor) { &total.raw } else { &total.written };
         check_input(&record.tensor, sum.clone().finalize()).map_err(|error| error.in_tensor(record.key.as_str()))?;
@@ -118,21 +112,27 @@ pub(super) fn checksums(
         progress.check()?;
         scratch.read_block(piece.offset, block, piece.len)?;
         let sums = piece.parts(records).map(|part| {
-            let mut sum = Hasher::new();
-            sum.update(block.bytes().get(part.at..part.at + part.len).unwrap_or_default());
-            (part.index, sum)
+            let mut sums = Sums::default();
+            sums.written.update(block.bytes().get(part.at..part.at + part.len).unwrap_or_default());
+            (part.index, sums)
         });
         let sums: Vec<_> = sums.collect();
         progress.advance(piece.len as u64);
         Ok(sums)
     })?;
-    let mut totals: Vec<Hasher> = records.iter().map(|_| Hasher::new()).collect();
-    for (index, sum) in sums.iter().flatten() {
+    Ok(total(records, &sums).into_iter().map(|total| total.written.finalize()).collect())
+}
+
+/// The checksums of whole records, of those of their parts in order.
+fn total(records: &[Record], parts: &[Vec<(usize, Sums)>]) -> Vec<Sums> {
+    let mut totals: Vec<Sums> = records.iter().map(|_| Sums::default()).collect();
+    for (index, sums) in parts.iter().flatten() {
         if let Some(total) = totals.get_mut(*index) {
-            total.combine(sum);
+            total.written.combine(&sums.written);
+            total.raw.combine(&sums.raw);
         }
     }
-    Ok(totals.into_iter().map(Hasher::finalize).collect())
+    totals
 }
 
 /// What a thread keeps between pieces.

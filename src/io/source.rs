@@ -114,15 +114,6 @@ impl Source {
         Ok(())
     }
 
-    /// Whether both are the same file on disk, by whatever names they were opened.
-    pub fn is_same_file(&self, other: &Path) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        match (self.file.metadata(), fs::metadata(other)) {
-            (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
-            _ => false,
-        }
-    }
-
     /// A reader of the whole file with a position of its own.
     pub fn reader(self: &Arc<Self>) -> SourceReader {
         SourceReader { source: Arc::clone(self), position: 0 }

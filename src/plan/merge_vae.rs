@@ -32,7 +32,7 @@ pub enum VaeDtype {
 
 /// How to merge.
 #[derive(Debug, Clone, Copy)]
-pub struct Options<'a> {
+pub struct Options {
     /// The type of the whole output.
     pub dtype: Option<Dtype>,
     /// The type of the autoencoder; `None` follows `dtype`.
@@ -41,13 +41,11 @@ pub struct Options<'a> {
     pub overflow: Overflow,
     /// Keep the checkpoint's own tensors where the autoencoder has none.
     pub partial: bool,
-    /// The sha256 of the autoencoder's file, for the record.
-    pub vae_sha256: &'a str,
 }
 
 /// Plans a merge. The output has the checkpoint's keys in the checkpoint's order; where it had no autoencoder, the
 /// new one stands before the text encoder.
-pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &Options<'_>) -> Result<Resolved> {
+pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &Options) -> Result<Resolved> {
     base.refuse_unreadable()?;
     let donor = Donor::new(vae)?;
     let mut merge = Merge {
@@ -69,7 +67,6 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &Options<'_>) -> Resul
         merge.insert()?;
     }
     merge.account_for_the_rest()?;
-    record(&mut merge.resolved.metadata, vae, options.vae_sha256);
     Ok(merge.resolved)
 }
 
@@ -107,7 +104,7 @@ impl<'a> Donor<'a> {
 struct Merge<'a> {
     base: &'a Checkpoint,
     vae: &'a Checkpoint,
-    options: &'a Options<'a>,
+    options: &'a Options,
     donor: Donor<'a>,
     /// Bare keys that found their place.
     used: BTreeSet<String>,
@@ -263,8 +260,9 @@ impl Merge<'_> {
     }
 }
 
-/// Notes the merge where WebUI looks for it; an earlier recipe is kept inside the new one.
-fn record(metadata: &mut Metadata, vae: &Checkpoint, sha256: &str) {
+/// Notes the merge where WebUI looks for it, with the sha256 of the autoencoder's file; an earlier recipe is kept inside
+/// the new one.
+pub fn record(metadata: &mut Metadata, vae: &Checkpoint, sha256: &str) {
     let mut recipe = json!({
         "type": "trinart-ckpt merge-vae",
         "bake_in_vae": vae.file_name(),
