@@ -128,6 +128,15 @@ impl Error {
         self
     }
 
+    /// Names the place that a file will have, where it was named by the one below `from` that it has for now.
+    #[must_use]
+    pub fn moved(mut self, from: &Path, to: &Path) -> Self {
+        if let Some(rest) = self.0.file.as_deref().and_then(|file| file.strip_prefix(from).ok()) {
+            self.0.file = Some(to.join(rest));
+        }
+        self
+    }
+
     /// Names the record of a zip in which the offset counts, unless an inner caller already did.
     #[must_use]
     pub fn in_record(mut self, record: impl Into<String>) -> Self {

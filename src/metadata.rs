@@ -8,6 +8,9 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, SerializeTuple, Serializ
 /// Names and plain values, in the order of their file.
 pub type Metadata = IndexMap<String, Plain>;
 
+/// The field that WebUI reads a merge's recipe from.
+pub const MERGE_RECIPE: &str = "sd_merge_recipe";
+
 /// A value of Python's plain types. Serialises in order, so that pickles and JSON come out as they went in.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Plain {

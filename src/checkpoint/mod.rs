@@ -10,6 +10,7 @@ use self::hash::FileHashes;
 use crate::error::{Error, Result};
 use crate::format::{self, Container, Contents, Opaque};
 use crate::io::{Progress, Source};
+use crate::metadata::Plain;
 use crate::state_dict::StateDict;
 
 /// An opened checkpoint.
@@ -44,6 +45,13 @@ impl Checkpoint {
     #[must_use]
     pub fn with_tensors(mut self, state_dict: StateDict) -> Self {
         self.contents.state_dict = state_dict;
+        self
+    }
+
+    /// The same file with this metadata besides its own.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: impl IntoIterator<Item = (String, Plain)>) -> Self {
+        self.contents.metadata.extend(metadata);
         self
     }
 

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::format::Target;
 use crate::io::parallel;
 use crate::model::Component;
+use crate::model::architecture::Prediction;
 use crate::plan::convert::Ema;
 use crate::plan::merge_vae::VaeDtype;
 use crate::tensor::Dtype;
@@ -85,7 +86,7 @@ pub(super) struct MergeVae {
 
 /// Move checkpoints between containers and element types
 ///
-/// A diffusers folder becomes a single file in the names of the original code. Writes .safetensors files, and .ckpt files that torch.load(weights_only=True, mmap=True) and every WebUI load.
+/// A diffusers folder becomes a single file in the names of the original code, and the other way round. Writes .safetensors files, .ckpt files that torch.load(weights_only=True, mmap=True) and every WebUI load, and folders that diffusers opens without a download.
 /// --dtype changes floating tensors only. Values that are not plain (callbacks, optimizer states) are left out and
 /// listed.
 #[derive(Debug, Args)]
@@ -148,7 +149,7 @@ pub(super) struct Hash {
 
 #[derive(Debug, Args)]
 pub(super) struct OutputFile {
-    /// The file to write; its extension decides the format
+    /// The file to write; its extension decides the format, a folder or a / at the end means diffusers
     #[arg(short, long, value_name = "OUTPUT")]
     pub output: PathBuf,
 }
@@ -156,7 +157,7 @@ pub(super) struct OutputFile {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct OutputFileOrFolder {
-    /// The file to write; its extension decides the format
+    /// The file to write; its extension decides the format, a folder or a / at the end means diffusers
     #[arg(short, long, value_name = "OUTPUT")]
     pub output: Option<PathBuf>,
     /// The folder to write into, one file for each input, named after it; needs --to
@@ -187,12 +188,67 @@ pub(super) struct Writing {
     /// Do not read the written file again to hold it against the plan
     #[arg(long)]
     pub no_verify: bool,
+    #[command(flatten)]
+    pub folder: FolderWriting,
+}
+
+/// How a diffusers folder is written.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for diffusers folders")]
+pub(super) struct FolderWriting {
+    /// What the UNet predicts, for the scheduler [default: epsilon; v for SD v2 and marked models]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub prediction: Option<PredictionArgument>,
+    /// Name the weights after a variant: fp16 makes diffusion_pytorch_model.fp16.safetensors
+    #[arg(long, value_name = "NAME", value_parser = variant)]
+    pub variant: Option<String>,
+    /// Cut weights into shards of at most so many bytes; kB, MB and GB may follow [default: 10GB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_shard_size: Option<u64>,
+}
+
+/// A variant is part of a file's name.
+fn variant(text: &str) -> Result<String, String> {
+    let is_plain = !text.is_empty() && text.chars().all(|it| it.is_ascii_alphanumeric() || it == '_');
+    if is_plain { Ok(text.to_owned()) } else { Err("letters, digits and _ only".into()) }
+}
+
+/// Bytes, in the decimal units of model pages.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|it: char| it.is_ascii_alphabetic());
+    let unit = match text.strip_prefix(digits).unwrap_or_default().to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return Err("a number of bytes, or of kB, MB, GB".into()),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|&bytes| bytes > 0);
+    bytes.ok_or_else(|| "a number of bytes above 0, such as 500MB".into())
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum PredictionArgument {
+    /// The noise
+    Epsilon,
+    /// The velocity
+    V,
+}
+
+impl From<PredictionArgument> for Prediction {
+    fn from(argument: PredictionArgument) -> Self {
+        match argument {
+            PredictionArgument::Epsilon => Prediction::Epsilon,
+            PredictionArgument::V => Prediction::Velocity,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum TargetArgument {
     Safetensors,
     Ckpt,
+    Diffusers,
 }
 
 impl From<TargetArgument> for Target {
@@ -200,6 +256,7 @@ impl From<TargetArgument> for Target {
         match argument {
             TargetArgument::Safetensors => Target::Safetensors,
             TargetArgument::Ckpt => Target::Torch,
+            TargetArgument::Diffusers => Target::Diffusers,
         }
     }
 }

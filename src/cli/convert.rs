@@ -48,14 +48,16 @@ fn output_in_folder(command: &Convert, input: &Path) -> Result<PathBuf> {
     let target: Option<Target> = command.writing.to.map(Into::into);
     let folder = command.output.out_dir.clone().unwrap_or_default();
     let mut name = stem.to_owned();
-    name.push(".");
-    name.push(target.map_or("safetensors", Target::name));
+    if target != Some(Target::Diffusers) {
+        name.push(".");
+        name.push(target.map_or("safetensors", Target::name));
+    }
     Ok(folder.join(name))
 }
 
 fn convert(command: &Convert, input: &Path, output: &Path, terminal: &Terminal) -> Result<Outcome> {
     let writing = &command.writing;
-    writing.target(output)?;
+    let target = writing.target(output)?;
     let (checkpoint, translation) = translate::to_ldm(writing.open(input)?)?;
     writing.check_destination(output)?;
     let cast = writing.dtype.map(|to| Cast { to: to.into(), overflow: writing.overflow() });
@@ -69,5 +71,8 @@ fn convert(command: &Convert, input: &Path, output: &Path, terminal: &Terminal) 
     let mut resolved = convert::plan(&checkpoint, &options)?;
     translation.trace_back(Origin::Checkpoint, &mut resolved.ledger);
     resolved.notices.extend(translation.notices);
-    writing.write(&checkpoint, output, &resolved, terminal)
+    if target != Target::Diffusers {
+        resolved.notices.extend(translation.single_file_notices);
+    }
+    writing.write(&checkpoint, output, resolved, terminal)
 }

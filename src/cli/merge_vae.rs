@@ -6,6 +6,7 @@ use super::output::{conclude, published_text};
 use super::terminal::Terminal;
 use crate::checkpoint::hash;
 use crate::error::{Error, Result};
+use crate::format::Target;
 use crate::model::autoencoder;
 use crate::model::published::{self, Published};
 use crate::plan::{Origin, merge_vae, sidecar_name, translate};
@@ -20,7 +21,7 @@ pub(super) fn run(command: &MergeVae, terminal: &Terminal) -> Exit {
 fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {
     let writing = &command.writing;
     let output = command.output.output.as_path();
-    writing.target(output)?;
+    let target = writing.target(output)?;
     let (base, base_translation) = translate::to_ldm(writing.open(&command.checkpoint)?)?;
     let vae_path = command.vae.clone().map_or_else(|| sidecar(&command.checkpoint), Ok)?;
     let (vae, vae_translation) = translate::autoencoder_to_ldm(writing.open(&vae_path)?)?;
@@ -43,10 +44,13 @@ fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {
     base_translation.trace_back(Origin::Checkpoint, &mut resolved.ledger);
     vae_translation.trace_back(Origin::Autoencoder, &mut resolved.ledger);
     resolved.notices.extend(base_translation.notices);
+    if target != Target::Diffusers {
+        resolved.notices.extend(base_translation.single_file_notices);
+    }
     let before = side(&base.contents().state_dict, terminal).map_err(|error| error.in_file(base.path()))?;
     let after = side(&resolved.state_dict, terminal)?;
     let after = after.ok_or_else(|| Error::missing("the output would have no autoencoder").in_file(output))?;
-    let mut outcome = writing.write(&base, output, &resolved, terminal)?;
+    let mut outcome = writing.write(&base, output, resolved, terminal)?;
     let is_same = before.as_ref().is_some_and(|before| before.content_hash == after.content_hash);
     outcome.left_out.extend(LeftOut::opaque(vae.contents()).into_iter().map(|mut left_out| {
         left_out.path = format!("{}: {}", vae.file_name(), left_out.path);

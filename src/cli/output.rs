@@ -7,10 +7,12 @@ use super::args::Writing;
 use super::terminal::Terminal;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::format::{self, Target, WriteOptions};
-use crate::io::{Overwrite, Scratch};
+use crate::format::diffusers::{self, Companions, Files};
+use crate::format::{self, Container, Target, WriteOptions, Written};
+use crate::io::{Overwrite, Scratch, ScratchFolder};
 use crate::model::published::{self, Published};
 use crate::plan::Resolved;
+use crate::plan::folders::{self, FolderPlan};
 use crate::report::{LeftOut, Outcome};
 use crate::tensor::Overflow;
 
@@ -29,7 +31,11 @@ impl Writing {
 
     /// An error, before any work is done, if the output may not be written.
     pub(super) fn check_destination(&self, output: &Path) -> Result<()> {
-        Scratch::check_destination(output, self.overwrite())
+        match self.target(output)? {
+            // What would be lost in it is known when it is known what goes in.
+            Target::Diffusers => ScratchFolder::check_destination(output, self.overwrite(), &|_| true),
+            Target::Safetensors | Target::Torch => Scratch::check_destination(output, self.overwrite()),
+        }
     }
 
     /// Opens an input. One whose pickle names something dangerous is refused, or, sanitized, reduced to its tensors.
@@ -47,39 +53,83 @@ impl Writing {
         &self,
         input: &Checkpoint,
         output: &Path,
-        resolved: &Resolved,
+        resolved: Resolved,
         terminal: &Terminal,
     ) -> Result<Outcome> {
         let target = self.target(output)?;
-        let (bytes, verified) = if self.dry_run {
-            let bytes = format::check_target(&resolved.state_dict, &resolved.metadata, target)
-                .map_err(|error| error.in_file(output))?;
-            (bytes, false)
-        } else {
-            let options = WriteOptions {
-                target,
-                overwrite: self.overwrite(),
-                verify: !self.no_verify,
-                jobs: terminal.jobs(),
-                progress: terminal,
-            };
-            let written = format::write(output, &resolved.state_dict, &resolved.metadata, &options)?;
-            (written.bytes, written.verified)
+        let options = WriteOptions {
+            overwrite: self.overwrite(),
+            verify: !self.no_verify,
+            jobs: terminal.jobs(),
+            progress: terminal,
+        };
+        let (resolved, written) = match target {
+            Target::Diffusers => self.write_folder(input, output, resolved, &options)?,
+            Target::Safetensors | Target::Torch => {
+                let Resolved { state_dict, metadata, .. } = &resolved;
+                let written = if self.dry_run {
+                    let checked = format::check_target(state_dict, metadata, target);
+                    would_be_written(checked.map_err(|error| error.in_file(output))?)
+                } else {
+                    format::write(output, target, state_dict, metadata, &options)?
+                };
+                (resolved, written)
+            }
         };
         Ok(Outcome {
             input: input.path().to_string_lossy().into_owned(),
             output: output.to_string_lossy().into_owned(),
             format: target.name(),
             tensors: resolved.state_dict.len(),
-            bytes,
+            bytes: written.bytes,
             dry_run: self.dry_run,
-            verified,
+            verified: written.verified,
             autoencoder: None,
             left_out: LeftOut::opaque(input.contents()),
-            notices: resolved.notices.clone(),
-            ledger: resolved.ledger.clone(),
+            notices: resolved.notices,
+            ledger: resolved.ledger,
         })
     }
+
+    /// Writes a diffusers folder, or only plans it.
+    fn write_folder(
+        &self,
+        input: &Checkpoint,
+        output: &Path,
+        resolved: Resolved,
+        options: &WriteOptions<'_>,
+    ) -> Result<(Resolved, Written)> {
+        let companions = match input.contents().container {
+            Container::Diffusers => diffusers::companions(input.path())?,
+            _ => Companions::default(),
+        };
+        let prediction = self.folder.prediction.map(Into::into);
+        let planned = folders::to_folder(resolved, companions.files, prediction);
+        let FolderPlan { mut resolved, files } = planned.map_err(|error| error.in_file(input.path()))?;
+        resolved.notices.extend(companions.unknown.iter().map(|name| {
+            format!("{name} is left out: a part of the pipeline that this program does not know, and it runs without")
+        }));
+        let files = Files {
+            texts: &files,
+            variant: self.folder.variant.as_deref(),
+            shard_bytes: self.folder.max_shard_size.unwrap_or(SHARD_BYTES),
+        };
+        let entries = diffusers::entries(&resolved.state_dict, &resolved.metadata, &files)?;
+        let written = if self.dry_run {
+            format::check_folder_destination(output, &entries, options.overwrite)?;
+            would_be_written(format::check_folder(&entries)?)
+        } else {
+            format::write_folder(output, &entries, options)?
+        };
+        Ok((resolved, written))
+    }
+}
+
+/// Bytes of tensors in one file of a folder, unless the user says otherwise: what diffusers takes too.
+const SHARD_BYTES: u64 = 10_000_000_000;
+
+fn would_be_written(bytes: u64) -> Written {
+    Written { bytes, verified: false }
 }
 
 /// Prints what came of writing one file, and says how to end.

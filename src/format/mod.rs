@@ -16,7 +16,9 @@ use std::path::Path;
 
 pub use contents::{Contents, Danger, Opaque, Unreadable};
 pub use sniff::sniff;
-pub use write::{Target, WriteOptions, Written, check_target, write};
+pub use write::{
+    Target, WriteOptions, Written, check_folder, check_folder_destination, check_target, write, write_folder,
+};
 
 use crate::error::Result;
 use crate::io::Source;

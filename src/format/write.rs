@@ -4,8 +4,8 @@ use std::thread;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::frame::Frame;
-use crate::format::{payload, safetensors, torch, verify};
-use crate::io::{Overwrite, Progress, Scratch, Source};
+use crate::format::{diffusers, payload, safetensors, torch, verify};
+use crate::io::{Overwrite, Progress, Scratch, ScratchFolder, Source};
 use crate::metadata::Metadata;
 use crate::state_dict::StateDict;
 
@@ -16,16 +16,21 @@ pub enum Target {
     Safetensors,
     /// The zip that PyTorch and WebUI load.
     Torch,
+    /// A diffusers folder, with its weights in safetensors.
+    Diffusers,
 }
 
 impl Target {
-    /// The container that a file name's extension asks for.
+    /// The container that a path asks for: a folder, or what ends in `/`, that of diffusers; else by its extension.
     pub fn of_path(path: &Path) -> Result<Self> {
+        if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            return Ok(Target::Diffusers);
+        }
         let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
         match extension.as_deref() {
             Some("safetensors") => Ok(Target::Safetensors),
             Some("ckpt" | "pt" | "pth" | "bin") => Ok(Target::Torch),
-            _ => Err(Error::usage("cannot tell the output's format; end it in .safetensors or .ckpt, or give --to")
+            _ => Err(Error::usage("cannot tell the output's format; end it in .safetensors, .ckpt or /, or give --to")
                 .in_file(path)),
         }
     }
@@ -35,6 +40,7 @@ impl Target {
         match self {
             Target::Safetensors => "safetensors",
             Target::Torch => "ckpt",
+            Target::Diffusers => "diffusers",
         }
     }
 }
@@ -42,8 +48,6 @@ impl Target {
 /// How to write.
 #[derive(Clone, Copy)]
 pub struct WriteOptions<'a> {
-    /// The container.
-    pub target: Target,
     /// What becomes of a file that is there already.
     pub overwrite: Overwrite,
     /// Whether the output is read again and held against the plan.
@@ -69,6 +73,17 @@ pub fn check_target(state_dict: &StateDict, metadata: &Metadata, target: Target)
     Ok(frame.bytes)
 }
 
+/// As [`check_target`], for the files of a folder.
+pub fn check_folder(entries: &[diffusers::Entry]) -> Result<u64> {
+    let bytes = entries.iter().map(|entry| match entry {
+        diffusers::Entry::Weights { state_dict, metadata, .. } => {
+            check_target(state_dict, metadata, Target::Safetensors)
+        }
+        diffusers::Entry::Text { content, .. } => Ok(content.len() as u64),
+    });
+    bytes.sum()
+}
+
 /// An error of a tensor is one of the file the tensor comes from.
 fn blame_input(state_dict: &StateDict, error: Error) -> Error {
     let tensor = error.tensor().and_then(|key| state_dict.get(key));
@@ -83,7 +98,8 @@ fn blame_input(state_dict: &StateDict, error: Error) -> Error {
 
 fn frame(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<Frame> {
     match target {
-        Target::Safetensors => safetensors::frame(state_dict, metadata),
+        // The weights of a folder are safetensors.
+        Target::Safetensors | Target::Diffusers => safetensors::frame(state_dict, metadata),
         Target::Torch => torch::frame(state_dict, metadata),
     }
 }
@@ -92,18 +108,58 @@ fn frame(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<
 ///
 /// Metadata goes into a safetensors file as text and into a torch file as values beside `state_dict`. Memory is a few
 /// megabytes per thread. An input that changed while it was read, or whose own checksums are wrong, is an error.
-pub fn write(path: &Path, state_dict: &StateDict, metadata: &Metadata, options: &WriteOptions<'_>) -> Result<Written> {
-    let written = write_frame(path, state_dict, metadata, options);
-    written.map_err(|error| blame_input(state_dict, error).in_file(path))
-}
-
-fn write_frame(
+pub fn write(
     path: &Path,
+    target: Target,
     state_dict: &StateDict,
     metadata: &Metadata,
     options: &WriteOptions<'_>,
 ) -> Result<Written> {
-    let Frame { records, places, bytes, surround } = frame(state_dict, metadata, options.target)?;
+    let written = write_frame(path, target, state_dict, metadata, options);
+    written.map_err(|error| blame_input(state_dict, error).in_file(path))
+}
+
+/// Writes the files of a diffusers folder to `path`, which afterwards is the whole new folder or what it was before.
+/// As [`write()`] in all else.
+pub fn write_folder(path: &Path, entries: &[diffusers::Entry], options: &WriteOptions<'_>) -> Result<Written> {
+    check_folder_destination(path, entries, options.overwrite)?;
+    let folder = ScratchFolder::create(path, options.overwrite)?;
+    let mut bytes = 0;
+    for entry in entries {
+        match entry {
+            diffusers::Entry::Text { path, content } => {
+                folder.write(path, content)?;
+                bytes += content.len() as u64;
+            }
+            diffusers::Entry::Weights { path, state_dict, metadata } => {
+                let file = folder.inside(path)?;
+                let written = write(&file, Target::Safetensors, state_dict, metadata, options);
+                bytes += written.map_err(|error| folder.as_destination(error))?.bytes;
+            }
+        }
+    }
+    options.progress.check()?;
+    folder.persist()?;
+    Ok(Written { bytes, verified: options.verify })
+}
+
+/// An error if these files may not be written to the folder `path`; see [`ScratchFolder::check_destination`].
+pub fn check_folder_destination(path: &Path, entries: &[diffusers::Entry], overwrite: Overwrite) -> Result<()> {
+    let first = |path: &'_ str| path.split('/').next().map(str::to_owned);
+    let is_replaced = |name: &str| {
+        diffusers::is_weights(name) || entries.iter().any(|entry| first(entry.path()).as_deref() == Some(name))
+    };
+    ScratchFolder::check_destination(path, overwrite, &is_replaced)
+}
+
+fn write_frame(
+    path: &Path,
+    target: Target,
+    state_dict: &StateDict,
+    metadata: &Metadata,
+    options: &WriteOptions<'_>,
+) -> Result<Written> {
+    let Frame { records, places, bytes, surround } = frame(state_dict, metadata, target)?;
     let scratch = Scratch::create(path, options.overwrite)?;
     scratch.reserve(bytes)?;
     options.progress.begin("writing", bytes);

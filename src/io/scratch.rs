@@ -1,4 +1,3 @@
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -10,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::io::Block;
+use crate::io::beside::{exists, remove_leftovers, resolve, scratch_name, sync_folder};
 
 /// What to do about a destination that is already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,27 +38,16 @@ pub struct Scratch {
     persisted: bool,
 }
 
-const SUFFIX: &str = ".trinart-partial";
-
 impl Scratch {
     /// An empty scratch file for `destination`. A destination that is a symbolic link means the file it points to.
     pub fn create(destination: &Path, overwrite: Overwrite) -> Result<Self> {
         let fail = |action: &str, error| Error::io(action, error).in_file(destination);
         Self::check_destination(destination, overwrite)?;
-        let target = match fs::canonicalize(destination) {
-            Ok(target) => target,
-            Err(_) => destination.to_owned(),
-        };
-        let name =
-            target.file_name().ok_or_else(|| Error::usage("the output needs a file name").in_file(destination))?;
-        let folder = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        remove_leftovers(&folder, name);
+        let (target, folder, name) = resolve(destination)?;
+        remove_leftovers(&folder, &name);
         // A leftover's cleaner may lock and remove our file between its creation and our lock; then try again.
         for attempt in 0..100_u32 {
-            let path = folder.join(scratch_name(name, attempt));
+            let path = folder.join(scratch_name(&name, attempt));
             let file = match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -190,8 +179,8 @@ impl Scratch {
         })?;
         self.persisted = true;
         // The rename itself has to reach the disk; where folders cannot be synced it will, a little later.
-        if let Some(folder) = self.path.parent().and_then(|folder| File::open(folder).ok()) {
-            let _ = folder.sync_all();
+        if let Some(folder) = self.path.parent() {
+            sync_folder(folder);
         }
         Ok(())
     }
@@ -238,40 +227,6 @@ fn read_up_to(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(count)
-}
-
-fn exists(destination: &Path) -> Error {
-    Error::conflict("exists already; --force replaces it").in_file(destination)
-}
-
-/// `.NAME.PID-N.trinart-partial`, hidden, with as much of the name as leaves room within 255 bytes.
-fn scratch_name(name: &OsStr, attempt: u32) -> OsString {
-    let mut scratch = scratch_prefix(name);
-    scratch.push(format!("{}-{attempt}{SUFFIX}", std::process::id()));
-    scratch
-}
-
-fn scratch_prefix(name: &OsStr) -> OsString {
-    let name: String = name.to_string_lossy().chars().take(48).collect();
-    OsString::from(format!(".{name}."))
-}
-
-fn remove_leftovers(folder: &Path, name: &OsStr) {
-    let prefix = scratch_prefix(name).to_string_lossy().into_owned();
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        let found = entry.file_name();
-        let found = found.to_string_lossy();
-        if found.starts_with(&prefix) && found.ends_with(SUFFIX) && is_abandoned(&entry.path()) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
-/// Whether no living program holds the lock of this scratch file.
-fn is_abandoned(path: &Path) -> bool {
-    let is_file = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
-    is_file && File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 #[cfg(test)]

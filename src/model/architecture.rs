@@ -79,7 +79,9 @@ impl Task {
 /// What a UNet was trained to predict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Prediction {
-    /// The velocity: the file carries the mark that trainers put into such models of SDXL.
+    /// The noise. No file says so.
+    Epsilon,
+    /// The velocity. The file carries the mark that trainers put into such models of SDXL.
     Velocity,
     /// Neither keys nor shapes tell. SD 2.0 base and SD 2.1 have the same.
     Unknown,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::model::Component;
 use crate::model::architecture::Architecture;
 use crate::model::autoencoder;
-use crate::model::layout::{Folder, Layout};
+use crate::model::layout::{self, Folder, Layout};
 use crate::state_dict::StateDict;
 
 /// What a component lacks, and what it has too much.
@@ -46,7 +46,9 @@ pub fn completeness(
         }
     }
     let wanted = layout.pairs().iter().filter(|pair| folders.contains(&pair.folder) && pair.in_folder);
-    let missing: Vec<&str> = wanted.map(|pair| pair.ldm.key.as_str()).filter(|key| !present.contains(key)).collect();
+    let dims = |key: &str| state_dict.get(key).map(|tensor| tensor.shape().dims().to_vec());
+    let is_missing = |key: &&str| !present.contains(key) && layout::is_needed(key, &dims);
+    let missing: Vec<&str> = wanted.map(|pair| pair.ldm.key.as_str()).filter(is_missing).collect();
     found.missing = missing.into_iter().map(str::to_owned).collect();
     // The parts of a fused projection share its key.
     found.missing.dedup();

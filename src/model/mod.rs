@@ -6,7 +6,9 @@ pub mod completeness;
 pub mod component;
 pub mod ema;
 pub mod layout;
+pub mod pipeline;
 pub mod position_ids;
 pub mod published;
+pub mod vocabulary;
 
 pub use component::Component;

@@ -41,6 +41,8 @@ pub enum Change {
     Transposed,
     /// It was joined with others.
     Joined,
+    /// Its rows went to several tensors.
+    Split,
     /// It was added where there was none.
     Inserted,
     /// Its broken numbers were replaced by the right ones.
@@ -68,6 +70,7 @@ impl Change {
             Change::Reshaped => "reshaped".into(),
             Change::Transposed => "transposed".into(),
             Change::Joined => "joined".into(),
+            Change::Split => "split".into(),
             Change::Inserted => "inserted".into(),
             Change::Fixed => "fixed".into(),
             Change::Cast { from, to } => format!("cast {from} to {to}"),
@@ -84,6 +87,13 @@ pub enum Outcome {
         /// Under this key.
         key: String,
         /// After these changes; none means bit for bit as it was.
+        changes: Vec<Change>,
+    },
+    /// It is in the output in parts.
+    Split {
+        /// Under these keys, its rows in their order.
+        keys: Vec<String>,
+        /// After these changes.
         changes: Vec<Change>,
     },
     /// Another input's tensor is in the output in its place.
@@ -151,7 +161,9 @@ impl Ledger {
         for line in &self.lines {
             let fate = match &line.outcome {
                 Outcome::Written { changes, .. } if changes.is_empty() => "kept".into(),
-                Outcome::Written { changes, .. } => changes.iter().map(Change::word).collect::<Vec<_>>().join(", "),
+                Outcome::Written { changes, .. } | Outcome::Split { changes, .. } => {
+                    changes.iter().map(Change::word).collect::<Vec<_>>().join(", ")
+                }
                 Outcome::Replaced => "replaced".into(),
                 Outcome::Dropped { reason } => format!("left out: {reason}"),
             };

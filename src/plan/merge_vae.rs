@@ -9,14 +9,11 @@ use serde_json::json;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::metadata::{Metadata, Plain};
+use crate::metadata::{MERGE_RECIPE, Metadata, Plain};
 use crate::model::autoencoder;
 use crate::plan::{Cast, Change, Ledger, Origin, Resolved};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, LazyTensor, Overflow};
-
-/// The metadata field that WebUI reads a merge's recipe from.
-const RECIPE: &str = "sd_merge_recipe";
 
 /// The types of the autoencoder in the output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -268,8 +265,8 @@ pub fn record(metadata: &mut Metadata, vae: &Checkpoint, sha256: &str) {
         "bake_in_vae": vae.file_name(),
         "bake_in_vae_sha256": sha256,
     });
-    if let (Some(earlier), Some(recipe)) = (metadata.get(RECIPE), recipe.as_object_mut()) {
+    if let (Some(earlier), Some(recipe)) = (metadata.get(MERGE_RECIPE), recipe.as_object_mut()) {
         recipe.insert("earlier_recipe".into(), earlier.to_text().into());
     }
-    metadata.insert(RECIPE.into(), Plain::Str(recipe.to_string()));
+    metadata.insert(MERGE_RECIPE.into(), Plain::Str(recipe.to_string()));
 }

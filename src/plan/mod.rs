@@ -2,6 +2,7 @@
 
 mod cast;
 pub mod convert;
+pub mod folders;
 mod ledger;
 pub mod merge_vae;
 pub mod sidecar_name;

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::format::{Container, diffusers};
+use crate::metadata::Plain;
 use crate::model::architecture::{Architecture, Detection, detect, detect_by};
 use crate::model::layout::{self, Folder, Layout, Mapped, Third};
 use crate::model::{Component, autoencoder, position_ids};
+use crate::plan::folders::{TEXT_KEYS, TEXT_KEYS_BARE, is_bare_text_key};
 use crate::plan::{Change, Ledger, Line, Origin, Outcome};
 use crate::state_dict::StateDict;
 use crate::tensor::{LazyTensor, Shape};
@@ -23,6 +25,8 @@ pub struct Translation {
     added: Vec<String>,
     /// What the user should know.
     pub notices: Vec<String>,
+    /// What the user should know unless the tensors go into a folder again: what only single files have.
+    pub single_file_notices: Vec<String>,
 }
 
 impl Translation {
@@ -77,7 +81,9 @@ pub fn to_ldm(checkpoint: Checkpoint) -> Result<(Checkpoint, Translation)> {
     let keys = keys.filter_map(|(place, key, tensor)| place.map(|(folder, name)| (folder, name, key, tensor)));
     let keys: Vec<_> = keys.collect();
     let (state_dict, translation) = translate(architecture, &keys).map_err(|error| error.in_file(checkpoint.path()))?;
-    Ok((checkpoint.with_tensors(state_dict), translation))
+    let is_bare = keys.iter().any(|(_, _, key, _)| is_bare_text_key(key));
+    let noted = is_bare.then(|| (TEXT_KEYS.to_owned(), Plain::Str(TEXT_KEYS_BARE.to_owned())));
+    Ok((checkpoint.with_tensors(state_dict).with_metadata(noted), translation))
 }
 
 /// An autoencoder in diffusers' names in a file of its own, in LDM names; anything else as it is.
@@ -159,7 +165,7 @@ fn translate(architecture: Architecture, keys: &[Placed<'_>]) -> Result<(StateDi
             state_dict.insert(key, position_ids::right(positions)?)?;
             translation.added.push(key.to_owned());
             let last = positions.saturating_sub(1);
-            translation.notices.push(format!("{key} is not in the folder; it is I64, 0 to {last}"));
+            translation.single_file_notices.push(format!("{key} is not in the folder; it is I64, 0 to {last}"));
         }
         if let Some(parts) = parts.remove(key) {
             let inputs = parts.iter().map(|part| part.key.to_owned()).collect();
@@ -223,7 +229,9 @@ fn note_missing(layout: &Layout, keys: &[Placed<'_>], state_dict: &StateDict, tr
         if keys.iter().all(|(found, ..)| found != folder) {
             continue;
         }
-        let pairs = layout.pairs().iter().filter(|pair| pair.folder == *folder && !state_dict.contains(&pair.ldm.key));
+        let dims = |key: &str| state_dict.get(key).map(|tensor| tensor.shape().dims().to_vec());
+        let is_missing = |key: &str| !state_dict.contains(key) && layout::is_needed(key, &dims);
+        let pairs = layout.pairs().iter().filter(|pair| pair.folder == *folder && is_missing(&pair.ldm.key));
         let (should, need_not): (Vec<_>, Vec<_>) = pairs.partition(|pair| pair.in_folder);
         if let Some(first) = should.first() {
             let (count, name) = (should.len(), folder.name());
@@ -235,7 +243,7 @@ fn note_missing(layout: &Layout, keys: &[Placed<'_>], state_dict: &StateDict, tr
         let need_not = need_not.iter().filter(|pair| !position_ids::is_key(&pair.ldm.key)).count();
         if need_not > 0 {
             let name = folder.name();
-            translation.notices.push(format!(
+            translation.single_file_notices.push(format!(
                 "{need_not} tensors of {name} that folders do not have, and pictures do not need, are missing"
             ));
         }

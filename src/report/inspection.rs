@@ -55,7 +55,7 @@ fn architecture_text(detection: &Detection) -> Option<String> {
     let task = detection.task.map(|task| format!(", {}", task.name())).unwrap_or_default();
     let prediction = match detection.prediction {
         Prediction::Velocity => ", v-prediction",
-        Prediction::Unknown => "",
+        Prediction::Epsilon | Prediction::Unknown => "",
     };
     Some(format!("{}{task}{prediction}", architecture.name()))
 }

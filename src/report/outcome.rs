@@ -149,6 +149,10 @@ impl Outcome {
                     let words: Vec<String> = changes.iter().map(Change::word).collect();
                     format!("-> {} ({})", printable(key), words.join(", "))
                 }
+                Fate::Split { keys, changes } => {
+                    let words: Vec<String> = changes.iter().map(Change::word).collect();
+                    format!("-> {} ({})", printable(&keys.join(", ")), words.join(", "))
+                }
                 Fate::Replaced => "replaced".to_owned(),
                 Fate::Dropped { reason } => format!("left out: {reason}"),
             };

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{COMPONENTS, SEPARATOR};
+use super::{COMPONENTS, MODEL_INDEX, SEPARATOR, is_weights, stems};
 use crate::error::{Error, Result};
 use crate::format::{Container, Contents, Opaque, Unreadable, open_file};
 use crate::limits;
@@ -15,8 +15,8 @@ use crate::tensor::LazyTensor;
 /// Reads a diffusers folder, or the folder of one component. Costs the headers of its weights.
 pub fn read(path: &Path) -> Result<Contents> {
     let mut contents = Contents::new(path, Container::Diffusers);
-    if path.join("model_index.json").is_file() {
-        contents.configs.insert("model_index".into(), json(&path.join("model_index.json"))?);
+    if path.join(MODEL_INDEX).is_file() {
+        contents.configs.insert("model_index".into(), json(&path.join(MODEL_INDEX))?);
         for component in COMPONENTS {
             let folder = path.join(component);
             if folder.is_dir() {
@@ -107,9 +107,7 @@ enum Weights {
 
 /// Chooses safetensors before pickles, and full weights before the fp16 variant, as diffusers does by default.
 fn find_weights(component: &str, folder: &Path) -> Result<Weights> {
-    let is_text = component.starts_with("text_encoder");
-    let (safetensors, bin) =
-        if is_text { ("model", "pytorch_model") } else { ("diffusion_pytorch_model", "diffusion_pytorch_model") };
+    let (safetensors, bin) = stems(component);
     for variant in ["", ".fp16"] {
         for (stem, ending) in [(safetensors, "safetensors"), (bin, "bin")] {
             let file = folder.join(format!("{stem}{variant}.{ending}"));
@@ -166,14 +164,81 @@ fn read_shards(contents: &mut Contents, component: &str, folder: &Path, index_pa
     Ok(())
 }
 
-/// A small JSON file.
-fn json(path: &Path) -> Result<Value> {
+/// What a folder has beside its weights.
+#[derive(Debug, Default)]
+pub struct Companions {
+    /// Configurations and tokenizers: paths in the folder, and contents.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Parts of the pipeline that this program does not know, and leaves: a safety checker.
+    pub unknown: Vec<String>,
+}
+
+/// Parts of a pipeline without weights.
+const WEIGHTLESS: &[&str] = &["scheduler", "tokenizer", "tokenizer_2", "feature_extractor"];
+
+/// Reads the small files of a folder. A part that this program does not know is one that the pipeline runs without:
+/// `model_index.json` says so then.
+pub fn companions(path: &Path) -> Result<Companions> {
+    let mut found = Companions::default();
+    let index_path = path.join(MODEL_INDEX);
+    if !index_path.is_file() {
+        take_texts(&mut found, path, "")?;
+        return Ok(found);
+    }
+    let Value::Object(mut index) = json(&index_path)? else {
+        return Err(Error::malformed("not a JSON object").in_file(index_path));
+    };
+    for (name, part) in &mut index {
+        let is_part = part.as_array().is_some_and(|part| part.iter().any(|it| !it.is_null()));
+        if !is_part {
+            continue;
+        }
+        if COMPONENTS.contains(&name.as_str()) || WEIGHTLESS.contains(&name.as_str()) {
+            take_texts(&mut found, &path.join(name), &format!("{name}/"))?;
+        } else {
+            *part = Value::Array(vec![Value::Null, Value::Null]);
+            found.unknown.push(name.clone());
+        }
+    }
+    let text = match found.unknown.is_empty() {
+        true => text(&index_path)?,
+        false => format!("{:#}\n", Value::Object(index)).into_bytes(),
+    };
+    found.files.insert(0, (MODEL_INDEX.to_owned(), text));
+    Ok(found)
+}
+
+/// Takes the JSON and text files of one folder, but no index of shards.
+fn take_texts(found: &mut Companions, folder: &Path, prefix: &str) -> Result<()> {
+    let fail = |error| Error::io("cannot look into the folder", error).in_file(folder);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        names.extend(entry.map_err(fail)?.file_name().into_string());
+    }
+    names.sort();
+    for name in names {
+        let path = folder.join(&name);
+        let is_text = name.ends_with(".json") || name.ends_with(".txt");
+        if is_text && !is_weights(&name) && path.is_file() {
+            found.files.push((format!("{prefix}{name}"), text(&path)?));
+        }
+    }
+    Ok(())
+}
+
+/// A small file.
+fn text(path: &Path) -> Result<Vec<u8>> {
     let fail = |error| Error::io("cannot read", error).in_file(path);
     let bytes = fs::metadata(path).map_err(fail)?.len();
     if bytes > limits::JSON_FILE {
-        let found = format!("{bytes} bytes of JSON, the limit is {}", limits::JSON_FILE);
+        let found = format!("{bytes} bytes of text, the limit is {}", limits::JSON_FILE);
         return Err(Error::limit(found).in_file(path));
     }
-    let text = fs::read_to_string(path).map_err(fail)?;
-    serde_json::from_str(&text).map_err(|error| Error::malformed(format!("not valid JSON: {error}")).in_file(path))
+    fs::read(path).map_err(fail)
+}
+
+/// A small JSON file.
+fn json(path: &Path) -> Result<Value> {
+    serde_json::from_slice(&text(path)?)
+        .map_err(|error| Error::malformed(format!("not valid JSON: {error}")).in_file(path))
 }

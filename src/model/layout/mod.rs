@@ -86,6 +86,21 @@ impl Folder {
     }
 }
 
+/// Whether a model must have this tensor, by its key on either side: a residual block whose channels stay as many has
+/// no convolution around it. Narrow models have such blocks where published ones do not.
+pub fn is_needed(key: &str, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> bool {
+    const SHORTCUTS: &[(&str, &str)] = &[
+        (".skip_connection.", ".in_layers.2.weight"),
+        (".nin_shortcut.", ".conv1.weight"),
+        (".conv_shortcut.", ".conv1.weight"),
+    ];
+    let shortcut =
+        SHORTCUTS.iter().find_map(|(shortcut, convolution)| Some((key.split_once(shortcut)?.0, convolution)));
+    let Some((block, convolution)) = shortcut else { return true };
+    let channels = dims(&format!("{block}{convolution}"));
+    channels.as_deref().and_then(|dims| Some(dims.first()? != dims.get(1)?)).unwrap_or(true)
+}
+
 /// Where a tensor goes, and what becomes of it on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mapped<'a> {

@@ -1,0 +1,49 @@
+use serde_json::{Value, json};
+
+use super::Pipeline;
+use crate::model::architecture::{Architecture, Prediction, Task};
+
+/// The class of diffusers: that of the published model.
+pub(super) fn class(pipeline: &Pipeline) -> &'static str {
+    match (pipeline.architecture, pipeline.task) {
+        (_, Task::InstructPix2Pix) => "EulerAncestralDiscreteScheduler",
+        (Architecture::Sd1, _) => "PNDMScheduler",
+        (Architecture::Sd2, _) => "DDIMScheduler",
+        (Architecture::SdxlBase | Architecture::SdxlRefiner, _) => "EulerDiscreteScheduler",
+    }
+}
+
+/// `scheduler_config.json`: the noise that the models were trained with, which is the same for all of them.
+pub(super) fn config(pipeline: &Pipeline) -> Value {
+    let class = class(pipeline);
+    let mut config = json!({
+        "_class_name": class,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "num_train_timesteps": 1000,
+        "prediction_type": match pipeline.prediction {
+            Prediction::Epsilon => "epsilon",
+            Prediction::Velocity | Prediction::Unknown => "v_prediction",
+        },
+        "steps_offset": 1,
+        "trained_betas": null,
+    });
+    match class {
+        "PNDMScheduler" => {
+            config["clip_sample"] = false.into();
+            config["set_alpha_to_one"] = false.into();
+            config["skip_prk_steps"] = true.into();
+        }
+        "DDIMScheduler" => {
+            config["clip_sample"] = false.into();
+            config["set_alpha_to_one"] = false.into();
+        }
+        _ => config["timestep_spacing"] = "leading".into(),
+    }
+    if pipeline.zero_terminal_snr {
+        config["rescale_betas_zero_snr"] = true.into();
+        config["timestep_spacing"] = "trailing".into();
+    }
+    config
+}
