@@ -13,6 +13,7 @@ import os
 import pathlib
 import platform
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,7 @@ SAFETENSORS = "sd1-full.safetensors"
 VAE = "vae-full.ckpt"
 
 FAST = "--no-verify"
+TO_FOLDER = "convert .safetensors to a diffusers folder"
 TO_SAFETENSORS_FAST = "convert .ckpt to .safetensors, --no-verify"
 
 OUR_OUTPUT = "side-by-side-ours"
@@ -62,6 +64,8 @@ def tasks(peer_python):
         copy_task("convert .ckpt to .safetensors", convert, ".safetensors", CHECKPOINT),
         copy_task("convert .safetensors to .ckpt, --no-verify", ["convert", SAFETENSORS, FAST], ".ckpt", SAFETENSORS),
         copy_task("convert .safetensors to .ckpt", ["convert", SAFETENSORS], ".ckpt", SAFETENSORS),
+        copy_task(f"{TO_FOLDER}, --no-verify", ["convert", SAFETENSORS, FAST], "/", SAFETENSORS),
+        copy_task(TO_FOLDER, ["convert", SAFETENSORS], "/", SAFETENSORS),
         copy_task("merge-vae to .ckpt, --no-verify", [*merge, FAST], ".ckpt", CHECKPOINT),
         copy_task("merge-vae to .safetensors, --no-verify", [*merge, FAST], ".safetensors", CHECKPOINT),
         copy_task("convert --dtype f16, --no-verify", [*convert, "--dtype", "f16", FAST], ".safetensors", CHECKPOINT),
@@ -90,9 +94,15 @@ def run(command, folder):
     return Run(seconds, usage.ru_maxrss * 1024)
 
 
+def remove(output):
+    if output.is_dir():
+        shutil.rmtree(output)
+    output.unlink(missing_ok=True)
+
+
 def run_without_leftovers(command, folder, outputs):
     for output in outputs:
-        (folder / output).unlink(missing_ok=True)
+        remove(folder / output)
     # Nothing that an earlier run left to be written is written in this one's time.
     os.sync()
     return run(command, folder)
@@ -100,7 +110,7 @@ def run_without_leftovers(command, folder, outputs):
 
 def measure(task, binary, folder, runs):
     """[(ours, theirs)], one pair for each run."""
-    our_output, their_output = OUR_OUTPUT + task.extension, THEIR_OUTPUT + task.extension
+    our_output, their_output = OUR_OUTPUT + task.extension, THEIR_OUTPUT + task.extension.rstrip("/")
     ours = [binary, "-q", *task.ours, "-o", our_output]
     theirs = ["sh", "-c", task.theirs.format(output=their_output)]
     pairs = []
@@ -110,7 +120,7 @@ def measure(task, binary, folder, runs):
         if turn > 0:
             pairs.append(pair)
     for output in (our_output, their_output):
-        (folder / output).unlink(missing_ok=True)
+        remove(folder / output)
     return pairs
 
 

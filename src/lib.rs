@@ -8,19 +8,14 @@
 //! use trinart_ckpt::checkpoint::Checkpoint;
 //! use trinart_ckpt::format::{self, Target, WriteOptions};
 //! use trinart_ckpt::io::{Overwrite, Silent};
-//! use trinart_ckpt::plan::convert;
+//! use trinart_ckpt::plan::{Resolved, convert};
 //!
 //! # fn main() -> trinart_ckpt::Result<()> {
 //! let checkpoint = Checkpoint::open("model.ckpt")?;
 //! let resolved = convert::plan(&checkpoint, &convert::Options::default())?;
-//! let options = WriteOptions {
-//!     target: Target::Safetensors,
-//!     overwrite: Overwrite::Refuse,
-//!     verify: true,
-//!     jobs: 2,
-//!     progress: &Silent,
-//! };
-//! format::write("model.safetensors".as_ref(), &resolved.state_dict, &resolved.metadata, &options)?;
+//! let options = WriteOptions { overwrite: Overwrite::Refuse, verify: true, jobs: 2, progress: &Silent };
+//! let Resolved { state_dict, metadata, .. } = &resolved;
+//! format::write("model.safetensors".as_ref(), Target::Safetensors, state_dict, metadata, &options)?;
 //! # Ok(())
 //! # }
 //! ```

@@ -269,11 +269,14 @@ fn files(
             let (architecture, task) = (pipeline.architecture.name(), pipeline.task.name());
             Error::unsupported(format!("diffusers has no pipeline of {architecture} for {task}"))
         })?;
-        (if is_pipeline { own } else { Vec::new() }, made)
+        if is_pipeline {
+            // The input names its parts, and has them; a configuration may be missing.
+            (own, made.into_iter().filter(|(path, _)| path.ends_with("/config.json")).collect())
+        } else {
+            (Vec::new(), made)
+        }
     };
-    // A tokenizer in one file is one in three already.
-    let part = |path: &str| path.rsplit_once('/').map_or_else(|| path.to_owned(), |(folder, _)| folder.to_owned());
-    let is_own = |path: &str| own.iter().any(|(own, _)| part(own) == part(path));
+    let is_own = |path: &str| own.iter().any(|(own, _)| own == path);
     let made: Vec<_> =
         made.into_iter().filter(|(path, _)| !is_own(path)).map(|(path, text)| (path, text.into_bytes())).collect();
     Ok(own.into_iter().chain(made).collect())

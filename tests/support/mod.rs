@@ -240,14 +240,8 @@ pub(crate) fn save(path: &Path, tensors: impl IntoIterator<Item = (String, LazyT
     for (key, tensor) in tensors {
         state_dict.insert(key, tensor).unwrap();
     }
-    let options = WriteOptions {
-        target: Target::of_path(path).unwrap(),
-        overwrite: Overwrite::Refuse,
-        verify: false,
-        jobs: 2,
-        progress: &Silent,
-    };
-    format::write(path, &state_dict, &Metadata::new(), &options).unwrap();
+    let options = WriteOptions { overwrite: Overwrite::Refuse, verify: false, jobs: 2, progress: &Silent };
+    format::write(path, Target::of_path(path).unwrap(), &state_dict, &Metadata::new(), &options).unwrap();
 }
 
 /// A tensor as torch pickles it: a call around a reference to a storage of `elements`.

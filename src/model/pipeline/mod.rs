@@ -129,9 +129,27 @@ fn text(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
+/// Adds fields to a configuration.
+fn add(config: &mut Value, more: Value) {
+    if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
+        config.extend(more);
+    }
+}
+
 /// A dimension of a tensor; `published` where there is no such tensor.
 fn dim(dims: Dims<'_>, key: &str, axis: usize, published: u64) -> u64 {
     dims(key).and_then(|dims| dims.get(axis).copied()).unwrap_or(published)
+}
+
+/// 8 heads and 32 groups are what published models have; fewer where the channels of a toy cannot be divided so.
+fn divisor(widths: &[u64], published: u64) -> u64 {
+    let gcd = |mut a: u64, mut b: u64| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    widths.iter().copied().fold(published, gcd)
 }
 
 /// Heads of a published model, whose size is 64: of SD v2, SDXL and every text encoder.

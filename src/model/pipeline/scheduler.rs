@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::Pipeline;
+use super::{Pipeline, add};
 use crate::model::architecture::{Architecture, Prediction, Task};
 
 /// The class of diffusers: that of the published model.
@@ -29,21 +29,16 @@ pub(super) fn config(pipeline: &Pipeline) -> Value {
         "steps_offset": 1,
         "trained_betas": null,
     });
-    match class {
+    let rest = match class {
         "PNDMScheduler" => {
-            config["clip_sample"] = false.into();
-            config["set_alpha_to_one"] = false.into();
-            config["skip_prk_steps"] = true.into();
+            json!({ "clip_sample": false, "set_alpha_to_one": false, "skip_prk_steps": true })
         }
-        "DDIMScheduler" => {
-            config["clip_sample"] = false.into();
-            config["set_alpha_to_one"] = false.into();
-        }
-        _ => config["timestep_spacing"] = "leading".into(),
-    }
+        "DDIMScheduler" => json!({ "clip_sample": false, "set_alpha_to_one": false }),
+        _ => json!({ "timestep_spacing": "leading" }),
+    };
+    add(&mut config, rest);
     if pipeline.zero_terminal_snr {
-        config["rescale_betas_zero_snr"] = true.into();
-        config["timestep_spacing"] = "trailing".into();
+        add(&mut config, json!({ "rescale_betas_zero_snr": true, "timestep_spacing": "trailing" }));
     }
     config
 }

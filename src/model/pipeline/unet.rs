@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{Dims, Pipeline, dim, heads};
+use super::{Dims, Pipeline, add, dim, divisor, heads};
 use crate::model::architecture::{Architecture, Prediction, Task};
 
 const CROSS_DOWN: &str = "CrossAttnDownBlock2D";
@@ -23,7 +23,7 @@ pub(super) fn config(pipeline: &Pipeline, dims: Dims<'_>) -> Value {
         .collect();
     // What diffusers calls the dimension of a head is their number.
     let attention_heads = match architecture {
-        Architecture::Sd1 => json!(8),
+        Architecture::Sd1 => json!(divisor(&widths, 8)),
         _ => json!(widths.iter().map(|&width| heads(width)).collect::<Vec<_>>()),
     };
     let transformer_layers = match architecture {
@@ -48,7 +48,7 @@ pub(super) fn config(pipeline: &Pipeline, dims: Dims<'_>) -> Value {
         "mid_block_scale_factor": 1,
         "mid_block_type": "UNetMidBlock2DCrossAttn",
         "norm_eps": 1e-5,
-        "norm_num_groups": 32,
+        "norm_num_groups": divisor(&widths, 32),
         "out_channels": dim(dims, "conv_out.weight", 0, 4),
         "sample_size": sample_size(pipeline),
         "transformer_layers_per_block": transformer_layers,
@@ -56,9 +56,13 @@ pub(super) fn config(pipeline: &Pipeline, dims: Dims<'_>) -> Value {
         "use_linear_projection": architecture != Architecture::Sd1,
     });
     if let Architecture::SdxlBase | Architecture::SdxlRefiner = architecture {
-        config["addition_embed_type"] = json!("text_time");
-        config["addition_time_embed_dim"] = json!(256);
-        config["projection_class_embeddings_input_dim"] = json!(dim(dims, "add_embedding.linear_1.weight", 1, 2816));
+        let label = dim(dims, "add_embedding.linear_1.weight", 1, 2816);
+        let more = json!({
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": label,
+        });
+        add(&mut config, more);
     }
     config
 }

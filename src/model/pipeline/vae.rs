@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{Dims, dim};
+use super::{Dims, dim, divisor};
 use crate::model::architecture::Architecture;
 
 /// `config.json` of an AutoencoderKL.
@@ -20,7 +20,7 @@ pub(super) fn config(architecture: Architecture, dims: Dims<'_>) -> Value {
         "in_channels": dim(dims, "encoder.conv_in.weight", 1, 3),
         "latent_channels": dim(dims, "decoder.conv_in.weight", 1, 4),
         "layers_per_block": 2,
-        "norm_num_groups": 32,
+        "norm_num_groups": divisor(&widths, 32),
         "out_channels": dim(dims, "decoder.conv_out.weight", 0, 3),
         "sample_size": if is_xl { 1024 } else { 512 },
         "scaling_factor": if is_xl { 0.13025 } else { 0.18215 },
