@@ -70,6 +70,9 @@ pub fn to_folder(
 /// Why a key that no layout knows is left out.
 const HOMELESS: &str = "a folder has no place for it";
 
+/// A tensor of a folder: its component, its key, itself.
+type Placed = (Folder, String, LazyTensor);
+
 /// What becomes of a key in LDM names.
 enum Fate {
     /// It goes there, after these changes.
@@ -121,11 +124,7 @@ pub(super) fn is_bare_text_key(key: &str) -> bool {
 pub(super) const TEXT_KEYS: &str = "trinart_ckpt.text_encoder_keys";
 pub(super) const TEXT_KEYS_BARE: &str = "without text_model.";
 
-fn rename(
-    layout: &Layout,
-    state_dict: &StateDict,
-    is_bare: bool,
-) -> Result<(Vec<(Folder, String, LazyTensor)>, HashMap<String, Fate>)> {
+fn rename(layout: &Layout, state_dict: &StateDict, is_bare: bool) -> Result<(Vec<Placed>, HashMap<String, Fate>)> {
     let mut tensors = Vec::new();
     let mut fates = HashMap::new();
     for (key, tensor) in state_dict.iter() {
@@ -188,7 +187,7 @@ fn fit(place: &Mapped<'_>, tensor: &LazyTensor) -> Result<(LazyTensor, Option<Ch
 }
 
 /// Components in their order, in each the order of the safetensors library: so that its files and ours are the same.
-fn in_order(mut tensors: Vec<(Folder, String, LazyTensor)>) -> Result<StateDict> {
+fn in_order(mut tensors: Vec<Placed>) -> Result<StateDict> {
     tensors.sort_by(|(folder, key, tensor), (other_folder, other_key, other)| {
         let by_size = other.dtype().size().cmp(&tensor.dtype().size());
         folder.cmp(other_folder).then(by_size).then_with(|| key.cmp(other_key))
