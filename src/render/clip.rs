@@ -135,9 +135,9 @@ impl Layer {
     fn forward(&self, x: &Tensor, heads: usize) -> CandleResult<Tensor> {
         let normed = self.norm_1.forward(x)?;
         let (q, k, v) = (self.q.forward(&normed)?, self.k.forward(&normed)?, self.v.forward(&normed)?);
-        let x = (x + self.out.forward(&attention(&q, &k, &v, heads, true)?)?)?;
+        let x = self.out.forward_onto(&attention(&q, &k, &v, heads, true)?, x)?;
         let inner = quick_gelu(&self.fc1.forward(&self.norm_2.forward(&x)?)?)?;
-        x + self.fc2.forward(&inner)?
+        self.fc2.forward_onto(&inner, &x)
     }
 }
 

@@ -5,9 +5,16 @@
 
 mod attention;
 mod conv;
+mod cpu;
 mod gelu;
+mod geometry;
+mod kernel;
 mod linear;
 mod norm;
+mod product;
+#[cfg(test)]
+mod testing;
+mod winograd;
 
 pub(super) use attention::attention;
 pub(super) use conv::{Added, Conv2d, Padding};

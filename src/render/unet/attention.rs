@@ -95,10 +95,10 @@ impl Block {
     fn forward(&self, x: Tensor, keys: &Tensor, values: &Tensor) -> CandleResult<Tensor> {
         let normed = self.norm_1.forward(&x)?;
         let (k, v) = (self.pixels.k.forward(&normed)?, self.pixels.v.forward(&normed)?);
-        let x = (x + self.pixels.forward(&normed, &k, &v)?)?;
-        let x = (&x + self.prompt.forward(&self.norm_2.forward(&x)?, keys, values)?)?;
+        let x = self.pixels.forward(&normed, &k, &v, &x)?;
+        let x = self.prompt.forward(&self.norm_2.forward(&x)?, keys, values, &x)?;
         let inner = gated_gelu(&self.expand.forward(&self.norm_3.forward(&x)?)?)?;
-        x + self.contract.forward(&inner)?
+        self.contract.forward_onto(&inner, &x)
     }
 }
 
@@ -112,7 +112,8 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, keys: &Tensor, values: &Tensor) -> CandleResult<Tensor> {
-        self.out.forward(&attention(&self.q.forward(x)?, keys, values, HEADS, false)?)
+    /// What `x` gathers, added to `onto`.
+    fn forward(&self, x: &Tensor, keys: &Tensor, values: &Tensor, onto: &Tensor) -> CandleResult<Tensor> {
+        self.out.forward_onto(&attention(&self.q.forward(x)?, keys, values, HEADS, false)?, onto)
     }
 }
