@@ -1,6 +1,13 @@
 //! Rendering an image with a checkpoint, to see whether it still draws.
 //!
 //! [`weights`] is the socket between a state dict and candle: a model asks it for tensors by key and shape and gets
-//! them straight from the file they lie in.
+//! them straight from the file they lie in. [`clip`], [`unet`] and [`autoencoder`] are the models of SD v1 on it, in LDM
+//! names; an [`observer`] is shown what is between their layers.
 
+pub mod autoencoder;
+pub mod clip;
+pub mod observer;
+mod ops;
+mod reader;
+pub mod unet;
 pub mod weights;

@@ -1,0 +1,275 @@
+//! The KL autoencoder: images to latents and back.
+
+use candle_core::{Result as CandleResult, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::error::Result;
+use crate::render::observer::Trace;
+use crate::render::ops::{Added, Conv2d, GroupNorm, Linear, Padding, attention};
+use crate::render::reader::Reader;
+use crate::render::weights::from_candle;
+use crate::state_dict::StateDict;
+
+const PREFIX: &str = "first_stage_model";
+const EPSILON: f64 = 1e-6;
+
+/// Encoder and decoder.
+pub struct Autoencoder {
+    encoder: Half,
+    quant_conv: Conv2d,
+    post_quant_conv: Conv2d,
+    decoder: Half,
+    latent_channels: usize,
+    trace: Trace,
+}
+
+/// The encoder or the decoder: the same parts, in another order.
+struct Half {
+    path: &'static str,
+    conv_in: Conv2d,
+    /// In the order in which they work.
+    levels: Vec<Level>,
+    mid: Mid,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+struct Level {
+    name: String,
+    blocks: Vec<Resnet>,
+    resample: Option<Conv2d>,
+}
+
+struct Mid {
+    block_1: Resnet,
+    attention: Attention,
+    block_2: Resnet,
+}
+
+struct Resnet {
+    norm_1: GroupNorm,
+    conv_1: Conv2d,
+    norm_2: GroupNorm,
+    conv_2: Conv2d,
+    shortcut: Option<Conv2d>,
+}
+
+struct Attention {
+    norm: GroupNorm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+}
+
+impl Autoencoder {
+    /// Reads it from a checkpoint in LDM names; `weights` is the root of them. Sizes are those of the tensors.
+    pub fn load(weights: VarBuilder, state_dict: &StateDict) -> Result<Autoencoder> {
+        let here = Reader::root(weights, state_dict).at(PREFIX);
+        let [latent_channels, _, _, _] = here.dims_of("post_quant_conv.weight")?;
+        let [moments, _, _, _] = here.dims_of("encoder.conv_out.weight")?;
+        Ok(Autoencoder {
+            encoder: Half::encoder(&here.at("encoder"))?,
+            quant_conv: here.conv("quant_conv", moments)?,
+            post_quant_conv: here.conv("post_quant_conv", latent_channels)?,
+            decoder: Half::decoder(&here.at("decoder"), latent_channels)?,
+            latent_channels,
+            trace: Trace::default(),
+        })
+    }
+
+    /// Shows the output of each layer to an observer.
+    pub fn observe(&mut self, trace: Trace) {
+        self.trace = trace;
+    }
+
+    /// How many channels a latent has.
+    pub fn latent_channels(&self) -> usize {
+        self.latent_channels
+    }
+
+    /// How many pixels of the image, in each direction, are one of the latent.
+    pub fn scale(&self) -> usize {
+        self.decoder.levels.iter().filter(|level| level.resample.is_some()).fold(1, |scale, _| 2 * scale)
+    }
+
+    /// The image `[batch, 3, 8 * height, 8 * width]` of a latent `[batch, 4, height, width]` that was divided by its
+    /// scale of 0.18215. Colours lie between -1 and 1, but for what the decoder overshoots.
+    pub fn decode(&self, z: &Tensor) -> Result<Tensor> {
+        let decoded = self.post_quant_conv.forward(z).and_then(|z| self.decoder.decode(&z, &self.trace));
+        decoded.map_err(from_candle)
+    }
+
+    /// Mean and logarithm of the variance of an image's latent, not yet multiplied by the scale.
+    pub fn encode(&self, image: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.moments(image).map_err(from_candle)
+    }
+
+    fn moments(&self, image: &Tensor) -> CandleResult<(Tensor, Tensor)> {
+        let moments = self.quant_conv.forward(&self.encoder.encode(image, &self.trace)?)?;
+        let half = moments.dim(1)? / 2;
+        // The variance is bounded where it is used, in the original: exp of it must not overflow.
+        Ok((moments.narrow(1, 0, half)?.contiguous()?, moments.narrow(1, half, half)?.clamp(-30f32, 20f32)?))
+    }
+}
+
+impl Half {
+    fn encoder(here: &Reader) -> Result<Self> {
+        let [mut width, colours, _, _] = here.dims_of("conv_in.weight")?;
+        let conv_in = here.conv("conv_in", colours)?;
+        let mut levels = Vec::new();
+        for level in 0..here.count(|level| format!("down.{level}.block.0.norm1.weight")) {
+            let here = here.at(format!("down.{level}"));
+            let blocks = Resnet::read_all(&here, &mut width)?;
+            // Zeros below and to the right only, as the original pads by hand.
+            let padding = Some(Padding { before: 0, after: 1 });
+            let down = here.has("downsample.conv.weight");
+            let resample = down.then(|| here.conv_with("downsample.conv", width, 2, padding)).transpose()?;
+            levels.push(Level { name: here.path().to_owned(), blocks, resample });
+        }
+        Self::around("first_stage_model.encoder", here, conv_in, levels, width, width)
+    }
+
+    fn decoder(here: &Reader, latent_channels: usize) -> Result<Self> {
+        let [first, _, _, _] = here.dims_of("conv_in.weight")?;
+        let conv_in = here.conv("conv_in", latent_channels)?;
+        let mut width = first;
+        let mut levels = Vec::new();
+        // Numbered by resolution, the highest first: the decoder begins with the last.
+        for level in (0..here.count(|level| format!("up.{level}.block.0.norm1.weight"))).rev() {
+            let here = here.at(format!("up.{level}"));
+            let blocks = Resnet::read_all(&here, &mut width)?;
+            let up = here.has("upsample.conv.weight");
+            let resample = up.then(|| here.conv("upsample.conv", width)).transpose()?;
+            levels.push(Level { name: here.path().to_owned(), blocks, resample });
+        }
+        Self::around("first_stage_model.decoder", here, conv_in, levels, first, width)
+    }
+
+    fn around(
+        path: &'static str,
+        here: &Reader,
+        conv_in: Conv2d,
+        levels: Vec<Level>,
+        inner: usize,
+        outer: usize,
+    ) -> Result<Self> {
+        let mid = here.at("mid");
+        let mid = Mid {
+            block_1: Resnet::read(&mid.at("block_1"), inner)?,
+            attention: Attention::read(&mid.at("attn_1"), inner)?,
+            block_2: Resnet::read(&mid.at("block_2"), inner)?,
+        };
+        let norm_out = here.group_norm("norm_out", outer, EPSILON)?;
+        Ok(Half { path, conv_in, levels, mid, norm_out, conv_out: here.conv("conv_out", outer)? })
+    }
+
+    fn encode(&self, image: &Tensor, trace: &Trace) -> CandleResult<Tensor> {
+        let mut x = self.conv_in.forward(image)?;
+        trace.seen(&format!("{}.conv_in", self.path), &x);
+        for level in &self.levels {
+            x = level.blocks(x, trace)?;
+            if let Some(down) = &level.resample {
+                x = down.forward(&x)?;
+                trace.seen(&format!("{}.downsample", level.name), &x);
+            }
+        }
+        x = self.mid.forward(&x, self.path, trace)?;
+        self.finish(&x, trace)
+    }
+
+    fn decode(&self, z: &Tensor, trace: &Trace) -> CandleResult<Tensor> {
+        let x = self.conv_in.forward(z)?;
+        trace.seen(&format!("{}.conv_in", self.path), &x);
+        let mut x = self.mid.forward(&x, self.path, trace)?;
+        for level in &self.levels {
+            x = level.blocks(x, trace)?;
+            if let Some(up) = &level.resample {
+                x = up.forward_doubled(&x)?;
+                trace.seen(&format!("{}.upsample", level.name), &x);
+            }
+        }
+        self.finish(&x, trace)
+    }
+
+    fn finish(&self, x: &Tensor, trace: &Trace) -> CandleResult<Tensor> {
+        let x = self.conv_out.forward(&self.norm_out.forward_silu(x)?)?;
+        trace.seen(&format!("{}.conv_out", self.path), &x);
+        Ok(x)
+    }
+}
+
+impl Level {
+    fn blocks(&self, mut x: Tensor, trace: &Trace) -> CandleResult<Tensor> {
+        for (index, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x)?;
+            trace.seen(&format!("{}.block.{index}", self.name), &x);
+        }
+        Ok(x)
+    }
+}
+
+impl Mid {
+    fn forward(&self, x: &Tensor, path: &str, trace: &Trace) -> CandleResult<Tensor> {
+        let x = self.block_1.forward(x)?;
+        trace.seen(&format!("{path}.mid.block_1"), &x);
+        let x = self.attention.forward(&x)?;
+        trace.seen(&format!("{path}.mid.attn_1"), &x);
+        let x = self.block_2.forward(&x)?;
+        trace.seen(&format!("{path}.mid.block_2"), &x);
+        Ok(x)
+    }
+}
+
+impl Resnet {
+    /// The blocks of a level, one after another; `width` is that of the image before and after them.
+    fn read_all(here: &Reader, width: &mut usize) -> Result<Vec<Self>> {
+        let mut blocks = Vec::new();
+        for block in 0..here.count(|block| format!("block.{block}.norm1.weight")) {
+            let here = here.at(format!("block.{block}"));
+            blocks.push(Self::read(&here, *width)?);
+            [*width, _, _, _] = here.dims_of("conv1.weight")?;
+        }
+        Ok(blocks)
+    }
+
+    fn read(here: &Reader, width: usize) -> Result<Self> {
+        let [out, _, _, _] = here.dims_of("conv1.weight")?;
+        let shortcut = (out != width).then(|| here.conv("nin_shortcut", width)).transpose()?;
+        Ok(Resnet {
+            norm_1: here.group_norm("norm1", width, EPSILON)?,
+            conv_1: here.conv("conv1", width)?,
+            norm_2: here.group_norm("norm2", out, EPSILON)?,
+            conv_2: here.conv("conv2", out)?,
+            shortcut,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> CandleResult<Tensor> {
+        let inner = self.conv_1.forward(&self.norm_1.forward_silu(x)?)?;
+        let inner = self.norm_2.forward_silu(&inner)?;
+        let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(x)).transpose()?;
+        let image = Some(shortcut.as_ref().unwrap_or(x));
+        self.conv_2.forward_with(&inner, Added { image, ..Added::default() })
+    }
+}
+
+impl Attention {
+    fn read(here: &Reader, width: usize) -> Result<Self> {
+        Ok(Attention {
+            norm: here.group_norm("norm", width, EPSILON)?,
+            q: here.linear("q", width, true)?,
+            k: here.linear("k", width, true)?,
+            v: here.linear("v", width, true)?,
+            out: here.linear("proj_out", width, true)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> CandleResult<Tensor> {
+        let (batch, channels, height, width) = x.dims4()?;
+        let pixels = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let (q, k, v) = (self.q.forward(&pixels)?, self.k.forward(&pixels)?, self.v.forward(&pixels)?);
+        let pixels = self.out.forward(&attention(&q, &k, &v, 1, false)?)?;
+        x + pixels.transpose(1, 2)?.reshape((batch, channels, height, width))?
+    }
+}

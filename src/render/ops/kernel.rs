@@ -1,0 +1,214 @@
+//! The product of two panels, which is where all the time goes, and code made for the vectors of this processor.
+
+/// Rows of a tile of a product. Ten of 32 leave registers for the operands, and divide the widths of SD v1.
+pub(super) const ROWS: usize = 10;
+
+/// Columns of a tile: two of the widest vectors.
+pub(super) const COLUMNS: usize = 32;
+
+/// A piece of a product.
+pub(super) type Tile = [[f32; COLUMNS]; ROWS];
+
+/// A tile of zeros.
+pub(super) const ZEROS: Tile = [[0.0; COLUMNS]; ROWS];
+
+/// Adds to a tile the product of a panel `[depth][ROWS]` and a panel `[depth][COLUMNS]`.
+#[inline]
+pub(super) fn multiply(left: &[f32], right: &[f32], tile: &mut Tile) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has it.
+            return unsafe { x86::wide(left, right, tile) };
+        }
+        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has them.
+            return unsafe { x86::narrow(left, right, tile) };
+        }
+    }
+    portable(left, right, tile);
+}
+
+/// The same for any processor.
+fn portable(left: &[f32], right: &[f32], tile: &mut Tile) {
+    for (left, right) in left.as_chunks::<ROWS>().0.iter().zip(right.as_chunks::<COLUMNS>().0) {
+        for (row, left) in tile.iter_mut().zip(left) {
+            for (sum, right) in row.iter_mut().zip(right) {
+                *sum += left * right;
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m256, __m512, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    };
+
+    use super::{COLUMNS, ROWS, Tile};
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn wide(left: &[f32], right: &[f32], tile: &mut Tile) {
+        let load = |row: &[f32; COLUMNS]| -> [__m512; 2] {
+            let (low, high) = row.split_at(COLUMNS / 2);
+            // SAFETY: both halves have 16 elements.
+            unsafe { [_mm512_loadu_ps(low.as_ptr()), _mm512_loadu_ps(high.as_ptr())] }
+        };
+        let mut sums = tile.each_ref().map(load);
+        for (left, right) in left.as_chunks::<ROWS>().0.iter().zip(right.as_chunks::<COLUMNS>().0) {
+            let [low, high] = load(right);
+            for (sum, left) in sums.iter_mut().zip(left) {
+                let left = _mm512_set1_ps(*left);
+                let [sum_low, sum_high] = *sum;
+                *sum = [_mm512_fmadd_ps(left, low, sum_low), _mm512_fmadd_ps(left, high, sum_high)];
+            }
+        }
+        for (row, [low, high]) in tile.iter_mut().zip(sums) {
+            let (to_low, to_high) = row.split_at_mut(COLUMNS / 2);
+            // SAFETY: both halves have 16 elements.
+            unsafe {
+                _mm512_storeu_ps(to_low.as_mut_ptr(), low);
+                _mm512_storeu_ps(to_high.as_mut_ptr(), high);
+            }
+        }
+    }
+
+    /// In quarters of 5 rows and 16 columns: there are 16 registers, not 32.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn narrow(left: &[f32], right: &[f32], tile: &mut Tile) {
+        quarter::<0, 0>(left, right, tile);
+        quarter::<0, 16>(left, right, tile);
+        quarter::<5, 0>(left, right, tile);
+        quarter::<5, 16>(left, right, tile);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn quarter<const ROW: usize, const COLUMN: usize>(left: &[f32], right: &[f32], tile: &mut Tile) {
+        let load = |row: &[f32; COLUMNS]| -> [__m256; 2] {
+            let (low, high) = row.split_at(COLUMN).1.split_at(8);
+            // SAFETY: `COLUMN` is 0 or 16, so both parts have 8 elements or more.
+            unsafe { [_mm256_loadu_ps(low.as_ptr()), _mm256_loadu_ps(high.as_ptr())] }
+        };
+        let Some(rows) = tile.split_at_mut(ROW).1.first_chunk_mut::<5>() else { return };
+        let mut sums = rows.each_ref().map(load);
+        for (left, right) in left.as_chunks::<ROWS>().0.iter().zip(right.as_chunks::<COLUMNS>().0) {
+            let [low, high] = load(right);
+            for (sum, left) in sums.iter_mut().zip(left.split_at(ROW).1) {
+                let left = _mm256_set1_ps(*left);
+                let [sum_low, sum_high] = *sum;
+                *sum = [_mm256_fmadd_ps(left, low, sum_low), _mm256_fmadd_ps(left, high, sum_high)];
+            }
+        }
+        for (row, [low, high]) in rows.iter_mut().zip(sums) {
+            let (to_low, to_high) = row.split_at_mut(COLUMN).1.split_at_mut(8);
+            // SAFETY: as for the loads.
+            unsafe {
+                _mm256_storeu_ps(to_low.as_mut_ptr(), low);
+                _mm256_storeu_ps(to_high.as_mut_ptr(), high);
+            }
+        }
+    }
+}
+
+/// Calls `f`, compiled for the vectors that this processor has where `f` is inlined.
+#[inline]
+pub(super) fn vectorized<T>(f: impl FnOnce() -> T) -> T {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+        fn wide<T>(f: impl FnOnce() -> T) -> T {
+            f()
+        }
+        #[target_feature(enable = "avx2,fma")]
+        fn narrow<T>(f: impl FnOnce() -> T) -> T {
+            f()
+        }
+        if std::is_x86_feature_detected!("avx512f")
+            && std::is_x86_feature_detected!("avx512vl")
+            && std::is_x86_feature_detected!("avx512dq")
+            && std::is_x86_feature_detected!("avx512bw")
+        {
+            // SAFETY: the processor has them.
+            return unsafe { wide(f) };
+        }
+        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has them.
+            return unsafe { narrow(f) };
+        }
+    }
+    f()
+}
+
+/// `e^x` to 2e-7 of itself, in a form that becomes vectors. Saturates near the ends of f32, and keeps NaN.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    // Comparisons, as `max` would make a number of NaN.
+    let x = if x < -87.0 { -87.0 } else { x };
+    let x = if x > 88.0 { 88.0 } else { x };
+    // Added to 1.5 * 2^23, a number is rounded to a whole one in the low bits.
+    const WHOLE: f32 = 12_582_912.0;
+    let shifted = x * std::f32::consts::LOG2_E + WHOLE;
+    let whole = shifted - WHOLE;
+    // ln 2 in two parts, the first short enough for an exact product.
+    let rest = (x - whole * 0.693_359_4) + whole * 2.121_944_4e-4;
+    let mut sum = 1.987_569_1e-4;
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        sum = sum * rest + coefficient;
+    }
+    let power = f32::from_bits(shifted.to_bits().wrapping_sub(WHOLE.to_bits()).wrapping_add(127) << 23);
+    (sum * rest * rest + rest + 1.0) * power
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn kernels_agree() {
+        for depth in [0, 1, 7, 300] {
+            let (left, right) = (numbers(depth * ROWS, 1), numbers(depth * COLUMNS, 2));
+            let start: Tile = std::array::from_fn(|row| [row as f32; COLUMNS]);
+            let mut expected = start;
+            portable(&left, &right, &mut expected);
+            let check = |found: Tile, name: &str| {
+                for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+                    assert!((found - expected).abs() < 1e-4, "{name}, depth {depth}: {found} {expected}");
+                }
+            };
+            let mut found = start;
+            multiply(&left, &right, &mut found);
+            check(found, "the one chosen");
+            #[cfg(target_arch = "x86_64")]
+            if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+                let mut found = start;
+                // SAFETY: the processor has them.
+                unsafe { x86::narrow(&left, &right, &mut found) };
+                check(found, "narrow");
+            }
+        }
+    }
+
+    #[test]
+    fn exp_is_exact_to_the_last_digits_and_keeps_nan() {
+        for index in -8600..8700 {
+            let x = index as f32 / 100.0;
+            let expected = f64::from(x).exp();
+            assert!((f64::from(exp(x)) / expected - 1.0).abs() < 2e-7, "{x}");
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NAN).is_nan());
+        assert!(exp(f32::NEG_INFINITY) < 1e-37);
+    }
+}

@@ -1,0 +1,211 @@
+//! Normalisations.
+
+use candle_core::{D, Result, Tensor};
+use rayon::prelude::*;
+
+use super::cpu::{is_fast, with_elements, zeros};
+use super::kernel::{exp, vectorized};
+
+/// Normalises the channels of an image by groups.
+pub(in crate::render) struct GroupNorm {
+    pub(in crate::render) weight: Tensor,
+    pub(in crate::render) bias: Tensor,
+    pub(in crate::render) groups: usize,
+    pub(in crate::render) epsilon: f64,
+}
+
+impl GroupNorm {
+    /// The image normalised.
+    pub(in crate::render) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.normalised(x, false)
+    }
+
+    /// The image normalised, and then `x * sigmoid(x)` of it.
+    pub(in crate::render) fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
+        self.normalised(x, true)
+    }
+
+    fn normalised(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+        if is_fast(&[x, &self.weight, &self.bias]) { self.fast(x, silu) } else { self.plain(x, silu) }
+    }
+
+    fn plain(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+        let channels = self.weight.dim(0)?;
+        let norm =
+            candle_nn::GroupNorm::new(self.weight.clone(), self.bias.clone(), channels, self.groups, self.epsilon)?;
+        let x = candle_nn::Module::forward(&norm, x)?;
+        if silu { x.silu() } else { Ok(x) }
+    }
+
+    /// Once over a group for its moments, and once to write it.
+    fn fast(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+        let (batch, channels, height, width) = x.dims4()?;
+        if channels != self.weight.dim(0)? {
+            candle_core::bail!("a normalisation of {} channels does not take {x:?}", self.weight.dim(0)?)
+        }
+        let (of_group, plane) = (channels / self.groups, height * width);
+        let mut out = zeros(batch * channels * plane);
+        let normalise = |x: &[f32], weight: &[f32], bias: &[f32]| {
+            let size = (of_group * plane).max(1);
+            let groups = out.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate();
+            groups.for_each(|(index, (out, x))| {
+                let first = index % self.groups * of_group;
+                let (mean, variance) = vectorized(|| moments(x));
+                let scale = 1.0 / (variance + self.epsilon).sqrt();
+                let affine = weight.iter().zip(bias).skip(first);
+                let planes = out.chunks_mut(plane).zip(x.chunks(plane)).zip(affine);
+                for ((out, x), (weight, bias)) in planes {
+                    let factor = f64::from(*weight) * scale;
+                    let summand = f64::from(*bias) - mean * factor;
+                    let (factor, summand) = (factor as f32, summand as f32);
+                    vectorized(|| write(x, factor, summand, silu, out));
+                }
+            });
+            Ok(())
+        };
+        with_elements(x, |x| {
+            with_elements(&self.weight, |weight| with_elements(&self.bias, |bias| { normalise }(x, weight, bias)))
+        })?;
+        Tensor::from_vec(out, (batch, channels, height, width), x.device())
+    }
+}
+
+#[inline(always)]
+fn write(x: &[f32], factor: f32, summand: f32, silu: bool, out: &mut [f32]) {
+    if silu {
+        for (out, x) in out.iter_mut().zip(x) {
+            let y = x * factor + summand;
+            *out = y / (1.0 + exp(-y));
+        }
+    } else {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = x * factor + summand;
+        }
+    }
+}
+
+/// Elements whose moments are taken in f32: they are still in the first-level cache when they are met again.
+const PIECE: usize = 1024;
+
+/// Sums that are added up beside each other.
+const LANES: usize = 64;
+
+/// Mean and variance. Of a piece about its own mean, in f32; the pieces are put together in f64.
+#[inline(always)]
+fn moments(x: &[f32]) -> (f64, f64) {
+    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+    for piece in x.chunks(PIECE) {
+        let len = piece.len() as f64;
+        let piece_mean = f64::from(sum(piece, |x| x)) / len;
+        let about = piece_mean as f32;
+        let piece_squares = f64::from(sum(piece, |x| (x - about) * (x - about)));
+        let delta = piece_mean - mean;
+        let total = count + len;
+        squares += piece_squares + delta * delta * count * len / total;
+        mean += delta * len / total;
+        count = total;
+    }
+    (mean, squares / count)
+}
+
+#[inline(always)]
+fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let (lines, rest) = x.as_chunks::<LANES>();
+    let mut sums = [0f32; LANES];
+    for line in lines {
+        for (sum, x) in sums.iter_mut().zip(line) {
+            *sum += f(*x);
+        }
+    }
+    let rest: f32 = rest.iter().map(|x| f(*x)).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// Normalises the last dimension.
+pub(in crate::render) struct LayerNorm {
+    pub(in crate::render) weight: Tensor,
+    pub(in crate::render) bias: Tensor,
+}
+
+impl LayerNorm {
+    const EPSILON: f32 = 1e-5;
+
+    /// Each token normalised.
+    pub(in crate::render) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if is_fast(&[x, &self.weight, &self.bias]) { self.fast(x) } else { self.plain(x) }
+    }
+
+    fn plain(&self, x: &Tensor) -> Result<Tensor> {
+        candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, Self::EPSILON)
+    }
+
+    fn fast(&self, x: &Tensor) -> Result<Tensor> {
+        let width = self.weight.dim(0)?;
+        if x.dim(D::Minus1)? != width {
+            candle_core::bail!("a normalisation of {width} values does not take {x:?}")
+        }
+        let mut out = zeros(x.elem_count());
+        let normalise = |x: &[f32], weight: &[f32], bias: &[f32]| {
+            // A few tokens at a time: one is not worth handing to a thread.
+            const TOKENS: usize = 16;
+            let size = TOKENS * width;
+            out.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(out, x)| {
+                for (out, x) in out.chunks_mut(width).zip(x.chunks(width)) {
+                    vectorized(|| {
+                        let (mean, variance) = moments(x);
+                        let scale = 1.0 / (variance + f64::from(Self::EPSILON)).sqrt();
+                        let (mean, scale) = (mean as f32, scale as f32);
+                        for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+                            *out = (x - mean) * scale * weight + bias;
+                        }
+                    });
+                }
+            });
+            Ok(())
+        };
+        with_elements(x, |x| {
+            with_elements(&self.weight, |weight| with_elements(&self.bias, |bias| { normalise }(x, weight, bias)))
+        })?;
+        Tensor::from_vec(out, x.dims(), x.device())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::render::ops::testing::{close, random};
+
+    #[test]
+    fn group_normalisation_is_candles() {
+        for (dims, groups) in [([1, 4, 3, 5], 2), ([2, 64, 17, 33], 32), ([1, 32, 1, 1], 4), ([3, 6, 40, 40], 3)] {
+            // Far from zero, where a variance is lost by its own mean.
+            let x = ((random(&dims) * 2.0).unwrap() + 30.0).unwrap();
+            let [_, channels, _, _] = dims;
+            let norm = GroupNorm { weight: random(&[channels]), bias: random(&[channels]), groups, epsilon: 1e-5 };
+            for silu in [false, true] {
+                close(&norm.normalised(&x, silu).unwrap(), &norm.plain(&x, silu).unwrap(), 1e-5, &format!("{dims:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn layer_normalisation_is_candles() {
+        for dims in [[1, 1, 8], [2, 77, 768], [3, 5, 321]] {
+            let x = (random(&dims) + 3.0).unwrap();
+            let width = dims.last().copied().unwrap();
+            let norm = LayerNorm { weight: random(&[width]), bias: random(&[width]) };
+            // candle loses digits of the variance to the mean.
+            close(&norm.forward(&x).unwrap(), &norm.plain(&x).unwrap(), 1e-5, &format!("{dims:?}"));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so() {
+        let x = Tensor::from_vec(vec![1f32, f32::NAN, 2.0, 3.0], (1, 2, 1, 2), &Device::Cpu).unwrap();
+        let norm = GroupNorm { weight: random(&[2]), bias: random(&[2]), groups: 2, epsilon: 1e-5 };
+        let found = norm.forward_silu(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(found.iter().map(|x| x.is_nan()).collect::<Vec<_>>(), [true, true, false, false]);
+    }
+}

@@ -1,0 +1,119 @@
+//! The spatial transformer of the UNet: pixels look at each other, and at the prompt.
+
+use candle_core::{Result as CandleResult, Tensor};
+
+use crate::error::{Error, Result};
+use crate::render::ops::{GroupNorm, LayerNorm, Linear, attention, gated_gelu};
+use crate::render::reader::Reader;
+
+/// Heads at every level of SD v1; no tensor tells them.
+const HEADS: usize = 8;
+
+/// Keys and values that a block makes of the prompt.
+pub(super) type KeysValues = (Tensor, Tensor);
+
+pub(super) struct Transformer {
+    norm: GroupNorm,
+    proj_in: Linear,
+    blocks: Vec<Block>,
+    proj_out: Linear,
+}
+
+struct Block {
+    norm_1: LayerNorm,
+    pixels: Attention,
+    norm_2: LayerNorm,
+    prompt: Attention,
+    norm_3: LayerNorm,
+    expand: Linear,
+    contract: Linear,
+}
+
+struct Attention {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+}
+
+impl Transformer {
+    pub(super) fn read(here: &Reader, width: usize, context: usize) -> Result<Self> {
+        let [inner, ..] = here.dims("proj_in.weight")?[..] else {
+            return Err(Error::mismatch("the model needs a matrix").in_tensor(here.key("proj_in.weight")));
+        };
+        if !inner.is_multiple_of(HEADS) {
+            let message = format!("{inner} channels do not make {HEADS} heads, as SD v1 has them");
+            return Err(Error::unsupported(message).in_tensor(here.key("proj_in.weight")));
+        }
+        let depth = here.count(|block| format!("transformer_blocks.{block}.norm1.weight"));
+        let block = |block| Block::read(&here.at(format!("transformer_blocks.{block}")), inner, context);
+        Ok(Transformer {
+            norm: here.group_norm("norm", width, 1e-6)?,
+            proj_in: here.linear("proj_in", width, true)?,
+            blocks: (0..depth).map(block).collect::<Result<_>>()?,
+            proj_out: here.linear("proj_out", inner, true)?,
+        })
+    }
+
+    /// What each block makes of the prompt: the same for all steps.
+    pub(super) fn prepare(&self, context: &Tensor) -> CandleResult<Vec<KeysValues>> {
+        let of_block = |block: &Block| Ok((block.prompt.k.forward(context)?, block.prompt.v.forward(context)?));
+        self.blocks.iter().map(of_block).collect()
+    }
+
+    pub(super) fn forward(&self, x: &Tensor, prompt: &[KeysValues]) -> CandleResult<Tensor> {
+        let (batch, channels, height, width) = x.dims4()?;
+        // The projections are 1x1 convolutions: on rows of pixels they are linear layers, and nothing else is.
+        let pixels = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let mut pixels = self.proj_in.forward(&pixels)?;
+        for (block, (keys, values)) in self.blocks.iter().zip(prompt) {
+            pixels = block.forward(pixels, keys, values)?;
+        }
+        let pixels = self.proj_out.forward(&pixels)?;
+        x + pixels.transpose(1, 2)?.reshape((batch, channels, height, width))?
+    }
+}
+
+impl Block {
+    fn read(here: &Reader, width: usize, context: usize) -> Result<Self> {
+        let [expanded, _] = here.dims_of("ff.net.0.proj.weight")?;
+        if expanded % 2 != 0 {
+            let message = format!("{expanded} rows are no pairs of value and gate");
+            return Err(Error::mismatch(message).in_tensor(here.key("ff.net.0.proj.weight")));
+        }
+        Ok(Block {
+            norm_1: here.layer_norm("norm1", width)?,
+            pixels: Attention::read(&here.at("attn1"), width, width)?,
+            norm_2: here.layer_norm("norm2", width)?,
+            prompt: Attention::read(&here.at("attn2"), width, context)?,
+            norm_3: here.layer_norm("norm3", width)?,
+            expand: here.linear("ff.net.0.proj", width, true)?,
+            contract: here.linear("ff.net.2", expanded / 2, true)?,
+        })
+    }
+
+    fn forward(&self, x: Tensor, keys: &Tensor, values: &Tensor) -> CandleResult<Tensor> {
+        let normed = self.norm_1.forward(&x)?;
+        let (k, v) = (self.pixels.k.forward(&normed)?, self.pixels.v.forward(&normed)?);
+        let x = self.pixels.forward(&normed, &k, &v, &x)?;
+        let x = self.prompt.forward(&self.norm_2.forward(&x)?, keys, values, &x)?;
+        let inner = gated_gelu(&self.expand.forward(&self.norm_3.forward(&x)?)?)?;
+        self.contract.forward_onto(&inner, &x)
+    }
+}
+
+impl Attention {
+    fn read(here: &Reader, width: usize, context: usize) -> Result<Self> {
+        Ok(Attention {
+            q: here.linear("to_q", width, false)?,
+            k: here.linear("to_k", context, false)?,
+            v: here.linear("to_v", context, false)?,
+            out: here.linear("to_out.0", width, true)?,
+        })
+    }
+
+    /// What `x` gathers, added to `onto`.
+    fn forward(&self, x: &Tensor, keys: &Tensor, values: &Tensor, onto: &Tensor) -> CandleResult<Tensor> {
+        self.out.forward_onto(&attention(&self.q.forward(x)?, keys, values, HEADS, false)?, onto)
+    }
+}

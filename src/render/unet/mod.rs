@@ -1,0 +1,306 @@
+//! The denoising network of SD v1.
+//!
+//! Its blocks are read off the keys, one after another: a model of any width and of any number of levels is the same
+//! code. What no tensor tells are the 8 heads and the 32 groups.
+
+mod attention;
+mod resnet;
+
+use candle_core::{DType, Device, Result as CandleResult, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::error::{Error, Kind, Result};
+use crate::model::architecture::{Architecture, Task, detect_by};
+use crate::render::observer::Trace;
+use crate::render::ops::{Conv2d, GroupNorm, Linear, Padding};
+use crate::render::reader::Reader;
+use crate::render::weights::from_candle;
+use crate::state_dict::StateDict;
+use attention::{KeysValues, Transformer};
+use resnet::Resnet;
+
+const PREFIX: &str = "model.diffusion_model";
+
+/// Predicts the noise in a latent.
+pub struct Unet {
+    time_1: Linear,
+    time_2: Linear,
+    /// Values in the sinusoid of a time.
+    frequencies: usize,
+    input_blocks: Vec<Block>,
+    middle: Block,
+    output_blocks: Vec<Block>,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+    context_width: usize,
+    dtype: DType,
+    device: Device,
+    trace: Trace,
+}
+
+/// What a prompt is to the UNet: the keys and values of every block that looks at it. The same for all steps.
+pub struct Prepared {
+    batch: usize,
+    /// By place of the layer in the order in which they work.
+    layers: Vec<Vec<KeysValues>>,
+}
+
+/// One block of the original: layers in a row, behind which an image may be kept for later.
+struct Block {
+    layers: Vec<(String, Layer)>,
+}
+
+enum Layer {
+    Conv(Conv2d),
+    Resnet(Box<Resnet>),
+    Transformer(Transformer),
+    Up(Conv2d),
+}
+
+impl Unet {
+    /// Reads it from a checkpoint in LDM names; `weights` is the root of them.
+    ///
+    /// Refused are models that are told more than time and text, and other architectures than SD v1.
+    pub fn load(weights: VarBuilder, state_dict: &StateDict) -> Result<Unet> {
+        refuse_others(state_dict)?;
+        let (dtype, device) = (weights.dtype(), weights.device().clone());
+        let here = Reader::root(weights, state_dict).at(PREFIX);
+        let [time, frequencies] = here.dims_of("time_embed.0.weight")?;
+        let mut build = Build { time, context: context_width(&here)?, width: 0, kept: Vec::new() };
+
+        let [first, channels, _, _] = here.dims_of("input_blocks.0.0.weight")?;
+        build.width = first;
+        build.kept.push(first);
+        let conv_in = here.at("input_blocks.0.0");
+        let conv_in = (conv_in.path().to_owned(), Layer::Conv(here.conv("input_blocks.0.0", channels)?));
+        let mut input_blocks = vec![Block { layers: vec![conv_in] }];
+        for index in 1.. {
+            let Some(block) = build.block(&here.at(format!("input_blocks.{index}")))? else { break };
+            input_blocks.push(block);
+            build.kept.push(build.width);
+        }
+        let middle = build.middle(&here.at("middle_block"))?;
+        let mut output_blocks = Vec::new();
+        for index in 0.. {
+            let here = here.at(format!("output_blocks.{index}"));
+            let Some(kept) = build.kept.pop() else { break };
+            build.width += kept;
+            let Some(block) = build.block(&here)? else {
+                return Err(Error::missing("the model needs it").in_tensor(here.key("0.in_layers.0.weight")));
+            };
+            output_blocks.push(block);
+        }
+        Ok(Unet {
+            time_1: here.linear("time_embed.0", frequencies, true)?,
+            time_2: here.linear("time_embed.2", time, true)?,
+            frequencies,
+            input_blocks,
+            middle,
+            output_blocks,
+            norm_out: here.group_norm("out.0", build.width, 1e-5)?,
+            conv_out: here.conv("out.2", build.width)?,
+            context_width: build.context,
+            dtype,
+            device,
+            trace: Trace::default(),
+        })
+    }
+
+    /// Shows the output of each layer to an observer.
+    pub fn observe(&mut self, trace: Trace) {
+        self.trace = trace;
+    }
+
+    /// How many values it takes for a token of the prompt.
+    pub fn context_width(&self) -> usize {
+        self.context_width
+    }
+
+    /// How many times a latent is halved: its sides have to be multiples of 2 to this power.
+    pub fn halvings(&self) -> usize {
+        self.output_blocks.iter().filter(|block| block.layers.iter().any(|(_, layer)| layer.doubles())).count()
+    }
+
+    /// Keys and values of a prompt `[batch, tokens, width]`.
+    pub fn prepare(&self, context: &Tensor) -> Result<Prepared> {
+        let layers = self.layers().filter_map(|(_, layer)| match layer {
+            Layer::Transformer(transformer) => Some(transformer.prepare(context)),
+            _ => None,
+        });
+        let prepared =
+            context.dim(0).and_then(|batch| Ok(Prepared { batch, layers: layers.collect::<Result<_, _>>()? }));
+        prepared.map_err(from_candle)
+    }
+
+    /// What the residual blocks are told of a time, `[1, width]`: the same for the whole batch.
+    pub fn time_embedding(&self, t: f64) -> Result<Tensor> {
+        self.embed(t).map_err(from_candle)
+    }
+
+    /// The noise predicted in a latent `[batch, 4, height, width]` at time `t`, which need not be whole.
+    pub fn forward(&self, x: &Tensor, t: f64, prompt: &Prepared) -> Result<Tensor> {
+        let (batch, _, height, width) = x.dims4().map_err(from_candle)?;
+        let multiple = 1_usize.checked_shl(self.halvings() as u32).unwrap_or(usize::MAX);
+        if !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
+            let message = format!("a latent of {height}x{width}, its sides have to be multiples of {multiple}");
+            return Err(Error::new(Kind::Usage, message));
+        }
+        if batch != prompt.batch {
+            let message = format!("{batch} latents, but {} prompts", prompt.batch);
+            return Err(Error::mismatch(message));
+        }
+        self.denoise(x, t, prompt).map_err(from_candle)
+    }
+
+    fn embed(&self, t: f64) -> CandleResult<Tensor> {
+        // In f32 whatever the model computes in: f16 rounds 867.33 to 867.5, and the sinusoid of it is another one.
+        let half = self.frequencies / 2;
+        let frequency = |index| (-(10000f64.ln() as f32) * index as f32 / half as f32).exp();
+        let angles = (0..half).map(|index| t as f32 * frequency(index));
+        let sinusoid: Vec<f32> = angles.clone().map(f32::cos).chain(angles.map(f32::sin)).collect();
+        let sinusoid = Tensor::from_vec(sinusoid, (1, 2 * half), &self.device)?.to_dtype(self.dtype)?;
+        let embedded = self.time_2.forward(&self.time_1.forward(&sinusoid)?.silu()?)?;
+        self.trace.seen("model.diffusion_model.time_embed", &embedded);
+        Ok(embedded)
+    }
+
+    fn denoise(&self, x: &Tensor, t: f64, prompt: &Prepared) -> CandleResult<Tensor> {
+        // Every residual block begins with this activation.
+        let time = self.embed(t)?.silu()?;
+        let mut prompt = prompt.layers.iter().map(Vec::as_slice);
+        let mut kept = Vec::new();
+        let mut x = x.clone();
+        for block in &self.input_blocks {
+            x = block.forward(x, &time, &mut prompt, &self.trace)?;
+            kept.push(x.clone());
+        }
+        x = self.middle.forward(x, &time, &mut prompt, &self.trace)?;
+        for block in &self.output_blocks {
+            if let Some(kept) = kept.pop() {
+                x = Tensor::cat(&[&x, &kept], 1)?;
+            }
+            x = block.forward(x, &time, &mut prompt, &self.trace)?;
+        }
+        let x = self.conv_out.forward(&self.norm_out.forward_silu(&x)?)?;
+        self.trace.seen("model.diffusion_model.out", &x);
+        Ok(x)
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &(String, Layer)> {
+        let blocks = self.input_blocks.iter().chain([&self.middle]).chain(&self.output_blocks);
+        blocks.flat_map(|block| &block.layers)
+    }
+}
+
+impl Block {
+    fn forward<'a>(
+        &self,
+        mut x: Tensor,
+        time: &Tensor,
+        prompt: &mut impl Iterator<Item = &'a [KeysValues]>,
+        trace: &Trace,
+    ) -> CandleResult<Tensor> {
+        for (name, layer) in &self.layers {
+            x = match layer {
+                Layer::Conv(conv) => conv.forward(&x)?,
+                Layer::Resnet(resnet) => resnet.forward(&x, time)?,
+                Layer::Transformer(transformer) => transformer.forward(&x, prompt.next().unwrap_or_default())?,
+                Layer::Up(conv) => conv.forward_doubled(&x)?,
+            };
+            trace.seen(name, &x);
+        }
+        Ok(x)
+    }
+}
+
+impl Layer {
+    fn doubles(&self) -> bool {
+        matches!(self, Layer::Up(_))
+    }
+}
+
+/// What is known while the blocks are read.
+struct Build {
+    time: usize,
+    context: usize,
+    /// Channels of the image at this place.
+    width: usize,
+    /// Channels of the images that the second half of the network takes back.
+    kept: Vec<usize>,
+}
+
+impl Build {
+    /// The block at this place, where there is one.
+    fn block(&mut self, here: &Reader) -> Result<Option<Block>> {
+        let mut layers = Vec::new();
+        // A residual block, a transformer, an upsampler: each may be missing, and the numbers of the rest move up.
+        for index in 0..3 {
+            let here = here.at(index.to_string());
+            if let Some(layer) = self.layer(&here)? {
+                layers.push((here.path().to_owned(), layer));
+            }
+        }
+        Ok((!layers.is_empty()).then_some(Block { layers }))
+    }
+
+    fn middle(&mut self, here: &Reader) -> Result<Block> {
+        match self.block(here)? {
+            Some(block) => Ok(block),
+            None => Err(Error::missing("the model needs it").in_tensor(here.key("0.in_layers.0.weight"))),
+        }
+    }
+
+    fn layer(&mut self, here: &Reader) -> Result<Option<Layer>> {
+        if here.has("in_layers.0.weight") {
+            let (resnet, width) = Resnet::read(here, self.width, self.time)?;
+            self.width = width;
+            Ok(Some(Layer::Resnet(Box::new(resnet))))
+        } else if here.has("norm.weight") {
+            Ok(Some(Layer::Transformer(Transformer::read(here, self.width, self.context)?)))
+        } else if here.has("op.weight") {
+            let padding = Some(Padding::around(1));
+            Ok(Some(Layer::Conv(here.conv_with("op", self.width, 2, padding)?)))
+        } else if here.has("conv.weight") {
+            Ok(Some(Layer::Up(here.conv("conv", self.width)?)))
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+/// The width of the prompt, as the first block takes it that looks at it.
+fn context_width(here: &Reader) -> Result<usize> {
+    let names = ["input_blocks.1.1", "input_blocks.4.1", "middle_block.1"];
+    let names = names.map(|name| format!("{name}.transformer_blocks.0.attn2.to_k.weight"));
+    let Some(name) = names.iter().find(|name| here.has(name)) else {
+        return Err(Error::missing("the model needs it: nothing in the UNet looks at a prompt")
+            .in_tensor(here.key("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")));
+    };
+    let [_, width] = here.dims_of(name)?;
+    Ok(width)
+}
+
+/// Says why a model is none that this network draws.
+fn refuse_others(state_dict: &StateDict) -> Result<()> {
+    // The UNet alone: a text encoder of another width or depth is the text encoder's business.
+    let dims = |key: &str| {
+        let tensor = key.starts_with(PREFIX).then(|| state_dict.get(key)).flatten();
+        tensor.map(|tensor| tensor.shape().dims().to_vec())
+    };
+    let found = detect_by(&dims);
+    let candidates = found.candidates();
+    if !candidates.is_empty() && !candidates.contains(&Architecture::Sd1) {
+        let names: Vec<_> = candidates.iter().map(|architecture| architecture.name()).collect();
+        let message = format!("the UNet is that of {}; only SD v1 can be rendered", names.join(" or "));
+        return Err(Error::unsupported(message));
+    }
+    let needs = match found.task {
+        Some(Task::Inpainting) => "an inpainting model: beside the latent it takes a mask and the image under it",
+        Some(Task::InstructPix2Pix) => "an instruct-pix2pix model: beside the latent it takes an image to edit",
+        Some(Task::Depth) => "a depth-to-image model: beside the latent it takes a depth map",
+        _ => return Ok(()),
+    };
+    let channels = dims("model.diffusion_model.input_blocks.0.0.weight").and_then(|dims| dims.get(1).copied());
+    let channels = channels.map(|channels| format!(" ({channels} channels)")).unwrap_or_default();
+    Err(Error::unsupported(format!("{needs}{channels}; from a prompt alone it cannot draw")))
+}

@@ -1,0 +1,46 @@
+//! The residual block of the UNet, which is told the time.
+
+use candle_core::{Result as CandleResult, Tensor};
+
+use crate::error::Result;
+use crate::render::ops::{Added, Conv2d, GroupNorm, Linear};
+use crate::render::reader::Reader;
+
+const EPSILON: f64 = 1e-5;
+
+pub(super) struct Resnet {
+    norm_in: GroupNorm,
+    conv_in: Conv2d,
+    time: Linear,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+    skip: Option<Conv2d>,
+}
+
+impl Resnet {
+    /// One that takes an image of `width` channels, with the width that it gives.
+    pub(super) fn read(here: &Reader, width: usize, time: usize) -> Result<(Self, usize)> {
+        let [out, _, _, _] = here.dims_of("in_layers.2.weight")?;
+        let skip = (out != width).then(|| here.conv("skip_connection", width)).transpose()?;
+        let resnet = Resnet {
+            norm_in: here.group_norm("in_layers.0", width, EPSILON)?,
+            conv_in: here.conv("in_layers.2", width)?,
+            time: here.linear("emb_layers.1", time, true)?,
+            norm_out: here.group_norm("out_layers.0", out, EPSILON)?,
+            conv_out: here.conv("out_layers.3", out)?,
+            skip,
+        };
+        Ok((resnet, out))
+    }
+
+    /// `time` is the embedded time after its activation, `[1, width]`: one for the whole batch.
+    pub(super) fn forward(&self, x: &Tensor, time: &Tensor) -> CandleResult<Tensor> {
+        let time = self.time.forward(time)?.squeeze(0)?;
+        let added = Added { channels: Some(&time), ..Added::default() };
+        let inner = self.conv_in.forward_with(&self.norm_in.forward_silu(x)?, added)?;
+        let inner = self.norm_out.forward_silu(&inner)?;
+        let skip = self.skip.as_ref().map(|skip| skip.forward(x)).transpose()?;
+        let image = Some(skip.as_ref().unwrap_or(x));
+        self.conv_out.forward_with(&inner, Added { image, ..Added::default() })
+    }
+}

@@ -1,0 +1,253 @@
+//! The models of the render against what the real diffusers and transformers compute with the same weights:
+//! `fixtures/render/make.py` says how those came about.
+#![cfg(feature = "render")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use trinart_ckpt::render::autoencoder::Autoencoder;
+use trinart_ckpt::render::clip::TextEncoder;
+use trinart_ckpt::render::observer::{Observer, Trace};
+use trinart_ckpt::render::unet::Unet;
+use trinart_ckpt::render::weights::{tensor, var_builder};
+use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt::{Kind, StateDict, format};
+
+/// The most by which a stage may differ, as the norm of the difference over the norm of the reference.
+const TOLERANCE: f64 = 1e-5;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/render").join(name)
+}
+
+/// As `uniform` in make.py.
+fn uniform(name: &str, count: usize) -> impl Iterator<Item = f32> {
+    let start = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (1..=count as u64).map(move |index| {
+        let z = start.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+    })
+}
+
+/// As `values` in make.py.
+fn values(key: &str, shape: &[u64]) -> Vec<f32> {
+    let drawn = uniform(key, shape.iter().product::<u64>() as usize);
+    if shape.len() == 1 {
+        let ones = if key.ends_with("weight") { 1.0 } else { 0.0 };
+        drawn.map(|value| value * 0.25 + ones).collect()
+    } else if key.contains("embedding.weight") || key.starts_with("input.") {
+        drawn.collect()
+    } else {
+        let scale = (3.0 / shape[1..].iter().product::<u64>() as f64).sqrt() as f32;
+        drawn.map(|value| value * scale).collect()
+    }
+}
+
+fn owned(key: &str, shape: &[u64]) -> LazyTensor {
+    let bytes: Vec<u8> = values(key, shape).into_iter().flat_map(f32::to_le_bytes).collect();
+    LazyTensor::Owned { dtype: Dtype::F32, shape: Shape::new(shape).unwrap(), bytes: bytes.into() }
+}
+
+fn model() -> Arc<StateDict> {
+    static MODEL: LazyLock<Arc<StateDict>> = LazyLock::new(|| {
+        let text = std::fs::read_to_string(fixture("tiny-sd1.json")).unwrap();
+        let shapes: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+        let mut state_dict = StateDict::new();
+        for (key, shape) in shapes {
+            let shape: Vec<u64> = serde_json::from_value(shape).unwrap();
+            state_dict.insert(&*key, owned(&key, &shape)).unwrap();
+        }
+        Arc::new(state_dict)
+    });
+    Arc::clone(&MODEL)
+}
+
+/// The model with some of its tensors renamed, left out or replaced.
+fn changed(change: impl Fn(&str, &LazyTensor) -> Option<(String, LazyTensor)>) -> Arc<StateDict> {
+    let mut state_dict = StateDict::new();
+    for (key, tensor) in model().iter().filter_map(|(key, tensor)| change(key, tensor)) {
+        state_dict.insert(key, tensor).unwrap();
+    }
+    Arc::new(state_dict)
+}
+
+fn builder(state_dict: &Arc<StateDict>) -> VarBuilder<'static> {
+    var_builder(Arc::clone(state_dict), DType::F32, &Device::Cpu)
+}
+
+fn reference(name: &str) -> Tensor {
+    let contents = format::open(fixture("tiny-sd1.safetensors")).unwrap();
+    let lazy = contents.state_dict.get(name).unwrap();
+    let dtype = if lazy.dtype() == Dtype::I64 { DType::U32 } else { DType::F32 };
+    tensor(lazy, dtype, &Device::Cpu).unwrap()
+}
+
+fn input(name: &str, shape: &[u64], scale: f64) -> Tensor {
+    let drawn = Tensor::from_vec(
+        values(&format!("input.{name}"), shape),
+        shape[..].iter().map(|&dim| dim as usize).collect::<Vec<_>>(),
+        &Device::Cpu,
+    );
+    (drawn.unwrap() * scale).unwrap()
+}
+
+fn norm(tensor: &Tensor) -> f64 {
+    tensor.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
+}
+
+#[track_caller]
+fn assert_close(name: &str, found: &Tensor) {
+    let expected = reference(name);
+    assert_eq!(found.dims(), expected.dims(), "{name}");
+    let relative = norm(&(found - &expected).unwrap()) / norm(&expected);
+    println!("{name}: {relative:.2e}");
+    assert!(relative < TOLERANCE, "{name}: {relative:.2e}");
+}
+
+fn text_encoder(state_dict: &Arc<StateDict>) -> TextEncoder {
+    TextEncoder::load(builder(state_dict), state_dict).unwrap()
+}
+
+fn unet(state_dict: &Arc<StateDict>) -> trinart_ckpt::Result<Unet> {
+    Unet::load(builder(state_dict), state_dict)
+}
+
+#[test]
+fn text_is_encoded_as_by_transformers() {
+    let encoder = text_encoder(&model());
+    assert_eq!((encoder.positions(), encoder.width(), encoder.vocabulary()), (77, 32, 49408));
+    for clip_skip in [1, 2] {
+        let hidden = encoder.hidden_state(&reference("tokens"), clip_skip).unwrap();
+        assert_close(&format!("clip.{clip_skip}"), &hidden);
+    }
+    for clip_skip in [0, 4] {
+        let error = encoder.hidden_state(&reference("tokens"), clip_skip).unwrap_err();
+        assert_eq!(error.to_string(), format!("a clip skip of {clip_skip}, the text encoder takes 1 to 3"));
+    }
+}
+
+#[test]
+fn text_encoders_in_the_spelling_of_nai_are_read() {
+    let nai = changed(|key, tensor| Some((key.replace("transformer.text_model.", "transformer."), tensor.clone())));
+    assert_close("clip.1", &text_encoder(&nai).hidden_state(&reference("tokens"), 1).unwrap());
+}
+
+#[test]
+fn noise_is_predicted_as_by_diffusers() {
+    let unet = unet(&model()).unwrap();
+    assert_eq!((unet.context_width(), unet.halvings()), (32, 3));
+    let prompt = unet.prepare(&reference("clip.1")).unwrap();
+    let x = input("square", &[2, 4, 16, 16], 2.0);
+    for time in [999.0, 500.0, 1.0, 867.33] {
+        assert_close(&format!("unet.square.{time:?}"), &unet.forward(&x, time, &prompt).unwrap());
+    }
+    let x = input("wide", &[2, 4, 8, 24], 2.0);
+    assert_close("unet.wide.867.33", &unet.forward(&x, 867.33, &prompt).unwrap());
+}
+
+#[test]
+fn images_are_decoded_and_encoded_as_by_diffusers() {
+    let state_dict = model();
+    let autoencoder = Autoencoder::load(builder(&state_dict), &state_dict).unwrap();
+    assert_eq!((autoencoder.latent_channels(), autoencoder.scale()), (4, 8));
+    assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
+    let (mean, logvar) = autoencoder.encode(&input("image", &[1, 3, 64, 48], 1.0)).unwrap();
+    assert_close("encode.mean", &mean);
+    assert_close("encode.logvar", &logvar);
+}
+
+#[test]
+fn attention_of_autoencoders_may_be_linear_layers() {
+    let linear = changed(|key, tensor| {
+        let dims = tensor.shape().dims();
+        let matrix = key.contains(".attn_1.") && dims.len() == 4;
+        let tensor =
+            if matrix { tensor.clone().reshape(Shape::new(&dims[..2]).unwrap()).unwrap() } else { tensor.clone() };
+        Some((key.to_owned(), tensor))
+    });
+    let autoencoder = Autoencoder::load(builder(&linear), &linear).unwrap();
+    assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
+}
+
+#[test]
+fn models_that_are_told_more_are_refused_with_the_reason() {
+    for (channels, reason) in [
+        (9, "an inpainting model: beside the latent it takes a mask and the image under it (9 channels)"),
+        (8, "an instruct-pix2pix model: beside the latent it takes an image to edit (8 channels)"),
+    ] {
+        let conv_in = "model.diffusion_model.input_blocks.0.0.weight";
+        let other = changed(|key, tensor| {
+            let tensor = if key == conv_in { owned(key, &[32, channels, 3, 3]) } else { tensor.clone() };
+            Some((key.to_owned(), tensor))
+        });
+        let error = unet(&other).err().unwrap();
+        assert_eq!(error.kind(), Kind::Unsupported);
+        assert_eq!(error.to_string(), format!("{reason}; from a prompt alone it cannot draw"));
+    }
+}
+
+#[test]
+fn other_architectures_are_refused() {
+    let linear = changed(|key, tensor| {
+        let dims = tensor.shape().dims();
+        let matrix = key.contains(".proj_in.") && dims.len() == 4;
+        let tensor =
+            if matrix { tensor.clone().reshape(Shape::new(&dims[..2]).unwrap()).unwrap() } else { tensor.clone() };
+        Some((key.to_owned(), tensor))
+    });
+    let error = unet(&linear).err().unwrap();
+    assert_eq!(error.to_string(), "the UNet is that of SD v2; only SD v1 can be rendered");
+}
+
+#[test]
+fn missing_and_misshapen_tensors_are_named() {
+    let key = "model.diffusion_model.output_blocks.3.1.norm.bias";
+    let error = unet(&changed(|name, tensor| (name != key).then(|| (name.to_owned(), tensor.clone())))).err().unwrap();
+    assert_eq!((error.kind(), error.tensor()), (Kind::Missing, Some(key)));
+    let short =
+        changed(|name, tensor| Some((name.to_owned(), if name == key { owned(name, &[32]) } else { tensor.clone() })));
+    let error = unet(&short).err().unwrap();
+    assert_eq!((error.kind(), error.tensor()), (Kind::Mismatch, Some(key)));
+}
+
+#[derive(Default)]
+struct Names(Mutex<Vec<String>>);
+
+impl Observer for Names {
+    fn seen(&self, name: &str, tensor: &Tensor) {
+        assert!(tensor.elem_count() > 0);
+        self.0.lock().unwrap().push(name.to_owned());
+    }
+}
+
+#[test]
+fn an_observer_is_shown_every_layer_in_order() {
+    let names = Arc::new(Names::default());
+    let mut unet = unet(&model()).unwrap();
+    unet.observe(Trace::to(Arc::clone(&names) as Arc<dyn Observer>));
+    let prompt = unet.prepare(&reference("clip.1")).unwrap();
+    unet.forward(&input("wide", &[2, 4, 8, 24], 2.0), 1.0, &prompt).unwrap();
+    let seen = names.0.lock().unwrap();
+    let layers = ["time_embed", "input_blocks.0.0", "input_blocks.1.0", "input_blocks.1.1", "input_blocks.2.0"];
+    for (found, expected) in seen.iter().zip(layers) {
+        assert_eq!(found, &format!("model.diffusion_model.{expected}"));
+    }
+    assert_eq!(seen.last().unwrap(), "model.diffusion_model.out");
+}
+
+#[test]
+fn a_latent_that_cannot_be_halved_and_a_lone_prompt_are_refused() {
+    let unet = unet(&model()).unwrap();
+    let prompt = unet.prepare(&reference("clip.1")).unwrap();
+    let error = unet.forward(&input("odd", &[2, 4, 12, 16], 1.0), 1.0, &prompt).unwrap_err();
+    assert_eq!(error.to_string(), "a latent of 12x16, its sides have to be multiples of 8");
+    let error = unet.forward(&input("one", &[1, 4, 8, 8], 1.0), 1.0, &prompt).unwrap_err();
+    assert_eq!(error.to_string(), "1 latents, but 2 prompts");
+}
