@@ -9,5 +9,8 @@ pub mod clip;
 pub mod observer;
 mod ops;
 mod reader;
+pub mod rng;
+pub mod sampler;
+pub mod schedule;
 pub mod unet;
 pub mod weights;
