@@ -8,6 +8,7 @@ pub mod autoencoder;
 pub mod clip;
 pub mod observer;
 mod ops;
+pub mod prompt;
 mod reader;
 pub mod rng;
 pub mod sampler;

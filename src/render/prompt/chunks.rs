@@ -1,0 +1,110 @@
+use super::attention::Piece;
+use super::tokenizer::{COMMA, END, START, Tokenizer};
+
+/// Tokens of a chunk between the first and the last, which every chunk has.
+const LENGTH: usize = 75;
+
+/// How far back a comma may be at which an overfull chunk is cut instead.
+const BACKTRACK: usize = 20;
+
+/// What the text encoder is given at once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// 77 tokens.
+    pub tokens: Vec<u32>,
+    /// The weight of each.
+    pub weights: Vec<f32>,
+}
+
+/// Cuts a prompt into chunks as WebUI does: at `BREAK`, where a chunk is full, and there rather at a comma not too far
+/// back. There is always one.
+pub(super) fn chunks(pieces: &[Piece], tokenizer: &Tokenizer) -> Vec<Chunk> {
+    let mut cutter = Cutter { done: Vec::new(), open: Vec::new(), comma: None };
+    for piece in pieces {
+        match piece {
+            Piece::Break => cutter.close(),
+            Piece::Text(text, weight) => {
+                for token in tokenizer.encode(text) {
+                    cutter.push(token, *weight as f32);
+                }
+            }
+        }
+    }
+    if !cutter.open.is_empty() || cutter.done.is_empty() {
+        cutter.close();
+    }
+    cutter.done
+}
+
+struct Cutter {
+    done: Vec<Chunk>,
+    open: Vec<(u32, f32)>,
+    /// Where the last comma of the open chunk is.
+    comma: Option<usize>,
+}
+
+impl Cutter {
+    fn push(&mut self, token: u32, weight: f32) {
+        let is_full = self.open.len() == LENGTH;
+        if token == COMMA {
+            self.comma = Some(self.open.len());
+        } else if let Some(comma) = self.comma.filter(|comma| is_full && LENGTH - comma <= BACKTRACK) {
+            let moved = self.open.split_off(comma + 1);
+            self.close();
+            self.open = moved;
+        }
+        if self.open.len() == LENGTH {
+            self.close();
+        }
+        self.open.push((token, weight));
+    }
+
+    fn close(&mut self) {
+        let mut open = std::mem::take(&mut self.open);
+        open.resize(LENGTH, (END, 1.0));
+        let all = || [(START, 1.0)].into_iter().chain(open.iter().copied()).chain([(END, 1.0)]);
+        self.done.push(Chunk { tokens: all().map(|it| it.0).collect(), weights: all().map(|it| it.1).collect() });
+        self.comma = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(text: &str) -> Vec<Chunk> {
+        chunks(&super::super::attention::parse(text).unwrap(), &Tokenizer::new().unwrap())
+    }
+
+    fn lengths(chunks: &[Chunk]) -> Vec<usize> {
+        chunks.iter().map(|chunk| chunk.tokens[1..].iter().position(|&token| token == END).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_chunk_has_77_tokens_and_is_filled_up() {
+        for text in ["", "a cat", &"cat ".repeat(75)] {
+            let chunks = cut(text);
+            assert_eq!(chunks.len(), 1);
+            assert_eq!((chunks[0].tokens.len(), chunks[0].weights.len()), (77, 77));
+            assert_eq!((chunks[0].tokens[0], chunks[0].tokens[76]), (START, END));
+        }
+        assert_eq!(lengths(&cut(&"cat ".repeat(76))), [75, 1]);
+    }
+
+    #[test]
+    fn an_overfull_chunk_is_cut_at_a_comma_that_is_near() {
+        let with_comma = |before: usize| format!("{}, {}", "cat ".repeat(before), "dog ".repeat(80 - before));
+        // The comma is the 70th token, then the 50th.
+        assert_eq!(lengths(&cut(&with_comma(69))), [70, 11]);
+        assert_eq!(lengths(&cut(&with_comma(49))), [75, 6]);
+        assert_eq!(lengths(&cut(&with_comma(55))), [56, 25]);
+        assert_eq!(lengths(&cut(&with_comma(54))), [75, 6]);
+    }
+
+    #[test]
+    fn a_break_begins_a_chunk_and_weights_go_with_tokens() {
+        let chunks = cut("cat BREAK (dog:1.5)");
+        assert_eq!(lengths(&chunks), [1, 1]);
+        assert_eq!(chunks[1].weights[..3], [1.0, 1.5, 1.0]);
+    }
+}

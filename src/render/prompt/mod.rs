@@ -1,0 +1,167 @@
+//! Prompts: the words, their weights, and the tokens that the text encoder is given.
+
+mod attention;
+mod chunks;
+mod presets;
+mod tokenizer;
+
+use candle_core::{Device, Result as CandleResult, Tensor};
+
+pub use chunks::Chunk;
+pub use presets::{PRESETS, Preset};
+pub use tokenizer::Tokenizer;
+
+use crate::error::{Error, Result};
+
+/// How a prompt is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Syntax {
+    /// WebUI's: `(word:1.2)`, `[word]`, `BREAK`, `AND`.
+    #[default]
+    WebUi,
+    /// The TrinArt service's: `a b c::4 d::1`, parts with weights whose sum counts as one.
+    Trinart,
+}
+
+/// A prompt that is composed with others: its weight, and its chunks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// How much of the guidance it has.
+    pub weight: f64,
+    /// What the text encoder is given.
+    pub chunks: Vec<Chunk>,
+}
+
+/// The parts of a prompt; there is always one.
+pub fn parse(prompt: &str, syntax: Syntax, tokenizer: &Tokenizer) -> Result<Vec<Part>> {
+    let parts = match syntax {
+        Syntax::WebUi => {
+            refuse_editing(prompt)?;
+            split_at_and(prompt)
+        }
+        Syntax::Trinart => split_by_weight(prompt)?,
+    };
+    parts.into_iter().map(|(text, weight)| Ok(Part { weight, chunks: whole(text, tokenizer)? })).collect()
+}
+
+/// The chunks of a prompt that is not composed, such as a negative one.
+pub fn whole(prompt: &str, tokenizer: &Tokenizer) -> Result<Vec<Chunk>> {
+    refuse_editing(prompt)?;
+    Ok(chunks::chunks(&attention::parse(prompt)?, tokenizer))
+}
+
+/// The hidden state of a chunk `[1, 77, width]` with the weights of its tokens, scaled so that its mean stays: what
+/// WebUI calls the emphasis "Original".
+pub fn emphasize(hidden: &Tensor, weights: &[f32]) -> CandleResult<Tensor> {
+    if weights.iter().all(|&weight| weight == 1.0) {
+        return Ok(hidden.clone());
+    }
+    let factors = Tensor::new(weights, &Device::Cpu)?.to_device(hidden.device())?.to_dtype(hidden.dtype())?;
+    let weighted = hidden.broadcast_mul(&factors.reshape((1, weights.len(), 1))?)?;
+    weighted.broadcast_mul(&(hidden.mean_all()? / weighted.mean_all()?)?)
+}
+
+/// `a :1.2 AND b`: texts and weights.
+fn split_at_and(prompt: &str) -> Vec<(&str, f64)> {
+    let mut texts = Vec::new();
+    let mut rest = prompt;
+    while let Some(at) = attention::find_word(rest, "AND") {
+        texts.push(rest.get(..at).unwrap_or_default());
+        rest = rest.get(at + "AND".len()..).unwrap_or_default();
+    }
+    texts.push(rest);
+    let weighted = |text| match split_weight(text, ":") {
+        Some((text, weight)) => (text, weight),
+        None => (text, 1.0),
+    };
+    texts.into_iter().map(weighted).collect()
+}
+
+/// A text with a number behind the last such sign.
+fn split_weight<'a>(text: &'a str, sign: &str) -> Option<(&'a str, f64)> {
+    let (before, number) = text.trim_end().rsplit_once(sign)?;
+    let number = number.trim();
+    let is_number = !number.is_empty() && number.chars().all(|it| it.is_ascii_digit() || "+-.".contains(it));
+    Some((before.trim_end(), number.parse().ok().filter(|_| is_number)?))
+}
+
+/// `a b c::4 d::1`: texts, and weights whose sum is one.
+fn split_by_weight(prompt: &str) -> Result<Vec<(&str, f64)>> {
+    let mut parts = Vec::new();
+    let mut rest = prompt.trim();
+    while let Some((text, behind)) = rest.split_once("::") {
+        let end = behind.find(|it: char| !(it.is_ascii_digit() || "+-.".contains(it))).unwrap_or(behind.len());
+        let (number, behind) = behind.split_at(end);
+        let weight: f64 = number.parse().map_err(|_| Error::usage(format!("no weight behind :: but {number:?}")))?;
+        parts.push((text.trim(), weight));
+        rest = behind.trim_start();
+    }
+    if !rest.is_empty() || parts.is_empty() {
+        parts.push((rest, 1.0));
+    }
+    let total: f64 = parts.iter().map(|(_, weight)| weight).sum();
+    if total <= 0.0 {
+        return Err(Error::usage("the weights of the prompt's parts add up to nothing"));
+    }
+    Ok(parts.into_iter().map(|(text, weight)| (text, weight / total)).collect())
+}
+
+/// Prompts that change from step to step are not rendered; taken for words they would give another picture in silence.
+fn refuse_editing(prompt: &str) -> Result<()> {
+    let mut open: Vec<usize> = Vec::new();
+    let mut is_escaped = false;
+    for (at, character) in prompt.char_indices() {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '[' => open.push(at),
+            ']' => {
+                let inside = open.pop().and_then(|begin| prompt.get(begin + 1..at)).unwrap_or_default();
+                if inside.contains('|') || split_weight(inside, ":").is_some() {
+                    let shown: String = inside.chars().take(40).collect();
+                    let found = format!("[{shown}] changes the prompt between steps, which is not supported");
+                    return Err(Error::unsupported(found));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_their_weights() {
+        assert_eq!(split_at_and("a cat"), [("a cat", 1.0)]);
+        assert_eq!(split_at_and("a cat :1.2 AND a dog"), [("a cat", 1.2), (" a dog", 1.0)]);
+        assert_eq!(split_at_and("SAND and ANDROID"), [("SAND and ANDROID", 1.0)]);
+        assert_eq!(split_by_weight("a b c::4 d::1").unwrap(), [("a b c", 0.8), ("d", 0.2)]);
+        assert_eq!(split_by_weight("a b").unwrap(), [("a b", 1.0)]);
+        assert!(split_by_weight("a:: b").is_err());
+        assert!(split_by_weight("a::0").is_err());
+    }
+
+    #[test]
+    fn editing_is_refused_and_brackets_are_not() {
+        for prompt in ["[a:b:0.5]", "[cow|horse]", "x [a:10] y", "([a:b:.3])"] {
+            assert!(refuse_editing(prompt).is_err(), "{prompt}");
+        }
+        for prompt in ["[a]", "[[a, b]]", "(a:1.2)", "\\[a|b\\]", "a | b"] {
+            assert!(refuse_editing(prompt).is_ok(), "{prompt}");
+        }
+    }
+
+    #[test]
+    fn emphasis_keeps_the_mean() {
+        let hidden = Tensor::arange(1f32, 7.0, &Device::Cpu).unwrap().reshape((1, 3, 2)).unwrap();
+        let same = emphasize(&hidden, &[1.0, 1.0, 1.0]).unwrap();
+        assert_eq!(same.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let found = emphasize(&hidden, &[1.0, 2.0, 1.0]).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        // Sum 21 before, 28 with the weights.
+        let expected = [1.0, 2.0, 6.0, 8.0, 5.0, 6.0].map(|value| value * 21.0 / 28.0);
+        assert!(found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6));
+    }
+}

@@ -1,0 +1,32 @@
+/// A recipe of the TrinArt service, as the model card gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preset {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it adds to the negative prompt. The card gives none for the style of 2019.
+    pub negative: &'static str,
+}
+
+/// All of them.
+pub const PRESETS: &[Preset] = &[
+    Preset {
+        name: "artstyle-2022",
+        negative: "retro style, 1980s, 1990s, 2000s, 2005 2006 2007 2008 2009 2010 2011 2012 2013 2014 2015 2016 2017 \
+                   2018 2019",
+    },
+    Preset { name: "artstyle-2019", negative: "" },
+    Preset { name: "more-details", negative: "flat color, flat shading" },
+];
+
+impl Preset {
+    /// The preset of a name.
+    pub fn from_name(name: &str) -> Option<&'static Preset> {
+        PRESETS.iter().find(|preset| preset.name == name)
+    }
+
+    /// A negative prompt with what the preset adds.
+    pub fn extend(&self, negative: &str) -> String {
+        let both = [self.negative, negative.trim()];
+        both.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ")
+    }
+}
