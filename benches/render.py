@@ -4,10 +4,10 @@
     python benches/render.py FOLDER [--runs 3] [--pixels 256] [--only unet]
 
 The Python has torch, diffusers, transformers and safetensors. FOLDER gets the model, 4.3 GB in the sizes of SD v1 with
-random weights (`fixtures/render/make.py --full`), and needs 8 GB of memory for that. Each process makes one call that is
+random weights (`fixtures/render/make.py --full`), and needs 10 GB of memory for that. Each process makes one call that is
 not counted, and then those that are; ours and PyTorch's take turns. CPU seconds are those of all threads, and what is
-compared: seconds of the wall depend on who else is at work. `wait_policy` of OpenMP is passive, or PyTorch's threads
-would count the time in which they wait for each other. Peak memory is that of the process, loading included; PyTorch makes its
+compared: seconds of the wall depend on who else is at work. OpenMP's threads are told to sleep where they wait for each
+other, or PyTorch's would count that time. Peak memory is that of the process, loading included; PyTorch makes its
 weights in place and reads no file.
 """
 
@@ -92,9 +92,8 @@ def main():
         return
     model = options.folder / "sd1-render.safetensors"
     if not model.exists():
-        options.folder.mkdir(parents=True, exist_ok=True)
         make = ROOT / "fixtures" / "render" / "make.py"
-        subprocess.run([sys.executable, str(make), "--full", str(model)], check=True)
+        subprocess.run([sys.executable, str(make), "--full", str(options.folder)], check=True)
     print("| call | ours, CPU s | PyTorch, CPU s | ratio | ours, s | PyTorch, s | our peak, MB | its peak, MB |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for stage, batch in STAGES.items():

@@ -83,10 +83,7 @@ fn builder(state_dict: &Arc<StateDict>) -> VarBuilder<'static> {
 }
 
 fn reference(name: &str) -> Tensor {
-    let contents = format::open(fixture("tiny-sd1.safetensors")).unwrap();
-    let lazy = contents.state_dict.get(name).unwrap();
-    let dtype = if lazy.dtype() == Dtype::I64 { DType::U32 } else { DType::F32 };
-    tensor(lazy, dtype, &Device::Cpu).unwrap()
+    References::open(&fixture("tiny-sd1.safetensors")).get(name)
 }
 
 fn input(name: &str, shape: &[u64], scale: f64) -> Tensor {
@@ -98,17 +95,37 @@ fn input(name: &str, shape: &[u64], scale: f64) -> Tensor {
     (drawn.unwrap() * scale).unwrap()
 }
 
+/// The references of a fixture.
+struct References(StateDict);
+
+impl References {
+    fn open(path: &Path) -> Self {
+        References(format::open(path).unwrap().state_dict)
+    }
+
+    fn get(&self, name: &str) -> Tensor {
+        let lazy = self.0.get(name).unwrap();
+        let dtype = if lazy.dtype() == Dtype::I64 { DType::U32 } else { DType::F32 };
+        tensor(lazy, dtype, &Device::Cpu).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_close(&self, name: &str, found: &Tensor) {
+        let expected = self.get(name);
+        assert_eq!(found.dims(), expected.dims(), "{name}");
+        let relative = norm(&(found - &expected).unwrap()) / norm(&expected);
+        println!("{name}: {relative:.2e}");
+        assert!(relative < TOLERANCE, "{name}: {relative:.2e}");
+    }
+}
+
 fn norm(tensor: &Tensor) -> f64 {
     tensor.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
 }
 
 #[track_caller]
 fn assert_close(name: &str, found: &Tensor) {
-    let expected = reference(name);
-    assert_eq!(found.dims(), expected.dims(), "{name}");
-    let relative = norm(&(found - &expected).unwrap()) / norm(&expected);
-    println!("{name}: {relative:.2e}");
-    assert!(relative < TOLERANCE, "{name}: {relative:.2e}");
+    References::open(&fixture("tiny-sd1.safetensors")).assert_close(name, found);
 }
 
 fn text_encoder(state_dict: &Arc<StateDict>) -> TextEncoder {
@@ -250,4 +267,34 @@ fn a_latent_that_cannot_be_halved_and_a_lone_prompt_are_refused() {
     assert_eq!(error.to_string(), "a latent of 12x16, its sides have to be multiples of 8");
     let error = unet.forward(&input("one", &[1, 4, 8, 8], 1.0), 1.0, &prompt).unwrap_err();
     assert_eq!(error.to_string(), "1 latents, but 2 prompts");
+}
+
+/// Of a model in the sizes of SD v1, which `make.py --full FOLDER` makes:
+/// `RENDER_FULL=FOLDER cargo test --release --test render_models -- --ignored`.
+#[test]
+#[ignore = "needs a model of 4.3 GB, and minutes without optimisation"]
+fn a_model_in_full_size_computes_what_diffusers_does() {
+    let folder = PathBuf::from(std::env::var_os("RENDER_FULL").unwrap());
+    let references = References::open(&folder.join("sd1-render.references.safetensors"));
+    let state_dict = Arc::new(format::open(folder.join("sd1-render.safetensors")).unwrap().state_dict);
+
+    let encoder = text_encoder(&state_dict);
+    for clip_skip in [1, 2] {
+        let hidden = encoder.hidden_state(&references.get("tokens"), clip_skip).unwrap();
+        references.assert_close(&format!("clip.{clip_skip}"), &hidden);
+    }
+    let autoencoder = Autoencoder::load(builder(&state_dict), &state_dict).unwrap();
+    references.assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 24, 18], 4.0)).unwrap());
+    let (mean, logvar) = autoencoder.encode(&input("image", &[1, 3, 192, 144], 1.0)).unwrap();
+    references.assert_close("encode.mean", &mean);
+    references.assert_close("encode.logvar", &logvar);
+
+    let unet = unet(&state_dict).unwrap();
+    let prompt = unet.prepare(&references.get("clip.1")).unwrap();
+    let x = input("square", &[2, 4, 48, 48], 2.0);
+    for time in [999.0, 500.0, 1.0, 867.33] {
+        references.assert_close(&format!("unet.square.{time:?}"), &unet.forward(&x, time, &prompt).unwrap());
+    }
+    let x = input("wide", &[2, 4, 24, 72], 2.0);
+    references.assert_close("unet.wide.867.33", &unet.forward(&x, 867.33, &prompt).unwrap());
 }
