@@ -27,6 +27,7 @@
 
 pub mod checkpoint;
 pub mod cli;
+pub mod danger;
 pub mod error;
 pub mod format;
 pub mod io;

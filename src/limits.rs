@@ -6,14 +6,17 @@
 /// Bytes of one object pickle (`data.pkl`, or the object of a legacy file) (134 KB). A pickle is held in memory whole.
 pub const PICKLE_BYTES: u64 = 64 << 20;
 
-/// Values one pickle may build (30,000). At about 60 bytes a value this bounds the arena to 120 MB.
-pub const PICKLE_NODES: usize = 2_000_000;
+/// Values one pickle may build (30,000). A call is the largest, at about 140 bytes; this bounds the arena to 140 MB.
+pub const PICKLE_NODES: usize = 1_000_000;
+
+/// Values on a pickle's stack (3,000: a dict's items come by the thousand).
+pub const PICKLE_STACK: usize = 1_000_000;
 
 /// Opcodes one pickle may hold (36,000). Bounds the time of a pickle whose opcodes build nothing.
 pub const PICKLE_OPCODES: u64 = 20_000_000;
 
 /// Entries of the memo (9,000).
-pub const PICKLE_MEMO: usize = 1_000_000;
+pub const PICKLE_MEMO: usize = 500_000;
 
 /// Marks open at once (3). CPython's pickler stops near 1,000 levels of nesting.
 pub const PICKLE_MARKS: usize = 100_000;
@@ -23,6 +26,15 @@ pub const INTEGER_DIGITS: usize = 4300;
 
 /// Bytes of a module or class name in a pickle; real ones stay under 100.
 pub const GLOBAL_NAME_BYTES: usize = 1024;
+
+/// Bytes of all names in a pickle, each counted once (1 KB). Names made of memoised pieces weigh more than the file.
+pub const GLOBAL_NAMES_BYTES: usize = 4 << 20;
+
+/// Different names in a pickle (13).
+pub const GLOBAL_NAMES: usize = 100_000;
+
+/// Names of one level that are listed one by one, of one pickle (13).
+pub const FINDINGS: usize = 1000;
 
 /// Bytes of a tensor's key (110).
 pub const KEY_BYTES: usize = 4096;

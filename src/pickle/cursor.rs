@@ -16,6 +16,10 @@ impl<'a> Cursor<'a> {
         self.position
     }
 
+    pub(super) fn move_to(&mut self, position: usize) {
+        self.position = position;
+    }
+
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }

@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// A value's number in its pickle's arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,7 +45,7 @@ impl std::fmt::Display for Name {
 #[derive(Debug, Clone)]
 pub struct GlobalUse {
     /// What is named.
-    pub name: Name,
+    pub name: Arc<Name>,
     /// The opcode's offset in the pickle.
     pub offset: u64,
 }
@@ -75,11 +76,13 @@ pub enum Node {
     /// A dict: all assignments in order, a key perhaps several times.
     Dict(Vec<(Id, Id)>),
     /// A global name; nothing is looked up.
-    Global(Box<Name>),
+    Global(Arc<Name>),
     /// A reference to something outside the pickle, by this value.
     Persistent(Id),
     /// What a call would have made; nothing is called.
     Object(Box<Object>),
+    /// What a survey could not follow; no parsed pickle has it.
+    Unknown,
 }
 
 /// A call that a pickle asks for, with everything done to its result.

@@ -1,11 +1,11 @@
 //! From a pickle to a checkpoint's contents: where the tensors are, what is beside them.
 
-use super::danger;
 use super::plain::{PlainReader, dict_items};
 use super::rebuild::{Rebuilt, is_tensor, rebuild};
 use super::storages::Storages;
 use std::collections::HashSet;
 
+use crate::danger::{self, Level};
 use crate::error::{Error, Result};
 use crate::format::{Contents, Unreadable};
 use crate::pickle::{Id, Node, Pickle};
@@ -13,11 +13,17 @@ use crate::pickle::{Id, Node, Pickle};
 /// Names under which training code keeps its tensors, besides `state_dict`, in the order they are tried.
 const ROOTS: &[&str] = &["model", "module", "params_ema", "params", "string_to_param"];
 
+/// A file with so many dangerous names needs no longer list.
+const MOST_DANGERS: usize = 20;
+
 /// Fills `contents` with the tensors and the rest of a pickle.
 pub(super) fn build(pickle: &Pickle, storages: &Storages, contents: Contents) -> Result<Contents> {
     let mut builder = Builder { pickle, storages, plain: PlainReader::new(pickle), contents };
     builder.contents.globals = pickle.globals().to_vec();
-    builder.contents.dangers = danger::find(pickle);
+    let mut dangers = danger::examine(pickle, &[]);
+    dangers.retain(|finding| finding.level == Level::Dangerous);
+    dangers.truncate(MOST_DANGERS);
+    builder.contents.dangers = dangers;
     builder.root()?;
     builder.contents.opaque = builder.plain.into_opaque();
     Ok(builder.contents)

@@ -40,7 +40,7 @@ impl<'a> Words<'a> {
                 Some(name) => name.to_string(),
                 None => "object".to_owned(),
             },
-            Node::None | Node::Bool(_) | Node::Int(_) | Node::Float(_) => "value".to_owned(),
+            Node::None | Node::Bool(_) | Node::Int(_) | Node::Float(_) | Node::Unknown => "value".to_owned(),
         };
         let (tensors, classes) = self.survey(id);
         let mut words = vec![kind.clone()];
