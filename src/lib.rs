@@ -39,6 +39,7 @@ pub mod plan;
 #[cfg(feature = "render")]
 pub mod render;
 pub mod report;
+pub mod scan;
 pub mod state_dict;
 pub mod tensor;
 

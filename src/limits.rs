@@ -36,8 +36,21 @@ pub const GLOBAL_NAMES: usize = 100_000;
 /// Names of one level that are listed one by one, of one pickle (13).
 pub const FINDINGS: usize = 1000;
 
+/// Pickles within pickles, and zips within zips, that a scan goes into (1).
+pub const SCAN_DEPTH: usize = 8;
+
+/// Pickles one behind another that a scan looks at (5, in legacy files).
+pub const SCAN_STACKED: usize = 1000;
+
+/// Bytes of pickles that a scan looks through in one file, and bytes that it inflates, some of them again and again
+/// (134 KB). Bounds the time of a zip whose records all lie on the same bytes.
+pub const SCAN_BYTES: u64 = 128 << 20;
+
 /// Bytes of a tensor's key (110).
 pub const KEY_BYTES: usize = 4096;
+
+/// Bytes of a storage's name (20). It is repeated for every tensor.
+pub const STORAGE_KEY_BYTES: usize = 128;
 
 /// Dimensions of a tensor; torch's own maximum is 64.
 pub const RANK: usize = 64;
@@ -51,6 +64,10 @@ pub const PLAIN_DEPTH: usize = 64;
 /// Values taken out of one pickle as plain metadata; what is over stays opaque. Bounds the copies that a shared
 /// subtree, referenced again and again, could ask for.
 pub const PLAIN_VALUES: usize = 200_000;
+
+/// Bytes of text taken out of one pickle as plain metadata (2 KB): a text that is referred to again and again is copied
+/// each time.
+pub const PLAIN_BYTES: usize = 16 << 20;
 
 /// Values looked at, in one file, to put into words what the opaque ones are.
 pub const DESCRIBED_VALUES: usize = 1_000_000;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::unfold::bomb;
 use super::{Judgement, Level, judge};
 use crate::limits;
 use crate::pickle::{Id, Name, Node, Object, OddUse, Oddity, Pickle};
@@ -14,6 +15,8 @@ pub enum Act {
     Names,
     /// Has it called, or sets its attributes.
     Calls,
+    /// Has it in itself.
+    Holds,
 }
 
 impl Act {
@@ -22,6 +25,7 @@ impl Act {
         match self {
             Act::Names => "names",
             Act::Calls => "calls",
+            Act::Holds => "holds",
         }
     }
 }
@@ -66,6 +70,10 @@ pub fn examine(pickle: &Pickle, oddities: &[OddUse]) -> Vec<Finding> {
     }
     for odd in oddities {
         examiner.odd(*odd);
+    }
+    if bomb(pickle).is_some() {
+        let judgement = Judgement::dangerous("takes more time and memory than there is");
+        examiner.unnamed("a value that unfolds into more than 2^36", judgement, Act::Holds, 0);
     }
     let mut findings = examiner.findings;
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.level), finding.offset));
@@ -179,7 +187,7 @@ impl Examiner<'_> {
                 }
             },
             Oddity::Persistent(target) => {
-                let tag = pickle.tuple(target).and_then(|parts| pickle.str(*parts.first()?));
+                let tag = pickle.tuple(target).and_then(|parts| pickle.word(*parts.first()?));
                 if !matches!(tag, Some("storage" | "module")) && pickle.int(target).is_none() {
                     let judgement = Judgement::dangerous("makes its reader fetch something that is no storage");
                     self.unnamed("a persistent id", judgement, Act::Names, odd.offset);
@@ -196,7 +204,7 @@ fn callable(pickle: &Pickle, id: Id) -> Option<&Arc<Name>> {
         Node::Persistent(target) => {
             let &[tag, class, ..] = pickle.tuple(*target)? else { return None };
             match pickle.node(class) {
-                Node::Global(name) if pickle.str(tag) == Some("module") => Some(name),
+                Node::Global(name) if pickle.word(tag) == Some("module") => Some(name),
                 _ => None,
             }
         }
@@ -211,7 +219,7 @@ fn by_arguments(pickle: &Pickle, name: &Name, args: &[Id]) -> Option<Judgement> 
             let is_plain = match rest {
                 [] => true,
                 &[codec, ..] => pickle
-                    .str(codec)
+                    .word(codec)
                     .is_some_and(|codec| matches!(codec, "latin1" | "latin-1" | "utf-8" | "utf8" | "ascii")),
             };
             (!is_plain).then_some(Judgement::dangerous("hides what it says behind a codec"))

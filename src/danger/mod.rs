@@ -8,6 +8,7 @@ mod examine;
 mod names;
 mod packages;
 mod stdlib;
+mod unfold;
 
 pub use examine::{Act, Finding, examine};
 pub use names::{Judgement, judge};

@@ -1,6 +1,7 @@
 //! A name judged by itself.
 
 use super::{Level, packages, stdlib};
+use crate::limits;
 use crate::pickle::Name;
 
 /// What is thought of a name, and why.
@@ -32,6 +33,9 @@ pub fn judge(name: &Name) -> Judgement {
     let is_plain = |text: &str| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
     };
+    if module.len().max(name.len()) > limits::GLOBAL_NAME_BYTES {
+        return Judgement::dangerous("is longer than any Python name");
+    }
     if !is_plain(module) || !is_plain(name) {
         return Judgement::dangerous("hides behind characters that no Python name has");
     }
