@@ -4,7 +4,7 @@
 //! Diffusion checkpoint needs.
 
 /// Bytes of one object pickle (`data.pkl`, or the object of a legacy file) (134 KB). A pickle is held in memory whole.
-pub const PICKLE_BYTES: u64 = 64 << 20;
+pub const PICKLE_BYTES: u64 = 32 << 20;
 
 /// Values one pickle may build (30,000). A call is the largest, at about 140 bytes; this bounds the arena to 140 MB.
 pub const PICKLE_NODES: usize = 1_000_000;
@@ -44,7 +44,7 @@ pub const SCAN_STACKED: usize = 1000;
 
 /// Bytes of pickles that a scan looks through in one file, and bytes that it inflates, some of them again and again
 /// (134 KB). Bounds the time of a zip whose records all lie on the same bytes.
-pub const SCAN_BYTES: u64 = 128 << 20;
+pub const SCAN_BYTES: u64 = 64 << 20;
 
 /// Bytes of a tensor's key (110).
 pub const KEY_BYTES: usize = 4096;

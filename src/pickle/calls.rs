@@ -5,75 +5,69 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::pickle::machine::Machine;
+use crate::pickle::names::Part;
 use crate::pickle::op;
 use crate::pickle::survey::Oddity;
-use crate::pickle::value::{GlobalUse, Name, Node, Object, Text};
+use crate::pickle::value::{GlobalUse, Id, Node, Object, Text};
 
 impl Machine<'_> {
     pub(super) fn global(&mut self, code: u8, offset: usize) -> Result<()> {
-        let name = if code == op::GLOBAL { self.global_lines() } else { self.global_from_stack() };
-        match name {
-            // Python would look up a name that the pickle computes; no list knows it.
-            Err(_) if code == op::STACK_GLOBAL && self.is_survey() => {
-                self.note(Oddity::ComputedName, offset);
-                self.push(Node::Unknown)
-            }
-            name => self.note_global(name?, offset),
+        if code == op::GLOBAL {
+            return self.global_lines(offset);
+        }
+        match self.pop_many(2)?.as_slice() {
+            &[module, name] => match (self.part_of(module), self.part_of(name)) {
+                (Ok(module), Ok(name)) => self.note_global(&module, &name, offset),
+                // Python would look up a name that the pickle computes; no list knows it.
+                (Err(_), _) | (_, Err(_)) if self.is_survey() => {
+                    self.note(Oddity::ComputedName, offset);
+                    self.push(Node::Unknown)
+                }
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            },
+            _ => Err(Error::malformed("STACK_GLOBAL without names")),
         }
     }
 
-    fn global_lines(&mut self) -> Result<Name> {
-        let module = self.name_line("a module name")?;
-        let name = self.name_line("a class name")?;
-        Ok(Name { module, name })
+    fn global_lines(&mut self, offset: usize) -> Result<()> {
+        let module = self.line_part("a module name")?;
+        let name = self.line_part("a class name")?;
+        self.note_global(&module, &name, offset)
     }
 
-    fn name_line(&mut self, what: &str) -> Result<String> {
+    fn line_part(&mut self, what: &str) -> Result<Part> {
         if self.is_survey() {
-            return Ok(lossy(self.cursor.line(limits::PICKLE_BYTES as usize, what)?));
+            let line = self.cursor.line(limits::PICKLE_BYTES as usize, what)?;
+            return Ok(self.names.part(&lossy(line)));
         }
-        utf8(self.cursor.line(limits::GLOBAL_NAME_BYTES, what)?)
+        let text = utf8(self.cursor.line(limits::GLOBAL_NAME_BYTES, what)?)?;
+        Ok(self.names.part(text))
     }
 
-    fn global_from_stack(&mut self) -> Result<Name> {
-        let parts = self.pop_many(2)?;
-        let mut parts = parts.iter().map(|id| match self.nodes.get(id.0 as usize) {
-            Some(Node::Str(text)) => {
-                let bytes = self.text_bytes(text);
-                if self.is_survey() {
-                    return Ok(lossy(bytes));
-                }
-                if bytes.len() > limits::GLOBAL_NAME_BYTES {
-                    return Err(Error::limit(format!("a name longer than {} bytes", limits::GLOBAL_NAME_BYTES)));
-                }
-                utf8(bytes)
-            }
-            _ => Err(Error::malformed("STACK_GLOBAL of values that are not strings")),
-        });
-        let mut part = || parts.next().unwrap_or_else(|| Err(Error::malformed("STACK_GLOBAL without names")));
-        Ok(Name { module: part()?, name: part()? })
+    /// The part of a name that a string on the stack is. Read once, however often it is used.
+    fn part_of(&mut self, id: Id) -> Result<Part> {
+        if let Some(part) = self.names.known(id) {
+            return Ok(part);
+        }
+        let Some(Node::Str(text)) = self.nodes.get(id.0 as usize) else {
+            return Err(Error::malformed("STACK_GLOBAL of values that are not strings"));
+        };
+        let bytes = self.text_bytes(text);
+        let shown = if self.is_survey() {
+            lossy(bytes)
+        } else if bytes.len() > limits::GLOBAL_NAME_BYTES {
+            return Err(Error::limit(format!("a name longer than {} bytes", limits::GLOBAL_NAME_BYTES)));
+        } else {
+            utf8(bytes)?.to_owned()
+        };
+        let part = self.names.part(&shown);
+        self.names.keep(id, &part);
+        Ok(part)
     }
 
     /// Notes a name where it stands, and pushes it.
-    fn note_global(&mut self, name: Name, offset: usize) -> Result<()> {
-        let name = match self.names.get(&name) {
-            Some(known) => Arc::clone(known),
-            None => {
-                self.name_bytes += name.module.len() + name.name.len();
-                if self.name_bytes > limits::GLOBAL_NAMES_BYTES {
-                    return Err(Error::limit(format!(
-                        "names of more than {} bytes in a pickle",
-                        limits::GLOBAL_NAMES_BYTES
-                    )));
-                }
-                if self.names.len() == limits::GLOBAL_NAMES {
-                    return Err(Error::limit(format!("more than {} names in a pickle", limits::GLOBAL_NAMES)));
-                }
-                let name = Arc::new(name);
-                self.names.insert(Arc::clone(&name));
-                name
-            }
-        };
+    fn note_global(&mut self, module: &Part, name: &Part, offset: usize) -> Result<()> {
+        let name = self.names.name(module, name)?;
         self.globals.push(GlobalUse { name: Arc::clone(&name), offset: offset as u64 });
         self.push(Node::Global(name))
     }
@@ -88,8 +82,7 @@ impl Machine<'_> {
     pub(super) fn call(&mut self, code: u8, offset: usize) -> Result<()> {
         let (callable, args, kwargs) = match code {
             op::INST => {
-                let name = self.global_lines()?;
-                self.note_global(name, offset)?;
+                self.global_lines(offset)?;
                 let callable = self.pop()?;
                 let args = self.pop_mark()?;
                 (callable, self.alloc(Node::Tuple(args))?, None)
@@ -160,6 +153,6 @@ fn lossy(bytes: &[u8]) -> String {
         .into_owned()
 }
 
-fn utf8(bytes: &[u8]) -> Result<String> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| Error::malformed("a global name that is not UTF-8"))
+fn utf8(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|_| Error::malformed("a global name that is not UTF-8"))
 }

@@ -3,15 +3,15 @@
 //! It differs from Python's in one thing only: where Python would import or call, it notes the name and the
 //! arguments. References are numbers, so memo and DUP copy four bytes and nothing is ever dropped recursively.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::pickle::cursor::Cursor;
+use crate::pickle::names::Names;
 use crate::pickle::op;
 use crate::pickle::survey::OddUse;
-use crate::pickle::value::{GlobalUse, Id, Name, Node, Pickle};
+use crate::pickle::value::{GlobalUse, Id, Node, Pickle};
 
 /// The highest protocol there is.
 const HIGHEST_PROTOCOL: u8 = 5;
@@ -21,9 +21,21 @@ const HIGHEST_PROTOCOL: u8 = 5;
 /// Accepts every opcode of protocols 0 to 5 but the extension registry and out-of-band buffers. Stricter than Python
 /// where readers disagree: frames may not nest, straddle or run past the end, and nothing may be left on the stack.
 pub fn parse(bytes: &[u8]) -> Result<Pickle> {
+    let (root, end, nodes, globals) = run(bytes)?;
+    Ok(Pickle { bytes: bytes.get(..end).unwrap_or_default().to_vec(), nodes, root, globals })
+}
+
+/// As [`parse`], of bytes that are kept rather than copied.
+pub fn parse_vec(mut bytes: Vec<u8>) -> Result<Pickle> {
+    let (root, end, nodes, globals) = run(&bytes)?;
+    bytes.truncate(end);
+    Ok(Pickle { bytes, nodes, root, globals })
+}
+
+fn run(bytes: &[u8]) -> Result<(Id, usize, Vec<Node>, Vec<GlobalUse>)> {
     let mut machine = Machine::new(bytes);
     let root = machine.run().map_err(|(offset, error)| machine.placed(offset, error, bytes))?;
-    Ok(machine.into_pickle(root, bytes))
+    Ok((root, machine.cursor.position(), machine.nodes, machine.globals))
 }
 
 pub(super) struct Machine<'a> {
@@ -35,9 +47,7 @@ pub(super) struct Machine<'a> {
     marks: Vec<u32>,
     pub(super) memo: HashMap<u64, Id>,
     pub(super) globals: Vec<GlobalUse>,
-    /// Each name once: a name takes six bytes to repeat and may be a thousand long.
-    pub(super) names: HashSet<Arc<Name>>,
-    pub(super) name_bytes: usize,
+    pub(super) names: Names,
     /// What a survey passes over; `None` where the pickle is to be understood whole or refused.
     pub(super) oddities: Option<Vec<OddUse>>,
 }
@@ -52,8 +62,7 @@ impl<'a> Machine<'a> {
             marks: Vec::new(),
             memo: HashMap::new(),
             globals: Vec::new(),
-            names: HashSet::new(),
-            name_bytes: 0,
+            names: Names::default(),
             oddities: None,
         }
     }

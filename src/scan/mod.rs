@@ -69,6 +69,8 @@ pub fn scan(path: impl AsRef<Path>) -> Result<Option<Scan>> {
     };
     // The reader's opinion: what it refuses as broken or forged is no good file, whatever its pickles say. What it
     // just does not take (a bare pickle, a program, a file without tensors) was looked through all the same.
+    // The map of the file goes first: both readings of it would count as memory.
+    drop(source);
     let refused = if read.is_ok() { format::open(path).err() } else { None };
     let refused = refused.filter(|error| error.kind() != Kind::Unsupported || scanner.pickles == 0);
     let problem = scanner.problem.map(|error| error.in_file(path));
@@ -114,6 +116,10 @@ impl Scanner {
     /// Looks through bytes that may be a zip, an array or a pickle; `is_pickle` says that somebody would load them as
     /// a pickle, whatever they look like.
     fn part(&mut self, bytes: &[u8], place: &str, is_pickle: bool, depth: usize) -> Option<&'static str> {
+        // What was too much once stays too much; the first of it was reported.
+        if self.looked_through.max(self.inflated) > limits::SCAN_BYTES {
+            return None;
+        }
         if depth > limits::SCAN_DEPTH {
             self.fail(Error::limit(format!("pickles nested deeper than {}", limits::SCAN_DEPTH)), place);
             return None;

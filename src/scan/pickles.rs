@@ -15,10 +15,13 @@ impl Scanner {
     /// would load it as one.
     pub(super) fn pickles(&mut self, bytes: &[u8], place: &str, is_pickle: bool, depth: usize) -> bool {
         let mut begin = 0;
-        for index in 0..limits::SCAN_STACKED {
+        for index in 0.. {
             let rest = bytes.get(begin..).unwrap_or_default();
             if rest.is_empty() {
                 return index > 0;
+            }
+            if index == limits::SCAN_STACKED {
+                break;
             }
             let has_head = matches!(rest, [op::PROTO, 0..=9, ..]);
             let is_certain = has_head && index < OF_LEGACY && depth == 0 && place.is_empty();

@@ -57,6 +57,9 @@ impl Scanner {
             Err(error) => return self.fail(error, place),
         };
         for record in &records {
+            if self.looked_through.max(self.inflated) > limits::SCAN_BYTES {
+                return;
+            }
             self.record(bytes, record, place, depth);
         }
         self.hidden(bytes, &records, place, depth);

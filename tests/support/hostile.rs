@@ -137,6 +137,11 @@ impl Record {
         self
     }
 
+    pub(crate) fn declared(mut self, size: u32) -> Self {
+        self.size = Some(size);
+        self
+    }
+
     pub(crate) fn at(mut self, header: u32) -> Self {
         self.header = Some(header);
         self
