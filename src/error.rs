@@ -180,6 +180,11 @@ impl Error {
         self.0.tensor.as_deref()
     }
 
+    /// What happened, without the place. Text of the file may be in it: not for a terminal as it is.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The byte it happened at.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
@@ -229,6 +234,20 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
+/// JSON made safe for a terminal: what [`printable`] escapes can only stand within its strings, and is escaped there.
+pub fn printable_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_unsafe_to_print(character) && character != '\n' {
+            // None of them lies beyond the Basic Multilingual Plane, so one escape is enough.
+            shown.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 fn is_unsafe_to_print(character: char) -> bool {
     // Besides the controls: the characters that reorder or hide text, which make a name look like another one.
     character.is_control()
@@ -249,6 +268,16 @@ mod tests {
     fn the_innermost_place_wins() {
         let error = Error::missing("x").in_file("inner").in_file("outer");
         assert_eq!(error.file(), Some(Path::new("inner")));
+    }
+
+    #[test]
+    fn json_stays_json() {
+        let text = "a\u{9b}31m\u{202e}\u{7f}é\n";
+        let json = format!("{{\n  \"a\": {}\n}}\n", serde_json::Value::from(text));
+        let shown = printable_json(&json);
+        assert!(!shown.chars().any(|character| is_unsafe_to_print(character) && character != '\n'), "{shown:?}");
+        let read: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(read["a"], text);
     }
 
     #[test]

@@ -22,6 +22,7 @@
 
 pub mod checkpoint;
 pub mod cli;
+pub mod danger;
 pub mod error;
 pub mod format;
 pub mod io;
@@ -33,6 +34,7 @@ pub mod plan;
 #[cfg(feature = "render")]
 pub mod render;
 pub mod report;
+pub mod scan;
 pub mod state_dict;
 pub mod tensor;
 

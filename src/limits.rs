@@ -4,16 +4,19 @@
 //! Diffusion checkpoint needs.
 
 /// Bytes of one object pickle (`data.pkl`, or the object of a legacy file) (134 KB). A pickle is held in memory whole.
-pub const PICKLE_BYTES: u64 = 64 << 20;
+pub const PICKLE_BYTES: u64 = 32 << 20;
 
-/// Values one pickle may build (30,000). At about 60 bytes a value this bounds the arena to 120 MB.
-pub const PICKLE_NODES: usize = 2_000_000;
+/// Values one pickle may build (30,000). A call is the largest, at about 140 bytes; this bounds the arena to 140 MB.
+pub const PICKLE_NODES: usize = 1_000_000;
+
+/// Values on a pickle's stack (3,000: a dict's items come by the thousand).
+pub const PICKLE_STACK: usize = 1_000_000;
 
 /// Opcodes one pickle may hold (36,000). Bounds the time of a pickle whose opcodes build nothing.
 pub const PICKLE_OPCODES: u64 = 20_000_000;
 
 /// Entries of the memo (9,000).
-pub const PICKLE_MEMO: usize = 1_000_000;
+pub const PICKLE_MEMO: usize = 500_000;
 
 /// Marks open at once (3). CPython's pickler stops near 1,000 levels of nesting.
 pub const PICKLE_MARKS: usize = 100_000;
@@ -24,8 +27,30 @@ pub const INTEGER_DIGITS: usize = 4300;
 /// Bytes of a module or class name in a pickle; real ones stay under 100.
 pub const GLOBAL_NAME_BYTES: usize = 1024;
 
+/// Bytes of all names in a pickle, each counted once (1 KB). Names made of memoised pieces weigh more than the file.
+pub const GLOBAL_NAMES_BYTES: usize = 4 << 20;
+
+/// Different names in a pickle (13).
+pub const GLOBAL_NAMES: usize = 100_000;
+
+/// Names of one level that are listed one by one, of one pickle (13).
+pub const FINDINGS: usize = 1000;
+
+/// Pickles within pickles, and zips within zips, that a scan goes into (1).
+pub const SCAN_DEPTH: usize = 8;
+
+/// Pickles one behind another that a scan looks at (5, in legacy files).
+pub const SCAN_STACKED: usize = 1000;
+
+/// Bytes of pickles that a scan looks through in one file, and bytes that it inflates, some of them again and again
+/// (134 KB). Bounds the time of a zip whose records all lie on the same bytes.
+pub const SCAN_BYTES: u64 = 64 << 20;
+
 /// Bytes of a tensor's key (110).
 pub const KEY_BYTES: usize = 4096;
+
+/// Bytes of a storage's name (20). It is repeated for every tensor.
+pub const STORAGE_KEY_BYTES: usize = 128;
 
 /// Dimensions of a tensor; torch's own maximum is 64.
 pub const RANK: usize = 64;
@@ -39,6 +64,10 @@ pub const PLAIN_DEPTH: usize = 64;
 /// Values taken out of one pickle as plain metadata; what is over stays opaque. Bounds the copies that a shared
 /// subtree, referenced again and again, could ask for.
 pub const PLAIN_VALUES: usize = 200_000;
+
+/// Bytes of text taken out of one pickle as plain metadata (2 KB): a text that is referred to again and again is copied
+/// each time.
+pub const PLAIN_BYTES: usize = 16 << 20;
 
 /// Values looked at, in one file, to put into words what the opaque ones are.
 pub const DESCRIBED_VALUES: usize = 1_000_000;

@@ -52,6 +52,7 @@ pub(super) enum Command {
     Inspect(Inspect),
     Diff(Diff),
     Hash(Hash),
+    Scan(Scan),
 }
 
 /// Put a separately trained autoencoder into a checkpoint
@@ -145,6 +146,18 @@ pub(super) struct Hash {
     /// The files
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
+}
+
+/// Say what files would do to whoever loads them with Python; nothing of them is run
+///
+/// Looks through every pickle: bare ones, those of PyTorch files of any age, every record of a zip, pickles within
+/// pickles. Folders are searched; symbolic links in them are not followed. Exit code 0: nothing dangerous; 1: something
+/// dangerous; 2: something could not be read.
+#[derive(Debug, Args)]
+pub(super) struct Scan {
+    /// Files and folders
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

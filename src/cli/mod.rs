@@ -8,6 +8,7 @@ mod hash;
 mod inspect;
 mod merge_vae;
 mod output;
+mod scan;
 mod terminal;
 
 use std::ffi::OsString;
@@ -54,6 +55,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Inspect(command) => inspect::run(command, &terminal),
         Command::Diff(command) => diff::run(command, &terminal),
         Command::Hash(command) => hash::run(command, &terminal),
+        Command::Scan(command) => scan::run(command, &terminal),
     };
     ExitCode::from(exit as u8)
 }

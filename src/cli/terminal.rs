@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::args::Common;
-use crate::error::Error;
+use crate::error::{Error, printable_json};
 use crate::io::Progress;
 use crate::report::Failure;
 
@@ -48,7 +48,7 @@ impl Terminal {
     pub(super) fn result(&self, text: impl FnOnce() -> String, document: &impl Serialize) {
         self.bar.finish_and_clear();
         let printed = if self.json {
-            serde_json::to_string_pretty(document).unwrap_or_default() + "\n"
+            printable_json(&serde_json::to_string_pretty(document).unwrap_or_default()) + "\n"
         } else if self.quiet {
             return;
         } else {

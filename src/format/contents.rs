@@ -4,6 +4,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use crate::danger::Finding;
 use crate::format::Container;
 use crate::io::Source;
 use crate::metadata::Metadata;
@@ -32,7 +33,7 @@ pub struct Contents {
     /// Tensors of kinds that no output can hold.
     pub unreadable: Vec<Unreadable>,
     /// Dangerous names in its pickle: what loading it with Python could run.
-    pub dangers: Vec<Danger>,
+    pub dangers: Vec<Finding>,
     /// The global names its pickle mentions, with their offsets.
     pub globals: Vec<GlobalUse>,
 }
@@ -53,27 +54,6 @@ pub struct Unreadable {
     pub key: String,
     /// Why.
     pub reason: String,
-}
-
-/// A name in a pickle that would let its author act on whoever loads it with Python.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Danger {
-    /// Module and name.
-    pub name: String,
-    /// What it could do.
-    pub reason: &'static str,
-    /// Whether the pickle calls it, or only names it.
-    pub is_called: bool,
-    /// The offset of its first mention in the pickle.
-    pub offset: u64,
-}
-
-impl Danger {
-    /// `calls posix.system, which runs commands`.
-    pub fn to_text(&self) -> String {
-        let verb = if self.is_called { "calls" } else { "names" };
-        format!("{verb} {}, which {}", self.name, self.reason)
-    }
 }
 
 impl Contents {

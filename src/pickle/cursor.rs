@@ -16,6 +16,10 @@ impl<'a> Cursor<'a> {
         self.position
     }
 
+    pub(super) fn move_to(&mut self, position: usize) {
+        self.position = position;
+    }
+
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -77,7 +81,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// A range of the pickle. Pickles are held to 64 MiB, so the numbers fit.
+/// A range of the pickle. Pickles are held to 32 MiB, so the numbers fit.
 pub(super) fn span(start: usize, len: usize) -> Text {
     Text::Span { start: start as u32, len: len as u32 }
 }

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::pickle::cursor::Cursor;
+use crate::pickle::names::Names;
 use crate::pickle::op;
+use crate::pickle::survey::OddUse;
 use crate::pickle::value::{GlobalUse, Id, Node, Pickle};
 
 /// The highest protocol there is.
@@ -19,29 +21,21 @@ const HIGHEST_PROTOCOL: u8 = 5;
 /// Accepts every opcode of protocols 0 to 5 but the extension registry and out-of-band buffers. Stricter than Python
 /// where readers disagree: frames may not nest, straddle or run past the end, and nothing may be left on the stack.
 pub fn parse(bytes: &[u8]) -> Result<Pickle> {
-    let mut machine = Machine {
-        cursor: Cursor::new(bytes.get(..bytes.len().min(limits::PICKLE_BYTES as usize)).unwrap_or_default()),
-        frame_end: None,
-        nodes: Vec::new(),
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: HashMap::new(),
-        globals: Vec::new(),
-    };
-    let cut_by_limit = bytes.len() as u64 > limits::PICKLE_BYTES;
-    let root = machine.run().map_err(|(offset, error)| {
-        if cut_by_limit && machine.cursor.position() as u64 + 9 >= limits::PICKLE_BYTES {
-            return Error::limit(format!("a pickle of more than {} bytes", limits::PICKLE_BYTES));
-        }
-        error.at(offset as u64)
-    })?;
-    let end = machine.cursor.position();
-    Ok(Pickle {
-        bytes: bytes.get(..end).unwrap_or_default().to_vec(),
-        nodes: machine.nodes,
-        root,
-        globals: machine.globals,
-    })
+    let (root, end, nodes, globals) = run(bytes)?;
+    Ok(Pickle { bytes: bytes.get(..end).unwrap_or_default().to_vec(), nodes, root, globals })
+}
+
+/// As [`parse`], of bytes that are kept rather than copied.
+pub fn parse_vec(mut bytes: Vec<u8>) -> Result<Pickle> {
+    let (root, end, nodes, globals) = run(&bytes)?;
+    bytes.truncate(end);
+    Ok(Pickle { bytes, nodes, root, globals })
+}
+
+fn run(bytes: &[u8]) -> Result<(Id, usize, Vec<Node>, Vec<GlobalUse>)> {
+    let mut machine = Machine::new(bytes);
+    let root = machine.run().map_err(|(offset, error)| machine.placed(offset, error, bytes))?;
+    Ok((root, machine.cursor.position(), machine.nodes, machine.globals))
 }
 
 pub(super) struct Machine<'a> {
@@ -51,11 +45,43 @@ pub(super) struct Machine<'a> {
     stack: Vec<Id>,
     /// Heights of the stack at which marks were set.
     marks: Vec<u32>,
-    memo: HashMap<u64, Id>,
+    pub(super) memo: HashMap<u64, Id>,
     pub(super) globals: Vec<GlobalUse>,
+    pub(super) names: Names,
+    /// What a survey passes over; `None` where the pickle is to be understood whole or refused.
+    pub(super) oddities: Option<Vec<OddUse>>,
 }
 
-impl Machine<'_> {
+impl<'a> Machine<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Machine {
+            cursor: Cursor::new(bytes.get(..bytes.len().min(limits::PICKLE_BYTES as usize)).unwrap_or_default()),
+            frame_end: None,
+            nodes: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            globals: Vec::new(),
+            names: Names::default(),
+            oddities: None,
+        }
+    }
+
+    /// An error with its place; one that comes of the window's end is the limit's.
+    pub(super) fn placed(&self, offset: usize, error: Error, bytes: &[u8]) -> Error {
+        let cut_by_limit = bytes.len() as u64 > limits::PICKLE_BYTES;
+        if cut_by_limit && self.cursor.position() as u64 + 9 >= limits::PICKLE_BYTES {
+            return Error::limit(format!("a pickle of more than {} bytes", limits::PICKLE_BYTES));
+        }
+        error.at(offset as u64)
+    }
+
+    pub(super) fn into_pickle(self, root: Id, bytes: &[u8]) -> Pickle {
+        let end = self.cursor.position();
+        let bytes = bytes.get(..end).unwrap_or_default().to_vec();
+        Pickle { bytes, nodes: self.nodes, root, globals: self.globals }
+    }
+
     /// Runs to STOP. An error comes with the offset of the opcode that failed.
     fn run(&mut self) -> Result<Id, (usize, Error)> {
         for _ in 0..limits::PICKLE_OPCODES {
@@ -70,7 +96,7 @@ impl Machine<'_> {
         Err((self.cursor.position(), error))
     }
 
-    fn step(&mut self, offset: usize) -> Result<Option<Id>> {
+    pub(super) fn step(&mut self, offset: usize) -> Result<Option<Id>> {
         if self.frame_end.is_some_and(|end| offset >= end) {
             self.frame_end = None;
         }
@@ -115,11 +141,14 @@ impl Machine<'_> {
             op::APPEND | op::APPENDS | op::ADDITEMS | op::SETITEM | op::SETITEMS => self.fill(code)?,
             op::GLOBAL | op::STACK_GLOBAL => self.global(code, offset)?,
             op::REDUCE | op::NEWOBJ | op::NEWOBJ_EX | op::INST | op::OBJ => self.call(code, offset)?,
-            op::BUILD => self.build()?,
+            op::BUILD => self.build(offset)?,
             op::PUT | op::BINPUT | op::LONG_BINPUT | op::MEMOIZE | op::GET | op::BINGET | op::LONG_BINGET => {
                 self.memo(code)?;
             }
-            op::PERSID | op::BINPERSID => self.persistent(code)?,
+            op::PERSID | op::BINPERSID => self.persistent(code, offset)?,
+            op::EXT1 | op::EXT2 | op::EXT4 | op::NEXT_BUFFER | op::READONLY_BUFFER if self.is_survey() => {
+                self.outside(code, offset)?;
+            }
             op::EXT1 | op::EXT2 | op::EXT4 | op::NEXT_BUFFER | op::READONLY_BUFFER => {
                 let name = op::name(code).unwrap_or_default();
                 return Err(Error::unsupported(format!("the opcode {name}, which no checkpoint needs")));
@@ -133,6 +162,10 @@ impl Machine<'_> {
     }
 
     fn stop(&mut self) -> Result<Id> {
+        if self.is_survey() {
+            let top = self.stack.last().copied();
+            return top.map_or_else(|| self.alloc(Node::Unknown), Ok);
+        }
         let root = self.pop()?;
         if !self.stack.is_empty() || !self.marks.is_empty() {
             return Err(Error::malformed("values left on the stack at the end of the pickle"));
@@ -142,6 +175,9 @@ impl Machine<'_> {
 
     fn proto(&mut self, offset: usize) -> Result<()> {
         let version = self.cursor.u8()?;
+        if self.is_survey() {
+            return Ok(());
+        }
         if version > HIGHEST_PROTOCOL {
             return Err(Error::unsupported(format!("pickle protocol {version}; the highest is {HIGHEST_PROTOCOL}")));
         }
@@ -153,6 +189,9 @@ impl Machine<'_> {
 
     fn frame(&mut self) -> Result<()> {
         let length = self.cursor.u64()?;
+        if self.is_survey() {
+            return Ok(());
+        }
         if self.frame_end.is_some() {
             return Err(Error::malformed("a frame within a frame"));
         }
@@ -176,76 +215,13 @@ impl Machine<'_> {
         match code {
             op::DUP => {
                 let top = self.top()?;
-                self.push_id(top);
+                self.push_id(top)?;
             }
             // On a mark, POP takes the mark.
             op::POP if self.marks.last().copied() == Some(self.stack.len() as u32) => drop(self.marks.pop()),
             op::POP => drop(self.pop()?),
             _ => drop(self.pop_mark()?),
         }
-        Ok(())
-    }
-
-    fn container(&mut self, code: u8) -> Result<()> {
-        let node = match code {
-            op::EMPTY_TUPLE => Node::Tuple(Vec::new()),
-            op::TUPLE => Node::Tuple(self.pop_mark()?),
-            op::TUPLE1 => Node::Tuple(self.pop_many(1)?),
-            op::TUPLE2 => Node::Tuple(self.pop_many(2)?),
-            op::TUPLE3 => Node::Tuple(self.pop_many(3)?),
-            op::EMPTY_LIST => Node::List(Vec::new()),
-            op::LIST => Node::List(self.pop_mark()?),
-            op::EMPTY_SET => Node::Set(Vec::new()),
-            op::FROZENSET => Node::Set(self.pop_mark()?),
-            op::EMPTY_DICT => Node::Dict(Vec::new()),
-            _ => Node::Dict(pairs(&self.pop_mark()?)?),
-        };
-        self.push(node)
-    }
-
-    /// APPEND(S), ADDITEMS and SETITEM(S): on lists, sets and dicts, and on what a call would have made.
-    fn fill(&mut self, code: u8) -> Result<()> {
-        let values = match code {
-            op::APPEND => self.pop_many(1)?,
-            op::SETITEM => self.pop_many(2)?,
-            _ => self.pop_mark()?,
-        };
-        let target = self.top()?;
-        let name = op::name(code).unwrap_or_default();
-        let node = self.nodes.get_mut(target.0 as usize);
-        match (code, node) {
-            (op::SETITEM | op::SETITEMS, Some(Node::Dict(items))) => items.extend(pairs(&values)?),
-            (op::SETITEM | op::SETITEMS, Some(Node::Object(object))) => object.pairs.extend(pairs(&values)?),
-            (op::APPEND | op::APPENDS, Some(Node::List(items))) => items.extend(values),
-            (op::ADDITEMS, Some(Node::Set(items))) => items.extend(values),
-            (op::APPEND | op::APPENDS | op::ADDITEMS, Some(Node::Object(object))) => object.items.extend(values),
-            _ => return Err(Error::malformed(format!("{name} on a value that takes no items"))),
-        }
-        Ok(())
-    }
-
-    fn memo(&mut self, code: u8) -> Result<()> {
-        let index = match code {
-            op::MEMOIZE => self.memo.len() as u64,
-            op::BINPUT | op::BINGET => u64::from(self.cursor.u8()?),
-            op::LONG_BINPUT | op::LONG_BINGET => u64::from(self.cursor.u32()?),
-            _ => {
-                let line = self.cursor.line(20, "a memo index")?;
-                let index = std::str::from_utf8(line).ok().and_then(|text| text.parse().ok());
-                index.ok_or_else(|| Error::malformed("a memo index that is not a number"))?
-            }
-        };
-        if matches!(code, op::GET | op::BINGET | op::LONG_BINGET) {
-            let id = self.memo.get(&index).copied();
-            let id = id.ok_or_else(|| Error::malformed(format!("memo entry {index}, which was never made")))?;
-            self.push_id(id);
-            return Ok(());
-        }
-        if self.memo.len() >= limits::PICKLE_MEMO {
-            return Err(Error::limit(format!("more memo entries than the limit of {}", limits::PICKLE_MEMO)));
-        }
-        let top = self.top()?;
-        self.memo.insert(index, top);
         Ok(())
     }
 
@@ -259,13 +235,15 @@ impl Machine<'_> {
 
     pub(super) fn push(&mut self, node: Node) -> Result<()> {
         let id = self.alloc(node)?;
-        self.push_id(id);
-        Ok(())
+        self.push_id(id)
     }
 
-    /// The stack cannot outgrow the opcodes, which are bounded.
-    fn push_id(&mut self, id: Id) {
+    pub(super) fn push_id(&mut self, id: Id) -> Result<()> {
+        if self.stack.len() >= limits::PICKLE_STACK {
+            return Err(Error::limit(format!("more values on a pickle's stack than {}", limits::PICKLE_STACK)));
+        }
         self.stack.push(id);
+        Ok(())
     }
 
     /// The height below which nothing may be taken: the last mark.
@@ -296,14 +274,6 @@ impl Machine<'_> {
         let mark = self.marks.pop().ok_or_else(|| Error::malformed("no mark on the stack"))?;
         Ok(self.stack.split_off(mark as usize))
     }
-}
-
-fn pairs(values: &[Id]) -> Result<Vec<(Id, Id)>> {
-    let (pairs, rest) = values.as_chunks();
-    if !rest.is_empty() {
-        return Err(Error::malformed("an odd number of items for a dict: a key without its value"));
-    }
-    Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
 }
 
 fn underflow() -> Error {
@@ -381,11 +351,13 @@ mod tests {
 
     #[test]
     fn depth_and_bombs_cost_what_they_weigh() {
-        // A million nested tuples: each is one node of one reference.
+        // As many nested tuples as there may be: each is one node of one reference.
         let mut deep = b"\x80\x02)".to_vec();
-        deep.extend(std::iter::repeat_n(op::TUPLE1, 1_000_000));
+        deep.extend(std::iter::repeat_n(op::TUPLE1, limits::PICKLE_NODES - 1));
         deep.push(op::STOP);
-        assert_eq!(parse(&deep).unwrap().nodes().len(), 1_000_001);
+        assert_eq!(parse(&deep).unwrap().nodes().len(), limits::PICKLE_NODES);
+        deep.insert(3, op::TUPLE1);
+        assert!(fails(&deep).contains("values in a pickle"));
         // Forty doublings of a tuple: forty nodes.
         let mut bomb = b"\x80\x02)".to_vec();
         bomb.extend([op::DUP, op::TUPLE2].repeat(40));

@@ -2,14 +2,18 @@
 //! writes them. Knows no torch.
 
 mod calls;
+mod containers;
 mod cursor;
 mod encoder;
 mod literals;
 mod machine;
+mod names;
 pub mod op;
+mod survey;
 mod text;
 mod value;
 
 pub use encoder::Encoder;
-pub use machine::parse;
+pub use machine::{parse, parse_vec};
+pub use survey::{OddUse, Oddity, Survey, survey};
 pub use value::{GlobalUse, Id, Name, Node, Object, Pickle, Text};

@@ -1,8 +1,16 @@
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// A value's number in its pickle's arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(pub(super) u32);
+
+impl Id {
+    /// Its place in the arena.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// A string's or bytes object's content: usually a range of the pickle itself.
 #[derive(Debug, Clone)]
@@ -44,7 +52,7 @@ impl std::fmt::Display for Name {
 #[derive(Debug, Clone)]
 pub struct GlobalUse {
     /// What is named.
-    pub name: Name,
+    pub name: Arc<Name>,
     /// The opcode's offset in the pickle.
     pub offset: u64,
 }
@@ -75,11 +83,13 @@ pub enum Node {
     /// A dict: all assignments in order, a key perhaps several times.
     Dict(Vec<(Id, Id)>),
     /// A global name; nothing is looked up.
-    Global(Box<Name>),
+    Global(Arc<Name>),
     /// A reference to something outside the pickle, by this value.
     Persistent(Id),
     /// What a call would have made; nothing is called.
     Object(Box<Object>),
+    /// What a survey could not follow; no parsed pickle has it.
+    Unknown,
 }
 
 /// A call that a pickle asks for, with everything done to its result.
@@ -126,6 +136,11 @@ impl Pickle {
         &self.nodes
     }
 
+    /// The numbers of all values.
+    pub fn ids(&self) -> impl Iterator<Item = Id> + use<> {
+        (0..self.nodes.len() as u32).map(Id)
+    }
+
     /// Every mention of a global name.
     pub fn globals(&self) -> &[GlobalUse] {
         &self.globals
@@ -148,10 +163,28 @@ impl Pickle {
         }
     }
 
+    /// Where in the pickle the bytes of a string or bytes object begin; 0 for those that were escaped there.
+    pub fn offset_of(&self, text: &Text) -> u64 {
+        match text {
+            Text::Span { start, .. } => u64::from(*start),
+            Text::Owned(_) => 0,
+        }
+    }
+
     /// The string at `id`; `None` if it is no string or holds lone surrogates.
     pub fn str(&self, id: Id) -> Option<&str> {
         match self.node(id) {
             Node::Str(text) => std::str::from_utf8(self.text(text)).ok(),
+            _ => None,
+        }
+    }
+
+    /// The string at `id` if it is a word, as tags and type codes are. A long text costs nothing here, however often a
+    /// pickle refers to it where a word belongs.
+    pub fn word(&self, id: Id) -> Option<&str> {
+        const LONGEST: usize = 128;
+        match self.node(id) {
+            Node::Str(text) if self.text(text).len() <= LONGEST => self.str(id),
             _ => None,
         }
     }

@@ -4,8 +4,9 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
+use crate::danger::Finding;
 use crate::error::printable;
-use crate::format::{Container, Danger};
+use crate::format::Container;
 use crate::model::Component;
 use crate::model::architecture::{Detection, Prediction};
 use crate::model::position_ids::{self, State};
@@ -129,7 +130,7 @@ impl Inspection {
             published,
             metadata: contents.metadata.iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
             opaque: LeftOut::opaque(contents),
-            dangers: contents.dangers.iter().map(Danger::to_text).collect(),
+            dangers: contents.dangers.iter().map(Finding::to_text).collect(),
             unreadable: LeftOut::unreadable(contents),
             globals,
             keys: keys.then(list),

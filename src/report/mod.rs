@@ -5,12 +5,14 @@ mod difference;
 mod hashes;
 mod inspection;
 mod outcome;
+mod scan;
 
 pub use components::{ComponentSummary, components};
 pub use difference::{Compared, Difference};
 pub use hashes::Hashes;
 pub use inspection::Inspection;
 pub use outcome::{AutoencoderReport, Failure, LeftOut, Merged, Outcome, Side};
+pub use scan::{Scanned, Scanning};
 
 /// A number of bytes for people, in the decimal units that file managers and model pages use.
 pub fn size(bytes: u64) -> String {

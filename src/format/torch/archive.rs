@@ -90,7 +90,12 @@ impl Archive {
         let too_large = |len: u64| Error::limit(format!("{len} bytes, the limit is {most}")).in_record(name);
         let bytes = match record.extent {
             Extent::Raw { len, .. } if len > most => return Err(too_large(len)),
-            Extent::Raw { offset, len } => self.source.slice(offset, len)?.to_vec(),
+            // Copied, not mapped: mapped pages would count beside the copy.
+            Extent::Raw { offset, len } => {
+                let mut bytes = vec![0; len as usize];
+                self.source.read_at(offset, &mut bytes)?;
+                bytes
+            }
             Extent::Deflated { offset, compressed, len } => {
                 let mut bytes = Vec::new();
                 let stream = DeflateDecoder::new(self.source.slice(offset, compressed)?);

@@ -1,23 +1,30 @@
 //! From a pickle to a checkpoint's contents: where the tensors are, what is beside them.
 
-use super::danger;
-use super::plain::{PlainReader, dict_items};
+use super::plain::{PlainReader, dict_items, shorten};
 use super::rebuild::{Rebuilt, is_tensor, rebuild};
 use super::storages::Storages;
 use std::collections::HashSet;
 
+use crate::danger::{self, Level};
 use crate::error::{Error, Result};
 use crate::format::{Contents, Unreadable};
+use crate::limits;
 use crate::pickle::{Id, Node, Pickle};
 
 /// Names under which training code keeps its tensors, besides `state_dict`, in the order they are tried.
 const ROOTS: &[&str] = &["model", "module", "params_ema", "params", "string_to_param"];
 
+/// A file with so many dangerous names needs no longer list.
+const MOST_DANGERS: usize = 20;
+
 /// Fills `contents` with the tensors and the rest of a pickle.
 pub(super) fn build(pickle: &Pickle, storages: &Storages, contents: Contents) -> Result<Contents> {
     let mut builder = Builder { pickle, storages, plain: PlainReader::new(pickle), contents };
     builder.contents.globals = pickle.globals().to_vec();
-    builder.contents.dangers = danger::find(pickle);
+    let mut dangers = danger::examine(pickle, &[]);
+    dangers.retain(|finding| finding.level == Level::Dangerous);
+    dangers.truncate(MOST_DANGERS);
+    builder.contents.dangers = dangers;
     builder.root()?;
     builder.contents.opaque = builder.plain.into_opaque();
     Ok(builder.contents)
@@ -60,11 +67,21 @@ impl Builder<'_> {
 
     /// A name that occurs twice is one value to one reader and another to the next.
     fn refuse_twice(&self, items: &[(Id, Id)]) -> Result<()> {
-        let mut seen = HashSet::new();
-        match items.iter().filter_map(|&(key, _)| self.pickle.str(key)).find(|&key| !seen.insert(key)) {
-            Some(key) => Err(Error::conflict(format!("the key {key} occurs twice"))),
-            None => Ok(()),
+        let (mut values, mut names) = (HashSet::new(), HashSet::new());
+        for &(key, _) in items {
+            let Node::Str(text) = self.pickle.node(key) else { continue };
+            // Looked at before it is read: a million entries may have the same key of a million bytes.
+            let len = self.pickle.text(text).len();
+            if len > limits::KEY_BYTES {
+                return Err(Error::limit(format!("a key of {len} bytes, the limit is {}", limits::KEY_BYTES)));
+            }
+            let is_new = values.insert(key) && names.insert(self.pickle.text(text));
+            if !is_new {
+                let key = self.pickle.str_lossy(key).unwrap_or_default();
+                return Err(Error::conflict(format!("the key {key} occurs twice")));
+            }
         }
+        Ok(())
     }
 
     /// The dict to look into next, with its name; `None` if the tensors are here.
@@ -100,7 +117,7 @@ impl Builder<'_> {
             _ => self.pickle.str(key).map(str::to_owned),
         };
         let shown = name.clone().unwrap_or_else(|| self.plain.words.describe(key));
-        let full = path.iter().copied().chain([shown.as_str()]).collect::<Vec<_>>().join(".");
+        let full = path.iter().copied().chain([shorten(&shown)]).collect::<Vec<_>>().join(".");
         match name {
             Some(name) => {
                 if let Some(value) = self.plain.read(&full, value) {
@@ -119,7 +136,7 @@ impl Builder<'_> {
                     self.metadata(&[], key, value);
                 } else {
                     let name = self.pickle.str_lossy(key).unwrap_or_else(|| self.plain.words.describe(key).into());
-                    let path = format!("{}.{name}", self.contents.root);
+                    let path = format!("{}.{}", self.contents.root, shorten(&name));
                     self.plain.leave(&path, value);
                 }
                 continue;
@@ -128,7 +145,7 @@ impl Builder<'_> {
             match rebuild(self.pickle, self.storages, value).map_err(|error| error.in_tensor(name.as_str()))? {
                 Rebuilt::Tensor(tensor) => self.contents.state_dict.insert(name, tensor)?,
                 Rebuilt::Unreadable(reason) => self.contents.unreadable.push(Unreadable { key: name, reason }),
-                Rebuilt::NotATensor => self.plain.leave(&name, value),
+                Rebuilt::NotATensor => self.plain.leave(shorten(&name), value),
             }
         }
         Ok(())

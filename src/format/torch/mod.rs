@@ -3,7 +3,6 @@
 
 mod archive;
 mod contents;
-mod danger;
 mod dtype;
 mod legacy;
 mod numpy;

@@ -27,9 +27,9 @@ fn dtype_code(pickle: &Pickle, id: Id) -> Option<(String, bool)> {
     if !name.is("numpy", "dtype") {
         return None;
     }
-    let code = pickle.str(*args.first()?)?.to_owned();
+    let code = pickle.word(*args.first()?)?.to_owned();
     let state = object.state.last().and_then(|&state| pickle.tuple(state)).unwrap_or_default();
-    let order = state.get(1).and_then(|&order| pickle.str(order));
+    let order = state.get(1).and_then(|&order| pickle.word(order));
     Some((code, order == Some(">")))
 }
 

@@ -40,6 +40,12 @@ pub(super) fn dict_items(pickle: &Pickle, id: Id) -> Option<Vec<(Id, Id)>> {
     Some(items)
 }
 
+/// A key as a part of a path: no key of a checkpoint is longer, and a path is made for every value below.
+pub(super) fn shorten(key: &str) -> &str {
+    const LONGEST: usize = 200;
+    key.char_indices().nth(LONGEST).and_then(|(end, _)| key.get(..end)).unwrap_or(key)
+}
+
 /// The bytes of a bytes object: its own, or of `_codecs.encode(text, 'latin1')`, which protocol 2 writes instead.
 pub(super) fn bytes(pickle: &Pickle, id: Id) -> Option<Vec<u8>> {
     if let Node::Bytes(text) = pickle.node(id) {
@@ -50,7 +56,7 @@ pub(super) fn bytes(pickle: &Pickle, id: Id) -> Option<Vec<u8>> {
         return Some(Vec::new());
     }
     let &[text, encoding] = args else { return None };
-    let is_latin = matches!(pickle.str(encoding)?, "latin1" | "latin-1");
+    let is_latin = matches!(pickle.word(encoding)?, "latin1" | "latin-1");
     if !name.is("_codecs", "encode") || !is_latin {
         return None;
     }
@@ -60,7 +66,9 @@ pub(super) fn bytes(pickle: &Pickle, id: Id) -> Option<Vec<u8>> {
 /// Takes plain values out of a pickle, noting what is left behind.
 pub(super) struct PlainReader<'a> {
     pickle: &'a Pickle,
+    /// Values that may still be looked at, and bytes of text that may still be copied.
     budget: usize,
+    bytes: usize,
     pub words: Words<'a>,
     /// What was not plain, by path.
     opaque: Vec<Opaque>,
@@ -70,7 +78,14 @@ pub(super) struct PlainReader<'a> {
 
 impl<'a> PlainReader<'a> {
     pub(super) fn new(pickle: &'a Pickle) -> Self {
-        PlainReader { pickle, budget: limits::PLAIN_VALUES, words: Words::new(pickle), opaque: Vec::new(), unlisted: 0 }
+        PlainReader {
+            pickle,
+            budget: limits::PLAIN_VALUES,
+            bytes: limits::PLAIN_BYTES,
+            words: Words::new(pickle),
+            opaque: Vec::new(),
+            unlisted: 0,
+        }
     }
 
     /// The value at `id` as far as it is plain. Entries of dicts that are not are noted and left out; any other value
@@ -98,8 +113,10 @@ impl<'a> PlainReader<'a> {
     }
 
     fn read_at_depth(&mut self, path: &str, id: Id, depth: usize) -> Option<Plain> {
-        if let Some(items) = dict_items(self.pickle, id)
-            && depth < limits::PLAIN_DEPTH
+        // Before anything is copied: a dict referred to again and again would be copied again and again.
+        if depth < limits::PLAIN_DEPTH
+            && self.can_afford(id)
+            && let Some(items) = dict_items(self.pickle, id)
             && self.spend()
         {
             return self.dict(path, id, &items, depth);
@@ -118,7 +135,7 @@ impl<'a> PlainReader<'a> {
         for &(key, value) in items {
             let key_text = self.whole(key, depth + 1);
             let shown = key_text.as_ref().map_or_else(|| self.words.describe(key), Plain::to_text);
-            let path = format!("{path}.{shown}");
+            let path = format!("{path}.{}", shorten(&shown));
             match key_text {
                 None | Some(Plain::List(_) | Plain::Dict(_)) => self.leave(&path, value),
                 Some(key) => {
@@ -145,7 +162,7 @@ impl<'a> PlainReader<'a> {
 
     /// The value at `id` if it is plain throughout.
     fn whole(&mut self, id: Id, depth: usize) -> Option<Plain> {
-        if depth >= limits::PLAIN_DEPTH || !self.spend() {
+        if depth >= limits::PLAIN_DEPTH || !self.can_afford(id) || !self.spend() {
             return None;
         }
         Some(match self.pickle.node(id) {
@@ -174,6 +191,32 @@ impl<'a> PlainReader<'a> {
 
     fn all(&mut self, items: &[Id], depth: usize) -> Option<Vec<Plain>> {
         items.iter().map(|&item| self.whole(item, depth + 1)).collect()
+    }
+
+    /// Whether the budgets reach for a value: for its items, for the bytes of its text.
+    fn can_afford(&mut self, id: Id) -> bool {
+        let (items, bytes) = match self.pickle.node(id) {
+            Node::Str(text) | Node::Bytes(text) => (0, self.pickle.text(text).len()),
+            Node::List(items) | Node::Tuple(items) => (items.len(), 0),
+            Node::Dict(items) => (items.len() * 2, 0),
+            // What it is made from is one of the above, and is copied at once.
+            Node::Object(object) => {
+                let args = self.pickle.tuple(object.args).unwrap_or_default();
+                let sizes = args.iter().take(2).map(|&argument| match self.pickle.node(argument) {
+                    Node::Str(text) | Node::Bytes(text) => (0, self.pickle.text(text).len()),
+                    Node::List(items) | Node::Tuple(items) => (items.len(), 0),
+                    Node::Dict(items) => (items.len(), 0),
+                    _ => (0, 0),
+                });
+                sizes.fold((object.pairs.len() * 2, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1))
+            }
+            _ => (0, 0),
+        };
+        if items > self.budget || bytes > self.bytes {
+            return false;
+        }
+        self.bytes -= bytes;
+        true
     }
 
     fn spend(&mut self) -> bool {

@@ -25,7 +25,7 @@ pub fn read(source: &Arc<Source>) -> Result<Contents> {
     }
     check_version(&archive)?;
     let big_endian = is_big_endian(&archive)?;
-    let pickle = pickle::parse(&bytes).map_err(|error| error.in_record("data.pkl"))?;
+    let pickle = pickle::parse_vec(bytes).map_err(|error| error.in_record("data.pkl"))?;
     let mut storages = Storages::default();
     for reference in references(&pickle)? {
         let name = format!("data/{}", reference.key);

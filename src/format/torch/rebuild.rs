@@ -1,6 +1,7 @@
 //! The calls by which PyTorch rebuilds a tensor, read as data.
 
 use super::dtype::{Elements, dtype};
+use super::plain::shorten;
 use super::storages::Storages;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -97,7 +98,9 @@ fn call(pickle: &Pickle, storages: &Storages, name: &Name, args: &[Id]) -> Resul
             let Some(class) = pickle.global(class) else {
                 return Err(Error::malformed("_rebuild_tensor_v3 without a dtype"));
             };
-            let Some(class) = dtype(class) else { return Ok(Rebuilt::Unreadable(format!("a tensor of {class}"))) };
+            let Some(class) = dtype(class) else {
+                return Ok(Rebuilt::Unreadable(format!("a tensor of {}", shorten(&class.to_string()))));
+            };
             if let Some(reason) = lazy_bits(pickle, rest.first().copied()) {
                 return unreadable(reason);
             }
@@ -112,7 +115,9 @@ fn call(pickle: &Pickle, storages: &Storages, name: &Name, args: &[Id]) -> Resul
         }
         ("_rebuild_nested_tensor", _) => unreadable("a nested tensor"),
         ("_rebuild_meta_tensor_no_storage", _) => unreadable("a meta tensor, which has no values"),
-        (other, _) if other.starts_with("_rebuild_") => Ok(Rebuilt::Unreadable(format!("a tensor made by {name}"))),
+        (other, _) if other.starts_with("_rebuild_") => {
+            Ok(Rebuilt::Unreadable(format!("a tensor made by {}", shorten(other))))
+        }
         _ => Ok(Rebuilt::NotATensor),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::dtype::{Elements, storage_class};
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::pickle::{Id, Node, Pickle};
 use crate::tensor::Storage;
 
@@ -83,7 +84,7 @@ pub(super) fn references(pickle: &Pickle) -> Result<Vec<Reference>> {
 fn describe(pickle: &Pickle, target: Id) -> Result<Option<(Reference, Window)>> {
     let parts = pickle.tuple(target).unwrap_or_default();
     let Some((&tag, parts)) = parts.split_first() else { return Ok(None) };
-    if pickle.str(tag) != Some("storage") {
+    if pickle.word(tag) != Some("storage") {
         return Ok(None);
     }
     let &[class, key, _location, numel, ref view @ ..] = parts else {
@@ -92,6 +93,13 @@ fn describe(pickle: &Pickle, target: Id) -> Result<Option<(Reference, Window)>> 
     let class = pickle.global(class).ok_or_else(|| Error::malformed("a storage reference without a class"))?;
     let elements = storage_class(class)
         .ok_or_else(|| Error::unsupported(format!("the storage class {class}, which this program does not know")))?;
+    if let Node::Str(text) = pickle.node(key)
+        && pickle.text(text).len() > limits::STORAGE_KEY_BYTES
+    {
+        let len = pickle.text(text).len();
+        let found = format!("a storage with a name of {len} bytes, the limit is {}", limits::STORAGE_KEY_BYTES);
+        return Err(Error::limit(found));
+    }
     let key = match (pickle.str(key), pickle.int(key)) {
         (Some(text), _) => text.to_owned(),
         (_, Some(number)) => number.to_string(),

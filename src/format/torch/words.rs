@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::plain::shorten;
 use super::rebuild::is_tensor;
 use crate::limits;
 use crate::pickle::{Id, Node, Pickle};
@@ -28,19 +29,19 @@ impl<'a> Words<'a> {
             Node::BigInt => "integer of more than 64 bits".to_owned(),
             Node::Str(_) => "text that is not valid Unicode".to_owned(),
             Node::Bytes(_) => "bytes".to_owned(),
-            Node::Global(name) => format!("class {name}"),
+            Node::Global(name) => format!("class {}", shorten(&name.to_string())),
             Node::Persistent(_) => "storage".to_owned(),
             Node::Object(object) => match pickle.global(object.callable) {
                 Some(_) if is_tensor(pickle, id) => "tensor".to_owned(),
                 // `copyreg` makes an object of the class it is given.
                 Some(name) if matches!(name.module.as_str(), "copy_reg" | "copyreg") => {
                     let class = pickle.tuple(object.args).and_then(|args| pickle.global(*args.first()?));
-                    class.unwrap_or(name).to_string()
+                    shorten(&class.unwrap_or(name).to_string()).to_owned()
                 }
-                Some(name) => name.to_string(),
+                Some(name) => shorten(&name.to_string()).to_owned(),
                 None => "object".to_owned(),
             },
-            Node::None | Node::Bool(_) | Node::Int(_) | Node::Float(_) => "value".to_owned(),
+            Node::None | Node::Bool(_) | Node::Int(_) | Node::Float(_) | Node::Unknown => "value".to_owned(),
         };
         let (tensors, classes) = self.survey(id);
         let mut words = vec![kind.clone()];
@@ -61,15 +62,22 @@ impl<'a> Words<'a> {
         let mut seen = HashSet::new();
         let mut pending = vec![id];
         while let Some(id) = pending.pop() {
-            if self.budget == 0 || !seen.insert(id) {
-                continue;
+            // Each reference counts, not each value: a thousand lists may hold the same one a thousand times.
+            if self.budget == 0 {
+                break;
             }
             self.budget -= 1;
+            if !seen.insert(id) {
+                continue;
+            }
+            let before = pending.len();
             match pickle.node(id) {
                 _ if is_tensor(pickle, id) => tensors += 1,
                 Node::Tuple(items) | Node::List(items) | Node::Set(items) => pending.extend(items),
                 Node::Dict(items) => pending.extend(items.iter().flat_map(|&(key, value)| [key, value])),
-                Node::Global(name) if !is_plumbing(&name.module) => drop(classes.insert(name.to_string())),
+                Node::Global(name) if !is_plumbing(&name.module) => {
+                    classes.insert(shorten(&name.to_string()).to_owned());
+                }
                 Node::Object(object) => {
                     pending.extend([object.callable, object.args]);
                     pending.extend(object.kwargs);
@@ -78,6 +86,7 @@ impl<'a> Words<'a> {
                 }
                 _ => {}
             }
+            self.budget = self.budget.saturating_sub(pending.len() - before.min(pending.len()));
         }
         (tensors, classes)
     }

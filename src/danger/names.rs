@@ -1,0 +1,225 @@
+//! A name judged by itself.
+
+use super::{Level, packages, stdlib};
+use crate::limits;
+use crate::pickle::Name;
+
+/// What is thought of a name, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judgement {
+    /// How bad it is.
+    pub level: Level,
+    /// Continues "which …": `runs commands`.
+    pub reason: &'static str,
+}
+
+impl Judgement {
+    pub(super) const fn dangerous(reason: &'static str) -> Self {
+        Judgement { level: Level::Dangerous, reason }
+    }
+
+    pub(super) const fn suspicious(reason: &'static str) -> Self {
+        Judgement { level: Level::Suspicious, reason }
+    }
+
+    pub(super) const fn harmless(reason: &'static str) -> Self {
+        Judgement { level: Level::Harmless, reason }
+    }
+}
+
+/// Judges a name that a pickle wants imported.
+pub fn judge(name: &Name) -> Judgement {
+    let (module, name) = (name.module.as_str(), name.name.as_str());
+    let is_plain = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
+    };
+    if module.len().max(name.len()) > limits::GLOBAL_NAME_BYTES {
+        return Judgement::dangerous("is longer than any Python name");
+    }
+    if !is_plain(module) || !is_plain(name) {
+        return Judgement::dangerous("hides behind characters that no Python name has");
+    }
+    // `a.b` as a name is looked up attribute by attribute and reaches any module that `a` imports.
+    if name.contains('.') {
+        return Judgement::dangerous("reaches through one module into another");
+    }
+    let top = module.split('.').next().unwrap_or_default();
+    if matches!(top, "builtins" | "__builtin__") {
+        return builtin(module, name);
+    }
+    if listed(stdlib::HARMLESS, module, name) || listed(packages::HARMLESS, module, name) || is_torch_type(module, name)
+    {
+        return Judgement::harmless("is data");
+    }
+    if listed(stdlib::SUSPICIOUS, module, name) {
+        return Judgement::suspicious("is no data, though models carry it");
+    }
+    if let Some((.., reason)) = packages::FUNCTIONS.iter().find(|entry| entry.0 == module && entry.1.contains(&name)) {
+        return Judgement::dangerous(reason);
+    }
+    if let Some(reason) = standard(module, top) {
+        return Judgement::dangerous(reason);
+    }
+    if let Some((_, reason)) = packages::LISTED.iter().find(|(package, _)| is_within(module, package)) {
+        return Judgement::dangerous(reason);
+    }
+    if module.split('.').any(|part| packages::TELLING_PARTS.contains(&part)) {
+        return Judgement::dangerous("reaches through one module into another");
+    }
+    if packages::TELLING_NAMES.contains(&name) {
+        return Judgement::dangerous("is named like a function that runs commands or code");
+    }
+    // The private halves of the modules above: `_io`, `_posixsubprocess`, `_pickle`. A script's own classes are fine.
+    if top.starts_with('_') && top != "__main__" {
+        return Judgement::dangerous("reaches into the interpreter");
+    }
+    let is_class = name.trim_start_matches('_').starts_with(|first: char| first.is_ascii_uppercase());
+    let is_of_models = || packages::FUNCTIONS_OF_MODELS.iter().any(|models| covers(models, module));
+    if matches!(top, "torch" | "numpy") && !is_class && !is_of_models() {
+        return Judgement::dangerous("is a function that no checkpoint needs");
+    }
+    Judgement::suspicious(if is_class { "is a class unknown here" } else { "is a function unknown here" })
+}
+
+fn builtin(module: &str, name: &str) -> Judgement {
+    let is_exception = ["Error", "Exception", "Warning"].iter().any(|ending| name.ends_with(ending));
+    if module.contains('.') || !(is_exception || stdlib::BUILTINS.contains(&name)) {
+        return Judgement::dangerous("is a builtin that is no data type");
+    }
+    Judgement::harmless("is data")
+}
+
+fn listed(table: &[(&str, &[&str])], module: &str, name: &str) -> bool {
+    table.iter().any(|entry| entry.0 == module && entry.1.contains(&name))
+}
+
+/// Element types, storage and tensor classes, quantization schemes.
+fn is_torch_type(module: &str, name: &str) -> bool {
+    const DTYPES: [&str; 10] = ["float", "bfloat", "int", "uint", "complex", "bool", "qint", "quint", "bits", "per_"];
+    const LAYOUTS: [&str; 6] = ["strided", "sparse_", "contiguous_format", "channels_last", "preserve_format", "half"];
+    let is_class = name.ends_with("Storage") || name.ends_with("Tensor");
+    match module {
+        "torch" => {
+            let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+            is_class || starts(&DTYPES) || starts(&LAYOUTS) || matches!(name, "double" | "long" | "short")
+        }
+        "torch.cuda" | "torch.sparse" | "torch.cuda.sparse" => is_class,
+        "numpy" => {
+            name.trim_end_matches(|last: char| last.is_ascii_digit() || last == '_') != name
+                && DTYPES.iter().any(|prefix| name.starts_with(prefix))
+        }
+        "numpy.dtypes" => name.ends_with("DType"),
+        _ => false,
+    }
+}
+
+/// What a module of the standard library lets a pickle do; `None` for modules that are not of it.
+fn standard(module: &str, top: &str) -> Option<&'static str> {
+    if module != top && !stdlib::PACKAGES.contains(&top) {
+        return None;
+    }
+    let reason = stdlib::LISTED.iter().find(|(listed, _)| *listed == top).map(|(_, reason)| *reason);
+    reason.or_else(|| stdlib::OTHERS.contains(&top).then_some("is of Python's own library and no data type"))
+}
+
+/// Whether `module` is `package` or lies below it.
+fn is_within(module: &str, package: &str) -> bool {
+    module.strip_prefix(package).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// As [`is_within`]; the packages themselves cover their own functions only, not all that lies below.
+fn covers(models: &str, module: &str) -> bool {
+    if matches!(models, "torch" | "numpy" | "numpy.core" | "numpy._core") {
+        module == models
+    } else {
+        is_within(module, models)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn level(module: &str, name: &str) -> Level {
+        judge(&Name { module: module.into(), name: name.into() }).level
+    }
+
+    #[test]
+    fn what_runs_loads_or_fetches_is_dangerous() {
+        for (module, name) in [
+            ("posix", "system"),
+            ("os.path", "join"),
+            ("builtins", "eval"),
+            ("__builtin__", "getattr"),
+            ("builtins.x", "int"),
+            ("torch.storage", "_load_from_bytes"),
+            ("random", "_os.system"),
+            ("_io", "open"),
+            ("torch.hub", "load"),
+            ("asyncio.unix_events", "_UnixSubprocessTransport._start"),
+            ("torch.utils.cpp_extension", "load_inline"),
+            ("os\u{200b}", "x"),
+            ("a b", "c"),
+            ("", "system"),
+            ("torch._C", "_jit_script_compile"),
+            ("torch.utils._config_module", "load_config"),
+            ("numpy.lib.npyio", "load"),
+            ("sympy.core.sympify", "eval"),
+            ("django.utils.six.moves.builtins", "x"),
+            ("uuid", "_popen"),
+            ("encodings.rot_13", "x"),
+            ("brandnew", "system"),
+        ] {
+            assert_eq!(level(module, name), Level::Dangerous, "{module}.{name}");
+        }
+    }
+
+    #[test]
+    fn what_real_checkpoints_carry_is_not() {
+        for (module, name) in [
+            ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
+            ("omegaconf.dictconfig", "DictConfig"),
+            ("ultralytics.nn.tasks", "DetectionModel"),
+            ("torch.optim.adamw", "AdamW"),
+            ("torch.nn.modules.conv", "Conv2d"),
+            ("torch.nn.functional", "gelu"),
+            ("torch._C._nn", "gelu"),
+            ("torch.optim.lr_scheduler", "LambdaLR"),
+            ("torch.utils.data.dataloader", "DataLoader"),
+            ("torch.utils.data._utils.collate", "default_collate"),
+            ("sklearn.tree._tree", "__pyx_unpickle_Tree"),
+            ("oslo", "x"),
+            ("code.models", "Net"),
+            ("__main__", "Config"),
+            ("functools", "partial"),
+            ("typing", "Any"),
+            ("logging", "getLogger"),
+        ] {
+            assert_eq!(level(module, name), Level::Suspicious, "{module}.{name}");
+        }
+        for (module, name) in [
+            ("collections", "OrderedDict"),
+            ("torch._utils", "_rebuild_tensor_v2"),
+            ("torch", "FloatStorage"),
+            ("torch", "float16"),
+            ("torch.cuda", "HalfTensor"),
+            ("torch.storage", "UntypedStorage"),
+            ("torch.nn.parameter", "Parameter"),
+            ("_codecs", "encode"),
+            ("__builtin__", "set"),
+            ("__builtin__", "long"),
+            ("__builtin__", "Ellipsis"),
+            ("builtins", "ValueError"),
+            ("numpy.core.multiarray", "scalar"),
+            ("numpy", "dtype"),
+            ("numpy", "float32"),
+            ("argparse", "Namespace"),
+            ("types", "SimpleNamespace"),
+            ("copy_reg", "_reconstructor"),
+            ("datetime", "datetime"),
+            ("pathlib", "PosixPath"),
+        ] {
+            assert_eq!(level(module, name), Level::Harmless, "{module}.{name}");
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! What a scan sees: every trick that is known to have fooled a scanner, and the files of honest people.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "support/hostile.rs"]
+mod hostile;
+#[macro_use]
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use hostile::Verdict::{Dangerous, Harmless, Suspicious, Unreadable};
+use hostile::{Case, KEYS, PAYLOAD, SYSTEM, case, legacy, raw_zip, record, safetensors, tensor_and, torch, torch_with};
+use support::{FIXTURES, Folder, fixture};
+
+/// Scans each file by itself: its exit code, its verdict, and one line for what could not be read.
+#[track_caller]
+fn assert_verdicts(cases: &[Case]) {
+    let folder = Folder::new();
+    for case in cases {
+        let path = folder.write(&case.name, &case.bytes);
+        // For those who want to see what other scanners say of the same files.
+        if let Some(collection) = std::env::var_os("TRINART_HOSTILE_TO") {
+            fs::copy(&path, Path::new(&collection).join(format!("{:?}-{}", case.verdict, case.name))).unwrap();
+        }
+        let ran = run!["scan", &path, "--json"];
+        let (code, verdict) = match case.verdict {
+            Dangerous => (1, "dangerous"),
+            Suspicious => (0, "suspicious"),
+            Harmless => (0, "harmless"),
+            Unreadable => (2, "not readable"),
+        };
+        let found = format!("{}: {}{}", case.name, ran.stdout, ran.stderr);
+        let document: serde_json::Value = serde_json::from_str(&ran.stdout).expect(&found);
+        assert_eq!(document["files"][0]["verdict"], verdict, "{found}");
+        assert_eq!(ran.code, Some(code), "{found}");
+        let errors = ran.stderr.lines().count();
+        assert!(errors <= 1 && (case.verdict != Unreadable || errors == 1), "{found}");
+        assert!(!found.chars().any(|character| character.is_control() && character != '\n'), "{found:?}");
+    }
+}
+
+fn dangerous(name: &str, bytes: impl AsRef<[u8]>) -> Case {
+    case(name, bytes, Dangerous)
+}
+
+/// Text as SHORT_BINUNICODE.
+fn short(text: &str) -> Vec<u8> {
+    [&[0x8c, text.len() as u8], text.as_bytes()].concat()
+}
+
+#[test]
+fn every_way_of_naming_and_calling() {
+    let mut cases = vec![
+        dangerous("p0.pkl", b"cposix\nsystem\n(S'true'\ntR."),
+        dangerous("p0_windows.pkl", b"cnt\nsystem\n(Vtrue\ntR."),
+        dangerous("p1.pkl", b"cposix\nsystem\nq\x00(U\x04trueq\x01tq\x02Rq\x03."),
+        dangerous("p2.pt", PAYLOAD),
+        dangerous("p3.bin", b"\x80\x03cposix\nsystem\nX\x04\0\0\0true\x85R."),
+        dangerous(
+            "p4.pkl",
+            b"\x80\x04\x95\x1d\0\0\0\0\0\0\0\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x04true\x94\x85\x94R\x94.",
+        ),
+        dangerous("inst.pkl", b"(S'true'\niposix\nsystem\n."),
+        dangerous("obj.pkl", b"(cposix\nsystem\nS'true'\no."),
+        dangerous("newobj.pkl", b"\x80\x02cposix\nsystem\nX\x04\0\0\0true\x85\x81."),
+        dangerous("newobj_ex.pkl", b"\x80\x04cposix\nsystem\nX\x04\0\0\0true\x85}\x92."),
+        dangerous("named_only.pkl", b"\x80\x02cposix\nsystem\n."),
+        dangerous("named_popped.pkl", b"\x80\x02cposix\nsystem\n0N."),
+        dangerous("obj_popped.pkl", b"\x80\x02(cposix\nsystem\nS'true'\no0N."),
+        dangerous("build_class.pkl", b"\x80\x02cfoo\nBar\n}X\x01\0\0\0aK\x01sb."),
+        dangerous("dotted.pkl", [b"\x80\x04", &short("random")[..], &short("_os.system"), b"\x93)R."].concat()),
+        dangerous(
+            "memo.pkl",
+            [b"\x80\x04", &short("posix")[..], b"q\x050", &short("system"), b"q\x060h\x05h\x06\x93)R."].concat(),
+        ),
+        dangerous(
+            "memoize.pkl",
+            [b"\x80\x04", &short("posix")[..], b"\x94", &short("system"), b"\x9400h\0h\x01\x93)R."].concat(),
+        ),
+        dangerous("memo_text_index.pkl", b"\x80\x02Vposix\np1_0\n0Vsystem\np 11\n0g10\ng1_1\n\x93(Vtrue\ntR."),
+        dangerous(
+            "memo_overwritten.pkl",
+            b"\x80\x02Vcollections\nq\x010Vposix\nq\x010Vsystem\nq\x020h\x01h\x02\x93)R.",
+        ),
+        dangerous("unicode_escape.pkl", b"V\\u0070osix\nVs\\u0079stem\n\x93(Vtrue\ntR."),
+        dangerous("hex_escape.pkl", b"S'\\x70osix'\nS'system'\n\x93(Vtrue\ntR."),
+        dangerous("dup.pkl", [b"\x80\x04", &short("posix")[..], &short("system"), b"\x932)R."].concat()),
+        dangerous("computed.pkl", [b"\x80\x04cfoo\nBar\n)R", &short("system")[..], b"\x93)R."].concat()),
+        dangerous("rot13.pkl", b"\x80\x02c_codecs\nencode\nX\x05\0\0\0cbfvkX\x05\0\0\0rot13\x86R."),
+        dangerous("called_result.pkl", b"\x80\x02cfoo\nBar\n)R)R."),
+        dangerous("rebuild_from_type.pkl", b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(cfoo\nbar\n)RNNNtR."),
+        dangerous("ext1.pkl", b"\x80\x02\x82\x07)R."),
+        dangerous("ext4.pkl", b"\x80\x02\x84\x07\0\0\0)R."),
+        dangerous("persid.pkl", b"Pposix.system\n."),
+        dangerous("binpersid.pkl", b"\x80\x02X\x05\0\0\0stuffX\x01\0\0\0a\x86Q."),
+        dangerous("crlf.pkl", b"cposix\r\nsystem\r\n(S'true'\r\ntR."),
+        dangerous("space.pkl", b"\x80\x02c posix\nsystem \n)R."),
+        dangerous("nul.pkl", b"\x80\x02cposix\0\nsystem\n)R."),
+        dangerous(
+            "non_ascii.pkl",
+            "\u{80}\x02"
+                .as_bytes()
+                .iter()
+                .skip(1)
+                .copied()
+                .chain("cpos\u{131}x\nsystem\n)R.".bytes())
+                .collect::<Vec<_>>(),
+        ),
+        dangerous("not_utf8.pkl", b"\x80\x02cpos\xffix\nsystem\n)R."),
+        dangerous("long_name.pkl", [&b"\x80\x02c"[..], &b"a".repeat(4 << 20), b"\nb\n)R."].concat()),
+        dangerous("bytearray_bomb.pkl", b"\x80\x02c__builtin__\nbytearray\n\x8a\x06\xff\xff\xff\xff\xff\x0f\x85R."),
+        dangerous("second_proto.pkl", b"\x80\x02N0\x80\x04cposix\nsystem\n)R."),
+        dangerous("protocol_99.pkl", b"\x80\x63cposix\nsystem\n)R."),
+        dangerous("stacked.pkl", [b"\x80\x02N.", PAYLOAD].concat()),
+        dangerous("stacked_text.pkl", b"I1\n.cposix\nsystem\n(S'true'\ntR."),
+        dangerous("leftover.pkl", b"\x80\x02NNcposix\nsystem\n)R."),
+        dangerous("frame_past_end.pkl", b"\x80\x04\x95\xff\0\0\0\0\0\0\0cposix\nsystem\n)R."),
+        dangerous("frame_in_frame.pkl", b"\x80\x04\x95\x20\0\0\0\0\0\0\0\x95\x02\0\0\0\0\0\0\0cposix\nsystem\n)R."),
+        dangerous("buffer.pkl", b"\x80\x05\x97\x980cposix\nsystem\n)R."),
+    ];
+    // What breaks behind the payload, or between its parts, breaks too late.
+    for (name, tail) in [
+        ("cut", &b""[..]),
+        ("invalid", b"\xff"),
+        ("long", b"X\xff\xff\xff\x7f"),
+        ("missing_memo", b"h\x63"),
+        ("underflow", b"00000R"),
+        ("mark", b"t"),
+        ("frame", b"\x95\xff"),
+        ("surrogate", b"X\x01\0\0\0\xff"),
+    ] {
+        let stream = PAYLOAD.strip_suffix(b"0N.").unwrap();
+        cases.push(dangerous(&format!("broken_{name}.pkl"), [stream, tail].concat()));
+        let text = b"cposix\nsystem\n(S'true'\ntR";
+        cases.push(dangerous(&format!("broken_text_{name}.pkl"), [text, tail].concat()));
+    }
+    assert_verdicts(&cases);
+}
+
+#[test]
+fn pickles_within_pickles() {
+    let latin: String = PAYLOAD.iter().map(|&byte| char::from(byte)).collect();
+    let text = [&b"X"[..], &(latin.len() as u32).to_le_bytes(), latin.as_bytes()].concat();
+    let bytes = |content: &[u8]| [&b"B"[..], &(content.len() as u32).to_le_bytes(), content].concat();
+    let load =
+        |content: &[u8]| [b"\x80\x03ctorch.storage\n_load_from_bytes\n", &bytes(content)[..], b"\x85R."].concat();
+    let good = legacy(SYSTEM, &tensor_and(b""), KEYS);
+    let mut twice = load(&load(PAYLOAD));
+    for _ in 0..3 {
+        twice = load(&twice);
+    }
+    assert_verdicts(&[
+        dangerous("loaded.pkl", load(PAYLOAD)),
+        dangerous("loaded_text.pkl", load(b"cposix\nsystem\n(S'true'\ntR.")),
+        dangerous("loaded_broken.pkl", load(PAYLOAD.strip_suffix(b"0N.").unwrap())),
+        dangerous("loaded_nothing.pkl", load(b"\x13\x37")),
+        dangerous("loaded_computed.pkl", b"\x80\x03ctorch.storage\n_load_from_bytes\ncfoo\nBar\n)R\x85R."),
+        dangerous("loaded_deep.pkl", &twice),
+        dangerous("loaded_zip.pkl", load(&torch(PAYLOAD))),
+        dangerous(
+            "loaded_latin.pkl",
+            [
+                b"\x80\x02ctorch.storage\n_load_from_bytes\nc_codecs\nencode\n",
+                &text[..],
+                b"X\x06\0\0\0latin1\x86R\x85R.",
+            ]
+            .concat(),
+        ),
+        dangerous("loads.pkl", [b"\x80\x03c_pickle\nloads\n", &bytes(PAYLOAD)[..], b"\x85R."].concat()),
+        dangerous("lying_about.pkl", [b"\x80\x03", &bytes(PAYLOAD)[..], b"."].concat()),
+        dangerous("text_lying_about.pkl", [b"\x80\x02", &text[..], b"."].concat()),
+        // What `pickle.dump` makes of a state dict, and bytes that only begin like a pickle.
+        case("loaded_good.pkl", load(&good), Suspicious),
+        case("noise.pkl", [b"\x80\x03", &bytes(b"\x80\x02\x82\x07\xff\xff")[..], b"."].concat(), Harmless),
+        case("prose.pkl", [&b"\x80\x03"[..], &bytes(b"import os\nand so on\nPlease.")[..], b"."].concat(), Harmless),
+    ]);
+}
+
+#[test]
+fn zips_that_show_one_thing_to_a_scanner_and_another_to_a_loader() {
+    let evil = || record("archive/data.pkl", PAYLOAD);
+    let good = tensor_and(b"");
+    let good_record = || record("archive/data.pkl", &good);
+    let npy = [&b"\x93NUMPY\x01\0\x04\0{ }\n"[..], b"\x80\x03cposix\nsystem\n)R."].concat();
+    let more = |extra: hostile::Record| torch_with(good_record(), &[extra]);
+    assert_verdicts(&[
+        dangerous("plain.ckpt", torch(PAYLOAD)),
+        dangerous("in_tensors.ckpt", torch(&tensor_and(b"cposix\nsystem\n)R0"))),
+        dangerous("deflated.ckpt", torch_with(evil().deflated(), &[])),
+        dangerous("local_name.ckpt", torch_with(evil().called_within("archive/data.txt"), &[])),
+        dangerous("local_flag_1.ckpt", torch_with(evil().flagged(1, 0), &[])),
+        dangerous("local_flag_20.ckpt", torch_with(evil().flagged(0x20, 0), &[])),
+        dangerous("flag_40.ckpt", torch_with(evil().flagged(0x40, 0x40), &[])),
+        dangerous("flag_1.ckpt", torch_with(evil().flagged(1, 1), &[])),
+        dangerous("checksum.ckpt", torch_with(evil().damaged(), &[])),
+        dangerous("no_size.ckpt", torch_with(evil().sized(0, PAYLOAD.len() as u32), &[])),
+        dangerous("other_size.ckpt", torch_with(evil().sized(PAYLOAD.len() as u32, 3), &[])),
+        dangerous("name_png.ckpt", more(record("archive/picture.png", PAYLOAD))),
+        dangerous("name_none.ckpt", more(record("archive/data/1", PAYLOAD))),
+        dangerous("text_no_extension.ckpt", more(record("archive/notes", b"cposix\nsystem\n(S'true'\ntR."))),
+        dangerous("other_folder.ckpt", more(record("other/data.pkl", PAYLOAD))),
+        dangerous("no_folder.ckpt", more(record("data.pkl", PAYLOAD))),
+        dangerous("case.ckpt", more(record("archive/DATA.PKL", PAYLOAD))),
+        dangerous("first_of_two.ckpt", torch_with(evil(), &[good_record()])),
+        dangerous("last_of_two.ckpt", torch_with(good_record(), &[evil()])),
+        dangerous(
+            "unlisted.ckpt",
+            torch_with(good_record(), &[record("archive/x.pkl", PAYLOAD).unlisted(), record("archive/z", b"")]),
+        ),
+        dangerous("unlisted_first.ckpt", torch_with(evil().unlisted(), &[good_record()])),
+        dangerous("behind_bytes.ckpt", raw_zip(b"some bytes", &[evil()])),
+        dangerous("behind_pickle.pkl", raw_zip(b"\x80\x02N.", &[evil()])),
+        dangerous("behind_safetensors.safetensors", raw_zip(&safetensors(b"{}", 0), &[evil()])),
+        dangerous("zip_in_zip.ckpt", more(record("archive/model.pt", &torch(PAYLOAD)))),
+        dangerous("deflated_zip_in_zip.ckpt", more(record("archive/model.pt", &torch(PAYLOAD)).deflated())),
+        dangerous("array.npy", &npy),
+        dangerous("array.npz", raw_zip(b"", &[record("a.npy", &npy).deflated()])),
+        dangerous("script.pt", more(record("archive/constants.pkl", PAYLOAD))),
+        case("bzip2.ckpt", torch_with(evil().method(12), &[]), Unreadable),
+        case("encrypted.ckpt", torch_with(record("archive/data.pkl", &[7; 50]).flagged(1, 1), &[]), Unreadable),
+        case("good.ckpt", torch(&good), Harmless),
+        case("good_deflated.ckpt", torch_with(good_record().deflated(), &[]), Harmless),
+    ]);
+}
+
+#[test]
+fn legacy_files_are_five_pickles() {
+    let good = tensor_and(b"");
+    let evil = tensor_and(b"cposix\nsystem\n)R0");
+    let begin = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+    assert_verdicts(&[
+        dangerous("object.pt", legacy(SYSTEM, &evil, KEYS)),
+        dangerous("system.pt", legacy(PAYLOAD, &good, KEYS)),
+        dangerous("keys.pt", legacy(SYSTEM, &good, PAYLOAD)),
+        dangerous("version.pt", [&begin[..], PAYLOAD].concat()),
+        dangerous("magic.pt", [&b"\x80\x02cfoo\nbar\n)R."[..], PAYLOAD].concat()),
+        dangerous(
+            "broken_object.pt",
+            [&begin[..], b"\x80\x02M\xe9\x03.", SYSTEM, PAYLOAD.strip_suffix(b"0N.").unwrap(), b"\xff"].concat(),
+        ),
+        dangerous(
+            "module.pt",
+            legacy(SYSTEM, &tensor_and(b"(X\x06\0\0\0modulecos\nsystem\nX\x01\0\0\0fX\x01\0\0\0stQ)R0"), KEYS),
+        ),
+        case("good.pt", legacy(SYSTEM, &good, KEYS), Harmless),
+        case("cut.pt", &legacy(SYSTEM, &good, KEYS)[..120], Unreadable),
+    ]);
+}
+
+#[test]
+fn classes_of_honest_checkpoints_are_suspicious_at_most() {
+    let class =
+        |module: &str, name: &str| case(&format!("{module}.{name}.pkl"), format!("c{module}\n{name}\n)R."), Suspicious);
+    assert_verdicts(&[
+        class("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
+        class("omegaconf.dictconfig", "DictConfig"),
+        class("omegaconf.base", "ContainerMetadata"),
+        class("ultralytics.nn.tasks", "DetectionModel"),
+        class("ultralytics.nn.modules.conv", "Conv"),
+        class("models.yolo", "Model"),
+        class("torch.nn.modules.conv", "Conv2d"),
+        class("torch.optim.adamw", "AdamW"),
+        class("functools", "partial"),
+        class("__main__", "Config"),
+        case("numpy.pkl", b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\0\0\0f8K\0K\x01\x87Rc_codecs\nencode\nX\x08\0\0\0\0\0\0\0\0\0\0\0X\x06\0\0\0latin1\x86R\x86R.", Harmless),
+        case("counter.pkl", b"ccollections\nCounter\n((dtR.", Harmless),
+    ]);
+    for name in FIXTURES.iter().chain(&["diffusers/sd1"]) {
+        assert_eq!(run!["scan", fixture(name)].code, Some(0), "{name}");
+    }
+}
+
+#[test]
+fn bombs_are_told_from_data() {
+    let doubled = |item: &[u8], count: usize| [&b"\x80\x02"[..], item, &b"2\x86".repeat(count), b"."].concat();
+    let lists = (0..60_u8).map(|index| [b']', b'q', index].to_vec()).reduce(|all, list| [all, list].concat()).unwrap();
+    let fill = (1..60_u8).rev().flat_map(|index| [b'h', index - 1, b'h', index, b'a', b'h', index, b'a', b'0']);
+    assert_verdicts(&[
+        dangerous("doubled.pkl", doubled(b"]", 60)),
+        dangerous("lists.pkl", [b"\x80\x02", &lists[..], &fill.collect::<Vec<_>>(), b"h\0."].concat()),
+        case("shared.pkl", doubled(b"]", 20), Harmless),
+        case("marks.pkl", [&b"\x80\x02"[..], &b"(".repeat(5_000_000)].concat(), Unreadable),
+        case("deep.pkl", [&b"\x80\x02)"[..], &b"\x85".repeat(1_500_000), b"."].concat(), Unreadable),
+        case("not_a_checkpoint.pt", b"\x13\x37 not a checkpoint", Unreadable),
+        case(
+            "tar.pt",
+            {
+                let mut tar = vec![0; 1024];
+                tar[..7].copy_from_slice(b"pickle\0");
+                tar[257..262].copy_from_slice(b"ustar");
+                tar
+            },
+            Unreadable,
+        ),
+        case("seven.pt", b"7z\xbc\xaf\x27\x1c\0\x04", Unreadable),
+    ]);
+}
+
+#[test]
+fn folders_are_searched_and_what_is_no_checkpoint_is_counted() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.join("a/b")).unwrap();
+    let write = |name: &str, bytes: &[u8]| folder.write(name, bytes);
+    write("a/good.ckpt", &torch(&tensor_and(b"")));
+    write("a/b/evil", PAYLOAD);
+    write("a/notes.md", b"import os\nand so on\n");
+    write("a/b/config.json", b"{}");
+    symlink(Path::new("/"), folder.join("a/root")).unwrap();
+    symlink(folder.join("a"), folder.join("a/b/loop")).unwrap();
+    let text = run!["scan", folder.join("a")].no();
+    assert!(
+        text.ends_with(
+            "2 files scanned, 1 dangerous, 1 harmless, 2 skipped, no checkpoints, 2 symbolic links not followed\n"
+        ),
+        "{text}"
+    );
+    write("a/empty.ckpt", b"");
+    let ran = run!["scan", folder.join("a"), "--json"];
+    assert_eq!(ran.code, Some(1));
+    support::assert_one_line(&ran.stderr, &["empty.ckpt", "an empty file"]);
+    fs::remove_file(folder.join("a/b/evil")).unwrap();
+    assert_eq!(run!["scan", folder.join("a")].code, Some(2));
+    run!["scan", folder.join("a/notes.md")].refused(&["notes.md", "not a checkpoint"]);
+    assert_eq!(run!["scan", folder.join("missing")].code, Some(2));
+}
+
+#[test]
+fn the_report_names_file_place_call_and_reason() {
+    let folder = Folder::new();
+    let object = tensor_and(b"cposix\nsystem\nX\x04\0\0\0true\x85R0");
+    let at = object.windows(7).position(|window| window == b"cposix\n").unwrap();
+    let path = folder.write("evil.ckpt", torch(&object));
+    let text = run!["scan", &path].no();
+    let line = format!("  dangerous  archive/data.pkl byte {at}: calls posix.system('true'), which runs commands\n");
+    assert!(text.contains("evil.ckpt: dangerous (torch zip, 1 pickle looked through)\n"), "{text}");
+    assert!(text.contains(&line), "{text}");
+    let finding = &run!["scan", &path, "--json"].json_of_no()["files"][0]["findings"][0];
+    assert_eq!(finding["name"], "posix.system");
+    assert_eq!((&finding["act"], &finding["level"]), (&"calls".into(), &"dangerous".into()));
+    assert_eq!((finding["offset"].as_u64(), finding["count"].as_u64()), (Some(at as u64), Some(1)));
+}
