@@ -153,7 +153,7 @@ fn of_plain_values() {
     // Opaque values are listed up to a limit, and counted beyond.
     let dict = |count: usize| {
         let items = (0..count as i32).flat_map(|index| [&b"J"[..], &index.to_le_bytes(), b"cm\nC\n"].concat());
-        [&b"}("[..], &b"NN".repeat(1), &items.collect::<Vec<_>>(), b"u"].concat()
+        [&b"}("[..], &b"NN".to_vec(), &items.collect::<Vec<_>>(), b"u"].concat()
     };
     assert_eq!(taken(&folder, &dict(limits::OPAQUE_LISTED)), (1, limits::OPAQUE_LISTED));
     let contents = open(&folder, beside(&dict(limits::OPAQUE_LISTED + 7))).unwrap();

@@ -108,6 +108,8 @@ fn transform(block: &mut [f32]) {
 }
 
 #[cfg(test)]
+// As torch prints them.
+#[allow(clippy::excessive_precision)]
 mod tests {
     use super::*;
 

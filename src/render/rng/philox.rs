@@ -53,6 +53,8 @@ fn box_muller([radius, angle, _, _]: [u32; 4]) -> f32 {
 }
 
 #[cfg(test)]
+// As torch prints them.
+#[allow(clippy::excessive_precision)]
 mod tests {
     use super::*;
 
