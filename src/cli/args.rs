@@ -53,6 +53,8 @@ pub(super) enum Command {
     Diff(Diff),
     Hash(Hash),
     Scan(Scan),
+    #[cfg(feature = "render")]
+    RenderCheck(Box<super::render_args::RenderCheck>),
 }
 
 /// Put a separately trained autoencoder into a checkpoint

@@ -8,6 +8,10 @@ mod hash;
 mod inspect;
 mod merge_vae;
 mod output;
+#[cfg(feature = "render")]
+mod render_args;
+#[cfg(feature = "render")]
+mod render_check;
 mod scan;
 mod terminal;
 
@@ -56,6 +60,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Diff(command) => diff::run(command, &terminal),
         Command::Hash(command) => hash::run(command, &terminal),
         Command::Scan(command) => scan::run(command, &terminal),
+        #[cfg(feature = "render")]
+        Command::RenderCheck(command) => render_check::run(command, &terminal),
     };
     ExitCode::from(exit as u8)
 }

@@ -79,14 +79,12 @@ impl Terminal {
 
 impl Progress for Terminal {
     fn begin(&self, what: &'static str, bytes: u64) {
-        // Before the style is set: each setter draws.
-        self.bar.set_message(what);
-        self.bar.set_length(bytes);
         let template = "{msg:>9} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta}";
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        self.bar.set_style(style.progress_chars("=> "));
-        self.bar.reset();
-        self.bar.enable_steady_tick(Duration::from_millis(200));
+        self.show(what, bytes, template);
+    }
+
+    fn begin_steps(&self, what: &'static str, steps: u64) {
+        self.show(what, steps, "{msg:>9} [{bar:30}] {pos}/{len} {per_sec} ETA {eta}");
     }
 
     fn advance(&self, bytes: u64) {
@@ -95,5 +93,17 @@ impl Progress for Terminal {
 
     fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
+    }
+}
+
+impl Terminal {
+    fn show(&self, what: &'static str, length: u64, template: &str) {
+        // Before the style is set: each setter draws.
+        self.bar.set_message(what);
+        self.bar.set_length(length);
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        self.bar.set_style(style.progress_chars("=> "));
+        self.bar.reset();
+        self.bar.enable_steady_tick(Duration::from_millis(200));
     }
 }

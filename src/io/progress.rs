@@ -5,7 +5,12 @@ pub trait Progress: Sync {
     /// A phase of `bytes` begins; `what` names it in a word or two ("writing").
     fn begin(&self, what: &'static str, bytes: u64);
 
-    /// `bytes` more are done.
+    /// A phase of so many steps begins.
+    fn begin_steps(&self, what: &'static str, steps: u64) {
+        self.begin(what, steps);
+    }
+
+    /// `bytes`, or steps, more are done.
     fn advance(&self, bytes: u64);
 
     /// Whether the user asked to stop; polled every few megabytes.

@@ -5,9 +5,13 @@
 //! names; an [`observer`] is shown what is between their layers.
 
 pub mod autoencoder;
+pub mod checks;
 pub mod clip;
+pub mod infotext;
 pub mod observer;
 mod ops;
+pub mod picture;
+pub mod pipeline;
 pub mod prompt;
 mod reader;
 pub mod rng;

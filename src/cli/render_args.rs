@@ -1,0 +1,102 @@
+//! What `render-check` can be told.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+
+use crate::error::{Error, Result};
+use crate::render::prompt::PRESETS;
+
+/// Render a picture with a checkpoint of SD v1, and judge it
+///
+/// txt2img straight from the checkpoint, on the CPU, without side files: the noise, the samplers and the prompt syntax
+/// are WebUI's, and the PNG carries WebUI's parameters. Exit code 0: all checks passed; 1: one failed.
+#[derive(Debug, Args)]
+pub(super) struct RenderCheck {
+    /// The checkpoint
+    pub checkpoint: PathBuf,
+    /// Render with this autoencoder in the place of the checkpoint's
+    #[arg(long, value_name = "VAE")]
+    pub vae: Option<PathBuf>,
+    /// The picture to write, a PNG
+    #[arg(short, long, value_name = "PICTURE")]
+    pub output: PathBuf,
+    /// Replace a file that is there already
+    #[arg(long)]
+    pub force: bool,
+    /// The prompt, in WebUI's syntax: (word:1.2), [word], BREAK, AND
+    #[arg(long)]
+    pub prompt: Option<String>,
+    /// The negative prompt
+    #[arg(long)]
+    pub negative: Option<String>,
+    /// How the prompt is written: WebUI's way, or the TrinArt service's (a b c::4 d::1)
+    #[arg(long, value_enum, value_name = "SYNTAX", default_value = "webui")]
+    pub prompt_syntax: SyntaxArgument,
+    /// Add the negative prompt of a recipe from the model card of TrinArt Characters
+    #[arg(long, value_parser = PossibleValuesParser::new(PRESETS.iter().map(|preset| preset.name)))]
+    pub preset: Option<String>,
+    /// The seed [default: 0]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Steps [default: 20]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub steps: Option<u16>,
+    /// Euler, Euler a, DDIM, DPM++ 2M, DPM++ 2M Karras, Heun, LMS, DPM2 a, UniPC [default: Euler a]
+    #[arg(long)]
+    pub sampler: Option<String>,
+    /// The scale of the guidance [default: 7]
+    #[arg(long)]
+    pub cfg: Option<f64>,
+    /// Width and height in pixels, multiples of 64 [default: 512x512]
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub size: Option<(usize, usize)>,
+    /// The layer of the text encoder to take, from its end [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=12))]
+    pub clip_skip: Option<u8>,
+    /// Whose noise: nv is WebUI's GPU, its default; cpu is torch's CPU [default: nv]
+    #[arg(long, value_enum)]
+    pub rng: Option<RngArgument>,
+    /// Where to compute: auto and cpu are the same here
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Compare with a picture, or with what another checkpoint renders
+    #[arg(long, value_name = "CHECKPOINT|PICTURE")]
+    pub against: Option<PathBuf>,
+    /// Take everything that is not said from the parameters of this picture, and compare with it
+    #[arg(long, value_name = "PICTURE", conflicts_with = "against")]
+    pub like: Option<PathBuf>,
+}
+
+impl RenderCheck {
+    /// This program computes on the CPU.
+    pub(super) fn refuse_other_devices(&self) -> Result<()> {
+        match self.device.as_str() {
+            "auto" | "cpu" => Ok(()),
+            other => Err(Error::unsupported(format!("no device {other:?}: this program renders on the cpu alone"))),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SyntaxArgument {
+    Webui,
+    Trinart,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum RngArgument {
+    Nv,
+    Cpu,
+}
+
+/// `512x768`: multiples of 64, from 64 to 2048.
+pub(super) fn size(text: &str) -> Result<(usize, usize), String> {
+    let side = |text: &str| {
+        let side = text.trim().parse::<usize>().ok();
+        side.filter(|side| side.is_multiple_of(64) && (64..=2048).contains(side))
+    };
+    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    sides.ok_or_else(|| format!("{text:?} is no size such as 512x768, of multiples of 64 from 64 to 2048"))
+}

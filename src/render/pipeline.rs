@@ -1,0 +1,374 @@
+//! From a prompt to a picture: text encoder, UNet under a sampler, autoencoder.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::io::Progress;
+use crate::render::autoencoder::Autoencoder;
+use crate::render::checks::{self, Check, Statistics, Verdict};
+use crate::render::clip::TextEncoder;
+use crate::render::observer::{Observer, Trace};
+use crate::render::picture::Picture;
+use crate::render::prompt::{self, Chunk, Syntax, Tokenizer};
+use crate::render::rng::{Generator, Source};
+use crate::render::sampler::{Sampler, Work, sample};
+use crate::render::schedule::{Diffusion, Spacing};
+use crate::render::unet::{Prepared, Unet};
+use crate::render::weights::{from_candle, tensor, var_builder};
+use crate::state_dict::StateDict;
+
+/// What latents are multiplied by, in the models of SD v1.
+const SCALE: f64 = 0.18215;
+
+/// The greatest number of f16.
+const F16_MAX: f32 = 65_504.0;
+
+/// What to render.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The prompt.
+    pub prompt: String,
+    /// The negative prompt.
+    pub negative: String,
+    /// How the prompt is written.
+    pub syntax: Syntax,
+    /// Steps of the sampler.
+    pub steps: usize,
+    /// The sampler.
+    pub sampler: Sampler,
+    /// How its noise levels are spread.
+    pub spacing: Spacing,
+    /// The scale of the guidance.
+    pub cfg: f64,
+    /// The seed of the noise.
+    pub seed: u64,
+    /// Who draws it.
+    pub rng: Source,
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// The layer of the text encoder whose output is taken, from the end.
+    pub clip_skip: usize,
+}
+
+/// Seconds of each stage.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Timings {
+    /// Text encoder, with its loading.
+    pub text: f64,
+    /// Loading of the UNet.
+    pub load: f64,
+    /// All steps.
+    pub sampling: f64,
+    /// The autoencoder, with its loading.
+    pub decode: f64,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The picture.
+    pub picture: Picture,
+    /// The latent that it was decoded from, in the model's scale.
+    pub latent: Vec<f32>,
+    /// What was found.
+    pub checks: Vec<Check>,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// Renders with a checkpoint of SD v1 in LDM names, on the CPU in f32.
+///
+/// What is not finite fails a check, which names the stage, the step, and the first layer and the tensors that are to
+/// blame; the picture is made all the same.
+pub fn render(state_dict: &Arc<StateDict>, settings: &Settings, progress: &dyn Progress) -> Result<Rendered> {
+    let device = Device::Cpu;
+    let weights = || var_builder(Arc::clone(state_dict), DType::F32, &device);
+    let mut render = Render { state_dict, settings, device: &device, checks: Vec::new(), timings: Timings::default() };
+
+    let begin = Instant::now();
+    let tokenizer = Tokenizer::new()?;
+    let parts = prompt::parse(&settings.prompt, settings.syntax, &tokenizer)?;
+    let negative = prompt::whole(&settings.negative, &tokenizer)?;
+    let encoder = TextEncoder::load(weights(), state_dict)?;
+    let negative = render.encode(&encoder, &negative)?;
+    let parts: Vec<(f64, Tensor)> =
+        parts.iter().map(|part| Ok((part.weight, render.encode(&encoder, &part.chunks)?))).collect::<Result<_>>()?;
+    render.check_text(&parts, &negative)?;
+    drop(encoder);
+    render.timings.text = begin.elapsed().as_secs_f64();
+
+    let begin = Instant::now();
+    let unet = Unet::load(weights(), state_dict)?;
+    render.timings.load = begin.elapsed().as_secs_f64();
+    let begin = Instant::now();
+    let latent = render.sample(unet, &parts, &negative, progress)?;
+    render.timings.sampling = begin.elapsed().as_secs_f64();
+
+    let begin = Instant::now();
+    progress.check()?;
+    let autoencoder = Autoencoder::load(weights(), state_dict)?;
+    let picture = render.decode(autoencoder, &latent)?;
+    render.timings.decode = begin.elapsed().as_secs_f64();
+    let latent = values(&latent)?;
+    render.checks.push(checks::latent(&latent));
+    render.checks.extend(checks::picture(&picture));
+    if render.checks.iter().any(|check| check.verdict == Verdict::Fail) {
+        render.checks.extend(blame(state_dict)?);
+    }
+    Ok(Rendered { picture, latent, checks: render.checks, timings: render.timings })
+}
+
+struct Render<'a> {
+    state_dict: &'a StateDict,
+    settings: &'a Settings,
+    device: &'a Device,
+    checks: Vec<Check>,
+    timings: Timings,
+}
+
+/// What the UNet is told: prompts of one length together, and how much each counts.
+struct Guidance {
+    /// Each with the factors of its members.
+    groups: Vec<(Prepared, Vec<f64>)>,
+}
+
+impl Guidance {
+    /// One call for all prompts of one length, as WebUI makes them: the sum of their predictions with these factors is
+    /// what guidance makes of them.
+    fn new(unet: &Unet, cfg: f64, parts: &[(f64, Tensor)], negative: &Tensor) -> Result<Self> {
+        let of_negative = 1.0 - parts.iter().map(|(weight, _)| cfg * weight).sum::<f64>();
+        let prompts = parts.iter().map(|(weight, context)| (cfg * weight, context)).chain([(of_negative, negative)]);
+        // Without guidance the negative prompt is not asked.
+        let prompts: Vec<_> = prompts.filter(|(factor, _)| *factor != 0.0).collect();
+        let mut groups: Vec<(usize, Vec<(f64, &Tensor)>)> = Vec::new();
+        for (factor, context) in prompts {
+            let tokens = context.dim(1).map_err(from_candle)?;
+            match groups.iter_mut().find(|(length, _)| *length == tokens) {
+                Some((_, members)) => members.push((factor, context)),
+                None => groups.push((tokens, vec![(factor, context)])),
+            }
+        }
+        let prepare = |(_, members): (usize, Vec<(f64, &Tensor)>)| {
+            let contexts: Vec<&Tensor> = members.iter().map(|(_, context)| *context).collect();
+            let prepared = unet.prepare(&Tensor::cat(&contexts, 0).map_err(from_candle)?)?;
+            Ok((prepared, members.into_iter().map(|(factor, _)| factor).collect()))
+        };
+        Ok(Guidance { groups: groups.into_iter().map(prepare).collect::<Result<_>>()? })
+    }
+
+    /// The noise seen in a latent, with guidance.
+    fn predict(&self, unet: &Unet, x: &Tensor, time: f64) -> Result<Tensor> {
+        let mut total: Option<Tensor> = None;
+        for (prepared, factors) in &self.groups {
+            let batch = x.repeat((factors.len(), 1, 1, 1)).map_err(from_candle)?;
+            let seen = unet.forward(&batch, time, prepared)?;
+            for (index, factor) in factors.iter().enumerate() {
+                let add = || {
+                    let term = seen.narrow(0, index, 1)?.affine(*factor, 0.0)?;
+                    total.as_ref().map_or(Ok(term.clone()), |total| total + &term)
+                };
+                total = Some(add().map_err(from_candle)?);
+            }
+        }
+        total.ok_or_else(|| Error::usage("no prompt counts"))
+    }
+}
+
+impl Render<'_> {
+    /// Chunks, each encoded by itself, one behind the other: `[1, 77 * chunks, width]`.
+    fn encode(&self, encoder: &TextEncoder, chunks: &[Chunk]) -> Result<Tensor> {
+        let encode = |chunk: &Chunk| {
+            let tokens = Tensor::new(chunk.tokens.as_slice(), self.device).and_then(|it| it.unsqueeze(0));
+            let hidden = encoder.hidden_state(&tokens.map_err(from_candle)?, self.settings.clip_skip)?;
+            prompt::emphasize(&hidden, &chunk.weights).map_err(from_candle)
+        };
+        let encoded = chunks.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&encoded, 1).map_err(from_candle)
+    }
+
+    fn check_text(&mut self, parts: &[(f64, Tensor)], negative: &Tensor) -> Result<()> {
+        let mut all = Vec::new();
+        for tensor in parts.iter().map(|(_, tensor)| tensor).chain([negative]) {
+            all.extend(values(tensor)?);
+        }
+        let statistics = Statistics::of(&all);
+        self.finite("text finite", &statistics, String::new);
+        let found = format!("deviation {:.3}", statistics.deviation);
+        let expected = "over 0.001: a text encoder without weights says the same of every prompt";
+        self.checks.push(Check::judge("text encoder", statistics.deviation > 1e-3, found, expected));
+        Ok(())
+    }
+
+    /// A check that fails once, with the place that `place` finds.
+    fn finite(&mut self, name: &'static str, statistics: &Statistics, place: impl FnOnce() -> String) {
+        let found = match statistics.is_finite() {
+            true => "all values are numbers".to_owned(),
+            false => format!("{} NaN, {} infinite{}", statistics.nan, statistics.infinite, place()),
+        };
+        self.checks.push(Check::judge(name, statistics.is_finite(), found, "no NaN, no infinity"));
+    }
+
+    fn sample(
+        &mut self,
+        mut unet: Unet,
+        parts: &[(f64, Tensor)],
+        negative: &Tensor,
+        progress: &dyn Progress,
+    ) -> Result<Tensor> {
+        let settings = self.settings;
+        let diffusion = self.diffusion()?;
+        let guidance = Guidance::new(&unet, settings.cfg, parts, negative)?;
+        let shape = (1, 4, settings.height / 8, settings.width / 8);
+        let mut generator = Generator::new(settings.rng, settings.seed);
+        let mut draw = || {
+            let drawn = generator.normal(4 * (settings.height / 8) * (settings.width / 8));
+            Tensor::from_vec(drawn, shape, self.device).map_err(from_candle)
+        };
+        let noise = draw()?;
+        let calls = settings.sampler.calls(&diffusion, settings.steps);
+        progress.begin_steps("sampling", calls as u64);
+        let (mut first, mut broken) = (None, None);
+        let mut call = 0;
+        let mut predict = |x: &Tensor, time: f64| {
+            progress.check()?;
+            let predicted = guidance.predict(&unet, x, time)?;
+            call += 1;
+            let predicted_values = values(&predicted)?;
+            let statistics = Statistics::of(&predicted_values);
+            if broken.is_none() && !statistics.is_finite() {
+                broken = Some((call, statistics, x.clone(), time));
+            }
+            first.get_or_insert(predicted_values);
+            progress.advance(1);
+            Ok(predicted)
+        };
+        let mut watch = |_: usize, _: &Tensor| Ok(());
+        let mut work = Work {
+            diffusion: &diffusion,
+            spacing: settings.spacing,
+            steps: settings.steps,
+            predict: &mut predict,
+            draw: &mut draw,
+            watch: &mut watch,
+        };
+        let latent = sample(settings.sampler, &noise, &mut work)?;
+        if let Some(first) = first {
+            self.checks.push(checks::sees_noise(&values(&noise)?, &first));
+        }
+        match broken {
+            None => self.finite("UNet finite", &Statistics::default(), String::new),
+            Some((call, statistics, x, time)) => {
+                let seeker = Arc::new(Seeker::default());
+                unet.observe(Trace::to(Arc::clone(&seeker) as Arc<dyn Observer>));
+                guidance.predict(&unet, &x, time)?;
+                let layer = seeker.first();
+                self.finite("UNet finite", &statistics, || format!(" at call {call} of {calls}, first behind {layer}"));
+            }
+        }
+        Ok(latent)
+    }
+
+    /// The schedule: the checkpoint's own, where it has a whole one.
+    fn diffusion(&self) -> Result<Diffusion> {
+        let own = self.state_dict.get("alphas_cumprod").filter(|own| own.shape().dims() == [1000]);
+        let own = own.map(|own| tensor(own, DType::F32, self.device).and_then(|own| values(&own))).transpose()?;
+        let is_falling = |own: &Vec<f32>| {
+            own.windows(2).all(|pair| matches!(pair, [a, b] if a > b)) && own.iter().all(|it| *it > 0.0 && *it < 1.0)
+        };
+        Ok(own.filter(is_falling).map_or_else(Diffusion::stable_diffusion, Diffusion::from_alphas))
+    }
+
+    fn decode(&mut self, mut autoencoder: Autoencoder, latent: &Tensor) -> Result<Picture> {
+        let seeker = Arc::new(Seeker::default());
+        autoencoder.observe(Trace::to(Arc::clone(&seeker) as Arc<dyn Observer>));
+        let z = latent.affine(1.0 / SCALE, 0.0).map_err(from_candle)?;
+        let decoded = autoencoder.decode(&z)?;
+        let statistics = Statistics::of(&values(&decoded)?);
+        let layer = seeker.first();
+        self.finite("decoder finite", &statistics, || format!(", first behind {layer}"));
+        if let Some((layer, most)) = seeker.overflow() {
+            self.checks.push(Check {
+                name: "half precision",
+                verdict: Verdict::Repaired,
+                found: format!("{most:.0} behind {layer} overflows f16; decoded in f32"),
+                expected: format!("at most {F16_MAX}: WebUI needs --no-half-vae for this autoencoder"),
+            });
+        }
+        autoencoder.observe(Trace::default());
+        if statistics.is_finite() {
+            let (again, _) = autoencoder.encode(&decoded)?;
+            self.checks.push(checks::round_trip(&values(&z)?, &values(&again)?));
+        }
+        Picture::from_decoded(&decoded)
+    }
+}
+
+/// Looks for the first layer that makes something that is no number, and for the greatest value.
+#[derive(Default)]
+struct Seeker {
+    found: Mutex<(Option<String>, Option<(String, f32)>)>,
+}
+
+impl Seeker {
+    fn first(&self) -> String {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.0.clone().unwrap_or_else(|| "no layer".to_owned())
+    }
+
+    fn overflow(&self) -> Option<(String, f32)> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+}
+
+impl Observer for Seeker {
+    fn seen(&self, name: &str, tensor: &Tensor) {
+        let most = tensor.abs().and_then(|it| it.flatten_all()?.max(0)?.to_dtype(DType::F32)?.to_scalar::<f32>());
+        // A maximum passes over NaN; a sum does not.
+        let sum = tensor.sum_all().and_then(|it| it.to_dtype(DType::F32)?.to_scalar::<f32>());
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.0.is_none() && !sum.unwrap_or_default().is_finite() {
+            found.0 = Some(name.to_owned());
+        }
+        let most = most.unwrap_or_default();
+        if most.is_finite() && most > F16_MAX && found.1.as_ref().is_none_or(|(_, before)| most > *before) {
+            found.1 = Some((name.to_owned(), most));
+        }
+    }
+}
+
+/// The tensors of a model that are to blame where a check failed: not finite, or nothing but zeros. Reads all of it.
+fn blame(state_dict: &StateDict) -> Result<Vec<Check>> {
+    let mut broken = Vec::new();
+    let mut zeros = Vec::new();
+    let models = ["model.diffusion_model.", "first_stage_model.", "cond_stage_model."];
+    for (key, lazy) in state_dict.iter().filter(|(key, _)| models.iter().any(|model| key.starts_with(model))) {
+        if !lazy.dtype().is_float() {
+            continue;
+        }
+        let read = values(&tensor(lazy, DType::F32, &Device::Cpu)?)?;
+        if !Statistics::of(&read).is_finite() {
+            broken.push(key);
+        } else if key.ends_with(".weight") && read.iter().all(|&value| value == 0.0) {
+            zeros.push(key);
+        }
+    }
+    let named = |name, keys: &[&str], what: &str| {
+        let (first, count) = (keys.first()?, keys.len());
+        let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
+        Some(Check::judge(name, false, format!("{first}{more}"), what))
+    };
+    let broken = named("weights finite", &broken, "no NaN, no infinity in the weights");
+    let zeros = named("weights not zero", &zeros, "weights: these are nothing but zeros");
+    Ok(broken.into_iter().chain(zeros).collect())
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+    let values = tensor.to_dtype(DType::F32).and_then(|it| it.flatten_all()?.to_vec1());
+    values.map_err(from_candle)
+}
