@@ -46,6 +46,10 @@ pub const SCAN_STACKED: usize = 1000;
 /// (134 KB). Bounds the time of a zip whose records all lie on the same bytes.
 pub const SCAN_BYTES: u64 = 64 << 20;
 
+/// Values of all pickles that a scan looks through in one file (30,000). Bounds the time of many that are small in
+/// bytes.
+pub const SCAN_VALUES: usize = 4 * PICKLE_NODES;
+
 /// Bytes of a tensor's key (110).
 pub const KEY_BYTES: usize = 4096;
 
@@ -55,8 +59,8 @@ pub const STORAGE_KEY_BYTES: usize = 128;
 /// Dimensions of a tensor; torch's own maximum is 64.
 pub const RANK: usize = 64;
 
-/// Tensors in one file (1,831).
-pub const TENSORS: usize = 100_000;
+/// Tensors in one file (1,831). Bounds what is kept of them to 150 MB.
+pub const TENSORS: usize = 75_000;
 
 /// Levels of nesting followed inside a plain metadata value; deeper values stay opaque.
 pub const PLAIN_DEPTH: usize = 64;
@@ -89,6 +93,13 @@ pub const INFLATE_RATIO: u64 = 1100;
 
 /// Bytes of a safetensors header (130 KB); the format's own maximum.
 pub const SAFETENSORS_HEADER: u64 = 100_000_000;
+
+/// Fields of metadata in a safetensors header (60).
+pub const METADATA_FIELDS: usize = 10_000;
+
+/// Bytes of metadata in a safetensors header (100 KB, where a training tool lists its tags). It is copied into every
+/// output.
+pub const METADATA_BYTES: usize = 16 << 20;
 
 /// Bytes of a configuration or index beside weights (100 KB: an index has a line for each tensor).
 pub const JSON_FILE: u64 = 16 << 20;

@@ -215,14 +215,62 @@ fn a_safetensors_header_that_contradicts_itself_or_its_file_is_refused() {
         ("hole", format!(r#"{{"a":{good},"b":{}}}"#, entry("F32", "[2]", 16, 24)), 24, "tensor b"),
         ("overlap", format!(r#"{{"a":{good},"b":{}}}"#, entry("F32", "[2]", 4, 12)), 12, "tensor b"),
         ("json", r#"{"a":{"dtype":"F32""#.to_owned(), 8, "header"),
+        ("deep", format!(r#"{{"a":{}"#, "[".repeat(100_000)), 8, "byte "),
+        ("deep-object", r#"{"a":"#.repeat(100_000), 8, "byte "),
+        ("list", "[]".to_owned(), 0, "begins with"),
+        ("meta-twice", format!(r#"{{"__metadata__":{{"k":"1","k":"2"}},"a":{good}}}"#), 8, "k occurs twice"),
+        (
+            "metas-twice",
+            format!(r#"{{"__metadata__":{{}},"__metadata__":{{}},"a":{good}}}"#),
+            8,
+            "__metadata__ occurs twice",
+        ),
+        ("meta-number", format!(r#"{{"__metadata__":{{"k":1}},"a":{good}}}"#), 8, "expected a string"),
+        ("escaped-twice", format!(r#"{{"a":{good},"\u0061":{good}}}"#), 8, "a occurs twice"),
+        ("other-dtype-twice", format!(r#"{{"a":{good},"a":{}}}"#, entry("I32", "[2]", 0, 8)), 8, "a occurs twice"),
+        (
+            "field-twice",
+            r#"{"a":{"dtype":"F32","dtype":"F16","shape":[2],"data_offsets":[0,8]}}"#.to_owned(),
+            8,
+            "dtype",
+        ),
+        (
+            "overflow",
+            format!(r#"{{"a":{}}}"#, entry("F32", "[18446744073709551615,18446744073709551615]", 0, 8)),
+            8,
+            "tensor a",
+        ),
+        ("wraps", format!(r#"{{"a":{}}}"#, entry("F32", "[4611686018427387905]", 0, 4)), 8, "tensor a"),
+        ("negative", format!(r#"{{"a":{}}}"#, entry("F32", "[-2]", 0, 8)), 8, "tensor a"),
+        ("fraction", format!(r#"{{"a":{}}}"#, entry("F32", "[2.0]", 0, 8)), 8, "tensor a"),
+        (
+            "offsets-beyond",
+            format!(r#"{{"a":{}}}"#, entry("F32", "[2]", 18446744073709551608, 18446744073709551615)),
+            8,
+            "tensor a",
+        ),
+        ("three-offsets", format!(r#"{{"a":{}}}"#, entry("F32", "[2]", 0, 8).replace("0,8", "0,8,8")), 8, "tensor a"),
+        ("starts-late", format!(r#"{{"a":{}}}"#, entry("F32", "[2]", 8, 16)), 16, "hole"),
+        ("trailing-json", format!(r#"{{"a":{good}}}{{}}"#), 8, "header"),
+        ("rank", format!(r#"{{"a":{}}}"#, entry("F32", &format!("[2{}]", ",1".repeat(64)), 0, 8)), 8, "dimensions"),
     ];
     for (name, header, data, word) in cases {
         let bad = safetensors(&folder, &format!("{name}.safetensors"), &header, data);
         assert_refused(&folder, &bad, &[word]);
     }
-    let mut long = u64::MAX.to_le_bytes().to_vec();
-    long.extend(b"{}");
-    assert_refused(&folder, &folder.write("long.safetensors", long), &[]);
+    for (name, length, word) in [
+        ("long", u64::MAX, ""),
+        ("half", 1 << 63, ""),
+        ("limit", 100_000_001, ""),
+        ("cut", 100_000_000, "cut short"),
+        ("one-more", 3, "cut short"),
+        ("shorter", 1, "byte 8"),
+    ] {
+        let bytes = [&u64::to_le_bytes(length)[..], b"{}"].concat();
+        assert_refused(&folder, &folder.write(&format!("{name}.safetensors"), bytes), &[word]);
+    }
+    let not_text = [&6_u64.to_le_bytes()[..], b"{\"\xff\":1"].concat();
+    assert_refused(&folder, &folder.write("not-text.safetensors", not_text), &["UTF-8", "byte 10"]);
 }
 
 /// `{"weight": …, "note": "text", "payload": posix.system(command)}`.
@@ -310,5 +358,88 @@ fn a_damaged_tensor_is_found_while_copying_and_nothing_is_left() {
         assert_eq!(ran.code, Some(2));
         assert_one_line(&ran.stderr, &["damaged.ckpt: ", "tensor weight", "checksum"]);
         assert_eq!(folder.snapshot(), before);
+    }
+}
+
+/// One line of the right words, whatever the command; nothing of the text that the file brought is obeyed.
+#[test]
+fn text_from_files_reaches_no_terminal_as_it_is() {
+    const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\r\n\u{202e}\u{200b}x";
+    let folder = Folder::new();
+    let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let mut encoder = Encoder::new();
+    let entry = |encoder: &mut Encoder, key: &&str| {
+        encoder.str(key)?;
+        pickle_tensor(encoder, FLOATS, "0", 4);
+        Ok(())
+    };
+    encoder.dict([HOSTILE].iter(), entry).unwrap();
+    let mut tensors = encoder.finish();
+    tensors.pop();
+    // Besides the tensor: metadata, an opaque value and a class under such names, and a call of one.
+    let name = HOSTILE.replace('\n', " ");
+    let parts = [
+        text(&format!("meta{HOSTILE}")),
+        text(HOSTILE),
+        b"s".to_vec(),
+        text(&format!("opaque{HOSTILE}")),
+        format!("cfoo{name}\nBar{name}\n").into_bytes(),
+        text(HOSTILE),
+        b"\x85Rs.".to_vec(),
+    ];
+    let values = [0; 16];
+    let whole = [tensors, parts.concat()].concat();
+    let (torch, other) = (folder.join("hostile.ckpt"), folder.join("other.ckpt"));
+    zip(&torch, &[("data.pkl", &whole), ("data/0", &values)]);
+    zip(&other, &[("data.pkl", &pickle(FLOATS, &["weight"])), ("data/0", &[1; 16])]);
+    let key = serde_json::to_string(HOSTILE).unwrap();
+    let header =
+        format!(r#"{{"__metadata__":{{{key}:{key}}},{key}:{{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}}}"#);
+    let tensors = safetensors(&folder, "hostile.safetensors", &header, 8);
+    let broken = safetensors(&folder, "broken.safetensors", &header.replace("[0,8]", "[0,9]"), 8);
+    let dtype = safetensors(&folder, "dtype.safetensors", &header.replace("F32", "F\\u001b[31m"), 8);
+    let vae = fixture("tiny-vae.vae.pt");
+    for file in [&torch, &tensors, &broken, &dtype] {
+        for json in [&[][..], &["--json"]] {
+            let out = folder.join("out.safetensors");
+            let commands: [&[&std::ffi::OsStr]; 10] = [
+                &["inspect".as_ref(), file.as_ref(), "--keys".as_ref()],
+                &["scan".as_ref(), file.as_ref()],
+                &["hash".as_ref(), file.as_ref()],
+                &["diff".as_ref(), file.as_ref(), other.as_ref()],
+                &["diff".as_ref(), other.as_ref(), file.as_ref()],
+                &["convert".as_ref(), file.as_ref(), "-o".as_ref(), out.as_ref(), "--dry-run".as_ref()],
+                &[
+                    "convert".as_ref(),
+                    file.as_ref(),
+                    "-o".as_ref(),
+                    out.as_ref(),
+                    "--sanitize".as_ref(),
+                    "--force".as_ref(),
+                ],
+                &[
+                    "convert".as_ref(),
+                    file.as_ref(),
+                    "-o".as_ref(),
+                    out.as_ref(),
+                    "--component".as_ref(),
+                    "vae".as_ref(),
+                ],
+                &["merge-vae".as_ref(), file.as_ref(), "--vae".as_ref(), vae.as_ref(), "-o".as_ref(), out.as_ref()],
+                &["merge-vae".as_ref(), vae.as_ref(), "--vae".as_ref(), file.as_ref(), "-o".as_ref(), out.as_ref()],
+            ];
+            for command in commands {
+                let mut arguments: Vec<std::ffi::OsString> = command.iter().map(Into::into).collect();
+                arguments.extend(json.iter().map(Into::into));
+                let ran = support::run(&arguments);
+                let is_safe = |character: char| {
+                    let reorders = matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}');
+                    character == '\n' || !character.is_control() && !reorders
+                };
+                assert!(ran.stdout.chars().all(is_safe), "{command:?}: {:?}", ran.stdout);
+                assert!(ran.stderr.chars().all(is_safe), "{command:?}: {:?}", ran.stderr);
+                assert!(ran.stderr.lines().count() <= 1, "{command:?}: {:?}", ran.stderr);
+            }
+        }
     }
 }

@@ -153,7 +153,7 @@ fn of_plain_values() {
     // Opaque values are listed up to a limit, and counted beyond.
     let dict = |count: usize| {
         let items = (0..count as i32).flat_map(|index| [&b"J"[..], &index.to_le_bytes(), b"cm\nC\n"].concat());
-        [&b"}("[..], &b"NN".to_vec(), &items.collect::<Vec<_>>(), b"u"].concat()
+        [&b"}("[..], b"NN", &items.collect::<Vec<_>>(), b"u"].concat()
     };
     assert_eq!(taken(&folder, &dict(limits::OPAQUE_LISTED)), (1, limits::OPAQUE_LISTED));
     let contents = open(&folder, beside(&dict(limits::OPAQUE_LISTED + 7))).unwrap();
@@ -222,8 +222,25 @@ fn of_safetensors() {
         header.pop();
         open(&folder, safetensors(format!("{header}}}").as_bytes(), 0))
     };
+    let metadata = |fields: usize, bytes: usize| {
+        let mut header = String::from(r#"{"__metadata__":{"#);
+        for index in 1..fields {
+            write!(header, r#""{index:05}":"","#).unwrap();
+        }
+        write!(header, r#""long":"{}"}}}}"#, "a".repeat(bytes)).unwrap();
+        open(&folder, safetensors(header.as_bytes(), 0)).map_err(|error| error.to_string())
+    };
+    assert!(metadata(limits::METADATA_FIELDS, 1).is_ok());
+    assert!(metadata(limits::METADATA_FIELDS + 1, 1).unwrap_err().contains("fields"));
+    assert!(metadata(1, limits::METADATA_BYTES - 4).is_ok());
+    assert!(metadata(1, limits::METADATA_BYTES - 3).unwrap_err().contains("bytes of metadata"));
     assert_eq!(tensors(limits::TENSORS).unwrap().state_dict.len(), limits::TENSORS);
-    assert!(tensors(limits::TENSORS + 1).unwrap_err().to_string().contains("more than 100000 tensors"));
+    assert!(
+        tensors(limits::TENSORS + 1)
+            .unwrap_err()
+            .to_string()
+            .contains(&format!("more than {} tensors", limits::TENSORS))
+    );
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 #[path = "support/hostile.rs"]
 mod hostile;
+#[path = "support/peers.rs"]
+mod peers;
 #[macro_use]
 mod support;
 
@@ -12,7 +14,10 @@ use std::path::Path;
 
 use hostile::Verdict::{Dangerous, Harmless, Suspicious, Unreadable};
 use hostile::{Case, KEYS, PAYLOAD, SYSTEM, case, legacy, raw_zip, record, safetensors, tensor_and, torch, torch_with};
+use peers::Peers;
 use support::{FIXTURES, Folder, fixture};
+use trinart_ckpt::danger::{Level, judge};
+use trinart_ckpt::pickle::Name;
 
 /// Scans each file by itself: its exit code, its verdict, and one line for what could not be read.
 #[track_caller]
@@ -38,6 +43,39 @@ fn assert_verdicts(cases: &[Case]) {
         let errors = ran.stderr.lines().count();
         assert!(errors <= 1 && (case.verdict != Unreadable || errors == 1), "{found}");
         assert!(!found.chars().any(|character| character.is_control() && character != '\n'), "{found:?}");
+    }
+    let Some(peers) = Peers::find() else { return };
+    let judged = peers.scan(cases.iter().map(|case| folder.join(&case.name)));
+    for name in judged["dangerous"].as_array().unwrap() {
+        let case = cases.iter().find(|case| *name == case.name.as_str()).unwrap();
+        let agrees =
+            case.verdict == Dangerous || ONLY_SUSPICIOUS.iter().any(|(module, _)| case.name.starts_with(module));
+        assert!(agrees, "picklescan finds danger in {name}");
+    }
+}
+
+/// What picklescan calls dangerous and we do not, because models of honest people carry it: by itself it runs nothing,
+/// and what it is given, or what is called that it made, is judged where it stands.
+const ONLY_SUSPICIOUS: &[(&str, &str)] =
+    &[("functools", "partial"), ("operator", "itemgetter"), ("_operator", "itemgetter")];
+
+#[test]
+fn the_lists_of_picklescan_are_ours_too() {
+    let Some(peers) = Peers::find() else { return };
+    let lists = peers.scan::<&Path>([]);
+    let names = |list: &str| serde_json::from_value::<Vec<(String, String)>>(lists[list].clone()).unwrap();
+    assert!(names("unsafe").len() > 50 && names("safe").len() > 10);
+    for (module, name) in names("unsafe") {
+        let judgement = judge(&Name { module: module.clone(), name: name.clone() });
+        let expected = if ONLY_SUSPICIOUS.contains(&(&module, &name)) { Level::Suspicious } else { Level::Dangerous };
+        assert!(judgement.level >= expected, "{module}.{name}: {judgement:?}");
+    }
+    for (module, name) in names("safe") {
+        assert_eq!(
+            judge(&Name { module: module.clone(), name: name.clone() }).level,
+            Level::Harmless,
+            "{module}.{name}"
+        );
     }
 }
 
@@ -280,9 +318,11 @@ fn bombs_are_told_from_data() {
     assert_verdicts(&[
         dangerous("doubled.pkl", doubled(b"]", 60)),
         dangerous("lists.pkl", [b"\x80\x02", &lists[..], &fill.collect::<Vec<_>>(), b"h\0."].concat()),
+        dangerous("nested.pkl", [&b"\x80\x02)"[..], &b"\x85".repeat(100_000), b"."].concat()),
+        dangerous("memo.pkl", b"\x80\x02Nr\xff\xff\xff\xff."),
         case("shared.pkl", doubled(b"]", 20), Harmless),
         case("marks.pkl", [&b"\x80\x02"[..], &b"(".repeat(5_000_000)].concat(), Unreadable),
-        case("deep.pkl", [&b"\x80\x02)"[..], &b"\x85".repeat(1_500_000), b"."].concat(), Unreadable),
+        dangerous("deep.pkl", [&b"\x80\x02)"[..], &b"\x85".repeat(1_500_000), b"."].concat()),
         case("not_a_checkpoint.pt", b"\x13\x37 not a checkpoint", Unreadable),
         case(
             "tar.pt",

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::unfold::bomb;
+use super::unfold::{Bomb, bomb};
 use super::{Judgement, Level, judge};
 use crate::limits;
 use crate::pickle::{Id, Name, Node, Object, OddUse, Oddity, Pickle};
@@ -71,9 +71,12 @@ pub fn examine(pickle: &Pickle, oddities: &[OddUse]) -> Vec<Finding> {
     for odd in oddities {
         examiner.odd(*odd);
     }
-    if bomb(pickle).is_some() {
-        let judgement = Judgement::dangerous("takes more time and memory than there is");
-        examiner.unnamed("a value that unfolds into more than 2^36", judgement, Act::Holds, 0);
+    if let Some(bomb) = bomb(pickle) {
+        let what = match bomb {
+            Bomb::Wide => "a value that unfolds into more than 2^36",
+            Bomb::Deep => "values nested deeper than 20,000",
+        };
+        examiner.unnamed(what, Judgement::dangerous("ends programs that walk over it"), Act::Holds, 0);
     }
     let mut findings = examiner.findings;
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.level), finding.offset));
@@ -172,6 +175,10 @@ impl Examiner<'_> {
             Oddity::Buffer => {
                 let judgement = Judgement::suspicious("is not in the file");
                 self.unnamed("an out-of-band buffer", judgement, Act::Names, odd.offset);
+            }
+            Oddity::Reserve => {
+                let judgement = Judgement::dangerous("makes Python reserve gigabytes for the entries before it");
+                self.unnamed("a memo entry of a number that no file reaches", judgement, Act::Holds, odd.offset);
             }
             Oddity::State(target) => match callable(pickle, target) {
                 Some(name) => {

@@ -63,6 +63,9 @@ pub fn judge(name: &Name) -> Judgement {
     if let Some((_, reason)) = packages::LISTED.iter().find(|(package, _)| is_within(module, package)) {
         return Judgement::dangerous(reason);
     }
+    if module == "test" || module.starts_with("test.test_") {
+        return Judgement::dangerous("is of Python's own tests, which run anything");
+    }
     if module.split('.').any(|part| packages::TELLING_PARTS.contains(&part)) {
         return Judgement::dangerous("reaches through one module into another");
     }
@@ -74,7 +77,8 @@ pub fn judge(name: &Name) -> Judgement {
         return Judgement::dangerous("reaches into the interpreter");
     }
     let is_class = name.trim_start_matches('_').starts_with(|first: char| first.is_ascii_uppercase());
-    let is_of_models = || packages::FUNCTIONS_OF_MODELS.iter().any(|models| covers(models, module));
+    let rebuilds = || module == "torch._utils" && name.starts_with("_rebuild_");
+    let is_of_models = || rebuilds() || packages::FUNCTIONS_OF_MODELS.iter().any(|models| covers(models, module));
     if matches!(top, "torch" | "numpy") && !is_class && !is_of_models() {
         return Judgement::dangerous("is a function that no checkpoint needs");
     }
@@ -169,6 +173,9 @@ mod tests {
             ("uuid", "_popen"),
             ("encodings.rot_13", "x"),
             ("brandnew", "system"),
+            ("torch.utils.data.datapipes.utils.decoder", "basichandlers"),
+            ("torch._utils", "_import_dotted_name"),
+            ("test", "x"),
         ] {
             assert_eq!(level(module, name), Level::Dangerous, "{module}.{name}");
         }
@@ -189,6 +196,8 @@ mod tests {
             ("torch.utils.data._utils.collate", "default_collate"),
             ("sklearn.tree._tree", "__pyx_unpickle_Tree"),
             ("oslo", "x"),
+            ("torch._utils", "_rebuild_tensor_v4"),
+            ("test.models", "Net"),
             ("code.models", "Net"),
             ("__main__", "Config"),
             ("functools", "partial"),

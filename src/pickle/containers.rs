@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::pickle::machine::Machine;
 use crate::pickle::op;
+use crate::pickle::survey::Oddity;
 use crate::pickle::value::{Id, Node};
 
 impl Machine<'_> {
@@ -48,7 +49,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    pub(super) fn memo(&mut self, code: u8) -> Result<()> {
+    pub(super) fn memo(&mut self, code: u8, offset: usize) -> Result<()> {
         let index = match code {
             op::MEMOIZE => self.memo.len() as u64,
             op::BINPUT | op::BINGET => u64::from(self.cursor.u8()?),
@@ -69,6 +70,13 @@ impl Machine<'_> {
         }
         if self.memo.len() >= limits::PICKLE_MEMO {
             return Err(Error::limit(format!("more memo entries than the limit of {}", limits::PICKLE_MEMO)));
+        }
+        // Each entry takes a byte of the pickle at least. Python reserves room for all that come before one.
+        if index > limits::PICKLE_BYTES {
+            if !self.is_survey() {
+                return Err(Error::limit(format!("memo entry {index}, the limit is {}", limits::PICKLE_BYTES)));
+            }
+            self.note(Oddity::Reserve, offset);
         }
         let top = self.top()?;
         self.memo.insert(index, top);

@@ -143,7 +143,7 @@ impl<'a> Machine<'a> {
             op::REDUCE | op::NEWOBJ | op::NEWOBJ_EX | op::INST | op::OBJ => self.call(code, offset)?,
             op::BUILD => self.build(offset)?,
             op::PUT | op::BINPUT | op::LONG_BINPUT | op::MEMOIZE | op::GET | op::BINGET | op::LONG_BINGET => {
-                self.memo(code)?;
+                self.memo(code, offset)?;
             }
             op::PERSID | op::BINPERSID => self.persistent(code, offset)?,
             op::EXT1 | op::EXT2 | op::EXT4 | op::NEXT_BUFFER | op::READONLY_BUFFER if self.is_survey() => {

@@ -32,6 +32,8 @@ pub enum Oddity {
     Extension(u32),
     /// A buffer that the reader would have to have from elsewhere.
     Buffer,
+    /// A memo entry of a number that no pickle reaches.
+    Reserve,
     /// BUILD on a value that no call made.
     State(Id),
     /// A persistent id: this value is handed to the reader.
@@ -170,6 +172,7 @@ mod tests {
         assert_eq!(found(b"\x84\x07\x01\0\0."), [Oddity::Extension(263)]);
         assert_eq!(found(b"\x97\x98."), [Oddity::Buffer]);
         assert_eq!(found(b"NN\x93."), [Oddity::ComputedName]);
+        assert_eq!(found(b"Nr\xff\xff\xff\xff."), [Oddity::Reserve]);
         assert_eq!(found(b"K\x01Nb."), [Oddity::State(Id(0))]);
         assert_eq!(found(b"Pid\n."), [Oddity::Persistent(Id(0))]);
     }

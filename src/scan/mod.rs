@@ -98,6 +98,7 @@ struct Scanner {
     problem: Option<Error>,
     /// Bytes of pickles looked through, and bytes inflated: a file may ask for the same ones again and again.
     looked_through: u64,
+    values: usize,
     inflated: u64,
 }
 
@@ -117,7 +118,7 @@ impl Scanner {
     /// a pickle, whatever they look like.
     fn part(&mut self, bytes: &[u8], place: &str, is_pickle: bool, depth: usize) -> Option<&'static str> {
         // What was too much once stays too much; the first of it was reported.
-        if self.looked_through.max(self.inflated) > limits::SCAN_BYTES {
+        if self.is_exhausted() {
             return None;
         }
         if depth > limits::SCAN_DEPTH {
@@ -133,6 +134,11 @@ impl Scanner {
             return Some("NumPy array");
         }
         self.pickles(bytes, place, is_pickle, depth).then_some("pickle")
+    }
+
+    /// Whether the file has asked for more than it may.
+    fn is_exhausted(&self) -> bool {
+        self.looked_through.max(self.inflated) > limits::SCAN_BYTES || self.values > limits::SCAN_VALUES
     }
 
     /// Notes what could not be looked at; the first such thing is reported.

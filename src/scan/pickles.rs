@@ -28,8 +28,11 @@ impl Scanner {
             let window = rest.get(..rest.len().min(limits::PICKLE_BYTES as usize + 1)).unwrap_or_default();
             let seen = survey(window);
             self.looked_through += seen.pickle.bytes().len() as u64;
-            if self.looked_through > limits::SCAN_BYTES {
-                let found = format!("more than {} bytes of pickles", limits::SCAN_BYTES);
+            self.values += seen.pickle.nodes().len();
+            if self.is_exhausted() {
+                let (bytes, values) = (limits::SCAN_BYTES, limits::SCAN_VALUES);
+                let found =
+                    format!("more than {bytes} bytes or {values} values of pickles; the rest was not looked at");
                 self.fail(Error::limit(found), place);
                 return true;
             }

@@ -57,7 +57,7 @@ impl Scanner {
             Err(error) => return self.fail(error, place),
         };
         for record in &records {
-            if self.looked_through.max(self.inflated) > limits::SCAN_BYTES {
+            if self.is_exhausted() {
                 return;
             }
             self.record(bytes, record, place, depth);

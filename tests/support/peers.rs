@@ -1,6 +1,6 @@
 //! The real torch, safetensors and picklescan as judges of a file, by way of `tests/peers/describe.py`.
 // The allowance for stderr is for the line that says why nothing was tested.
-#![allow(clippy::print_stderr)]
+#![allow(clippy::print_stderr, dead_code)]
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,15 @@ impl Peers {
         let described = parsed.unwrap_or_else(|error| panic!("describe.py: {error}: {stderr}"));
         assert_eq!(described.len(), files.len());
         described.into_iter().map(Facts).collect()
+    }
+
+    /// What picklescan says of files, and its lists; see `tests/peers/scanners.py`.
+    pub(crate) fn scan<P: AsRef<Path>>(&self, files: impl IntoIterator<Item = P>) -> Value {
+        let files: Vec<PathBuf> = files.into_iter().map(|file| file.as_ref().to_owned()).collect();
+        let script = repository().join("tests/peers/scanners.py");
+        let output = Command::new(&self.python).arg("-B").arg(script).args(&files).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("scanners.py: {error}: {stderr}"))
     }
 
     /// What the libraries and everybody else's rules say about files of ours.

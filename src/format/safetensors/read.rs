@@ -143,7 +143,15 @@ impl<'de> Deserialize<'de> for UniqueStrings {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueStrings, A::Error> {
                 let mut strings = IndexMap::new();
+                let mut bytes = 0;
                 while let Some((key, value)) = map.next_entry::<String, String>()? {
+                    bytes += key.len() + value.len();
+                    if strings.len() == limits::METADATA_FIELDS || bytes > limits::METADATA_BYTES {
+                        let (fields, bytes) = (limits::METADATA_FIELDS, limits::METADATA_BYTES);
+                        return Err(A::Error::custom(format!(
+                            "more than {fields} fields or {bytes} bytes of metadata"
+                        )));
+                    }
                     if strings.insert(key.clone(), value).is_some() {
                         return Err(A::Error::custom(format!("the metadata {key} occurs twice")));
                     }

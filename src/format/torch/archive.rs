@@ -59,10 +59,11 @@ impl Archive {
             }
         }
         for index in 0..zip.len() {
-            let (name, record) = entry(&mut zip, index)?;
+            let (name, header, record) = entry(&mut zip, index)?;
             if !seen.insert(name.to_ascii_lowercase()) {
                 return Err(Error::conflict("its name occurs twice, but for case").in_record(name));
             }
+            check_own_name(source, header, &name).map_err(|error| error.in_record(name.as_str()))?;
             let within = split_folder(&name, &mut folder)?;
             let (offset, len) = range_of(record.extent);
             if offset.checked_add(len).is_none_or(|end| end > directory.min(source.len())) {
@@ -130,7 +131,7 @@ fn damaged(error: ZipError) -> Error {
     }
 }
 
-fn entry(zip: &mut ZipArchive<BufReader<SourceReader>>, index: usize) -> Result<(String, Record)> {
+fn entry(zip: &mut ZipArchive<BufReader<SourceReader>>, index: usize) -> Result<(String, u64, Record)> {
     let file = zip.by_index_raw(index).map_err(damaged)?;
     let name = std::str::from_utf8(file.name_raw())
         .map_err(|_| Error::malformed("a record of the zip whose name is not UTF-8"))?
@@ -154,7 +155,20 @@ fn entry(zip: &mut ZipArchive<BufReader<SourceReader>>, index: usize) -> Result<
     };
     // torch writes 0 where it was told not to compute checksums.
     let crc32 = Some(file.crc32()).filter(|&crc32| crc32 != 0);
-    Ok((name, Record { extent, crc32 }))
+    Ok((name, file.header_start(), Record { extent, crc32 }))
+}
+
+/// A record is called the same by its own header as by the directory: PyTorch goes by the one, others by the other.
+fn check_own_name(source: &Source, header: u64, name: &str) -> Result<()> {
+    const NAME: usize = 30;
+    let mut own = vec![0; NAME + name.len()];
+    source.read_at(header, &mut own)?;
+    let (fixed, own_name) = own.split_at(NAME);
+    let len = fixed.get(26..28).and_then(|len| len.try_into().ok()).map(u16::from_le_bytes);
+    if len.map(usize::from) != Some(name.len()) || own_name != name.as_bytes() {
+        return Err(Error::malformed("its own header gives it another name than the directory does").at(header));
+    }
+    Ok(())
 }
 
 /// The part of the name behind the folder; the folder is the first record's and must be every record's, as for torch.

@@ -144,6 +144,9 @@ impl Builder<'_> {
             let name = self.key(key)?;
             match rebuild(self.pickle, self.storages, value).map_err(|error| error.in_tensor(name.as_str()))? {
                 Rebuilt::Tensor(tensor) => self.contents.state_dict.insert(name, tensor)?,
+                Rebuilt::Unreadable(_) if self.contents.unreadable.len() == limits::TENSORS => {
+                    return Err(Error::limit(format!("more than {} tensors", limits::TENSORS)));
+                }
                 Rebuilt::Unreadable(reason) => self.contents.unreadable.push(Unreadable { key: name, reason }),
                 Rebuilt::NotATensor => self.plain.leave(shorten(&name), value),
             }

@@ -1,0 +1,44 @@
+"""What picklescan says of files, and what is on its lists, as JSON.
+
+    scanners.py FILE...
+
+    dangerous   names of the files in which it finds something dangerous
+    unsafe      module and name of everything it calls dangerous; a whole module stands with the name "main"
+    safe        module and name of everything it calls innocuous
+"""
+
+import json
+import pathlib
+import sys
+
+import picklescan.scanner
+
+
+def is_dangerous(path):
+    try:
+        found = picklescan.scanner.scan_file_path(str(path)).globals
+    except Exception:  # It gives up on some of them; that is no finding.
+        return False
+    return any(name.safety == picklescan.scanner.SafetyLevel.Dangerous for name in found)
+
+
+def pairs(table):
+    for module, names in table.items():
+        for name in ["main"] if isinstance(names, str) else sorted(names):
+            yield [module, name]
+
+
+def main():
+    files = [pathlib.Path(argument) for argument in sys.argv[1:]]
+    json.dump(
+        {
+            "dangerous": [path.name for path in files if is_dangerous(path)],
+            "unsafe": list(pairs(picklescan.scanner._unsafe_globals)),
+            "safe": list(pairs(picklescan.scanner._safe_globals)),
+        },
+        sys.stdout,
+    )
+
+
+if __name__ == "__main__":
+    main()

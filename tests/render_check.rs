@@ -1,0 +1,179 @@
+//! `render-check`, from its arguments to the picture, on a narrow SD v1 with made-up weights.
+#![cfg(feature = "render")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[macro_use]
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use support::{Folder, Ran, fixture, save, tensor};
+use trinart_ckpt::render::infotext::Infotext;
+use trinart_ckpt::render::picture::Picture;
+use trinart_ckpt::tensor::{Dtype, LazyTensor};
+
+const VAE: &str = "first_stage_model.";
+
+/// Weights that look random and are the same each time; of variance 1/n, so that values keep their size.
+fn weights(key: &str, shape: &[u64]) -> Vec<f32> {
+    let seed = key.bytes().fold(17_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let count = shape.iter().product::<u64>();
+    let fan_in = shape.iter().skip(1).product::<u64>().max(1) as f32;
+    let draw = |index: u64| {
+        let z = (seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        ((z ^ (z >> 29)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let is_norm = shape.len() == 1 && key.ends_with("weight");
+    (0..count).map(|index| draw(index) * (3.0 / fan_in).sqrt().min(0.5) + if is_norm { 1.0 } else { 0.0 }).collect()
+}
+
+fn f32s(key: &str, shape: &[u64], change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -> LazyTensor {
+    let bytes = change(key, weights(key, shape)).into_iter().flat_map(f32::to_le_bytes).collect();
+    tensor(Dtype::F32, shape, bytes)
+}
+
+/// Writes the model, with some of its weights changed.
+fn model(folder: &Folder, name: &str, change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -> PathBuf {
+    let shapes = fs::read_to_string(fixture("render/tiny-sd1.json")).unwrap();
+    let shapes: BTreeMap<String, Vec<u64>> = serde_json::from_str(&shapes).unwrap();
+    let path = folder.join(name);
+    save(&path, shapes.iter().map(|(key, shape)| (key.clone(), f32s(key, shape, &change))));
+    path
+}
+
+fn same(_: &str, values: Vec<f32>) -> Vec<f32> {
+    values
+}
+
+fn render(checkpoint: &Path, output: &Path, options: &[&str]) -> Ran {
+    let mut arguments: Vec<std::ffi::OsString> =
+        vec!["render-check".into(), checkpoint.into(), "-o".into(), output.into(), "--json".into()];
+    arguments.extend(options.iter().map(Into::into));
+    support::run(&arguments)
+}
+
+const SMALL: [&str; 8] = ["--size", "64x64", "--steps", "2", "--prompt", "a (cat:1.2), naïve", "--negative", "dog"];
+
+/// The check of a name.
+fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let checks = report["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {report:#}"))
+}
+
+/// Random weights fail the check that trained ones pass; the report comes all the same.
+fn report(ran: Ran) -> Value {
+    ran.json_of_no()
+}
+
+#[test]
+fn the_same_command_gives_the_same_bytes_and_like_gives_them_again() {
+    let folder = Folder::new();
+    let checkpoint = model(&folder, "model.safetensors", same);
+    let (a, b, c) = (folder.join("a.png"), folder.join("b.png"), folder.join("c.png"));
+    let found = report(render(&checkpoint, &a, &SMALL));
+    report(render(&checkpoint, &b, &SMALL));
+    assert_eq!(fs::read(&a).unwrap(), fs::read(&b).unwrap());
+    let liked = report(render(&checkpoint, &c, &["--like", a.to_str().unwrap()]));
+    assert_eq!(fs::read(&a).unwrap(), fs::read(&c).unwrap());
+    assert_eq!(liked["against"]["psnr"], Value::Null);
+    let (picture, text) = Picture::from_png(&fs::read(&a).unwrap()).unwrap();
+    assert_eq!((picture.width, picture.height), (64, 64));
+    assert_eq!(text.as_deref(), found["parameters"].as_str());
+    let text = Infotext::parse(&text.unwrap());
+    assert_eq!((text.prompt.as_str(), text.negative.as_str()), ("a (cat:1.2), naïve", "dog"));
+    assert_eq!((text.get("Sampler"), text.get("Steps"), text.get("Size")), (Some("Euler a"), Some("2"), Some("64x64")));
+    assert_eq!(found["verdict"], "fail");
+    assert_eq!(check(&found, "noise")["verdict"], "fail");
+    assert_eq!(check(&found, "UNet finite")["verdict"], "pass");
+}
+
+#[test]
+fn every_container_and_layout_renders_the_same_picture() {
+    let folder = Folder::new();
+    let checkpoint = model(&folder, "model.safetensors", same);
+    run!["convert", &checkpoint, "-o", folder.join("model.ckpt")].done();
+    run!["convert", &checkpoint, "-o", folder.join("folder/")].done();
+    let pixels = |path: &Path| {
+        report(render(path, &folder.join("out.png"), &[&SMALL[..], &["--force"]].concat()));
+        Picture::from_png(&fs::read(folder.join("out.png")).unwrap()).unwrap().0
+    };
+    let expected = pixels(&checkpoint);
+    assert!(pixels(&folder.join("model.ckpt")) == expected);
+    assert!(pixels(&folder.join("folder")) == expected);
+}
+
+#[test]
+fn a_merge_draws_the_same_latents_and_another_picture() {
+    let folder = Folder::new();
+    let base = model(&folder, "base.safetensors", same);
+    let other = |key: &str, values: Vec<f32>| -> Vec<f32> {
+        if key.starts_with(VAE) { values.into_iter().rev().collect() } else { values }
+    };
+    let donor = model(&folder, "donor.safetensors", other);
+    run!["merge-vae", &base, "--vae", &donor, "-o", folder.join("merged.safetensors")].done();
+    let options = [&SMALL[..], &["--against", base.to_str().unwrap()]].concat();
+    let found = report(render(&folder.join("merged.safetensors"), &folder.join("a.png"), &options));
+    assert!(check(&found, "latents")["found"].as_str().unwrap().starts_with("bit-identical"));
+    assert!(check(&found, "picture")["found"].as_str().unwrap().starts_with("different"));
+    // Merged for the render alone, it is the same picture.
+    let options = [&SMALL[..], &["--vae", donor.to_str().unwrap()]].concat();
+    report(render(&base, &folder.join("b.png"), &options));
+    let picture = |name: &str| Picture::from_png(&fs::read(folder.join(name)).unwrap()).unwrap().0;
+    assert!(picture("a.png") == picture("b.png"));
+}
+
+#[test]
+fn a_weight_that_is_no_number_is_named() {
+    let folder = Folder::new();
+    let key = "model.diffusion_model.middle_block.0.in_layers.2.weight";
+    let checkpoint = model(&folder, "broken.safetensors", |found, mut values| {
+        if found == key {
+            values[7] = f32::NAN;
+        }
+        values
+    });
+    let found = report(render(&checkpoint, &folder.join("a.png"), &SMALL));
+    let unet = check(&found, "UNet finite");
+    assert_eq!(unet["verdict"], "fail");
+    assert!(unet["found"].as_str().unwrap().contains("call 1 of 2, first behind model.diffusion_model.middle_block.0"));
+    assert_eq!(check(&found, "weights finite")["found"], key);
+}
+
+#[test]
+fn a_decoder_of_zeros_is_recognised() {
+    let folder = Folder::new();
+    let checkpoint = model(&folder, "zeros.safetensors", |key, values| {
+        if key.starts_with("first_stage_model.decoder.") { vec![0.0; values.len()] } else { values }
+    });
+    let found = report(render(&checkpoint, &folder.join("a.png"), &SMALL));
+    assert_eq!(check(&found, "not flat")["verdict"], "fail");
+    assert!(check(&found, "weights not zero")["found"].as_str().unwrap().contains("first_stage_model.decoder."));
+}
+
+#[test]
+fn an_autoencoder_that_overflows_half_precision_is_said() {
+    let folder = Folder::new();
+    let checkpoint = model(&folder, "large.safetensors", |key, values| {
+        let factor = if key == "first_stage_model.decoder.conv_in.weight" { 1e6 } else { 1.0 };
+        values.into_iter().map(|value| value * factor).collect()
+    });
+    let found = report(render(&checkpoint, &folder.join("a.png"), &SMALL));
+    assert_eq!(check(&found, "half precision")["verdict"], "repaired");
+    assert_eq!(check(&found, "decoder finite")["verdict"], "pass");
+}
+
+#[test]
+fn what_cannot_be_rendered_is_refused_in_a_line() {
+    let folder = Folder::new();
+    let checkpoint = model(&folder, "model.safetensors", same);
+    let path = checkpoint.as_os_str();
+    run!["render-check", path, "-o", folder.join("a.png"), "--device", "cuda"].refused(&["cuda", "cpu"]);
+    run!["render-check", path, "-o", folder.join("a.png"), "--sampler", "PLMS"].refused(&["PLMS", "Euler a"]);
+    run!["render-check", path, "-o", folder.join("a.png"), "--prompt", "[a:b:0.5]"].refused(&["a:b:0.5"]);
+    run!["render-check", path, "-o", &checkpoint].refused(&["model.safetensors", "--force"]);
+    run!["render-check", fixture("tiny-vae.ckpt"), "-o", folder.join("a.png")].refused(&["tiny-vae.ckpt"]);
+    assert_eq!(folder.names(), ["model.safetensors"]);
+}
