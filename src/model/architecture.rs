@@ -324,7 +324,7 @@ impl Look<'_> {
                 12 => ("CLIP ViT-L", &[Sd1, SdxlBase]),
                 23 | 24 => ("OpenCLIP ViT-H", &[Sd2]),
                 32 => ("OpenCLIP ViT-bigG", &[SdxlBase, SdxlRefiner]),
-                _ => ("no known text encoder", &[]),
+                _ => ("a text encoder of no published model", Architecture::ALL),
             };
             self.found.naming = self.found.naming.or(Some(naming));
             let key = if is_open { open_clip(prefix)(last) } else { clip(prefix)(last) };

@@ -203,7 +203,7 @@ mod tests {
         assert!(verdicts(&of(|x, y| (4 * x + 3 * y + 10) as u8)).is_empty());
         assert_eq!(verdicts(&of(|_, _| 0)), ["not black", "not flat", "not clipped"]);
         assert_eq!(verdicts(&of(|_, _| 128)), ["not flat"]);
-        assert_eq!(verdicts(&of(|x, y| ((x * 7919 + y * 104_729) * 2_654_435_761 >> 7) as u8)), ["not noise"]);
+        assert_eq!(verdicts(&of(|x, y| (((x * 7919 + y * 104_729) * 2_654_435_761) >> 7) as u8)), ["not noise"]);
     }
 
     #[test]

@@ -312,17 +312,25 @@ impl Render<'_> {
 /// Looks for the first layer that makes something that is no number, and for the greatest value.
 #[derive(Default)]
 struct Seeker {
-    found: Mutex<(Option<String>, Option<(String, f32)>)>,
+    found: Mutex<Found>,
+}
+
+/// What it found.
+#[derive(Default)]
+struct Found {
+    broken: Option<String>,
+    /// The greatest value beyond f16, and its layer.
+    most: Option<(String, f32)>,
 }
 
 impl Seeker {
     fn first(&self) -> String {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.0.clone().unwrap_or_else(|| "no layer".to_owned())
+        found.broken.clone().unwrap_or_else(|| "no layer".to_owned())
     }
 
     fn overflow(&self) -> Option<(String, f32)> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).most.clone()
     }
 }
 
@@ -332,12 +340,12 @@ impl Observer for Seeker {
         // A maximum passes over NaN; a sum does not.
         let sum = tensor.sum_all().and_then(|it| it.to_dtype(DType::F32)?.to_scalar::<f32>());
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.0.is_none() && !sum.unwrap_or_default().is_finite() {
-            found.0 = Some(name.to_owned());
+        if found.broken.is_none() && !sum.unwrap_or_default().is_finite() {
+            found.broken = Some(name.to_owned());
         }
         let most = most.unwrap_or_default();
-        if most.is_finite() && most > F16_MAX && found.1.as_ref().is_none_or(|(_, before)| most > *before) {
-            found.1 = Some((name.to_owned(), most));
+        if most.is_finite() && most > F16_MAX && found.most.as_ref().is_none_or(|(_, before)| most > *before) {
+            found.most = Some((name.to_owned(), most));
         }
     }
 }
