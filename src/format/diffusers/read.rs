@@ -231,7 +231,7 @@ fn text(path: &Path) -> Result<Vec<u8>> {
     let fail = |error| Error::io("cannot read", error).in_file(path);
     let bytes = fs::metadata(path).map_err(fail)?.len();
     if bytes > limits::JSON_FILE {
-        let found = format!("{bytes} bytes of text, the limit is {}", limits::JSON_FILE);
+        let found = format!("{bytes} bytes of JSON or text, the limit is {}", limits::JSON_FILE);
         return Err(Error::limit(found).in_file(path));
     }
     fs::read(path).map_err(fail)
