@@ -231,6 +231,18 @@ fn shards_and_variants_read_as_what_was_written() {
 }
 
 #[test]
+fn weights_in_bin_read_as_the_same_and_hold_their_tensors_at_the_top() {
+    let folder = Folder::new();
+    convert(&diffusers("sd1"), "bin/", &folder, &["--bin", "--max-shard-size", "20kB"]).done();
+    assert!(folder.join("bin/unet/diffusion_pytorch_model.bin.index.json").is_file());
+    run!["diff", diffusers("sd1"), folder.join("bin")].done();
+    convert(&diffusers("sd1"), "vae/", &folder, &["--bin", "--component", "vae"]).done();
+    let contents = trinart_ckpt::format::open(folder.join("vae/diffusion_pytorch_model.bin")).unwrap();
+    assert_eq!((contents.root.as_str(), contents.metadata.len()), ("", 0));
+    assert!(contents.state_dict.contains("encoder.conv_in.weight"));
+}
+
+#[test]
 fn a_cast_casts_every_weight_of_the_folder() {
     let folder = Folder::new();
     convert(&diffusers("sd1"), "half/", &folder, &["--dtype", "f16"]).done();

@@ -214,6 +214,9 @@ pub(super) struct FolderWriting {
     /// What the UNet predicts, for the scheduler [default: epsilon; v for SD v2 and marked models]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub prediction: Option<PredictionArgument>,
+    /// Write weights as .bin, for programs that do not read safetensors
+    #[arg(long)]
+    pub bin: bool,
     /// Name the weights after a variant: fp16 makes diffusion_pytorch_model.fp16.safetensors
     #[arg(long, value_name = "NAME", value_parser = variant)]
     pub variant: Option<String>,

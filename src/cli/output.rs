@@ -34,7 +34,9 @@ impl Writing {
         match self.target(output)? {
             // What would be lost in it is known when it is known what goes in.
             Target::Diffusers => ScratchFolder::check_destination(output, self.overwrite(), &|_| true),
-            Target::Safetensors | Target::Torch => Scratch::check_destination(output, self.overwrite()),
+            Target::Safetensors | Target::Torch | Target::TorchBare => {
+                Scratch::check_destination(output, self.overwrite())
+            }
         }
     }
 
@@ -65,7 +67,7 @@ impl Writing {
         };
         let (resolved, written) = match target {
             Target::Diffusers => self.write_folder(input, output, resolved, &options)?,
-            Target::Safetensors | Target::Torch => {
+            Target::Safetensors | Target::Torch | Target::TorchBare => {
                 let Resolved { state_dict, metadata, .. } = &resolved;
                 let written = if self.dry_run {
                     let checked = format::check_target(state_dict, metadata, target);
@@ -111,6 +113,7 @@ impl Writing {
         }));
         let files = Files {
             texts: &files,
+            bin: self.folder.bin,
             variant: self.folder.variant.as_deref(),
             shard_bytes: self.folder.max_shard_size.unwrap_or(SHARD_BYTES),
         };

@@ -16,7 +16,9 @@ pub enum Target {
     Safetensors,
     /// The zip that PyTorch and WebUI load.
     Torch,
-    /// A diffusers folder, with its weights in safetensors.
+    /// The same of tensors alone, without metadata: the `.bin` of a diffusers folder.
+    TorchBare,
+    /// A diffusers folder.
     Diffusers,
 }
 
@@ -40,6 +42,7 @@ impl Target {
         match self {
             Target::Safetensors => "safetensors",
             Target::Torch => "ckpt",
+            Target::TorchBare => "bin",
             Target::Diffusers => "diffusers",
         }
     }
@@ -76,8 +79,8 @@ pub fn check_target(state_dict: &StateDict, metadata: &Metadata, target: Target)
 /// As [`check_target`], for the files of a folder.
 pub fn check_folder(entries: &[diffusers::Entry]) -> Result<u64> {
     let bytes = entries.iter().map(|entry| match entry {
-        diffusers::Entry::Weights { state_dict, metadata, .. } => {
-            check_target(state_dict, metadata, Target::Safetensors)
+        diffusers::Entry::Weights { path, state_dict, metadata } => {
+            check_target(state_dict, metadata, target_of_weights(path))
         }
         diffusers::Entry::Text { content, .. } => Ok(content.len() as u64),
     });
@@ -101,6 +104,7 @@ fn frame(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<
         // The weights of a folder are safetensors.
         Target::Safetensors | Target::Diffusers => safetensors::frame(state_dict, metadata),
         Target::Torch => torch::frame(state_dict, metadata),
+        Target::TorchBare => torch::bare_frame(state_dict),
     }
 }
 
@@ -133,7 +137,7 @@ pub fn write_folder(path: &Path, entries: &[diffusers::Entry], options: &WriteOp
             }
             diffusers::Entry::Weights { path, state_dict, metadata } => {
                 let file = folder.inside(path)?;
-                let written = write(&file, Target::Safetensors, state_dict, metadata, options);
+                let written = write(&file, target_of_weights(path), state_dict, metadata, options);
                 bytes += written.map_err(|error| folder.as_destination(error))?.bytes;
             }
         }
@@ -141,6 +145,10 @@ pub fn write_folder(path: &Path, entries: &[diffusers::Entry], options: &WriteOp
     options.progress.check()?;
     folder.persist()?;
     Ok(Written { bytes, verified: options.verify })
+}
+
+fn target_of_weights(path: &str) -> Target {
+    if path.ends_with(".bin") { Target::TorchBare } else { Target::Safetensors }
 }
 
 /// An error if these files may not be written to the folder `path`; see [`ScratchFolder::check_destination`].

@@ -10,6 +10,8 @@ use crate::state_dict::StateDict;
 pub struct Files<'a> {
     /// Paths in the folder, and contents.
     pub texts: &'a [(String, Vec<u8>)],
+    /// Whether weights are written as `.bin`, which holds no metadata.
+    pub bin: bool,
     /// `fp16` for `diffusion_pytorch_model.fp16.safetensors`.
     pub variant: Option<&'a str>,
     /// Bytes of tensors that one file of weights has, at most; a larger tensor has a file for itself.
@@ -19,7 +21,7 @@ pub struct Files<'a> {
 /// One file of a folder.
 #[derive(Debug)]
 pub enum Entry {
-    /// Weights, in safetensors.
+    /// Weights, in safetensors or, by the ending of the path, in a torch zip.
     Weights {
         /// Its path in the folder.
         path: String,
@@ -79,9 +81,15 @@ pub fn entries(state_dict: &StateDict, metadata: &Metadata, files: &Files<'_>) -
         };
         let noted = metadata.iter().filter(|(name, _)| is_noted_in(name));
         let mut noted: Metadata = noted.map(|(name, value)| (name.clone(), value.clone())).collect();
-        // Without it the Python libraries do not open the file.
-        noted.insert("format".into(), Plain::Str("pt".into()));
-        let weights = Weights { stem: stems(component).0, shards, total, metadata: noted };
+        let (safetensors, bin) = stems(component);
+        let (stem, ending) = if files.bin { (bin, "bin") } else { (safetensors, "safetensors") };
+        if files.bin {
+            noted.clear();
+        } else {
+            // Without it the Python libraries do not open the file.
+            noted.insert("format".into(), Plain::Str("pt".into()));
+        }
+        let weights = Weights { stem, ending, shards, total, metadata: noted };
         weights.push(&mut entries, &folder, files.variant);
     }
     Ok(entries)
@@ -94,6 +102,7 @@ fn split(key: &str) -> Result<(&str, &str)> {
 /// The weights of a component.
 struct Weights {
     stem: &'static str,
+    ending: &'static str,
     shards: Vec<StateDict>,
     total: u64,
     metadata: Metadata,
@@ -102,19 +111,19 @@ struct Weights {
 impl Weights {
     /// Adds them: one file, or shards and their index.
     fn push(self, entries: &mut Vec<Entry>, folder: &str, variant: Option<&str>) {
-        let Weights { stem, shards, total, metadata } = self;
+        let Weights { stem, ending, shards, total, metadata } = self;
         let variant = variant.map(|variant| format!(".{variant}")).unwrap_or_default();
         let count = shards.len();
         let mut places = Map::new();
         for (index, state_dict) in shards.into_iter().enumerate() {
             let shard = if count > 1 { format!("-{:05}-of-{count:05}", index + 1) } else { String::new() };
-            let name = format!("{stem}{variant}{shard}.safetensors");
+            let name = format!("{stem}{variant}{shard}.{ending}");
             places.extend(state_dict.keys().map(|key| (key.to_owned(), Value::from(name.as_str()))));
             entries.push(Entry::Weights { path: format!("{folder}{name}"), state_dict, metadata: metadata.clone() });
         }
         if count > 1 {
             let index = json!({ "metadata": { "total_size": total }, "weight_map": places });
-            let path = format!("{folder}{stem}.safetensors.index{variant}.json");
+            let path = format!("{folder}{stem}.{ending}.index{variant}.json");
             entries.push(Entry::Text { path, content: format!("{index:#}\n").into_bytes() });
         }
     }

@@ -16,4 +16,4 @@ mod zip_frame;
 
 pub use legacy::read as read_legacy;
 pub use read::read as read_zip;
-pub(super) use write::frame;
+pub(super) use write::{bare_frame, frame};

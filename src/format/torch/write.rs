@@ -23,8 +23,20 @@ const VERSION: &[u8] = b"3\n";
 ///
 /// Tensors that are views of one storage stay so, where storing it once takes no more room than storing them apart.
 pub(in crate::format) fn frame(state_dict: &StateDict, metadata: &Metadata) -> Result<Frame> {
-    let (mut records, places) = share(state_dict)?;
+    let (records, places) = share(state_dict)?;
     let pickle = pickle(state_dict, metadata, &records, &places)?;
+    lay_out(pickle, records, places)
+}
+
+/// Lays out a torch zip of the tensors alone, by their keys, as diffusers and transformers want their `.bin`.
+pub(in crate::format) fn bare_frame(state_dict: &StateDict) -> Result<Frame> {
+    let (records, places) = share(state_dict)?;
+    let mut encoder = Encoder::new();
+    write_tensors(&mut encoder, state_dict, &records, &places)?;
+    lay_out(encoder.finish(), records, places)
+}
+
+fn lay_out(pickle: Vec<u8>, mut records: Vec<Record>, places: Vec<Place>) -> Result<Frame> {
     let mut zip = ZipFrame::default();
     let pickle_offset = zip.place("archive/data.pkl".into(), pickle.len() as u64);
     let mut total = 0_u64;
@@ -133,16 +145,11 @@ fn pickle(state_dict: &StateDict, metadata: &Metadata, records: &[Record], place
         return Err(Error::conflict("a metadata field is called state_dict, the name the tensors have in a .ckpt"));
     }
     let mut encoder = Encoder::new();
-    let tensors = state_dict.iter().zip(places);
     let fields = std::iter::once(None).chain(metadata.iter().map(Some)).collect::<Vec<_>>();
     encoder.dict(fields.into_iter(), |encoder, field| match field {
         None => {
             encoder.str("state_dict")?;
-            encoder.dict(tensors.clone().collect::<Vec<_>>().into_iter(), |encoder, ((key, _), place)| {
-                encoder.str(key)?;
-                let record = records.get(place.record).map_or(0, |record| record.tensor.shape().elements());
-                tensor(encoder, place, record).map_err(|error| error.in_tensor(key))
-            })
+            write_tensors(encoder, state_dict, records, places)
         }
         Some((name, value)) => {
             encoder.str(name)?;
@@ -150,6 +157,15 @@ fn pickle(state_dict: &StateDict, metadata: &Metadata, records: &[Record], place
         }
     })?;
     Ok(encoder.finish())
+}
+
+fn write_tensors(encoder: &mut Encoder, state_dict: &StateDict, records: &[Record], places: &[Place]) -> Result<()> {
+    let tensors: Vec<_> = state_dict.iter().zip(places).collect();
+    encoder.dict(tensors.into_iter(), |encoder, ((key, _), place)| {
+        encoder.str(key)?;
+        let record = records.get(place.record).map_or(0, |record| record.tensor.shape().elements());
+        tensor(encoder, place, record).map_err(|error| error.in_tensor(key))
+    })
 }
 
 /// `_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad=False, hooks=OrderedDict())`.
