@@ -79,7 +79,11 @@ fn changed(change: impl Fn(&str, &LazyTensor) -> Option<(String, LazyTensor)>) -
 }
 
 fn builder(state_dict: &Arc<StateDict>) -> VarBuilder<'static> {
-    var_builder(Arc::clone(state_dict), DType::F32, &Device::Cpu)
+    builder_of(state_dict, DType::F32)
+}
+
+fn builder_of(state_dict: &Arc<StateDict>, dtype: DType) -> VarBuilder<'static> {
+    var_builder(Arc::clone(state_dict), dtype, &Device::Cpu)
 }
 
 fn reference(name: &str) -> Tensor {
@@ -113,6 +117,7 @@ impl References {
     fn assert_close(&self, name: &str, found: &Tensor) {
         let expected = self.get(name);
         assert_eq!(found.dims(), expected.dims(), "{name}");
+        let found = found.to_dtype(DType::F32).unwrap();
         let relative = norm(&(found - &expected).unwrap()) / norm(&expected);
         println!("{name}: {relative:.2e}");
         assert!(relative < TOLERANCE, "{name}: {relative:.2e}");
@@ -191,6 +196,23 @@ fn attention_of_autoencoders_may_be_linear_layers() {
     });
     let autoencoder = Autoencoder::load(builder(&linear), &linear).unwrap();
     assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
+}
+
+/// What is not f32 on the CPU goes another way through every layer, as do other devices.
+#[test]
+fn the_same_comes_out_of_candles_own_operations() {
+    let state_dict = model();
+    let double = |tensor: &Tensor| tensor.to_dtype(DType::F64).unwrap();
+    let encoder = TextEncoder::load(builder_of(&state_dict, DType::F64), &state_dict).unwrap();
+    assert_close("clip.2", &encoder.hidden_state(&reference("tokens"), 2).unwrap());
+    let unet = Unet::load(builder_of(&state_dict, DType::F64), &state_dict).unwrap();
+    let prompt = unet.prepare(&double(&reference("clip.1"))).unwrap();
+    let x = double(&input("wide", &[2, 4, 8, 24], 2.0));
+    assert_close("unet.wide.867.33", &unet.forward(&x, 867.33, &prompt).unwrap());
+    let autoencoder = Autoencoder::load(builder_of(&state_dict, DType::F64), &state_dict).unwrap();
+    assert_close("decode", &autoencoder.decode(&double(&input("latent", &[1, 4, 8, 6], 4.0))).unwrap());
+    let (mean, _) = autoencoder.encode(&double(&input("image", &[1, 3, 64, 48], 1.0))).unwrap();
+    assert_close("encode.mean", &mean);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Normalisations.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 use rayon::prelude::*;
 
 use super::cpu::{is_fast, with_elements, zeros};
@@ -136,6 +136,10 @@ impl LayerNorm {
     }
 
     fn plain(&self, x: &Tensor) -> Result<Tensor> {
+        if x.dtype() == DType::F64 {
+            // The fused one knows no f64.
+            return candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, Self::EPSILON);
+        }
         candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, Self::EPSILON)
     }
 
