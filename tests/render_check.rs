@@ -17,8 +17,50 @@ use trinart_ckpt::tensor::{Dtype, LazyTensor};
 
 const VAE: &str = "first_stage_model.";
 
-/// Weights that look random and are the same each time; of variance 1/n, so that values keep their size.
+/// Weights that draw: as random as `random` makes them, but the UNet sees the noise in what it is shown. The first
+/// channels carry the latent and its negative past all blocks to the end, where SiLU(x) - SiLU(-x) is x again; the last
+/// transformer lets a little of the rest in, so that the prompt counts.
 fn weights(key: &str, shape: &[u64]) -> Vec<f32> {
+    let mut values = random(key, shape);
+    let at = |out: usize, input: usize| {
+        (out * shape[1] as usize + input) * shape.get(2..).map_or(1, |it| it.iter().product()) as usize
+    };
+    match key.strip_prefix("model.diffusion_model.").unwrap_or_default() {
+        "input_blocks.0.0.weight" => {
+            for (out, sign) in (0..8).zip([1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0]) {
+                values[at(out, 0)..at(out + 1, 0)].fill(0.0);
+                values[at(out, out % 4) + 4] = sign;
+            }
+        }
+        "output_blocks.11.0.skip_connection.weight" => {
+            values.fill(0.0);
+            let beside = (shape[1] - shape[0]) as usize;
+            (0..shape[0] as usize).for_each(|channel| values[at(channel, beside + channel)] = 1.0);
+        }
+        "out.2.weight" => {
+            values.fill(0.0);
+            for channel in 0..4 {
+                values[at(channel, channel) + 4] = 1.0;
+                values[at(channel, channel + 4) + 4] = -1.0;
+            }
+        }
+        "output_blocks.11.1.proj_out.weight" => values.iter_mut().for_each(|value| *value *= 0.05),
+        // A little is left of the noise in the end: the latent.
+        "out.0.weight" => values.fill(0.93),
+        "output_blocks.11.0.out_layers.3.weight"
+        | "output_blocks.11.0.out_layers.3.bias"
+        | "output_blocks.11.0.skip_connection.bias"
+        | "output_blocks.11.1.proj_out.bias"
+        | "input_blocks.0.0.bias"
+        | "out.0.bias"
+        | "out.2.bias" => values.fill(0.0),
+        _ => {}
+    }
+    values
+}
+
+/// Weights that look random and are the same each time; of variance 1/n, so that values keep their size.
+fn random(key: &str, shape: &[u64]) -> Vec<f32> {
     let seed = key.bytes().fold(17_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let count = shape.iter().product::<u64>();
     let fan_in = shape.iter().skip(1).product::<u64>().max(1) as f32;
@@ -63,8 +105,13 @@ fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {report:#}"))
 }
 
-/// Random weights fail the check that trained ones pass; the report comes all the same.
+/// Of a checkpoint that draws.
 fn report(ran: Ran) -> Value {
+    ran.json()
+}
+
+/// Of one that does not.
+fn failed(ran: Ran) -> Value {
     ran.json_of_no()
 }
 
@@ -85,8 +132,8 @@ fn the_same_command_gives_the_same_bytes_and_like_gives_them_again() {
     let text = Infotext::parse(&text.unwrap());
     assert_eq!((text.prompt.as_str(), text.negative.as_str()), ("a (cat:1.2), naïve", "dog"));
     assert_eq!((text.get("Sampler"), text.get("Steps"), text.get("Size")), (Some("Euler a"), Some("2"), Some("64x64")));
-    assert_eq!(found["verdict"], "fail");
-    assert_eq!(check(&found, "noise")["verdict"], "fail");
+    assert_eq!(found["verdict"], "pass");
+    assert_eq!(check(&found, "noise")["verdict"], "pass");
     assert_eq!(check(&found, "UNet finite")["verdict"], "pass");
 }
 
@@ -117,7 +164,16 @@ fn a_merge_draws_the_same_latents_and_another_picture() {
     let options = [&SMALL[..], &["--against", base.to_str().unwrap()]].concat();
     let found = report(render(&folder.join("merged.safetensors"), &folder.join("a.png"), &options));
     assert!(check(&found, "latents")["found"].as_str().unwrap().starts_with("bit-identical"));
+    assert_eq!(check(&found, "latents")["verdict"], "pass");
+    assert_eq!(found["against"]["latent"]["identical"], true);
+    assert!(check(&found, "weights")["found"].as_str().unwrap().starts_with("autoencoder: "));
     assert!(check(&found, "picture")["found"].as_str().unwrap().starts_with("different"));
+    // The contact sheet: the two pictures and their difference, in columns.
+    let sheet = Picture::from_png(&fs::read(folder.join("a.sheet.png")).unwrap()).unwrap().0;
+    let ours = Picture::from_png(&fs::read(folder.join("a.png")).unwrap()).unwrap().0;
+    let row = |picture: &Picture, x: usize, y: usize| picture.rgb[3 * (y * picture.width + x)..][..3 * 64].to_vec();
+    assert_eq!(row(&sheet, 8, 8), row(&ours, 0, 0));
+    assert_ne!(row(&sheet, 208, 8), row(&ours, 0, 0));
     // Merged for the render alone, it is the same picture.
     let options = [&SMALL[..], &["--vae", donor.to_str().unwrap()]].concat();
     report(render(&base, &folder.join("b.png"), &options));
@@ -135,11 +191,107 @@ fn a_weight_that_is_no_number_is_named() {
         }
         values
     });
-    let found = report(render(&checkpoint, &folder.join("a.png"), &SMALL));
+    let found = failed(render(&checkpoint, &folder.join("a.png"), &SMALL));
     let unet = check(&found, "UNet finite");
     assert_eq!(unet["verdict"], "fail");
     assert!(unet["found"].as_str().unwrap().contains("call 1 of 2, first behind model.diffusion_model.middle_block.0"));
     assert_eq!(check(&found, "weights finite")["found"], key);
+}
+
+#[test]
+fn swapped_keys_of_the_unet_are_seen_and_named_beside_the_right_ones() {
+    let folder = Folder::new();
+    let base = model(&folder, "base.safetensors", same);
+    let blocks = ["model.diffusion_model.output_blocks.11.0.", "model.diffusion_model.output_blocks.10.0."];
+    let swapped =
+        support::tensors(&base).into_iter().map(|(key, tensor)| match blocks.map(|it| key.strip_prefix(it)) {
+            [Some(rest), _] => (format!("{}{rest}", blocks[1]), tensor),
+            [_, Some(rest)] => (format!("{}{rest}", blocks[0]), tensor),
+            _ => (key, tensor),
+        });
+    let path = folder.join("swapped.safetensors");
+    save(&path, swapped.collect::<Vec<_>>());
+    let options = [&SMALL[..], &["--against", base.to_str().unwrap()]].concat();
+    let found = failed(render(&path, &folder.join("a.png"), &options));
+    let noise = check(&found, "noise");
+    assert_eq!(noise["verdict"], "fail");
+    assert!(noise["expected"].as_str().unwrap().contains("swapped"));
+    let named = check(&found, "weights")["found"].as_str().unwrap();
+    assert!(named.contains("UNet") && named.contains("output_blocks.1") && named.contains("the rest is the same"));
+    assert_eq!(found["against"]["latent"]["identical"], false);
+}
+
+#[test]
+fn an_untrained_unet_fails_alone_and_not_for_the_merge() {
+    let folder = Folder::new();
+    let untrained = |key: &str, values: Vec<f32>| match key.strip_prefix("model.diffusion_model.out.2.weight") {
+        Some(_) => values.into_iter().rev().collect(),
+        None => values,
+    };
+    let base = model(&folder, "base.safetensors", untrained);
+    let merged = model(&folder, "merged.safetensors", |key: &str, values: Vec<f32>| {
+        let values = untrained(key, values);
+        if key.starts_with(VAE) { values.into_iter().rev().collect() } else { values }
+    });
+    let found = failed(render(&merged, &folder.join("a.png"), &SMALL));
+    assert_eq!(check(&found, "noise")["verdict"], "fail");
+    let options = [&SMALL[..], &["--against", base.to_str().unwrap()]].concat();
+    let found = report(render(&merged, &folder.join("b.png"), &options));
+    assert_eq!(check(&found, "noise")["verdict"], "warning");
+}
+
+#[test]
+fn half_precision_rounds_the_weights_and_spares_the_autoencoder_that_does_not_fit() {
+    let folder = Folder::new();
+    let checkpoint = model(&folder, "model.safetensors", same);
+    let large = model(&folder, "large.safetensors", |key, mut values| {
+        if key == "first_stage_model.decoder.conv_in.weight" {
+            values[0] = 1e5;
+        }
+        values
+    });
+    run!["convert", &checkpoint, "-o", folder.join("half.safetensors"), "--dtype", "f16"].done();
+    let half = [&SMALL[..], &["--dtype", "f16"]].concat();
+    let found = report(render(&checkpoint, &folder.join("a.png"), &half));
+    assert_eq!(found["dtype"], "F16");
+    report(render(&folder.join("half.safetensors"), &folder.join("b.png"), &SMALL));
+    report(render(&checkpoint, &folder.join("c.png"), &SMALL));
+    let picture = |name: &str| Picture::from_png(&fs::read(folder.join(name)).unwrap()).unwrap().0;
+    assert!(picture("a.png") == picture("b.png"));
+    assert!(picture("a.png") != picture("c.png"));
+    let ran = render(&large, &folder.join("d.png"), &half);
+    let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let repaired = check(&found, "half precision");
+    assert_eq!(repaired["verdict"], "repaired");
+    assert!(repaired["found"].as_str().unwrap().contains("first_stage_model.decoder.conv_in.weight"));
+}
+
+#[test]
+fn a_dump_holds_what_is_between_the_stages() {
+    let folder = Folder::new();
+    let checkpoint = model(&folder, "model.safetensors", same);
+    let dump = folder.join("dump.safetensors");
+    report(render(&checkpoint, &folder.join("a.png"), &[&SMALL[..], &["--dump", dump.to_str().unwrap()]].concat()));
+    let found = support::tensors(&dump);
+    let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    let stages = [
+        "text.prompt.0",
+        "text.negative",
+        "noise",
+        "epsilon.1",
+        "latent.1",
+        "epsilon.2",
+        "latent.2",
+        "latent",
+        "decoded",
+    ];
+    assert_eq!(names, stages);
+    assert_eq!(found[2].1.shape().dims(), [1, 4, 8, 8]);
+    assert_eq!(found[8].1.shape().dims(), [1, 3, 64, 64]);
+    run!["render-check", &checkpoint, "-o", folder.join("b.png"), "--dump", &dump]
+        .refused(&["dump.safetensors", "--force"]);
+    run!["render-check", &checkpoint, "-o", &dump, "--dump", &dump, "--force"]
+        .refused(&["dump.safetensors", "two outputs"]);
 }
 
 #[test]
@@ -148,7 +300,7 @@ fn a_decoder_of_zeros_is_recognised() {
     let checkpoint = model(&folder, "zeros.safetensors", |key, values| {
         if key.starts_with("first_stage_model.decoder.") { vec![0.0; values.len()] } else { values }
     });
-    let found = report(render(&checkpoint, &folder.join("a.png"), &SMALL));
+    let found = failed(render(&checkpoint, &folder.join("a.png"), &SMALL));
     assert_eq!(check(&found, "not flat")["verdict"], "fail");
     assert!(check(&found, "weights not zero")["found"].as_str().unwrap().contains("first_stage_model.decoder."));
 }

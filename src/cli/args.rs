@@ -54,7 +54,7 @@ pub(super) enum Command {
     Hash(Hash),
     Scan(Scan),
     #[cfg(feature = "render")]
-    RenderCheck(Box<super::render_args::RenderCheck>),
+    RenderCheck(Box<super::render::args::RenderCheck>),
 }
 
 /// Put a separately trained autoencoder into a checkpoint

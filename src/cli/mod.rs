@@ -9,9 +9,7 @@ mod inspect;
 mod merge_vae;
 mod output;
 #[cfg(feature = "render")]
-mod render_args;
-#[cfg(feature = "render")]
-mod render_check;
+mod render;
 mod scan;
 mod terminal;
 
@@ -61,7 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Hash(command) => hash::run(command, &terminal),
         Command::Scan(command) => scan::run(command, &terminal),
         #[cfg(feature = "render")]
-        Command::RenderCheck(command) => render_check::run(command, &terminal),
+        Command::RenderCheck(command) => render::run(command, &terminal),
     };
     ExitCode::from(exit as u8)
 }

@@ -7,6 +7,7 @@
 pub mod autoencoder;
 pub mod checks;
 pub mod clip;
+pub mod dump;
 pub mod infotext;
 pub mod observer;
 mod ops;

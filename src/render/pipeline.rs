@@ -20,6 +20,7 @@ use crate::render::schedule::{Diffusion, Spacing};
 use crate::render::unet::{Prepared, Unet};
 use crate::render::weights::{from_candle, tensor, var_builder};
 use crate::state_dict::StateDict;
+use crate::tensor::{Dtype, Overflow};
 
 /// What latents are multiplied by, in the models of SD v1.
 const SCALE: f64 = 0.18215;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub height: usize,
     /// The layer of the text encoder whose output is taken, from the end.
     pub clip_skip: usize,
+    /// The type that weights are rounded to. All is computed in f32.
+    pub dtype: Dtype,
 }
 
 /// Seconds of each stage.
@@ -86,10 +89,21 @@ pub struct Rendered {
 ///
 /// What is not finite fails a check, which names the stage, the step, and the first layer and the tensors that are to
 /// blame; the picture is made all the same.
-pub fn render(state_dict: &Arc<StateDict>, settings: &Settings, progress: &dyn Progress) -> Result<Rendered> {
+///
+/// `stages` is shown `text.prompt.0` (and on, one for each part of an AND), `text.negative`, `noise`, `epsilon.1` and on
+/// (each call of the UNet, with guidance), `latent.1` and on (after each step, in the sampler's scale), `latent` and
+/// `decoded`.
+pub fn render(
+    state_dict: &Arc<StateDict>,
+    settings: &Settings,
+    stages: &Trace,
+    progress: &dyn Progress,
+) -> Result<Rendered> {
     let device = Device::Cpu;
-    let weights = || var_builder(Arc::clone(state_dict), DType::F32, &device);
-    let mut render = Render { state_dict, settings, device: &device, checks: Vec::new(), timings: Timings::default() };
+    let rounded = rounded(state_dict, settings.dtype)?;
+    let weights = || var_builder(Arc::clone(&rounded), DType::F32, &device);
+    let (checks, timings) = (Vec::new(), Timings::default());
+    let mut render = Render { state_dict, settings, device: &device, stages, checks, timings };
 
     let begin = Instant::now();
     let tokenizer = Tokenizer::new()?;
@@ -99,6 +113,10 @@ pub fn render(state_dict: &Arc<StateDict>, settings: &Settings, progress: &dyn P
     let negative = render.encode(&encoder, &negative)?;
     let parts: Vec<(f64, Tensor)> =
         parts.iter().map(|part| Ok((part.weight, render.encode(&encoder, &part.chunks)?))).collect::<Result<_>>()?;
+    for (index, (_, part)) in parts.iter().enumerate() {
+        stages.seen(&format!("text.prompt.{index}"), part);
+    }
+    stages.seen("text.negative", &negative);
     render.check_text(&parts, &negative)?;
     drop(encoder);
     render.timings.text = begin.elapsed().as_secs_f64();
@@ -112,7 +130,20 @@ pub fn render(state_dict: &Arc<StateDict>, settings: &Settings, progress: &dyn P
 
     let begin = Instant::now();
     progress.check()?;
-    let autoencoder = Autoencoder::load(weights(), state_dict)?;
+    let autoencoder = match Autoencoder::load(weights(), state_dict) {
+        // Weights beyond f16 are all that f32 would change.
+        Err(error) if settings.dtype == Dtype::F16 => {
+            let whole = Autoencoder::load(var_builder(Arc::clone(state_dict), DType::F32, &device), state_dict)?;
+            render.checks.push(Check {
+                name: "half precision",
+                verdict: Verdict::Repaired,
+                found: format!("{error}; decoded with its weights in f32"),
+                expected: format!("weights of at most {F16_MAX}: WebUI needs --no-half-vae for this autoencoder"),
+            });
+            whole
+        }
+        loaded => loaded?,
+    };
     let picture = render.decode(autoencoder, &latent)?;
     render.timings.decode = begin.elapsed().as_secs_f64();
     let latent = values(&latent)?;
@@ -124,10 +155,31 @@ pub fn render(state_dict: &Arc<StateDict>, settings: &Settings, progress: &dyn P
     Ok(Rendered { picture, latent, checks: render.checks, timings: render.timings })
 }
 
+/// The weights of the models rounded to a type. What else there is (the schedule) stays as it is, as in WebUI.
+fn rounded(state_dict: &Arc<StateDict>, to: Dtype) -> Result<Arc<StateDict>> {
+    if to == Dtype::F32 {
+        return Ok(Arc::clone(state_dict));
+    }
+    let mut rounded = StateDict::new();
+    for (key, lazy) in state_dict.iter() {
+        let is_weight = lazy.dtype().is_float() && MODELS.iter().any(|model| key.starts_with(model));
+        let tensor = match is_weight {
+            true => lazy.clone().cast(to, Overflow::Refuse).map_err(|error| error.in_tensor(key))?,
+            false => lazy.clone(),
+        };
+        rounded.insert(key, tensor)?;
+    }
+    Ok(Arc::new(rounded))
+}
+
+/// The beginnings of the keys of the models that a render takes.
+const MODELS: [&str; 3] = ["model.diffusion_model.", "first_stage_model.", "cond_stage_model."];
+
 struct Render<'a> {
     state_dict: &'a StateDict,
     settings: &'a Settings,
     device: &'a Device,
+    stages: &'a Trace,
     checks: Vec<Check>,
     timings: Timings,
 }
@@ -231,6 +283,8 @@ impl Render<'_> {
             Tensor::from_vec(drawn, shape, self.device).map_err(from_candle)
         };
         let noise = draw()?;
+        let stages = self.stages;
+        stages.seen("noise", &noise);
         let calls = settings.sampler.calls(&diffusion, settings.steps);
         progress.begin_steps("sampling", calls as u64);
         let (mut first, mut broken) = (None, None);
@@ -239,6 +293,7 @@ impl Render<'_> {
             progress.check()?;
             let predicted = guidance.predict(&unet, x, time)?;
             call += 1;
+            stages.seen(&format!("epsilon.{call}"), &predicted);
             let predicted_values = values(&predicted)?;
             let statistics = Statistics::of(&predicted_values);
             if broken.is_none() && !statistics.is_finite() {
@@ -248,7 +303,10 @@ impl Render<'_> {
             progress.advance(1);
             Ok(predicted)
         };
-        let mut watch = |_: usize, _: &Tensor| Ok(());
+        let mut watch = |step: usize, latent: &Tensor| {
+            stages.seen(&format!("latent.{}", step + 1), latent);
+            Ok(())
+        };
         let mut work = Work {
             diffusion: &diffusion,
             spacing: settings.spacing,
@@ -258,6 +316,7 @@ impl Render<'_> {
             watch: &mut watch,
         };
         let latent = sample(settings.sampler, &noise, &mut work)?;
+        stages.seen("latent", &latent);
         if let Some(first) = first {
             self.checks.push(checks::sees_noise(&values(&noise)?, &first));
         }
@@ -289,6 +348,7 @@ impl Render<'_> {
         autoencoder.observe(Trace::to(Arc::clone(&seeker) as Arc<dyn Observer>));
         let z = latent.affine(1.0 / SCALE, 0.0).map_err(from_candle)?;
         let decoded = autoencoder.decode(&z)?;
+        self.stages.seen("decoded", &decoded);
         let statistics = Statistics::of(&values(&decoded)?);
         let layer = seeker.first();
         self.finite("decoder finite", &statistics, || format!(", first behind {layer}"));
@@ -303,7 +363,7 @@ impl Render<'_> {
         autoencoder.observe(Trace::default());
         if statistics.is_finite() {
             let (again, _) = autoencoder.encode(&decoded)?;
-            self.checks.push(checks::round_trip(&values(&z)?, &values(&again)?));
+            self.checks.extend(checks::round_trip(&values(&z)?, &values(&again)?));
         }
         Picture::from_decoded(&decoded)
     }
@@ -354,8 +414,7 @@ impl Observer for Seeker {
 fn blame(state_dict: &StateDict) -> Result<Vec<Check>> {
     let mut broken = Vec::new();
     let mut zeros = Vec::new();
-    let models = ["model.diffusion_model.", "first_stage_model.", "cond_stage_model."];
-    for (key, lazy) in state_dict.iter().filter(|(key, _)| models.iter().any(|model| key.starts_with(model))) {
+    for (key, lazy) in state_dict.iter().filter(|(key, _)| MODELS.iter().any(|model| key.starts_with(model))) {
         if !lazy.dtype().is_float() {
             continue;
         }
@@ -366,13 +425,14 @@ fn blame(state_dict: &StateDict) -> Result<Vec<Check>> {
             zeros.push(key);
         }
     }
-    let named = |name, keys: &[&str], what: &str| {
+    let named = |keys: &[&str]| {
         let (first, count) = (keys.first()?, keys.len());
-        let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
-        Some(Check::judge(name, false, format!("{first}{more}"), what))
+        Some(if count > 1 { format!("{first}, and {} more", count - 1) } else { (*first).to_owned() })
     };
-    let broken = named("weights finite", &broken, "no NaN, no infinity in the weights");
-    let zeros = named("weights not zero", &zeros, "weights: these are nothing but zeros");
+    let broken =
+        named(&broken).map(|it| Check::judge("weights finite", false, it, "no NaN, no infinity in the weights"));
+    let zeros =
+        named(&zeros).map(|it| Check::warn("weights not zero", false, it, "weights: these are nothing but zeros"));
     Ok(broken.into_iter().chain(zeros).collect())
 }
 

@@ -61,8 +61,18 @@ fn next_special(text: &str) -> Option<(usize, &'static str, u32)> {
 
 /// What ftfy does to a text that was not garbled by a wrong decoding: entities, ligatures, widths, quotes, control
 /// characters, and the composed form (NFC).
+///
+/// Line by line, as ftfy does it: a line with a `<`, and all behind it, is taken for HTML, whose entities stay.
 fn repair(text: &str) -> String {
-    let text = if text.contains('<') { text.to_owned() } else { unescape(text) };
+    let mut is_html = false;
+    let lines = text.split_inclusive('\n').map(|line| {
+        is_html |= line.contains('<');
+        if is_html { repair_line(line) } else { repair_line(&unescape(line)) }
+    });
+    lines.collect()
+}
+
+fn repair_line(text: &str) -> String {
     let mut repaired = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {

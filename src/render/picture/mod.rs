@@ -1,11 +1,16 @@
 //! Pictures: made of a decoded latent, written and read as PNG with their `parameters`.
 
+mod compare;
+mod sheet;
+
 use std::io::Cursor;
 
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
 use crate::render::weights::from_candle;
+pub use compare::{Comparison, compare};
+pub use sheet::contact_sheet;
 
 /// The field of a PNG that WebUI keeps its infotext in.
 const PARAMETERS: &str = "parameters";
@@ -95,79 +100,6 @@ impl Picture {
     }
 }
 
-/// How two pictures of one size compare.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Comparison {
-    /// The peak signal-to-noise ratio in decibels; `None` for pictures that are the same.
-    pub psnr: Option<f64>,
-    /// The structural similarity (Wang et al., 2004), with a Gaussian window of 11 pixels, over all channels.
-    pub ssim: f64,
-    /// The greatest difference of a value.
-    pub max_difference: u8,
-    /// The share of values that differ by more than 2.
-    pub changed: f64,
-}
-
-/// Compares pictures; of two sizes, an error.
-pub fn compare(a: &Picture, b: &Picture) -> Result<Comparison> {
-    if (a.width, a.height) != (b.width, b.height) {
-        let found = format!("{}x{} and {}x{} pixels cannot be compared", a.width, a.height, b.width, b.height);
-        return Err(Error::mismatch(found));
-    }
-    let differences = || a.rgb.iter().zip(&b.rgb).map(|(a, b)| a.abs_diff(*b));
-    let count = a.rgb.len().max(1) as f64;
-    let error = differences().map(|it| f64::from(it).powi(2)).sum::<f64>() / count;
-    let channel = |picture: &Picture, channel: usize| -> Vec<f64> {
-        picture.rgb.iter().skip(channel).step_by(3).map(|&value| f64::from(value)).collect()
-    };
-    let ssim = (0..3).map(|index| ssim(&channel(a, index), &channel(b, index), a.width)).sum::<f64>() / 3.0;
-    Ok(Comparison {
-        psnr: (error > 0.0).then(|| 10.0 * (255.0 * 255.0 / error).log10()),
-        ssim,
-        max_difference: differences().max().unwrap_or_default(),
-        changed: differences().filter(|&it| it > 2).count() as f64 / count,
-    })
-}
-
-/// The mean over all places whose window lies within the picture.
-fn ssim(a: &[f64], b: &[f64], width: usize) -> f64 {
-    const RADIUS: usize = 5;
-    let weight = |offset: usize| (-(offset as f64 - RADIUS as f64).powi(2) / (2.0 * 1.5 * 1.5)).exp();
-    let weights: Vec<f64> = (0..=2 * RADIUS).map(weight).collect();
-    let total: f64 = weights.iter().sum();
-    let height = a.len().checked_div(width).unwrap_or_default();
-    if width <= 2 * RADIUS || height <= 2 * RADIUS {
-        return if a == b { 1.0 } else { 0.0 };
-    }
-    // Rows first, then columns.
-    let blur = |values: Vec<f64>| -> Vec<f64> {
-        let rows: Vec<f64> = values
-            .chunks_exact(width)
-            .flat_map(|row| row.windows(weights.len()))
-            .map(|window| window.iter().zip(&weights).map(|(value, weight)| value * weight).sum::<f64>() / total)
-            .collect();
-        let narrow = width - 2 * RADIUS;
-        let at = |row: usize, column: usize| rows.get(row * narrow + column).copied().unwrap_or_default();
-        let column_sum = |row: usize, column: usize| {
-            weights.iter().enumerate().map(|(offset, weight)| at(row + offset, column) * weight).sum::<f64>() / total
-        };
-        (0..height - 2 * RADIUS)
-            .flat_map(|row| (0..narrow).map(move |column| (row, column)))
-            .map(|(row, column)| column_sum(row, column))
-            .collect()
-    };
-    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).collect::<Vec<f64>>();
-    let (mean_a, mean_b) = (blur(a.to_vec()), blur(b.to_vec()));
-    let (square_a, square_b, both) = (blur(product(a, a)), blur(product(b, b)), blur(product(a, b)));
-    let (c1, c2) = ((0.01 * 255.0_f64).powi(2), (0.03 * 255.0_f64).powi(2));
-    let means = mean_a.iter().zip(&mean_b);
-    let squares = square_a.iter().zip(&square_b).zip(&both);
-    let places = means.zip(squares).map(|((a, b), ((aa, bb), ab))| {
-        (2.0 * a * b + c1) * (2.0 * (ab - a * b) + c2) / ((a * a + b * b + c1) * (aa - a * a + bb - b * b + c2))
-    });
-    places.sum::<f64>() / mean_a.len().max(1) as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,20 +121,6 @@ mod tests {
         let bytes = picture(0).to_png("x").unwrap();
         assert!(Picture::from_png(&bytes[..bytes.len() / 2]).is_err());
         assert!(Picture::from_png(b"GIF89a").is_err());
-    }
-
-    #[test]
-    fn the_same_picture_is_the_same_and_a_shift_is_seen() {
-        let same = compare(&picture(0), &picture(0)).unwrap();
-        assert_eq!((same.psnr, same.max_difference, same.changed), (None, 0, 0.0));
-        assert!((same.ssim - 1.0).abs() < 1e-9);
-        let shifted = compare(&picture(0), &picture(5)).unwrap();
-        // 20 log10(255 / 5)
-        assert!((shifted.psnr.unwrap() - 34.1514).abs() < 1e-3);
-        assert_eq!((shifted.max_difference, shifted.changed), (5, 1.0));
-        assert!(shifted.ssim > 0.99 && shifted.ssim < 1.0);
-        let other = Picture { width: 8, height: 32, ..picture(0) };
-        assert!(compare(&picture(0), &other).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
+use crate::cli::args::DtypeArgument;
 use crate::error::{Error, Result};
 use crate::render::prompt::PRESETS;
 
@@ -13,7 +14,7 @@ use crate::render::prompt::PRESETS;
 /// txt2img straight from the checkpoint, on the CPU, without side files: the noise, the samplers and the prompt syntax
 /// are WebUI's, and the PNG carries WebUI's parameters. Exit code 0: all checks passed; 1: one failed.
 #[derive(Debug, Args)]
-pub(super) struct RenderCheck {
+pub(in crate::cli) struct RenderCheck {
     /// The checkpoint
     pub checkpoint: PathBuf,
     /// Render with this autoencoder in the place of the checkpoint's
@@ -61,12 +62,23 @@ pub(super) struct RenderCheck {
     /// Where to compute: auto and cpu are the same here
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// Round the weights to this type first, as programs do that keep them in half precision; computed is in f32. An
+    /// autoencoder that does not fit stays in f32 [default: f32]
+    #[arg(long, value_enum)]
+    pub dtype: Option<DtypeArgument>,
     /// Compare with a picture, or with what another checkpoint renders
     #[arg(long, value_name = "CHECKPOINT|PICTURE")]
     pub against: Option<PathBuf>,
     /// Take everything that is not said from the parameters of this picture, and compare with it
     #[arg(long, value_name = "PICTURE", conflicts_with = "against")]
     pub like: Option<PathBuf>,
+    /// Where the contact sheet of a comparison goes: both pictures and their difference, eight times amplified
+    /// [default: beside the picture, as NAME.sheet.png]
+    #[arg(long, value_name = "PICTURE")]
+    pub sheet: Option<PathBuf>,
+    /// For debugging: write the tensors between the stages (text, noise, each call's epsilon, each step's latent, decoded)
+    #[arg(long, value_name = "SAFETENSORS")]
+    pub dump: Option<PathBuf>,
 }
 
 impl RenderCheck {
@@ -80,13 +92,13 @@ impl RenderCheck {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum SyntaxArgument {
+pub(in crate::cli) enum SyntaxArgument {
     Webui,
     Trinart,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum RngArgument {
+pub(in crate::cli) enum RngArgument {
     Nv,
     Cpu,
 }

@@ -1,0 +1,84 @@
+//! A tensor in a few figures.
+
+use serde::Serialize;
+
+/// A tensor in figures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Statistics {
+    /// Values that are no numbers.
+    pub nan: usize,
+    /// Values that are infinite.
+    pub infinite: usize,
+    /// The least of the others.
+    pub min: f64,
+    /// The greatest of the others.
+    pub max: f64,
+    /// Their mean.
+    pub mean: f64,
+    /// Their standard deviation.
+    pub deviation: f64,
+}
+
+impl Statistics {
+    /// Of these values.
+    pub fn of(values: &[f32]) -> Self {
+        let finite = || values.iter().map(|&value| f64::from(value)).filter(|value| value.is_finite());
+        let count = finite().count();
+        let nan = values.iter().filter(|value| value.is_nan()).count();
+        if count == 0 {
+            return Statistics { nan, infinite: values.len() - nan, ..Statistics::default() };
+        }
+        let mean = finite().sum::<f64>() / count as f64;
+        let variance = finite().map(|value| (value - mean).powi(2)).sum::<f64>() / count as f64;
+        Statistics {
+            nan,
+            infinite: values.len() - nan - count,
+            min: finite().fold(f64::INFINITY, f64::min),
+            max: finite().fold(f64::NEG_INFINITY, f64::max),
+            mean,
+            deviation: variance.sqrt(),
+        }
+    }
+
+    /// Whether all values are numbers, and finite.
+    pub fn is_finite(&self) -> bool {
+        self.nan + self.infinite == 0
+    }
+}
+
+/// The length of a vector.
+pub(super) fn norm(values: impl Iterator<Item = f64>) -> f64 {
+    values.map(|value| value * value).sum::<f64>().sqrt()
+}
+
+/// How far two vectors lie apart: the length of the difference over that of the first.
+pub fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
+    norm(a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b))) / norm(a.iter().copied().map(f64::from))
+}
+
+/// The cosine of the angle between two vectors.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot / (norm(a.iter().copied().map(f64::from)) * norm(b.iter().copied().map(f64::from)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_count_what_is_no_number() {
+        let found = Statistics::of(&[1.0, f32::NAN, 3.0, f32::INFINITY]);
+        assert_eq!((found.nan, found.infinite, found.mean, found.deviation), (1, 1, 2.0, 1.0));
+        assert!(!found.is_finite());
+        assert!(Statistics::of(&[0.0]).is_finite());
+    }
+
+    #[test]
+    fn distances_are_relative_to_the_first() {
+        assert_eq!(relative_distance(&[3.0, 4.0], &[3.0, 4.0]), 0.0);
+        assert_eq!(relative_distance(&[3.0, 4.0], &[0.0, 0.0]), 1.0);
+        assert_eq!(cosine(&[1.0, 0.0], &[0.0, 2.0]), 0.0);
+        assert!((cosine(&[1.0, 2.0], &[2.0, 4.0]) - 1.0).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,38 @@
+//! The tensors between the stages of a render, kept to be compared with those of another implementation.
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{DType, Tensor};
+
+use crate::error::Result;
+use crate::render::observer::Observer;
+use crate::render::weights::from_candle;
+use crate::state_dict::StateDict;
+use crate::tensor::{Dtype, LazyTensor, Shape};
+
+/// Keeps what it is shown.
+#[derive(Default)]
+pub struct Dump {
+    seen: Mutex<Vec<(String, Tensor)>>,
+}
+
+impl Observer for Dump {
+    fn seen(&self, name: &str, tensor: &Tensor) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), tensor.clone()));
+    }
+}
+
+impl Dump {
+    /// All of it in F32, in the order of its making.
+    pub fn to_state_dict(&self) -> Result<StateDict> {
+        let mut state_dict = StateDict::new();
+        for (name, tensor) in self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let values = tensor.to_dtype(DType::F32).and_then(|it| it.flatten_all()?.to_vec1::<f32>());
+            let bytes: Vec<u8> = values.map_err(from_candle)?.into_iter().flat_map(f32::to_le_bytes).collect();
+            let shape: Vec<u64> = tensor.dims().iter().map(|&dim| dim as u64).collect();
+            let tensor = LazyTensor::Owned { dtype: Dtype::F32, shape: Shape::new(shape)?, bytes: bytes.into() };
+            state_dict.insert(name.as_str(), tensor)?;
+        }
+        Ok(state_dict)
+    }
+}

@@ -1,0 +1,64 @@
+//! Whole pictures against those of the real diffusers, transformers and k-diffusion: `fixtures/render/make_pictures.py`
+//! says how they came about.
+#![cfg(feature = "render")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "support/tiny.rs"]
+mod tiny;
+
+use tiny::{fixture, model};
+use trinart_ckpt::format;
+use trinart_ckpt::io::Silent;
+use trinart_ckpt::render::checks::relative_distance;
+use trinart_ckpt::render::observer::Trace;
+use trinart_ckpt::render::picture::{Picture, compare};
+use trinart_ckpt::render::pipeline::{Settings, render};
+use trinart_ckpt::render::prompt::Syntax;
+use trinart_ckpt::render::rng::Source;
+use trinart_ckpt::render::sampler::Sampler;
+use trinart_ckpt::render::schedule::Spacing;
+use trinart_ckpt::tensor::Dtype;
+
+/// As in make_pictures.py.
+fn settings(name: &str) -> Settings {
+    let (name, steps) = name.rsplit_once(' ').unwrap();
+    let (sampler, spacing) = Sampler::from_name(name).unwrap();
+    Settings {
+        prompt: "1girl, cathedral, looking at viewer".into(),
+        negative: "bad hands".into(),
+        syntax: Syntax::WebUi,
+        steps: steps.parse().unwrap(),
+        sampler,
+        spacing: spacing.unwrap_or(Spacing::Uniform),
+        cfg: 7.0,
+        seed: 1234,
+        rng: Source::Cpu,
+        width: 64,
+        height: 64,
+        clip_skip: 1,
+        dtype: Dtype::F32,
+    }
+}
+
+#[test]
+fn every_sampler_draws_the_picture_of_the_reference() {
+    let reference = format::open(fixture("pictures.safetensors")).unwrap().state_dict;
+    let mut pictures = 0;
+    for (key, latent) in reference.iter().filter(|(key, _)| key.starts_with("latent ")) {
+        let name = key.strip_prefix("latent ").unwrap();
+        let latent: Vec<f32> =
+            latent.to_bytes().unwrap().chunks_exact(4).map(|it| f32::from_le_bytes(it.try_into().unwrap())).collect();
+        let found = render(&model(), &settings(name), &Trace::default(), &Silent).unwrap();
+        let distance = relative_distance(&latent, &found.latent);
+        // Untrained weights amplify the rounding of each step, most where new noise is drawn.
+        assert!(distance < 1e-3, "{name}: {distance:e}");
+        if let Some(picture) = reference.get(&format!("picture {name}")) {
+            let expected = Picture { width: 64, height: 64, rgb: picture.to_bytes().unwrap() };
+            let comparison = compare(&found.picture, &expected).unwrap();
+            assert!(comparison.max_difference <= 1, "{name}: {comparison:?}");
+            assert!(comparison.psnr.is_none_or(|psnr| psnr > 60.0), "{name}: {comparison:?}");
+            pictures += 1;
+        }
+    }
+    assert_eq!(pictures, 10);
+}

@@ -1,0 +1,20 @@
+//! The tokens of prompts against those of CLIP's own tokenizer: `fixtures/render/make_tokens.py` says how they came about.
+#![cfg(feature = "render")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::Path;
+
+use trinart_ckpt::render::prompt::Tokenizer;
+
+#[test]
+fn tokens_are_those_of_the_reference() {
+    let path = std::env::var("TRINART_TOKENS").unwrap_or_else(|_| "fixtures/render/tokens.json".into());
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let prompts: Vec<(String, Vec<u32>)> = serde_json::from_str(&text).unwrap();
+    assert!(prompts.len() >= 400);
+    let tokenizer = Tokenizer::new().unwrap();
+    let differing: Vec<_> = prompts.iter().filter(|(prompt, expected)| tokenizer.encode(prompt) != *expected).collect();
+    let shortest = differing.iter().min_by_key(|(prompt, _)| prompt.len());
+    let shown = shortest.map(|(prompt, expected)| (prompt, expected, tokenizer.encode(prompt)));
+    assert!(differing.is_empty(), "{} of {} differ: {shown:?}", differing.len(), prompts.len());
+}
