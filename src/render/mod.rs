@@ -5,9 +5,11 @@
 //! names; an [`observer`] is shown what is between their layers.
 
 pub mod autoencoder;
+mod blame;
 pub mod checks;
 pub mod clip;
 pub mod dump;
+mod guidance;
 pub mod infotext;
 pub mod observer;
 mod ops;

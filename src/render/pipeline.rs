@@ -1,6 +1,6 @@
 //! From a prompt to a picture: text encoder, UNet under a sampler, autoencoder.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
@@ -9,24 +9,23 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::io::Progress;
 use crate::render::autoencoder::Autoencoder;
+use crate::render::blame::{F16_MAX, MODELS, Seeker, blame};
 use crate::render::checks::{self, Check, Statistics, Verdict};
 use crate::render::clip::TextEncoder;
+use crate::render::guidance::Guidance;
 use crate::render::observer::{Observer, Trace};
 use crate::render::picture::Picture;
 use crate::render::prompt::{self, Chunk, Syntax, Tokenizer};
 use crate::render::rng::{Generator, Source};
 use crate::render::sampler::{Sampler, Work, sample};
 use crate::render::schedule::{Diffusion, Spacing};
-use crate::render::unet::{Prepared, Unet};
-use crate::render::weights::{from_candle, tensor, var_builder};
+use crate::render::unet::Unet;
+use crate::render::weights::{from_candle, tensor, values, var_builder};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, Overflow};
 
 /// What latents are multiplied by, in the models of SD v1.
 const SCALE: f64 = 0.18215;
-
-/// The greatest number of f16.
-const F16_MAX: f32 = 65_504.0;
 
 /// What to render.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,9 +171,6 @@ fn rounded(state_dict: &Arc<StateDict>, to: Dtype) -> Result<Arc<StateDict>> {
     Ok(Arc::new(rounded))
 }
 
-/// The beginnings of the keys of the models that a render takes.
-const MODELS: [&str; 3] = ["model.diffusion_model.", "first_stage_model.", "cond_stage_model."];
-
 struct Render<'a> {
     state_dict: &'a StateDict,
     settings: &'a Settings,
@@ -182,54 +178,6 @@ struct Render<'a> {
     stages: &'a Trace,
     checks: Vec<Check>,
     timings: Timings,
-}
-
-/// What the UNet is told: prompts of one length together, and how much each counts.
-struct Guidance {
-    /// Each with the factors of its members.
-    groups: Vec<(Prepared, Vec<f64>)>,
-}
-
-impl Guidance {
-    /// One call for all prompts of one length, as WebUI makes them: the sum of their predictions with these factors is
-    /// what guidance makes of them.
-    fn new(unet: &Unet, cfg: f64, parts: &[(f64, Tensor)], negative: &Tensor) -> Result<Self> {
-        let of_negative = 1.0 - parts.iter().map(|(weight, _)| cfg * weight).sum::<f64>();
-        let prompts = parts.iter().map(|(weight, context)| (cfg * weight, context)).chain([(of_negative, negative)]);
-        // Without guidance the negative prompt is not asked.
-        let prompts: Vec<_> = prompts.filter(|(factor, _)| *factor != 0.0).collect();
-        let mut groups: Vec<(usize, Vec<(f64, &Tensor)>)> = Vec::new();
-        for (factor, context) in prompts {
-            let tokens = context.dim(1).map_err(from_candle)?;
-            match groups.iter_mut().find(|(length, _)| *length == tokens) {
-                Some((_, members)) => members.push((factor, context)),
-                None => groups.push((tokens, vec![(factor, context)])),
-            }
-        }
-        let prepare = |(_, members): (usize, Vec<(f64, &Tensor)>)| {
-            let contexts: Vec<&Tensor> = members.iter().map(|(_, context)| *context).collect();
-            let prepared = unet.prepare(&Tensor::cat(&contexts, 0).map_err(from_candle)?)?;
-            Ok((prepared, members.into_iter().map(|(factor, _)| factor).collect()))
-        };
-        Ok(Guidance { groups: groups.into_iter().map(prepare).collect::<Result<_>>()? })
-    }
-
-    /// The noise seen in a latent, with guidance.
-    fn predict(&self, unet: &Unet, x: &Tensor, time: f64) -> Result<Tensor> {
-        let mut total: Option<Tensor> = None;
-        for (prepared, factors) in &self.groups {
-            let batch = x.repeat((factors.len(), 1, 1, 1)).map_err(from_candle)?;
-            let seen = unet.forward(&batch, time, prepared)?;
-            for (index, factor) in factors.iter().enumerate() {
-                let add = || {
-                    let term = seen.narrow(0, index, 1)?.affine(*factor, 0.0)?;
-                    total.as_ref().map_or(Ok(term.clone()), |total| total + &term)
-                };
-                total = Some(add().map_err(from_candle)?);
-            }
-        }
-        total.ok_or_else(|| Error::usage("no prompt counts"))
-    }
 }
 
 impl Render<'_> {
@@ -367,76 +315,4 @@ impl Render<'_> {
         }
         Picture::from_decoded(&decoded)
     }
-}
-
-/// Looks for the first layer that makes something that is no number, and for the greatest value.
-#[derive(Default)]
-struct Seeker {
-    found: Mutex<Found>,
-}
-
-/// What it found.
-#[derive(Default)]
-struct Found {
-    broken: Option<String>,
-    /// The greatest value beyond f16, and its layer.
-    most: Option<(String, f32)>,
-}
-
-impl Seeker {
-    fn first(&self) -> String {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.broken.clone().unwrap_or_else(|| "no layer".to_owned())
-    }
-
-    fn overflow(&self) -> Option<(String, f32)> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).most.clone()
-    }
-}
-
-impl Observer for Seeker {
-    fn seen(&self, name: &str, tensor: &Tensor) {
-        let most = tensor.abs().and_then(|it| it.flatten_all()?.max(0)?.to_dtype(DType::F32)?.to_scalar::<f32>());
-        // A maximum passes over NaN; a sum does not.
-        let sum = tensor.sum_all().and_then(|it| it.to_dtype(DType::F32)?.to_scalar::<f32>());
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.broken.is_none() && !sum.unwrap_or_default().is_finite() {
-            found.broken = Some(name.to_owned());
-        }
-        let most = most.unwrap_or_default();
-        if most.is_finite() && most > F16_MAX && found.most.as_ref().is_none_or(|(_, before)| most > *before) {
-            found.most = Some((name.to_owned(), most));
-        }
-    }
-}
-
-/// The tensors of a model that are to blame where a check failed: not finite, or nothing but zeros. Reads all of it.
-fn blame(state_dict: &StateDict) -> Result<Vec<Check>> {
-    let mut broken = Vec::new();
-    let mut zeros = Vec::new();
-    for (key, lazy) in state_dict.iter().filter(|(key, _)| MODELS.iter().any(|model| key.starts_with(model))) {
-        if !lazy.dtype().is_float() {
-            continue;
-        }
-        let read = values(&tensor(lazy, DType::F32, &Device::Cpu)?)?;
-        if !Statistics::of(&read).is_finite() {
-            broken.push(key);
-        } else if key.ends_with(".weight") && read.iter().all(|&value| value == 0.0) {
-            zeros.push(key);
-        }
-    }
-    let named = |keys: &[&str]| {
-        let (first, count) = (keys.first()?, keys.len());
-        Some(if count > 1 { format!("{first}, and {} more", count - 1) } else { (*first).to_owned() })
-    };
-    let broken =
-        named(&broken).map(|it| Check::judge("weights finite", false, it, "no NaN, no infinity in the weights"));
-    let zeros =
-        named(&zeros).map(|it| Check::warn("weights not zero", false, it, "weights: these are nothing but zeros"));
-    Ok(broken.into_iter().chain(zeros).collect())
-}
-
-fn values(tensor: &Tensor) -> Result<Vec<f32>> {
-    let values = tensor.to_dtype(DType::F32).and_then(|it| it.flatten_all()?.to_vec1());
-    values.map_err(from_candle)
 }

@@ -121,6 +121,12 @@ pub fn from_candle(error: CandleError) -> Error {
     ours(error).unwrap_or_else(|| Error::unsupported(text))
 }
 
+/// All elements, row by row.
+pub(super) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+    let values = tensor.to_dtype(DType::F32).and_then(|it| it.flatten_all()?.to_vec1());
+    values.map_err(from_candle)
+}
+
 /// The error inside candle's variant for those of `std::io`: of its variants the one that displays nothing else and
 /// gives back what was put in.
 fn into_candle(error: Error) -> CandleError {

@@ -1,0 +1,55 @@
+//! Guidance without a classifier: what the UNet sees with the prompts and with the negative one, weighed.
+
+use candle_core::Tensor;
+
+use crate::error::{Error, Result};
+use crate::render::unet::{Prepared, Unet};
+use crate::render::weights::from_candle;
+
+/// What the UNet is told: prompts of one length together, and how much each counts.
+pub(super) struct Guidance {
+    /// Each with the factors of its members.
+    groups: Vec<(Prepared, Vec<f64>)>,
+}
+
+impl Guidance {
+    /// One call for all prompts of one length, as WebUI makes them: the sum of their predictions with these factors is
+    /// what guidance makes of them.
+    pub(super) fn new(unet: &Unet, cfg: f64, parts: &[(f64, Tensor)], negative: &Tensor) -> Result<Self> {
+        let of_negative = 1.0 - parts.iter().map(|(weight, _)| cfg * weight).sum::<f64>();
+        let prompts = parts.iter().map(|(weight, context)| (cfg * weight, context)).chain([(of_negative, negative)]);
+        // Without guidance the negative prompt is not asked.
+        let prompts: Vec<_> = prompts.filter(|(factor, _)| *factor != 0.0).collect();
+        let mut groups: Vec<(usize, Vec<(f64, &Tensor)>)> = Vec::new();
+        for (factor, context) in prompts {
+            let tokens = context.dim(1).map_err(from_candle)?;
+            match groups.iter_mut().find(|(length, _)| *length == tokens) {
+                Some((_, members)) => members.push((factor, context)),
+                None => groups.push((tokens, vec![(factor, context)])),
+            }
+        }
+        let prepare = |(_, members): (usize, Vec<(f64, &Tensor)>)| {
+            let contexts: Vec<&Tensor> = members.iter().map(|(_, context)| *context).collect();
+            let prepared = unet.prepare(&Tensor::cat(&contexts, 0).map_err(from_candle)?)?;
+            Ok((prepared, members.into_iter().map(|(factor, _)| factor).collect()))
+        };
+        Ok(Guidance { groups: groups.into_iter().map(prepare).collect::<Result<_>>()? })
+    }
+
+    /// The noise seen in a latent, with guidance.
+    pub(super) fn predict(&self, unet: &Unet, x: &Tensor, time: f64) -> Result<Tensor> {
+        let mut total: Option<Tensor> = None;
+        for (prepared, factors) in &self.groups {
+            let batch = x.repeat((factors.len(), 1, 1, 1)).map_err(from_candle)?;
+            let seen = unet.forward(&batch, time, prepared)?;
+            for (index, factor) in factors.iter().enumerate() {
+                let add = || {
+                    let term = seen.narrow(0, index, 1)?.affine(*factor, 0.0)?;
+                    total.as_ref().map_or(Ok(term.clone()), |total| total + &term)
+                };
+                total = Some(add().map_err(from_candle)?);
+            }
+        }
+        total.ok_or_else(|| Error::usage("no prompt counts"))
+    }
+}
