@@ -6,7 +6,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::io::Progress;
 use crate::render::autoencoder::Autoencoder;
 use crate::render::blame::{F16_MAX, MODELS, Seeker, blame};
