@@ -227,9 +227,9 @@ mod tests {
 
     #[test]
     fn noise_is_recognised() {
-        assert_eq!(sees_noise(&[1.0, -2.0, 3.0], &[1.0, -2.1, 3.0]).verdict, Verdict::Pass);
-        assert_eq!(sees_noise(&[1.0, -2.0, 3.0], &[3.0, 2.0, 1.0]).verdict, Verdict::Fail);
-        assert_eq!(sees_noise(&[1.0, -2.0, 3.0], &[10.0, -21.0, 30.0]).verdict, Verdict::Fail);
+        assert_eq!(sees_noise(&[1.0, -1.5, 0.5], &[1.1, -1.6, 0.4]).verdict, Verdict::Pass);
+        assert_eq!(sees_noise(&[1.0, -1.5, 0.5], &[0.5, 1.5, -1.0]).verdict, Verdict::Fail);
+        assert_eq!(sees_noise(&[1.0, -1.5, 0.5], &[10.0, -15.0, 5.0]).verdict, Verdict::Fail);
         assert_eq!(sees_noise(&[1.0, -2.0], &[f32::NAN, 0.0]).verdict, Verdict::Fail);
     }
 
