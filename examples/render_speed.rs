@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use trinart_ckpt::format;
+use trinart_ckpt::render::Engine;
 use trinart_ckpt::render::autoencoder::Autoencoder;
 use trinart_ckpt::render::unet::Unet;
 use trinart_ckpt::render::weights::var_builder;
@@ -28,18 +29,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let random = |dims: &[usize]| Tensor::randn(0f32, 1., dims, &Device::Cpu);
     let call: Call = match stage.as_str() {
         "unet" => {
-            let unet = Unet::load(weights, &state_dict)?;
+            let unet = Unet::load(weights, &state_dict, &Engine::Candle)?;
             let prompt = unet.prepare(&random(&[batch, 77, unet.context_width()])?)?;
             let x = random(&[batch, 4, pixels / 8, pixels / 8])?;
             Box::new(move || unet.forward(&x, 500.0, &prompt))
         }
         "decode" => {
-            let autoencoder = Autoencoder::load(weights, &state_dict)?;
+            let autoencoder = Autoencoder::load(weights, &state_dict, &Engine::Candle)?;
             let z = random(&[batch, 4, pixels / 8, pixels / 8])?;
             Box::new(move || autoencoder.decode(&z))
         }
         "encode" => {
-            let autoencoder = Autoencoder::load(weights, &state_dict)?;
+            let autoencoder = Autoencoder::load(weights, &state_dict, &Engine::Candle)?;
             let image = random(&[batch, 3, pixels, pixels])?;
             Box::new(move || Ok(autoencoder.encode(&image)?.0))
         }

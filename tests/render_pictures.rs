@@ -48,7 +48,7 @@ fn every_sampler_draws_the_picture_of_the_reference() {
         let name = key.strip_prefix("latent ").unwrap();
         let latent: Vec<f32> =
             latent.to_bytes().unwrap().chunks_exact(4).map(|it| f32::from_le_bytes(it.try_into().unwrap())).collect();
-        let found = render(&model(), &settings(name), &Trace::default(), &Silent).unwrap();
+        let found = render(&model(), &settings(name), None, &Trace::default(), &Silent).unwrap();
         let distance = relative_distance(&latent, &found.latent);
         // Untrained weights amplify the rounding of each step, most where new noise is drawn.
         assert!(distance < 1e-3, "{name}: {distance:e}");

@@ -5,7 +5,7 @@ use candle_nn::VarBuilder;
 
 use crate::error::Result;
 use crate::render::observer::Trace;
-use crate::render::ops::{Added, Conv2d, GroupNorm, Linear, Padding, attention};
+use crate::render::ops::{Added, Conv2d, Engine, GroupNorm, Image, Linear, Padding, attention};
 use crate::render::reader::Reader;
 use crate::render::weights::from_candle;
 use crate::state_dict::StateDict;
@@ -20,6 +20,7 @@ pub struct Autoencoder {
     post_quant_conv: Conv2d,
     decoder: Half,
     latent_channels: usize,
+    engine: Engine,
     trace: Trace,
 }
 
@@ -60,12 +61,13 @@ struct Attention {
     k: Linear,
     v: Linear,
     out: Linear,
+    engine: Engine,
 }
 
 impl Autoencoder {
     /// Reads it from a checkpoint in LDM names; `weights` is the root of them. Sizes are those of the tensors.
-    pub fn load(weights: VarBuilder, state_dict: &StateDict) -> Result<Autoencoder> {
-        let here = Reader::root(weights, state_dict).at(PREFIX);
+    pub fn load(weights: VarBuilder, state_dict: &StateDict, engine: &Engine) -> Result<Autoencoder> {
+        let here = Reader::root(weights, state_dict, engine).at(PREFIX);
         let [latent_channels, _, _, _] = here.dims_of("post_quant_conv.weight")?;
         let [moments, _, _, _] = here.dims_of("encoder.conv_out.weight")?;
         Ok(Autoencoder {
@@ -74,6 +76,7 @@ impl Autoencoder {
             post_quant_conv: here.conv("post_quant_conv", latent_channels)?,
             decoder: Half::decoder(&here.at("decoder"), latent_channels)?,
             latent_channels,
+            engine: engine.clone(),
             trace: Trace::default(),
         })
     }
@@ -96,8 +99,11 @@ impl Autoencoder {
     /// The image `[batch, 3, 8 * height, 8 * width]` of a latent `[batch, 4, height, width]` that was divided by its
     /// scale of 0.18215. Colours lie between -1 and 1, but for what the decoder overshoots.
     pub fn decode(&self, z: &Tensor) -> Result<Tensor> {
-        let decoded = self.post_quant_conv.forward(z).and_then(|z| self.decoder.decode(&z, &self.trace));
-        decoded.map_err(from_candle)
+        let decode = || {
+            let z = self.post_quant_conv.forward(&Image::new(&self.engine, z)?)?;
+            self.decoder.decode(&z, &self.trace)?.to_planes()
+        };
+        decode().map_err(from_candle)
     }
 
     /// Mean and logarithm of the variance of an image's latent, not yet multiplied by the scale.
@@ -106,7 +112,8 @@ impl Autoencoder {
     }
 
     fn moments(&self, image: &Tensor) -> CandleResult<(Tensor, Tensor)> {
-        let moments = self.quant_conv.forward(&self.encoder.encode(image, &self.trace)?)?;
+        let image = Image::new(&self.engine, image)?;
+        let moments = self.quant_conv.forward(&self.encoder.encode(&image, &self.trace)?)?.to_planes()?;
         let half = moments.dim(1)? / 2;
         // The variance is bounded where it is used, in the original: exp of it must not overflow.
         Ok((moments.narrow(1, 0, half)?.contiguous()?, moments.narrow(1, half, half)?.clamp(-30f32, 20f32)?))
@@ -164,59 +171,59 @@ impl Half {
         Ok(Half { path, conv_in, levels, mid, norm_out, conv_out: here.conv("conv_out", outer)? })
     }
 
-    fn encode(&self, image: &Tensor, trace: &Trace) -> CandleResult<Tensor> {
+    fn encode(&self, image: &Image, trace: &Trace) -> CandleResult<Image> {
         let mut x = self.conv_in.forward(image)?;
-        trace.seen(&format!("{}.conv_in", self.path), &x);
+        trace.image(&format!("{}.conv_in", self.path), &x)?;
         for level in &self.levels {
             x = level.blocks(x, trace)?;
             if let Some(down) = &level.resample {
                 x = down.forward(&x)?;
-                trace.seen(&format!("{}.downsample", level.name), &x);
+                trace.image(&format!("{}.downsample", level.name), &x)?;
             }
         }
         x = self.mid.forward(&x, self.path, trace)?;
         self.finish(&x, trace)
     }
 
-    fn decode(&self, z: &Tensor, trace: &Trace) -> CandleResult<Tensor> {
+    fn decode(&self, z: &Image, trace: &Trace) -> CandleResult<Image> {
         let x = self.conv_in.forward(z)?;
-        trace.seen(&format!("{}.conv_in", self.path), &x);
+        trace.image(&format!("{}.conv_in", self.path), &x)?;
         let mut x = self.mid.forward(&x, self.path, trace)?;
         for level in &self.levels {
             x = level.blocks(x, trace)?;
             if let Some(up) = &level.resample {
                 x = up.forward_doubled(&x)?;
-                trace.seen(&format!("{}.upsample", level.name), &x);
+                trace.image(&format!("{}.upsample", level.name), &x)?;
             }
         }
         self.finish(&x, trace)
     }
 
-    fn finish(&self, x: &Tensor, trace: &Trace) -> CandleResult<Tensor> {
+    fn finish(&self, x: &Image, trace: &Trace) -> CandleResult<Image> {
         let x = self.conv_out.forward(&self.norm_out.forward_silu(x)?)?;
-        trace.seen(&format!("{}.conv_out", self.path), &x);
+        trace.image(&format!("{}.conv_out", self.path), &x)?;
         Ok(x)
     }
 }
 
 impl Level {
-    fn blocks(&self, mut x: Tensor, trace: &Trace) -> CandleResult<Tensor> {
+    fn blocks(&self, mut x: Image, trace: &Trace) -> CandleResult<Image> {
         for (index, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x)?;
-            trace.seen(&format!("{}.block.{index}", self.name), &x);
+            trace.image(&format!("{}.block.{index}", self.name), &x)?;
         }
         Ok(x)
     }
 }
 
 impl Mid {
-    fn forward(&self, x: &Tensor, path: &str, trace: &Trace) -> CandleResult<Tensor> {
+    fn forward(&self, x: &Image, path: &str, trace: &Trace) -> CandleResult<Image> {
         let x = self.block_1.forward(x)?;
-        trace.seen(&format!("{path}.mid.block_1"), &x);
+        trace.image(&format!("{path}.mid.block_1"), &x)?;
         let x = self.attention.forward(&x)?;
-        trace.seen(&format!("{path}.mid.attn_1"), &x);
+        trace.image(&format!("{path}.mid.attn_1"), &x)?;
         let x = self.block_2.forward(&x)?;
-        trace.seen(&format!("{path}.mid.block_2"), &x);
+        trace.image(&format!("{path}.mid.block_2"), &x)?;
         Ok(x)
     }
 }
@@ -245,7 +252,7 @@ impl Resnet {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> CandleResult<Tensor> {
+    fn forward(&self, x: &Image) -> CandleResult<Image> {
         let inner = self.conv_1.forward(&self.norm_1.forward_silu(x)?)?;
         let inner = self.norm_2.forward_silu(&inner)?;
         let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(x)).transpose()?;
@@ -262,14 +269,13 @@ impl Attention {
             k: here.linear("k", width, true)?,
             v: here.linear("v", width, true)?,
             out: here.linear("proj_out", width, true)?,
+            engine: here.engine().clone(),
         })
     }
 
-    fn forward(&self, x: &Tensor) -> CandleResult<Tensor> {
-        let (batch, channels, height, width) = x.dims4()?;
-        let pixels = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+    fn forward(&self, x: &Image) -> CandleResult<Image> {
+        let pixels = self.norm.forward(x)?.to_tokens()?;
         let (q, k, v) = (self.q.forward(&pixels)?, self.k.forward(&pixels)?, self.v.forward(&pixels)?);
-        let pixels = self.out.forward(&attention(&q, &k, &v, 1, false)?)?;
-        x + pixels.transpose(1, 2)?.reshape((batch, channels, height, width))?
+        x.plus(&self.out, &attention(&self.engine, &q, &k, &v, 1, false)?)
     }
 }

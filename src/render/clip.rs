@@ -5,7 +5,8 @@ use candle_nn::VarBuilder;
 
 use crate::error::{Error, Result};
 use crate::render::observer::Trace;
-use crate::render::ops::{LayerNorm, Linear, attention, quick_gelu};
+use crate::render::kernels;
+use crate::render::ops::{Engine, LayerNorm, Linear, attention, quick_gelu};
 use crate::render::reader::Reader;
 use crate::render::weights::from_candle;
 use crate::state_dict::StateDict;
@@ -21,6 +22,7 @@ pub struct TextEncoder {
     final_norm: LayerNorm,
     heads: usize,
     path: String,
+    engine: Engine,
     trace: Trace,
 }
 
@@ -40,8 +42,8 @@ impl TextEncoder {
     ///
     /// No tensor tells the number of heads. CLIP has one for each 64 values; a model of another width is made for
     /// tests, where 4 heads are customary. See [`TextEncoder::with_heads`].
-    pub fn load(weights: VarBuilder, state_dict: &StateDict) -> Result<TextEncoder> {
-        let root = Reader::root(weights, state_dict);
+    pub fn load(weights: VarBuilder, state_dict: &StateDict, engine: &Engine) -> Result<TextEncoder> {
+        let root = Reader::root(weights, state_dict, engine);
         let names = PREFIXES.iter().map(|prefix| root.at(prefix));
         let Some(here) = { names }.find(|here| here.has("embeddings.token_embedding.weight")) else {
             return Err(no_clip(state_dict));
@@ -57,6 +59,7 @@ impl TextEncoder {
             final_norm: here.layer_norm("final_layer_norm", width)?,
             heads: 1,
             path: here.path().to_owned(),
+            engine: engine.clone(),
             trace: Trace::default(),
         };
         encoder.with_heads(if width.is_multiple_of(64) { width / 64 } else { 4 })
@@ -92,7 +95,7 @@ impl TextEncoder {
     }
 
     /// The tokens `[batch, positions]` as `[batch, positions, width]`: the output of the layer `clip_skip` from the
-    /// end, 1 being the last, after the final normalisation.
+    /// end, 1 being the last, after the final normalisation. Of F32 in the CPU's memory, where kernels compute it.
     pub fn hidden_state(&self, tokens: &Tensor, clip_skip: usize) -> Result<Tensor> {
         let layers = self.layers.len();
         if clip_skip == 0 || clip_skip > layers {
@@ -104,14 +107,20 @@ impl TextEncoder {
 
     fn forward(&self, tokens: &Tensor, layers: usize) -> CandleResult<Tensor> {
         let (batch, count) = tokens.dims2()?;
-        let known = self.tokens.embedding(&tokens.flatten_all()?)?.reshape((batch, count, self.width()))?;
-        let mut x = known.broadcast_add(&self.positions.narrow(0, 0, count)?)?;
-        self.trace.seen(&format!("{}.embeddings", self.path), &x);
+        let positions = self.positions.narrow(0, 0, count)?;
+        let mut x = match &self.engine {
+            Engine::Kernels(kernels) => kernels::look_up(kernels, tokens, &self.tokens, &positions)?,
+            Engine::Candle => {
+                let known = self.tokens.embedding(&tokens.flatten_all()?)?.reshape((batch, count, self.width()))?;
+                known.broadcast_add(&positions)?
+            }
+        };
+        self.trace.tokens(&format!("{}.embeddings", self.path), &self.engine, &x)?;
         for (index, layer) in self.layers.iter().take(layers).enumerate() {
-            x = layer.forward(&x, self.heads)?;
-            self.trace.seen(&format!("{}.encoder.layers.{index}", self.path), &x);
+            x = layer.forward(&self.engine, &x, self.heads)?;
+            self.trace.tokens(&format!("{}.encoder.layers.{index}", self.path), &self.engine, &x)?;
         }
-        let x = self.final_norm.forward(&x)?;
+        let x = self.engine.give(&self.final_norm.forward(&x)?)?;
         self.trace.seen(&format!("{}.final_layer_norm", self.path), &x);
         Ok(x)
     }
@@ -132,11 +141,11 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, heads: usize) -> CandleResult<Tensor> {
+    fn forward(&self, engine: &Engine, x: &Tensor, heads: usize) -> CandleResult<Tensor> {
         let normed = self.norm_1.forward(x)?;
         let (q, k, v) = (self.q.forward(&normed)?, self.k.forward(&normed)?, self.v.forward(&normed)?);
-        let x = self.out.forward_onto(&attention(&q, &k, &v, heads, true)?, x)?;
-        let inner = quick_gelu(&self.fc1.forward(&self.norm_2.forward(&x)?)?)?;
+        let x = self.out.forward_onto(&attention(engine, &q, &k, &v, heads, true)?, x)?;
+        let inner = quick_gelu(engine, &self.fc1.forward(&self.norm_2.forward(&x)?)?)?;
         self.fc2.forward_onto(&inner, &x)
     }
 }

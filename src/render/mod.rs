@@ -2,7 +2,8 @@
 //!
 //! [`weights`] is the socket between a state dict and candle: a model asks it for tensors by key and shape and gets
 //! them straight from the file they lie in. [`clip`], [`unet`] and [`autoencoder`] are the models of SD v1 on it, in LDM
-//! names; an [`observer`] is shown what is between their layers.
+//! names; an [`observer`] is shown what is between their layers. An [`Engine`] computes the layers: this crate's own code
+//! for the CPU, candle's operations, or [`kernels`] for graphics cards.
 
 pub mod autoencoder;
 mod blame;
@@ -11,10 +12,12 @@ pub mod clip;
 pub mod dump;
 mod guidance;
 pub mod infotext;
+pub mod kernels;
 pub mod observer;
 mod ops;
 pub mod picture;
 pub mod pipeline;
+mod place;
 pub mod prompt;
 mod reader;
 pub mod rng;
@@ -22,3 +25,5 @@ pub mod sampler;
 pub mod schedule;
 pub mod unet;
 pub mod weights;
+
+pub use ops::Engine;

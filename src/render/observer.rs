@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Result, Tensor};
+
+use crate::render::ops::{Engine, Image};
 
 /// Somebody who is shown the tensors between the layers.
 pub trait Observer: Send + Sync {
@@ -22,6 +24,27 @@ impl Trace {
     /// Shows the tensors to this observer.
     pub fn to(observer: Arc<dyn Observer>) -> Self {
         Trace(Some(observer))
+    }
+
+    /// As [`Trace::seen`], of an image between layers.
+    pub(super) fn image(&self, name: &str, image: &Image) -> Result<()> {
+        if let Some(observer) = &self.0 {
+            observer.seen(name, &image.to_planes()?);
+        }
+        Ok(())
+    }
+
+    /// As [`Trace::seen`], of the tokens of an engine.
+    pub(super) fn tokens(&self, name: &str, engine: &Engine, tokens: &Tensor) -> Result<()> {
+        if let Some(observer) = &self.0 {
+            observer.seen(name, &engine.give(tokens)?);
+        }
+        Ok(())
+    }
+
+    /// Whether there is anybody.
+    pub(super) fn is_watched(&self) -> bool {
+        self.0.is_some()
     }
 
     pub(super) fn seen(&self, name: &str, tensor: &Tensor) {

@@ -8,21 +8,23 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::io::Progress;
-use crate::render::autoencoder::Autoencoder;
-use crate::render::blame::{F16_MAX, MODELS, Seeker, blame};
+use crate::render::blame::{F16_MAX, Seeker, blame};
 use crate::render::checks::{self, Check, Statistics, Verdict};
 use crate::render::clip::TextEncoder;
 use crate::render::guidance::Guidance;
+use crate::render::kernels::Machine;
 use crate::render::observer::{Observer, Trace};
+use crate::render::ops::Engine;
 use crate::render::picture::Picture;
+use crate::render::place::{Decoded, Place};
 use crate::render::prompt::{self, Chunk, Syntax, Tokenizer};
 use crate::render::rng::{Generator, Source};
 use crate::render::sampler::{Sampler, Work, sample};
 use crate::render::schedule::{Diffusion, Spacing};
 use crate::render::unet::Unet;
-use crate::render::weights::{from_candle, tensor, values, var_builder};
+use crate::render::weights::{from_candle, tensor, values};
 use crate::state_dict::StateDict;
-use crate::tensor::{Dtype, Overflow};
+use crate::tensor::Dtype;
 
 /// What latents are multiplied by, in the models of SD v1.
 const SCALE: f64 = 0.18215;
@@ -54,7 +56,8 @@ pub struct Settings {
     pub height: usize,
     /// The layer of the text encoder whose output is taken, from the end.
     pub clip_skip: usize,
-    /// The type that weights are rounded to. All is computed in f32.
+    /// The type that weights are rounded to: F32, F16 or BF16. On the CPU all is computed in f32; kernels hand values of
+    /// this type from layer to layer, and sum in f32.
     pub dtype: Dtype,
 }
 
@@ -84,7 +87,8 @@ pub struct Rendered {
     pub timings: Timings,
 }
 
-/// Renders with a checkpoint of SD v1 in LDM names, on the CPU in f32.
+/// Renders with a checkpoint of SD v1 in LDM names: on the CPU, or with kernels on a machine that runs them. Noise and
+/// samplers are the CPU's in either case, so that a picture does not depend on the card's arithmetic more than it must.
 ///
 /// What is not finite fails a check, which names the stage, the step, and the first layer and the tensors that are to
 /// blame; the picture is made all the same.
@@ -95,20 +99,19 @@ pub struct Rendered {
 pub fn render(
     state_dict: &Arc<StateDict>,
     settings: &Settings,
+    machine: Option<&Arc<dyn Machine>>,
     stages: &Trace,
     progress: &dyn Progress,
 ) -> Result<Rendered> {
-    let device = Device::Cpu;
-    let rounded = rounded(state_dict, settings.dtype)?;
-    let weights = || var_builder(Arc::clone(&rounded), DType::F32, &device);
+    let place = Place::new(state_dict, settings.dtype, machine)?;
     let (checks, timings) = (Vec::new(), Timings::default());
-    let mut render = Render { state_dict, settings, device: &device, stages, checks, timings };
+    let mut render = Render { state_dict, settings, stages, checks, timings };
 
     let begin = Instant::now();
     let tokenizer = Tokenizer::new()?;
     let parts = prompt::parse(&settings.prompt, settings.syntax, &tokenizer)?;
     let negative = prompt::whole(&settings.negative, &tokenizer)?;
-    let encoder = TextEncoder::load(weights(), state_dict)?;
+    let encoder = TextEncoder::load(place.weights(), state_dict, &place.engine)?;
     let negative = render.encode(&encoder, &negative)?;
     let parts: Vec<(f64, Tensor)> =
         parts.iter().map(|part| Ok((part.weight, render.encode(&encoder, &part.chunks)?))).collect::<Result<_>>()?;
@@ -121,7 +124,7 @@ pub fn render(
     render.timings.text = begin.elapsed().as_secs_f64();
 
     let begin = Instant::now();
-    let unet = Unet::load(weights(), state_dict)?;
+    let unet = Unet::load(place.weights(), state_dict, &place.engine)?;
     render.timings.load = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
     let latent = render.sample(unet, &parts, &negative, progress)?;
@@ -129,21 +132,7 @@ pub fn render(
 
     let begin = Instant::now();
     progress.check()?;
-    let autoencoder = match Autoencoder::load(weights(), state_dict) {
-        // Weights beyond f16 are all that f32 would change.
-        Err(error) if settings.dtype == Dtype::F16 => {
-            let whole = Autoencoder::load(var_builder(Arc::clone(state_dict), DType::F32, &device), state_dict)?;
-            render.checks.push(Check {
-                name: "half precision",
-                verdict: Verdict::Repaired,
-                found: format!("{error}; decoded with its weights in f32"),
-                expected: format!("weights of at most {F16_MAX}: WebUI needs --no-half-vae for this autoencoder"),
-            });
-            whole
-        }
-        loaded => loaded?,
-    };
-    let picture = render.decode(autoencoder, &latent)?;
+    let picture = render.decode(&place, &latent)?;
     render.timings.decode = begin.elapsed().as_secs_f64();
     let latent = values(&latent)?;
     render.checks.push(checks::latent(&latent));
@@ -154,27 +143,9 @@ pub fn render(
     Ok(Rendered { picture, latent, checks: render.checks, timings: render.timings })
 }
 
-/// The weights of the models rounded to a type. What else there is (the schedule) stays as it is, as in WebUI.
-fn rounded(state_dict: &Arc<StateDict>, to: Dtype) -> Result<Arc<StateDict>> {
-    if to == Dtype::F32 {
-        return Ok(Arc::clone(state_dict));
-    }
-    let mut rounded = StateDict::new();
-    for (key, lazy) in state_dict.iter() {
-        let is_weight = lazy.dtype().is_float() && MODELS.iter().any(|model| key.starts_with(model));
-        let tensor = match is_weight {
-            true => lazy.clone().cast(to, Overflow::Refuse).map_err(|error| error.in_tensor(key))?,
-            false => lazy.clone(),
-        };
-        rounded.insert(key, tensor)?;
-    }
-    Ok(Arc::new(rounded))
-}
-
 struct Render<'a> {
     state_dict: &'a StateDict,
     settings: &'a Settings,
-    device: &'a Device,
     stages: &'a Trace,
     checks: Vec<Check>,
     timings: Timings,
@@ -184,7 +155,7 @@ impl Render<'_> {
     /// Chunks, each encoded by itself, one behind the other: `[1, 77 * chunks, width]`.
     fn encode(&self, encoder: &TextEncoder, chunks: &[Chunk]) -> Result<Tensor> {
         let encode = |chunk: &Chunk| {
-            let tokens = Tensor::new(chunk.tokens.as_slice(), self.device).and_then(|it| it.unsqueeze(0));
+            let tokens = Tensor::new(chunk.tokens.as_slice(), &Device::Cpu).and_then(|it| it.unsqueeze(0));
             let hidden = encoder.hidden_state(&tokens.map_err(from_candle)?, self.settings.clip_skip)?;
             prompt::emphasize(&hidden, &chunk.weights).map_err(from_candle)
         };
@@ -228,7 +199,7 @@ impl Render<'_> {
         let mut generator = Generator::new(settings.rng, settings.seed);
         let mut draw = || {
             let drawn = generator.normal(4 * (settings.height / 8) * (settings.width / 8));
-            Tensor::from_vec(drawn, shape, self.device).map_err(from_candle)
+            Tensor::from_vec(drawn, shape, &Device::Cpu).map_err(from_candle)
         };
         let noise = draw()?;
         let stages = self.stages;
@@ -284,31 +255,31 @@ impl Render<'_> {
     /// The schedule: the checkpoint's own, where it has a whole one.
     fn diffusion(&self) -> Result<Diffusion> {
         let own = self.state_dict.get("alphas_cumprod").filter(|own| own.shape().dims() == [1000]);
-        let own = own.map(|own| tensor(own, DType::F32, self.device).and_then(|own| values(&own))).transpose()?;
+        let own = own.map(|own| tensor(own, DType::F32, &Device::Cpu).and_then(|own| values(&own))).transpose()?;
         let is_falling = |own: &Vec<f32>| {
             own.windows(2).all(|pair| matches!(pair, [a, b] if a > b)) && own.iter().all(|it| *it > 0.0 && *it < 1.0)
         };
         Ok(own.filter(is_falling).map_or_else(Diffusion::stable_diffusion, Diffusion::from_alphas))
     }
 
-    fn decode(&mut self, mut autoencoder: Autoencoder, latent: &Tensor) -> Result<Picture> {
-        let seeker = Arc::new(Seeker::default());
-        autoencoder.observe(Trace::to(Arc::clone(&seeker) as Arc<dyn Observer>));
+    fn decode(&mut self, place: &Place, latent: &Tensor) -> Result<Picture> {
         let z = latent.affine(1.0 / SCALE, 0.0).map_err(from_candle)?;
-        let decoded = autoencoder.decode(&z)?;
+        let Decoded { autoencoder, image: decoded, overflow, broken } = match &place.engine {
+            Engine::Candle => place.decode_watched(self.state_dict, &z)?,
+            Engine::Kernels(kernels) => place.decode_tried(kernels, self.state_dict, &z)?,
+        };
         self.stages.seen("decoded", &decoded);
         let statistics = Statistics::of(&values(&decoded)?);
-        let layer = seeker.first();
-        self.finite("decoder finite", &statistics, || format!(", first behind {layer}"));
-        if let Some((layer, most)) = seeker.overflow() {
+        let layer = broken.map(|layer| format!(", first behind {layer}")).unwrap_or_default();
+        self.finite("decoder finite", &statistics, || layer);
+        if let Some(found) = overflow {
             self.checks.push(Check {
                 name: "half precision",
                 verdict: Verdict::Repaired,
-                found: format!("{most:.0} behind {layer} overflows f16; decoded in f32"),
+                found,
                 expected: format!("at most {F16_MAX}: WebUI needs --no-half-vae for this autoencoder"),
             });
         }
-        autoencoder.observe(Trace::default());
         if statistics.is_finite() {
             let (again, _) = autoencoder.encode(&decoded)?;
             self.checks.extend(checks::round_trip(&values(&z)?, &values(&again)?));

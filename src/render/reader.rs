@@ -1,10 +1,10 @@
 //! Layers read from a checkpoint: each takes its sizes from the shapes of its tensors.
 
-use candle_core::{Result as CandleResult, Tensor};
-use candle_nn::VarBuilder;
+use candle_core::{DType, Result as CandleResult, Tensor};
+use candle_nn::{Init, VarBuilder};
 
 use crate::error::{Error, Result};
-use crate::render::ops::{Conv2d, GroupNorm, LayerNorm, Linear, Padding};
+use crate::render::ops::{Conv2d, Engine, GroupNorm, LayerNorm, Linear, Padding};
 use crate::render::weights::from_candle;
 use crate::state_dict::StateDict;
 
@@ -13,13 +13,19 @@ use crate::state_dict::StateDict;
 pub(super) struct Reader<'a> {
     weights: VarBuilder<'a>,
     state_dict: &'a StateDict,
+    engine: &'a Engine,
     path: String,
 }
 
 impl<'a> Reader<'a> {
-    /// The place before all prefixes.
-    pub(super) fn root(weights: VarBuilder<'a>, state_dict: &'a StateDict) -> Self {
-        Reader { weights, state_dict, path: String::new() }
+    /// The place before all prefixes; layers are made for this engine.
+    pub(super) fn root(weights: VarBuilder<'a>, state_dict: &'a StateDict, engine: &'a Engine) -> Self {
+        Reader { weights, state_dict, engine, path: String::new() }
+    }
+
+    /// Whom layers are made for.
+    pub(super) fn engine(&self) -> &'a Engine {
+        self.engine
     }
 
     /// The place under this name.
@@ -67,6 +73,16 @@ impl<'a> Reader<'a> {
         loaded(self.weights.get(dims, &self.key(name)))
     }
 
+    /// A tensor of a few values for each channel: kernels take it in F32, whatever they compute in.
+    fn affine(&self, name: &str, dims: &[usize]) -> Result<Tensor> {
+        match self.engine {
+            Engine::Candle => self.tensor(name, dims),
+            Engine::Kernels(_) => {
+                loaded(self.weights.get_with_hints_dtype(dims, &self.key(name), Init::Const(0.0), DType::F32))
+            }
+        }
+    }
+
     /// A convolution over `channels`, padded to keep the size of the image where its stride is 1.
     pub(super) fn conv(&self, name: &str, channels: usize) -> Result<Conv2d> {
         self.conv_with(name, channels, 1, None)
@@ -87,8 +103,8 @@ impl<'a> Reader<'a> {
             return Err(Error::unsupported(message).in_tensor(here.key("weight")));
         }
         let weight = here.tensor("weight", &[out, channels, height, width])?;
-        let bias = here.tensor("bias", &[out])?;
-        loaded(Conv2d::new(weight, bias, stride, padding.unwrap_or(Padding::around(height / 2))))
+        let bias = here.affine("bias", &[out])?;
+        loaded(Conv2d::new(self.engine, weight, bias, stride, padding.unwrap_or(Padding::around(height / 2))))
     }
 
     /// A linear layer that takes `width` values. A 1x1 convolution is one as well: of both there are files.
@@ -98,8 +114,24 @@ impl<'a> Reader<'a> {
         let out = dims.first().copied().unwrap_or_default();
         let wanted = if dims.len() == 4 { vec![out, width, 1, 1] } else { vec![out, width] };
         let weight = loaded(here.tensor("weight", &wanted)?.reshape((out, width)))?;
-        let bias = if bias { Some(here.tensor("bias", &[out])?) } else { None };
-        loaded(Linear::new(weight, bias))
+        let bias = if bias { Some(here.affine("bias", &[out])?) } else { None };
+        loaded(Linear::new(self.engine, weight, bias))
+    }
+
+    /// One linear layer of several that take the same `width` values, one behind the other; `keys` are theirs.
+    pub(super) fn linear_of_all(&self, keys: &[String], width: usize) -> Result<Linear> {
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
+        for key in keys {
+            let here = Reader { path: key.clone(), ..self.clone() };
+            let [out, _] = here.dims_of("weight")?;
+            weights.push(here.tensor("weight", &[out, width])?);
+            biases.push(here.affine("bias", &[out])?);
+        }
+        let joined = Tensor::cat(&weights, 0).and_then(|weight| {
+            let bias = Tensor::cat(&biases, 0)?;
+            Linear::new(self.engine, weight, Some(bias))
+        });
+        loaded(joined)
     }
 
     /// A group normalisation of `channels`, in the 32 groups that all of Stable Diffusion has.
@@ -110,14 +142,15 @@ impl<'a> Reader<'a> {
             let message = format!("{channels} channels do not make {GROUPS} groups, as Stable Diffusion has them");
             return Err(Error::unsupported(message).in_tensor(here.key("weight")));
         }
-        let (weight, bias) = (here.tensor("weight", &[channels])?, here.tensor("bias", &[channels])?);
-        Ok(GroupNorm { weight, bias, groups: GROUPS, epsilon })
+        let (weight, bias) = (here.affine("weight", &[channels])?, here.affine("bias", &[channels])?);
+        loaded(GroupNorm::new(self.engine, weight, bias, GROUPS, epsilon))
     }
 
     /// A layer normalisation over `width` values.
     pub(super) fn layer_norm(&self, name: &str, width: usize) -> Result<LayerNorm> {
         let here = self.at(name);
-        Ok(LayerNorm { weight: here.tensor("weight", &[width])?, bias: here.tensor("bias", &[width])? })
+        let (weight, bias) = (here.affine("weight", &[width])?, here.affine("bias", &[width])?);
+        loaded(LayerNorm::new(self.engine, weight, bias))
     }
 
     /// The key of this name here.

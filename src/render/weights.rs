@@ -15,6 +15,7 @@ use crc32fast::Hasher;
 use half::{bf16, f16};
 
 use crate::error::{Error, Kind, Result};
+use crate::render::kernels::{self, Kernels};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, LazyTensor};
 
@@ -27,7 +28,14 @@ const PIECE: usize = 32 << 10;
 /// a value too large for a smaller float becomes infinite. A stored type that candle has no tensors of, or a
 /// conversion that it does not know, is an error of kind `Unsupported` that names it.
 pub fn tensor(lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<Tensor> {
-    let stored = match lazy.dtype() {
+    stored(lazy, device)?.to_dtype(dtype).map_err(|error| {
+        Error::unsupported(format!("no conversion from {} to {} in candle: {error}", lazy.dtype(), name(dtype)))
+    })
+}
+
+/// The tensor in candle, on `device`, in the type it is stored in (`BOOL` as `U8`).
+pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<Tensor> {
+    match lazy.dtype() {
         Dtype::Bool | Dtype::U8 => load(lazy, device, u8::from_le_bytes),
         Dtype::U32 => load(lazy, device, u32::from_le_bytes),
         Dtype::I16 => load(lazy, device, i16::from_le_bytes),
@@ -48,25 +56,23 @@ pub fn tensor(lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<Tensor
         | Dtype::F8E5M2Fnuz
         | Dtype::C64
         | Dtype::C128 => Err(Error::unsupported(format!("candle has no tensors of type {}", lazy.dtype()))),
-    }?;
-    stored.to_dtype(dtype).map_err(|error| {
-        Error::unsupported(format!("no conversion from {} to {} in candle: {error}", lazy.dtype(), name(dtype)))
-    })
+    }
 }
 
 /// A model's view of the state dict: tensors by key, each with the shape that the model expects.
 ///
 /// The prefixes of a [`VarBuilder`] and a name, joined by dots, are the key. Nothing is ever made up: a tensor that is
 /// not there is an error, whatever initialisation the model would give it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Weights {
     state_dict: Arc<StateDict>,
+    kernels: Option<Kernels>,
 }
 
 impl Weights {
     /// The tensors of this state dict.
     pub fn new(state_dict: Arc<StateDict>) -> Self {
-        Weights { state_dict }
+        Weights { state_dict, kernels: None }
     }
 
     fn load(&self, key: &str, shape: Option<&[usize]>, dtype: DType, device: &Device) -> Result<Tensor> {
@@ -80,7 +86,13 @@ impl Weights {
             Some(shape) if shape != dims(lazy)? => {
                 Err(Error::mismatch(format!("the model needs shape {shape:?}, the checkpoint has {}", lazy.shape())))
             }
-            _ => tensor(lazy, dtype, device),
+            _ => match &self.kernels {
+                Some(kernels) => kernels
+                    .machine()
+                    .upload(lazy)
+                    .and_then(|stored| kernels::cast(kernels, &stored, dtype).map_err(from_candle)),
+                None => tensor(lazy, dtype, device),
+            },
         };
         loaded.map_err(|error| match lazy.storage() {
             Some(storage) => error.in_tensor(key).in_file(storage.source().path()),
@@ -113,6 +125,14 @@ impl SimpleBackend for Weights {
 /// A builder that gives the tensors of the state dict to a model on `device`, as `dtype`.
 pub fn var_builder(state_dict: Arc<StateDict>, dtype: DType, device: &Device) -> VarBuilder<'static> {
     VarBuilder::from_backend(Box::new(Weights::new(state_dict)), dtype, device.clone())
+}
+
+/// As [`var_builder`], for the layers of kernels: on their machine, in their type. Each tensor goes there once, in the
+/// type it is stored in, and is cast there.
+pub fn var_builder_of(state_dict: Arc<StateDict>, kernels: &Kernels) -> VarBuilder<'static> {
+    let (dtype, device) = (kernels.dtype(), kernels.machine().device().clone());
+    let weights = Weights { state_dict, kernels: Some(kernels.clone()) };
+    VarBuilder::from_backend(Box::new(weights), dtype, device)
 }
 
 /// The library's error that a model's code handed through as candle's; candle's own as `Unsupported`, with its text.

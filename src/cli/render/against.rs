@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::model::Model;
 use super::report::{Against, LatentDistance};
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::io::{Progress, parallel};
 use crate::model::{autoencoder, position_ids};
 use crate::render::checks::{self, Check};
+use crate::render::kernels::Machine;
 use crate::render::observer::Trace;
 use crate::render::picture::{Comparison, Picture, compare, contact_sheet};
 use crate::render::pipeline::{Rendered, Settings, render};
@@ -48,6 +50,7 @@ impl Other {
         path: &Path,
         ours: &Model,
         settings: &Settings,
+        machine: Option<&Arc<dyn Machine>>,
         checks: &mut Vec<Check>,
         terminal: &Terminal,
     ) -> Result<Self> {
@@ -58,7 +61,7 @@ impl Other {
         }
         let model = Model::open(path, terminal)?;
         let rendered =
-            render(&model.state_dict, settings, &Trace::default(), terminal).map_err(|error| error.in_file(path))?;
+            render(&model.state_dict, settings, machine, &Trace::default(), terminal).map_err(|error| error.in_file(path))?;
         let differing = differing(&ours.state_dict, &model.state_dict, terminal)?;
         checks.push(Check::info("weights", describe(&differing)));
         let only_autoencoder = differing.iter().all(|part| part.name == AUTOENCODER);

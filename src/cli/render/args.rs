@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
+use super::device::Device;
 use crate::cli::args::DtypeArgument;
-use crate::error::{Error, Result};
 use crate::render::prompt::PRESETS;
 
 /// Render a picture with a checkpoint of SD v1, and judge it
 ///
-/// txt2img straight from the checkpoint, on the CPU, without side files: the noise, the samplers and the prompt syntax
+/// txt2img straight from the checkpoint, on a card or on the CPU, without side files: the noise, the samplers and the prompt syntax
 /// are WebUI's, and the PNG carries WebUI's parameters. Exit code 0: all checks passed; 1: one failed.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RenderCheck {
@@ -59,11 +59,13 @@ pub(in crate::cli) struct RenderCheck {
     /// Whose noise: nv is WebUI's GPU, its default; cpu is torch's CPU [default: nv]
     #[arg(long, value_enum)]
     pub rng: Option<RngArgument>,
-    /// Where to compute: auto and cpu are the same here
-    #[arg(long, default_value = "auto")]
-    pub device: String,
-    /// Round the weights to this type first, as programs do that keep them in half precision; computed is in f32. An
-    /// autoencoder that does not fit stays in f32 [default: f32]
+    /// Where to compute: auto, cpu, cuda or cuda:N. auto takes the first NVIDIA card where there is one and this
+    /// program was built for them, else the CPU
+    #[arg(long, default_value = "auto", value_parser = Device::parse)]
+    pub device: Device,
+    /// The type of the weights, and on a card that of the values between the layers; sums are always f32. On the CPU
+    /// weights are rounded to it first, as programs do that keep them in half precision, and all else is f32. An
+    /// autoencoder that does not fit stays in f32 [default: f16 on a card, f32 on the CPU]
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeArgument>,
     /// Compare with a picture, or with what another checkpoint renders
@@ -79,16 +81,6 @@ pub(in crate::cli) struct RenderCheck {
     /// For debugging: write the tensors between the stages (text, noise, each call's epsilon, each step's latent, decoded)
     #[arg(long, value_name = "SAFETENSORS")]
     pub dump: Option<PathBuf>,
-}
-
-impl RenderCheck {
-    /// This program computes on the CPU.
-    pub(super) fn refuse_other_devices(&self) -> Result<()> {
-        match self.device.as_str() {
-            "auto" | "cpu" => Ok(()),
-            other => Err(Error::unsupported(format!("no device {other:?}: this program renders on the cpu alone"))),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -2,6 +2,7 @@
 
 mod against;
 pub(super) mod args;
+mod device;
 mod model;
 mod report;
 mod settings;
@@ -43,9 +44,8 @@ fn check(command: &RenderCheck, terminal: &Terminal) -> Result<Report> {
     let overwrite = if command.force { Overwrite::Replace } else { Overwrite::Refuse };
     let sheet = sheet_path(command);
     check_destinations(command, sheet.as_deref(), overwrite)?;
-    command.refuse_other_devices()?;
     let liked = command.like.as_deref().map(read_picture).transpose()?;
-    let settings = settings::settings(command, liked.as_ref().map(|(_, text)| text.as_str()))?;
+    let mut settings = settings::settings(command, liked.as_ref().map(|(_, text)| text.as_str()))?;
     let mut model = Model::open(&command.checkpoint, terminal)?;
     let mut infotext = settings::infotext(command, &settings, &model);
     if let Some(vae) = &command.vae {
@@ -55,14 +55,16 @@ fn check(command: &RenderCheck, terminal: &Terminal) -> Result<Report> {
         infotext.push("VAE", name);
     }
     settings::finish_infotext(&mut infotext, &settings);
+    let place = command.device.open()?;
+    settings.dtype = command.dtype.map_or(place.dtype, Into::into);
     let dump = command.dump.as_ref().map(|path| (path, Arc::new(Dump::default())));
     let stages = dump.as_ref().map_or_else(Trace::default, |(_, dump)| Trace::to(dump.clone()));
     let mut rendered =
-        render(&model.state_dict, &settings, &stages, terminal).map_err(|error| error.in_file(&command.checkpoint))?;
+        render(&model.state_dict, &settings, place.machine.as_ref(), &stages, terminal).map_err(|error| error.in_file(&command.checkpoint))?;
     let mut checks = judge_position_ids(&model.state_dict)?;
     checks.append(&mut rendered.checks);
     let other = match (&command.against, &command.like, liked) {
-        (Some(path), ..) => Some((path, Other::open(path, &model, &settings, &mut checks, terminal)?)),
+        (Some(path), ..) => Some((path, Other::open(path, &model, &settings, place.machine.as_ref(), &mut checks, terminal)?)),
         (None, Some(path), Some((picture, _))) => Some((path, Other::Picture(picture))),
         _ => None,
     };
@@ -84,7 +86,8 @@ fn check(command: &RenderCheck, terminal: &Terminal) -> Result<Report> {
         vae: command.vae.as_ref().map(name),
         picture: name(&command.output),
         sheet: sheet.as_ref().map(name),
-        device: "CPU",
+        device: place.name(),
+        arithmetic: place.arithmetic(settings.dtype),
         dtype: settings.dtype.to_string(),
         verdict: if has_failed { Verdict::Fail } else { Verdict::Pass },
         checks,
@@ -92,6 +95,7 @@ fn check(command: &RenderCheck, terminal: &Terminal) -> Result<Report> {
         parameters,
         seconds: rendered.timings,
         peak_memory: peak_memory(),
+        peak_device_memory: place.peak_memory(),
     })
 }
 

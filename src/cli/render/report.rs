@@ -20,8 +20,10 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sheet: Option<String>,
     /// Where it was computed, and in what.
-    pub(super) device: &'static str,
-    /// The type that the weights were rounded to; computed is in F32.
+    pub(super) device: String,
+    /// What was added up in what, and how.
+    pub(super) arithmetic: String,
+    /// The type of the weights.
     pub(super) dtype: String,
     /// Pass or fail: no check failed, or one did.
     pub(super) verdict: Verdict,
@@ -33,6 +35,9 @@ pub(super) struct Report {
     pub(super) seconds: Timings,
     /// The most memory the program had, in bytes.
     pub(super) peak_memory: Option<u64>,
+    /// The most memory of the card that was taken at a time, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) peak_device_memory: Option<u64>,
 }
 
 /// The comparison with another picture, or with another checkpoint's.
@@ -89,12 +94,13 @@ impl Report {
         }
         let Timings { text, load, sampling, decode } = self.seconds;
         let memory = self.peak_memory.map(|bytes| format!(", {} of memory", crate::report::size(bytes)));
+        let of_device = self.peak_device_memory.map(|bytes| format!(", {} of the card's", crate::report::size(bytes)));
+        let _ = writeln!(out, "  device    {}, {}", printable(&self.device), self.arithmetic);
         let _ = writeln!(
             out,
-            "  time      {} weights, F32 on the {}: text {text:.1} s, load {load:.1} s, sampling {sampling:.1} s, decode {decode:.1} s{}",
-            self.dtype,
-            self.device,
-            memory.unwrap_or_default()
+            "  time      text {text:.1} s, load {load:.1} s, sampling {sampling:.1} s, decode {decode:.1} s{}{}",
+            memory.unwrap_or_default(),
+            of_device.unwrap_or_default()
         );
         let _ = writeln!(out, "{}", if self.verdict == Verdict::Pass { "PASS" } else { "FAIL" });
         out

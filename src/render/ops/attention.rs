@@ -7,16 +7,29 @@
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
+use super::Engine;
 use super::cpu::{Shared, is_fast, with_elements, zeros};
 use super::kernel::{COLUMNS, ROWS, Tile, ZEROS, exp, multiply, vectorized};
 use super::product::pack_row;
+use crate::render::kernels;
 
 /// What each query gathers from the values, by the likeness of its keys.
 ///
 /// Queries, keys and values are `[batch, tokens, heads * width]`, and so is the result. With `causal`, a token sees
 /// itself and those before it.
-pub(in crate::render) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
-    if is_fast(&[q, k, v]) { fast(q, k, v, heads, causal) } else { plain(q, k, v, heads, causal) }
+pub(in crate::render) fn attention(
+    engine: &Engine,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    causal: bool,
+) -> Result<Tensor> {
+    match engine {
+        Engine::Kernels(kernels) => kernels::attention(kernels, q, k, v, heads, causal),
+        Engine::Candle if is_fast(&[q, k, v]) => fast(q, k, v, heads, causal),
+        Engine::Candle => plain(q, k, v, heads, causal),
+    }
 }
 
 /// The same in candle's operations, with the whole matrix of likenesses.
@@ -211,10 +224,10 @@ mod tests {
             let q = (random(&[batch, queries, heads * head]) * 2.0).unwrap();
             let (k, v) = (random(&[batch, keys, heads * head]), random(&[batch, keys, heads * head]));
             let case = format!("{batch} x {queries} to {keys}, {heads} of {head}");
-            let found = attention(&q, &k, &v, heads, false).unwrap();
+            let found = fast(&q, &k, &v, heads, false).unwrap();
             close(&found, &plain(&q, &k, &v, heads, false).unwrap(), 2e-6, &case);
             if queries == keys {
-                let found = attention(&q, &k, &v, heads, true).unwrap();
+                let found = fast(&q, &k, &v, heads, true).unwrap();
                 close(&found, &plain(&q, &k, &v, heads, true).unwrap(), 2e-6, &format!("{case}, causal"));
             }
         }
@@ -224,7 +237,7 @@ mod tests {
     fn what_is_not_a_number_is_seen() {
         let (q, k) = (random(&[1, 3, 4]), random(&[1, 5, 4]));
         let broken = (&k * f64::NAN).unwrap();
-        for found in [attention(&q, &broken, &k, 1, false), attention(&q, &k, &broken, 1, false)] {
+        for found in [fast(&q, &broken, &k, 1, false), fast(&q, &k, &broken, 1, false)] {
             let found = found.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert!(found.iter().all(|x| x.is_nan()), "{found:?}");
         }

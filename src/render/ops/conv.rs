@@ -5,10 +5,13 @@
 
 use candle_core::{Result, Tensor};
 
+use super::Engine;
 use super::cpu::{Shared, is_fast, with_elements, zeros};
 use super::geometry::{Geometry, Output, runs};
 use super::product::Panels;
+use super::image::Image;
 use super::winograd;
+use crate::render::kernels::{self, Onto, Window};
 
 /// Rows and columns of zeros around an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,56 +35,76 @@ pub(in crate::render) struct Added<'a> {
     /// A value for each channel, beside the bias: `[out]`.
     pub(in crate::render) channels: Option<&'a Tensor>,
     /// An image of the result's shape.
-    pub(in crate::render) image: Option<&'a Tensor>,
+    pub(in crate::render) image: Option<&'a Image>,
 }
 
 /// A convolution with a square kernel.
 pub(in crate::render) struct Conv2d {
     weight: Weight,
     bias: Tensor,
+    out: usize,
     size: usize,
     stride: usize,
     padding: Padding,
 }
 
 enum Weight {
-    /// As the kernel takes it; the tensor itself is not kept.
+    /// As the product takes it; the tensor itself is not kept.
     Packed(Panels),
     Tensor(Tensor),
+    Kernels(kernels::Convolution),
 }
 
 impl Conv2d {
     /// With a weight of `[out, in, size, size]`.
-    pub(in crate::render) fn new(weight: Tensor, bias: Tensor, stride: usize, padding: Padding) -> Result<Self> {
-        let (_, channels, size, _) = weight.dims4()?;
-        let weight = if is_fast(&[&weight, &bias]) {
-            Weight::Packed(with_elements(&weight, |weight| Ok(Panels::new(weight, channels * size * size)))?)
-        } else {
-            Weight::Tensor(weight)
+    pub(in crate::render) fn new(
+        engine: &Engine,
+        weight: Tensor,
+        bias: Tensor,
+        stride: usize,
+        padding: Padding,
+    ) -> Result<Self> {
+        let (out, channels, size, _) = weight.dims4()?;
+        let weight = match engine {
+            Engine::Kernels(kernels) => Weight::Kernels(kernels::Convolution::new(kernels, &weight, Some(&bias))?),
+            Engine::Candle if is_fast(&[&weight, &bias]) => {
+                Weight::Packed(with_elements(&weight, |weight| Ok(Panels::new(weight, channels * size * size)))?)
+            }
+            Engine::Candle => Weight::Tensor(weight),
         };
-        Ok(Conv2d { weight, bias, size, stride, padding })
+        Ok(Conv2d { weight, bias, out, size, stride, padding })
     }
 
     /// Of an image `[batch, in, height, width]`.
-    pub(in crate::render) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(in crate::render) fn forward(&self, x: &Image) -> Result<Image> {
         self.forward_with(x, Added::default())
     }
 
     /// As [`Conv2d::forward`], with something added to the result.
-    pub(in crate::render) fn forward_with(&self, x: &Tensor, added: Added<'_>) -> Result<Tensor> {
-        match &self.weight {
-            Weight::Packed(weight) => self.packed(weight, x, false, added),
-            Weight::Tensor(weight) => self.plain(weight, x, added),
-        }
+    pub(in crate::render) fn forward_with(&self, x: &Image, added: Added<'_>) -> Result<Image> {
+        self.run(x, false, added)
     }
 
     /// Of an image of twice the size, each pixel taken four times.
-    pub(in crate::render) fn forward_doubled(&self, x: &Tensor) -> Result<Tensor> {
+    pub(in crate::render) fn forward_doubled(&self, x: &Image) -> Result<Image> {
+        self.run(x, true, Added::default())
+    }
+
+    fn run(&self, x: &Image, doubled: bool, added: Added<'_>) -> Result<Image> {
         match &self.weight {
-            Weight::Packed(weight) => self.packed(weight, x, true, Added::default()),
+            Weight::Packed(weight) => Ok(Image::of_planes(self.packed(weight, x.planes()?, doubled, added)?)),
             Weight::Tensor(weight) => {
+                let x = x.planes()?;
                 let (_, _, height, width) = x.dims4()?;
-                self.plain(weight, &x.upsample_nearest2d(2 * height, 2 * width)?, Added::default())
+                let x = if doubled { x.upsample_nearest2d(2 * height, 2 * width)? } else { x.clone() };
+                Ok(Image::of_planes(self.plain(weight, &x, added)?))
+            }
+            Weight::Kernels(convolution) => {
+                let Padding { before, after } = self.padding;
+                let window = Window { stride: self.stride, before, after, doubled };
+                let image = added.image.map(Image::pixels).transpose()?;
+                let onto = Onto { channels: added.channels, image };
+                x.with_pixels(convolution.forward(x.pixels()?, window, onto)?, self.out)
             }
         }
     }
@@ -106,8 +129,10 @@ impl Conv2d {
         };
         with_elements(x, |x| {
             with_elements(&bias, |bias| match added.image {
-                Some(image) if image.dims4()? != dims => candle_core::bail!("{image:?} cannot be added to {dims:?}"),
-                Some(image) => with_elements(image, |image| run(x, bias, Some(image))),
+                Some(image) if image.planes()?.dims4()? != dims => {
+                    candle_core::bail!("{:?} cannot be added to {dims:?}", image.planes()?)
+                }
+                Some(image) => with_elements(image.planes()?, |image| run(x, bias, Some(image))),
                 None => run(x, bias, None),
             })
         })?;
@@ -141,7 +166,7 @@ impl Conv2d {
         };
         let x = x.broadcast_add(&self.bias(added)?.reshape((1, (), 1, 1))?)?;
         match added.image {
-            Some(image) => x + image,
+            Some(image) => x + image.planes()?,
             None => Ok(x),
         }
     }
@@ -178,19 +203,21 @@ mod tests {
         let x = random(&dims);
         let weight = (random(&[out, channels, size, size]) / ((channels * size * size) as f64).sqrt()).unwrap();
         let bias = random(&[out]);
-        let conv = Conv2d::new(weight.clone(), bias, stride, padding).unwrap();
+        let conv = Conv2d::new(&Engine::Candle, weight.clone(), bias, stride, padding).unwrap();
         let seen = if doubled { x.upsample_nearest2d(2 * height, 2 * width).unwrap() } else { x.clone() };
         let expected = conv.plain(&weight, &seen, Added::default()).unwrap();
+        let x = Image::of_planes(x);
         let found = if doubled { conv.forward_doubled(&x) } else { conv.forward(&x) }.unwrap();
         let case =
             format!("{batch} x {channels}x{height}x{width} -> {out}, {size} by {stride}, {padding:?}, {doubled}");
-        close(&found, &expected, 2e-6, &case);
+        close(found.planes().unwrap(), &expected, 2e-6, &case);
 
-        let (channels, image) = (random(&[out]), random(expected.dims()));
+        let (channels, image) = (random(&[out]), Image::of_planes(random(expected.dims())));
         let added = Added { channels: Some(&channels), image: Some(&image) };
-        let expected = conv.plain(&weight, &x, added);
+        let expected = conv.plain(&weight, x.planes().unwrap(), added);
         if !doubled {
-            close(&conv.forward_with(&x, added).unwrap(), &expected.unwrap(), 2e-6, &case);
+            let found = conv.forward_with(&x, added).unwrap();
+            close(found.planes().unwrap(), &expected.unwrap(), 2e-6, &case);
         }
     }
 

@@ -2,9 +2,11 @@
 
 use candle_core::{Result, Tensor};
 
+use super::Engine;
 use super::cpu::{Shared, is_fast, with_elements, zeros};
 use super::kernel::{COLUMNS, ROWS};
 use super::product::{Panels, pack};
+use crate::render::kernels;
 
 /// `x * weight^T + bias` over the last dimension.
 pub(in crate::render) struct Linear {
@@ -15,19 +17,22 @@ pub(in crate::render) struct Linear {
 }
 
 enum Weight {
-    /// As the kernel takes it; the tensor itself is not kept.
+    /// As the product takes it; the tensor itself is not kept.
     Packed(Panels),
     Tensor(Tensor),
+    Kernels(kernels::Convolution),
 }
 
 impl Linear {
     /// With a weight of `[out, in]`.
-    pub(in crate::render) fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+    pub(in crate::render) fn new(engine: &Engine, weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let (out, width) = weight.dims2()?;
-        let weight = if is_fast(&[&weight]) {
-            Weight::Packed(with_elements(&weight, |weight| Ok(Panels::new(weight, width)))?)
-        } else {
-            Weight::Tensor(weight)
+        let weight = match engine {
+            Engine::Kernels(kernels) => Weight::Kernels(kernels::Convolution::new(kernels, &weight, bias.as_ref())?),
+            Engine::Candle if is_fast(&[&weight]) => {
+                Weight::Packed(with_elements(&weight, |weight| Ok(Panels::new(weight, width)))?)
+            }
+            Engine::Candle => Weight::Tensor(weight),
         };
         Ok(Linear { weight, bias, width, out })
     }
@@ -42,6 +47,15 @@ impl Linear {
         match &self.weight {
             Weight::Packed(weight) => self.packed(weight, x, dims, None),
             Weight::Tensor(weight) => self.plain(weight, x)?.reshape(dims),
+            Weight::Kernels(convolution) => convolution.forward_tokens(x, None),
+        }
+    }
+
+    /// As [`Linear::forward`], with a result that kernels leave in F32.
+    pub(in crate::render) fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Kernels(convolution) => convolution.forward_to_f32(x),
+            _ => self.forward(x),
         }
     }
 
@@ -49,6 +63,7 @@ impl Linear {
     pub(in crate::render) fn forward_onto(&self, x: &Tensor, added: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Packed(weight) if is_fast(&[added]) => self.packed(weight, x, added.dims().to_vec(), Some(added)),
+            Weight::Kernels(convolution) => convolution.forward_tokens(x, Some(added)),
             _ => added + self.forward(x)?,
         }
     }
@@ -114,7 +129,7 @@ mod tests {
             let weight = (random(&[out, width]) / (width as f64).sqrt()).unwrap();
             let (x, added) = (random(&[1, tokens, width]), random(&[1, tokens, out]));
             for bias in [None, Some(random(&[out]))] {
-                let linear = Linear::new(weight.clone(), bias).unwrap();
+                let linear = Linear::new(&Engine::Candle, weight.clone(), bias).unwrap();
                 let expected = linear.plain(&weight, &x).unwrap().reshape((1, tokens, out)).unwrap();
                 let case = format!("{tokens} of {width} to {out}");
                 close(&linear.forward(&x).unwrap(), &expected, 2e-6, &case);

@@ -3,26 +3,56 @@
 use candle_core::{D, DType, Result, Tensor};
 use rayon::prelude::*;
 
+use super::Engine;
 use super::cpu::{is_fast, with_elements, zeros};
+use super::image::Image;
 use super::kernel::{exp, vectorized};
+use crate::render::kernels;
 
 /// Normalises the channels of an image by groups.
 pub(in crate::render) struct GroupNorm {
-    pub(in crate::render) weight: Tensor,
-    pub(in crate::render) bias: Tensor,
-    pub(in crate::render) groups: usize,
-    pub(in crate::render) epsilon: f64,
+    weight: Tensor,
+    bias: Tensor,
+    groups: usize,
+    epsilon: f64,
+    of_kernels: Option<kernels::GroupNorm>,
 }
 
 impl GroupNorm {
+    /// With a weight and a bias for each channel.
+    pub(in crate::render) fn new(
+        engine: &Engine,
+        weight: Tensor,
+        bias: Tensor,
+        groups: usize,
+        epsilon: f64,
+    ) -> Result<Self> {
+        let of_kernels = match engine {
+            Engine::Kernels(kernels) => Some(kernels::GroupNorm::new(kernels, &weight, &bias, groups, epsilon)?),
+            Engine::Candle => None,
+        };
+        Ok(GroupNorm { weight, bias, groups, epsilon, of_kernels })
+    }
+
     /// The image normalised.
-    pub(in crate::render) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.normalised(x, false)
+    pub(in crate::render) fn forward(&self, x: &Image) -> Result<Image> {
+        self.run(x, false)
     }
 
     /// The image normalised, and then `x * sigmoid(x)` of it.
-    pub(in crate::render) fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        self.normalised(x, true)
+    pub(in crate::render) fn forward_silu(&self, x: &Image) -> Result<Image> {
+        self.run(x, true)
+    }
+
+    fn run(&self, x: &Image, silu: bool) -> Result<Image> {
+        match &self.of_kernels {
+            Some(norm) => {
+                let pixels = norm.forward(x.pixels()?, silu)?;
+                let channels = pixels.dim(3)?;
+                x.with_pixels(pixels, channels)
+            }
+            None => Ok(Image::of_planes(self.normalised(x.planes()?, silu)?)),
+        }
     }
 
     fn normalised(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
@@ -123,15 +153,28 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 
 /// Normalises the last dimension.
 pub(in crate::render) struct LayerNorm {
-    pub(in crate::render) weight: Tensor,
-    pub(in crate::render) bias: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    of_kernels: Option<kernels::LayerNorm>,
 }
 
 impl LayerNorm {
     const EPSILON: f32 = 1e-5;
 
+    /// With a weight and a bias for each value.
+    pub(in crate::render) fn new(engine: &Engine, weight: Tensor, bias: Tensor) -> Result<Self> {
+        let of_kernels = match engine {
+            Engine::Kernels(kernels) => Some(kernels::LayerNorm::new(kernels, &weight, &bias, Self::EPSILON)?),
+            Engine::Candle => None,
+        };
+        Ok(LayerNorm { weight, bias, of_kernels })
+    }
+
     /// Each token normalised.
     pub(in crate::render) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if let Some(norm) = &self.of_kernels {
+            return norm.forward(x);
+        }
         if is_fast(&[x, &self.weight, &self.bias]) { self.fast(x) } else { self.plain(x) }
     }
 
@@ -181,13 +224,17 @@ mod tests {
     use super::*;
     use crate::render::ops::testing::{close, random};
 
+    fn group_norm(channels: usize, groups: usize) -> GroupNorm {
+        GroupNorm::new(&Engine::Candle, random(&[channels]), random(&[channels]), groups, 1e-5).unwrap()
+    }
+
     #[test]
     fn group_normalisation_is_candles() {
         for (dims, groups) in [([1, 4, 3, 5], 2), ([2, 64, 17, 33], 32), ([1, 32, 1, 1], 4), ([3, 6, 40, 40], 3)] {
             // Far from zero, where a variance is lost by its own mean.
             let x = ((random(&dims) * 2.0).unwrap() + 30.0).unwrap();
             let [_, channels, _, _] = dims;
-            let norm = GroupNorm { weight: random(&[channels]), bias: random(&[channels]), groups, epsilon: 1e-5 };
+            let norm = group_norm(channels, groups);
             for silu in [false, true] {
                 close(&norm.normalised(&x, silu).unwrap(), &norm.plain(&x, silu).unwrap(), 1e-5, &format!("{dims:?}"));
             }
@@ -199,7 +246,7 @@ mod tests {
         for dims in [[1, 1, 8], [2, 77, 768], [3, 5, 321]] {
             let x = (random(&dims) + 3.0).unwrap();
             let width = dims.last().copied().unwrap();
-            let norm = LayerNorm { weight: random(&[width]), bias: random(&[width]) };
+            let norm = LayerNorm::new(&Engine::Candle, random(&[width]), random(&[width])).unwrap();
             // candle loses digits of the variance to the mean.
             close(&norm.forward(&x).unwrap(), &norm.plain(&x).unwrap(), 1e-5, &format!("{dims:?}"));
         }
@@ -208,8 +255,8 @@ mod tests {
     #[test]
     fn what_is_not_a_number_stays_so() {
         let x = Tensor::from_vec(vec![1f32, f32::NAN, 2.0, 3.0], (1, 2, 1, 2), &Device::Cpu).unwrap();
-        let norm = GroupNorm { weight: random(&[2]), bias: random(&[2]), groups: 2, epsilon: 1e-5 };
-        let found = norm.forward_silu(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let norm = group_norm(2, 2);
+        let found = norm.normalised(&x, true).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(found.iter().map(|x| x.is_nan()).collect::<Vec<_>>(), [true, true, false, false]);
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{Result as CandleResult, Tensor};
 
 use crate::error::{Error, Result};
-use crate::render::ops::{GroupNorm, LayerNorm, Linear, attention, gated_gelu};
+use crate::render::ops::{Engine, GroupNorm, Image, LayerNorm, Linear, attention, gated_gelu};
 use crate::render::reader::Reader;
 
 /// Heads at every level of SD v1; no tensor tells them.
@@ -17,6 +17,7 @@ pub(super) struct Transformer {
     proj_in: Linear,
     blocks: Vec<Block>,
     proj_out: Linear,
+    engine: Engine,
 }
 
 struct Block {
@@ -52,6 +53,7 @@ impl Transformer {
             proj_in: here.linear("proj_in", width, true)?,
             blocks: (0..depth).map(block).collect::<Result<_>>()?,
             proj_out: here.linear("proj_out", inner, true)?,
+            engine: here.engine().clone(),
         })
     }
 
@@ -61,16 +63,13 @@ impl Transformer {
         self.blocks.iter().map(of_block).collect()
     }
 
-    pub(super) fn forward(&self, x: &Tensor, prompt: &[KeysValues]) -> CandleResult<Tensor> {
-        let (batch, channels, height, width) = x.dims4()?;
+    pub(super) fn forward(&self, x: &Image, prompt: &[KeysValues]) -> CandleResult<Image> {
         // The projections are 1x1 convolutions: on rows of pixels they are linear layers, and nothing else is.
-        let pixels = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
-        let mut pixels = self.proj_in.forward(&pixels)?;
+        let mut pixels = self.proj_in.forward(&self.norm.forward(x)?.to_tokens()?)?;
         for (block, (keys, values)) in self.blocks.iter().zip(prompt) {
-            pixels = block.forward(pixels, keys, values)?;
+            pixels = block.forward(&self.engine, pixels, keys, values)?;
         }
-        let pixels = self.proj_out.forward(&pixels)?;
-        x + pixels.transpose(1, 2)?.reshape((batch, channels, height, width))?
+        x.plus(&self.proj_out, &pixels)
     }
 }
 
@@ -92,12 +91,12 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: Tensor, keys: &Tensor, values: &Tensor) -> CandleResult<Tensor> {
+    fn forward(&self, engine: &Engine, x: Tensor, keys: &Tensor, values: &Tensor) -> CandleResult<Tensor> {
         let normed = self.norm_1.forward(&x)?;
         let (k, v) = (self.pixels.k.forward(&normed)?, self.pixels.v.forward(&normed)?);
-        let x = self.pixels.forward(&normed, &k, &v, &x)?;
-        let x = self.prompt.forward(&self.norm_2.forward(&x)?, keys, values, &x)?;
-        let inner = gated_gelu(&self.expand.forward(&self.norm_3.forward(&x)?)?)?;
+        let x = self.pixels.forward(engine, &normed, &k, &v, &x)?;
+        let x = self.prompt.forward(engine, &self.norm_2.forward(&x)?, keys, values, &x)?;
+        let inner = gated_gelu(engine, &self.expand.forward(&self.norm_3.forward(&x)?)?)?;
         self.contract.forward_onto(&inner, &x)
     }
 }
@@ -113,7 +112,14 @@ impl Attention {
     }
 
     /// What `x` gathers, added to `onto`.
-    fn forward(&self, x: &Tensor, keys: &Tensor, values: &Tensor, onto: &Tensor) -> CandleResult<Tensor> {
-        self.out.forward_onto(&attention(&self.q.forward(x)?, keys, values, HEADS, false)?, onto)
+    fn forward(
+        &self,
+        engine: &Engine,
+        x: &Tensor,
+        keys: &Tensor,
+        values: &Tensor,
+        onto: &Tensor,
+    ) -> CandleResult<Tensor> {
+        self.out.forward_onto(&attention(engine, &self.q.forward(x)?, keys, values, HEADS, false)?, onto)
     }
 }

@@ -5,6 +5,9 @@
 
 mod attention;
 mod resnet;
+mod step;
+
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
@@ -12,12 +15,14 @@ use candle_nn::VarBuilder;
 use crate::error::{Error, Kind, Result};
 use crate::model::architecture::{Architecture, Task, detect_by};
 use crate::render::observer::Trace;
-use crate::render::ops::{Conv2d, GroupNorm, Linear, Padding};
+use crate::render::kernels::Kernels;
+use crate::render::ops::{Conv2d, Engine, GroupNorm, Image, Linear, Padding};
 use crate::render::reader::Reader;
 use crate::render::weights::from_candle;
 use crate::state_dict::StateDict;
 use attention::{KeysValues, Transformer};
 use resnet::Resnet;
+use step::Step;
 
 const PREFIX: &str = "model.diffusion_model";
 
@@ -25,6 +30,8 @@ const PREFIX: &str = "model.diffusion_model";
 pub struct Unet {
     time_1: Linear,
     time_2: Linear,
+    /// What each residual block is told of the time, all of them one behind the other.
+    told: Linear,
     /// Values in the sinusoid of a time.
     frequencies: usize,
     input_blocks: Vec<Block>,
@@ -33,6 +40,7 @@ pub struct Unet {
     norm_out: GroupNorm,
     conv_out: Conv2d,
     context_width: usize,
+    engine: Engine,
     dtype: DType,
     device: Device,
     trace: Trace,
@@ -43,6 +51,8 @@ pub struct Prepared {
     batch: usize,
     /// By place of the layer in the order in which they work.
     layers: Vec<Vec<KeysValues>>,
+    /// Where kernels do the steps with this prompt.
+    step: Mutex<Option<Step>>,
 }
 
 /// One block of the original: layers in a row, behind which an image may be kept for later.
@@ -61,12 +71,12 @@ impl Unet {
     /// Reads it from a checkpoint in LDM names; `weights` is the root of them.
     ///
     /// Refused are models that are told more than time and text, and other architectures than SD v1.
-    pub fn load(weights: VarBuilder, state_dict: &StateDict) -> Result<Unet> {
+    pub fn load(weights: VarBuilder, state_dict: &StateDict, engine: &Engine) -> Result<Unet> {
         refuse_others(state_dict)?;
         let (dtype, device) = (weights.dtype(), weights.device().clone());
-        let here = Reader::root(weights, state_dict).at(PREFIX);
+        let here = Reader::root(weights, state_dict, engine).at(PREFIX);
         let [time, frequencies] = here.dims_of("time_embed.0.weight")?;
-        let mut build = Build { time, context: context_width(&here)?, width: 0, kept: Vec::new() };
+        let mut build = Build { context: context_width(&here)?, ..Build::default() };
 
         let [first, channels, _, _] = here.dims_of("input_blocks.0.0.weight")?;
         build.width = first;
@@ -93,6 +103,7 @@ impl Unet {
         Ok(Unet {
             time_1: here.linear("time_embed.0", frequencies, true)?,
             time_2: here.linear("time_embed.2", time, true)?,
+            told: here.linear_of_all(&build.told, time)?,
             frequencies,
             input_blocks,
             middle,
@@ -100,6 +111,7 @@ impl Unet {
             norm_out: here.group_norm("out.0", build.width, 1e-5)?,
             conv_out: here.conv("out.2", build.width)?,
             context_width: build.context,
+            engine: engine.clone(),
             dtype,
             device,
             trace: Trace::default(),
@@ -123,21 +135,19 @@ impl Unet {
 
     /// Keys and values of a prompt `[batch, tokens, width]`.
     pub fn prepare(&self, context: &Tensor) -> Result<Prepared> {
-        let layers = self.layers().filter_map(|(_, layer)| match layer {
-            Layer::Transformer(transformer) => Some(transformer.prepare(context)),
-            _ => None,
-        });
-        let prepared =
-            context.dim(0).and_then(|batch| Ok(Prepared { batch, layers: layers.collect::<Result<_, _>>()? }));
-        prepared.map_err(from_candle)
+        let prepare = || {
+            let (batch, context) = (context.dim(0)?, self.engine.take(context)?);
+            let layers = self.layers().filter_map(|(_, layer)| match layer {
+                Layer::Transformer(transformer) => Some(transformer.prepare(&context)),
+                _ => None,
+            });
+            Ok(Prepared { batch, layers: layers.collect::<CandleResult<_>>()?, step: Mutex::default() })
+        };
+        prepare().map_err(from_candle)
     }
 
-    /// What the residual blocks are told of a time, `[1, width]`: the same for the whole batch.
-    pub fn time_embedding(&self, t: f64) -> Result<Tensor> {
-        self.embed(t).map_err(from_candle)
-    }
-
-    /// The noise predicted in a latent `[batch, 4, height, width]` at time `t`, which need not be whole.
+    /// The noise predicted in a latent `[batch, 4, height, width]` at time `t`, which need not be whole. Kernels take
+    /// and give F32 in the CPU's memory.
     pub fn forward(&self, x: &Tensor, t: f64, prompt: &Prepared) -> Result<Tensor> {
         let (batch, _, height, width) = x.dims4().map_err(from_candle)?;
         let multiple = 1_usize.checked_shl(self.halvings() as u32).unwrap_or(usize::MAX);
@@ -149,40 +159,65 @@ impl Unet {
             let message = format!("{batch} latents, but {} prompts", prompt.batch);
             return Err(Error::mismatch(message));
         }
-        self.denoise(x, t, prompt).map_err(from_candle)
+        let denoise = || {
+            let told = self.tell(t)?;
+            match &self.engine {
+                Engine::Kernels(kernels) => self.step(kernels, x, &told, prompt),
+                Engine::Candle => self.denoise(&Image::new(&self.engine, x)?, &told, prompt)?.to_planes(),
+            }
+        };
+        denoise().map_err(from_candle)
     }
 
-    fn embed(&self, t: f64) -> CandleResult<Tensor> {
+    /// A step on a machine: what it launches is recorded at the second one with a prompt, and replayed from then on.
+    fn step(&self, kernels: &Kernels, x: &Tensor, told: &Tensor, prompt: &Prepared) -> CandleResult<Tensor> {
+        let mut step = prompt.step.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = match &mut *step {
+            Some(step) if step.takes(x) => step,
+            step => step.insert(Step::new(kernels, x, told)?),
+        };
+        let work = |x: &Tensor, told: &Tensor, out: &Tensor| {
+            self.denoise(&Image::new(&self.engine, x)?, told, prompt)?.write_planes(out)
+        };
+        step.run(kernels, x, told, !self.trace.is_watched(), work)
+    }
+
+    /// What the residual blocks are told of a time: the same for the whole batch.
+    fn tell(&self, t: f64) -> CandleResult<Tensor> {
         // In f32 whatever the model computes in: f16 rounds 867.33 to 867.5, and the sinusoid of it is another one.
         let half = self.frequencies / 2;
         let frequency = |index| (-(10000f64.ln() as f32) * index as f32 / half as f32).exp();
         let angles = (0..half).map(|index| t as f32 * frequency(index));
         let sinusoid: Vec<f32> = angles.clone().map(f32::cos).chain(angles.map(f32::sin)).collect();
-        let sinusoid = Tensor::from_vec(sinusoid, (1, 2 * half), &self.device)?.to_dtype(self.dtype)?;
-        let embedded = self.time_2.forward(&self.time_1.forward(&sinusoid)?.silu()?)?;
-        self.trace.seen("model.diffusion_model.time_embed", &embedded);
-        Ok(embedded)
+        let sinusoid = match &self.engine {
+            Engine::Candle => Tensor::from_vec(sinusoid, (1, 2 * half), &self.device)?.to_dtype(self.dtype)?,
+            Engine::Kernels(_) => {
+                self.engine.take(&Tensor::from_vec(sinusoid, (1, 2 * half), &Device::Cpu)?)?
+            }
+        };
+        let embedded = self.time_2.forward(&self.engine.silu(&self.time_1.forward(&sinusoid)?)?)?;
+        self.trace.tokens("model.diffusion_model.time_embed", &self.engine, &embedded)?;
+        // Every residual block begins with this activation.
+        self.told.forward_wide(&self.engine.silu(&embedded)?)
     }
 
-    fn denoise(&self, x: &Tensor, t: f64, prompt: &Prepared) -> CandleResult<Tensor> {
-        // Every residual block begins with this activation.
-        let time = self.embed(t)?.silu()?;
+    fn denoise(&self, x: &Image, told: &Tensor, prompt: &Prepared) -> CandleResult<Image> {
         let mut prompt = prompt.layers.iter().map(Vec::as_slice);
         let mut kept = Vec::new();
         let mut x = x.clone();
         for block in &self.input_blocks {
-            x = block.forward(x, &time, &mut prompt, &self.trace)?;
+            x = block.forward(x, told, &mut prompt, &self.trace)?;
             kept.push(x.clone());
         }
-        x = self.middle.forward(x, &time, &mut prompt, &self.trace)?;
+        x = self.middle.forward(x, told, &mut prompt, &self.trace)?;
         for block in &self.output_blocks {
             if let Some(kept) = kept.pop() {
-                x = Tensor::cat(&[&x, &kept], 1)?;
+                x = x.beside(&kept)?;
             }
-            x = block.forward(x, &time, &mut prompt, &self.trace)?;
+            x = block.forward(x, told, &mut prompt, &self.trace)?;
         }
         let x = self.conv_out.forward(&self.norm_out.forward_silu(&x)?)?;
-        self.trace.seen("model.diffusion_model.out", &x);
+        self.trace.image("model.diffusion_model.out", &x)?;
         Ok(x)
     }
 
@@ -195,19 +230,19 @@ impl Unet {
 impl Block {
     fn forward<'a>(
         &self,
-        mut x: Tensor,
-        time: &Tensor,
+        mut x: Image,
+        told: &Tensor,
         prompt: &mut impl Iterator<Item = &'a [KeysValues]>,
         trace: &Trace,
-    ) -> CandleResult<Tensor> {
+    ) -> CandleResult<Image> {
         for (name, layer) in &self.layers {
             x = match layer {
                 Layer::Conv(conv) => conv.forward(&x)?,
-                Layer::Resnet(resnet) => resnet.forward(&x, time)?,
+                Layer::Resnet(resnet) => resnet.forward(&x, told)?,
                 Layer::Transformer(transformer) => transformer.forward(&x, prompt.next().unwrap_or_default())?,
                 Layer::Up(conv) => conv.forward_doubled(&x)?,
             };
-            trace.seen(name, &x);
+            trace.image(name, &x)?;
         }
         Ok(x)
     }
@@ -220,9 +255,12 @@ impl Layer {
 }
 
 /// What is known while the blocks are read.
+#[derive(Default)]
 struct Build {
-    time: usize,
     context: usize,
+    /// The layers by which residual blocks are told the time, and how many values they have together.
+    told: Vec<String>,
+    values: usize,
     /// Channels of the image at this place.
     width: usize,
     /// Channels of the images that the second half of the network takes back.
@@ -252,7 +290,9 @@ impl Build {
 
     fn layer(&mut self, here: &Reader) -> Result<Option<Layer>> {
         if here.has("in_layers.0.weight") {
-            let (resnet, width) = Resnet::read(here, self.width, self.time)?;
+            let (resnet, width) = Resnet::read(here, self.width, self.values)?;
+            self.told.push(here.key("emb_layers.1"));
+            self.values += width;
             self.width = width;
             Ok(Some(Layer::Resnet(Box::new(resnet))))
         } else if here.has("norm.weight") {

@@ -1,9 +1,11 @@
 //! The residual block of the UNet, which is told the time.
 
+use std::ops::Range;
+
 use candle_core::{Result as CandleResult, Tensor};
 
 use crate::error::Result;
-use crate::render::ops::{Added, Conv2d, GroupNorm, Linear};
+use crate::render::ops::{Added, Conv2d, GroupNorm, Image};
 use crate::render::reader::Reader;
 
 const EPSILON: f64 = 1e-5;
@@ -11,21 +13,23 @@ const EPSILON: f64 = 1e-5;
 pub(super) struct Resnet {
     norm_in: GroupNorm,
     conv_in: Conv2d,
-    time: Linear,
+    /// Its part of what all blocks are told of a time.
+    time: Range<usize>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
     skip: Option<Conv2d>,
 }
 
 impl Resnet {
-    /// One that takes an image of `width` channels, with the width that it gives.
-    pub(super) fn read(here: &Reader, width: usize, time: usize) -> Result<(Self, usize)> {
+    /// One that takes an image of `width` channels, with the width that it gives. What it is told of the time begins at
+    /// `told` among what all are told.
+    pub(super) fn read(here: &Reader, width: usize, told: usize) -> Result<(Self, usize)> {
         let [out, _, _, _] = here.dims_of("in_layers.2.weight")?;
         let skip = (out != width).then(|| here.conv("skip_connection", width)).transpose()?;
         let resnet = Resnet {
             norm_in: here.group_norm("in_layers.0", width, EPSILON)?,
             conv_in: here.conv("in_layers.2", width)?,
-            time: here.linear("emb_layers.1", time, true)?,
+            time: told..told + out,
             norm_out: here.group_norm("out_layers.0", out, EPSILON)?,
             conv_out: here.conv("out_layers.3", out)?,
             skip,
@@ -33,9 +37,9 @@ impl Resnet {
         Ok((resnet, out))
     }
 
-    /// `time` is the embedded time after its activation, `[1, width]`: one for the whole batch.
-    pub(super) fn forward(&self, x: &Tensor, time: &Tensor) -> CandleResult<Tensor> {
-        let time = self.time.forward(time)?.squeeze(0)?;
+    /// `told` is what all blocks are told of a time, `[1, values]`: one for the whole batch.
+    pub(super) fn forward(&self, x: &Image, told: &Tensor) -> CandleResult<Image> {
+        let time = told.narrow(1, self.time.start, self.time.len())?.squeeze(0)?;
         let added = Added { channels: Some(&time), ..Added::default() };
         let inner = self.conv_in.forward_with(&self.norm_in.forward_silu(x)?, added)?;
         let inner = self.norm_out.forward_silu(&inner)?;

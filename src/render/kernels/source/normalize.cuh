@@ -1,0 +1,182 @@
+// Normalisations: over groups of channels of an image, with the activation that follows, and over the values of a token.
+#pragma once
+#include "device.cuh"
+
+struct GroupNorm {
+    const void* x; // [batch][pixels][channels]
+    void* out;
+    const float* weight; // [channels]
+    const float* bias;
+    float* moments; // [batch][chunks][groups][2]: mean, and squares about it
+    float* affine;  // [batch][2][channels]: factor, summand
+    int batch, pixels, channels, groups;
+    int chunks, chunk_pixels;
+    float epsilon;
+    int silu;
+};
+
+// Sums over a group of what `value` says of its elements, in a block's chunk; every thread gets `shared` filled with one
+// sum for each group.
+template <typename T, typename F>
+DEVICE void sums_of_groups(const GroupNorm& p, float* shared, float* sums, int count, const T* x, F value) {
+    const int vectors = p.channels / 8, thread = threadIdx.x, threads = blockDim.x;
+    const int across = vectors < threads ? vectors : threads, lanes = threads / across;
+    const int lane = thread / across;
+    if (lane < lanes) {
+        for (int vector = thread % across; vector < vectors; vector += across) {
+            float total[8] = {0, 0, 0, 0, 0, 0, 0, 0}, values[8];
+            for (int pixel = lane; pixel < count; pixel += lanes) {
+                load_eight(values, x + (long long)pixel * p.channels + vector * 8);
+#pragma unroll
+                for (int e = 0; e < 8; e++) total[e] += value(values[e], vector * 8 + e);
+            }
+#pragma unroll
+            for (int e = 0; e < 8; e++) shared[lane * p.channels + vector * 8 + e] = total[e];
+        }
+    }
+    __syncthreads();
+    // Eight threads to a group.
+    const int of_group = p.channels / p.groups;
+    for (int first = 0; first < p.groups; first += threads / 8) {
+        int group = first + thread / 8;
+        float sum = 0.0f;
+        if (group < p.groups)
+            for (int i = thread % 8; i < of_group * lanes; i += 8)
+                sum += shared[i / of_group * p.channels + group * of_group + i % of_group];
+        sum += shuffle_xor(sum, 1);
+        sum += shuffle_xor(sum, 2);
+        sum += shuffle_xor(sum, 4);
+        if (group < p.groups && thread % 8 == 0) sums[group] = sum;
+    }
+    __syncthreads();
+}
+
+// Mean and squares about it of each group in one chunk of pixels. Twice over the chunk, which is in the cache by then:
+// the difference of two large sums would cost the digits.
+template <typename T> DEVICE void group_moments(const GroupNorm& p) {
+    SHARED_MEMORY(memory);
+    float* means = (float*)memory;
+    float* squares = means + p.groups;
+    float* shared = squares + p.groups;
+    const int chunk = blockIdx.x, image = blockIdx.y;
+    const int first = chunk * p.chunk_pixels;
+    const int count = first + p.chunk_pixels < p.pixels ? p.chunk_pixels : p.pixels - first;
+    const int of_group = p.channels / p.groups;
+    const T* x = (const T*)p.x + ((long long)image * p.pixels + first) * p.channels;
+    sums_of_groups(p, shared, means, count, x, [](float value, int) { return value; });
+    const float size = (float)(count * of_group);
+    sums_of_groups(p, shared, squares, count, x, [=](float value, int channel) {
+        float delta = value - means[channel / of_group] / size;
+        return delta * delta;
+    });
+    float* out = p.moments + ((long long)image * p.chunks + chunk) * p.groups * 2;
+    for (int group = threadIdx.x; group < p.groups; group += blockDim.x) {
+        out[2 * group] = means[group] / size;
+        out[2 * group + 1] = squares[group];
+    }
+}
+
+// The chunks' moments put together, and what becomes of each channel. A block for each image.
+DEVICE void affine_of_groups(const GroupNorm& p) {
+    SHARED_MEMORY(memory);
+    float* means = (float*)memory;
+    float* factors = means + p.groups;
+    const int image = blockIdx.x, thread = threadIdx.x;
+    const int of_group = p.channels / p.groups;
+    for (int first = 0; first < p.groups; first += blockDim.x / 8) {
+        int group = first + thread / 8;
+        float count = 0.0f, mean = 0.0f, squares = 0.0f;
+        auto join = [&](float other_count, float other_mean, float other_squares) {
+            float total = count + other_count;
+            if (total == 0.0f) return;
+            float delta = other_mean - mean;
+            squares += other_squares + delta * delta * (count * other_count / total);
+            mean += delta * (other_count / total);
+            count = total;
+        };
+        if (group < p.groups)
+            for (int chunk = thread % 8; chunk < p.chunks; chunk += 8) {
+                const float* from = p.moments + (((long long)image * p.chunks + chunk) * p.groups + group) * 2;
+                int pixels = p.pixels - chunk * p.chunk_pixels;
+                if (pixels > p.chunk_pixels) pixels = p.chunk_pixels;
+                join((float)pixels * (float)of_group, from[0], from[1]);
+            }
+        for (int mask = 1; mask < 8; mask <<= 1) {
+            float other_count = shuffle_xor(count, mask), other_mean = shuffle_xor(mean, mask);
+            float other_squares = shuffle_xor(squares, mask);
+            join(other_count, other_mean, other_squares);
+        }
+        if (group < p.groups && thread % 8 == 0) {
+            means[group] = mean;
+            factors[group] = 1.0f / sqrtf(squares / count + p.epsilon);
+        }
+    }
+    __syncthreads();
+    float* out = p.affine + (long long)image * 2 * p.channels;
+    for (int channel = thread; channel < p.channels; channel += blockDim.x) {
+        int group = channel / of_group;
+        float factor = p.weight[channel] * factors[group];
+        out[channel] = factor;
+        out[p.channels + channel] = p.bias[channel] - means[group] * factor;
+    }
+}
+
+template <typename T> DEVICE void group_apply(const GroupNorm& p) {
+    const long long of_image = (long long)p.pixels * p.channels / 8, count = of_image * p.batch;
+    for (long long index = (long long)blockIdx.x * blockDim.x + threadIdx.x; index < count;
+         index += (long long)gridDim.x * blockDim.x) {
+        const float* affine = p.affine + index / of_image * 2 * p.channels + index * 8 % p.channels;
+        float values[8], factors[8], summands[8];
+        load_eight(values, (const T*)p.x + 8 * index);
+        load_eight(factors, affine);
+        load_eight(summands, affine + p.channels);
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+            float y = values[e] * factors[e] + summands[e];
+            values[e] = p.silu ? y / (1.0f + expf(-y)) : y;
+        }
+        store_eight((T*)p.out + 8 * index, values);
+    }
+}
+
+struct LayerNorm {
+    const void* x; // [tokens][width]
+    void* out;
+    const float* weight;
+    const float* bias;
+    int tokens, width;
+    float epsilon;
+};
+
+// A warp for each token.
+template <typename T> DEVICE void layer_norm(const LayerNorm& p) {
+    const int lane = threadIdx.x & 31;
+    const int token = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5);
+    if (token >= p.tokens) return;
+    const T* x = (const T*)p.x + (long long)token * p.width;
+    const int vectors = p.width / 8;
+    float values[8], sum = 0.0f, squares = 0.0f;
+    for (int i = lane; i < vectors; i += 32) {
+        load_eight(values, x + 8 * i);
+#pragma unroll
+        for (int e = 0; e < 8; e++) sum += values[e];
+    }
+    for (int mask = 16; mask > 0; mask >>= 1) sum += shuffle_xor(sum, mask);
+    const float mean = sum / p.width;
+    for (int i = lane; i < vectors; i += 32) {
+        load_eight(values, x + 8 * i);
+#pragma unroll
+        for (int e = 0; e < 8; e++) squares += (values[e] - mean) * (values[e] - mean);
+    }
+    for (int mask = 16; mask > 0; mask >>= 1) squares += shuffle_xor(squares, mask);
+    const float scale = 1.0f / sqrtf(squares / p.width + p.epsilon);
+    for (int i = lane; i < vectors; i += 32) {
+        float weight[8], bias[8];
+        load_eight(values, x + 8 * i);
+        load_eight(weight, p.weight + 8 * i);
+        load_eight(bias, p.bias + 8 * i);
+#pragma unroll
+        for (int e = 0; e < 8; e++) values[e] = (values[e] - mean) * scale * weight[e] + bias[e];
+        store_eight((T*)p.out + (long long)token * p.width + 8 * i, values);
+    }
+}

@@ -1,0 +1,130 @@
+// What is done value by value: activations, changes of type and order, joining and looking up.
+#pragma once
+#include "device.cuh"
+
+#define FOR_EACH(index, count)                                                              \
+    for (long long index = (long long)blockIdx.x * blockDim.x + threadIdx.x; index < (count); \
+         index += (long long)gridDim.x * blockDim.x)
+
+// `value * gelu(gate)`, with the error function itself; the first half of each row are values, the second half gates.
+struct Gate {
+    const void* x; // [rows][2 * width]
+    void* out;     // [rows][width]
+    int rows, width;
+};
+
+template <typename T> DEVICE void gated_gelu(const Gate& p) {
+    FOR_EACH(index, (long long)p.rows * p.width / 8) {
+        long long row = index * 8 / p.width, column = index * 8 % p.width;
+        const T* x = (const T*)p.x + row * 2 * p.width + column;
+        float values[8], gates[8];
+        load_eight(values, x);
+        load_eight(gates, x + p.width);
+#pragma unroll
+        for (int e = 0; e < 8; e++) values[e] *= 0.5f * gates[e] * (1.0f + erff(gates[e] * 0.70710678f));
+        store_eight((T*)p.out + index * 8, values);
+    }
+}
+
+// `x * sigmoid(scale * x)`: SiLU where the scale is 1, CLIP's approximation of GELU where it is 1.702.
+struct Sigmoid {
+    const void* x;
+    void* out;
+    long long count;
+    float scale;
+};
+
+template <typename T> DEVICE void sigmoid_gate(const Sigmoid& p) {
+    FOR_EACH(index, p.count / 8) {
+        float values[8];
+        load_eight(values, (const T*)p.x + 8 * index);
+#pragma unroll
+        for (int e = 0; e < 8; e++) values[e] /= 1.0f + expf(-p.scale * values[e]);
+        store_eight((T*)p.out + 8 * index, values);
+    }
+}
+
+// Two images or lists of tokens beside each other, by channel.
+struct Join {
+    const void* a;
+    const void* b;
+    void* out;
+    long long rows;
+    int a_width, b_width;
+};
+
+template <typename T> DEVICE void join(const Join& p) {
+    const int width = p.a_width + p.b_width;
+    FOR_EACH(index, p.rows * width / 8) {
+        long long row = index * 8 / width;
+        int column = (int)(index * 8 % width);
+        const T* from = column < p.a_width ? (const T*)p.a + row * p.a_width + column
+                                           : (const T*)p.b + row * p.b_width + column - p.a_width;
+        float values[8];
+        load_eight(values, from);
+        store_eight((T*)p.out + index * 8, values);
+    }
+}
+
+// Rows of a table, with another table's rows added: what tokens mean, and where they stand.
+struct Lookup {
+    const unsigned* tokens; // [rows]
+    const void* table;      // [.][width]
+    const void* positions;  // [period][width]
+    void* out;
+    int rows, period, width;
+};
+
+template <typename T> DEVICE void look_up(const Lookup& p) {
+    FOR_EACH(index, (long long)p.rows * p.width / 8) {
+        long long row = index * 8 / p.width, column = index * 8 % p.width;
+        float values[8], more[8];
+        load_eight(values, (const T*)p.table + (long long)p.tokens[row] * p.width + column);
+        load_eight(more, (const T*)p.positions + row % p.period * p.width + column);
+#pragma unroll
+        for (int e = 0; e < 8; e++) values[e] += more[e];
+        store_eight((T*)p.out + index * 8, values);
+    }
+}
+
+// From planes in f32 to pixels, and back: [batch][channel][pixel] and [batch][pixel][padded channel].
+struct Planes {
+    const void* from;
+    void* to;
+    int batch, channels, pixels, padded;
+};
+
+template <typename T> DEVICE void to_pixels(const Planes& p) {
+    FOR_EACH(index, (long long)p.batch * p.pixels * p.padded) {
+        int channel = (int)(index % p.padded);
+        long long pixel = index / p.padded % p.pixels, image = index / p.padded / p.pixels;
+        const float* from = (const float*)p.from + (image * p.channels + channel) * p.pixels + pixel;
+        ((T*)p.to)[index] = from_float<T>(channel < p.channels ? *from : 0.0f);
+    }
+}
+
+template <typename T> DEVICE void to_planes(const Planes& p) {
+    FOR_EACH(index, (long long)p.batch * p.channels * p.pixels) {
+        long long pixel = index % p.pixels, channel = index / p.pixels % p.channels;
+        long long image = index / p.pixels / p.channels;
+        ((float*)p.to)[index] = to_float(((const T*)p.from)[(image * p.pixels + pixel) * p.padded + channel]);
+    }
+}
+
+// A weight in another type, [out][in][taps] in the order of [padded out][taps][padded in], with zeros where there is
+// nothing. Whatever has one tap is only cast and padded; a transposition is a weight of one row.
+struct Arrange {
+    const void* from;
+    void* to;
+    int out, in, taps, padded_out, padded_in;
+};
+
+template <typename From, typename To> DEVICE void arrange(const Arrange& p) {
+    FOR_EACH(index, (long long)p.padded_out * p.taps * p.padded_in) {
+        int in = (int)(index % p.padded_in), tap = (int)(index / p.padded_in % p.taps);
+        long long out = index / p.padded_in / p.taps;
+        bool inside = in < p.in && out < p.out;
+        const From* from = (const From*)p.from + (out * p.in + in) * p.taps + tap;
+        ((To*)p.to)[index] = from_float<To>(inside ? to_float(*from) : 0.0f);
+    }
+}

@@ -1,0 +1,137 @@
+//! Where a picture is computed, and in what: the models' weights for it, and what becomes of an autoencoder that half
+//! precision is too small for.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::error::{Error, Result};
+use crate::render::autoencoder::Autoencoder;
+use crate::render::blame::{MODELS, Seeker};
+use crate::render::checks::Statistics;
+use crate::render::kernels::{Kernels, Machine};
+use crate::render::observer::{Observer, Trace};
+use crate::render::ops::Engine;
+use crate::render::weights::{from_candle, values, var_builder, var_builder_of};
+use crate::state_dict::StateDict;
+use crate::tensor::{Dtype, Overflow};
+
+/// Who computes, with which weights.
+pub(super) struct Place {
+    pub(super) engine: Engine,
+    dtype: Dtype,
+    /// As they are.
+    whole: Arc<StateDict>,
+    /// Rounded to the type.
+    rounded: Arc<StateDict>,
+}
+
+/// What an autoencoder made of a latent.
+pub(super) struct Decoded {
+    pub(super) autoencoder: Autoencoder,
+    pub(super) image: Tensor,
+    /// What was too large for f16, where something was.
+    pub(super) overflow: Option<String>,
+    /// The first layer that made what is no number.
+    pub(super) broken: Option<String>,
+}
+
+impl Place {
+    /// The CPU, or a machine.
+    pub(super) fn new(whole: &Arc<StateDict>, dtype: Dtype, machine: Option<&Arc<dyn Machine>>) -> Result<Self> {
+        let (engine, rounded) = match machine {
+            None => (Engine::Candle, rounded(whole, dtype)?),
+            // They are rounded where they arrive.
+            Some(machine) => (Engine::Kernels(kernels(machine, dtype)?), Arc::clone(whole)),
+        };
+        Ok(Place { engine, dtype, whole: Arc::clone(whole), rounded })
+    }
+
+    /// The weights, for models of the engine.
+    pub(super) fn weights(&self) -> VarBuilder<'static> {
+        match &self.engine {
+            Engine::Candle => var_builder(Arc::clone(&self.rounded), DType::F32, &Device::Cpu),
+            Engine::Kernels(kernels) => var_builder_of(Arc::clone(&self.whole), kernels),
+        }
+    }
+
+    /// On the CPU, in f32: the greatest value behind a layer says whether f16 would do.
+    pub(super) fn decode_watched(&self, state_dict: &StateDict, z: &Tensor) -> Result<Decoded> {
+        let mut weights = None;
+        let mut autoencoder = match Autoencoder::load(self.weights(), state_dict, &self.engine) {
+            // Weights beyond f16 are all that f32 would change.
+            Err(error) if self.dtype == Dtype::F16 => {
+                weights = Some(format!("{error}; decoded with its weights in f32"));
+                let whole = var_builder(Arc::clone(&self.whole), DType::F32, &Device::Cpu);
+                Autoencoder::load(whole, state_dict, &self.engine)?
+            }
+            loaded => loaded?,
+        };
+        let seeker = Arc::new(Seeker::default());
+        autoencoder.observe(Trace::to(Arc::clone(&seeker) as Arc<dyn Observer>));
+        let image = autoencoder.decode(z)?;
+        autoencoder.observe(Trace::default());
+        let overflow =
+            seeker.overflow().map(|(layer, most)| format!("{most:.0} behind {layer} overflows f16; decoded in f32"));
+        Ok(Decoded { autoencoder, image, overflow: weights.or(overflow), broken: Some(seeker.first()) })
+    }
+
+    /// With kernels: in f16 where that is the type, or could be the type of another program, and again in f32 where it
+    /// was too small.
+    pub(super) fn decode_tried(&self, kernels: &Kernels, state_dict: &StateDict, z: &Tensor) -> Result<Decoded> {
+        let decode = |dtype: DType| {
+            let kernels = kernels.in_dtype(dtype).map_err(from_candle)?;
+            let weights = var_builder_of(Arc::clone(&self.whole), &kernels);
+            let autoencoder = Autoencoder::load(weights, state_dict, &Engine::Kernels(kernels))?;
+            let image = autoencoder.decode(z)?;
+            let statistics = Statistics::of(&values(&image)?);
+            Ok::<_, Error>((Decoded { autoencoder, image, overflow: None, broken: None }, statistics))
+        };
+        let (half, of_half) = decode(if self.dtype == Dtype::BF16 { DType::BF16 } else { DType::F16 })?;
+        if self.dtype != Dtype::F32 && of_half.is_finite() {
+            return Ok(half);
+        }
+        drop(half);
+        let (mut whole, of_whole) = decode(DType::F32)?;
+        if !of_whole.is_finite() {
+            // Once more, and each layer is looked at: what is looked at has to leave the machine.
+            let seeker = Arc::new(Seeker::default());
+            whole.autoencoder.observe(Trace::to(Arc::clone(&seeker) as Arc<dyn Observer>));
+            whole.autoencoder.decode(z)?;
+            whole.autoencoder.observe(Trace::default());
+            whole.broken = Some(seeker.first());
+        } else if !of_half.is_finite() {
+            let broken = of_half.nan + of_half.infinite;
+            whole.overflow = Some(format!("in f16 {broken} values of the picture are no numbers; decoded in f32"));
+        }
+        Ok(whole)
+    }
+}
+
+fn kernels(machine: &Arc<dyn Machine>, dtype: Dtype) -> Result<Kernels> {
+    let dtype = match dtype {
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F32 => DType::F32,
+        _ => return Err(Error::usage(format!("kernels compute in F32, F16 or BF16, not in {dtype}"))),
+    };
+    Kernels::new(Arc::clone(machine), dtype).map_err(from_candle)
+}
+
+/// The weights of the models rounded to a type. What else there is (the schedule) stays as it is, as in WebUI.
+fn rounded(state_dict: &Arc<StateDict>, to: Dtype) -> Result<Arc<StateDict>> {
+    if to == Dtype::F32 {
+        return Ok(Arc::clone(state_dict));
+    }
+    let mut rounded = StateDict::new();
+    for (key, lazy) in state_dict.iter() {
+        let is_weight = lazy.dtype().is_float() && MODELS.iter().any(|model| key.starts_with(model));
+        let tensor = match is_weight {
+            true => lazy.clone().cast(to, Overflow::Refuse).map_err(|error| error.in_tensor(key))?,
+            false => lazy.clone(),
+        };
+        rounded.insert(key, tensor)?;
+    }
+    Ok(Arc::new(rounded))
+}
