@@ -4,8 +4,8 @@ use candle_core::{Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::error::{Error, Result};
-use crate::render::observer::Trace;
 use crate::render::kernels;
+use crate::render::observer::Trace;
 use crate::render::ops::{Engine, LayerNorm, Linear, attention, quick_gelu};
 use crate::render::reader::Reader;
 use crate::render::weights::from_candle;

@@ -9,6 +9,8 @@ pub mod autoencoder;
 mod blame;
 pub mod checks;
 pub mod clip;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dump;
 mod guidance;
 pub mod infotext;

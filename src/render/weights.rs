@@ -138,6 +138,10 @@ pub fn var_builder_of(state_dict: Arc<StateDict>, kernels: &Kernels) -> VarBuild
 /// The library's error that a model's code handed through as candle's; candle's own as `Unsupported`, with its text.
 pub fn from_candle(error: CandleError) -> Error {
     let text = error.to_string();
+    #[cfg(feature = "cuda")]
+    if text.contains("DriverError(") {
+        return crate::render::cuda::explain(&text);
+    }
     ours(error).unwrap_or_else(|| Error::unsupported(text))
 }
 

@@ -14,24 +14,31 @@ use libloading::Library;
 use super::{Error, Launch, LazyTensor, Machine, Recording, address, weights};
 
 /// Copies to shared memory arrive when they are waited for, not before; the last warp of a block comes first.
-pub(super) const CONTRARY: u32 = 1 | 2;
+pub(crate) const CONTRARY: u32 = 1 | 2;
 
 type Emulate =
     unsafe extern "C" fn(*const c_char, c_uint, c_uint, c_uint, c_uint, c_uint, *const c_void, c_uint) -> c_int;
 
-pub(super) struct Emulated {
+pub(crate) struct Emulated {
     mode: u32,
     multiprocessors: usize,
 }
 
-/// The library is one for all: it plays one block at a time.
-static LIBRARY: OnceLock<Option<Mutex<Library>>> = OnceLock::new();
+/// A library plays one block at a time; copies of it are libraries of their own, for tests that run beside each other.
+static LIBRARIES: OnceLock<Option<[Mutex<Library>; 2]>> = OnceLock::new();
 
 impl Emulated {
     /// None, with a message, where there is no compiler; where peers are required, that fails.
-    pub(super) fn new(mode: u32, multiprocessors: usize) -> Option<Arc<Self>> {
-        LIBRARY.get_or_init(|| compiled().map(|path| Mutex::new(unsafe { Library::new(path).unwrap() }))).as_ref()?;
-        Some(Arc::new(Emulated { mode, multiprocessors}))
+    pub(crate) fn new(mode: u32, multiprocessors: usize) -> Option<Arc<Self>> {
+        let load = |path: PathBuf| {
+            [0, 1].map(|number| {
+                let copy = tempfile::Builder::new().suffix(&format!("-{number}.so")).tempfile().unwrap();
+                std::fs::copy(&path, copy.path()).unwrap();
+                Mutex::new(unsafe { Library::new(copy.path()).unwrap() })
+            })
+        };
+        LIBRARIES.get_or_init(|| compiled().map(load)).as_ref()?;
+        Some(Arc::new(Emulated { mode, multiprocessors }))
     }
 }
 
@@ -54,7 +61,7 @@ fn compiled() -> Option<PathBuf> {
     let scratch = tempfile::Builder::new().suffix(".so").tempfile_in(&folder).unwrap().into_temp_path();
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let run = Command::new(&compiler)
-        .args(["-std=c++17", "-O2", "-fno-strict-aliasing", "-shared", "-fPIC", "-DTRINART_EMULATION"])
+        .args(["-std=c++17", "-O3", "-march=native", "-fno-strict-aliasing", "-shared", "-fPIC", "-DTRINART_EMULATION"])
         .args(["-Wno-unknown-pragmas", "-I"])
         .arg(&emulation)
         .arg("-I")
@@ -80,7 +87,8 @@ fn compiled() -> Option<PathBuf> {
 
 impl Emulated {
     fn run(&self, kernel: &str, grid: [usize; 3], threads: usize, shared: usize, parameters: &[u8]) -> Result<()> {
-        let library = LIBRARY.get().unwrap().as_ref().unwrap().lock().unwrap_or_else(PoisonError::into_inner);
+        let [first, second] = LIBRARIES.get().unwrap().as_ref().unwrap();
+        let library = first.try_lock().unwrap_or_else(|_| second.lock().unwrap_or_else(PoisonError::into_inner));
         let name = CString::new(kernel).unwrap();
         // Structures begin at addresses that fit them.
         let mut words = vec![0u64; parameters.len().div_ceil(8)];

@@ -60,8 +60,8 @@ impl Other {
             return Ok(Other::Picture(read_picture(path)?.0));
         }
         let model = Model::open(path, terminal)?;
-        let rendered =
-            render(&model.state_dict, settings, machine, &Trace::default(), terminal).map_err(|error| error.in_file(path))?;
+        let rendered = render(&model.state_dict, settings, machine, &Trace::default(), terminal)
+            .map_err(|error| error.in_file(path))?;
         let differing = differing(&ours.state_dict, &model.state_dict, terminal)?;
         checks.push(Check::info("weights", describe(&differing)));
         let only_autoencoder = differing.iter().all(|part| part.name == AUTOENCODER);

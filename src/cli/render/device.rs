@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+#[cfg(not(feature = "cuda"))]
+use crate::error::Error;
+use crate::error::Result;
 use crate::render::kernels::Machine;
 use crate::tensor::Dtype;
 

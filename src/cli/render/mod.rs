@@ -59,12 +59,14 @@ fn check(command: &RenderCheck, terminal: &Terminal) -> Result<Report> {
     settings.dtype = command.dtype.map_or(place.dtype, Into::into);
     let dump = command.dump.as_ref().map(|path| (path, Arc::new(Dump::default())));
     let stages = dump.as_ref().map_or_else(Trace::default, |(_, dump)| Trace::to(dump.clone()));
-    let mut rendered =
-        render(&model.state_dict, &settings, place.machine.as_ref(), &stages, terminal).map_err(|error| error.in_file(&command.checkpoint))?;
+    let mut rendered = render(&model.state_dict, &settings, place.machine.as_ref(), &stages, terminal)
+        .map_err(|error| error.in_file(&command.checkpoint))?;
     let mut checks = judge_position_ids(&model.state_dict)?;
     checks.append(&mut rendered.checks);
     let other = match (&command.against, &command.like, liked) {
-        (Some(path), ..) => Some((path, Other::open(path, &model, &settings, place.machine.as_ref(), &mut checks, terminal)?)),
+        (Some(path), ..) => {
+            Some((path, Other::open(path, &model, &settings, place.machine.as_ref(), &mut checks, terminal)?))
+        }
         (None, Some(path), Some((picture, _))) => Some((path, Other::Picture(picture))),
         _ => None,
     };

@@ -77,7 +77,9 @@ impl Convolution {
         };
         let shape = [padded(out), size * size, padded(input)];
         let arranged = arrange(kernels, weight, [out, input, size * size], padded(input), &shape, kernels.dtype)?;
-        let bias = bias.map(|bias| arrange(kernels, bias, [1, out, 1], padded(out), &[padded(out)], DType::F32)).transpose()?;
+        let bias = bias
+            .map(|bias| arrange(kernels, bias, [1, out, 1], padded(out), &[padded(out)], DType::F32))
+            .transpose()?;
         Ok(Convolution { kernels: kernels.clone(), weight: arranged, bias, size })
     }
 
@@ -142,7 +144,9 @@ impl Convolution {
         let real = if window.doubled { height / 2 * (width / 2) } else { height * width };
         let fits = x.elem_count() == batch * real * input
             && out.elem_count() == rows * out_channels
-            && onto.image.is_none_or(|image| image.elem_count() == rows * out_channels && image.dtype() == kernels.dtype)
+            && onto
+                .image
+                .is_none_or(|image| image.elem_count() == rows * out_channels && image.dtype() == kernels.dtype)
             && onto.channels.is_none_or(|it| it.elem_count() == out_channels && it.dtype() == DType::F32)
             && x.dtype() == kernels.dtype
             && input.is_multiple_of(EIGHT)
@@ -153,8 +157,7 @@ impl Convolution {
         let depth = taps * input;
         let row_elements = ROW_BYTES / kernels.dtype.size_in_bytes();
         let plan = Plan::of(rows, out_channels, depth.div_ceil(row_elements), kernels.machine.multiprocessors());
-        let partial =
-            if plan.splits > 1 { Some(kernels.empty_f32(&[plan.splits, rows, out_channels])?) } else { None };
+        let partial = if plan.splits > 1 { Some(kernels.empty_f32(&[plan.splits, rows, out_channels])?) } else { None };
         let parameters = Parameters {
             x: address(x)?,
             weight: address(&self.weight)?,

@@ -134,7 +134,12 @@ impl LayerNorm {
         if !width.is_multiple_of(EIGHT) {
             bail!("{width} values are no eights")
         }
-        Ok(LayerNorm { kernels: kernels.clone(), weight: cast(kernels, weight, DType::F32)?, bias: cast(kernels, bias, DType::F32)?, epsilon })
+        Ok(LayerNorm {
+            kernels: kernels.clone(),
+            weight: cast(kernels, weight, DType::F32)?,
+            bias: cast(kernels, bias, DType::F32)?,
+            epsilon,
+        })
     }
 
     /// Each token normalised.

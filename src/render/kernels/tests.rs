@@ -142,7 +142,8 @@ fn attention_of_every_width() {
 #[test]
 fn normalisations() {
     for (machine, kernels, tolerance) in machines() {
-        for (dims, groups) in [([2, 64, 5, 9], 32), ([1, 320, 3, 4], 32), ([1, 32, 70, 70], 32), ([1, 2560, 2, 2], 32)] {
+        for (dims, groups) in [([2, 64, 5, 9], 32), ([1, 320, 3, 4], 32), ([1, 32, 70, 70], 32), ([1, 2560, 2, 2], 32)]
+        {
             let [_, channels, _, _] = dims;
             // Far from zero, where a variance is lost by its own mean.
             let x = rounded(&kernels, &((random(&dims) * 2.0).unwrap() + 3.0).unwrap());
@@ -191,7 +192,8 @@ fn what_is_done_value_by_value() {
         close(&widened(&kernels, &found).unwrap(), &expected, 1e-12, &format!("{machine}: join"));
 
         let (table, positions) = (rounded(&kernels, &random(&[50, 16])), rounded(&kernels, &random(&[7, 16])));
-        let tokens = Tensor::from_vec(vec![3u32, 49, 0, 17, 3, 8, 1, 2, 49, 5, 6, 7, 9, 30], (2, 7), &Device::Cpu).unwrap();
+        let tokens =
+            Tensor::from_vec(vec![3u32, 49, 0, 17, 3, 8, 1, 2, 49, 5, 6, 7, 9, 30], (2, 7), &Device::Cpu).unwrap();
         let known = table.embedding(&tokens.flatten_all().unwrap()).unwrap().reshape((2, 7, 16)).unwrap();
         let expected = known.broadcast_add(&positions).unwrap();
         let (table, positions) = (given(&kernels, &table), given(&kernels, &positions));

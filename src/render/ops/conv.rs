@@ -8,8 +8,8 @@ use candle_core::{Result, Tensor};
 use super::Engine;
 use super::cpu::{Shared, is_fast, with_elements, zeros};
 use super::geometry::{Geometry, Output, runs};
-use super::product::Panels;
 use super::image::Image;
+use super::product::Panels;
 use super::winograd;
 use crate::render::kernels::{self, Onto, Window};
 

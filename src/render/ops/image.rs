@@ -109,9 +109,10 @@ impl Image {
     pub(in crate::render) fn beside(&self, other: &Self) -> Result<Self> {
         match (&self.layout, &other.layout) {
             (Layout::Planes(a), Layout::Planes(b)) => Ok(Self::of_planes(Tensor::cat(&[a, b], 1)?)),
-            (Layout::Pixels { kernels, pixels: a, channels: of_a }, Layout::Pixels { pixels: b, channels: of_b, .. }) => {
-                Ok(Self::of_pixels(kernels, kernels::join(kernels, a, b)?, of_a + of_b))
-            }
+            (
+                Layout::Pixels { kernels, pixels: a, channels: of_a },
+                Layout::Pixels { pixels: b, channels: of_b, .. },
+            ) => Ok(Self::of_pixels(kernels, kernels::join(kernels, a, b)?, of_a + of_b)),
             _ => bail!("images of two engines do not go together"),
         }
     }

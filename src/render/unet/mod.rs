@@ -14,8 +14,8 @@ use candle_nn::VarBuilder;
 
 use crate::error::{Error, Kind, Result};
 use crate::model::architecture::{Architecture, Task, detect_by};
-use crate::render::observer::Trace;
 use crate::render::kernels::Kernels;
+use crate::render::observer::Trace;
 use crate::render::ops::{Conv2d, Engine, GroupNorm, Image, Linear, Padding};
 use crate::render::reader::Reader;
 use crate::render::weights::from_candle;
@@ -63,7 +63,7 @@ struct Block {
 enum Layer {
     Conv(Conv2d),
     Resnet(Box<Resnet>),
-    Transformer(Transformer),
+    Transformer(Box<Transformer>),
     Up(Conv2d),
 }
 
@@ -191,9 +191,7 @@ impl Unet {
         let sinusoid: Vec<f32> = angles.clone().map(f32::cos).chain(angles.map(f32::sin)).collect();
         let sinusoid = match &self.engine {
             Engine::Candle => Tensor::from_vec(sinusoid, (1, 2 * half), &self.device)?.to_dtype(self.dtype)?,
-            Engine::Kernels(_) => {
-                self.engine.take(&Tensor::from_vec(sinusoid, (1, 2 * half), &Device::Cpu)?)?
-            }
+            Engine::Kernels(_) => self.engine.take(&Tensor::from_vec(sinusoid, (1, 2 * half), &Device::Cpu)?)?,
         };
         let embedded = self.time_2.forward(&self.engine.silu(&self.time_1.forward(&sinusoid)?)?)?;
         self.trace.tokens("model.diffusion_model.time_embed", &self.engine, &embedded)?;
@@ -296,7 +294,7 @@ impl Build {
             self.width = width;
             Ok(Some(Layer::Resnet(Box::new(resnet))))
         } else if here.has("norm.weight") {
-            Ok(Some(Layer::Transformer(Transformer::read(here, self.width, self.context)?)))
+            Ok(Some(Layer::Transformer(Box::new(Transformer::read(here, self.width, self.context)?))))
         } else if here.has("op.weight") {
             let padding = Some(Padding::around(1));
             Ok(Some(Layer::Conv(here.conv_with("op", self.width, 2, padding)?)))
