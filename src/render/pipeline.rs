@@ -62,7 +62,7 @@ pub struct Settings {
 }
 
 /// Seconds of each stage.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Timings {
     /// Text encoder, with its loading.
     pub text: f64,
@@ -70,6 +70,8 @@ pub struct Timings {
     pub load: f64,
     /// All steps.
     pub sampling: f64,
+    /// Each call of the UNet, for all prompts.
+    pub calls: Vec<f64>,
     /// The autoencoder, with its loading.
     pub decode: f64,
 }
@@ -208,9 +210,12 @@ impl Render<'_> {
         progress.begin_steps("sampling", calls as u64);
         let (mut first, mut broken) = (None, None);
         let mut call = 0;
+        let mut seconds = Vec::new();
         let mut predict = |x: &Tensor, time: f64| {
             progress.check()?;
+            let begin = Instant::now();
             let predicted = guidance.predict(&unet, x, time)?;
+            seconds.push(begin.elapsed().as_secs_f64());
             call += 1;
             stages.seen(&format!("epsilon.{call}"), &predicted);
             let predicted_values = values(&predicted)?;
@@ -236,6 +241,7 @@ impl Render<'_> {
         };
         let latent = sample(settings.sampler, &noise, &mut work)?;
         stages.seen("latent", &latent);
+        self.timings.calls = seconds;
         if let Some(first) = first {
             self.checks.push(checks::sees_noise(&values(&noise)?, &first));
         }

@@ -2,6 +2,10 @@
 //! compiler. `emulation.h` says how faithful it is. Tests within the crate and beside it have this file as a module; what
 //! it takes of the crate, they import.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
+// What is unsafe here is safe as far as the kernels are, which is what it tests.
+#![allow(clippy::undocumented_unsafe_blocks)]
+
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -92,7 +92,7 @@ impl Report {
         if let Some(sheet) = &self.sheet {
             let _ = writeln!(out, "  sheet     {}", printable(sheet));
         }
-        let Timings { text, load, sampling, decode } = self.seconds;
+        let Timings { text, load, sampling, decode, calls: _ } = &self.seconds;
         let memory = self.peak_memory.map(|bytes| format!(", {} of memory", crate::report::size(bytes)));
         let of_device = self.peak_device_memory.map(|bytes| format!(", {} of the card's", crate::report::size(bytes)));
         let _ = writeln!(out, "  device    {}, {}", printable(&self.device), self.arithmetic);

@@ -1,6 +1,8 @@
 //! Every kernel against candle's own operations on the CPU, on the machine that plays a card, and on a card where
 //! there is one.
 
+#![allow(clippy::print_stderr)]
+
 use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Tensor};
