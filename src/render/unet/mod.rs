@@ -9,7 +9,7 @@ mod resnet;
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::model::architecture::{Architecture, Task, detect_by};
 use crate::render::observer::Trace;
 use crate::render::ops::{Conv2d, GroupNorm, Linear, Padding};
@@ -116,11 +116,6 @@ impl Unet {
         self.context_width
     }
 
-    /// How many times a latent is halved: its sides have to be multiples of 2 to this power.
-    pub fn halvings(&self) -> usize {
-        self.output_blocks.iter().filter(|block| block.layers.iter().any(|(_, layer)| layer.doubles())).count()
-    }
-
     /// Keys and values of a prompt `[batch, tokens, width]`.
     pub fn prepare(&self, context: &Tensor) -> Result<Prepared> {
         let layers = self.layers().filter_map(|(_, layer)| match layer {
@@ -139,12 +134,7 @@ impl Unet {
 
     /// The noise predicted in a latent `[batch, 4, height, width]` at time `t`, which need not be whole.
     pub fn forward(&self, x: &Tensor, t: f64, prompt: &Prepared) -> Result<Tensor> {
-        let (batch, _, height, width) = x.dims4().map_err(from_candle)?;
-        let multiple = 1_usize.checked_shl(self.halvings() as u32).unwrap_or(usize::MAX);
-        if !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
-            let message = format!("a latent of {height}x{width}, its sides have to be multiples of {multiple}");
-            return Err(Error::new(Kind::Usage, message));
-        }
+        let (batch, ..) = x.dims4().map_err(from_candle)?;
         if batch != prompt.batch {
             let message = format!("{batch} latents, but {} prompts", prompt.batch);
             return Err(Error::mismatch(message));
@@ -177,7 +167,10 @@ impl Unet {
         x = self.middle.forward(x, &time, &mut prompt, &self.trace)?;
         for block in &self.output_blocks {
             if let Some(kept) = kept.pop() {
-                x = Tensor::cat(&[&x, &kept], 1)?;
+                // An odd side that was halved comes back by one too long. WebUI takes the nearest values then, which are
+                // the first ones, and so draws pictures whose sides are multiples of 8.
+                let (_, _, height, width) = kept.dims4()?;
+                x = Tensor::cat(&[&x.narrow(2, 0, height)?.narrow(3, 0, width)?, &kept], 1)?;
             }
             x = block.forward(x, &time, &mut prompt, &self.trace)?;
         }
@@ -210,12 +203,6 @@ impl Block {
             trace.seen(name, &x);
         }
         Ok(x)
-    }
-}
-
-impl Layer {
-    fn doubles(&self) -> bool {
-        matches!(self, Layer::Up(_))
     }
 }
 
