@@ -6,7 +6,7 @@
 //! inflated bytes.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Error as CandleError, Tensor, WithDType};
 use candle_nn::var_builder::SimpleBackend;
@@ -27,7 +27,12 @@ const PIECE: usize = 32 << 10;
 /// a value too large for a smaller float becomes infinite. A stored type that candle has no tensors of, or a
 /// conversion that it does not know, is an error of kind `Unsupported` that names it.
 pub fn tensor(lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<Tensor> {
-    let stored = match lazy.dtype() {
+    Ok(judged(lazy, dtype, device)?.0)
+}
+
+/// The tensor, and what is wrong with its values.
+fn judged(lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<(Tensor, Option<Flaw>)> {
+    let (stored, flaw) = match lazy.dtype() {
         Dtype::Bool | Dtype::U8 => load(lazy, device, u8::from_le_bytes),
         Dtype::U32 => load(lazy, device, u32::from_le_bytes),
         Dtype::I16 => load(lazy, device, i16::from_le_bytes),
@@ -49,9 +54,40 @@ pub fn tensor(lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<Tensor
         | Dtype::C64
         | Dtype::C128 => Err(Error::unsupported(format!("candle has no tensors of type {}", lazy.dtype()))),
     }?;
-    stored.to_dtype(dtype).map_err(|error| {
+    let cast = stored.to_dtype(dtype).map_err(|error| {
         Error::unsupported(format!("no conversion from {} to {} in candle: {error}", lazy.dtype(), name(dtype)))
-    })
+    })?;
+    Ok((cast, flaw))
+}
+
+/// What no weights are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Some of the values are NaN or infinite.
+    NotFinite,
+    /// All of the values are zero.
+    Zero,
+}
+
+/// The flawed tensors among those that models have asked for, seen while they were read.
+#[derive(Debug, Clone, Default)]
+pub struct Flaws(Arc<Mutex<Vec<(String, Flaw)>>>);
+
+impl Flaws {
+    /// Their keys, in the order in which they were asked for.
+    pub fn keys(&self, flaw: Flaw) -> Vec<String> {
+        let mut keys = Vec::new();
+        for (key, found) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if *found == flaw && !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
+        keys
+    }
+
+    fn note(&self, key: &str, flaw: Flaw) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((key.to_owned(), flaw));
+    }
 }
 
 /// A model's view of the state dict: tensors by key, each with the shape that the model expects.
@@ -61,12 +97,23 @@ pub fn tensor(lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<Tensor
 #[derive(Debug, Clone)]
 pub struct Weights {
     state_dict: Arc<StateDict>,
+    flaws: Flaws,
 }
 
 impl Weights {
     /// The tensors of this state dict.
     pub fn new(state_dict: Arc<StateDict>) -> Self {
-        Weights { state_dict }
+        Weights { state_dict, flaws: Flaws::default() }
+    }
+
+    /// The same, noting what is wrong with the tensors that are asked for.
+    pub fn noting(self, flaws: &Flaws) -> Self {
+        Weights { flaws: flaws.clone(), ..self }
+    }
+
+    /// A builder that gives the tensors to a model on `device`, as `dtype`.
+    pub fn builder(self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(self), dtype, device.clone())
     }
 
     fn load(&self, key: &str, shape: Option<&[usize]>, dtype: DType, device: &Device) -> Result<Tensor> {
@@ -80,8 +127,12 @@ impl Weights {
             Some(shape) if shape != dims(lazy)? => {
                 Err(Error::mismatch(format!("the model needs shape {shape:?}, the checkpoint has {}", lazy.shape())))
             }
-            _ => tensor(lazy, dtype, device),
+            _ => judged(lazy, dtype, device),
         };
+        if let Ok((_, Some(flaw))) = &loaded {
+            self.flaws.note(key, *flaw);
+        }
+        let loaded = loaded.map(|(tensor, _)| tensor);
         loaded.map_err(|error| match lazy.storage() {
             Some(storage) => error.in_tensor(key).in_file(storage.source().path()),
             None => error.in_tensor(key),
@@ -112,7 +163,7 @@ impl SimpleBackend for Weights {
 
 /// A builder that gives the tensors of the state dict to a model on `device`, as `dtype`.
 pub fn var_builder(state_dict: Arc<StateDict>, dtype: DType, device: &Device) -> VarBuilder<'static> {
-    VarBuilder::from_backend(Box::new(Weights::new(state_dict)), dtype, device.clone())
+    Weights::new(state_dict).builder(dtype, device)
 }
 
 /// The library's error that a model's code handed through as candle's; candle's own as `Unsupported`, with its text.
@@ -147,14 +198,36 @@ fn load<T: WithDType, const N: usize>(
     lazy: &LazyTensor,
     device: &Device,
     element: impl Fn([u8; N]) -> T,
-) -> Result<Tensor> {
-    Tensor::from_vec(elements(lazy, element)?, dims(lazy)?, device).map_err(refused)
+) -> Result<(Tensor, Option<Flaw>)> {
+    let elements = elements(lazy, element)?;
+    let flaw = flaw(&elements);
+    Ok((Tensor::from_vec(elements, dims(lazy)?, device).map_err(refused)?, flaw))
+}
+
+/// Judged in blocks, without a branch for each value: of a whole model in a second.
+fn flaw<T: WithDType>(elements: &[T]) -> Option<Flaw> {
+    let mut is_zero = !elements.is_empty();
+    for block in elements.chunks(PIECE) {
+        let (finite, zero) = block.iter().fold((true, true), |(finite, zero), value| {
+            let value = value.to_f64();
+            (finite & value.is_finite(), zero & (value == 0.0))
+        });
+        if !finite {
+            return Some(Flaw::NotFinite);
+        }
+        is_zero &= zero;
+    }
+    is_zero.then_some(Flaw::Zero)
 }
 
 /// As [`load`], but through bytes: the element type is one of candle's own.
-fn load_f8e4m3(lazy: &LazyTensor, device: &Device) -> Result<Tensor> {
+fn load_f8e4m3(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<Flaw>)> {
     let bytes = elements(lazy, u8::from_le_bytes)?;
-    Tensor::from_raw_buffer(&bytes, DType::F8E4M3, &dims(lazy)?, device).map_err(refused)
+    // The type has a NaN of each sign, a zero of each sign and no infinity.
+    let is_nan = bytes.iter().any(|byte| byte & 0x7f == 0x7f);
+    let is_zero = !bytes.is_empty() && bytes.iter().all(|byte| byte & 0x7f == 0);
+    let flaw = if is_nan { Some(Flaw::NotFinite) } else { is_zero.then_some(Flaw::Zero) };
+    Ok((Tensor::from_raw_buffer(&bytes, DType::F8E4M3, &dims(lazy)?, device).map_err(refused)?, flaw))
 }
 
 fn refused(error: CandleError) -> Error {
@@ -229,6 +302,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn flaws_are_noted_of_what_is_asked_for() {
+        let mut state_dict = StateDict::new();
+        for (key, values) in
+            [("good", [0.0_f32, 1.0]), ("zero", [0.0, -0.0]), ("nan", [1.0, f32::NAN]), ("unasked", [0.0; 2])]
+        {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            state_dict.insert(key, owned(Dtype::F32, &[2], bytes)).unwrap();
+        }
+        state_dict.insert("small", owned(Dtype::F8E4M3, &[2], [0x7f, 0])).unwrap();
+        let flaws = Flaws::default();
+        let weights = Weights::new(Arc::new(state_dict)).noting(&flaws).builder(DType::F32, &Device::Cpu);
+        for key in ["good", "zero", "nan", "nan", "small"] {
+            weights.get_unchecked(key).unwrap();
+        }
+        assert_eq!(
+            (flaws.keys(Flaw::NotFinite), flaws.keys(Flaw::Zero)),
+            (vec!["nan".into(), "small".into()], vec!["zero".into()])
+        );
     }
 
     #[test]

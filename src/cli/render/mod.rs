@@ -2,6 +2,7 @@
 
 mod against;
 pub(super) mod args;
+mod like;
 mod model;
 mod report;
 mod settings;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use self::against::{Other, read_picture};
 use self::args::RenderCheck;
+use self::like::Liked;
 use self::model::{Model, judge_position_ids};
 use self::report::{Report, peak_memory};
 use super::Exit;
@@ -45,21 +47,26 @@ fn check(command: &RenderCheck, terminal: &Terminal) -> Result<Report> {
     check_destinations(command, sheet.as_deref(), overwrite)?;
     command.refuse_other_devices()?;
     let liked = command.like.as_deref().map(read_picture).transpose()?;
-    let settings = settings::settings(command, liked.as_ref().map(|(_, text)| text.as_str()))?;
+    let like = match (&command.like, &liked) {
+        (Some(path), Some((_, text))) => Liked::parse(path, text)?,
+        _ => Liked::default(),
+    };
+    let settings = settings::settings(command, &like)?;
     let mut model = Model::open(&command.checkpoint, terminal)?;
-    let mut infotext = settings::infotext(command, &settings, &model);
-    if let Some(vae) = &command.vae {
-        let (merged, name, hash) = model.with_autoencoder(&command.checkpoint, vae, terminal)?;
+    let mut vae = None;
+    if let Some(path) = &command.vae {
+        let (merged, name, hash) = model.with_autoencoder(&command.checkpoint, path, terminal)?;
         model = merged;
-        infotext.push("VAE hash", hash);
-        infotext.push("VAE", name);
+        vae = Some((name, hash));
     }
-    settings::finish_infotext(&mut infotext, &settings);
+    let vae = vae.as_ref().map(|(name, hash)| (name.as_str(), hash.as_str()));
+    let infotext = settings::infotext(&settings, &model, vae);
     let dump = command.dump.as_ref().map(|path| (path, Arc::new(Dump::default())));
     let stages = dump.as_ref().map_or_else(Trace::default, |(_, dump)| Trace::to(dump.clone()));
     let mut rendered =
         render(&model.state_dict, &settings, &stages, terminal).map_err(|error| error.in_file(&command.checkpoint))?;
-    let mut checks = judge_position_ids(&model.state_dict)?;
+    let mut checks = like.judge(&model, vae);
+    checks.append(&mut judge_position_ids(&model.state_dict)?);
     checks.append(&mut rendered.checks);
     let other = match (&command.against, &command.like, liked) {
         (Some(path), ..) => Some((path, Other::open(path, &model, &settings, &mut checks, terminal)?)),
