@@ -138,6 +138,100 @@ fn the_same_command_gives_the_same_bytes_and_like_gives_them_again() {
 }
 
 #[test]
+fn like_makes_its_own_pictures_again_whatever_they_were_made_with() {
+    let folder = Folder::new();
+    let checkpoint = model(&folder, "model.safetensors", same);
+    let vae = folder.join("donor.vae.safetensors");
+    run![
+        "convert",
+        model(&folder, "donor.safetensors", |key, values| match key.starts_with(VAE) {
+            true => values.into_iter().rev().collect(),
+            false => values,
+        }),
+        "-o",
+        &vae,
+        "--component",
+        "vae"
+    ]
+    .done();
+    let vae = vae.to_str().unwrap();
+    for options in [
+        &["--sampler", "DPM++ 2M Karras", "--rng", "cpu", "--cfg", "1.5", "--seed", "18446744073709551615"][..],
+        &["--sampler", "DPM2 a", "--clip-skip", "2", "--preset", "artstyle-2022"],
+        &["--sampler", "LMS Karras", "--size", "72x104", "--steps", "3"],
+        &["--sampler", "DDIM", "--prompt-syntax", "trinart", "--prompt", "a b c::4 d::1"],
+        &["--sampler", "UniPC", "--dtype", "f16"],
+        &["--prompt", "a \n Negative prompt: b\nSteps: 1, Seed: 2, Size: 3", "--negative", " \"c\": d,\n\n猫 "],
+        &["--vae", vae],
+    ] {
+        let (a, b) = (folder.join("a.png"), folder.join("b.png"));
+        let defaults = [["--size", "64x64"], ["--steps", "2"]];
+        let defaults = defaults.into_iter().filter(|it| !options.contains(&it[0])).flatten().chain(["--force"]);
+        // Whether two steps make a picture is not what is asked here.
+        let told = |ran: Ran| serde_json::from_str::<Value>(&ran.stdout).unwrap();
+        told(render(&checkpoint, &a, &defaults.chain(options.iter().copied()).collect::<Vec<_>>()));
+        // The autoencoder's name is in the picture, and not where it lies.
+        let again = if options.contains(&"--vae") { options } else { &[] };
+        let found = told(render(&checkpoint, &b, &[&["--like", a.to_str().unwrap(), "--force"], again].concat()));
+        assert_eq!(fs::read(&a).unwrap(), fs::read(&b).unwrap(), "{options:?}");
+        assert_eq!(check(&found, "parameters")["verdict"], "pass", "{options:?}");
+    }
+}
+
+/// A picture with these parameters.
+fn picture(folder: &Folder, fields: &str) -> PathBuf {
+    let path = folder.join("webui.png");
+    let picture = Picture { width: 64, height: 64, rgb: vec![128; 3 * 64 * 64] };
+    fs::write(&path, picture.to_png(&format!("a cat\n{fields}")).unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn pictures_of_webui_are_followed_or_it_is_said_what_is_not() {
+    let folder = Folder::new();
+    let checkpoint = model(&folder, "model.safetensors", same);
+    let mut out = 0;
+    let mut like = |fields: &str| {
+        out += 1;
+        let picture = picture(&folder, fields);
+        render(&checkpoint, &folder.join(&format!("{out}.png")), &["--like", picture.to_str().unwrap()])
+    };
+    let old =
+        "Steps: 2, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 1, Size: 64x64, Model hash: 45dee52b, Clip skip: 2";
+    let found = report(like(old));
+    let parameters = found["parameters"].as_str().unwrap();
+    assert!(parameters.contains("Sampler: DPM++ 2M, Schedule type: Karras") && parameters.contains("Clip skip: 2"));
+    assert_eq!(check(&found, "parameters")["verdict"], "pass");
+    assert!(check(&found, "model")["found"].as_str().unwrap().contains("45dee52b"));
+    // The noise of the steps is another one.
+    let ancestral = "Steps: 2, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7, Seed: 1, Size: 64x64";
+    let (plain, delta) =
+        (report(like(ancestral)), report(like(&format!("{ancestral}, ENSD: 31337, Version: v1.10.1"))));
+    assert!(delta["parameters"].as_str().unwrap().contains("ENSD: 31337"));
+    assert_ne!(plain["against"]["psnr"], delta["against"]["psnr"]);
+    // What changed the picture otherwise is named.
+    let found = report(like(&format!("{ancestral}, VAE: kl-f8.vae.pt, Hires upscale: 2, Lora hashes: \"x: 1\"")));
+    let parameters = check(&found, "parameters");
+    assert_eq!(parameters["verdict"], "warning");
+    let said = parameters["found"].as_str().unwrap();
+    assert!(["Hires upscale: 2", "Lora hashes: x: 1", "kl-f8.vae.pt"].iter().all(|it| said.contains(it)), "{said}");
+    for (fields, said) in [
+        ("Steps: 2, Sampler: Euler, Schedule type: Exponential, Seed: 1, Size: 64x64", "Schedule type: Exponential"),
+        ("Steps: 2, Sampler: DPM++ 2M SDE, Seed: 1, Size: 64x64", "DPM++ 2M SDE"),
+        ("Steps: 0, Sampler: Euler, Seed: 1, Size: 64x64", "Steps: 0"),
+        ("Steps: 2, Sampler: Euler, Seed: -1, Size: 64x64", "Seed: -1"),
+        ("Steps: 2, Sampler: Euler, CFG scale: inf, Seed: 1, Size: 64x64", "CFG scale: inf"),
+        ("Steps: 2, Sampler: Euler, Seed: 1, Size: 60x64", "Size: 60x64"),
+        ("Steps: 2, Sampler: Euler, Seed: 1, Size: 64x64, RNG: TPU", "RNG: TPU"),
+        ("no fields", "parameters"),
+    ] {
+        let ran = like(fields);
+        assert_eq!(ran.code, Some(2), "{fields}");
+        support::assert_one_line(&ran.stderr, &[said]);
+    }
+}
+
+#[test]
 fn every_container_and_layout_renders_the_same_picture() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
@@ -196,6 +290,40 @@ fn a_weight_that_is_no_number_is_named() {
     assert_eq!(unet["verdict"], "fail");
     assert!(unet["found"].as_str().unwrap().contains("call 1 of 2, first behind model.diffusion_model.middle_block.0"));
     assert_eq!(check(&found, "weights finite")["found"], key);
+}
+
+#[test]
+fn a_weight_that_is_no_number_is_named_though_no_picture_shows_it() {
+    let folder = Folder::new();
+    let key = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight";
+    let checkpoint = model(&folder, "broken.safetensors", |found, mut values| {
+        if found == key {
+            values[32 * 40_000] = f32::INFINITY;
+        }
+        values
+    });
+    let found = failed(render(&checkpoint, &folder.join("a.png"), &SMALL));
+    assert_eq!(check(&found, "text finite")["verdict"], "pass");
+    assert_eq!(check(&found, "weights finite")["found"], key);
+}
+
+#[test]
+fn a_text_encoder_without_weights_is_told() {
+    let folder = Folder::new();
+    let encoder = "cond_stage_model.";
+    // All of it, then all but the normalisations, then the words alone.
+    let zeroed: [fn(&str) -> bool; 3] =
+        [|_| true, |key| !key.contains("norm"), |key| key.ends_with("token_embedding.weight")];
+    for is_zero in zeroed {
+        let checkpoint = model(&folder, "zeros.safetensors", |key, values| match key.strip_prefix(encoder) {
+            Some(rest) if is_zero(rest) => vec![0.0; values.len()],
+            _ => values,
+        });
+        let found = failed(render(&checkpoint, &folder.join("a.png"), &[&SMALL[..], &["--force"]].concat()));
+        assert_eq!(check(&found, "text encoder")["verdict"], "fail");
+        assert!(check(&found, "weights not zero")["found"].as_str().unwrap().contains(encoder));
+        fs::remove_file(checkpoint).unwrap();
+    }
 }
 
 #[test]
@@ -325,6 +453,8 @@ fn what_cannot_be_rendered_is_refused_in_a_line() {
     run!["render-check", path, "-o", folder.join("a.png"), "--device", "cuda"].refused(&["cuda", "cpu"]);
     run!["render-check", path, "-o", folder.join("a.png"), "--sampler", "PLMS"].refused(&["PLMS", "Euler a"]);
     run!["render-check", path, "-o", folder.join("a.png"), "--prompt", "[a:b:0.5]"].refused(&["a:b:0.5"]);
+    run!["render-check", path, "-o", folder.join("a.png"), "--prompt", "a <lora:b:1>"].refused(&["<lora:b:1>"]);
+    assert_eq!(run!["render-check", path, "-o", folder.join("a.png"), "--cfg", "nan"].code, Some(2));
     run!["render-check", path, "-o", &checkpoint].refused(&["model.safetensors", "--force"]);
     run!["render-check", fixture("tiny-vae.ckpt"), "-o", folder.join("a.png")].refused(&["tiny-vae.ckpt"]);
     assert_eq!(folder.names(), ["model.safetensors"]);

@@ -18,6 +18,7 @@ use trinart_ckpt::render::Engine;
 use trinart_ckpt::render::autoencoder::Autoencoder;
 use trinart_ckpt::render::checks::{Verdict, relative_distance};
 use trinart_ckpt::render::clip::TextEncoder;
+use trinart_ckpt::render::flaws::Flaw;
 use trinart_ckpt::render::kernels::{Kernels, Launch, Machine, Recording, address};
 use trinart_ckpt::render::observer::Trace;
 use trinart_ckpt::render::picture::compare;
@@ -27,7 +28,7 @@ use trinart_ckpt::render::rng::Source;
 use trinart_ckpt::render::sampler::Sampler;
 use trinart_ckpt::render::schedule::Spacing;
 use trinart_ckpt::render::unet::Unet;
-use trinart_ckpt::render::weights::{self, var_builder_of};
+use trinart_ckpt::render::weights::{self, Weights};
 use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt::{Error, StateDict, format};
 
@@ -78,7 +79,7 @@ fn models_compute_what_diffusers_does() {
             println!("{name}, {dtype:?}");
             let kernels = Kernels::new(Arc::clone(&machine), dtype).unwrap();
             let (state_dict, engine) = (model(), Engine::Kernels(kernels.clone()));
-            let weights = || var_builder_of(Arc::clone(&state_dict), &kernels);
+            let weights = || Weights::new(Arc::clone(&state_dict)).builder_of(&kernels);
 
             let encoder = TextEncoder::load(weights(), &state_dict, &engine).unwrap();
             for clip_skip in [1, 2] {
@@ -118,6 +119,7 @@ fn settings(sampler: Sampler, steps: usize, dtype: Dtype) -> Settings {
         spacing: Spacing::Karras,
         cfg: 7.0,
         seed: 1234,
+        seed_delta: 0,
         rng: Source::Nv,
         width: 64,
         height: 64,

@@ -32,6 +32,7 @@ fn settings(name: &str) -> Settings {
         spacing: spacing.unwrap_or(Spacing::Uniform),
         cfg: 7.0,
         seed: 1234,
+        seed_delta: 0,
         rng: Source::Cpu,
         width: 64,
         height: 64,

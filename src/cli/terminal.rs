@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use super::args::Common;
@@ -84,7 +84,7 @@ impl Progress for Terminal {
     }
 
     fn begin_steps(&self, what: &'static str, steps: u64) {
-        self.show(what, steps, "{msg:>9} [{bar:30}] {pos}/{len} {per_sec} ETA {eta}");
+        self.show(what, steps, "{msg:>9} [{bar:30}] {pos}/{len} {elapsed} {pace} ETA {eta}");
     }
 
     fn advance(&self, bytes: u64) {
@@ -102,8 +102,18 @@ impl Terminal {
         self.bar.set_message(what);
         self.bar.set_length(length);
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        self.bar.set_style(style.progress_chars("=> "));
+        self.bar.set_style(style.with_key("pace", write_pace).progress_chars("=> "));
         self.bar.reset();
         self.bar.enable_steady_tick(Duration::from_millis(200));
     }
+}
+
+/// Steps in a second, or seconds for a step, as people who render are used to.
+fn write_pace(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    let per_second = state.per_sec();
+    let _ = match per_second {
+        none if none <= 0.0 => write!(out, "?it/s"),
+        slow if slow < 1.0 => write!(out, "{:.2}s/it", 1.0 / slow),
+        fast => write!(out, "{fast:.2}it/s"),
+    };
 }

@@ -2,13 +2,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
-use crate::error::Result;
-use crate::render::checks::{Check, Statistics};
+use crate::render::checks::Check;
+use crate::render::flaws::{Flaw, Flaws};
 use crate::render::observer::Observer;
-use crate::render::weights::{tensor, values};
-use crate::state_dict::StateDict;
 
 /// The greatest number of f16.
 pub(super) const F16_MAX: f32 = 65_504.0;
@@ -57,28 +55,24 @@ impl Observer for Seeker {
     }
 }
 
-/// The tensors of a model that are to blame where a check failed: not finite, or nothing but zeros. Reads all of it.
-pub(super) fn blame(state_dict: &StateDict) -> Result<Vec<Check>> {
-    let mut broken = Vec::new();
-    let mut zeros = Vec::new();
-    for (key, lazy) in state_dict.iter().filter(|(key, _)| MODELS.iter().any(|model| key.starts_with(model))) {
-        if !lazy.dtype().is_float() {
-            continue;
-        }
-        let read = values(&tensor(lazy, DType::F32, &Device::Cpu)?)?;
-        if !Statistics::of(&read).is_finite() {
-            broken.push(key);
-        } else if key.ends_with(".weight") && read.iter().all(|&value| value == 0.0) {
-            zeros.push(key);
-        }
-    }
-    let named = |keys: &[&str]| {
-        let (first, count) = (keys.first()?, keys.len());
-        Some(if count > 1 { format!("{first}, and {} more", count - 1) } else { (*first).to_owned() })
+/// The weights that are to blame: not finite, which no checkpoint may have, or nothing but zeros, which only a network
+/// that was never trained has.
+pub(super) fn blame(flaws: &Flaws) -> Vec<Check> {
+    let broken = named(&flaws.keys(Flaw::NotFinite));
+    let broken = broken.map(|it| Check::judge("weights finite", false, it, "no NaN, no infinity in the weights"));
+    let zeros: Vec<String> = flaws.keys(Flaw::Zero).into_iter().filter(|key| key.ends_with(".weight")).collect();
+    let zeros = named(&zeros);
+    let zeros = zeros.map(|it| Check::warn("weights not zero", false, it, "weights: these are nothing but zeros"));
+    broken.into_iter().chain(zeros).collect()
+}
+
+/// The first key of each model, and how many more there are.
+fn named(keys: &[String]) -> Option<String> {
+    let of = |model: &str| {
+        let mut keys = keys.iter().filter(|key| key.starts_with(model));
+        let (first, more) = (keys.next()?, keys.count());
+        Some(if more > 0 { format!("{first}, and {more} more") } else { first.clone() })
     };
-    let broken =
-        named(&broken).map(|it| Check::judge("weights finite", false, it, "no NaN, no infinity in the weights"));
-    let zeros =
-        named(&zeros).map(|it| Check::warn("weights not zero", false, it, "weights: these are nothing but zeros"));
-    Ok(broken.into_iter().chain(zeros).collect())
+    let models: Vec<String> = MODELS.into_iter().filter_map(of).collect();
+    (!models.is_empty()).then(|| models.join("; "))
 }

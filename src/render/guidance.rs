@@ -1,6 +1,6 @@
 //! Guidance without a classifier: what the UNet sees with the prompts and with the negative one, weighed.
 
-use candle_core::Tensor;
+use candle_core::{Result as CandleResult, Tensor};
 
 use crate::error::{Error, Result};
 use crate::render::unet::{Prepared, Unet};
@@ -16,6 +16,7 @@ impl Guidance {
     /// One call for all prompts of one length, as WebUI makes them: the sum of their predictions with these factors is
     /// what guidance makes of them.
     pub(super) fn new(unet: &Unet, cfg: f64, parts: &[(f64, Tensor)], negative: &Tensor) -> Result<Self> {
+        let parts = &stacked(parts).map_err(from_candle)?;
         let of_negative = 1.0 - parts.iter().map(|(weight, _)| cfg * weight).sum::<f64>();
         let prompts = parts.iter().map(|(weight, context)| (cfg * weight, context)).chain([(of_negative, negative)]);
         // Without guidance the negative prompt is not asked.
@@ -51,5 +52,39 @@ impl Guidance {
             }
         }
         total.ok_or_else(|| Error::usage("no prompt counts"))
+    }
+}
+
+/// The parts of a prompt in one length, as WebUI stacks them: the last vector of a shorter one is repeated. The negative
+/// prompt has a call of its own where its length is another.
+fn stacked(parts: &[(f64, Tensor)]) -> CandleResult<Vec<(f64, Tensor)>> {
+    let lengths = parts.iter().map(|(_, context)| context.dim(1)).collect::<CandleResult<Vec<_>>>()?;
+    let longest = lengths.iter().copied().max().unwrap_or_default();
+    let stack = |((weight, context), length): (&(f64, Tensor), usize)| {
+        let missing = longest - length;
+        if missing == 0 || length == 0 {
+            return Ok((*weight, context.clone()));
+        }
+        let last = context.narrow(1, length - 1, 1)?.repeat((1, missing, 1))?;
+        Ok((*weight, Tensor::cat(&[context, &last], 1)?))
+    };
+    parts.iter().zip(lengths).map(stack).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn shorter_parts_repeat_their_last_vector() {
+        let part = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap().reshape((1, (), 2)).unwrap();
+        let parts = [(1.0, part(&[1.0, 2.0, 3.0, 4.0])), (0.5, part(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]))];
+        let found = stacked(&parts).unwrap();
+        let values = |index: usize| found[index].1.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(0), [1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 3.0, 4.0]);
+        assert_eq!(values(1), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        assert_eq!((found[0].0, found[1].0), (1.0, 0.5));
     }
 }

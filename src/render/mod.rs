@@ -12,6 +12,7 @@ pub mod clip;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod dump;
+pub mod flaws;
 mod guidance;
 pub mod infotext;
 pub mod kernels;

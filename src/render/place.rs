@@ -10,10 +10,11 @@ use crate::error::{Error, Result};
 use crate::render::autoencoder::Autoencoder;
 use crate::render::blame::{MODELS, Seeker};
 use crate::render::checks::Statistics;
+use crate::render::flaws::Flaws;
 use crate::render::kernels::{Kernels, Machine};
 use crate::render::observer::{Observer, Trace};
 use crate::render::ops::Engine;
-use crate::render::weights::{from_candle, values, var_builder, var_builder_of};
+use crate::render::weights::{Weights, from_candle, values};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, Overflow};
 
@@ -25,6 +26,8 @@ pub(super) struct Place {
     whole: Arc<StateDict>,
     /// Rounded to the type.
     rounded: Arc<StateDict>,
+    /// What is wrong with the weights that models asked for.
+    pub(super) flaws: Flaws,
 }
 
 /// What an autoencoder made of a latent.
@@ -45,15 +48,19 @@ impl Place {
             // They are rounded where they arrive.
             Some(machine) => (Engine::Kernels(kernels(machine, dtype)?), Arc::clone(whole)),
         };
-        Ok(Place { engine, dtype, whole: Arc::clone(whole), rounded })
+        Ok(Place { engine, dtype, whole: Arc::clone(whole), rounded, flaws: Flaws::default() })
     }
 
     /// The weights, for models of the engine.
     pub(super) fn weights(&self) -> VarBuilder<'static> {
         match &self.engine {
-            Engine::Candle => var_builder(Arc::clone(&self.rounded), DType::F32, &Device::Cpu),
-            Engine::Kernels(kernels) => var_builder_of(Arc::clone(&self.whole), kernels),
+            Engine::Candle => self.noting(&self.rounded).builder(DType::F32, &Device::Cpu),
+            Engine::Kernels(kernels) => self.noting(&self.whole).builder_of(kernels),
         }
+    }
+
+    fn noting(&self, state_dict: &Arc<StateDict>) -> Weights {
+        Weights::new(Arc::clone(state_dict)).noting(&self.flaws)
     }
 
     /// On the CPU, in f32: the greatest value behind a layer says whether f16 would do.
@@ -63,7 +70,7 @@ impl Place {
             // Weights beyond f16 are all that f32 would change.
             Err(error) if self.dtype == Dtype::F16 => {
                 weights = Some(format!("{error}; decoded with its weights in f32"));
-                let whole = var_builder(Arc::clone(&self.whole), DType::F32, &Device::Cpu);
+                let whole = self.noting(&self.whole).builder(DType::F32, &Device::Cpu);
                 Autoencoder::load(whole, state_dict, &self.engine)?
             }
             loaded => loaded?,
@@ -82,7 +89,7 @@ impl Place {
     pub(super) fn decode_tried(&self, kernels: &Kernels, state_dict: &StateDict, z: &Tensor) -> Result<Decoded> {
         let decode = |dtype: DType| {
             let kernels = kernels.in_dtype(dtype).map_err(from_candle)?;
-            let weights = var_builder_of(Arc::clone(&self.whole), &kernels);
+            let weights = self.noting(&self.whole).builder_of(&kernels);
             let autoencoder = Autoencoder::load(weights, state_dict, &Engine::Kernels(kernels))?;
             let image = autoencoder.decode(z)?;
             let statistics = Statistics::of(&values(&image)?);

@@ -15,6 +15,7 @@ use crc32fast::Hasher;
 use half::{bf16, f16};
 
 use crate::error::{Error, Kind, Result};
+use crate::render::flaws::{self, Flaw, Flaws};
 use crate::render::kernels::{self, Kernels};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, LazyTensor};
@@ -28,13 +29,17 @@ const PIECE: usize = 32 << 10;
 /// a value too large for a smaller float becomes infinite. A stored type that candle has no tensors of, or a
 /// conversion that it does not know, is an error of kind `Unsupported` that names it.
 pub fn tensor(lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<Tensor> {
-    stored(lazy, device)?.to_dtype(dtype).map_err(|error| {
+    cast(&stored(lazy, device)?.0, lazy, dtype)
+}
+
+fn cast(stored: &Tensor, lazy: &LazyTensor, dtype: DType) -> Result<Tensor> {
+    stored.to_dtype(dtype).map_err(|error| {
         Error::unsupported(format!("no conversion from {} to {} in candle: {error}", lazy.dtype(), name(dtype)))
     })
 }
 
-/// The tensor in candle, on `device`, in the type it is stored in (`BOOL` as `U8`).
-pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<Tensor> {
+/// The tensor in candle, on `device`, in the type it is stored in (`BOOL` as `U8`), and what is wrong with its values.
+pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<Flaw>)> {
     match lazy.dtype() {
         Dtype::Bool | Dtype::U8 => load(lazy, device, u8::from_le_bytes),
         Dtype::U32 => load(lazy, device, u32::from_le_bytes),
@@ -67,12 +72,30 @@ pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<Tensor> {
 pub struct Weights {
     state_dict: Arc<StateDict>,
     kernels: Option<Kernels>,
+    flaws: Flaws,
 }
 
 impl Weights {
     /// The tensors of this state dict.
     pub fn new(state_dict: Arc<StateDict>) -> Self {
-        Weights { state_dict, kernels: None }
+        Weights { state_dict, kernels: None, flaws: Flaws::default() }
+    }
+
+    /// The same, noting what is wrong with the tensors that are asked for.
+    pub fn noting(self, flaws: &Flaws) -> Self {
+        Weights { flaws: flaws.clone(), ..self }
+    }
+
+    /// A builder that gives the tensors to a model on `device`, as `dtype`.
+    pub fn builder(self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(self), dtype, device.clone())
+    }
+
+    /// A builder for the layers of kernels: on their machine, in their type. Each tensor goes there once, in the type it is
+    /// stored in, and is cast there.
+    pub fn builder_of(self, kernels: &Kernels) -> VarBuilder<'static> {
+        let (dtype, device) = (kernels.dtype(), kernels.machine().device().clone());
+        Weights { kernels: Some(kernels.clone()), ..self }.builder(dtype, &device)
     }
 
     fn load(&self, key: &str, shape: Option<&[usize]>, dtype: DType, device: &Device) -> Result<Tensor> {
@@ -86,18 +109,27 @@ impl Weights {
             Some(shape) if shape != dims(lazy)? => {
                 Err(Error::mismatch(format!("the model needs shape {shape:?}, the checkpoint has {}", lazy.shape())))
             }
-            _ => match &self.kernels {
-                Some(kernels) => kernels
-                    .machine()
-                    .upload(lazy)
-                    .and_then(|stored| kernels::cast(kernels, &stored, dtype).map_err(from_candle)),
-                None => tensor(lazy, dtype, device),
-            },
+            _ => self.read(lazy, dtype, device),
         };
+        if let Ok((_, Some(flaw))) = &loaded {
+            self.flaws.note(key, *flaw);
+        }
+        let loaded = loaded.map(|(tensor, _)| tensor);
         loaded.map_err(|error| match lazy.storage() {
             Some(storage) => error.in_tensor(key).in_file(storage.source().path()),
             None => error.in_tensor(key),
         })
+    }
+}
+
+impl Weights {
+    fn read(&self, lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<(Tensor, Option<Flaw>)> {
+        let Some(kernels) = &self.kernels else {
+            let (stored, flaw) = stored(lazy, device)?;
+            return Ok((cast(&stored, lazy, dtype)?, flaw));
+        };
+        let (stored, flaw) = kernels.machine().upload(lazy)?;
+        Ok((kernels::cast(kernels, &stored, dtype).map_err(from_candle)?, flaw))
     }
 }
 
@@ -124,15 +156,7 @@ impl SimpleBackend for Weights {
 
 /// A builder that gives the tensors of the state dict to a model on `device`, as `dtype`.
 pub fn var_builder(state_dict: Arc<StateDict>, dtype: DType, device: &Device) -> VarBuilder<'static> {
-    VarBuilder::from_backend(Box::new(Weights::new(state_dict)), dtype, device.clone())
-}
-
-/// As [`var_builder`], for the layers of kernels: on their machine, in their type. Each tensor goes there once, in the
-/// type it is stored in, and is cast there.
-pub fn var_builder_of(state_dict: Arc<StateDict>, kernels: &Kernels) -> VarBuilder<'static> {
-    let (dtype, device) = (kernels.dtype(), kernels.machine().device().clone());
-    let weights = Weights { state_dict, kernels: Some(kernels.clone()) };
-    VarBuilder::from_backend(Box::new(weights), dtype, device)
+    Weights::new(state_dict).builder(dtype, device)
 }
 
 /// The library's error that a model's code handed through as candle's; candle's own as `Unsupported`, with its text.
@@ -171,14 +195,17 @@ fn load<T: WithDType, const N: usize>(
     lazy: &LazyTensor,
     device: &Device,
     element: impl Fn([u8; N]) -> T,
-) -> Result<Tensor> {
-    Tensor::from_vec(elements(lazy, element)?, dims(lazy)?, device).map_err(refused)
+) -> Result<(Tensor, Option<Flaw>)> {
+    let elements = elements(lazy, element)?;
+    let flaw = flaws::of_elements(&elements);
+    Ok((Tensor::from_vec(elements, dims(lazy)?, device).map_err(refused)?, flaw))
 }
 
 /// As [`load`], but through bytes: the element type is one of candle's own.
-fn load_f8e4m3(lazy: &LazyTensor, device: &Device) -> Result<Tensor> {
+fn load_f8e4m3(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<Flaw>)> {
     let bytes = elements(lazy, u8::from_le_bytes)?;
-    Tensor::from_raw_buffer(&bytes, DType::F8E4M3, &dims(lazy)?, device).map_err(refused)
+    let flaw = flaws::of_f8e4m3(&bytes);
+    Ok((Tensor::from_raw_buffer(&bytes, DType::F8E4M3, &dims(lazy)?, device).map_err(refused)?, flaw))
 }
 
 fn refused(error: CandleError) -> Error {

@@ -39,6 +39,7 @@ pub(super) enum Other {
     Render {
         picture: Picture,
         latent: Vec<f32>,
+        checks: Vec<Check>,
         /// Whether the two differ in the autoencoder, and in nothing else that a render takes.
         only_autoencoder: bool,
     },
@@ -65,7 +66,8 @@ impl Other {
         let differing = differing(&ours.state_dict, &model.state_dict, terminal)?;
         checks.push(Check::info("weights", describe(&differing)));
         let only_autoencoder = differing.iter().all(|part| part.name == AUTOENCODER);
-        Ok(Other::Render { picture: rendered.picture, latent: rendered.latent, only_autoencoder })
+        let Rendered { picture, latent, checks, .. } = rendered;
+        Ok(Other::Render { picture, latent, checks, only_autoencoder })
     }
 
     fn picture(&self) -> &Picture {
@@ -79,11 +81,11 @@ impl Other {
         let comparison = compare(&ours.picture, self.picture()).map_err(|error| error.in_file(path))?;
         let file = path.to_string_lossy().into_owned();
         let mut distance = None;
-        if let Other::Render { latent, only_autoencoder, .. } = self {
+        if let Other::Render { latent, only_autoencoder, checks: others, .. } = self {
             let identical = checks::is_same(&ours.latent, latent);
             checks.push(checks::same_latents(&ours.latent, latent, *only_autoencoder));
             if identical {
-                checks::excuse(checks, &file);
+                checks::excuse(checks, &file, others);
                 checks.push(checks::same_family(&comparison));
             }
             let relative = checks::relative_distance(&ours.latent, latent);

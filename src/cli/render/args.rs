@@ -32,9 +32,9 @@ pub(in crate::cli) struct RenderCheck {
     /// The negative prompt
     #[arg(long)]
     pub negative: Option<String>,
-    /// How the prompt is written: WebUI's way, or the TrinArt service's (a b c::4 d::1)
-    #[arg(long, value_enum, value_name = "SYNTAX", default_value = "webui")]
-    pub prompt_syntax: SyntaxArgument,
+    /// How the prompt is written: WebUI's way, or the TrinArt service's (a b c::4 d::1) [default: webui]
+    #[arg(long, value_enum, value_name = "SYNTAX")]
+    pub prompt_syntax: Option<SyntaxArgument>,
     /// Add the negative prompt of a recipe from the model card of TrinArt Characters
     #[arg(long, value_parser = PossibleValuesParser::new(PRESETS.iter().map(|preset| preset.name)))]
     pub preset: Option<String>,
@@ -48,9 +48,9 @@ pub(in crate::cli) struct RenderCheck {
     #[arg(long)]
     pub sampler: Option<String>,
     /// The scale of the guidance [default: 7]
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     pub cfg: Option<f64>,
-    /// Width and height in pixels, multiples of 64 [default: 512x512]
+    /// Width and height in pixels, multiples of 8 from 64 to 2048 [default: 512x512]
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub size: Option<(usize, usize)>,
     /// The layer of the text encoder to take, from its end [default: 1]
@@ -95,12 +95,17 @@ pub(in crate::cli) enum RngArgument {
     Cpu,
 }
 
-/// `512x768`: multiples of 64, from 64 to 2048.
+fn finite(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    number.ok_or_else(|| format!("{text:?} is no number"))
+}
+
+/// `512x768`: multiples of 8, from 64 to 2048, as in WebUI.
 pub(super) fn size(text: &str) -> Result<(usize, usize), String> {
     let side = |text: &str| {
         let side = text.trim().parse::<usize>().ok();
-        side.filter(|side| side.is_multiple_of(64) && (64..=2048).contains(side))
+        side.filter(|side| side.is_multiple_of(8) && (64..=2048).contains(side))
     };
     let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
-    sides.ok_or_else(|| format!("{text:?} is no size such as 512x768, of multiples of 64 from 64 to 2048"))
+    sides.ok_or_else(|| format!("{text:?} is no size such as 512x768, of multiples of 8 from 64 to 2048"))
 }

@@ -3,6 +3,7 @@
 mod against;
 pub(super) mod args;
 mod device;
+mod like;
 mod model;
 mod report;
 mod settings;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use self::against::{Other, read_picture};
 use self::args::RenderCheck;
+use self::like::Liked;
 use self::model::{Model, judge_position_ids};
 use self::report::{Report, peak_memory};
 use super::Exit;
@@ -45,23 +47,27 @@ fn check(command: &RenderCheck, terminal: &Terminal) -> Result<Report> {
     let sheet = sheet_path(command);
     check_destinations(command, sheet.as_deref(), overwrite)?;
     let liked = command.like.as_deref().map(read_picture).transpose()?;
-    let mut settings = settings::settings(command, liked.as_ref().map(|(_, text)| text.as_str()))?;
-    let mut model = Model::open(&command.checkpoint, terminal)?;
-    let mut infotext = settings::infotext(command, &settings, &model);
-    if let Some(vae) = &command.vae {
-        let (merged, name, hash) = model.with_autoencoder(&command.checkpoint, vae, terminal)?;
-        model = merged;
-        infotext.push("VAE hash", hash);
-        infotext.push("VAE", name);
-    }
-    settings::finish_infotext(&mut infotext, &settings);
+    let like = match (&command.like, &liked) {
+        (Some(path), Some((_, text))) => Liked::parse(path, text)?,
+        _ => Liked::default(),
+    };
     let place = command.device.open()?;
-    settings.dtype = command.dtype.map_or(place.dtype, Into::into);
+    let settings = settings::settings(command, &like, place.dtype)?;
+    let mut model = Model::open(&command.checkpoint, terminal)?;
+    let mut vae = None;
+    if let Some(path) = &command.vae {
+        let (merged, name, hash) = model.with_autoencoder(&command.checkpoint, path, terminal)?;
+        model = merged;
+        vae = Some((name, hash));
+    }
+    let vae = vae.as_ref().map(|(name, hash)| (name.as_str(), hash.as_str()));
+    let infotext = settings::infotext(&settings, &model, vae);
     let dump = command.dump.as_ref().map(|path| (path, Arc::new(Dump::default())));
     let stages = dump.as_ref().map_or_else(Trace::default, |(_, dump)| Trace::to(dump.clone()));
     let mut rendered = render(&model.state_dict, &settings, place.machine.as_ref(), &stages, terminal)
         .map_err(|error| error.in_file(&command.checkpoint))?;
-    let mut checks = judge_position_ids(&model.state_dict)?;
+    let mut checks = like.judge(&model, vae);
+    checks.append(&mut judge_position_ids(&model.state_dict)?);
     checks.append(&mut rendered.checks);
     let other = match (&command.against, &command.like, liked) {
         (Some(path), ..) => {

@@ -1,9 +1,10 @@
 //! What to render: typed, or read from a picture; and how the picture says it.
 
 use super::args::{RenderCheck, RngArgument, SyntaxArgument};
+use super::like::{Liked, PROMPT_SYNTAX, WEIGHT_DTYPE};
 use super::model::Model;
 use crate::error::{Error, Result};
-use crate::render::infotext::Infotext;
+use crate::render::infotext::{Infotext, as_read};
 use crate::render::pipeline::Settings;
 use crate::render::prompt::{Preset, Syntax};
 use crate::render::rng::Source;
@@ -12,62 +13,65 @@ use crate::render::schedule::Spacing;
 use crate::tensor::Dtype;
 
 /// What was typed, or stands in the picture that is to be made again.
-pub(super) fn settings(command: &RenderCheck, liked: Option<&str>) -> Result<Settings> {
-    let liked = liked.map(Infotext::parse).unwrap_or_default();
-    if command.like.is_some() && liked.fields.is_empty() {
-        let found = "the picture has no parameters that WebUI would have written";
-        return Err(Error::missing(found).in_file(command.like.clone().unwrap_or_default()));
-    }
-    let number = |name: &str| liked.get(name).and_then(|value| value.parse::<f64>().ok());
-    let said = |name: &str| liked.get(name).map(str::to_owned);
-    let name = command.sampler.clone().or(said("Sampler")).unwrap_or_else(|| Sampler::default().name().to_owned());
-    let (sampler, spacing) = Sampler::from_name(&name).ok_or_else(|| {
+///
+/// `dtype` is the type of weights that is taken where nothing is said.
+pub(super) fn settings(command: &RenderCheck, liked: &Liked, dtype: Dtype) -> Result<Settings> {
+    let name = command.sampler.as_deref().or(liked.text("Sampler")).unwrap_or(Sampler::default().name());
+    let (sampler, spacing) = Sampler::from_name(name).ok_or_else(|| {
         let known: Vec<&str> = Sampler::ALL.iter().map(|sampler| sampler.name()).collect();
         Error::usage(format!("no sampler {name:?}; there are {} and DPM++ 2M Karras", known.join(", ")))
     })?;
-    let spacing = spacing.unwrap_or(match liked.get("Schedule type") {
-        Some("Karras") => Spacing::Karras,
-        Some("Automatic") => sampler.automatic_spacing(),
-        _ => Spacing::Uniform,
-    });
-    let size = match (&command.size, liked.get("Size")) {
-        (Some(size), _) => *size,
-        (None, Some(text)) => super::args::size(text).map_err(Error::usage)?,
-        (None, None) => (512, 512),
+    let spacing = match spacing {
+        Some(spacing) => spacing,
+        None => liked.spacing(sampler)?.unwrap_or(Spacing::Uniform),
     };
     let preset = command.preset.as_deref().and_then(Preset::from_name);
-    let negative = command.negative.clone().unwrap_or(liked.negative.clone());
-    let rng = match (command.rng, liked.get("RNG")) {
-        (Some(RngArgument::Cpu), _) | (None, Some("CPU")) => Source::Cpu,
-        _ => Source::Nv,
+    let negative = command.negative.as_deref().unwrap_or(liked.negative());
+    let negative = preset.map_or(negative.to_owned(), |preset| preset.extend(negative));
+    let rng = match command.rng {
+        Some(RngArgument::Cpu) => Some(Source::Cpu),
+        Some(RngArgument::Nv) => Some(Source::Nv),
+        None => liked.one_of("RNG", &[("GPU", Source::Nv), ("NV", Source::Nv), ("CPU", Source::Cpu)])?,
     };
+    let syntax = match command.prompt_syntax {
+        Some(SyntaxArgument::Webui) => Some(Syntax::WebUi),
+        Some(SyntaxArgument::Trinart) => Some(Syntax::Trinart),
+        None => liked.one_of(PROMPT_SYNTAX, &[("trinart", Syntax::Trinart)])?,
+    };
+    let dtype = match command.dtype {
+        Some(dtype) => dtype.into(),
+        None => liked
+            .one_of(WEIGHT_DTYPE, &[Dtype::F16, Dtype::BF16, Dtype::F32].map(|dtype| (dtype.name(), dtype)))?
+            .unwrap_or(if liked.is_ours() { Dtype::F32 } else { dtype }),
+    };
+    let size = command.size.map_or_else(|| liked.size(), |it| Ok(Some(it)))?.unwrap_or((512, 512));
+    let is_count = |it: &u16| (1..=1000).contains(it);
+    let steps = command.steps.map_or_else(|| liked.number("Steps", is_count), |it| Ok(Some(it)))?;
+    let cfg = command.cfg.map_or_else(|| liked.number("CFG scale", |it: &f64| it.is_finite()), |it| Ok(Some(it)))?;
+    let seed = command.seed.map_or_else(|| liked.number("Seed", |_| true), |it| Ok(Some(it)))?;
+    let clip_skip = command.clip_skip.map_or_else(|| liked.number("Clip skip", |it| *it > 0), |it| Ok(Some(it)))?;
     Ok(Settings {
-        prompt: command.prompt.clone().unwrap_or(liked.prompt.clone()),
-        negative: preset.map_or(negative.clone(), |preset| preset.extend(&negative)),
-        syntax: match command.prompt_syntax {
-            SyntaxArgument::Webui => Syntax::WebUi,
-            SyntaxArgument::Trinart => Syntax::Trinart,
-        },
-        steps: command.steps.map(usize::from).or(number("Steps").map(|it| it as usize)).unwrap_or(20).clamp(1, 1000),
+        prompt: as_read(command.prompt.as_deref().unwrap_or(liked.prompt())),
+        negative: as_read(&negative),
+        syntax: syntax.unwrap_or_default(),
+        steps: steps.map_or(20, usize::from),
         sampler,
         spacing,
-        cfg: command.cfg.or(number("CFG scale")).unwrap_or(7.0),
-        seed: command.seed.or(liked.get("Seed").and_then(|it| it.parse().ok())).unwrap_or(0),
-        rng,
+        cfg: cfg.unwrap_or(7.0),
+        seed: seed.unwrap_or(0),
+        seed_delta: liked.number("ENSD", |_| true)?.unwrap_or(0),
+        rng: rng.unwrap_or(Source::Nv),
         width: size.0,
         height: size.1,
-        dtype: command.dtype.map_or(Dtype::F32, Into::into),
-        clip_skip: command.clip_skip.map(usize::from).or(number("Clip skip").map(|it| it as usize)).unwrap_or(1),
+        dtype,
+        clip_skip: clip_skip.map_or(1, usize::from),
     })
 }
 
-/// What goes into the picture, in WebUI's order.
-pub(super) fn infotext(command: &RenderCheck, settings: &Settings, model: &Model) -> Infotext {
-    let mut text = Infotext {
-        prompt: settings.prompt.trim().to_owned(),
-        negative: settings.negative.trim().to_owned(),
-        ..Infotext::default()
-    };
+/// What goes into the picture, in WebUI's order. `vae` is the name and the hash of the autoencoder that was asked for.
+pub(super) fn infotext(settings: &Settings, model: &Model, vae: Option<(&str, &str)>) -> Infotext {
+    let mut text =
+        Infotext { prompt: settings.prompt.clone(), negative: settings.negative.clone(), ..Infotext::default() };
     text.push("Steps", settings.steps);
     text.push("Sampler", settings.sampler.name());
     if settings.sampler.has_spacing() {
@@ -80,16 +84,25 @@ pub(super) fn infotext(command: &RenderCheck, settings: &Settings, model: &Model
         text.push("Model hash", hash);
     }
     text.push("Model", &model.name);
-    if command.prompt_syntax == SyntaxArgument::Trinart {
-        text.push("Prompt syntax", "trinart");
+    if let Some((name, hash)) = vae {
+        if !hash.is_empty() {
+            text.push("VAE hash", hash);
+        }
+        text.push("VAE", name);
     }
-    text
-}
-
-pub(super) fn finish_infotext(text: &mut Infotext, settings: &Settings) {
     if settings.clip_skip > 1 {
         text.push("Clip skip", settings.clip_skip);
     }
+    if settings.seed_delta != 0 && settings.sampler.is_ancestral() {
+        text.push("ENSD", settings.seed_delta);
+    }
     text.push("RNG", settings.rng.name());
+    if settings.syntax == Syntax::Trinart {
+        text.push(PROMPT_SYNTAX, "trinart");
+    }
+    if settings.dtype != Dtype::F32 {
+        text.push(WEIGHT_DTYPE, settings.dtype);
+    }
     text.push("Version", concat!("trinart-ckpt ", env!("CARGO_PKG_VERSION")));
+    text
 }

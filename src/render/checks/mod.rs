@@ -80,6 +80,19 @@ const ROUND_TRIP: f64 = 0.75;
 /// Decibels between the pictures that two autoencoders of one family make of one latent; swaps measure 25 to 40.
 const FAMILY: f64 = 15.0;
 
+/// Two prompts that a text encoder tells apart are farther apart than this; trained ones have them some tens of percent apart.
+const WORDS: f64 = 1e-3;
+
+/// What the text encoder makes of the prompts: the deviation of it, and how far apart it has a word and no word.
+pub fn text_encoder(deviation: f64, words: f64) -> Check {
+    let found = format!("deviation {deviation:.3}, a word and no word are {:.1} % apart", 100.0 * words);
+    let expected = format!(
+        "a deviation over 0.001, and over {} %: a text encoder without weights says the same of every prompt",
+        100.0 * WORDS
+    );
+    Check::judge("text encoder", deviation > 1e-3 && words > WORDS, found, expected)
+}
+
 /// What the UNet predicts for the first, pure noise.
 pub fn sees_noise(noise: &[f32], predicted: &[f32]) -> Check {
     let (cosine, deviation) = (cosine(noise, predicted), Statistics::of(predicted).deviation);
@@ -194,12 +207,14 @@ pub fn same_family(comparison: &Comparison) -> Check {
     Check::warn("family", psnr >= FAMILY, found, format!("at least {FAMILY} dB: {why}"))
 }
 
-/// Takes the failures of these checks back to warnings: another checkpoint, whose latents are the same, has them too.
-pub fn excuse(checks: &mut [Check], other: &str) {
-    for check in checks.iter_mut().filter(|check| ["noise", "latent"].contains(&check.name)) {
-        if check.verdict == Verdict::Fail {
+/// Takes failures back to warnings that another checkpoint, whose latents are the same, has too: `others` are its checks. Only
+/// of the checks that an untrained network fails as well as a broken one.
+pub fn excuse(checks: &mut [Check], other: &str, others: &[Check]) {
+    let fails_there = |name| others.iter().any(|other| other.name == name && other.verdict == Verdict::Fail);
+    for check in checks.iter_mut().filter(|check| ["noise", "latent", "not noise"].contains(&check.name)) {
+        if check.verdict == Verdict::Fail && fails_there(check.name) {
             check.verdict = Verdict::Warning;
-            check.found.push_str(&format!("; the same in {other}"));
+            check.found.push_str(&format!("; {other} fails it too"));
         }
     }
 }
@@ -234,6 +249,13 @@ mod tests {
     }
 
     #[test]
+    fn a_text_encoder_without_weights_is_told() {
+        assert_eq!(text_encoder(1.0, 0.3).verdict, Verdict::Pass);
+        assert_eq!(text_encoder(1.0, 0.0).verdict, Verdict::Fail);
+        assert_eq!(text_encoder(0.0, f64::NAN).verdict, Verdict::Fail);
+    }
+
+    #[test]
     fn latents_must_be_the_same_where_the_autoencoder_alone_is_another() {
         assert_eq!(same_latents(&[1.0, 2.0], &[1.0, 2.0], true).verdict, Verdict::Pass);
         assert_eq!(same_latents(&[1.0, 2.0], &[1.0, 2.5], false).verdict, Verdict::Info);
@@ -243,10 +265,11 @@ mod tests {
 
     #[test]
     fn what_the_other_has_too_is_excused_and_nothing_else() {
-        let mut checks = vec![sees_noise(&[1.0, -2.0], &[2.0, 1.0]), Check::judge("not black", false, "0".into(), "8")];
-        excuse(&mut checks, "base.ckpt");
-        assert_eq!((checks[0].verdict, checks[1].verdict), (Verdict::Warning, Verdict::Fail));
-        assert!(checks[0].found.ends_with("the same in base.ckpt"));
+        let failed = |name| Check::judge(name, false, String::new(), "");
+        let mut checks = ["noise", "not noise", "not black"].map(failed);
+        excuse(&mut checks, "base.ckpt", &["noise", "not black"].map(failed));
+        assert_eq!(checks.each_ref().map(|it| it.verdict), [Verdict::Warning, Verdict::Fail, Verdict::Fail]);
+        assert!(checks[0].found.ends_with("base.ckpt fails it too"));
     }
 
     #[test]

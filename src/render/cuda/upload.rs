@@ -12,6 +12,7 @@ use crc32fast::Hasher;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::render::flaws::{Flaw, Judged};
 use crate::render::kernels::address;
 use crate::render::weights::{from_candle, stored};
 use crate::tensor::{Dtype, LazyTensor};
@@ -43,16 +44,23 @@ impl Uploader {
         Ok(Uploader { buffers: [buffer()?, buffer()?], next: 0 })
     }
 
-    /// The tensor on the card, in the type it is stored in where the kernels know that, else in F32.
-    pub(super) fn upload(&mut self, lazy: &LazyTensor, device: &Device, stream: &Arc<CudaStream>) -> Result<Tensor> {
+    /// The tensor on the card, in the type it is stored in where the kernels know that, else in F32; and what is wrong with
+    /// its values.
+    pub(super) fn upload(
+        &mut self,
+        lazy: &LazyTensor,
+        device: &Device,
+        stream: &Arc<CudaStream>,
+    ) -> Result<(Tensor, Option<Flaw>)> {
         let dtype = match lazy.dtype() {
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
             Dtype::F32 => DType::F32,
             // Rare, and small: through candle.
             _ => {
-                let widened = stored(lazy, &Device::Cpu)?.to_dtype(DType::F32).and_then(|it| it.to_device(device));
-                return widened.map_err(from_candle);
+                let (stored, flaw) = stored(lazy, &Device::Cpu)?;
+                let widened = stored.to_dtype(DType::F32).and_then(|it| it.to_device(device));
+                return Ok((widened.map_err(from_candle)?, flaw));
             }
         };
         let dims =
@@ -63,7 +71,7 @@ impl Uploader {
         let to = address(&tensor).map_err(from_candle)?;
         let _inflated = lazy.hold()?;
         let promised = lazy.promised_crc32();
-        let mut sum = Hasher::new();
+        let (mut sum, mut judged) = (Hasher::new(), Judged::NOTHING);
         let size = dtype.size_in_bytes();
         let bytes = tensor.elem_count() * size;
         for first in (0..bytes).step_by(BUFFER) {
@@ -73,18 +81,20 @@ impl Uploader {
             buffer.sent.synchronize().w().map_err(from_candle)?;
             let memory = buffer.memory.as_mut_slice().w().map_err(from_candle)?;
             let memory = memory.get_mut(..len).unwrap_or_default();
-            let parts: Vec<Result<Hasher>> = memory
+            let parts: Vec<Result<(Hasher, Judged)>> = memory
                 .par_chunks_mut(PART)
                 .enumerate()
                 .map(|(index, part)| {
                     let mut sum = Hasher::new();
                     let element = (first + index * PART) / size;
                     lazy.read(element as u64, part, promised.map(|_| &mut sum))?;
-                    Ok(sum)
+                    Ok((sum, Judged::of_bytes(dtype, part)))
                 })
                 .collect();
             for part in parts {
-                sum.combine(&part?);
+                let (of_part, judged_part) = part?;
+                sum.combine(&of_part);
+                judged = judged.and(judged_part);
             }
             let send = || {
                 // SAFETY: the piece lies within the tensor, and the buffer is not touched before the event says so.
@@ -95,7 +105,10 @@ impl Uploader {
         }
         match lazy.storage() {
             Some(storage) if promised.is_some_and(|promised| sum.finalize() != promised) => Err(storage.damaged()),
-            _ => Ok(tensor),
+            _ => {
+                let flaw = judged.flaw(tensor.elem_count());
+                Ok((tensor, flaw))
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::pointwise::transpose;
-use super::{Convolution, Kernels, THREADS, address, int};
+use super::pointwise::{arrange, transpose};
+use super::{Convolution, Kernels, THREADS, address, int, padded};
 
 /// As `Attention` in `source/attention.cuh`.
 #[repr(C)]
@@ -46,7 +46,7 @@ pub(in crate::render) fn attention(
         bail!("{heads} heads cannot attend from {q:?} to {k:?} and {v:?}")
     }
     let width = all / heads;
-    let Some((padded, of_halves, of_floats)) = WIDTHS.iter().find(|(padded, ..)| width <= *padded) else {
+    let Some((room, of_halves, of_floats)) = WIDTHS.iter().find(|(room, ..)| width <= *room) else {
         return wide(kernels, q, k, v, heads, causal);
     };
     let element = kernels.dtype.size_in_bytes();
@@ -65,10 +65,10 @@ pub(in crate::render) fn attention(
         causal: i32::from(causal),
         scale: scale(width),
     };
-    let shared = (QUERIES + 4 * tile) * (padded * element + 16);
+    let shared = (QUERIES + 4 * tile) * (room * element + 16);
     let grid = [queries.div_ceil(QUERIES), heads, batch];
     // SAFETY: the tensors have the sizes that the kernel is told, as was compared above.
-    unsafe { kernels.launch(&format!("attend_{padded}"), grid, BLOCK, shared, &parameters)? };
+    unsafe { kernels.launch(&format!("attend_{room}"), grid, BLOCK, shared, &parameters)? };
     Ok(out)
 }
 
@@ -85,6 +85,7 @@ struct SoftmaxParameters {
     out: u64,
     rows: i32,
     columns: i32,
+    stride: i32,
     scale: f32,
 }
 
@@ -95,27 +96,30 @@ const ROWS: usize = 4096;
 fn wide(kernels: &Kernels, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
     let (batch, queries, width) = q.dims3()?;
     let keys = k.dim(1)?;
-    if heads != 1 || causal || !keys.is_multiple_of(8) {
+    if heads != 1 || causal {
         bail!("there is no kernel for {heads} heads of {} values and {keys} keys", width / heads)
     }
+    let padded_keys = padded(keys);
     let mut images = Vec::new();
     for image in 0..batch {
         let of_image = |tensor: &Tensor| tensor.narrow(0, image, 1)?.squeeze(0);
-        let likeness = Convolution::of_matrix(kernels, &of_image(k)?)?;
+        let rows = arrange(kernels, &of_image(k)?, [keys, width, 1], width, &[padded_keys, width], kernels.dtype)?;
+        let likeness = Convolution::of_matrix(kernels, &rows)?;
         let gather = Convolution::of_matrix(kernels, &transpose(kernels, &of_image(v)?)?)?;
         for first in (0..queries).step_by(ROWS) {
             let rows = ROWS.min(queries - first);
             let x = likeness.forward_to_f32(&of_image(q)?.narrow(0, first, rows)?)?;
-            let shares = kernels.empty(&[rows, keys])?;
+            let shares = kernels.empty(&[rows, padded_keys])?;
             let parameters = SoftmaxParameters {
                 x: address(&x)?,
                 out: address(&shares)?,
                 rows: int(rows)?,
                 columns: int(keys)?,
+                stride: int(padded_keys)?,
                 scale: scale(width),
             };
             let shared = THREADS / 32 * size_of::<f32>();
-            // SAFETY: both are `rows` of `keys` values.
+            // SAFETY: both are `rows` of `padded_keys` values.
             unsafe { kernels.launch("softmax", [rows, 1, 1], THREADS, shared, &parameters)? };
             images.push(gather.forward_tokens(&shares, None)?);
         }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 
 use crate::error;
+use crate::render::flaws::Flaw;
 use crate::tensor::LazyTensor;
 
 pub(super) use attention::attention;
@@ -41,8 +42,8 @@ pub trait Machine: Send + Sync {
     /// of this machine, and `parameters` are laid out as the kernel's structure in `source/` is.
     unsafe fn launch(&self, launch: &Launch<'_>, parameters: &[u8]) -> Result<()>;
 
-    /// A stored tensor, in the type it is stored in.
-    fn upload(&self, lazy: &LazyTensor) -> error::Result<Tensor>;
+    /// A stored tensor, in F16, BF16 or F32 where it is stored so, and what is wrong with its values.
+    fn upload(&self, lazy: &LazyTensor) -> error::Result<(Tensor, Option<Flaw>)>;
 
     /// Replaces the elements of a tensor by those of one in the CPU's memory.
     fn write(&self, to: &Tensor, from: &Tensor) -> Result<()>;

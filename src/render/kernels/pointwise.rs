@@ -1,6 +1,6 @@
 //! What is done value by value: activations, changes of type and order, joining and looking up.
 
-use candle_core::{D, DType, Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::{EIGHT, Kernels, Launch, THREADS, address, blocks_for, int, launch, padded, suffix};
 
@@ -52,34 +52,39 @@ struct Join {
     a: u64,
     b: u64,
     out: u64,
-    rows: i64,
+    batch: i32,
+    rows: i32,
+    columns: i32,
+    a_rows: i32,
+    a_columns: i32,
     a_width: i32,
     b_width: i32,
 }
 
-/// Two tensors beside each other, by their last dimension.
+/// Two images beside each other, by channel: `[batch, height, width, channels]`. What the first one has more of in height
+/// and width is left out.
 pub(in crate::render) fn join(kernels: &Kernels, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let (a_width, b_width) = (a.dim(D::Minus1)?, b.dim(D::Minus1)?);
+    let (of_a, a_rows, a_columns, a_width) = a.dims4()?;
+    let (batch, rows, columns, b_width) = b.dims4()?;
     check(kernels, a, &[a_width])?;
     check(kernels, b, &[b_width])?;
-    let mut dims = a.dims().to_vec();
-    if let Some(last) = dims.last_mut() {
-        *last += b_width;
-    }
-    let rows = a.elem_count() / a_width.max(1);
-    if b.elem_count() != rows * b_width {
+    if of_a != batch || a_rows < rows || a_columns < columns {
         bail!("{a:?} and {b:?} do not lie beside each other")
     }
-    let out = kernels.empty(&dims)?;
+    let out = kernels.empty(&[batch, rows, columns, a_width + b_width])?;
     let parameters = Join {
         a: address(a)?,
         b: address(b)?,
         out: address(&out)?,
-        rows: rows as i64,
+        batch: int(batch)?,
+        rows: int(rows)?,
+        columns: int(columns)?,
+        a_rows: int(a_rows)?,
+        a_columns: int(a_columns)?,
         a_width: int(a_width)?,
         b_width: int(b_width)?,
     };
-    // SAFETY: the result has room for both.
+    // SAFETY: the result has room for both, and the first one has every pixel of the second.
     unsafe { kernels.launch_each("join", out.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }

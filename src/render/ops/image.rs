@@ -105,10 +105,15 @@ impl Image {
         }
     }
 
-    /// The channels of this one, and behind them those of another.
+    /// The channels of this one, and behind them those of another. What this one has more of in height and width, below
+    /// and to the right, is left out.
     pub(in crate::render) fn beside(&self, other: &Self) -> Result<Self> {
         match (&self.layout, &other.layout) {
-            (Layout::Planes(a), Layout::Planes(b)) => Ok(Self::of_planes(Tensor::cat(&[a, b], 1)?)),
+            (Layout::Planes(a), Layout::Planes(b)) => {
+                let (_, _, height, width) = b.dims4()?;
+                let a = a.narrow(2, 0, height)?.narrow(3, 0, width)?;
+                Ok(Self::of_planes(Tensor::cat(&[&a, b], 1)?))
+            }
             (
                 Layout::Pixels { kernels, pixels: a, channels: of_a },
                 Layout::Pixels { pixels: b, channels: of_b, .. },

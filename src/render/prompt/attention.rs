@@ -5,12 +5,16 @@ use crate::error::{Error, Result};
 /// What a bracket multiplies by.
 const BRACKET: f64 = 1.1;
 
+/// How WebUI notes a `BREAK` among the texts: by this word and weight. A weight that a bracket has changed makes it a word
+/// like any other, and so it is here.
+const BREAK: (&str, f64) = ("BREAK", -1.0);
+
 /// A piece of a prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Piece {
     /// A text and its weight.
     Text(String, f64),
-    /// `BREAK`: what follows begins a new chunk.
+    /// `BREAK` outside of brackets: what follows begins a new chunk.
     Break,
 }
 
@@ -40,7 +44,7 @@ pub(super) fn parse(prompt: &str) -> Result<Vec<Piece>> {
                 Some((weight, len)) => {
                     match parser.round.pop() {
                         Some(begin) => {
-                            let weight = weight.parse().map_err(|_| bad_weight(weight))?;
+                            let weight = weight.parse().map_err(|_| bad_weight(&weight))?;
                             parser.multiply(begin, weight);
                         }
                         None => parser.text(rest.get(..len).unwrap_or_default()),
@@ -77,16 +81,22 @@ fn bad_weight(weight: &str) -> Error {
 }
 
 /// `:1.5)` at the beginning: the number, and the length of all.
-fn weight(text: &str) -> Option<(&str, usize)> {
+fn weight(text: &str) -> Option<(String, usize)> {
     let (inside, _) = text.strip_prefix(':')?.split_once(')')?;
-    let number = inside.trim();
-    let digits = number.strip_prefix(['+', '-']).unwrap_or(number);
+    let number: String = inside.trim().chars().map(narrow_digit).collect();
+    let digits = number.strip_prefix(['+', '-']).unwrap_or(&number);
     let is_number = !digits.is_empty() && digits.chars().all(|it| it == '.' || it.is_ascii_digit());
     is_number.then_some((number, inside.len() + 2))
 }
 
+/// Digits of full width are digits to Python too.
+fn narrow_digit(character: char) -> char {
+    let digit = u32::from(character).checked_sub(u32::from('\u{ff10}')).filter(|digit| *digit < 10);
+    digit.and_then(|digit| char::from_digit(digit, 10)).unwrap_or(character)
+}
+
 struct Parser {
-    pieces: Vec<(Option<String>, f64)>,
+    pieces: Vec<(String, f64)>,
     /// Where brackets begin that are open.
     round: Vec<usize>,
     square: Vec<usize>,
@@ -94,15 +104,15 @@ struct Parser {
 
 impl Parser {
     fn text(&mut self, text: &str) {
-        self.pieces.push((Some(text.to_owned()), 1.0));
+        self.pieces.push((text.to_owned(), 1.0));
     }
 
     fn with_breaks(&mut self, text: &str) {
         let mut rest = text;
-        while let Some(at) = find_word(rest, "BREAK") {
+        while let Some(at) = find_word(rest, BREAK.0) {
             self.text(rest.get(..at).unwrap_or_default().trim_end());
-            self.pieces.push((None, 1.0));
-            rest = rest.get(at + "BREAK".len()..).unwrap_or_default().trim_start();
+            self.pieces.push((BREAK.0.to_owned(), BREAK.1));
+            rest = rest.get(at + BREAK.0.len()..).unwrap_or_default().trim_start();
         }
         self.text(rest);
     }
@@ -120,16 +130,19 @@ impl Parser {
         for begin in std::mem::take(&mut self.square) {
             self.multiply(begin, 1.0 / BRACKET);
         }
-        let mut merged: Vec<Piece> = Vec::new();
+        let mut merged: Vec<(String, f64)> = Vec::new();
         for (text, weight) in self.pieces {
-            match (text, merged.last_mut()) {
-                (None, _) => merged.push(Piece::Break),
+            match merged.last_mut() {
                 // Weights that are the same make one text, so that its words may share tokens.
-                (Some(text), Some(Piece::Text(before, same))) if *same == weight => before.push_str(&text),
-                (Some(text), _) => merged.push(Piece::Text(text, weight)),
+                Some((before, same)) if *same == weight => before.push_str(&text),
+                _ => merged.push((text, weight)),
             }
         }
-        merged
+        let piece = |(text, weight): (String, f64)| match (text.as_str(), weight) == BREAK {
+            true => Piece::Break,
+            false => Piece::Text(text, weight),
+        };
+        merged.into_iter().map(piece).collect()
     }
 }
 
@@ -155,7 +168,7 @@ mod tests {
         for (piece, (text, weight)) in found.iter().zip(expected) {
             match piece {
                 Piece::Text(found, of) => assert!(found == text && (of - weight).abs() < 1e-9, "{piece:?} for {text}"),
-                Piece::Break => assert_eq!(*text, "BREAK"),
+                Piece::Break => assert_eq!((*text, *weight), BREAK),
             }
         }
     }
@@ -185,8 +198,12 @@ mod tests {
 
     #[test]
     fn breaks_numbers_and_stray_signs() {
-        assert_pieces("one BREAK two", &[("one", 1.0), ("BREAK", 1.0), ("two", 1.0)]);
+        assert_pieces("one BREAK two", &[("one", 1.0), BREAK, ("two", 1.0)]);
         assert_pieces("BREAKFAST", &[("BREAKFAST", 1.0)]);
+        // A bracket changes what WebUI knows a BREAK by.
+        assert_pieces("(one BREAK two)", &[("one", 1.1), ("BREAK", -1.1), ("two", 1.1)]);
+        assert_pieces("(one BREAK two:1)", &[("one", 1.0), ("BREAK", -1.0), ("two", 1.0)]);
+        assert_pieces("(a:１.5)", &[("a", 1.5)]);
         assert_pieces("(a: -0.5 )b", &[("a", -0.5), ("b", 1.0)]);
         assert_pieces("a:1.2) b] \\ c: d", &[("a:1.2) b]  c: d", 1.0)]);
         assert_pieces("", &[]);

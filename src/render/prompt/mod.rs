@@ -3,6 +3,7 @@
 mod attention;
 mod chunks;
 mod presets;
+mod repair;
 mod tokenizer;
 
 use candle_core::{Device, Result as CandleResult, Tensor};
@@ -36,7 +37,7 @@ pub struct Part {
 pub fn parse(prompt: &str, syntax: Syntax, tokenizer: &Tokenizer) -> Result<Vec<Part>> {
     let parts = match syntax {
         Syntax::WebUi => {
-            refuse_editing(prompt)?;
+            refuse_networks(prompt)?;
             split_at_and(prompt)
         }
         Syntax::Trinart => split_by_weight(prompt)?,
@@ -106,6 +107,26 @@ fn split_by_weight(prompt: &str) -> Result<Vec<(&str, f64)>> {
     Ok(parts.into_iter().map(|(text, weight)| (text, weight / total)).collect())
 }
 
+/// `<lora:name:1>` and its like load other networks. WebUI takes them out of the prompt; the words of the rest alone would
+/// give another picture in silence.
+fn refuse_networks(prompt: &str) -> Result<()> {
+    let begins = prompt.match_indices('<').filter_map(|(at, _)| prompt.get(at..)?.split_once('>'));
+    let is_network = |inside: &str| {
+        let named = inside.strip_prefix('<').and_then(|it| it.split_once(':'));
+        named.is_some_and(|(name, rest)| {
+            !name.is_empty() && !rest.is_empty() && name.chars().all(|it| it.is_alphanumeric() || it == '_')
+        })
+    };
+    match begins.map(|(inside, _)| inside).find(|inside| is_network(inside)) {
+        None => Ok(()),
+        Some(inside) => {
+            let shown: String = inside.chars().take(40).collect();
+            let found = format!("{shown}> in the prompt loads another network, which is not supported; leave it out");
+            Err(Error::unsupported(found))
+        }
+    }
+}
+
 /// Prompts that change from step to step are not rendered; taken for words they would give another picture in silence.
 fn refuse_editing(prompt: &str) -> Result<()> {
     let mut open: Vec<usize> = Vec::new();
@@ -151,6 +172,17 @@ mod tests {
         }
         for prompt in ["[a]", "[[a, b]]", "(a:1.2)", "\\[a|b\\]", "a | b"] {
             assert!(refuse_editing(prompt).is_ok(), "{prompt}");
+        }
+    }
+
+    #[test]
+    fn other_networks_are_refused_and_smaller_is_not() {
+        for prompt in ["<lora:name:1>", "a <b <hypernet:x>", "<lyco:a b:0.5:te=1>"] {
+            let error = refuse_networks(prompt).unwrap_err().to_string();
+            assert!(error.contains(":"), "{error}");
+        }
+        for prompt in ["a < b: c > d", "<3 :>", "<a>", "<:x>", "<lora:", ""] {
+            assert!(refuse_networks(prompt).is_ok(), "{prompt}");
         }
     }
 

@@ -1,8 +1,8 @@
 use std::io::Cursor;
 
 use instant_clip_tokenizer::{Token, Tokenizer as Encoder};
-use unicode_normalization::UnicodeNormalization;
 
+use super::repair::repair;
 use crate::error::{Error, Result};
 use crate::model::vocabulary;
 
@@ -32,15 +32,25 @@ impl Tokenizer {
     /// The tokens of a text, without those before and behind it. The two special tokens may be written out.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut tokens = Vec::new();
-        let text = repair(text);
-        let mut rest = text.as_str();
-        while let Some((at, special, token)) = next_special(rest) {
-            self.push(rest.get(..at).unwrap_or_default(), &mut tokens);
-            tokens.push(token);
-            rest = rest.get(at + special.len()..).unwrap_or_default();
+        // Those that stand there are taken out first, so that their `<` makes no HTML of the rest.
+        for part in Parts::of(text) {
+            match part {
+                Part::Special(token) => tokens.push(token),
+                Part::Text(text) => self.encode_repaired(&repair(text), &mut tokens),
+            }
         }
-        self.push(rest, &mut tokens);
         tokens
+    }
+
+    /// Special tokens that came about by the repair, or are in capitals, count as well, but not behind a sign: they would be
+    /// part of its word.
+    fn encode_repaired(&self, text: &str, tokens: &mut Vec<u32>) {
+        for part in Parts::of_words(&text.to_lowercase()) {
+            match part {
+                Part::Special(token) => tokens.push(token),
+                Part::Text(text) => self.push(text, tokens),
+            }
+        }
     }
 
     fn push(&self, text: &str, tokens: &mut Vec<u32>) {
@@ -52,98 +62,55 @@ impl Tokenizer {
     }
 }
 
-/// The next special token that is written out: where, its spelling, its number.
-fn next_special(text: &str) -> Option<(usize, &'static str, u32)> {
-    let found = [("<|startoftext|>", START), ("<|endoftext|>", END)];
-    let found = found.into_iter().filter_map(|(special, token)| Some((text.find(special)?, special, token)));
-    found.min_by_key(|(at, ..)| *at)
+/// A text taken apart at the special tokens that are written out in it.
+struct Parts<'a> {
+    rest: &'a str,
+    /// Only where a word may begin.
+    in_words: bool,
 }
 
-/// What ftfy does to a text that was not garbled by a wrong decoding: entities, ligatures, widths, quotes, control
-/// characters, and the composed form (NFC).
-///
-/// Line by line, as ftfy does it: a line with a `<`, and all behind it, is taken for HTML, whose entities stay.
-fn repair(text: &str) -> String {
-    let mut is_html = false;
-    let lines = text.split_inclusive('\n').map(|line| {
-        is_html |= line.contains('<');
-        if is_html { repair_line(line) } else { repair_line(&unescape(line)) }
-    });
-    lines.collect()
+enum Part<'a> {
+    Text(&'a str),
+    Special(u32),
 }
 
-fn repair_line(text: &str) -> String {
-    let mut repaired = String::with_capacity(text.len());
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '\u{1b}' if characters.peek() == Some(&'[') => {
-                // A colour of a terminal, up to its letter.
-                for next in characters.by_ref() {
-                    if next.is_ascii_alphabetic() {
-                        break;
-                    }
-                }
-            }
-            '\0'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1f}' | '\u{7f}' => {}
-            '\u{206a}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffc}' => {}
-            '\u{2bc}' | '\u{2018}'..='\u{201b}' => repaired.push('\''),
-            '\u{201c}'..='\u{201f}' => repaired.push('"'),
-            '\u{3000}' => repaired.push(' '),
-            '\u{ff01}'..='\u{ffef}' => repaired.extend(std::iter::once(character).nfkc()),
-            'ŉ' => repaired.push_str("'n"),
-            'Ĳ' | 'ĳ' | 'Ǆ'..='ǌ' | 'Ǳ'..='ǳ' | '\u{fb00}'..='\u{fb04}' | '\u{fb06}' => {
-                repaired.extend(std::iter::once(character).nfkc());
-            }
-            '\u{fb05}' => repaired.push_str("ſt"),
-            other => repaired.push(other),
-        }
+impl<'a> Parts<'a> {
+    fn of(rest: &'a str) -> Self {
+        Parts { rest, in_words: false }
     }
-    repaired.nfc().collect()
-}
 
-/// Entities of HTML that people paste: numbers, and the names of ASCII's own.
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('&') {
-        let (before, entity) = rest.split_at(at);
-        out.push_str(before);
-        let named = entity.find(';').and_then(|end| Some((entity.get(1..end)?, entity.get(end + 1..)?)));
-        match named.and_then(|(name, behind)| Some((character(name)?, behind))) {
-            Some((character, behind)) => {
-                out.push(character);
-                rest = behind;
-            }
-            None => {
-                out.push('&');
-                rest = entity.get(1..).unwrap_or_default();
-            }
-        }
+    fn of_words(rest: &'a str) -> Self {
+        Parts { rest, in_words: true }
     }
-    out.push_str(rest);
-    out
+
+    /// Where the next special token is, its length, and its number.
+    fn next_special(&self) -> Option<(usize, usize, u32)> {
+        let is_sign = |it: char| !it.is_whitespace() && !it.is_alphanumeric();
+        let begins = |at: usize| {
+            !self.in_words || !self.rest.get(..at).unwrap_or_default().chars().next_back().is_some_and(is_sign)
+        };
+        let of = |(special, token): (&str, u32)| {
+            let at = self.rest.match_indices(special).map(|(at, _)| at).find(|&at| begins(at))?;
+            Some((at, special.len(), token))
+        };
+        [("<|startoftext|>", START), ("<|endoftext|>", END)].into_iter().filter_map(of).min()
+    }
 }
 
-fn character(name: &str) -> Option<char> {
-    match name {
-        "amp" | "AMP" => Some('&'),
-        "lt" | "LT" => Some('<'),
-        "gt" | "GT" => Some('>'),
-        "quot" | "QUOT" => Some('"'),
-        "nbsp" => Some('\u{a0}'),
-        "copy" => Some('©'),
-        "reg" => Some('®'),
-        "hellip" => Some('…'),
-        "eacute" => Some('é'),
-        _ => {
-            let number = name.strip_prefix('#')?;
-            let code = match number.strip_prefix(['x', 'X']) {
-                Some(digits) => u32::from_str_radix(digits, 16).ok()?,
-                None => number.parse().ok()?,
-            };
-            char::from_u32(code)
-        }
+impl<'a> Iterator for Parts<'a> {
+    type Item = Part<'a>;
+
+    fn next(&mut self) -> Option<Part<'a>> {
+        let (text, behind) = match self.next_special() {
+            Some((0, len, token)) => {
+                self.rest = self.rest.get(len..).unwrap_or_default();
+                return Some(Part::Special(token));
+            }
+            Some((at, ..)) => self.rest.split_at_checked(at)?,
+            None => (self.rest, ""),
+        };
+        self.rest = behind;
+        (!text.is_empty()).then_some(Part::Text(text))
     }
 }
 
@@ -157,22 +124,9 @@ mod tests {
         assert_eq!(tokenizer.encode("a photo of a cat"), [320, 1125, 539, 320, 2368]);
         assert_eq!(tokenizer.encode(","), [COMMA]);
         assert_eq!(tokenizer.encode("cat<|endoftext|>Cat"), [2368, END, 2368]);
+        assert_eq!(tokenizer.encode("cat<|ENDOFTEXT|>Cat＜|startoftext|＞"), [2368, END, 2368, START]);
+        assert!(!tokenizer.encode("cat!<|ENDOFTEXT|>").contains(&END));
         assert!(tokenizer.encode("").is_empty());
         assert_ne!(tokenizer.encode("<start_of_text>"), [START]);
-    }
-
-    #[test]
-    fn texts_are_repaired_before() {
-        for (found, expected) in [
-            ("“it’s”", "\"it's\""),
-            ("ｆｕｌｌ　ｗｉｄｔｈ，", "full width,"),
-            ("cafe\u{301}", "café"),
-            ("ﬁre &amp; ice &#233; &#x41;", "fire & ice é A"),
-            ("zero\u{feff}\u{7}", "zero"),
-            ("\u{1b}[31mred", "red"),
-            ("a < b &amp;", "a < b &amp;"),
-        ] {
-            assert_eq!(repair(found), expected);
-        }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::model::architecture::{Architecture, Task, detect_by};
 use crate::render::kernels::Kernels;
 use crate::render::observer::Trace;
@@ -128,11 +128,6 @@ impl Unet {
         self.context_width
     }
 
-    /// How many times a latent is halved: its sides have to be multiples of 2 to this power.
-    pub fn halvings(&self) -> usize {
-        self.output_blocks.iter().filter(|block| block.layers.iter().any(|(_, layer)| layer.doubles())).count()
-    }
-
     /// Keys and values of a prompt `[batch, tokens, width]`.
     pub fn prepare(&self, context: &Tensor) -> Result<Prepared> {
         let prepare = || {
@@ -149,12 +144,7 @@ impl Unet {
     /// The noise predicted in a latent `[batch, 4, height, width]` at time `t`, which need not be whole. Kernels take
     /// and give F32 in the CPU's memory.
     pub fn forward(&self, x: &Tensor, t: f64, prompt: &Prepared) -> Result<Tensor> {
-        let (batch, _, height, width) = x.dims4().map_err(from_candle)?;
-        let multiple = 1_usize.checked_shl(self.halvings() as u32).unwrap_or(usize::MAX);
-        if !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
-            let message = format!("a latent of {height}x{width}, its sides have to be multiples of {multiple}");
-            return Err(Error::new(Kind::Usage, message));
-        }
+        let (batch, ..) = x.dims4().map_err(from_candle)?;
         if batch != prompt.batch {
             let message = format!("{batch} latents, but {} prompts", prompt.batch);
             return Err(Error::mismatch(message));
@@ -210,6 +200,8 @@ impl Unet {
         x = self.middle.forward(x, told, &mut prompt, &self.trace)?;
         for block in &self.output_blocks {
             if let Some(kept) = kept.pop() {
+                // An odd side that was halved comes back by one too long. WebUI takes the nearest values then, which are
+                // the first ones, and so draws pictures whose sides are multiples of 8.
                 x = x.beside(&kept)?;
             }
             x = block.forward(x, told, &mut prompt, &self.trace)?;
@@ -243,12 +235,6 @@ impl Block {
             trace.image(name, &x)?;
         }
         Ok(x)
-    }
-}
-
-impl Layer {
-    fn doubles(&self) -> bool {
-        matches!(self, Layer::Up(_))
     }
 }
 

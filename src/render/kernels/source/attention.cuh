@@ -200,9 +200,9 @@ template <typename T, int WIDTH, int KEYS> DEVICE void attend(const Attention& p
 
 // Shares of rows of likenesses, which lie there in f32.
 struct Softmax {
-    const float* x; // [rows][columns]
-    void* out;
-    int rows, columns;
+    const float* x; // [rows][stride]
+    void* out;      // the same; zeros behind the columns
+    int rows, columns, stride;
     float scale; // times log2(e)
 };
 
@@ -210,8 +210,8 @@ template <typename T> DEVICE void softmax(const Softmax& p) {
     SHARED_MEMORY(shared);
     float* parts = (float*)shared;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-    const float* x = p.x + (long long)blockIdx.x * p.columns;
-    T* out = (T*)p.out + (long long)blockIdx.x * p.columns;
+    const float* x = p.x + (long long)blockIdx.x * p.stride;
+    T* out = (T*)p.out + (long long)blockIdx.x * p.stride;
     float greatest = -INFINITY, sum = 0.0f;
     for (int i = threadIdx.x; i < p.columns; i += blockDim.x) greatest = fmaxf(greatest, x[i]);
     for (int mask = 16; mask > 0; mask >>= 1) greatest = fmaxf(greatest, shuffle_xor(greatest, mask));
@@ -225,6 +225,6 @@ template <typename T> DEVICE void softmax(const Softmax& p) {
     __syncthreads();
     sum = 0.0f;
     for (int i = 0; i < warps; i++) sum += parts[i];
-    for (int i = threadIdx.x; i < p.columns; i += blockDim.x)
-        out[i] = from_float<T>(exp2f((x[i] - greatest) * p.scale) / sum);
+    for (int i = threadIdx.x; i < p.stride; i += blockDim.x)
+        out[i] = from_float<T>(i < p.columns ? exp2f((x[i] - greatest) * p.scale) / sum : 0.0f);
 }

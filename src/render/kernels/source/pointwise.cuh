@@ -44,22 +44,24 @@ template <typename T> DEVICE void sigmoid_gate(const Sigmoid& p) {
     }
 }
 
-// Two images or lists of tokens beside each other, by channel.
+// Two images beside each other, by channel. The first may have more rows and columns, which are left out.
 struct Join {
-    const void* a;
-    const void* b;
+    const void* a; // [batch][a_rows][a_columns][a_width]
+    const void* b; // [batch][rows][columns][b_width]
     void* out;
-    long long rows;
+    int batch, rows, columns, a_rows, a_columns;
     int a_width, b_width;
 };
 
 template <typename T> DEVICE void join(const Join& p) {
     const int width = p.a_width + p.b_width;
-    FOR_EACH(index, p.rows * width / 8) {
-        long long row = index * 8 / width;
-        int column = (int)(index * 8 % width);
-        const T* from = column < p.a_width ? (const T*)p.a + row * p.a_width + column
-                                           : (const T*)p.b + row * p.b_width + column - p.a_width;
+    FOR_EACH(index, (long long)p.batch * p.rows * p.columns * width / 8) {
+        long long pixel = index * 8 / width;
+        int channel = (int)(index * 8 % width);
+        long long image = pixel / p.columns / p.rows, row = pixel / p.columns % p.rows, column = pixel % p.columns;
+        long long of_a = (image * p.a_rows + row) * p.a_columns + column;
+        const T* from = channel < p.a_width ? (const T*)p.a + of_a * p.a_width + channel
+                                            : (const T*)p.b + pixel * p.b_width + channel - p.a_width;
         float values[8];
         load_eight(values, from);
         store_eight((T*)p.out + index * 8, values);

@@ -1,0 +1,158 @@
+//! What no weights are made of, seen while they are read.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+#[cfg(any(feature = "cuda", test))]
+use candle_core::DType;
+use candle_core::WithDType;
+
+/// What is wrong with the values of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Some of the values are NaN or infinite.
+    NotFinite,
+    /// All of the values are zero.
+    Zero,
+}
+
+/// The flawed tensors among those that models have asked for, seen while they were read.
+#[derive(Debug, Clone, Default)]
+pub struct Flaws(Arc<Mutex<Vec<(String, Flaw)>>>);
+
+impl Flaws {
+    /// Their keys, in the order in which they were asked for.
+    pub fn keys(&self, flaw: Flaw) -> Vec<String> {
+        let mut keys = Vec::new();
+        for (key, found) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if *found == flaw && !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
+        keys
+    }
+
+    pub(super) fn note(&self, key: &str, flaw: Flaw) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((key.to_owned(), flaw));
+    }
+}
+
+/// Values that are judged together, without a branch for each: of a whole model in a second.
+const BLOCK: usize = 32 << 10;
+
+/// Whether all values of a part are finite, and whether all are zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Judged {
+    pub(super) finite: bool,
+    pub(super) zero: bool,
+}
+
+impl Judged {
+    /// Of no values.
+    pub(super) const NOTHING: Judged = Judged { finite: true, zero: true };
+
+    /// Of two parts.
+    pub(super) fn and(self, other: Judged) -> Self {
+        Judged { finite: self.finite & other.finite, zero: self.zero & other.zero }
+    }
+
+    /// Of a tensor of so many values.
+    pub(super) fn flaw(self, count: usize) -> Option<Flaw> {
+        match self {
+            Judged { finite: false, .. } => Some(Flaw::NotFinite),
+            Judged { zero: true, .. } if count > 0 => Some(Flaw::Zero),
+            _ => None,
+        }
+    }
+
+    /// Of little-endian values of F16, BF16 or F32, by their bits: what is on its way to a card never becomes values.
+    #[cfg(any(feature = "cuda", test))]
+    pub(super) fn of_bytes(dtype: DType, bytes: &[u8]) -> Self {
+        let halves = |exponent: u16| {
+            let words = bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
+            words.fold(Self::NOTHING, |judged, word| {
+                judged.and(Judged { finite: word & exponent != exponent, zero: word & 0x7fff == 0 })
+            })
+        };
+        match dtype {
+            DType::F16 => halves(0x7c00),
+            DType::BF16 => halves(0x7f80),
+            _ => {
+                let words = bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+                words.fold(Self::NOTHING, |judged, word| {
+                    let exponent = 0x7f80_0000;
+                    judged.and(Judged { finite: word & exponent != exponent, zero: word & 0x7fff_ffff == 0 })
+                })
+            }
+        }
+    }
+}
+
+/// Of the elements of a whole tensor.
+pub(super) fn of_elements<T: WithDType>(elements: &[T]) -> Option<Flaw> {
+    let mut judged = Judged::NOTHING;
+    for block in elements.chunks(BLOCK) {
+        judged = block.iter().fold(judged, |judged, value| {
+            let value = value.to_f64();
+            judged.and(Judged { finite: value.is_finite(), zero: value == 0.0 })
+        });
+        if !judged.finite {
+            break;
+        }
+    }
+    judged.flaw(elements.len())
+}
+
+/// Of a whole tensor of F8_E4M3, which has a NaN of each sign, a zero of each sign and no infinity.
+pub(super) fn of_f8e4m3(bytes: &[u8]) -> Option<Flaw> {
+    let judge = |byte: &u8| Judged { finite: byte & 0x7f != 0x7f, zero: byte & 0x7f == 0 };
+    bytes.iter().map(judge).fold(Judged::NOTHING, Judged::and).flaw(bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use half::{bf16, f16};
+
+    use super::*;
+    use crate::render::weights::Weights;
+    use crate::state_dict::StateDict;
+    use crate::tensor::{Dtype, LazyTensor, Shape};
+
+    #[test]
+    fn flaws_are_noted_of_what_is_asked_for() {
+        let mut state_dict = StateDict::new();
+        let owned = |dtype: Dtype, bytes: Vec<u8>| {
+            let shape = Shape::new([2]).unwrap();
+            LazyTensor::Owned { dtype, shape, bytes: bytes.into() }
+        };
+        for (key, values) in
+            [("good", [0.0_f32, 1.0]), ("zero", [0.0, -0.0]), ("nan", [1.0, f32::NAN]), ("unasked", [0.0; 2])]
+        {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            state_dict.insert(key, owned(Dtype::F32, bytes)).unwrap();
+        }
+        state_dict.insert("small", owned(Dtype::F8E4M3, vec![0x7f, 0])).unwrap();
+        let flaws = Flaws::default();
+        let weights = Weights::new(Arc::new(state_dict)).noting(&flaws).builder(DType::F32, &Device::Cpu);
+        for key in ["good", "zero", "nan", "nan", "small"] {
+            weights.get_unchecked(key).unwrap();
+        }
+        assert_eq!(
+            (flaws.keys(Flaw::NotFinite), flaws.keys(Flaw::Zero)),
+            (vec!["nan".into(), "small".into()], vec!["zero".into()])
+        );
+    }
+
+    #[test]
+    fn bits_tell_what_values_tell() {
+        for values in [&[0.0_f32, -0.0][..], &[0.0, 1.0], &[1.0, f32::NAN], &[f32::INFINITY, 0.0], &[-1e-7, 0.0], &[]] {
+            let expected = of_elements(values);
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            assert_eq!(Judged::of_bytes(DType::F32, &bytes).flaw(values.len()), expected, "{values:?}");
+            let bytes: Vec<u8> = values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect();
+            assert_eq!(Judged::of_bytes(DType::F16, &bytes).flaw(values.len()), expected, "{values:?}");
+            let bytes: Vec<u8> = values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect();
+            assert_eq!(Judged::of_bytes(DType::BF16, &bytes).flaw(values.len()), expected, "{values:?}");
+        }
+    }
+}
