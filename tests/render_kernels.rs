@@ -1,7 +1,7 @@
 //! The models and whole pictures with kernels, on the machine that plays a card and on a card where there is one: against
 //! what the real diffusers and transformers compute, and against this crate's own layers for the CPU.
 #![cfg(feature = "render")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
 #[path = "emulation/machine.rs"]
 mod emulation;
@@ -43,7 +43,7 @@ fn machines() -> Vec<(String, Arc<dyn Machine>)> {
     #[cfg(feature = "cuda")]
     match trinart_ckpt::render::cuda::Card::open(0) {
         Ok(card) => machines.push((card.name(), Arc::new(card))),
-        Err(error) => eprintln!("skipped on a card: {error}"),
+        Err(error) => emulation::skipped_on_a_card(&error),
     }
     machines
 }

@@ -46,6 +46,12 @@ impl Emulated {
     }
 }
 
+/// Says that a test is for cards too, and why it is not tried on one.
+#[cfg(feature = "cuda")]
+pub(crate) fn skipped_on_a_card(error: &Error) {
+    eprintln!("skipped on a card: {error}");
+}
+
 /// The library made of the sources as they are.
 fn compiled() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

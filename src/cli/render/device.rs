@@ -36,6 +36,8 @@ impl Device {
     pub(super) fn open(self) -> Result<Place> {
         match self {
             Device::Cpu => Ok(Place::cpu(None)),
+            // A program without CUDA has no news of it.
+            Device::Auto if !cfg!(feature = "cuda") => Ok(Place::cpu(None)),
             Device::Auto => Ok(Place::card(0).unwrap_or_else(|error| Place::cpu(Some(error.to_string())))),
             Device::Cuda(number) => Place::card(number),
         }
@@ -75,7 +77,9 @@ impl Place {
 
     #[cfg(not(feature = "cuda"))]
     fn card(_: usize) -> Result<Self> {
-        Err(Error::unsupported("this program was built without CUDA; cuda/README.md says how it is built with it"))
+        Err(Error::unsupported(
+            "this program was built without CUDA, and renders on the CPU (--device cpu); cuda/README.md says how it is built with it",
+        ))
     }
 
     pub(super) fn name(&self) -> String {

@@ -1,8 +1,6 @@
 //! Every kernel against candle's own operations on the CPU, on the machine that plays a card, and on a card where
 //! there is one.
 
-#![allow(clippy::print_stderr)]
-
 use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Tensor};
@@ -28,7 +26,7 @@ fn machines() -> Vec<(String, Kernels, f64)> {
     #[cfg(feature = "cuda")]
     match crate::render::cuda::Card::open(0) {
         Ok(card) => machines.push((card.name(), Arc::new(card))),
-        Err(error) => eprintln!("skipped on a card: {error}"),
+        Err(error) => emulation::skipped_on_a_card(&error),
     }
     let types = [(DType::F16, 8e-4), (DType::BF16, 6e-3), (DType::F32, 2e-6)];
     let of_type = |(name, machine): (String, Arc<dyn Machine>)| {
