@@ -76,7 +76,7 @@ impl Checkpoint {
     }
 
     /// The one file of a checkpoint that is one.
-    fn file(&self) -> Result<&Arc<Source>> {
+    pub fn file(&self) -> Result<&Arc<Source>> {
         match self.contents.sources.as_slice() {
             [source] => Ok(source),
             _ => Err(Error::unsupported("a folder has no hash of its own; its files have").in_file(self.path())),

@@ -60,7 +60,7 @@ impl Other {
         if read.is_ok_and(|_| magic == *b"\x89PNG\r\n\x1a\n") {
             return Ok(Other::Picture(read_picture(path)?.0));
         }
-        let model = Model::open(path, terminal)?;
+        let model = Model::open(path)?;
         let rendered = render(&model.state_dict, settings, machine, &Trace::default(), terminal)
             .map_err(|error| error.in_file(path))?;
         let differing = differing(&ours.state_dict, &model.state_dict, terminal)?;

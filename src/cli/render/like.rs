@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::args::size;
-use super::model::Model;
 use crate::error::{Error, Result};
 use crate::render::checks::Check;
 use crate::render::infotext::Infotext;
@@ -108,8 +107,8 @@ impl Liked {
     }
 
     /// What of the picture's parameters this render does not follow. `vae` is the name and the hash of the autoencoder
-    /// that was asked for.
-    pub(super) fn judge(&self, model: &Model, vae: Option<(&str, &str)>) -> Vec<Check> {
+    /// that was asked for, `hash` that of the checkpoint.
+    pub(super) fn judge(&self, hash: Option<&str>, vae: Option<(&str, &str)>) -> Vec<Check> {
         let mut left_out: Vec<String> = Vec::new();
         for (name, value) in self.text.fields.iter().filter(|(name, _)| !FOLLOWED.contains(&name.as_str())) {
             left_out.push(format!("{name}: {}", value.chars().take(40).collect::<String>()));
@@ -134,7 +133,7 @@ impl Liked {
             let expected = "none of these: the picture was made with more than a prompt, a sampler and a checkpoint";
             checks.push(Check::warn("parameters", left_out.is_empty(), found, expected));
         }
-        if let (Some(theirs), Some(ours)) = (self.text("Model hash"), &model.hash)
+        if let (Some(theirs), Some(ours)) = (self.text("Model hash"), hash)
             && !ours.eq_ignore_ascii_case(theirs)
         {
             let name = self.text("Model").unwrap_or_default();

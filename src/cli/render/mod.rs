@@ -51,9 +51,10 @@ fn check(command: &RenderCheck, terminal: &Terminal) -> Result<Report> {
         (Some(path), Some((_, text))) => Liked::parse(path, text)?,
         _ => Liked::default(),
     };
+    let mut model = Model::open(&command.checkpoint)?;
+    let hash = model.hash();
     let place = command.device.open()?;
     let settings = settings::settings(command, &like, place.dtype)?;
-    let mut model = Model::open(&command.checkpoint, terminal)?;
     let mut vae = None;
     if let Some(path) = &command.vae {
         let (merged, name, hash) = model.with_autoencoder(&command.checkpoint, path, terminal)?;
@@ -61,12 +62,13 @@ fn check(command: &RenderCheck, terminal: &Terminal) -> Result<Report> {
         vae = Some((name, hash));
     }
     let vae = vae.as_ref().map(|(name, hash)| (name.as_str(), hash.as_str()));
-    let infotext = settings::infotext(&settings, &model, vae);
     let dump = command.dump.as_ref().map(|path| (path, Arc::new(Dump::default())));
     let stages = dump.as_ref().map_or_else(Trace::default, |(_, dump)| Trace::to(dump.clone()));
     let mut rendered = render(&model.state_dict, &settings, place.machine.as_ref(), &stages, terminal)
         .map_err(|error| error.in_file(&command.checkpoint))?;
-    let mut checks = like.judge(&model, vae);
+    let hash = hash.digits()?;
+    let infotext = settings::infotext(&settings, &model.name, hash.as_deref(), vae);
+    let mut checks = like.judge(hash.as_deref(), vae);
     checks.append(&mut judge_position_ids(&model.state_dict)?);
     checks.append(&mut rendered.checks);
     let other = match (&command.against, &command.like, liked) {

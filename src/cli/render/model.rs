@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::hash::file_sha256;
 use crate::cli::terminal::Terminal;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::io::{Silent, Source};
 use crate::model::position_ids::{self, State};
 use crate::plan::{merge_vae, translate};
 use crate::render::checks::{Check, Verdict};
@@ -16,21 +19,36 @@ use crate::tensor::Overflow;
 pub(super) struct Model {
     pub(super) state_dict: Arc<StateDict>,
     pub(super) name: String,
-    /// The first ten digits of its sha256, as WebUI shows them.
-    pub(super) hash: Option<String>,
+    file: Option<Arc<Source>>,
+}
+
+/// The first ten digits of a file's sha256, as WebUI shows them, on their way: reading gigabytes once more goes on beside
+/// the render, and brings them into the system's memory for it.
+pub(super) struct Hash(Option<JoinHandle<Result<String>>>);
+
+impl Hash {
+    /// Waits for them. A folder has none.
+    pub(super) fn digits(self) -> Result<Option<String>> {
+        let Some(thread) = self.0 else { return Ok(None) };
+        let sha256 = thread.join().map_err(|_| Error::usage("the hash could not be computed"))??;
+        Ok(Some(sha256.chars().take(10).collect()))
+    }
 }
 
 impl Model {
-    pub(super) fn open(path: &Path, terminal: &Terminal) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let checkpoint = Checkpoint::open(path)?;
         checkpoint.refuse_dangers()?;
-        let hash = match path.is_dir() {
-            true => None,
-            false => Some(checkpoint.sha256(terminal)?.chars().take(10).collect()),
-        };
+        let file = checkpoint.file().ok().map(Arc::clone);
         let (checkpoint, _) = translate::to_ldm(checkpoint)?;
         checkpoint.refuse_unreadable()?;
-        Ok(Model { state_dict: Arc::new(checkpoint.contents().state_dict.clone()), name: stem(path), hash })
+        Ok(Model { state_dict: Arc::new(checkpoint.contents().state_dict.clone()), name: stem(path), file })
+    }
+
+    /// Begins to hash the file.
+    pub(super) fn hash(&self) -> Hash {
+        let hash = |file: Arc<Source>| std::thread::spawn(move || file_sha256(&file, &Silent));
+        Hash(self.file.clone().map(hash))
     }
 
     /// The same with another autoencoder, whose name and hash come back.

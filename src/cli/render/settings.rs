@@ -2,7 +2,6 @@
 
 use super::args::{RenderCheck, RngArgument, SyntaxArgument};
 use super::like::{Liked, PROMPT_SYNTAX, WEIGHT_DTYPE};
-use super::model::Model;
 use crate::error::{Error, Result};
 use crate::render::infotext::{Infotext, as_read};
 use crate::render::pipeline::Settings;
@@ -68,8 +67,9 @@ pub(super) fn settings(command: &RenderCheck, liked: &Liked, dtype: Dtype) -> Re
     })
 }
 
-/// What goes into the picture, in WebUI's order. `vae` is the name and the hash of the autoencoder that was asked for.
-pub(super) fn infotext(settings: &Settings, model: &Model, vae: Option<(&str, &str)>) -> Infotext {
+/// What goes into the picture, in WebUI's order. `model` and `hash` are the checkpoint's, `vae` is the name and the hash of
+/// the autoencoder that was asked for.
+pub(super) fn infotext(settings: &Settings, model: &str, hash: Option<&str>, vae: Option<(&str, &str)>) -> Infotext {
     let mut text =
         Infotext { prompt: settings.prompt.clone(), negative: settings.negative.clone(), ..Infotext::default() };
     text.push("Steps", settings.steps);
@@ -80,10 +80,10 @@ pub(super) fn infotext(settings: &Settings, model: &Model, vae: Option<(&str, &s
     text.push("CFG scale", settings.cfg);
     text.push("Seed", settings.seed);
     text.push("Size", format!("{}x{}", settings.width, settings.height));
-    if let Some(hash) = &model.hash {
+    if let Some(hash) = hash {
         text.push("Model hash", hash);
     }
-    text.push("Model", &model.name);
+    text.push("Model", model);
     if let Some((name, hash)) = vae {
         if !hash.is_empty() {
             text.push("VAE hash", hash);

@@ -216,7 +216,7 @@ impl Tile {
 }
 
 const TILES: [Tile; 3] = [
-    Tile { kernel: "convolve_128x128", rows: 128, columns: 128, threads: 256, stages: 3, worth: 1.0 },
+    Tile { kernel: "convolve_128x128", rows: 128, columns: 128, threads: 128, stages: 3, worth: 1.0 },
     Tile { kernel: "convolve_128x64", rows: 128, columns: 64, threads: 128, stages: 3, worth: 0.9 },
     Tile { kernel: "convolve_64x64", rows: 64, columns: 64, threads: 128, stages: 4, worth: 0.7 },
 ];

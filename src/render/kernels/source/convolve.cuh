@@ -88,34 +88,46 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
             window_y[i] = pixel / p.out_width * p.stride - p.before;
             window_x[i] = pixel % p.out_width * p.stride - p.before;
             window[i] = (const T*)p.x + (long long)image * real_height * real_width * p.in;
+            if (!p.doubled) window[i] += ((long long)window_y[i] * real_width + window_x[i]) * p.in;
         } else {
             // Far outside: every pixel is a zero.
             window_y[i] = window_x[i] = -(1 << 20);
             window[i] = (const T*)p.x;
         }
     }
+    const T* weight = (const T*)p.weight + (long long)(first_column + first_of_thread) * depth;
+    const int columns = p.out_channels - first_column - first_of_thread;
 
-    auto bring = [&](int step, int stage) {
+    // Where in the window, and in the depth, the next piece lies. Steps follow each other, so that nothing is divided.
+    int k = begin * DEPTH + piece * PIECE;
+    int tap_y = k / p.in / p.size, tap_x = k / p.in % p.size, channel = k % p.in;
+    auto bring = [&](int stage) {
         unsigned char* a = shared + stage * STAGE;
         unsigned char* b = a + BM * ROW_BYTES;
-        int k = step * DEPTH + piece * PIECE;
-        int tap = k / p.in, channel = k - tap * p.in;
-        int tap_y = tap / p.size, tap_x = tap - tap_y * p.size;
-        bool inside = k < depth;
+        const bool inside = k < depth;
+        const int offset = (tap_y * real_width + tap_x) * p.in + channel;
 #pragma unroll
         for (int i = 0; i < A_ROWS; i++) {
             int y = window_y[i] + tap_y, x = window_x[i] + tap_x;
-            bool valid = inside && y >= 0 && y < p.height && x >= 0 && x < p.width;
-            if (p.doubled) y >>= 1, x >>= 1;
-            const T* from = window[i] + ((long long)y * real_width + x) * p.in + channel;
+            bool valid = inside && (unsigned)y < (unsigned)p.height && (unsigned)x < (unsigned)p.width;
+            const T* from = window[i];
+            if (p.doubled)
+                from += ((y >> 1) * (long long)real_width + (x >> 1)) * p.in + channel;
+            else
+                from += offset;
             copy16(a + swizzled(first_of_thread + i * ROWS_AT_ONCE, piece), valid ? (const void*)from : p.x, valid);
         }
 #pragma unroll
         for (int i = 0; i < B_ROWS; i++) {
-            int row = first_of_thread + i * ROWS_AT_ONCE, column = first_column + row;
-            bool valid = inside && column < p.out_channels;
-            const T* from = (const T*)p.weight + (long long)column * depth + k;
-            copy16(b + swizzled(row, piece), valid ? (const void*)from : p.weight, valid);
+            bool valid = inside && i * ROWS_AT_ONCE < columns;
+            const T* from = weight + (long long)i * ROWS_AT_ONCE * depth + k;
+            copy16(b + swizzled(first_of_thread + i * ROWS_AT_ONCE, piece), valid ? (const void*)from : p.weight, valid);
+        }
+        k += DEPTH;
+        channel += DEPTH;
+        while (channel >= p.in) {
+            channel -= p.in;
+            if (++tap_x == p.size) tap_x = 0, tap_y++;
         }
     };
 
@@ -129,7 +141,7 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
 
 #pragma unroll
     for (int stage = 0; stage < STAGES - 1; stage++) {
-        if (begin + stage < end) bring(begin + stage, stage);
+        if (begin + stage < end) bring(stage);
         commit_copies();
     }
     int stage = 0;
@@ -137,7 +149,7 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
         wait_for_copies<STAGES - 2>();
         // Behind this, nobody reads any more what the next copies overwrite.
         __syncthreads();
-        if (step + STAGES - 1 < end) bring(step + STAGES - 1, stage == 0 ? STAGES - 1 : stage - 1);
+        if (step + STAGES - 1 < end) bring(stage == 0 ? STAGES - 1 : stage - 1);
         commit_copies();
         const unsigned char* a = shared + stage * STAGE;
         const unsigned char* b = a + BM * ROW_BYTES;

@@ -6,7 +6,7 @@
 #include "pointwise.cuh"
 
 #define OF_TYPE(suffix, T)                                                                       \
-    KERNEL(convolve_128x128_##suffix, 256, Convolution, (convolve<T, 128, 128, 2, 4, 3>(p)))     \
+    KERNEL(convolve_128x128_##suffix, 128, Convolution, (convolve<T, 128, 128, 2, 2, 3>(p)))     \
     KERNEL(convolve_128x64_##suffix, 128, Convolution, (convolve<T, 128, 64, 2, 2, 3>(p)))       \
     KERNEL(convolve_64x64_##suffix, 128, Convolution, (convolve<T, 64, 64, 2, 2, 4>(p)))         \
     KERNEL(sum_splits_##suffix, 256, Convolution, sum_splits<T>(p))                              \
