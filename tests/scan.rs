@@ -156,6 +156,8 @@ fn every_way_of_naming_and_calling() {
         dangerous("leftover.pkl", b"\x80\x02NNcposix\nsystem\n)R."),
         dangerous("frame_past_end.pkl", b"\x80\x04\x95\xff\0\0\0\0\0\0\0cposix\nsystem\n)R."),
         dangerous("frame_in_frame.pkl", b"\x80\x04\x95\x20\0\0\0\0\0\0\0\x95\x02\0\0\0\0\0\0\0cposix\nsystem\n)R."),
+        // Python's own reader, written in C, forgets what stands before the end of the frame: it imports posix.system.
+        dangerous("frame_cuts_name.pkl", b"\x80\x04\x95\x06\0\0\0\0\0\0\0cjson.posix\nsystem\n(Vtrue\ntR."),
         dangerous("buffer.pkl", b"\x80\x05\x97\x980cposix\nsystem\n)R."),
     ];
     // What breaks behind the payload, or between its parts, breaks too late.
@@ -185,6 +187,7 @@ fn pickles_within_pickles() {
     let load =
         |content: &[u8]| [b"\x80\x03ctorch.storage\n_load_from_bytes\n", &bytes(content)[..], b"\x85R."].concat();
     let good = legacy(SYSTEM, &tensor_and(b""), KEYS);
+    let computed = b"\x80\x03ctorch.storage\n_load_from_bytes\ncbuiltins\nbytes\n](K\x80K\x02e\x85R\x85R.";
     let mut twice = load(&load(PAYLOAD));
     for _ in 0..3 {
         twice = load(&twice);
@@ -194,6 +197,28 @@ fn pickles_within_pickles() {
         dangerous("loaded_text.pkl", load(b"cposix\nsystem\n(S'true'\ntR.")),
         dangerous("loaded_broken.pkl", load(PAYLOAD.strip_suffix(b"0N.").unwrap())),
         dangerous("loaded_nothing.pkl", load(b"\x13\x37")),
+        // One call that loads what stands here says nothing of the next.
+        dangerous(
+            "loaded_good_and_computed.pkl",
+            [load(&good).strip_suffix(b".").unwrap(), b"0", &computed[..]].concat(),
+        ),
+        dangerous("loaded_computed_and_good.pkl", [&computed[..], b"0", &load(&good)[2..]].concat()),
+        dangerous("loaded_by_another.pkl", {
+            let handed = b"0cfoo\nBar\nctorch.storage\n_load_from_bytes\n\x85R.";
+            [load(&good).strip_suffix(b".").unwrap(), handed].concat()
+        }),
+        dangerous("loaded_grown.pkl", {
+            let magic = &good[..good.iter().position(|&byte| byte == b'.').unwrap() + 1];
+            let array = [&b"\x96"[..], &(magic.len() as u64).to_le_bytes(), magic, b"(K\x80K\x02e"].concat();
+            [b"\x80\x05ctorch.storage\n_load_from_bytes\n", &array[..], b"\x85R."].concat()
+        }),
+        // In Latin-1 the text covers the call, in UTF-8 it ends before.
+        dangerous("loaded_utf8.pkl", {
+            let inner = ["N0X\x1e\0\0\0", &"\u{e9}".repeat(15), "0cposix\nsystem\n."].concat();
+            let text = [&b"X"[..], &(inner.len() as u32).to_le_bytes(), inner.as_bytes()].concat();
+            let load = b"\x80\x03ctorch.storage\n_load_from_bytes\nc_codecs\nencode\n";
+            [&load[..], &text, b"X\x05\0\0\0utf-8\x86R\x85R."].concat()
+        }),
         dangerous("loaded_computed.pkl", b"\x80\x03ctorch.storage\n_load_from_bytes\ncfoo\nBar\n)R\x85R."),
         dangerous("loaded_deep.pkl", &twice),
         dangerous("loaded_zip.pkl", load(&torch(PAYLOAD))),
@@ -247,6 +272,14 @@ fn zips_that_show_one_thing_to_a_scanner_and_another_to_a_loader() {
             "unlisted.ckpt",
             torch_with(good_record(), &[record("archive/x.pkl", PAYLOAD).unlisted(), record("archive/z", b"")]),
         ),
+        dangerous("unlisted_last.ckpt", more(record("archive/x.pkl", PAYLOAD).unlisted())),
+        dangerous("comment_like_an_end.ckpt", {
+            let mut zip = torch(PAYLOAD);
+            let comment = [&b"PK\x05\x06"[..], &[b'x'; 40]].concat();
+            let end = zip.len() - 2;
+            zip[end..].copy_from_slice(&(comment.len() as u16).to_le_bytes());
+            [zip, comment].concat()
+        }),
         dangerous("unlisted_first.ckpt", torch_with(evil().unlisted(), &[good_record()])),
         dangerous("behind_bytes.ckpt", raw_zip(b"some bytes", &[evil()])),
         dangerous("behind_pickle.pkl", raw_zip(b"\x80\x02N.", &[evil()])),
@@ -336,6 +369,23 @@ fn bombs_are_told_from_data() {
         ),
         case("seven.pt", b"7z\xbc\xaf\x27\x1c\0\x04", Unreadable),
     ]);
+}
+
+/// A name of 60,000 bytes takes as much once; told for each of a thousand findings below it, it would take gigabytes.
+#[test]
+fn names_of_records_are_cut_where_they_are_told_again_and_again() {
+    let folder = Folder::new();
+    let evil: Vec<_> = (0..2000).map(|index| record(&format!("{index}.pkl"), PAYLOAD)).collect();
+    let mut zip = raw_zip(b"", &evil);
+    for _ in 0..4 {
+        zip = raw_zip(b"", &[record(&"n".repeat(60_000), &zip)]);
+    }
+    let ran = run!["scan", folder.write("long.ckpt", &zip), "--json"];
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stdout.len() < 10_000_000, "{}", ran.stdout.len());
+    let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let place = document["files"][0]["findings"][0]["place"].as_str().unwrap();
+    assert!(place.starts_with("nnn") && place.ends_with(".pkl") && place.len() < 1000, "{place}");
 }
 
 #[test]

@@ -51,6 +51,13 @@ pub(super) fn raw_unicode_escape(line: &[u8]) -> Result<Box<[u8]>> {
         let digits = match (byte, bytes.clone().next()) {
             (b'\\', Some(b'u')) => 4,
             (b'\\', Some(b'U')) => 8,
+            // As in Python, a backslash takes the byte behind it along: of two, the second escapes nothing.
+            (b'\\', Some(other)) => {
+                bytes.next();
+                push_code_point(&mut out, u32::from(byte));
+                push_code_point(&mut out, u32::from(other));
+                continue;
+            }
             _ => {
                 push_code_point(&mut out, u32::from(byte));
                 continue;
@@ -186,6 +193,7 @@ mod tests {
     fn unicode_keeps_lone_surrogates() {
         assert_eq!(&*raw_unicode_escape(b"\xe9\\u00e9").unwrap(), "éé".as_bytes());
         assert_eq!(&*raw_unicode_escape(b"\\ud800").unwrap(), b"\xed\xa0\x80");
+        assert_eq!(&*raw_unicode_escape(b"\\\\u0041\\n\\").unwrap(), b"\\\\u0041\\n\\");
         assert!(raw_unicode_escape(b"\\U00110000").is_err());
     }
 }

@@ -57,7 +57,7 @@ impl Scan {
 pub fn scan(path: impl AsRef<Path>) -> Result<Option<Scan>> {
     let path = path.as_ref();
     let source = Source::open(path)?;
-    let bytes = source.slice(0, source.len())?;
+    let bytes = source.map()?;
     let mut scanner = Scanner::default();
     let what = scanner.file(bytes, folder::is_named_like_a_pickle(path));
     let read = format::sniff(&source);
@@ -100,6 +100,8 @@ struct Scanner {
     looked_through: u64,
     values: usize,
     inflated: u64,
+    /// Records of zips, and a hundred for each zip.
+    records: usize,
 }
 
 impl Scanner {
@@ -138,7 +140,9 @@ impl Scanner {
 
     /// Whether the file has asked for more than it may.
     fn is_exhausted(&self) -> bool {
-        self.looked_through.max(self.inflated) > limits::SCAN_BYTES || self.values > limits::SCAN_VALUES
+        self.looked_through.max(self.inflated) > limits::SCAN_BYTES
+            || self.values > limits::SCAN_VALUES
+            || self.records > limits::SCAN_RECORDS
     }
 
     /// Notes what could not be looked at; the first such thing is reported.
@@ -149,6 +153,14 @@ impl Scanner {
 }
 
 const ZIP: &str = "zip";
+
+/// The way to a part of what lies at `place`. Told again for every finding there, so long names are cut.
+fn way(place: &str, name: &str) -> String {
+    const LONGEST: usize = 200;
+    let cut = name.char_indices().nth(LONGEST).and_then(|(end, _)| name.get(..end));
+    let name = cut.map_or_else(|| name.to_owned(), |cut| format!("{cut}…"));
+    if place.is_empty() { name } else { format!("{place} > {name}") }
+}
 
 /// The pickle in a NumPy file: arrays of objects are stored as one, behind the header.
 fn numpy_objects(bytes: &[u8]) -> Option<&[u8]> {

@@ -21,7 +21,7 @@ const MOST_DANGERS: usize = 20;
 pub(super) fn build(pickle: &Pickle, storages: &Storages, contents: Contents) -> Result<Contents> {
     let mut builder = Builder { pickle, storages, plain: PlainReader::new(pickle), contents };
     builder.contents.globals = pickle.globals().to_vec();
-    let mut dangers = danger::examine(pickle, &[]);
+    let mut dangers = danger::examine(pickle);
     dangers.retain(|finding| finding.level == Level::Dangerous);
     dangers.truncate(MOST_DANGERS);
     builder.contents.dangers = dangers;
