@@ -118,6 +118,7 @@ fn every_way_of_naming_and_calling() {
             [b"\x80\x04", &short("posix")[..], b"\x94", &short("system"), b"\x9400h\0h\x01\x93)R."].concat(),
         ),
         dangerous("memo_text_index.pkl", b"\x80\x02Vposix\np1_0\n0Vsystem\np 11\n0g10\ng1_1\n\x93(Vtrue\ntR."),
+        dangerous("memo_endless_index.pkl", b"\x80\x02Vposix\nVsystem\np99999999999999999999999\n\x93(Vtrue\ntR."),
         dangerous(
             "memo_overwritten.pkl",
             b"\x80\x02Vcollections\nq\x010Vposix\nq\x010Vsystem\nq\x020h\x01h\x02\x93)R.",

@@ -159,7 +159,7 @@ fn compare(input: &[u8], seen: &Seen) -> Result<(), String> {
     let names: Vec<(String, String)> =
         survey.pickle.globals().iter().map(|global| (global.name.module.clone(), global.name.name.clone())).collect();
     // What the survey cannot follow is dangerous as such; what stands behind a limit is not looked at, and it says so.
-    let is_lost = |odd: &OddUse| matches!(odd.oddity, Oddity::ComputedName | Oddity::Straddle);
+    let is_lost = |odd: &OddUse| matches!(odd.oddity, Oddity::ComputedName | Oddity::Straddle | Oddity::Reserve);
     let is_followed = !survey.pickle.oddities().iter().any(is_lost)
         && survey.broken.as_ref().is_none_or(|error| error.kind() != Kind::Limit);
     for theirs in [&seen.names, &seen.plain] {

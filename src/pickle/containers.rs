@@ -61,7 +61,10 @@ impl Machine<'_> {
                 // Python's `int` takes spaces around and underscores within; a survey must follow it there.
                 let text = std::str::from_utf8(line).unwrap_or_default();
                 let loose = self.is_survey.then(|| text.trim().replace('_', ""));
-                let index = loose.as_deref().unwrap_or(text).parse().ok();
+                let digits = loose.as_deref().unwrap_or(text);
+                // One that no pickle reaches is taken for the last of all.
+                let is_endless = self.is_survey && digits.bytes().all(|byte| byte.is_ascii_digit());
+                let index = digits.parse().ok().or((is_endless && !digits.is_empty()).then_some(u64::MAX));
                 index.ok_or_else(|| Error::malformed("a memo index that is not a number"))?
             }
         };

@@ -15,16 +15,6 @@ pub(super) fn dict_items(pickle: &Pickle, id: Id) -> Option<Vec<(Id, Id)>> {
         return Some(items.clone());
     }
     let (name, args, object) = pickle.call(id)?;
-    if name.is("torch.nn.modules.container", "ParameterDict") {
-        // Textual inversion keeps its tensors in one: the attributes of a module, its parameters among them.
-        let Node::Dict(attributes) = pickle.node(*object.state.last()?) else { return None };
-        let parameters = attributes.iter().rev().find(|&&(key, _)| pickle.word(key) == Some("_parameters"))?.1;
-        return if pickle.global(pickle.object(parameters)?.callable)?.module == "collections" {
-            dict_items(pickle, parameters)
-        } else {
-            None
-        };
-    }
     if name.module != "collections" {
         return None;
     }
