@@ -83,6 +83,24 @@ fn dangerous(name: &str, bytes: impl AsRef<[u8]>) -> Case {
     case(name, bytes, Dangerous)
 }
 
+/// A tar file of these members, as it was in 1979.
+fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for (name, content) in members {
+        let mut header = vec![0; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|&byte: &u8| u32::from(byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        tar.extend(header);
+        tar.extend(*content);
+        tar.resize(tar.len().next_multiple_of(512), 0);
+    }
+    tar.extend([0; 1024]);
+    tar
+}
+
 /// Text as SHORT_BINUNICODE.
 fn short(text: &str) -> Vec<u8> {
     [&[0x8c, text.len() as u8], text.as_bytes()].concat()
@@ -298,7 +316,7 @@ fn zips_that_show_one_thing_to_a_scanner_and_another_to_a_loader() {
 }
 
 #[test]
-fn legacy_files_are_five_pickles() {
+fn legacy_files_are_five_pickles_or_a_tar_of_them() {
     let good = tensor_and(b"");
     let evil = tensor_and(b"cposix\nsystem\n)R0");
     let begin = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
@@ -316,6 +334,15 @@ fn legacy_files_are_five_pickles() {
             "module.pt",
             legacy(SYSTEM, &tensor_and(b"(X\x06\0\0\0modulecos\nsystem\nX\x01\0\0\0fX\x01\0\0\0stQ)R0"), KEYS),
         ),
+        // What PyTorch wrote before 0.2, and up to 2.5 loaded even where it was to load weights only.
+        dangerous("tar.pt", tar(&[("sys_info", SYSTEM), ("pickle", PAYLOAD), ("tensors", b"\x80\x02K\0.")])),
+        dangerous("tar_text.pt", tar(&[("pickle", b"cposix\nsystem\n(S'true'\ntR.")])),
+        dangerous("tar_broken.pt", &tar(&[("storages", PAYLOAD.strip_suffix(b"0N.").unwrap())])[..540]),
+        dangerous(
+            "tar_in_zip.ckpt",
+            torch_with(record("archive/data.pkl", &good), &[record("archive/x", &tar(&[("pickle", PAYLOAD)]))]),
+        ),
+        case("tar_good.pt", tar(&[("sys_info", SYSTEM), ("pickle", &good)]), Unreadable),
         case("good.pt", legacy(SYSTEM, &good, KEYS), Harmless),
         case("cut.pt", &legacy(SYSTEM, &good, KEYS)[..120], Unreadable),
     ]);

@@ -364,6 +364,19 @@ fn a_standard_output_closed_early_is_no_error() {
     let convert = arguments(&[&"convert", &base, &"-o", &output, &"--json"]);
     assert_eq!(run_unheard(&convert), (Some(0), String::new()));
     assert_eq!(read(&output), expected("tiny-sd1.ckpt"));
+    // One that can hold no more is one: nobody was told.
+    let full = Path::new("/dev/full");
+    for (arguments, code) in
+        [(&inspect, 2), (&arguments(&[&"scan", &base]), 2), (&arguments(&[&"scan", &fixture("hostile")]), 1)]
+    {
+        if !full.exists() {
+            break;
+        }
+        let mut command = Command::new(PROGRAM);
+        let output = command.args(arguments).stdout(fs::File::create(full).unwrap()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert_one_line(std::str::from_utf8(&output.stderr).unwrap(), &["cannot print the result", "No space left"]);
+    }
     let script = r#"{ "$0" "$@"; echo "$?" >&2; } | head -c0"#;
     let mut piped = Command::new("sh");
     let piped = piped.args(["-c", script, PROGRAM, "inspect", "--keys"]).arg(&base).output().unwrap();

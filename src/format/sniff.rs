@@ -107,7 +107,9 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
     None
 }
 
-fn is_tar(head: &[u8]) -> bool {
+/// Whether bytes begin like a tar file.
+pub(crate) fn is_tar(bytes: &[u8]) -> bool {
+    let head = bytes.get(..bytes.len().min(HEAD as usize)).unwrap_or_default();
     if head.get(257..262) == Some(b"ustar") {
         return true;
     }

@@ -9,6 +9,7 @@
 mod folder;
 mod nested;
 mod pickles;
+mod tar;
 mod zip;
 
 use std::path::{Path, PathBuf};
@@ -130,6 +131,10 @@ impl Scanner {
         if bytes.starts_with(zip::LOCAL) {
             self.zip(bytes, place, depth);
             return Some(ZIP);
+        }
+        if format::is_tar(bytes) {
+            self.tar(bytes, place, depth);
+            return Some("tar");
         }
         if let Some(array) = numpy_objects(bytes) {
             self.pickles(array, place, true, depth);
