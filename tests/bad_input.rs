@@ -383,6 +383,8 @@ fn a_zip_whose_end_says_another_directory_is_refused() {
         ("count.ckpt", end + 8, [count - 1, count - 1].map(u16::to_le_bytes).concat()),
         ("size.ckpt", end + 12, (size - 1).to_le_bytes().to_vec()),
         ("size0.ckpt", end + 12, vec![0; 4]),
+        // In a record's own header, where the directory says that it is stored.
+        ("method.ckpt", good.windows(4).rposition(|window| window == b"PK\x03\x04").unwrap() + 8, vec![8, 0]),
     ] {
         let mut bad = good.clone();
         bad[at..at + bytes.len()].copy_from_slice(&bytes);

@@ -143,6 +143,12 @@ fn every_way_of_naming_and_calling() {
         ),
         dangerous("unicode_escape.pkl", b"V\\u0070osix\nVs\\u0079stem\n\x93(Vtrue\ntR."),
         dangerous("hex_escape.pkl", b"S'\\x70osix'\nS'system'\n\x93(Vtrue\ntR."),
+        // Numbers as Python takes them, before the payload.
+        dangerous("hex_number.pkl", b"I0x10\n0cposix\nsystem\n(Vtrue\ntR."),
+        dangerous("long_number.pkl", [b"L0x", &b"f".repeat(10_000)[..], b"L\n0cposix\nsystem\n(Vtrue\ntR."].concat()),
+        dangerous("no_number.pkl", b"I\0x\n0cposix\nsystem\n(Vtrue\ntR."),
+        dangerous("memo_zero.pkl", b"Vposix\np1\0x\n0Vsystem\np2\n0g1\ng2\n\x93(Vtrue\ntR."),
+        dangerous("float.pkl", b"F1_0.5\n0cposix\nsystem\n(Vtrue\ntR."),
         dangerous("dup.pkl", [b"\x80\x04", &short("posix")[..], &short("system"), b"\x932)R."].concat()),
         dangerous("computed.pkl", [b"\x80\x04cfoo\nBar\n)R", &short("system")[..], b"\x93)R."].concat()),
         dangerous("rot13.pkl", b"\x80\x02c_codecs\nencode\nX\x05\0\0\0cbfvkX\x05\0\0\0rot13\x86R."),

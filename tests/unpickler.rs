@@ -20,7 +20,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hostile::{KEYS, PAYLOAD, SYSTEM, legacy, tensor_and};
-use mutate::{Random, pickles};
+use mutate::{Random, mutate, pickles};
 use serde::Deserialize;
 use trinart_ckpt::Kind;
 use trinart_ckpt::pickle::{Id, Node, OddUse, Oddity, Pickle, parse, survey};
@@ -168,6 +168,12 @@ fn compare(input: &[u8], seen: &Seen) -> Result<(), String> {
             return Err(format!("Python imports {theirs:?}, the survey sees {names:?}"));
         }
     }
+    // A break ends what a scan believes, so Python must have ended there too.
+    let end = survey.broken.as_ref().map_or(u64::MAX, |error| error.offset().unwrap_or_default());
+    let last = seen.names.len().checked_sub(1).and_then(|last| survey.pickle.globals().get(last));
+    if is_followed && last.is_some_and(|last| last.offset > end) {
+        return Err(format!("Python imports {:?} behind the break at byte {end}", seen.names));
+    }
     match (parse(input), &seen.value) {
         (Ok(pickle), Some(value)) => {
             let Some(ours) = describe(&pickle, pickle.root()) else { return Ok(()) };
@@ -185,11 +191,13 @@ fn compare(input: &[u8], seen: &Seen) -> Result<(), String> {
 fn seeds() -> Vec<Vec<u8>> {
     let load = [b"\x80\x03ctorch.storage\n_load_from_bytes\nB\x04\0\0\0abcd\x85R.".to_vec()];
     let text = b"(dp0\nS'a'\np1\n(lp2\nI1\naL2L\naF1.5\naVx\\u00e9\\\\u0041\nas(I01\ntp3\n0S'\\x41\\n\\\\b'\n0.";
+    let numbers = b"I0x10\nL-0b1L\nF1_0.5\nI 1_000\n(tcfoo\nBar\n)R.";
     let sets = b"\x80\x04\x95\x0f\0\0\0\0\0\0\0\x8c\x01a\x94\x8f\x94(K\x01\x90\x86\x91.";
     let objects =
         b"\x80\x04(cfoo\nBar\nK\x01K\x02oq\x00}X\x01\0\0\0aNsb(K\x01ifoo\nBaz\n\x8c\x01m\x8c\x01n\x93)\x81]h\x00a\x87.";
     let memo = b"\x80\x02Vposix\np1\n0Vsystem\np2\n0g1\ng2\n\x93(Vtrue\ntRq\x05h\x05\x86.";
-    let mut seeds = vec![PAYLOAD.to_vec(), text.to_vec(), sets.to_vec(), objects.to_vec(), memo.to_vec()];
+    let mut seeds =
+        vec![PAYLOAD.to_vec(), text.to_vec(), sets.to_vec(), objects.to_vec(), memo.to_vec(), numbers.to_vec()];
     seeds.extend(load);
     seeds.push(tensor_and(
         b"X\x03\0\0\0opt}(K\x01G?\xf0\0\0\0\0\0\0\x8a\x02\xff\x00\x8a\x09\xff\xff\xff\xff\xff\xff\xff\xff\x7fu",
@@ -212,7 +220,10 @@ fn it_sees_the_names_that_python_imports_and_builds_what_python_builds() {
                 let seed = random.pick(&seeds).clone();
                 // The seeds themselves come first.
                 let whole = seeds.get(index as usize).cloned();
-                whole.unwrap_or_else(|| pickles(&mut random, &seed))
+                let other = random.pick(&seeds).clone();
+                whole.unwrap_or_else(|| {
+                    if random.one_in(3) { mutate(&mut random, &seed, &other) } else { pickles(&mut random, &seed) }
+                })
             })
             .collect();
         for (input, seen) in inputs.iter().zip(ask(&python, &inputs)) {

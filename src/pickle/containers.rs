@@ -5,6 +5,7 @@ use crate::limits;
 use crate::pickle::machine::Machine;
 use crate::pickle::op;
 use crate::pickle::survey::Oddity;
+use crate::pickle::text;
 use crate::pickle::value::{Id, Node};
 
 impl Machine<'_> {
@@ -59,12 +60,12 @@ impl Machine<'_> {
             _ => {
                 let line = self.cursor.line(limits::INTEGER_DIGITS, "a memo index")?;
                 // Python's `int` takes spaces around and underscores within; a survey must follow it there.
-                let text = std::str::from_utf8(line).unwrap_or_default();
-                let loose = self.is_survey.then(|| text.trim().replace('_', ""));
-                let digits = loose.as_deref().unwrap_or(text);
-                // One that no pickle reaches is taken for the last of all.
-                let is_endless = self.is_survey && digits.bytes().all(|byte| byte.is_ascii_digit());
-                let index = digits.parse().ok().or((is_endless && !digits.is_empty()).then_some(u64::MAX));
+                // Python's `int` takes spaces around and underscores within; a survey must follow it there.
+                let index = if self.is_survey {
+                    text::index_of_python(line)
+                } else {
+                    std::str::from_utf8(line).ok().and_then(|text| text.parse().ok())
+                };
                 index.ok_or_else(|| Error::malformed("a memo index that is not a number"))?
             }
         };

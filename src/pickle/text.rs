@@ -109,6 +109,31 @@ pub(super) fn float(line: &[u8]) -> Result<Node> {
     value.map(Node::Float).ok_or_else(|| Error::malformed("a FLOAT that is not a number"))
 }
 
+/// The memo index that Python may see in a line. One that no pickle reaches is taken for the last of all.
+pub(super) fn index_of_python(line: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(before_zero(line)).ok()?.trim();
+    let digits: String = text.strip_prefix(['+', '-']).unwrap_or(text).chars().filter(|&digit| digit != '_').collect();
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let index = digits.parse().ok().or(is_number.then_some(u64::MAX));
+    // There is a zero below zero, and nothing else.
+    index.filter(|&index| is_number && (index == 0 || !text.starts_with('-')))
+}
+
+/// What Python's reader in C sees of a line that it takes for a number: nothing behind a zero byte.
+fn before_zero(line: &[u8]) -> &[u8] {
+    line.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+/// Whether Python may take this for a number: digits of another base, underscores between digits, space around; or
+/// nothing at all, which is 0. It may be taken for one by mistake, not overlooked.
+pub(super) fn is_number_of_python(line: &[u8]) -> bool {
+    let text = before_zero(line).trim_ascii();
+    let text = text.strip_suffix(b"L").unwrap_or(text);
+    let has_digit = text.iter().any(u8::is_ascii_digit);
+    (has_digit || text.is_empty())
+        && text.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.'))
+}
+
 /// A little-endian two's complement integer of any length; none at all is 0.
 pub(super) fn twos_complement(bytes: &[u8]) -> Node {
     let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
@@ -171,6 +196,24 @@ mod tests {
         assert_eq!(int(&[0, 0, 0, 0, 0, 0, 0, 0x80, 0]), None);
         assert_eq!(int(&[0, 0, 0, 0, 0, 0, 0, 0x80, 0xff]), Some(i64::MIN));
         assert_eq!(int(&[0xff; 20]), Some(-1));
+    }
+
+    #[test]
+    fn numbers_as_python_writes_them_in_its_sources() {
+        for number in ["0x1f", "-0b1", "0o17", "1_000", "0xffL", " 7 ", "1_0.5e1_0", "", "\0x", "7\0x"] {
+            assert!(is_number_of_python(number.as_bytes()), "{number}");
+        }
+        for (line, index) in
+            [("7", 7), (" 1_0", 10), ("+5", 5), ("-0", 0), ("3\0x", 3), ("99999999999999999999", u64::MAX)]
+        {
+            assert_eq!(index_of_python(line.as_bytes()), Some(index), "{line}");
+        }
+        for line in ["", "-1", "x", "1x"] {
+            assert_eq!(index_of_python(line.as_bytes()), None, "{line}");
+        }
+        for other in ["x", "import os", "a=1"] {
+            assert!(!is_number_of_python(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

@@ -19,8 +19,10 @@ const PREFIX: u64 = 8;
 
 /// Reads the header of a safetensors file and holds every offset against the file. Keys come in the header's order.
 pub fn read(source: &Arc<Source>) -> Result<Contents> {
-    let (header, length) = header_bytes(source)?;
-    let header = parse(&header)?;
+    let (bytes, length) = header_bytes(source)?;
+    let header = parse(&bytes)?;
+    // A header may have a hundred megabytes, and everything in it is copied again below.
+    drop(bytes);
     let mut contents = Contents::of_file(source, Container::Safetensors);
     for (key, value) in header.metadata {
         contents.metadata.insert(key, Plain::Str(value));

@@ -74,7 +74,8 @@ impl Archive {
                 return Err(Error::conflict("its name occurs twice, but for case").in_record(name));
             }
             first = first.min(header);
-            check_own_name(source, header, &name).map_err(|error| error.in_record(name.as_str()))?;
+            check_own_header(source, header, &name, method_of(record.extent))
+                .map_err(|error| error.in_record(name.as_str()))?;
             let within = split_folder(&name, &mut folder)?;
             let (offset, len) = range_of(record.extent);
             if offset.checked_add(len).is_none_or(|end| end > directory.min(source.len())) {
@@ -218,8 +219,9 @@ fn entry(zip: &mut ZipArchive<BufReader<SourceReader>>, index: usize) -> Result<
     Ok((name, file.header_start(), Record { extent, crc32 }))
 }
 
-/// A record is called the same by its own header as by the directory: PyTorch goes by the one, others by the other.
-fn check_own_name(source: &Source, header: u64, name: &str) -> Result<()> {
+/// A record is called the same by its own header as by the directory, and compressed the same: PyTorch goes by the one,
+/// others by the other.
+fn check_own_header(source: &Source, header: u64, name: &str, method: u16) -> Result<()> {
     const NAME: usize = 30;
     let mut own = vec![0; NAME + name.len()];
     source.read_at(header, &mut own)?;
@@ -227,6 +229,10 @@ fn check_own_name(source: &Source, header: u64, name: &str) -> Result<()> {
     let len = fixed.get(26..28).and_then(|len| len.try_into().ok()).map(u16::from_le_bytes);
     if len.map(usize::from) != Some(name.len()) || own_name != name.as_bytes() {
         return Err(Error::malformed("its own header gives it another name than the directory does").at(header));
+    }
+    let own_method = fixed.get(8..10).and_then(|method| method.try_into().ok()).map(u16::from_le_bytes);
+    if own_method != Some(method) {
+        return Err(Error::malformed("its own header compresses it otherwise than the directory says").at(header));
     }
     Ok(())
 }
@@ -244,6 +250,14 @@ fn split_folder<'a>(name: &'a str, folder: &mut Option<String>) -> Result<&'a st
         )));
     }
     Ok(within)
+}
+
+/// The number of its compression in a zip.
+fn method_of(extent: Extent) -> u16 {
+    match extent {
+        Extent::Raw { .. } => 0,
+        Extent::Deflated { .. } => 8,
+    }
 }
 
 fn range_of(extent: Extent) -> (u64, u64) {
