@@ -232,6 +232,12 @@ fn pickles_within_pickles() {
             let handed = b"0cfoo\nBar\nctorch.storage\n_load_from_bytes\n\x85R.";
             [load(&good).strip_suffix(b".").unwrap(), handed].concat()
         }),
+        dangerous("loaded_never.pkl", b"\x80\x02ctorch.storage\n_load_from_bytes\n0N."),
+        dangerous("loaded_elsewhere.pkl", b"\x80\x02ctorch.storage\n_load_from_bytes\n\x85.\x80\x02N."),
+        dangerous("loaded_good_and_handed_out.pkl", {
+            let handed = b"0ctorch.storage\n_load_from_bytes\n.";
+            [load(&good).strip_suffix(b".").unwrap(), handed].concat()
+        }),
         dangerous("loaded_grown.pkl", {
             let magic = &good[..good.iter().position(|&byte| byte == b'.').unwrap() + 1];
             let array = [&b"\x96"[..], &(magic.len() as u64).to_le_bytes(), magic, b"(K\x80K\x02e"].concat();

@@ -58,7 +58,8 @@ pub(super) fn loads_only_what_is_here(pickle: &Pickle) -> bool {
     let is_loader = |id: Id| pickle.global(id).is_some_and(is_loader);
     let none = |ids: &[Id]| !ids.iter().any(|&id| is_loader(id));
     let no_pair = |pairs: &[(Id, Id)]| !pairs.iter().any(|&(key, value)| is_loader(key) || is_loader(value));
-    pickle.nodes().iter().all(|node| match node {
+    let mut calls = 0;
+    let all = pickle.nodes().iter().all(|node| match node {
         Node::Tuple(items) | Node::List(items) | Node::Set(items) => none(items),
         Node::Dict(pairs) => no_pair(pairs),
         Node::Persistent(target) => !is_loader(*target),
@@ -69,10 +70,13 @@ pub(super) fn loads_only_what_is_here(pickle: &Pickle) -> bool {
                 let is_plain = object.kwargs.is_none();
                 is_plain && matches!(pickle.tuple(object.args), Some(&[bytes]) if are_here(pickle, bytes))
             };
-            is_handed_none && (!is_loader(object.callable) || stands_here())
+            let calls_it = is_loader(object.callable);
+            calls += usize::from(calls_it);
+            is_handed_none && (!calls_it || stands_here())
         }
         _ => true,
-    })
+    });
+    all && calls > 0 && !is_loader(pickle.root())
 }
 
 /// Whether a value is bytes, or what protocol 2 writes for them.

@@ -44,8 +44,9 @@ impl Scanner {
                 return index > 0;
             }
             self.pickles += 1;
+            let first = self.findings.len();
             self.take(&seen, findings, place, begin as u64);
-            self.within(&seen, place, depth);
+            self.within(&seen, first, place, depth);
             if !seen.complete {
                 return true;
             }
@@ -77,7 +78,8 @@ impl Scanner {
     }
 
     /// Looks through the pickles within a pickle: bytes that look like one, and those that it would have loaded.
-    fn within(&mut self, seen: &Survey, place: &str, depth: usize) {
+    /// `first` is the first finding of this pickle.
+    fn within(&mut self, seen: &Survey, first: usize, place: &str, depth: usize) {
         let mut is_clean = loads_only_what_is_here(&seen.pickle);
         for part in nested(&seen.pickle) {
             let findings = self.findings.len();
@@ -89,15 +91,15 @@ impl Scanner {
         }
         // All bytes that torch would load were looked through, to their end: what is in them is known now.
         if is_clean && self.problem.is_none() {
-            self.seen_through(place);
+            self.seen_through(first, place);
         }
     }
 
     /// Tells of the call that loads bytes within its pickle that there is nothing dangerous in them.
-    fn seen_through(&mut self, place: &str) {
+    fn seen_through(&mut self, first: usize, place: &str) {
         let name = format!("{}.{}", LOADER.0, LOADER.1);
         let loads = |placed: &&mut Placed| placed.place == place && placed.finding.name == name;
-        if let Some(placed) = self.findings.iter_mut().rev().find(loads) {
+        if let Some(placed) = self.findings.iter_mut().skip(first).find(loads) {
             placed.finding.level = Level::Suspicious;
             placed.finding.reason = "loads the tensors within, which were looked through";
         }
