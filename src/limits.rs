@@ -50,6 +50,10 @@ pub const SCAN_BYTES: u64 = 64 << 20;
 /// bytes.
 pub const SCAN_VALUES: usize = 4 * PICKLE_NODES;
 
+/// Records of all zips within a file that a scan looks at, those that no directory lists among them (1,147). A zip counts
+/// as a hundred. Bounds the time of zips that lie within one another.
+pub const SCAN_RECORDS: usize = 2 * ZIP_ENTRIES;
+
 /// Bytes of a tensor's key (110).
 pub const KEY_BYTES: usize = 4096;
 
@@ -90,6 +94,13 @@ pub const ZIP_TEXT_RECORD: u64 = 4096;
 
 /// Bytes out per byte in that deflate can reach (1032), with some air; a claim above it is a lie.
 pub const INFLATE_RATIO: u64 = 1100;
+
+/// Times that one deflated storage is inflated, in bytes of its length (1: whoever reads it holds it). Tensors that are
+/// views of two storages in turns could ask for each again and again.
+pub const INFLATE_TIMES: u64 = 8;
+
+/// Bytes within which [`INFLATE_TIMES`] does not count.
+pub const INFLATE_BYTES: u64 = 1 << 20;
 
 /// Bytes of a safetensors header (130 KB); the format's own maximum.
 pub const SAFETENSORS_HEADER: u64 = 100_000_000;

@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -132,6 +132,17 @@ fn what_is_no_file_is_refused() {
     assert_refused(&folder, &folder.join("missing.ckpt"), &["No such file"]);
     fs::create_dir(folder.join("folder.ckpt")).unwrap();
     assert_refused(&folder, &folder.join("folder.ckpt"), &["folder"]);
+    for device in ["/dev/null", "/dev/zero", "/dev/tty"].map(Path::new).into_iter().filter(|device| device.exists()) {
+        let name = device.to_str().unwrap();
+        for command in ["inspect", "scan", "hash"] {
+            assert_one_line(&run![command, device].stderr, &[name, "not a regular file"]);
+        }
+        run!["convert", device, "-o", folder.join("out.ckpt")].refused(&[name, "not a regular file"]);
+        run!["merge-vae", fixture("tiny-sd1.ckpt"), "--vae", device, "-o", folder.join("out.ckpt")].refused(&[name]);
+        symlink(device, folder.join("link.ckpt")).unwrap();
+        assert_refused(&folder, &folder.join("link.ckpt"), &["not a regular file"]);
+        fs::remove_file(folder.join("link.ckpt")).unwrap();
+    }
     let fifo = folder.join("fifo.ckpt");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     // Opened carelessly, it would wait for a writer for ever.
@@ -338,6 +349,61 @@ fn a_pickle_that_calls_the_system_is_refused_with_the_call_and_its_place() {
         }
     }
     assert!(!folder.join("owned").exists());
+}
+
+/// PyTorch takes tuples for persistent ids; another reader may fetch whatever one says.
+#[test]
+fn a_persistent_id_that_is_no_storage_is_refused_as_a_scan_refuses_it() {
+    let folder = Folder::new();
+    let good = pickle(FLOATS, &["weight"]);
+    let whole = good.strip_suffix(b".").unwrap();
+    for (name, id) in [("text.ckpt", &b"Pposix.system\n"[..]), ("binary.ckpt", b"X\x06\0\0\0systemQ")] {
+        let bad = folder.join(name);
+        let object = [whole, b"X\x01\0\0\0x", id, b"s."].concat();
+        zip(&bad, &[("data.pkl", &object), ("data/0", &[0; 16])]);
+        run!["convert", &bad, "-o", folder.join("out.ckpt")].refused(&[name, "persistent id", "--sanitize"]);
+        assert_eq!(run!["scan", &bad].code, Some(1));
+        run!["convert", &bad, "-o", folder.join(&format!("clean-{name}")), "--sanitize"].done();
+    }
+    assert!(!folder.join("out.ckpt").exists());
+}
+
+/// Some readers go by the count at the end, some by the size there, some by the first record.
+#[test]
+fn a_zip_whose_end_says_another_directory_is_refused() {
+    let folder = Folder::new();
+    let path = folder.join("good.ckpt");
+    zip(&path, &[("data.pkl", &pickle(FLOATS, &["weight"])), ("data/0", &[0; 16]), ("more", b"")]);
+    let good = fs::read(&path).unwrap();
+    let end = good.len() - 22;
+    assert!(good[end..].starts_with(b"PK\x05\x06") && read(&path).len() == 1);
+    let count = u16::from_le_bytes([good[end + 10], good[end + 11]]);
+    let size = u32::from_le_bytes(good[end + 12..end + 16].try_into().unwrap());
+    for (name, at, bytes) in [
+        ("count.ckpt", end + 8, [count - 1, count - 1].map(u16::to_le_bytes).concat()),
+        ("size.ckpt", end + 12, (size - 1).to_le_bytes().to_vec()),
+        ("size0.ckpt", end + 12, vec![0; 4]),
+        // In a record's own header, where the directory says that it is stored.
+        ("method.ckpt", good.windows(4).rposition(|window| window == b"PK\x03\x04").unwrap() + 8, vec![8, 0]),
+    ] {
+        let mut bad = good.clone();
+        bad[at..at + bytes.len()].copy_from_slice(&bytes);
+        assert_refused(&folder, &folder.write(name, bad), &["directory"]);
+    }
+    let begin = u32::from_le_bytes(good[end + 16..end + 20].try_into().unwrap());
+    let hidden = b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let mut moved = [hidden, &good[..]].concat();
+    let shift = hidden.len() as u32;
+    moved[end + hidden.len() + 16..][..4].copy_from_slice(&(begin + shift).to_le_bytes());
+    let mut entry = begin as usize + hidden.len();
+    while moved[entry..].starts_with(b"PK\x01\x02") {
+        let header = u32::from_le_bytes(moved[entry + 42..entry + 46].try_into().unwrap());
+        moved[entry + 42..entry + 46].copy_from_slice(&(header + shift).to_le_bytes());
+        let lengths =
+            [28, 30, 32].map(|at| usize::from(u16::from_le_bytes([moved[entry + at], moved[entry + at + 1]])));
+        entry += 46 + lengths.iter().sum::<usize>();
+    }
+    assert_refused(&folder, &folder.write("hidden.ckpt", moved), &["does not list"]);
 }
 
 #[test]

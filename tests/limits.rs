@@ -8,12 +8,13 @@ mod support;
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hostile::{floats, raw_zip, record, safetensors, tensor_and, torch, torch_with};
 use support::{Folder, f32s};
 use trinart_ckpt::format::{self, Contents};
 use trinart_ckpt::pickle::parse;
-use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape, View};
+use trinart_ckpt::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
 use trinart_ckpt::{Kind, Result, StateDict, limits};
 
 /// The first is taken, the second refused, as what passes a limit, with this word.
@@ -128,7 +129,36 @@ fn of_views() {
         let view = View::new(Shape::new([elements]).unwrap(), vec![0], 0, 1).unwrap();
         LazyTensor::stored(storage.clone(), Dtype::F32, view)
     };
-    assert_limit(view(limits::VIEW_BYTES / 4), view(limits::VIEW_BYTES / 4 + 1), "");
+    assert_limit(view(limits::VIEW_BYTES / 4), view(limits::VIEW_BYTES / 4 + 1), "needs");
+    // Of a large storage, what it may grow to is what counts; nothing is read for that.
+    let len = limits::VIEW_BYTES / 8;
+    let large = Storage::new(storage.source().clone(), "large", Extent::Raw { offset: 0, len });
+    let large = Arc::new(large);
+    let view = |elements: u64| {
+        let view = View::new(Shape::new([elements]).unwrap(), vec![0], 0, len).unwrap();
+        LazyTensor::stored(Arc::clone(&large), Dtype::U8, view)
+    };
+    assert_limit(view(len * limits::VIEW_GROWTH), view(len * limits::VIEW_GROWTH + 1), "needs");
+}
+
+#[test]
+fn of_inflating_again() {
+    let folder = Folder::new();
+    // How often the tensor of so many zeros is read from its storage before that is too much.
+    let times = |len: usize| {
+        let pickled = tensor_and(b"");
+        let numel = pickled.windows(3).position(|window| window == b"K\x04t").unwrap();
+        let count = [&b"J"[..], &(len as u32 / 4).to_le_bytes()].concat();
+        let pickled = [&pickled[..numel], &count, &pickled[numel + 2..]].concat();
+        let data = record("archive/data/0", &vec![0; len]).deflated();
+        let records = [record("archive/data.pkl", &pickled), data, record("archive/version", b"3\n")];
+        let contents = open(&folder, raw_zip(b"", &records)).unwrap();
+        let tensor = contents.state_dict.get("weight").unwrap();
+        let is_limit = |error: trinart_ckpt::Error| assert_eq!(error.kind(), Kind::Limit, "{error}");
+        (0..100).take_while(|_| tensor.to_bytes().map_err(is_limit).is_ok()).count()
+    };
+    assert_eq!(times(limits::INFLATE_BYTES as usize), limits::INFLATE_TIMES as usize);
+    assert_eq!(times(limits::INFLATE_BYTES as usize / 32), 32);
 }
 
 /// How many values a checkpoint has as metadata, and how many are opaque, of what lies beside its tensors.
@@ -162,6 +192,19 @@ fn of_plain_values() {
 }
 
 #[test]
+fn of_words() {
+    let folder = Folder::new();
+    // A list whose first item is a class: it is found last, after as many others as are looked at. Each counts twice.
+    let words = |others: usize| {
+        let list = [&b"]q\xf0(cm\nC\nNq\xf1"[..], &b"h\xf1".repeat(others - 1), b"e"].concat();
+        open(&folder, beside(&list)).unwrap().opaque[0].what.clone()
+    };
+    let most = limits::DESCRIBED_VALUES / 2 - 2;
+    assert_eq!(words(most), "list, m.C");
+    assert_eq!(words(most + 1), "list");
+}
+
+#[test]
 fn of_wrapped_tensors() {
     let folder = Folder::new();
     let wrapped = |times: usize| {
@@ -180,12 +223,11 @@ fn of_zips() {
     let folder = Folder::new();
     let good = record("archive/data.pkl", &tensor_and(b""));
     let entries = |count: usize| {
-        // The end record counts to 65,535; readers go by the directory itself.
         let more = (3..count).map(|index| record(&format!("archive/x{index}"), b""));
         let more: Vec<_> = more.collect();
         open(&folder, torch_with(good.clone(), &more))
     };
-    assert!(entries(1000).is_ok());
+    assert_limit(entries(limits::ZIP_ENTRIES), entries(limits::ZIP_ENTRIES + 1), "records in the zip");
     let version = |len: usize| {
         let version = [&b"3"[..], &b"\n".repeat(len - 1)].concat();
         let records = [good.clone(), record("archive/data/0", &floats()), record("archive/version", &version)];
@@ -281,6 +323,35 @@ fn of_a_scan() {
         let content = vec![0; limits::SCAN_BYTES as usize / 4 - 12 + extra];
         [&b"\x80\x04\x8e"[..], &(content.len() as u64).to_le_bytes(), &content, b"."].concat()
     };
+    // As many values as one pickle may build, four times.
+    let values = [&b"N0".repeat(limits::PICKLE_NODES - 1)[..], b"N."].concat().repeat(4);
+    assert_eq!(limits::SCAN_VALUES, 4 * limits::PICKLE_NODES);
+    assert_eq!(scan(&values), 0);
+    assert_eq!(scan(&[&values[..], b"N."].concat()), 2);
+    // Bytes that may be an array of objects, and are none, are inflated and then left alone.
+    let array = |len: usize| {
+        let mut content = b"\x93NUMPY\x02\0\xff\xff\xff\xff".to_vec();
+        content.resize(len, 0);
+        record(&format!("archive/{len}.npy"), &content).deflated()
+    };
+    let inflated = |extra: usize| {
+        let quarter = limits::SCAN_BYTES as usize / 4;
+        let arrays =
+            [array(quarter - 1), array(quarter), array(quarter + 1), array(quarter + extra).called("archive/last.npy")];
+        scan(&torch_with(record("archive/data.pkl", &tensor_and(b"")), &arrays))
+    };
+    assert_eq!(inflated(0), 0);
+    assert_eq!(inflated(1), 2);
+    // A zip within a zip: a hundred for each, and one for each record.
+    let empty = |count: usize| (0..count).map(|index| record(&format!("archive/x{index}"), b"")).collect::<Vec<_>>();
+    let zips = |inner: usize| {
+        let inner = record("archive/inner.zip", &raw_zip(b"", &empty(inner)));
+        let more = [vec![inner], empty(limits::ZIP_ENTRIES - 4)].concat();
+        scan(&torch_with(record("archive/data.pkl", &tensor_and(b"")), &more))
+    };
+    let left = limits::SCAN_RECORDS - limits::ZIP_ENTRIES - 200;
+    assert_eq!(zips(left), 0);
+    assert_eq!(zips(left + 1), 2);
     // Four quarters, the last of them a byte longer.
     assert_eq!(scan(&[half(0), half(0), half(0), half(0)].concat()), 0);
     assert_eq!(scan(&[half(0), half(0), half(0), half(1)].concat()), 2);

@@ -2,9 +2,12 @@
 //! contiguous bytes as torch sees them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/hostile.rs"]
+mod hostile;
 mod support;
 
-use support::{assert_rows, expected, fixture, rows};
+use hostile::{tensor_and, torch};
+use support::{Folder, assert_rows, expected, fixture, rows};
 use trinart_ckpt::format::{self, Container, Contents};
 
 fn check(name: &str, container: Container) -> Contents {
@@ -42,4 +45,28 @@ fn every_dtype_and_every_kind_of_view() {
     check("dtypes.ckpt", Container::TorchZip);
     check("views.ckpt", Container::TorchZip);
     check("views-legacy.ckpt", Container::TorchLegacy);
+}
+
+/// As the web UI saves what textual inversion learned: the tensors are attributes of a module.
+#[test]
+fn the_embeddings_of_textual_inversion() {
+    let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let dict = tensor_and(b"");
+    let parameters = dict.strip_prefix(b"\x80\x02").and_then(|dict| dict.strip_suffix(b".")).unwrap();
+    let pickle = [
+        &b"\x80\x02}"[..],
+        &[&text("string_to_token")[..], b"}", &text("*"), b"M\x09\x01ss"].concat(),
+        &text("string_to_param"),
+        b"ctorch.nn.modules.container\nParameterDict\n)\x81}",
+        &text("training"),
+        b"\x88s",
+        &text("_parameters"),
+        parameters,
+        b"sbs.",
+    ];
+    let folder = Folder::new();
+    let contents = format::open(folder.write("style.pt", torch(&pickle.concat()))).unwrap();
+    assert_eq!(contents.root, "string_to_param");
+    assert_eq!(contents.state_dict.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["weight"]);
+    assert_eq!(rows(&contents).unwrap()[0].2, [4]);
 }

@@ -83,6 +83,24 @@ fn dangerous(name: &str, bytes: impl AsRef<[u8]>) -> Case {
     case(name, bytes, Dangerous)
 }
 
+/// A tar file of these members, as it was in 1979.
+fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for (name, content) in members {
+        let mut header = vec![0; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|&byte: &u8| u32::from(byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        tar.extend(header);
+        tar.extend(*content);
+        tar.resize(tar.len().next_multiple_of(512), 0);
+    }
+    tar.extend([0; 1024]);
+    tar
+}
+
 /// Text as SHORT_BINUNICODE.
 fn short(text: &str) -> Vec<u8> {
     [&[0x8c, text.len() as u8], text.as_bytes()].concat()
@@ -118,12 +136,19 @@ fn every_way_of_naming_and_calling() {
             [b"\x80\x04", &short("posix")[..], b"\x94", &short("system"), b"\x9400h\0h\x01\x93)R."].concat(),
         ),
         dangerous("memo_text_index.pkl", b"\x80\x02Vposix\np1_0\n0Vsystem\np 11\n0g10\ng1_1\n\x93(Vtrue\ntR."),
+        dangerous("memo_endless_index.pkl", b"\x80\x02Vposix\nVsystem\np99999999999999999999999\n\x93(Vtrue\ntR."),
         dangerous(
             "memo_overwritten.pkl",
             b"\x80\x02Vcollections\nq\x010Vposix\nq\x010Vsystem\nq\x020h\x01h\x02\x93)R.",
         ),
         dangerous("unicode_escape.pkl", b"V\\u0070osix\nVs\\u0079stem\n\x93(Vtrue\ntR."),
         dangerous("hex_escape.pkl", b"S'\\x70osix'\nS'system'\n\x93(Vtrue\ntR."),
+        // Numbers as Python takes them, before the payload.
+        dangerous("hex_number.pkl", b"I0x10\n0cposix\nsystem\n(Vtrue\ntR."),
+        dangerous("long_number.pkl", [b"L0x", &b"f".repeat(10_000)[..], b"L\n0cposix\nsystem\n(Vtrue\ntR."].concat()),
+        dangerous("no_number.pkl", b"I\0x\n0cposix\nsystem\n(Vtrue\ntR."),
+        dangerous("memo_zero.pkl", b"Vposix\np1\0x\n0Vsystem\np2\n0g1\ng2\n\x93(Vtrue\ntR."),
+        dangerous("float.pkl", b"F1_0.5\n0cposix\nsystem\n(Vtrue\ntR."),
         dangerous("dup.pkl", [b"\x80\x04", &short("posix")[..], &short("system"), b"\x932)R."].concat()),
         dangerous("computed.pkl", [b"\x80\x04cfoo\nBar\n)R", &short("system")[..], b"\x93)R."].concat()),
         dangerous("rot13.pkl", b"\x80\x02c_codecs\nencode\nX\x05\0\0\0cbfvkX\x05\0\0\0rot13\x86R."),
@@ -156,6 +181,8 @@ fn every_way_of_naming_and_calling() {
         dangerous("leftover.pkl", b"\x80\x02NNcposix\nsystem\n)R."),
         dangerous("frame_past_end.pkl", b"\x80\x04\x95\xff\0\0\0\0\0\0\0cposix\nsystem\n)R."),
         dangerous("frame_in_frame.pkl", b"\x80\x04\x95\x20\0\0\0\0\0\0\0\x95\x02\0\0\0\0\0\0\0cposix\nsystem\n)R."),
+        // Python's own reader, written in C, forgets what stands before the end of the frame: it imports posix.system.
+        dangerous("frame_cuts_name.pkl", b"\x80\x04\x95\x06\0\0\0\0\0\0\0cjson.posix\nsystem\n(Vtrue\ntR."),
         dangerous("buffer.pkl", b"\x80\x05\x97\x980cposix\nsystem\n)R."),
     ];
     // What breaks behind the payload, or between its parts, breaks too late.
@@ -185,6 +212,7 @@ fn pickles_within_pickles() {
     let load =
         |content: &[u8]| [b"\x80\x03ctorch.storage\n_load_from_bytes\n", &bytes(content)[..], b"\x85R."].concat();
     let good = legacy(SYSTEM, &tensor_and(b""), KEYS);
+    let computed = b"\x80\x03ctorch.storage\n_load_from_bytes\ncbuiltins\nbytes\n](K\x80K\x02e\x85R\x85R.";
     let mut twice = load(&load(PAYLOAD));
     for _ in 0..3 {
         twice = load(&twice);
@@ -194,6 +222,34 @@ fn pickles_within_pickles() {
         dangerous("loaded_text.pkl", load(b"cposix\nsystem\n(S'true'\ntR.")),
         dangerous("loaded_broken.pkl", load(PAYLOAD.strip_suffix(b"0N.").unwrap())),
         dangerous("loaded_nothing.pkl", load(b"\x13\x37")),
+        // One call that loads what stands here says nothing of the next.
+        dangerous(
+            "loaded_good_and_computed.pkl",
+            [load(&good).strip_suffix(b".").unwrap(), b"0", &computed[..]].concat(),
+        ),
+        dangerous("loaded_computed_and_good.pkl", [&computed[..], b"0", &load(&good)[2..]].concat()),
+        dangerous("loaded_by_another.pkl", {
+            let handed = b"0cfoo\nBar\nctorch.storage\n_load_from_bytes\n\x85R.";
+            [load(&good).strip_suffix(b".").unwrap(), handed].concat()
+        }),
+        dangerous("loaded_never.pkl", b"\x80\x02ctorch.storage\n_load_from_bytes\n0N."),
+        dangerous("loaded_elsewhere.pkl", b"\x80\x02ctorch.storage\n_load_from_bytes\n\x85.\x80\x02N."),
+        dangerous("loaded_good_and_handed_out.pkl", {
+            let handed = b"0ctorch.storage\n_load_from_bytes\n.";
+            [load(&good).strip_suffix(b".").unwrap(), handed].concat()
+        }),
+        dangerous("loaded_grown.pkl", {
+            let magic = &good[..good.iter().position(|&byte| byte == b'.').unwrap() + 1];
+            let array = [&b"\x96"[..], &(magic.len() as u64).to_le_bytes(), magic, b"(K\x80K\x02e"].concat();
+            [b"\x80\x05ctorch.storage\n_load_from_bytes\n", &array[..], b"\x85R."].concat()
+        }),
+        // In Latin-1 the text covers the call, in UTF-8 it ends before.
+        dangerous("loaded_utf8.pkl", {
+            let inner = ["N0X\x1e\0\0\0", &"\u{e9}".repeat(15), "0cposix\nsystem\n."].concat();
+            let text = [&b"X"[..], &(inner.len() as u32).to_le_bytes(), inner.as_bytes()].concat();
+            let load = b"\x80\x03ctorch.storage\n_load_from_bytes\nc_codecs\nencode\n";
+            [&load[..], &text, b"X\x05\0\0\0utf-8\x86R\x85R."].concat()
+        }),
         dangerous("loaded_computed.pkl", b"\x80\x03ctorch.storage\n_load_from_bytes\ncfoo\nBar\n)R\x85R."),
         dangerous("loaded_deep.pkl", &twice),
         dangerous("loaded_zip.pkl", load(&torch(PAYLOAD))),
@@ -247,6 +303,14 @@ fn zips_that_show_one_thing_to_a_scanner_and_another_to_a_loader() {
             "unlisted.ckpt",
             torch_with(good_record(), &[record("archive/x.pkl", PAYLOAD).unlisted(), record("archive/z", b"")]),
         ),
+        dangerous("unlisted_last.ckpt", more(record("archive/x.pkl", PAYLOAD).unlisted())),
+        dangerous("comment_like_an_end.ckpt", {
+            let mut zip = torch(PAYLOAD);
+            let comment = [&b"PK\x05\x06"[..], &[b'x'; 40]].concat();
+            let end = zip.len() - 2;
+            zip[end..].copy_from_slice(&(comment.len() as u16).to_le_bytes());
+            [zip, comment].concat()
+        }),
         dangerous("unlisted_first.ckpt", torch_with(evil().unlisted(), &[good_record()])),
         dangerous("behind_bytes.ckpt", raw_zip(b"some bytes", &[evil()])),
         dangerous("behind_pickle.pkl", raw_zip(b"\x80\x02N.", &[evil()])),
@@ -264,7 +328,7 @@ fn zips_that_show_one_thing_to_a_scanner_and_another_to_a_loader() {
 }
 
 #[test]
-fn legacy_files_are_five_pickles() {
+fn legacy_files_are_five_pickles_or_a_tar_of_them() {
     let good = tensor_and(b"");
     let evil = tensor_and(b"cposix\nsystem\n)R0");
     let begin = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
@@ -282,6 +346,15 @@ fn legacy_files_are_five_pickles() {
             "module.pt",
             legacy(SYSTEM, &tensor_and(b"(X\x06\0\0\0modulecos\nsystem\nX\x01\0\0\0fX\x01\0\0\0stQ)R0"), KEYS),
         ),
+        // What PyTorch wrote before 0.2, and up to 2.5 loaded even where it was to load weights only.
+        dangerous("tar.pt", tar(&[("sys_info", SYSTEM), ("pickle", PAYLOAD), ("tensors", b"\x80\x02K\0.")])),
+        dangerous("tar_text.pt", tar(&[("pickle", b"cposix\nsystem\n(S'true'\ntR.")])),
+        dangerous("tar_broken.pt", &tar(&[("storages", PAYLOAD.strip_suffix(b"0N.").unwrap())])[..540]),
+        dangerous(
+            "tar_in_zip.ckpt",
+            torch_with(record("archive/data.pkl", &good), &[record("archive/x", &tar(&[("pickle", PAYLOAD)]))]),
+        ),
+        case("tar_good.pt", tar(&[("sys_info", SYSTEM), ("pickle", &good)]), Unreadable),
         case("good.pt", legacy(SYSTEM, &good, KEYS), Harmless),
         case("cut.pt", &legacy(SYSTEM, &good, KEYS)[..120], Unreadable),
     ]);
@@ -336,6 +409,23 @@ fn bombs_are_told_from_data() {
         ),
         case("seven.pt", b"7z\xbc\xaf\x27\x1c\0\x04", Unreadable),
     ]);
+}
+
+/// A name of 60,000 bytes takes as much once; told for each of a thousand findings below it, it would take gigabytes.
+#[test]
+fn names_of_records_are_cut_where_they_are_told_again_and_again() {
+    let folder = Folder::new();
+    let evil: Vec<_> = (0..2000).map(|index| record(&format!("{index}.pkl"), PAYLOAD)).collect();
+    let mut zip = raw_zip(b"", &evil);
+    for _ in 0..4 {
+        zip = raw_zip(b"", &[record(&"n".repeat(60_000), &zip)]);
+    }
+    let ran = run!["scan", folder.write("long.ckpt", &zip), "--json"];
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stdout.len() < 10_000_000, "{}", ran.stdout.len());
+    let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let place = document["files"][0]["findings"][0]["place"].as_str().unwrap();
+    assert!(place.starts_with("nnn") && place.ends_with(".pkl") && place.len() < 1000, "{place}");
 }
 
 #[test]

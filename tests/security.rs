@@ -19,5 +19,5 @@ fn every_promise_is_held_by_a_test_that_exists() {
         }
         promises += 1;
     }
-    assert_eq!(promises, 13);
+    assert_eq!(promises, 16);
 }

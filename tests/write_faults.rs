@@ -2,19 +2,26 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
+#[path = "support/hostile.rs"]
+mod hostile;
+#[path = "support/mutate.rs"]
+mod mutate;
 #[macro_use]
 mod support;
 
+use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use mutate::Random;
 use support::{Folder, PROGRAM, Ran, assert_one_line, expected, fixture, read, save, tensor};
+use trinart_ckpt::format;
 use trinart_ckpt::tensor::Dtype;
 
 const SIGINT: &str = "INT";
@@ -139,22 +146,30 @@ impl Long {
     }
 
     fn spawn(&self) -> Child {
+        self.spawn_of(&self.base)
+    }
+
+    fn spawn_of(&self, base: &Path) -> Child {
         let mut command = Command::new(PROGRAM);
-        command.arg("merge-vae").arg(&self.base).arg("--vae").arg(fixture("tiny-vae.ckpt"));
+        command.arg("merge-vae").arg(base).arg("--vae").arg(fixture("tiny-vae.ckpt"));
         command.arg("-o").arg(&self.output).arg("--force");
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     fn scratch(&self) -> Vec<PathBuf> {
         let paths = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
-        paths.filter(|path| *path != self.base && *path != self.output).collect()
+        paths.filter(|path| path.to_str().unwrap().ends_with("partial")).collect()
     }
 
     /// Starts a merge over an old file and returns once it writes, or is done already.
     fn begin(&self) -> Child {
+        self.begin_of(&self.base)
+    }
+
+    fn begin_of(&self, base: &Path) -> Child {
         fs::write(&self.output, "old").unwrap();
         let before = self.scratch();
-        let mut child = self.spawn();
+        let mut child = self.spawn_of(base);
         let begin = Instant::now();
         while self.scratch().iter().all(|path| before.contains(path)) && child.try_wait().unwrap().is_none() {
             assert!(begin.elapsed() < Duration::from_secs(60), "no scratch file appears");
@@ -172,8 +187,18 @@ impl Long {
     }
 }
 
-/// Moments after the writer began, in milliseconds; a debug build needs about a second.
-const MOMENTS: [u64; 6] = [0, 30, 100, 250, 500, 900];
+/// Moments after the writer began, in milliseconds; a debug build needs about a second. `TRINART_KILLS=200` asks for as
+/// many, at random.
+fn moments() -> Vec<Duration> {
+    let Some(count) = env::var_os("TRINART_KILLS") else {
+        return [0, 30, 100, 250, 500, 900].map(Duration::from_millis).to_vec();
+    };
+    let count: u64 = count.to_str().unwrap().parse().unwrap();
+    let mut random = Random(count);
+    // Half of them early, where the file is begun; the others up to where it is done.
+    let mut moment = |index| random.below(if index % 2 == 0 { 60_000 } else { 700_000 }) as u64;
+    (0..count).map(|index| Duration::from_micros(moment(index))).collect()
+}
 
 fn send(child: &Child, signal: &str) {
     // It may have ended by itself; then nobody is there to hear it.
@@ -184,31 +209,34 @@ fn send(child: &Child, signal: &str) {
 fn an_interrupt_leaves_the_old_file_or_the_whole_new_one_and_no_scratch_file() {
     let long = Long::new();
     let mut stopped = 0;
-    for (index, moment) in MOMENTS.into_iter().enumerate() {
+    let moments = moments();
+    for (index, &moment) in moments.iter().enumerate() {
         let child = long.begin();
-        sleep(Duration::from_millis(moment));
+        sleep(moment);
         send(&child, if index % 2 == 0 { SIGINT } else { SIGTERM });
         let output = child.wait_with_output().unwrap();
-        assert_eq!(long.scratch(), [] as [PathBuf; 0], "after {moment} ms");
+        assert_eq!(long.scratch(), [] as [PathBuf; 0], "after {moment:?}");
         if long.is_new() {
-            assert_eq!(output.status.code(), Some(0), "after {moment} ms");
+            assert_eq!(output.status.code(), Some(0), "after {moment:?}");
         } else {
             stopped += 1;
-            assert_eq!(output.status.code(), Some(2), "after {moment} ms");
+            assert_eq!(output.status.code(), Some(2), "after {moment:?}");
             assert!(output.stdout.is_empty());
             assert_one_line(std::str::from_utf8(&output.stderr).unwrap(), &["interrupted"]);
         }
     }
     assert!(stopped > 0, "every merge was done before its interrupt");
+    eprintln!("{} interrupts, {stopped} of them in time", moments.len());
 }
 
 #[test]
 fn a_killed_merge_leaves_the_old_file_or_the_whole_new_one_and_the_next_one_cleans_up() {
     let long = Long::new();
     let mut left = 0;
-    for moment in MOMENTS {
+    let moments = moments();
+    for &moment in &moments {
         let mut child = long.begin();
-        sleep(Duration::from_millis(moment));
+        sleep(moment);
         child.kill().unwrap();
         child.wait().unwrap();
         let is_new = long.is_new();
@@ -217,9 +245,104 @@ fn a_killed_merge_leaves_the_old_file_or_the_whole_new_one_and_the_next_one_clea
         left += usize::from(!is_new && long.scratch().len() == 1);
     }
     assert!(left > 0, "every merge was done before it was killed");
+    eprintln!("{} kills, {left} of them in time", moments.len());
     assert!(long.begin().wait_with_output().unwrap().status.success());
     assert!(long.is_new());
     assert_eq!(long.scratch(), [] as [PathBuf; 0]);
+}
+
+type Change = fn(&fs::File);
+
+/// What happens to an input while it is read: it loses its end, or all of it, or changes where it was read already.
+const CHANGES: [(&str, Change); 3] = [
+    ("cut.safetensors", |file| file.set_len(150_000_000).unwrap()),
+    ("emptied.safetensors", |file| file.set_len(0).unwrap()),
+    ("changed.safetensors", |file| file.write_all_at(b"changed", 200_000_000).unwrap()),
+];
+
+#[test]
+fn an_input_that_is_cut_or_changed_while_it_is_read_is_an_error_and_leaves_the_old_file() {
+    let long = Long::new();
+    for (name, change) in CHANGES {
+        let mut stopped = 0;
+        for wait in [0, 20, 100] {
+            let base = long.folder.join(name);
+            fs::copy(&long.base, &base).unwrap();
+            let file = fs::OpenOptions::new().write(true).open(&base).unwrap();
+            let child = long.begin_of(&base);
+            sleep(Duration::from_millis(wait));
+            change(&file);
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(output.status.signal(), None, "{name}: ended by a signal");
+            assert_eq!(long.scratch(), [] as [PathBuf; 0], "{name}");
+            if long.is_new() {
+                assert_eq!(output.status.code(), Some(0), "{name}");
+            } else {
+                stopped += 1;
+                let ran = Ran::from(output);
+                ran.refused(&[name]);
+                let says = |word| ran.stderr.contains(word);
+                assert!(says("cut short") || says("changed while it was being read"), "{}", ran.stderr);
+            }
+        }
+        assert!(stopped > 0, "{name}: every merge was done before its input changed");
+    }
+}
+
+/// A tensor of strides, whose elements are read all over its storage.
+#[test]
+fn a_strided_tensor_that_is_cut_while_it_is_read_is_an_error() {
+    let folder = Folder::new();
+    let path = folder.take("views.ckpt", "views.ckpt");
+    let contents = format::open(&path).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(64).unwrap();
+    for (key, tensor) in contents.state_dict.iter().filter(|(_, tensor)| tensor.bytes() > 0) {
+        let error = tensor.to_bytes().expect_err(key);
+        assert!(error.to_string().contains("cut short"), "{key}: {error}");
+    }
+}
+
+#[test]
+fn a_destination_that_is_a_link_or_on_another_disk_is_written_where_it_is() {
+    let folder = Folder::new();
+    let base = fixture("views.ckpt");
+    let target = folder.write("target.ckpt", "old");
+    let link = folder.join("link.ckpt");
+    symlink("target.ckpt", &link).unwrap();
+    run!["convert", &base, "-o", &link].refused(&["link.ckpt", "--force"]);
+    assert_eq!(fs::read(&target).unwrap(), b"old");
+    run!["convert", &base, "-o", &link, "--force"].done();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(read(&target), expected("views.ckpt"));
+    let nowhere = folder.join("nowhere.ckpt");
+    symlink("missing/file.ckpt", &nowhere).unwrap();
+    for force in [&[][..], &["--force"]] {
+        let mut arguments = arguments(&[&"convert", &base, &"-o", &nowhere]);
+        arguments.extend(force.iter().map(OsString::from));
+        support::run(&arguments).refused(&["nowhere.ckpt", "leads to no file"]);
+    }
+    for device in ["/dev/null", "/dev/full"] {
+        symlink(device, folder.join("device.ckpt")).unwrap();
+        run!["convert", &base, "-o", folder.join("device.ckpt"), "--force"].refused(&["not a regular file"]);
+        fs::remove_file(folder.join("device.ckpt")).unwrap();
+    }
+    assert_eq!(folder.names(), ["link.ckpt", "nowhere.ckpt", "target.ckpt"]);
+    // A scratch file beside the link would have to be copied to where the link leads; beside the target it is renamed.
+    let Some(small) = Small::mount(folder.join("small"), "4m") else {
+        eprintln!("skipped in part: this user may not mount a small file system");
+        return;
+    };
+    let far = small.0.join("far.ckpt");
+    let away = folder.join("away.ckpt");
+    fs::write(&far, "old").unwrap();
+    symlink(&far, &away).unwrap();
+    for output in [&away, &small.0.join("new.ckpt")] {
+        run!["convert", &base, "-o", output, "--force"].done();
+        assert_eq!(read(output), expected("views.ckpt"));
+    }
+    assert!(fs::symlink_metadata(&away).unwrap().is_symlink());
+    assert_eq!(read(&far), expected("views.ckpt"));
+    assert_eq!(fs::read_dir(&small.0).unwrap().count(), 2);
 }
 
 /// Runs the program with a standard output that nobody reads.
@@ -241,6 +364,19 @@ fn a_standard_output_closed_early_is_no_error() {
     let convert = arguments(&[&"convert", &base, &"-o", &output, &"--json"]);
     assert_eq!(run_unheard(&convert), (Some(0), String::new()));
     assert_eq!(read(&output), expected("tiny-sd1.ckpt"));
+    // One that can hold no more is one: nobody was told.
+    let full = Path::new("/dev/full");
+    for (arguments, code) in
+        [(&inspect, 2), (&arguments(&[&"scan", &base]), 2), (&arguments(&[&"scan", &fixture("hostile")]), 1)]
+    {
+        if !full.exists() {
+            break;
+        }
+        let mut command = Command::new(PROGRAM);
+        let output = command.args(arguments).stdout(fs::File::create(full).unwrap()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert_one_line(std::str::from_utf8(&output.stderr).unwrap(), &["cannot print the result", "No space left"]);
+    }
     let script = r#"{ "$0" "$@"; echo "$?" >&2; } | head -c0"#;
     let mut piped = Command::new("sh");
     let piped = piped.args(["-c", script, PROGRAM, "inspect", "--keys"]).arg(&base).output().unwrap();

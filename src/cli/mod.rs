@@ -61,5 +61,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         #[cfg(feature = "render")]
         Command::RenderCheck(command) => render::run(command, &terminal),
     };
+    let exit = if exit == Exit::Yes && terminal.is_unheard() { Exit::Failed } else { exit };
     ExitCode::from(exit as u8)
 }

@@ -20,6 +20,8 @@ pub(super) struct Terminal {
     jobs: usize,
     bar: ProgressBar,
     interrupted: Arc<AtomicBool>,
+    /// Whether a result could not be printed.
+    unheard: AtomicBool,
 }
 
 impl Terminal {
@@ -37,7 +39,14 @@ impl Terminal {
         }
         // A file size limit shall be an error of the write that passed it, not the end of the program.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
-        Terminal { json: common.json, quiet: common.quiet, jobs: common.jobs(), bar, interrupted }
+        Terminal {
+            json: common.json,
+            quiet: common.quiet,
+            jobs: common.jobs(),
+            bar,
+            interrupted,
+            unheard: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn jobs(&self) -> usize {
@@ -54,8 +63,20 @@ impl Terminal {
         } else {
             text()
         };
-        // Whoever reads may have heard enough; that is no error of ours.
-        let _ = io::stdout().write_all(printed.as_bytes());
+        let mut stdout = io::stdout();
+        match stdout.write_all(printed.as_bytes()).and_then(|()| stdout.flush()) {
+            // Whoever reads may have heard enough; that is no error of ours.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                self.unheard.store(true, Ordering::Relaxed);
+                self.error(&Error::io("cannot print the result", error));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a result could not be printed: then nobody has been told that it is a yes.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.unheard.load(Ordering::Relaxed)
     }
 
     /// Prints an error, one line.

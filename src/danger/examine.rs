@@ -57,8 +57,8 @@ impl Finding {
     }
 }
 
-/// Judges every name and call of a pickle. `oddities` are those of a survey. The worst come first, then by offset.
-pub fn examine(pickle: &Pickle, oddities: &[OddUse]) -> Vec<Finding> {
+/// Judges every name and call of a pickle, and what goes around names. The worst come first, then by offset.
+pub fn examine(pickle: &Pickle) -> Vec<Finding> {
     let mut examiner = Examiner { pickle, findings: Vec::new(), places: HashMap::new(), listed: [0; 3] };
     for global in pickle.globals() {
         examiner.named(&global.name, global.offset);
@@ -68,7 +68,7 @@ pub fn examine(pickle: &Pickle, oddities: &[OddUse]) -> Vec<Finding> {
             examiner.called(object);
         }
     }
-    for odd in oddities {
+    for odd in pickle.oddities() {
         examiner.odd(*odd);
     }
     if let Some(bomb) = bomb(pickle) {
@@ -179,6 +179,10 @@ impl Examiner<'_> {
             Oddity::Reserve => {
                 let judgement = Judgement::dangerous("makes Python reserve gigabytes for the entries before it");
                 self.unnamed("a memo entry of a number that no file reaches", judgement, Act::Holds, odd.offset);
+            }
+            Oddity::Straddle => {
+                let judgement = Judgement::dangerous("makes Python read other names than stand there");
+                self.unnamed("an opcode that its frame cuts in two", judgement, Act::Holds, odd.offset);
             }
             Oddity::State(target) => match callable(pickle, target) {
                 Some(name) => {
@@ -319,8 +323,7 @@ mod tests {
     use crate::pickle::survey;
 
     fn found(bytes: &[u8]) -> Vec<Finding> {
-        let seen = survey(bytes);
-        examine(&seen.pickle, &seen.oddities)
+        examine(&survey(bytes).pickle)
     }
 
     fn worst(bytes: &[u8]) -> (Level, String) {

@@ -15,6 +15,7 @@ mod write;
 use std::path::Path;
 
 pub use contents::{Contents, Opaque, Unreadable};
+pub(crate) use sniff::is_tar;
 pub use sniff::sniff;
 pub use write::{
     Target, WriteOptions, Written, check_folder, check_folder_destination, check_target, write, write_folder,

@@ -16,8 +16,8 @@ const LEGACY_MAGIC: [u8; 12] = [op::LONG1, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x2
 
 /// Decides the container. A file that is none of ours is an error that says what it is, where that is known.
 pub fn sniff(source: &Arc<Source>) -> Result<Container> {
-    let head = source.slice(0, source.len().min(HEAD))?;
-    classify(head, source.len()).map_err(|error| error.in_file(source.path()))
+    let head = source.read(0, source.len().min(HEAD))?;
+    classify(&head, source.len()).map_err(|error| error.in_file(source.path()))
 }
 
 fn classify(head: &[u8], len: u64) -> Result<Container> {
@@ -107,7 +107,9 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
     None
 }
 
-fn is_tar(head: &[u8]) -> bool {
+/// Whether bytes begin like a tar file.
+pub(crate) fn is_tar(bytes: &[u8]) -> bool {
+    let head = bytes.get(..bytes.len().min(HEAD as usize)).unwrap_or_default();
     if head.get(257..262) == Some(b"ustar") {
         return true;
     }

@@ -80,7 +80,12 @@ impl Scratch {
                 Err(Error::conflict("exists and is not a regular file; it is left as it is").in_file(destination))
             }
             Ok(_) if overwrite == Overwrite::Refuse => Err(exists(destination)),
-            _ => Ok(()),
+            Ok(_) => Ok(()),
+            // To write there would be to guess; to replace it would lose the link.
+            Err(_) if fs::symlink_metadata(destination).is_ok_and(|found| found.is_symlink()) => {
+                Err(Error::conflict("a symbolic link that leads to no file; it is left as it is").in_file(destination))
+            }
+            Err(_) => Ok(()),
         }
     }
 
@@ -331,5 +336,10 @@ mod tests {
         scratch.persist().unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&target).unwrap(), b"new");
+        fs::remove_file(&target).unwrap();
+        for overwrite in [Overwrite::Refuse, Overwrite::Replace] {
+            assert!(Scratch::create(&link, overwrite).unwrap_err().to_string().contains("leads to no file"));
+        }
+        assert_eq!(names(folder.path()), ["link"]);
     }
 }

@@ -1,21 +1,21 @@
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Take};
 use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use memmap2::Mmap;
-use rustix::fs::Advice;
+use rustix::fs::{Advice, OFlags};
 
 use crate::error::{Error, Result};
 
 /// A regular file, read at any offset by any thread.
 ///
-/// Two ways in: [`Source::read_at`] copies bytes out and suits the bulk of a file, because nothing stays resident;
-/// [`Source::slice`] maps the file and suits headers and scattered reads. Both check the range against the length
-/// the file had when it was opened.
+/// Two ways in: [`Source::read_at`] and [`Source::read`] copy bytes out, and a file that was cut off meanwhile is an
+/// error. [`Source::map`] maps the file for whoever has to look at all of it and writes nothing. All check the range
+/// against the length the file had when it was opened.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
@@ -36,8 +36,13 @@ impl Source {
             let found = if kind.is_dir() { "a folder" } else { "not a regular file (a pipe or a device)" };
             return Err(Error::unsupported(format!("{found}; expected a checkpoint file")).in_file(path));
         }
-        let file = File::open(path).map_err(fail)?;
+        // What was put in its place meanwhile is not waited for either.
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
+        if !metadata.is_file() {
+            return Err(Error::unsupported("not a regular file; expected a checkpoint file").in_file(path));
+        }
         Ok(Arc::new(Source {
             path: path.to_owned(),
             file,
@@ -77,31 +82,32 @@ impl Source {
         let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
     }
 
-    /// The bytes `offset..offset + len`, mapped, not copied.
-    pub fn slice(&self, offset: u64, len: u64) -> Result<&[u8]> {
+    /// The bytes `offset..offset + len`. Costs them in memory: the caller has bounded their number.
+    pub fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
         let outside = || {
             Error::malformed(format!("{len} bytes are said to lie here, the file has {}", self.len))
                 .at(offset)
                 .in_file(&self.path)
         };
-        let end = offset.checked_add(len).filter(|&end| end <= self.len).ok_or_else(outside)?;
-        if len == 0 {
-            return Ok(&[]);
-        }
-        let map = self.map()?;
-        let range = usize::try_from(offset).ok().zip(usize::try_from(end).ok());
-        range.and_then(|(start, end)| map.get(start..end)).ok_or_else(outside)
+        offset.checked_add(len).filter(|&end| end <= self.len).ok_or_else(outside)?;
+        let mut bytes = vec![0; usize::try_from(len).map_err(|_| outside())?];
+        self.read_at(offset, &mut bytes)?;
+        Ok(bytes)
     }
 
-    fn map(&self) -> Result<&Mmap> {
-        if let Some(map) = self.map.get() {
-            return Ok(map);
+    /// The whole file, mapped, not copied. For looking only: a file that is cut off while it is mapped ends the program
+    /// by a signal. What writes an output reads its input by the other ways.
+    pub fn map(&self) -> Result<&[u8]> {
+        if self.len == 0 {
+            return Ok(&[]);
         }
         // SAFETY: the mapping is read-only and lives as long as `self.file`. Another process that truncates the file
-        // while it is mapped raises SIGBUS, which ends this process before a destination is renamed into place.
+        // while it is mapped raises SIGBUS, which ends this process; nothing was written that could be left half done.
         let map = unsafe { Mmap::map(&self.file) };
         let map = map.map_err(|error| Error::io("cannot map", error).in_file(&self.path))?;
-        Ok(self.map.get_or_init(|| map))
+        let map = self.map.get_or_init(|| map);
+        let found = usize::try_from(self.len).ok().and_then(|len| map.get(..len));
+        found.ok_or_else(|| Error::mismatch("the file was cut short while it was being read").in_file(&self.path))
     }
 
     /// An error if the file was changed since it was opened: what was read from it is then not to be trusted.
@@ -117,6 +123,11 @@ impl Source {
     /// A reader of the whole file with a position of its own.
     pub fn reader(self: &Arc<Self>) -> SourceReader {
         SourceReader { source: Arc::clone(self), position: 0 }
+    }
+
+    /// A reader of the bytes `offset..offset + len`, or of as many as are there.
+    pub fn reader_of(self: &Arc<Self>, offset: u64, len: u64) -> BufReader<Take<SourceReader>> {
+        BufReader::new(SourceReader { source: Arc::clone(self), position: offset }.take(len))
     }
 }
 
@@ -166,16 +177,19 @@ mod tests {
         let mut out = [0; 4];
         source.read_at(3, &mut out).unwrap();
         assert_eq!(&out, b"3456");
-        assert_eq!(source.slice(3, 4).unwrap(), b"3456");
-        assert_eq!(source.slice(10, 0).unwrap(), b"");
+        assert_eq!(source.read(3, 4).unwrap(), b"3456");
+        assert_eq!(source.read(10, 0).unwrap(), b"");
+        assert_eq!(source.map().unwrap(), b"0123456789");
+        let (_folder, empty) = file_of(b"");
+        assert_eq!(Source::open(&empty).unwrap().map().unwrap(), b"");
     }
 
     #[test]
     fn refuses_ranges_past_the_end() {
         let (_folder, path) = file_of(b"0123456789");
         let source = Source::open(&path).unwrap();
-        assert!(source.slice(7, 4).is_err());
-        assert!(source.slice(u64::MAX, 2).is_err());
+        assert!(source.read(7, 4).is_err());
+        assert!(source.read(u64::MAX, 2).is_err());
         let error = source.read_at(7, &mut [0; 4]).unwrap_err();
         assert_eq!(error.offset(), Some(7));
     }
@@ -188,11 +202,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_cut_off_is_an_error_not_a_signal() {
+        let (_folder, path) = file_of(&[7; 100_000]);
+        let source = Source::open(&path).unwrap();
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(10).unwrap();
+        assert!(source.read(0, 100_000).unwrap_err().to_string().contains("cut short"));
+        assert!(source.map().unwrap_err().to_string().contains("cut short"));
+    }
+
+    #[test]
     fn notices_a_file_that_changed() {
         let (_folder, path) = file_of(b"0123456789");
         let source = Source::open(&path).unwrap();
         source.check_unchanged().unwrap();
-        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"x").unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"x").unwrap();
         assert!(source.check_unchanged().is_err());
     }
 }

@@ -19,7 +19,7 @@ impl Machine<'_> {
             &[module, name] => match (self.part_of(module), self.part_of(name)) {
                 (Ok(module), Ok(name)) => self.note_global(&module, &name, offset),
                 // Python would look up a name that the pickle computes; no list knows it.
-                (Err(_), _) | (_, Err(_)) if self.is_survey() => {
+                (Err(_), _) | (_, Err(_)) if self.is_survey => {
                     self.note(Oddity::ComputedName, offset);
                     self.push(Node::Unknown)
                 }
@@ -36,7 +36,7 @@ impl Machine<'_> {
     }
 
     fn line_part(&mut self, what: &str) -> Result<Part> {
-        if self.is_survey() {
+        if self.is_survey {
             let line = self.cursor.line(limits::PICKLE_BYTES as usize, what)?;
             return Ok(self.names.part(&lossy(line)));
         }
@@ -53,7 +53,7 @@ impl Machine<'_> {
             return Err(Error::malformed("STACK_GLOBAL of values that are not strings"));
         };
         let bytes = self.text_bytes(text);
-        let shown = if self.is_survey() {
+        let shown = if self.is_survey {
             lossy(bytes)
         } else if bytes.len() > limits::GLOBAL_NAME_BYTES {
             return Err(Error::limit(format!("a name longer than {} bytes", limits::GLOBAL_NAME_BYTES)));
@@ -119,7 +119,7 @@ impl Machine<'_> {
     pub(super) fn build(&mut self, offset: usize) -> Result<()> {
         let state = self.pop()?;
         let target = self.top()?;
-        let is_survey = self.is_survey();
+        let is_survey = self.is_survey;
         match self.nodes.get_mut(target.0 as usize) {
             Some(Node::Object(object)) => {
                 object.state.push(state);
@@ -135,7 +135,7 @@ impl Machine<'_> {
 
     pub(super) fn persistent(&mut self, code: u8, offset: usize) -> Result<()> {
         let id = if code == op::PERSID {
-            let most = if self.is_survey() { limits::PICKLE_BYTES as usize } else { limits::KEY_BYTES };
+            let most = if self.is_survey { limits::PICKLE_BYTES as usize } else { limits::KEY_BYTES };
             let line = self.cursor.line(most, "a persistent id")?;
             let text = Text::Owned(line.into());
             self.alloc(Node::Str(text))?

@@ -5,6 +5,7 @@ use crate::limits;
 use crate::pickle::machine::Machine;
 use crate::pickle::op;
 use crate::pickle::survey::Oddity;
+use crate::pickle::text;
 use crate::pickle::value::{Id, Node};
 
 impl Machine<'_> {
@@ -34,7 +35,7 @@ impl Machine<'_> {
         };
         let target = self.top()?;
         let name = op::name(code).unwrap_or_default();
-        let is_survey = self.is_survey();
+        let is_survey = self.is_survey;
         let node = self.nodes.get_mut(target.0 as usize);
         match (code, node) {
             (op::SETITEM | op::SETITEMS, Some(Node::Dict(items))) => items.extend(pairs(&values)?),
@@ -42,6 +43,8 @@ impl Machine<'_> {
             (op::APPEND | op::APPENDS, Some(Node::List(items))) => items.extend(values),
             (op::ADDITEMS, Some(Node::Set(items))) => items.extend(values),
             (op::APPEND | op::APPENDS | op::ADDITEMS, Some(Node::Object(object))) => object.items.extend(values),
+            // A bytearray takes items too, and is not what it was then.
+            (_, Some(node @ Node::Bytes(_))) if is_survey && !values.is_empty() => *node = Node::Unknown,
             // Whatever takes items there, its name was noted already.
             _ if is_survey => {}
             _ => return Err(Error::malformed(format!("{name} on a value that takes no items"))),
@@ -57,9 +60,12 @@ impl Machine<'_> {
             _ => {
                 let line = self.cursor.line(limits::INTEGER_DIGITS, "a memo index")?;
                 // Python's `int` takes spaces around and underscores within; a survey must follow it there.
-                let text = std::str::from_utf8(line).unwrap_or_default();
-                let loose = self.is_survey().then(|| text.trim().replace('_', ""));
-                let index = loose.as_deref().unwrap_or(text).parse().ok();
+                // Python's `int` takes spaces around and underscores within; a survey must follow it there.
+                let index = if self.is_survey {
+                    text::index_of_python(line)
+                } else {
+                    std::str::from_utf8(line).ok().and_then(|text| text.parse().ok())
+                };
                 index.ok_or_else(|| Error::malformed("a memo index that is not a number"))?
             }
         };
@@ -73,7 +79,7 @@ impl Machine<'_> {
         }
         // Each entry takes a byte of the pickle at least. Python reserves room for all that come before one.
         if index > limits::PICKLE_BYTES {
-            if !self.is_survey() {
+            if !self.is_survey {
                 return Err(Error::limit(format!("memo entry {index}, the limit is {}", limits::PICKLE_BYTES)));
             }
             self.note(Oddity::Reserve, offset);

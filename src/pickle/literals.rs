@@ -13,8 +13,8 @@ impl Machine<'_> {
             op::BININT => Node::Int(i64::from(i32::from_le_bytes(self.cursor.array()?))),
             op::BININT1 => Node::Int(i64::from(self.cursor.u8()?)),
             op::BININT2 => Node::Int(i64::from(u16::from_le_bytes(self.cursor.array()?))),
-            op::INT => text::int(self.cursor.line(limits::INTEGER_DIGITS + 2, "an integer")?)?,
-            op::LONG => text::long(self.cursor.line(limits::INTEGER_DIGITS + 2, "an integer")?)?,
+            op::INT => self.line_number("an integer", text::int)?,
+            op::LONG => self.line_number("an integer", text::long)?,
             op::LONG1 => {
                 let count = self.cursor.u8()?;
                 text::twos_complement(self.cursor.take(u64::from(count))?)
@@ -25,9 +25,19 @@ impl Machine<'_> {
                 text::twos_complement(self.cursor.take(count)?)
             }
             op::BINFLOAT => Node::Float(f64::from_be_bytes(self.cursor.array()?)),
-            _ => text::float(self.cursor.line(limits::INTEGER_DIGITS, "a float")?)?,
+            _ => self.line_number("a float", text::float)?,
         };
         self.push(node)
+    }
+
+    /// A number in text. Python's own pickles have plain ones, but its readers take all that Python's sources may have;
+    /// a survey follows them, or what stands behind such a number would stand behind a break.
+    fn line_number(&mut self, what: &str, read: fn(&[u8]) -> Result<Node>) -> Result<Node> {
+        if !self.is_survey {
+            return read(self.cursor.line(limits::INTEGER_DIGITS + 2, what)?);
+        }
+        let line = self.cursor.line(limits::PICKLE_BYTES as usize, what)?;
+        read(line).or_else(|error| if text::is_number_of_python(line) { Ok(Node::Unknown) } else { Err(error) })
     }
 
     pub(super) fn string(&mut self, code: u8) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::pickle::cursor::Cursor;
 use crate::pickle::names::Names;
 use crate::pickle::op;
-use crate::pickle::survey::OddUse;
+use crate::pickle::survey::{OddUse, Oddity};
 use crate::pickle::value::{GlobalUse, Id, Node, Pickle};
 
 /// The highest protocol there is.
@@ -21,21 +21,23 @@ const HIGHEST_PROTOCOL: u8 = 5;
 /// Accepts every opcode of protocols 0 to 5 but the extension registry and out-of-band buffers. Stricter than Python
 /// where readers disagree: frames may not nest, straddle or run past the end, and nothing may be left on the stack.
 pub fn parse(bytes: &[u8]) -> Result<Pickle> {
-    let (root, end, nodes, globals) = run(bytes)?;
-    Ok(Pickle { bytes: bytes.get(..end).unwrap_or_default().to_vec(), nodes, root, globals })
+    let (machine, root) = run(bytes)?;
+    Ok(machine.into_pickle(root, bytes))
 }
 
 /// As [`parse`], of bytes that are kept rather than copied.
 pub fn parse_vec(mut bytes: Vec<u8>) -> Result<Pickle> {
-    let (root, end, nodes, globals) = run(&bytes)?;
+    let (machine, root) = run(&bytes)?;
+    let end = machine.cursor.position();
+    let Machine { nodes, globals, oddities, .. } = machine;
     bytes.truncate(end);
-    Ok(Pickle { bytes, nodes, root, globals })
+    Ok(Pickle { bytes, nodes, root, globals, oddities })
 }
 
-fn run(bytes: &[u8]) -> Result<(Id, usize, Vec<Node>, Vec<GlobalUse>)> {
+fn run(bytes: &[u8]) -> Result<(Machine<'_>, Id)> {
     let mut machine = Machine::new(bytes);
     let root = machine.run().map_err(|(offset, error)| machine.placed(offset, error, bytes))?;
-    Ok((root, machine.cursor.position(), machine.nodes, machine.globals))
+    Ok((machine, root))
 }
 
 pub(super) struct Machine<'a> {
@@ -48,8 +50,9 @@ pub(super) struct Machine<'a> {
     pub(super) memo: HashMap<u64, Id>,
     pub(super) globals: Vec<GlobalUse>,
     pub(super) names: Names,
-    /// What a survey passes over; `None` where the pickle is to be understood whole or refused.
-    pub(super) oddities: Option<Vec<OddUse>>,
+    /// Whether to go on where a reader would stop; otherwise the pickle is to be understood whole or refused.
+    pub(super) is_survey: bool,
+    pub(super) oddities: Vec<OddUse>,
 }
 
 impl<'a> Machine<'a> {
@@ -63,7 +66,8 @@ impl<'a> Machine<'a> {
             memo: HashMap::new(),
             globals: Vec::new(),
             names: Names::default(),
-            oddities: None,
+            is_survey: false,
+            oddities: Vec::new(),
         }
     }
 
@@ -79,7 +83,7 @@ impl<'a> Machine<'a> {
     pub(super) fn into_pickle(self, root: Id, bytes: &[u8]) -> Pickle {
         let end = self.cursor.position();
         let bytes = bytes.get(..end).unwrap_or_default().to_vec();
-        Pickle { bytes, nodes: self.nodes, root, globals: self.globals }
+        Pickle { bytes, nodes: self.nodes, root, globals: self.globals, oddities: self.oddities }
     }
 
     /// Runs to STOP. An error comes with the offset of the opcode that failed.
@@ -146,7 +150,7 @@ impl<'a> Machine<'a> {
                 self.memo(code, offset)?;
             }
             op::PERSID | op::BINPERSID => self.persistent(code, offset)?,
-            op::EXT1 | op::EXT2 | op::EXT4 | op::NEXT_BUFFER | op::READONLY_BUFFER if self.is_survey() => {
+            op::EXT1 | op::EXT2 | op::EXT4 | op::NEXT_BUFFER | op::READONLY_BUFFER if self.is_survey => {
                 self.outside(code, offset)?;
             }
             op::EXT1 | op::EXT2 | op::EXT4 | op::NEXT_BUFFER | op::READONLY_BUFFER => {
@@ -156,13 +160,17 @@ impl<'a> Machine<'a> {
             _ => return Err(Error::malformed(format!("{code:#04x} is not a pickle opcode"))),
         }
         if self.frame_end.is_some_and(|end| self.cursor.position() > end) {
-            return Err(Error::malformed("an opcode that straddles the end of its frame"));
+            if !self.is_survey {
+                return Err(Error::malformed("an opcode that straddles the end of its frame"));
+            }
+            self.note(Oddity::Straddle, offset);
+            self.frame_end = None;
         }
         Ok(None)
     }
 
     fn stop(&mut self) -> Result<Id> {
-        if self.is_survey() {
+        if self.is_survey {
             let top = self.stack.last().copied();
             return top.map_or_else(|| self.alloc(Node::Unknown), Ok);
         }
@@ -175,7 +183,7 @@ impl<'a> Machine<'a> {
 
     fn proto(&mut self, offset: usize) -> Result<()> {
         let version = self.cursor.u8()?;
-        if self.is_survey() {
+        if self.is_survey {
             return Ok(());
         }
         if version > HIGHEST_PROTOCOL {
@@ -188,15 +196,20 @@ impl<'a> Machine<'a> {
     }
 
     fn frame(&mut self) -> Result<()> {
+        let offset = self.cursor.position() - 1;
         let length = self.cursor.u64()?;
-        if self.is_survey() {
+        let end = usize::try_from(length).ok().and_then(|length| self.cursor.position().checked_add(length));
+        let end = end.filter(|&end| end <= self.cursor.len());
+        if self.is_survey {
+            if self.frame_end.zip(end).is_some_and(|(outer, end)| end > outer) {
+                self.note(Oddity::Straddle, offset);
+            }
+            self.frame_end = end;
             return Ok(());
         }
         if self.frame_end.is_some() {
             return Err(Error::malformed("a frame within a frame"));
         }
-        let end = usize::try_from(length).ok().and_then(|length| self.cursor.position().checked_add(length));
-        let end = end.filter(|&end| end <= self.cursor.len());
         self.frame_end =
             Some(end.ok_or_else(|| Error::malformed(format!("a frame of {length} bytes, past the end of the file")))?);
         Ok(())

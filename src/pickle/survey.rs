@@ -15,8 +15,6 @@ use crate::pickle::value::{Id, Node, Pickle};
 pub struct Survey {
     /// Every value, name and call up to the end, or up to where it breaks.
     pub pickle: Pickle,
-    /// What no reader of plain pickles needs, in the order it stands there.
-    pub oddities: Vec<OddUse>,
     /// Whether it ends with its STOP.
     pub complete: bool,
     /// Where it first contradicts itself, and how.
@@ -34,6 +32,9 @@ pub enum Oddity {
     Buffer,
     /// A memo entry of a number that no pickle reaches.
     Reserve,
+    /// An opcode, or a frame, that goes on behind the end of its frame: a reader that holds one frame at a time loses
+    /// what stands before that end, and so may import another name than stands there.
+    Straddle,
     /// BUILD on a value that no call made.
     State(Id),
     /// A persistent id: this value is handed to the reader.
@@ -52,7 +53,7 @@ pub struct OddUse {
 /// Looks through the pickle that begins at the start of `bytes`, up to its STOP or to where nothing can be made of it.
 pub fn survey(bytes: &[u8]) -> Survey {
     let mut machine = Machine::new(bytes);
-    machine.oddities = Some(Vec::new());
+    machine.is_survey = true;
     let mut broken: Option<Error> = None;
     let mut root = None;
     for _ in 0..limits::PICKLE_OPCODES {
@@ -77,20 +78,12 @@ pub fn survey(bytes: &[u8]) -> Survey {
     if !complete && broken.is_none() {
         broken = Some(Error::limit(format!("more opcodes in a pickle than the limit of {}", limits::PICKLE_OPCODES)));
     }
-    let oddities = machine.oddities.take().unwrap_or_default();
-    Survey { pickle: machine.into_pickle(root.unwrap_or(Id(0)), bytes), oddities, complete, broken }
+    Survey { pickle: machine.into_pickle(root.unwrap_or(Id(0)), bytes), complete, broken }
 }
 
 impl Machine<'_> {
-    /// Whether it shall go on where a reader would stop.
-    pub(super) fn is_survey(&self) -> bool {
-        self.oddities.is_some()
-    }
-
     pub(super) fn note(&mut self, oddity: Oddity, offset: usize) {
-        if let Some(oddities) = &mut self.oddities {
-            oddities.push(OddUse { oddity, offset: offset as u64 });
-        }
+        self.oddities.push(OddUse { oddity, offset: offset as u64 });
     }
 
     /// The extension registry and out-of-band buffers: values from outside of the pickle.
@@ -167,11 +160,15 @@ mod tests {
 
     #[test]
     fn notes_what_comes_from_outside() {
-        let found = |bytes: &[u8]| survey(bytes).oddities.iter().map(|odd| odd.oddity).collect::<Vec<_>>();
+        let found = |bytes: &[u8]| survey(bytes).pickle.oddities().iter().map(|odd| odd.oddity).collect::<Vec<_>>();
         assert_eq!(found(b"\x82\x07."), [Oddity::Extension(7)]);
         assert_eq!(found(b"\x84\x07\x01\0\0."), [Oddity::Extension(263)]);
         assert_eq!(found(b"\x97\x98."), [Oddity::Buffer]);
         assert_eq!(found(b"NN\x93."), [Oddity::ComputedName]);
+        assert_eq!(found(b"\x95\x06\0\0\0\0\0\0\0cjson.posix\nsystem\n."), [Oddity::Straddle]);
+        assert_eq!(found(b"\x95\x0a\0\0\0\0\0\0\0\x95\x02\0\0\0\0\0\0\0N."), [Oddity::Straddle]);
+        assert_eq!(found(b"\x95\x0b\0\0\0\0\0\0\0\x95\x02\0\0\0\0\0\0\0N."), []);
+        assert_eq!(found(b"\x95\x02\0\0\0\0\0\0\0N."), []);
         assert_eq!(found(b"Nr\xff\xff\xff\xff."), [Oddity::Reserve]);
         assert_eq!(found(b"K\x01Nb."), [Oddity::State(Id(0))]);
         assert_eq!(found(b"Pid\n."), [Oddity::Persistent(Id(0))]);

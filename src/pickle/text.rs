@@ -51,6 +51,13 @@ pub(super) fn raw_unicode_escape(line: &[u8]) -> Result<Box<[u8]>> {
         let digits = match (byte, bytes.clone().next()) {
             (b'\\', Some(b'u')) => 4,
             (b'\\', Some(b'U')) => 8,
+            // As in Python, a backslash takes the byte behind it along: of two, the second escapes nothing.
+            (b'\\', Some(other)) => {
+                bytes.next();
+                push_code_point(&mut out, u32::from(byte));
+                push_code_point(&mut out, u32::from(other));
+                continue;
+            }
             _ => {
                 push_code_point(&mut out, u32::from(byte));
                 continue;
@@ -100,6 +107,31 @@ fn decimal(line: &[u8]) -> Result<Node> {
 pub(super) fn float(line: &[u8]) -> Result<Node> {
     let value = std::str::from_utf8(line).ok().and_then(|text| text.trim().parse().ok());
     value.map(Node::Float).ok_or_else(|| Error::malformed("a FLOAT that is not a number"))
+}
+
+/// The memo index that Python may see in a line. One that no pickle reaches is taken for the last of all.
+pub(super) fn index_of_python(line: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(before_zero(line)).ok()?.trim();
+    let digits: String = text.strip_prefix(['+', '-']).unwrap_or(text).chars().filter(|&digit| digit != '_').collect();
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let index = digits.parse().ok().or(is_number.then_some(u64::MAX));
+    // There is a zero below zero, and nothing else.
+    index.filter(|&index| is_number && (index == 0 || !text.starts_with('-')))
+}
+
+/// What Python's reader in C sees of a line that it takes for a number: nothing behind a zero byte.
+fn before_zero(line: &[u8]) -> &[u8] {
+    line.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+/// Whether Python may take this for a number: digits of another base, underscores between digits, space around; or
+/// nothing at all, which is 0. It may be taken for one by mistake, not overlooked.
+pub(super) fn is_number_of_python(line: &[u8]) -> bool {
+    let text = before_zero(line).trim_ascii();
+    let text = text.strip_suffix(b"L").unwrap_or(text);
+    let has_digit = text.iter().any(u8::is_ascii_digit);
+    (has_digit || text.is_empty())
+        && text.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.'))
 }
 
 /// A little-endian two's complement integer of any length; none at all is 0.
@@ -167,6 +199,24 @@ mod tests {
     }
 
     #[test]
+    fn numbers_as_python_writes_them_in_its_sources() {
+        for number in ["0x1f", "-0b1", "0o17", "1_000", "0xffL", " 7 ", "1_0.5e1_0", "", "\0x", "7\0x"] {
+            assert!(is_number_of_python(number.as_bytes()), "{number}");
+        }
+        for (line, index) in
+            [("7", 7), (" 1_0", 10), ("+5", 5), ("-0", 0), ("3\0x", 3), ("99999999999999999999", u64::MAX)]
+        {
+            assert_eq!(index_of_python(line.as_bytes()), Some(index), "{line}");
+        }
+        for line in ["", "-1", "x", "1x"] {
+            assert_eq!(index_of_python(line.as_bytes()), None, "{line}");
+        }
+        for other in ["x", "import os", "a=1"] {
+            assert!(!is_number_of_python(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
     fn python_2_strings_unescape() {
         assert_eq!(&*string_repr(br"'a\'b\n\x41\101\q'").unwrap(), b"a'b\nAA\\q");
         assert!(string_repr(b"'open").is_err());
@@ -186,6 +236,7 @@ mod tests {
     fn unicode_keeps_lone_surrogates() {
         assert_eq!(&*raw_unicode_escape(b"\xe9\\u00e9").unwrap(), "éé".as_bytes());
         assert_eq!(&*raw_unicode_escape(b"\\ud800").unwrap(), b"\xed\xa0\x80");
+        assert_eq!(&*raw_unicode_escape(b"\\\\u0041\\n\\").unwrap(), b"\\\\u0041\\n\\");
         assert!(raw_unicode_escape(b"\\U00110000").is_err());
     }
 }

@@ -1,6 +1,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::pickle::survey::OddUse;
+
 /// A value's number in its pickle's arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(pub(super) u32);
@@ -118,6 +120,7 @@ pub struct Pickle {
     pub(super) nodes: Vec<Node>,
     pub(super) root: Id,
     pub(super) globals: Vec<GlobalUse>,
+    pub(super) oddities: Vec<OddUse>,
 }
 
 impl Pickle {
@@ -144,6 +147,11 @@ impl Pickle {
     /// Every mention of a global name.
     pub fn globals(&self) -> &[GlobalUse] {
         &self.globals
+    }
+
+    /// What no reader of plain pickles needs, in the order it stands there; of a parsed pickle, its persistent ids.
+    pub fn oddities(&self) -> &[OddUse] {
+        &self.oddities
     }
 
     /// A value by its number.

@@ -9,6 +9,7 @@
 mod folder;
 mod nested;
 mod pickles;
+mod tar;
 mod zip;
 
 use std::path::{Path, PathBuf};
@@ -57,7 +58,7 @@ impl Scan {
 pub fn scan(path: impl AsRef<Path>) -> Result<Option<Scan>> {
     let path = path.as_ref();
     let source = Source::open(path)?;
-    let bytes = source.slice(0, source.len())?;
+    let bytes = source.map()?;
     let mut scanner = Scanner::default();
     let what = scanner.file(bytes, folder::is_named_like_a_pickle(path));
     let read = format::sniff(&source);
@@ -100,6 +101,8 @@ struct Scanner {
     looked_through: u64,
     values: usize,
     inflated: u64,
+    /// Records of zips, and a hundred for each zip.
+    records: usize,
 }
 
 impl Scanner {
@@ -129,6 +132,10 @@ impl Scanner {
             self.zip(bytes, place, depth);
             return Some(ZIP);
         }
+        if format::is_tar(bytes) {
+            self.tar(bytes, place, depth);
+            return Some("tar");
+        }
         if let Some(array) = numpy_objects(bytes) {
             self.pickles(array, place, true, depth);
             return Some("NumPy array");
@@ -138,7 +145,9 @@ impl Scanner {
 
     /// Whether the file has asked for more than it may.
     fn is_exhausted(&self) -> bool {
-        self.looked_through.max(self.inflated) > limits::SCAN_BYTES || self.values > limits::SCAN_VALUES
+        self.looked_through.max(self.inflated) > limits::SCAN_BYTES
+            || self.values > limits::SCAN_VALUES
+            || self.records > limits::SCAN_RECORDS
     }
 
     /// Notes what could not be looked at; the first such thing is reported.
@@ -149,6 +158,14 @@ impl Scanner {
 }
 
 const ZIP: &str = "zip";
+
+/// The way to a part of what lies at `place`. Told again for every finding there, so long names are cut.
+fn way(place: &str, name: &str) -> String {
+    const LONGEST: usize = 200;
+    let cut = name.char_indices().nth(LONGEST).and_then(|(end, _)| name.get(..end));
+    let name = cut.map_or_else(|| name.to_owned(), |cut| format!("{cut}…"));
+    if place.is_empty() { name } else { format!("{place} > {name}") }
+}
 
 /// The pickle in a NumPy file: arrays of objects are stored as one, behind the header.
 fn numpy_objects(bytes: &[u8]) -> Option<&[u8]> {

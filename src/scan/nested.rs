@@ -52,9 +52,50 @@ pub(super) fn nested(pickle: &Pickle) -> Vec<Part<'_>> {
     parts
 }
 
+/// Whether all that a pickle does with [`LOADER`] is to have it load bytes that stand in the pickle. One call whose bytes
+/// are made elsewhere, or handed to it by somebody else, is enough to know nothing.
+pub(super) fn loads_only_what_is_here(pickle: &Pickle) -> bool {
+    let is_loader = |id: Id| pickle.global(id).is_some_and(is_loader);
+    let none = |ids: &[Id]| !ids.iter().any(|&id| is_loader(id));
+    let no_pair = |pairs: &[(Id, Id)]| !pairs.iter().any(|&(key, value)| is_loader(key) || is_loader(value));
+    let mut calls = 0;
+    let all = pickle.nodes().iter().all(|node| match node {
+        Node::Tuple(items) | Node::List(items) | Node::Set(items) => none(items),
+        Node::Dict(pairs) => no_pair(pairs),
+        Node::Persistent(target) => !is_loader(*target),
+        Node::Object(object) => {
+            let handed = [Some(object.args), object.kwargs].into_iter().flatten().collect::<Vec<_>>();
+            let is_handed_none = none(&handed) && none(&object.state) && none(&object.items) && no_pair(&object.pairs);
+            let stands_here = || {
+                let is_plain = object.kwargs.is_none();
+                is_plain && matches!(pickle.tuple(object.args), Some(&[bytes]) if are_here(pickle, bytes))
+            };
+            let calls_it = is_loader(object.callable);
+            calls += usize::from(calls_it);
+            is_handed_none && (!calls_it || stands_here())
+        }
+        _ => true,
+    });
+    all && calls > 0 && !is_loader(pickle.root())
+}
+
+/// Whether a value is bytes, or what protocol 2 writes for them.
+fn are_here(pickle: &Pickle, id: Id) -> bool {
+    if let Node::Bytes(_) = pickle.node(id) {
+        return true;
+    }
+    let Some((name, &[text, codec], _)) = pickle.call(id) else { return false };
+    let is_latin = matches!(pickle.word(codec), Some("latin1" | "latin-1"));
+    name.is("_codecs", "encode") && is_latin && matches!(pickle.node(text), Node::Str(_))
+}
+
+fn is_loader(name: &Name) -> bool {
+    name.is(LOADER.0, LOADER.1)
+}
+
 /// Whether a call takes bytes and loads them, or hands them to something that does.
 fn loads(name: &Name) -> bool {
-    name.module == LOADER.0 && name.name == LOADER.1
+    is_loader(name)
         || matches!(
             name.name.as_str(),
             "loads" | "load" | "Unpickler" | "decode" | "b64decode" | "BytesIO" | "StringIO"

@@ -1,7 +1,7 @@
 //! Pickles, one behind another, and those within them.
 
-use super::nested::nested;
-use super::{Placed, Scanner};
+use super::nested::{loads_only_what_is_here, nested};
+use super::{Placed, Scanner, way};
 use crate::danger::{self, Finding, Level};
 use crate::error::{Error, Kind};
 use crate::limits;
@@ -36,7 +36,7 @@ impl Scanner {
                 self.fail(Error::limit(found), place);
                 return true;
             }
-            let findings = danger::examine(&seen.pickle, &seen.oddities);
+            let findings = danger::examine(&seen.pickle);
             // A file called a pickle is one as soon as it names something.
             let is_certain =
                 is_certain || is_pickle && index == 0 && (has_head || !place.is_empty() || names_first(&seen));
@@ -44,8 +44,9 @@ impl Scanner {
                 return index > 0;
             }
             self.pickles += 1;
+            let first = self.findings.len();
             self.take(&seen, findings, place, begin as u64);
-            self.within(&seen, place, depth);
+            self.within(&seen, first, place, depth);
             if !seen.complete {
                 return true;
             }
@@ -77,25 +78,28 @@ impl Scanner {
     }
 
     /// Looks through the pickles within a pickle: bytes that look like one, and those that it would have loaded.
-    fn within(&mut self, seen: &Survey, place: &str, depth: usize) {
+    /// `first` is the first finding of this pickle.
+    fn within(&mut self, seen: &Survey, first: usize, place: &str, depth: usize) {
+        let mut is_clean = loads_only_what_is_here(&seen.pickle);
         for part in nested(&seen.pickle) {
-            let (findings, problem) = (self.findings.len(), self.problem.is_some());
-            let way = if place.is_empty() { String::new() } else { format!("{place} > ") };
-            let way = format!("{way}bytes at {}", part.offset);
+            let findings = self.findings.len();
+            let way = way(place, &format!("bytes at {}", part.offset));
             let what = self.part(&part.bytes, &way, part.is_loaded, depth + 1);
-            let is_clean = self.findings.iter().skip(findings).all(|placed| placed.finding.level < Level::Dangerous);
-            // Bytes that torch would load were looked through: what is in them is known now.
-            if part.is_loaded && what.is_some() && is_clean && self.problem.is_some() == problem {
-                self.seen_through(place);
-            }
+            let found = self.findings.get(findings..).unwrap_or_default();
+            is_clean &= found.iter().all(|placed| placed.finding.level < Level::Dangerous);
+            is_clean &= what.is_some() || !part.is_loaded;
+        }
+        // All bytes that torch would load were looked through, to their end: what is in them is known now.
+        if is_clean && self.problem.is_none() {
+            self.seen_through(first, place);
         }
     }
 
     /// Tells of the call that loads bytes within its pickle that there is nothing dangerous in them.
-    fn seen_through(&mut self, place: &str) {
+    fn seen_through(&mut self, first: usize, place: &str) {
         let name = format!("{}.{}", LOADER.0, LOADER.1);
         let loads = |placed: &&mut Placed| placed.place == place && placed.finding.name == name;
-        if let Some(placed) = self.findings.iter_mut().rev().find(loads) {
+        if let Some(placed) = self.findings.iter_mut().skip(first).find(loads) {
             placed.finding.level = Level::Suspicious;
             placed.finding.reason = "loads the tensors within, which were looked through";
         }
@@ -103,7 +107,7 @@ impl Scanner {
 }
 
 /// Findings of one file that are listed.
-const MOST_LISTED: usize = 20 * limits::FINDINGS;
+const MOST_LISTED: usize = 4 * limits::FINDINGS;
 
 /// What a pickle of a tensor, made without `torch.save`, calls for its storage.
 pub(super) const LOADER: (&str, &str) = ("torch.storage", "_load_from_bytes");

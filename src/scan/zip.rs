@@ -8,7 +8,7 @@ use std::io::Read;
 
 use flate2::read::DeflateDecoder;
 
-use super::Scanner;
+use super::{Scanner, way};
 use crate::error::{Error, Result};
 use crate::limits;
 
@@ -28,6 +28,12 @@ const END_REACH: usize = END_LEN + u16::MAX as usize;
 
 /// Bytes between two records that may be the sizes of the first, written behind it.
 const DESCRIPTOR: usize = 24;
+
+/// What a zip counts for among the records that a scan looks at: its directory has to be searched for.
+const A_ZIP: usize = 100;
+
+/// Bytes of a name that are shown of a record that no directory lists.
+const HIDDEN_NAME: usize = 100;
 
 /// Bytes of a record that tell whether it may be a pickle.
 const HEAD: u64 = 4096;
@@ -52,21 +58,31 @@ pub(super) fn is_behind(bytes: &[u8]) -> bool {
 impl Scanner {
     /// Looks through every record of a zip.
     pub(super) fn zip(&mut self, bytes: &[u8], place: &str, depth: usize) {
-        let records = match records(bytes) {
-            Ok(records) => records,
-            Err(error) => return self.fail(error, place),
+        self.records += A_ZIP;
+        let Some(directory) = directory(bytes) else {
+            let found = "a zip without a readable directory, it was cut short or damaged";
+            return self.fail(Error::malformed(found), place);
         };
+        let left = limits::SCAN_RECORDS.saturating_sub(self.records);
+        let records = match records(bytes, directory, left) {
+            Ok(records) => records,
+            Err(error) => {
+                self.records += left;
+                return self.fail(error, place);
+            }
+        };
+        self.records += records.len();
         for record in &records {
             if self.is_exhausted() {
                 return;
             }
             self.record(bytes, record, place, depth);
         }
-        self.hidden(bytes, &records, place, depth);
+        self.hidden(bytes, &records, directory, place, depth);
     }
 
     fn record(&mut self, bytes: &[u8], record: &Record, place: &str, depth: usize) {
-        let way = if place.is_empty() { record.name.clone() } else { format!("{place} > {}", record.name) };
+        let way = way(place, &record.name);
         let stored = bytes.get(record.begin..record.begin.saturating_add(record.len).min(bytes.len()));
         let Some(stored) = stored.filter(|stored| !stored.is_empty()) else { return };
         let is_pickle = [".pkl", ".pickle"].iter().any(|ending| record.name.to_ascii_lowercase().ends_with(ending));
@@ -111,8 +127,10 @@ impl Scanner {
     }
 
     /// Looks for records that the directory does not list: a reader that goes from header to header sees them.
-    fn hidden(&mut self, bytes: &[u8], records: &[Record], place: &str, depth: usize) {
-        let mut taken: Vec<_> = records.iter().map(|record| (record.header, record.begin + record.len)).collect();
+    fn hidden(&mut self, bytes: &[u8], records: &[Record], directory: usize, place: &str, depth: usize) {
+        let mut taken: Vec<_> =
+            records.iter().map(|record| (record.header, record.begin.saturating_add(record.len))).collect();
+        taken.push((directory, directory));
         taken.sort_unstable();
         let mut covered = 0;
         for (begin, end) in taken {
@@ -124,15 +142,24 @@ impl Scanner {
     }
 
     fn gap(&mut self, gap: &[u8], offset: usize, place: &str, depth: usize) {
+        // The gaps of a file are no more than its bytes; those of zips within zips may be the same ones again.
+        if depth > 0 {
+            self.looked_through += gap.len() as u64;
+        }
         let mut rest = gap;
         for _ in 0..limits::SCAN_STACKED {
+            if self.is_exhausted() {
+                let found = "more records that are not in the zip's directory than are looked at";
+                return self.fail(Error::limit(found), place);
+            }
             let Some(at) = find(rest, LOCAL) else { return };
+            self.records += 1;
             let header = rest.get(at..).unwrap_or_default();
             rest = header.get(LOCAL.len()..).unwrap_or_default();
             let lengths = u16_at(header, 26).zip(u16_at(header, 28));
             let Some((name_len, extra_len)) = lengths else { return };
             let begin = LOCAL_LEN + usize::from(name_len) + usize::from(extra_len);
-            let name = header.get(LOCAL_LEN..LOCAL_LEN + usize::from(name_len)).unwrap_or_default();
+            let name = header.get(LOCAL_LEN..LOCAL_LEN + usize::from(name_len).min(HIDDEN_NAME)).unwrap_or_default();
             let at = offset + gap.len() - rest.len() - LOCAL.len();
             let name = format!("{} (at byte {at}, not in the directory)", String::from_utf8_lossy(name));
             let method = u16_at(header, 8).unwrap_or_default();
@@ -154,10 +181,21 @@ fn looks_like_pickle(head: &[u8]) -> bool {
     head.first().is_some_and(|first| matches!(first, 0x80 | b'(' | b'c' | b'}' | b']' | b'i'))
 }
 
-/// Where the directory begins, by the end record.
+/// Where the directory begins: by the last end record that leads to one. A comment may look like an end record.
 fn directory(bytes: &[u8]) -> Option<usize> {
     let reach = bytes.len().saturating_sub(END_REACH);
-    let end = reach + rfind(bytes.get(reach..)?, END)?;
+    let mut tail = bytes.get(reach..)?;
+    loop {
+        let at = rfind(tail, END)?;
+        if let Some(found) = directory_of(bytes, reach + at) {
+            return Some(found);
+        }
+        tail = tail.get(..at)?;
+    }
+}
+
+/// Where the directory of the end record at `end` begins.
+fn directory_of(bytes: &[u8], end: usize) -> Option<usize> {
     let record = bytes.get(end..)?;
     let (size, offset) = (u32_at(record, 12)? as usize, u32_at(record, 16)? as usize);
     let locator = end.checked_sub(20).and_then(|at| bytes.get(at..)).filter(|at| at.starts_with(b"PK\x06\x07"));
@@ -173,17 +211,15 @@ fn directory(bytes: &[u8]) -> Option<usize> {
     Some(offset).filter(is_there).or_else(|| end.checked_sub(size).filter(is_there))
 }
 
-/// The records that the directory lists.
-fn records(bytes: &[u8]) -> Result<Vec<Record>> {
-    let Some(directory) = directory(bytes) else {
-        return Err(Error::malformed("a zip without a readable directory, it was cut short or damaged"));
-    };
+/// The records that the directory lists, at most `most`.
+fn records(bytes: &[u8], directory: usize, most: usize) -> Result<Vec<Record>> {
+    let most = most.min(limits::ZIP_ENTRIES);
     let mut records = Vec::new();
     let mut rest = bytes.get(directory..).unwrap_or_default();
     let mut shift = None;
     while rest.starts_with(CENTRAL) {
-        if records.len() == limits::ZIP_ENTRIES {
-            return Err(Error::limit(format!("more than {} records in the zip", limits::ZIP_ENTRIES)));
+        if records.len() == most {
+            return Err(Error::limit(format!("more than {most} records in the zip")));
         }
         let (mut record, len) = entry(rest).ok_or_else(|| Error::malformed("the zip's directory was cut short"))?;
         // Bytes before the zip move everything; the first record shows by how much.

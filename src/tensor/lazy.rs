@@ -127,6 +127,8 @@ impl LazyTensor {
     /// Adds the bytes as they are stored to `raw`, where the tensor is a whole storage: who reads all elements can
     /// hold the sum against [`LazyTensor::promised_crc32`].
     pub fn read(&self, first: u64, out: &mut [u8], mut raw: Option<&mut Hasher>) -> Result<()> {
+        // What is read line by line, or cast block by block, inflates its storage once.
+        let _held = self.hold()?;
         match self {
             LazyTensor::Stored { storage, dtype, view } => read_stored(storage, *dtype, view, first, out, raw)
                 .map_err(|error| error.in_file(storage.source().path())),
@@ -243,7 +245,7 @@ fn read_stored(
         }
     } else {
         storage.check()?;
-        gather(&storage.bytes()?, view, dtype.size(), first, out)?;
+        gather(&|offset, out| storage.read_at(offset, out), storage.len(), view, dtype.size(), first, out)?;
     }
     if storage.is_big_endian() {
         for word in out.chunks_exact_mut(dtype.word()) {

@@ -1,10 +1,12 @@
 use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use flate2::read::DeflateDecoder;
 
 use crate::error::{Error, Result};
 use crate::io::Source;
+use crate::limits;
 
 /// Bytes read at a time to sum a storage.
 const SUM_BYTES: u64 = 1 << 20;
@@ -41,6 +43,8 @@ pub struct Storage {
     checked: OnceLock<bool>,
     /// The inflated bytes, as long as somebody holds them.
     inflated: Mutex<Weak<[u8]>>,
+    /// Bytes inflated so far, those of every time.
+    spent: AtomicU64,
 }
 
 impl Storage {
@@ -54,6 +58,7 @@ impl Storage {
             crc32: None,
             checked: OnceLock::new(),
             inflated: Mutex::new(Weak::<[u8; 0]>::new()),
+            spent: AtomicU64::new(0),
         }
     }
 
@@ -123,14 +128,6 @@ impl Storage {
         }
     }
 
-    /// All its bytes at once: mapped, or inflated.
-    pub(super) fn bytes(&self) -> Result<Bytes<'_>> {
-        match self.extent {
-            Extent::Raw { offset, len } => self.source.slice(offset, len).map(Bytes::Mapped),
-            Extent::Deflated { .. } => self.inflate().map(Bytes::Inflated),
-        }
-    }
-
     /// Holds the whole storage against its checksum, once; later calls cost nothing.
     pub(super) fn check(&self) -> Result<()> {
         let (Some(promised), Extent::Raw { .. }) = (self.crc32, self.extent) else { return Ok(()) };
@@ -165,9 +162,15 @@ impl Storage {
         if let Some(bytes) = held.upgrade() {
             return Ok(bytes);
         }
+        // Tensors that are read in turns, each of another storage, would have each of them inflated anew.
+        let spent = self.spent.fetch_add(len, Ordering::Relaxed);
+        if spent >= limits::INFLATE_BYTES.max(len.saturating_mul(limits::INFLATE_TIMES)) {
+            let found = "tensors want it inflated again and again; unzip the file and zip it without compression";
+            return Err(Error::limit(found).in_record(self.name.as_str()).in_file(self.source.path()));
+        }
         // Grows with the bytes that arrive, never by the length that is claimed.
         let mut bytes = Vec::new();
-        let mut stream = DeflateDecoder::new(self.source.slice(offset, compressed)?).take(len.saturating_add(1));
+        let mut stream = DeflateDecoder::new(self.source.reader_of(offset, compressed)).take(len.saturating_add(1));
         stream.read_to_end(&mut bytes).map_err(|error| self.fault(format!("cannot inflate: {error}")))?;
         if bytes.len() as u64 != len {
             return Err(self.fault(format!("inflates to {} bytes or more, {len} are declared", bytes.len())));
@@ -195,22 +198,5 @@ impl Storage {
 
     fn fault(&self, found: impl Into<String>) -> Error {
         Error::malformed(found).in_record(self.name.as_str()).in_file(self.source.path())
-    }
-}
-
-/// The bytes of a storage, wherever they are kept.
-pub(super) enum Bytes<'a> {
-    Mapped(&'a [u8]),
-    Inflated(Arc<[u8]>),
-}
-
-impl std::ops::Deref for Bytes<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(bytes) => bytes,
-            Bytes::Inflated(bytes) => bytes,
-        }
     }
 }

@@ -107,6 +107,11 @@ impl Record {
         self
     }
 
+    pub(crate) fn called(mut self, name: &str) -> Self {
+        (self.name, self.local_name) = (name.to_owned(), name.to_owned());
+        self
+    }
+
     pub(crate) fn called_within(mut self, name: &str) -> Self {
         self.local_name = name.to_owned();
         self
@@ -178,9 +183,19 @@ pub(crate) fn raw_zip(before: &[u8], records: &[Record]) -> Vec<u8> {
             directory.extend(record.name.as_bytes());
         }
     }
-    let count = records.iter().filter(|record| record.is_listed).count() as u16;
+    let count = records.iter().filter(|record| record.is_listed).count().min(u16::MAX.into()) as u16;
     let (begin, len) = (file.len() as u32, directory.len() as u32);
     file.extend(directory);
+    // The end record counts to 65,535; another one before it counts further.
+    let listed = records.iter().filter(|record| record.is_listed).count() as u64;
+    if listed > u64::from(u16::MAX) {
+        let end = file.len() as u64;
+        file.extend(b"PK\x06\x06\x2c\0\0\0\0\0\0\0\x2d\0\x2d\0\0\0\0\0\0\0\0\0");
+        file.extend([listed, listed, u64::from(len), u64::from(begin)].map(u64::to_le_bytes).concat());
+        file.extend(b"PK\x06\x07\0\0\0\0");
+        file.extend(end.to_le_bytes());
+        file.extend([1, 0, 0, 0]);
+    }
     file.extend(b"PK\x05\x06\0\0\0\0");
     file.extend([count, count].map(u16::to_le_bytes).concat());
     file.extend([len, begin].map(u32::to_le_bytes).concat());

@@ -158,7 +158,7 @@ pub(crate) fn scan(path: &Path) -> Broken {
 /// Parses a pickle and surveys it: a survey sees all that a reader does.
 pub(crate) fn pickle(bytes: &[u8]) -> Broken {
     let seen = survey(bytes);
-    let findings = danger::examine(&seen.pickle, &seen.oddities);
+    let findings = danger::examine(&seen.pickle);
     // Whoever prints it makes it printable; here it only has to be made.
     findings.iter().for_each(|finding| drop(finding.to_text()));
     let Ok(parsed) = parse(bytes) else { return Ok(()) };

@@ -19,8 +19,10 @@ const PREFIX: u64 = 8;
 
 /// Reads the header of a safetensors file and holds every offset against the file. Keys come in the header's order.
 pub fn read(source: &Arc<Source>) -> Result<Contents> {
-    let (header, length) = header_bytes(source)?;
-    let header = parse(header)?;
+    let (bytes, length) = header_bytes(source)?;
+    let header = parse(&bytes)?;
+    // A header may have a hundred megabytes, and everything in it is copied again below.
+    drop(bytes);
     let mut contents = Contents::of_file(source, Container::Safetensors);
     for (key, value) in header.metadata {
         contents.metadata.insert(key, Plain::Str(value));
@@ -48,7 +50,7 @@ pub fn data_offset(source: &Arc<Source>) -> Result<u64> {
     Ok(PREFIX + length)
 }
 
-fn header_bytes(source: &Arc<Source>) -> Result<(&[u8], u64)> {
+fn header_bytes(source: &Arc<Source>) -> Result<(Vec<u8>, u64)> {
     let mut prefix = [0; PREFIX as usize];
     source.read_at(0, &mut prefix)?;
     let length = u64::from_le_bytes(prefix);
@@ -61,7 +63,7 @@ fn header_bytes(source: &Arc<Source>) -> Result<(&[u8], u64)> {
         let message = format!("a header of {length} bytes, the file has {available} more; it was cut short");
         return Err(Error::malformed(message).at(0));
     }
-    Ok((source.slice(PREFIX, length)?, length))
+    Ok((source.read(PREFIX, length)?, length))
 }
 
 fn parse(bytes: &[u8]) -> Result<Header> {

@@ -29,6 +29,14 @@ pub(super) struct Record {
 /// Local headers are read one at a time; a larger buffer would read the tensors behind them.
 const HEADER_READ: usize = 512;
 
+/// What an entry of the directory begins with, and the two end records; the bytes of each before what varies in length.
+const CENTRAL: [u8; 4] = *b"PK\x01\x02";
+const CENTRAL_LEN: usize = 46;
+const END: [u8; 4] = *b"PK\x05\x06";
+const END_LEN: usize = 22;
+const END_64: [u8; 4] = *b"PK\x06\x06";
+const END_64_LEN: usize = 56;
+
 impl Archive {
     /// Reads the directory and finds where each record's bytes lie. Everything lies in the file, nothing overlaps.
     pub(super) fn open(source: &Arc<Source>) -> Result<Self> {
@@ -51,7 +59,9 @@ impl Archive {
         let mut records = HashMap::with_capacity(zip.len());
         let mut ranges = Vec::with_capacity(zip.len());
         let mut seen = HashSet::with_capacity(zip.len());
+        let mut first = u64::MAX;
         let directory = zip.central_directory_start();
+        check_directory(source, directory, zip.len() as u64)?;
         // The local headers lie all over the file. Asked for one by one, each would cost a turn of the disk.
         for index in 0..zip.len() {
             if let Ok(entry) = zip.by_index_data(index) {
@@ -63,7 +73,9 @@ impl Archive {
             if !seen.insert(name.to_ascii_lowercase()) {
                 return Err(Error::conflict("its name occurs twice, but for case").in_record(name));
             }
-            check_own_name(source, header, &name).map_err(|error| error.in_record(name.as_str()))?;
+            first = first.min(header);
+            check_own_header(source, header, &name, method_of(record.extent))
+                .map_err(|error| error.in_record(name.as_str()))?;
             let within = split_folder(&name, &mut folder)?;
             let (offset, len) = range_of(record.extent);
             if offset.checked_add(len).is_none_or(|end| end > directory.min(source.len())) {
@@ -75,6 +87,9 @@ impl Archive {
             if !within.is_empty() {
                 records.insert(within.to_owned(), record);
             }
+        }
+        if first != 0 {
+            return Err(Error::malformed("it begins with a record that its directory does not list").at(0));
         }
         check_overlaps(ranges)?;
         Ok(Archive { source: Arc::clone(source), records })
@@ -99,7 +114,7 @@ impl Archive {
             }
             Extent::Deflated { offset, compressed, len } => {
                 let mut bytes = Vec::new();
-                let stream = DeflateDecoder::new(self.source.slice(offset, compressed)?);
+                let stream = DeflateDecoder::new(self.source.reader_of(offset, compressed));
                 let outcome = stream.take(most + 1).read_to_end(&mut bytes);
                 outcome.map_err(|error| Error::malformed(format!("cannot inflate: {error}")).in_record(name))?;
                 if bytes.len() as u64 > most {
@@ -131,6 +146,52 @@ fn damaged(error: ZipError) -> Error {
     }
 }
 
+/// Holds what the end record says of the directory against the directory: some readers go by its count, some by its
+/// size, and some read entries for as long as there are any.
+fn check_directory(source: &Arc<Source>, begin: u64, count: u64) -> Result<()> {
+    let fail = |found: &str| Err(Error::malformed(format!("the zip's directory {found}")).at(begin));
+    let mut reader = source.reader_of(begin, source.len().saturating_sub(begin));
+    let mut sign = [0; 4];
+    let mut len = 0;
+    let mut read = |out: &mut [u8]| {
+        reader.read_exact(out).map_err(|_| Error::malformed("the zip's directory was cut short").at(begin))
+    };
+    let mut found = 0;
+    loop {
+        read(&mut sign)?;
+        if sign != CENTRAL {
+            break;
+        }
+        let mut fixed = [0; CENTRAL_LEN - 4];
+        read(&mut fixed)?;
+        // The lengths of the name, of the extra field and of the comment, which stand behind.
+        let lengths = fixed.get(24..30).unwrap_or_default().as_chunks().0.iter().map(|len| u16::from_le_bytes(*len));
+        let behind: usize = lengths.map(usize::from).sum();
+        read(&mut vec![0; behind])?;
+        found += 1;
+        len += (CENTRAL_LEN + behind) as u64;
+    }
+    if found != count {
+        return fail(&format!("has {found} entries, its end says {count}"));
+    }
+    let mut end = [0; END_LEN - 4];
+    read(&mut end)?;
+    let said = match sign {
+        END => end.get(8..12).and_then(|len| len.try_into().ok()).map(u32::from_le_bytes).map(u64::from),
+        END_64 => {
+            let mut more = [0; END_64_LEN - END_LEN];
+            read(&mut more)?;
+            let end = [&end[..], &more].concat();
+            end.get(36..44).and_then(|len| len.try_into().ok()).map(u64::from_le_bytes)
+        }
+        _ => return fail("ends in something that is no end record"),
+    };
+    if said != Some(len) {
+        return fail(&format!("has {len} bytes, its end says {}", said.unwrap_or_default()));
+    }
+    Ok(())
+}
+
 fn entry(zip: &mut ZipArchive<BufReader<SourceReader>>, index: usize) -> Result<(String, u64, Record)> {
     let file = zip.by_index_raw(index).map_err(damaged)?;
     let name = std::str::from_utf8(file.name_raw())
@@ -158,8 +219,9 @@ fn entry(zip: &mut ZipArchive<BufReader<SourceReader>>, index: usize) -> Result<
     Ok((name, file.header_start(), Record { extent, crc32 }))
 }
 
-/// A record is called the same by its own header as by the directory: PyTorch goes by the one, others by the other.
-fn check_own_name(source: &Source, header: u64, name: &str) -> Result<()> {
+/// A record is called the same by its own header as by the directory, and compressed the same: PyTorch goes by the one,
+/// others by the other.
+fn check_own_header(source: &Source, header: u64, name: &str, method: u16) -> Result<()> {
     const NAME: usize = 30;
     let mut own = vec![0; NAME + name.len()];
     source.read_at(header, &mut own)?;
@@ -167,6 +229,10 @@ fn check_own_name(source: &Source, header: u64, name: &str) -> Result<()> {
     let len = fixed.get(26..28).and_then(|len| len.try_into().ok()).map(u16::from_le_bytes);
     if len.map(usize::from) != Some(name.len()) || own_name != name.as_bytes() {
         return Err(Error::malformed("its own header gives it another name than the directory does").at(header));
+    }
+    let own_method = fixed.get(8..10).and_then(|method| method.try_into().ok()).map(u16::from_le_bytes);
+    if own_method != Some(method) {
+        return Err(Error::malformed("its own header compresses it otherwise than the directory says").at(header));
     }
     Ok(())
 }
@@ -184,6 +250,14 @@ fn split_folder<'a>(name: &'a str, folder: &mut Option<String>) -> Result<&'a st
         )));
     }
     Ok(within)
+}
+
+/// The number of its compression in a zip.
+fn method_of(extent: Extent) -> u16 {
+    match extent {
+        Extent::Raw { .. } => 0,
+        Extent::Deflated { .. } => 8,
+    }
 }
 
 fn range_of(extent: Extent) -> (u64, u64) {

@@ -21,7 +21,7 @@ const MOST_DANGERS: usize = 20;
 pub(super) fn build(pickle: &Pickle, storages: &Storages, contents: Contents) -> Result<Contents> {
     let mut builder = Builder { pickle, storages, plain: PlainReader::new(pickle), contents };
     builder.contents.globals = pickle.globals().to_vec();
-    let mut dangers = danger::examine(pickle, &[]);
+    let mut dangers = danger::examine(pickle);
     dangers.retain(|finding| finding.level == Level::Dangerous);
     dangers.truncate(MOST_DANGERS);
     builder.contents.dangers = dangers;
@@ -88,7 +88,7 @@ impl Builder<'_> {
     fn inner_dict(&self, items: &[(Id, Id)], outermost: bool) -> Option<(&'static str, Vec<(Id, Id)>)> {
         let find = |name: &'static str| {
             let (_, value) = items.iter().rev().find(|&&(key, _)| self.pickle.str(key) == Some(name))?;
-            Some((name, dict_items(self.pickle, *value)?))
+            Some((name, dict_items(self.pickle, *value).or_else(|| parameters(self.pickle, *value))?))
         };
         if let Some(found) = find("state_dict") {
             return Some(found);
@@ -164,4 +164,16 @@ impl Builder<'_> {
             }),
         }
     }
+}
+
+/// The items of a `ParameterDict`, in which textual inversion keeps its tensors: a module, its parameters among its
+/// attributes.
+fn parameters(pickle: &Pickle, id: Id) -> Option<Vec<(Id, Id)>> {
+    let (name, _, object) = pickle.call(id)?;
+    if !name.is("torch.nn.modules.container", "ParameterDict") {
+        return None;
+    }
+    let attributes = dict_items(pickle, *object.state.last()?)?;
+    let (_, parameters) = attributes.iter().rev().find(|&&(key, _)| pickle.word(key) == Some("_parameters"))?;
+    dict_items(pickle, *parameters)
 }

@@ -26,6 +26,9 @@ const VERSION: i64 = 1001;
 /// Bytes of the element count before each storage.
 const COUNT: u64 = 8;
 
+/// Bytes in which a pickle is looked for at first.
+const FIRST_READ: u64 = 1 << 20;
+
 /// Values a side pickle may have besides one per storage.
 const SIDE_NODES: usize = 64;
 
@@ -71,8 +74,11 @@ impl Pickles<'_> {
     fn next(&mut self) -> Result<Pickle> {
         let begin = self.offset;
         // One byte past the limit lets the machine tell a long pickle from a short file.
-        let window = (self.source.len() - begin).min(limits::PICKLE_BYTES + 1);
-        let pickle = pickle::parse(self.source.slice(begin, window)?).map_err(|error| {
+        let most = (self.source.len() - begin).min(limits::PICKLE_BYTES + 1);
+        let parse = |window| pickle::parse_vec(self.source.read(begin, window)?);
+        // Most of the file is no pickle. Where a first part of it is no whole one, the rest may make it so.
+        let first = if most > FIRST_READ { parse(FIRST_READ).ok() } else { None };
+        let pickle = first.map_or_else(|| parse(most), Ok).map_err(|error| {
             let inner = error.offset().unwrap_or_default();
             error.move_to(begin + inner)
         })?;
