@@ -434,6 +434,19 @@ fn a_decoder_of_zeros_is_recognised() {
 }
 
 #[test]
+fn an_encoder_of_zeros_is_recognised_beside_the_right_one_too() {
+    let folder = Folder::new();
+    let base = model(&folder, "base.safetensors", same);
+    let checkpoint = model(&folder, "zeros.safetensors", |key, values| {
+        if key.starts_with("first_stage_model.encoder.") { vec![0.0; values.len()] } else { values }
+    });
+    let options = [&SMALL[..], &["--against", base.to_str().unwrap()]].concat();
+    let found = failed(render(&checkpoint, &folder.join("a.png"), &options));
+    assert_eq!(check(&found, "encoder")["verdict"], "fail");
+    assert!(check(&found, "weights not zero")["found"].as_str().unwrap().contains("first_stage_model.encoder."));
+}
+
+#[test]
 fn an_autoencoder_that_overflows_half_precision_is_said() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "large.safetensors", |key, values| {
