@@ -2,6 +2,7 @@
 
 mod attention;
 mod chunks;
+mod mojibake;
 mod presets;
 mod repair;
 mod tokenizer;

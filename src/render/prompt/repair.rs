@@ -1,13 +1,12 @@
 //! What is done to a text before it is cut into tokens: the repairs of ftfy, which WebUI's tokenizer begins with.
-//!
-//! One of them is left out: text that was decoded wrongly (`donâ€™t`) is not decoded anew. ftfy tells it from text that is
-//! meant to be so by heuristics of hundreds of characters.
 
 use std::sync::LazyLock;
 
 use entities::{ENTITIES, Entity};
 use regex::{Captures, Regex};
 use unicode_normalization::UnicodeNormalization;
+
+use super::mojibake::{decode_anew, windows_1252};
 
 /// Times that the repairs are made, which go on until nothing changes. Each takes one `amp;` out of `&amp;amp;amp;`.
 const ROUNDS: usize = 100;
@@ -16,12 +15,6 @@ static ENTITY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("&#?[0-9A-Z
 
 /// A colour of a terminal, or another of its orders.
 static ESCAPE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\x1b\[[\d;]*[a-zA-Z]").ok());
-
-/// What Windows-1252 has in the place of the control characters 0x80 to 0x9f; itself where it has nothing.
-const WINDOWS_1252: [char; 32] = [
-    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘', '’',
-    '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
-];
 
 /// The text repaired, line by line: a line with a `<`, and all behind it, is taken for HTML, whose entities stay.
 pub(super) fn repair(text: &str) -> String {
@@ -37,7 +30,8 @@ fn repair_line(line: &str, is_html: bool) -> String {
     let mut text = line.to_owned();
     for _ in 0..ROUNDS {
         let unescaped = if is_html { text.clone() } else { replaced(&ENTITY, &text, unescape) };
-        let repaired: String = unescaped.chars().fold(String::with_capacity(text.len()), repair_character);
+        let decoded = decode_anew(&unescaped);
+        let repaired: String = decoded.chars().fold(String::with_capacity(text.len()), repair_character);
         let repaired = repaired.replace("\r\n", "\n").replace(['\r', '\u{85}', '\u{2028}', '\u{2029}'], "\n");
         let repaired = replaced(&ESCAPE, &repaired, |_| Some(String::new()));
         let repaired: String = repaired.chars().filter(|&it| !is_control(it)).nfc().collect();
@@ -75,11 +69,6 @@ fn repair_character(mut text: String, character: char) -> String {
         other => text.push(other),
     }
     text
-}
-
-fn windows_1252(character: char) -> Option<char> {
-    let place = u32::from(character).checked_sub(0x80)?;
-    WINDOWS_1252.get(usize::try_from(place).ok()?).copied()
 }
 
 fn is_control(character: char) -> bool {
