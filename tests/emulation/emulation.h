@@ -24,10 +24,12 @@ struct dim3 {
     unsigned x, y, z;
 };
 
-#define KERNEL(name, threads, Params, call)            \
-    extern "C" void name(const void* params) {         \
-        const Params& p = *(const Params*)params;      \
-        call;                                          \
+// With each kernel, for the driver: how many bytes its structure has, and the most threads of a block.
+#define KERNEL(name, threads, Params, call)                                \
+    extern "C" const unsigned name##_limits[] = {sizeof(Params), threads}; \
+    extern "C" void name(const void* params) {                             \
+        const Params& p = *(const Params*)params;                          \
+        call;                                                              \
     }
 #define DEVICE static inline
 #define SHARED_MEMORY(name) unsigned char* name = emulation::shared
