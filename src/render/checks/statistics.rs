@@ -51,9 +51,11 @@ pub(super) fn norm(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|value| value * value).sum::<f64>().sqrt()
 }
 
-/// How far two vectors lie apart: the length of the difference over that of the first.
+/// How far two vectors lie apart: the length of the difference over that of the first. The same are 0 apart, also where
+/// they have no length.
 pub fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
-    norm(a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b))) / norm(a.iter().copied().map(f64::from))
+    let distance = norm(a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    if distance == 0.0 { 0.0 } else { distance / norm(a.iter().copied().map(f64::from)) }
 }
 
 /// The cosine of the angle between two vectors.
@@ -78,6 +80,7 @@ mod tests {
     fn distances_are_relative_to_the_first() {
         assert_eq!(relative_distance(&[3.0, 4.0], &[3.0, 4.0]), 0.0);
         assert_eq!(relative_distance(&[3.0, 4.0], &[0.0, 0.0]), 1.0);
+        assert_eq!(relative_distance(&[0.0, 0.0], &[0.0, 0.0]), 0.0);
         assert_eq!(cosine(&[1.0, 0.0], &[0.0, 2.0]), 0.0);
         assert!((cosine(&[1.0, 2.0], &[2.0, 4.0]) - 1.0).abs() < 1e-12);
     }
