@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::pointwise::transpose;
+use super::pointwise::{joined, transpose};
 use super::{Convolution, Kernels, THREADS, address, int};
 
 /// As `Attention` in `source/attention.cuh`.
@@ -122,7 +122,6 @@ fn wide(kernels: &Kernels, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, cau
     }
     match images.as_slice() {
         [one] => one.unsqueeze(0),
-        // Candle's own joining: no model of SD v1 comes here with one picture of up to 512x512.
-        _ => Tensor::cat(&images, 0)?.reshape((batch, queries, width)),
+        _ => joined(kernels, &images)?.reshape((batch, queries, width)),
     }
 }
