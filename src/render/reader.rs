@@ -4,6 +4,7 @@ use candle_core::{DType, Result as CandleResult, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use crate::error::{Error, Result};
+use crate::render::kernels;
 use crate::render::ops::{Conv2d, Engine, GroupNorm, LayerNorm, Linear, Padding};
 use crate::render::weights::from_candle;
 use crate::state_dict::StateDict;
@@ -127,10 +128,11 @@ impl<'a> Reader<'a> {
             weights.push(here.tensor("weight", &[out, width])?);
             biases.push(here.affine("bias", &[out])?);
         }
-        let joined = Tensor::cat(&weights, 0).and_then(|weight| {
-            let bias = Tensor::cat(&biases, 0)?;
-            Linear::new(self.engine, weight, Some(bias))
-        });
+        let join = |tensors: &[Tensor]| match self.engine {
+            Engine::Kernels(kernels) => kernels::joined(kernels, tensors),
+            Engine::Candle => Tensor::cat(tensors, 0),
+        };
+        let joined = join(&weights).and_then(|weight| Linear::new(self.engine, weight, Some(join(&biases)?)));
         loaded(joined)
     }
 

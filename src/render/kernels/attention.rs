@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::pointwise::{arrange, transpose};
+use super::pointwise::{arrange, joined, transpose};
 use super::{Convolution, Kernels, THREADS, address, int, padded};
 
 /// As `Attention` in `source/attention.cuh`.
@@ -126,7 +126,6 @@ fn wide(kernels: &Kernels, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, cau
     }
     match images.as_slice() {
         [one] => one.unsqueeze(0),
-        // Candle's own joining: no model of SD v1 comes here with one picture of up to 512x512.
-        _ => Tensor::cat(&images, 0)?.reshape((batch, queries, width)),
+        _ => joined(kernels, &images)?.reshape((batch, queries, width)),
     }
 }

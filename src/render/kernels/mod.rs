@@ -21,7 +21,7 @@ use crate::tensor::LazyTensor;
 pub(super) use attention::attention;
 pub(super) use convolution::{Convolution, Onto, Window};
 pub(super) use norm::{GroupNorm, LayerNorm};
-pub(super) use pointwise::{cast, from_pixels, gated_gelu, join, look_up, sigmoid_gate, to_pixels, widened};
+pub(super) use pointwise::{cast, from_pixels, gated_gelu, join, joined, look_up, sigmoid_gate, to_pixels, widened};
 
 /// Something that runs the kernels.
 pub trait Machine: Send + Sync {
@@ -45,7 +45,7 @@ pub trait Machine: Send + Sync {
     /// A stored tensor, in F16, BF16 or F32 where it is stored so, and what is wrong with its values.
     fn upload(&self, lazy: &LazyTensor) -> error::Result<(Tensor, Option<Flaw>)>;
 
-    /// Replaces the elements of a tensor by those of one in the CPU's memory.
+    /// Replaces the elements of a tensor by those of another one, of this machine or in the CPU's memory.
     fn write(&self, to: &Tensor, from: &Tensor) -> Result<()>;
 
     /// Records what `work` launches, to be run again with one call; nothing is run. `None` where that cannot be done:

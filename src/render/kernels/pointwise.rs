@@ -234,6 +234,25 @@ pub(super) fn arrange(
     Ok(to)
 }
 
+/// Tensors of the machine one behind the other, by their first dimension. Candle's joining is a kernel of its own, which
+/// the driver would have to compile.
+pub(in crate::render) fn joined(kernels: &Kernels, tensors: &[Tensor]) -> Result<Tensor> {
+    let Some(one) = tensors.first() else { bail!("nothing to join") };
+    let rows = tensors.iter().map(|tensor| tensor.dim(0)).sum::<Result<usize>>()?;
+    let mut dims = one.dims().to_vec();
+    if let Some(first) = dims.first_mut() {
+        *first = rows;
+    }
+    let all = kernels.machine.empty(&dims, one.dtype())?;
+    let mut first = 0;
+    for tensor in tensors {
+        let count = tensor.dim(0)?;
+        kernels.machine.write(&all.narrow(0, first, count)?, tensor)?;
+        first += count;
+    }
+    Ok(all)
+}
+
 /// A matrix with rows and columns exchanged.
 pub(super) fn transpose(kernels: &Kernels, matrix: &Tensor) -> Result<Tensor> {
     let (rows, columns) = matrix.dims2()?;
@@ -244,7 +263,8 @@ pub(super) fn transpose(kernels: &Kernels, matrix: &Tensor) -> Result<Tensor> {
 /// The same values in another type.
 pub(in crate::render) fn cast(kernels: &Kernels, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
     match tensor.dtype() == dtype {
-        true => Ok(tensor.clone()),
+        // It may lie in the CPU's memory.
+        true => tensor.to_device(kernels.machine.device()),
         false => arrange(kernels, tensor, [1, tensor.elem_count(), 1], tensor.elem_count(), tensor.dims(), dtype),
     }
 }
