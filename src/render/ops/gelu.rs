@@ -82,8 +82,8 @@ mod tests {
 
     #[test]
     fn gates_are_candles() {
-        // Not of one value: near zero its relative error is any.
-        for dims in [[1, 1, 16], [2, 9, 34], [1, 300, 256]] {
+        // Of many values: where all gates are negative, what is left is the rounding of the error function.
+        for dims in [[1, 1, 512], [2, 9, 34], [1, 300, 256]] {
             let x = (random(&dims) * 3.0).unwrap();
             close(&fast(&x).unwrap(), &plain(&x).unwrap(), 1e-6, &format!("{dims:?}"));
         }
