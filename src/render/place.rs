@@ -95,7 +95,8 @@ impl Place {
             let statistics = Statistics::of(&values(&image)?);
             Ok::<_, Error>((Decoded { autoencoder, image, overflow: None, broken: None }, statistics))
         };
-        let (half, of_half) = decode(if self.dtype == Dtype::BF16 { DType::BF16 } else { DType::F16 })?;
+        let (name, half) = if self.dtype == Dtype::BF16 { ("bf16", DType::BF16) } else { ("f16", DType::F16) };
+        let (half, of_half) = decode(half)?;
         if self.dtype != Dtype::F32 && of_half.is_finite() {
             return Ok(half);
         }
@@ -110,7 +111,7 @@ impl Place {
             whole.broken = Some(seeker.first());
         } else if !of_half.is_finite() {
             let broken = of_half.nan + of_half.infinite;
-            whole.overflow = Some(format!("in f16 {broken} values of the picture are no numbers; decoded in f32"));
+            whole.overflow = Some(format!("in {name} {broken} values of the picture are no numbers; decoded in f32"));
         }
         Ok(whole)
     }

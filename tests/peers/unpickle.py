@@ -94,10 +94,8 @@ class Whole(io.BytesIO):
         return found
 
 
-class Fast(pickle.Unpickler):
-    def __init__(self, bytes_):
-        super().__init__(io.BytesIO(bytes_), encoding="utf-8", errors="surrogateescape")
-        self.names = []
+class Recorder:
+    """What both unpicklers are given for a name and a persistent id: nothing is looked up."""
 
     def find_class(self, module, name):
         self.names.append([module, name])
@@ -107,19 +105,18 @@ class Fast(pickle.Unpickler):
         return Persistent(pid)
 
 
-class Plain(pickle._Unpickler):
+class Fast(Recorder, pickle.Unpickler):
+    def __init__(self, bytes_):
+        super().__init__(io.BytesIO(bytes_), encoding="utf-8", errors="surrogateescape")
+        self.names = []
+
+
+class Plain(Recorder, pickle._Unpickler):
     dispatch = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, bytes_):
         super().__init__(Whole(bytes_), encoding="utf-8", errors="surrogateescape")
         self.names = []
-
-    def find_class(self, module, name):
-        self.names.append([module, name])
-        return Name(module, name)
-
-    def persistent_load(self, pid):
-        return Persistent(pid)
 
     def load_empty_dict(self):
         self.append(Dict())

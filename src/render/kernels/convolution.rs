@@ -55,6 +55,18 @@ pub(in crate::render) struct Window {
     pub(in crate::render) doubled: bool,
 }
 
+impl Window {
+    /// Height and width of what a convolution of this size makes of an image.
+    fn results(self, size: usize, height: usize, width: usize) -> Result<(usize, usize)> {
+        let around = self.before + self.after;
+        let side = |side: usize| (side + around).checked_sub(size).map(|room| room / self.stride + 1);
+        match (side(height), side(width)) {
+            (Some(height), Some(width)) => Ok((height, width)),
+            _ => bail!("an image of {height}x{width} is too small for this convolution"),
+        }
+    }
+}
+
 /// The window of linear layers.
 const PIXEL: Window = Window { stride: 1, before: 0, after: 0, doubled: false };
 
@@ -95,11 +107,7 @@ impl Convolution {
         if window.doubled {
             (height, width) = (2 * height, 2 * width);
         }
-        let around = window.before + window.after;
-        let side = |side: usize| (side + around).checked_sub(self.size).map(|room| room / window.stride + 1);
-        let (Some(out_height), Some(out_width)) = (side(height), side(width)) else {
-            bail!("an image of {height}x{width} is too small for this convolution")
-        };
+        let (out_height, out_width) = window.results(self.size, height, width)?;
         let out = self.kernels.empty(&[batch, out_height, out_width, self.out()])?;
         self.run(x, [batch, height, width], window, onto, &out)?;
         Ok(out)
@@ -137,9 +145,7 @@ impl Convolution {
         let kernels = &self.kernels;
         let (out_channels, taps, input) = self.weight.dims3()?;
         let [batch, height, width] = seen;
-        let around = window.before + window.after;
-        let side = |side: usize| (side + around).saturating_sub(self.size) / window.stride + 1;
-        let (out_height, out_width) = (side(height), side(width));
+        let (out_height, out_width) = window.results(self.size, height, width)?;
         let rows = batch * out_height * out_width;
         let real = if window.doubled { height / 2 * (width / 2) } else { height * width };
         let fits = x.elem_count() == batch * real * input
