@@ -35,6 +35,37 @@ pub enum Kind {
     Unverified,
     /// The user interrupted the work.
     Interrupted,
+    /// A state that cannot happen, happened: a bug of this program, whatever the input.
+    Internal,
+}
+
+/// What a caller could ask for to get past an error. The library names the remedy; the command line words it as an
+/// option, another program as a button or a builder method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Hint {
+    /// Replace what exists at the destination.
+    Overwrite,
+    /// Clamp values that overflow the new dtype to its largest value.
+    Saturate,
+    /// Take only the tensors of a file with a dangerous pickle.
+    Sanitize,
+    /// Keep the checkpoint's own tensors where the VAE lacks them.
+    Partial,
+    /// Accept a VAE that its authors have withdrawn.
+    AllowWithdrawn,
+    /// Name the VAE file.
+    NameVae,
+    /// Name the output format.
+    NameFormat,
+    /// Write into a folder instead of a single file.
+    OutputFolder,
+    /// Take one component instead of the whole checkpoint.
+    Component,
+    /// Render on the CPU.
+    Cpu,
+    /// Render a smaller picture, or on the CPU.
+    SmallerOrCpu,
 }
 
 impl Kind {
@@ -51,6 +82,7 @@ impl Kind {
             Kind::Usage => "usage",
             Kind::Unverified => "unverified",
             Kind::Interrupted => "interrupted",
+            Kind::Internal => "internal",
         }
     }
 }
@@ -68,6 +100,7 @@ struct Inner {
     offset: Option<u64>,
     message: String,
     source: Option<io::Error>,
+    hint: Option<Hint>,
 }
 
 macro_rules! constructors {
@@ -87,6 +120,7 @@ impl Error {
             offset: None,
             message: message.into(),
             source: None,
+            hint: None,
         }))
     }
 
@@ -114,11 +148,32 @@ impl Error {
         Self::new(Kind::Interrupted, "interrupted; nothing was written")
     }
 
+    /// A state that the code rules out. `what` names the broken assumption, for the person who reads the report.
+    ///
+    /// Use it where a default value would hide the fault: an index that was checked before, a lookup of a key that
+    /// was just inserted, a length that cannot overflow.
+    pub fn internal(what: impl Into<String>) -> Self {
+        let what = what.into();
+        Self::new(Kind::Internal, format!("internal error: {what}; this is a bug in trinart-ckpt, please report it"))
+    }
+
     /// A failed call to the operating system; `action` says what was attempted ("cannot open").
     pub fn io(action: &str, source: io::Error) -> Self {
         let mut error = Self::new(Kind::Io, format!("{action}: {source}"));
         error.0.source = Some(source);
         error
+    }
+
+    /// Adds what the caller could ask for to get past this error, unless an inner caller already did.
+    #[must_use]
+    pub fn with_hint(mut self, hint: Hint) -> Self {
+        self.0.hint.get_or_insert(hint);
+        self
+    }
+
+    /// What the caller could ask for to get past this error.
+    pub fn hint(&self) -> Option<Hint> {
+        self.0.hint
     }
 
     /// Names the file, unless an inner caller already did.
@@ -215,6 +270,24 @@ impl std::error::Error for Error {
     }
 }
 
+/// Turns a value that must be there into a [`Kind::Internal`] error where it is not, rather than into a default.
+pub trait OrInternal<T> {
+    /// The value, or an internal error that names the broken assumption `what`.
+    fn or_internal(self, what: &str) -> Result<T>;
+}
+
+impl<T> OrInternal<T> for Option<T> {
+    fn or_internal(self, what: &str) -> Result<T> {
+        self.ok_or_else(|| Error::internal(what))
+    }
+}
+
+impl<T, E: fmt::Display> OrInternal<T> for Result<T, E> {
+    fn or_internal(self, what: &str) -> Result<T> {
+        self.map_err(|error| Error::internal(format!("{what}: {error}")))
+    }
+}
+
 /// Text from a file, made safe for a terminal and for one line: control characters (escape sequences, line breaks,
 /// direction overrides) come out as `\u{…}`, everything else as it is. Cut after 300 characters.
 pub fn printable(text: &str) -> String {
@@ -262,6 +335,13 @@ mod tests {
     fn displays_place_before_message() {
         let error = Error::mismatch("shape [4], the checkpoint has [5]").at(12).in_tensor("a.weight").in_file("vae.pt");
         assert_eq!(error.to_string(), "vae.pt: tensor a.weight: byte 12: shape [4], the checkpoint has [5]");
+    }
+
+    #[test]
+    fn an_internal_error_asks_for_a_report() {
+        let error = None::<u8>.or_internal("storage 3 has no record").unwrap_err();
+        assert_eq!(error.kind(), Kind::Internal);
+        assert!(error.to_string().starts_with("internal error: storage 3 has no record; this is a bug"), "{error}");
     }
 
     #[test]
