@@ -1,5 +1,4 @@
 //! The direction of the dependencies, read from the source: each room of `src/` uses only the rooms below it.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,8 +1,4 @@
 //! Files that are damaged, cut short, forged or something else: one line, exit 2, nothing changed. Never a panic.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -12,8 +8,9 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::{
-    FIXTURES, Folder, PROGRAM, Row, assert_one_line, expected, f32s, fixture, pickle_tensor, read, rows, save, zip,
+use crate::support::{
+    self, FIXTURES, Folder, PROGRAM, Row, assert_one_line, expected, f32s, fixture, pickle_tensor, read, rows, save,
+    zip,
 };
 use trinart_ckpt::format;
 use trinart_ckpt::pickle::Encoder;

@@ -1,16 +1,12 @@
 //! `convert` to less than everything: `--prune`, `--ema`, `--component`, `--fix-position-ids`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::support::{self, Folder, Row, assert_rows, expected, f32s, fixture, read, save, tensor, tensors};
 use half::f16;
 use serde_json::Value;
-use support::{Folder, Row, assert_rows, expected, f32s, fixture, read, save, tensor, tensors};
 use trinart_ckpt::tensor::{Dtype, LazyTensor};
 
 const UNET: &str = "model.diffusion_model.";

@@ -1,19 +1,15 @@
 //! `convert`: containers, dtypes, metadata, and where the output goes.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
-use half::{bf16, f16};
-use serde_json::Value;
-use support::{
+use crate::support::{
     Folder, PROGRAM, Row, assert_one_line, assert_rows, expected, f32s, fixture, pickle_tensor, read, records, save,
     tensor, tensors, zip,
 };
+use half::{bf16, f16};
+use serde_json::Value;
 use trinart_ckpt::Plain;
 use trinart_ckpt::format::{self, Container};
 use trinart_ckpt::pickle::Encoder;

@@ -1,15 +1,13 @@
 //! diffusers folders as inputs: every tensor under its LDM name, bit for bit; broken folders refused.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{
+    self, Folder, Row, assert_rows, copy_folder, expected, f32s, fixture, read, save, sha256, tensors,
+};
 use serde_json::{Value, json};
-use support::{Folder, Row, assert_rows, copy_folder, expected, f32s, fixture, read, save, sha256, tensors};
 use trinart_ckpt::model::architecture::Architecture;
 use trinart_ckpt::model::layout::Layout;
 

@@ -1,15 +1,11 @@
 //! Writing diffusers folders: the files that the real diffusers wrote come back byte for byte, whatever lies between.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{self, Folder, Ran, copy_folder, fixture, read, save, tensors};
 use serde_json::{Value, json};
-use support::{Folder, Ran, copy_folder, fixture, read, save, tensors};
 use trinart_ckpt::tensor::Dtype;
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";

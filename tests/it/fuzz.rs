@@ -1,16 +1,6 @@
 //! Every reader, given files that were broken at random: each is taken or refused by name, whatever is in it.
 //!
 //! The same run every time, and a short one; `fuzz/README.md` has the long one.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-#[path = "support/mutate.rs"]
-mod mutate;
-#[path = "support/promises.rs"]
-mod promises;
-#[macro_use]
-mod support;
 
 use std::env;
 use std::fs;
@@ -18,9 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hostile::{KEYS, PAYLOAD, SYSTEM, legacy, record, safetensors, tensor_and, torch, torch_with};
-use mutate::{Random, json, mutate, pickles};
-use support::fixture;
+use crate::support::hostile::{KEYS, PAYLOAD, SYSTEM, legacy, record, safetensors, tensor_and, torch, torch_with};
+use crate::support::mutate::{Random, json, mutate, pickles};
+use crate::support::promises;
+use crate::support::{self, fixture};
 use tempfile::TempDir;
 use trinart_ckpt::format;
 

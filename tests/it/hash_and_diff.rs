@@ -1,18 +1,14 @@
 //! `hash` and `diff`: what tells one upload from another, and what exactly is not the same.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use serde_json::{Value, json};
-use support::{
+use crate::support::{
     FIXTURES, Folder, Row, assert_one_line, expected, f32s, facts, fixture, read, save, sha256, tensor, tensors,
 };
+use half::{bf16, f16};
+use serde_json::{Value, json};
 use trinart_ckpt::tensor::{Dtype, LazyTensor};
 
 const VAE: &str = "first_stage_model.";

@@ -1,5 +1,4 @@
 //! The layout tables against the key lists of the real libraries (`fixtures/layouts/make.py`), in both directions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,17 +1,11 @@
 //! Every limit of `limits.rs`: what reaches it is taken, what is one past it is refused by name.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-#[macro_use]
-mod support;
 
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hostile::{floats, raw_zip, record, safetensors, tensor_and, torch, torch_with};
-use support::{Folder, f32s};
+use crate::support::hostile::{floats, raw_zip, record, safetensors, tensor_and, torch, torch_with};
+use crate::support::{self, Folder, f32s};
 use trinart_ckpt::format::{self, Contents};
 use trinart_ckpt::pickle::parse;
 use trinart_ckpt::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};

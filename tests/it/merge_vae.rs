@@ -1,15 +1,13 @@
 //! `merge-vae`: what ends in the output, what is refused, what is told.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::support::{
+    self, Folder, Row, assert_one_line, assert_rows, expected, f32s, facts, fixture, read, save, sha256, tensors,
+};
 use half::f16;
 use serde_json::Value;
-use support::{Folder, Row, assert_one_line, assert_rows, expected, f32s, facts, fixture, read, save, sha256, tensors};
 use trinart_ckpt::Plain;
 use trinart_ckpt::format;
 use trinart_ckpt::tensor::LazyTensor;

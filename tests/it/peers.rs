@@ -2,20 +2,14 @@
 //!
 //! Needs the environment that `python3 tests/peers/install.py` makes; without it every test here passes and says so,
 //! unless `TRINART_PEERS_REQUIRED=1`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[path = "support/peers.rs"]
-mod peers;
-#[macro_use]
-mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::peers::{Facts, Peers};
+use crate::support::{FIXTURES, Folder, Row, expected, facts, fixture, read, run, save, sha256, tensor, tensors};
 use half::{bf16, f16};
-use peers::{Facts, Peers};
 use serde_json::json;
-use support::{FIXTURES, Folder, Row, expected, facts, fixture, read, run, save, sha256, tensor, tensors};
 use trinart_ckpt::tensor::{Dtype, LazyTensor};
 
 const CONTAINERS: [&str; 2] = ["ckpt", "safetensors"];

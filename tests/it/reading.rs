@@ -1,13 +1,8 @@
 //! What we read, held against what PyTorch reads: the `.json` beside each fixture has the sha256 of every tensor's
 //! contiguous bytes as torch sees them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "support/hostile.rs"]
-mod hostile;
-mod support;
-
-use hostile::{tensor_and, torch};
-use support::{Folder, assert_rows, expected, fixture, rows};
+use crate::support::hostile::{tensor_and, torch};
+use crate::support::{Folder, assert_rows, expected, fixture, rows};
 use trinart_ckpt::format::{self, Container, Contents};
 
 fn check(name: &str, container: Container) -> Contents {

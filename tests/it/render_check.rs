@@ -1,16 +1,11 @@
 //! `render-check`, from its arguments to the picture, on a narrow SD v1 with made-up weights.
-#![cfg(feature = "render")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{self, Folder, Ran, fixture, save, tensor};
 use serde_json::Value;
-use support::{Folder, Ran, fixture, save, tensor};
 use trinart_ckpt::render::infotext::Infotext;
 use trinart_ckpt::render::picture::Picture;
 use trinart_ckpt::tensor::{Dtype, LazyTensor};

@@ -1,18 +1,14 @@
 //! The models and whole pictures with kernels, on the machine that plays a card and on a card where there is one: against
 //! what the real diffusers and transformers compute, and against this crate's own layers for the CPU.
-#![cfg(feature = "render")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
-#[path = "emulation/machine.rs"]
+#[path = "../emulation/machine.rs"]
 mod emulation;
-#[path = "support/tiny.rs"]
-mod tiny;
 
 use std::sync::Arc;
 
+use crate::support::tiny::{fixture, model, values};
 use candle_core::{DType, Device, Tensor};
 use emulation::{CONTRARY, Emulated};
-use tiny::{fixture, model, values};
 use trinart_ckpt::io::Silent;
 use trinart_ckpt::render::Engine;
 use trinart_ckpt::render::autoencoder::Autoencoder;

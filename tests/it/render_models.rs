@@ -1,17 +1,12 @@
 //! The models of the render against what the real diffusers and transformers compute with the same weights:
 //! `fixtures/render/make.py` says how those came about.
-#![cfg(feature = "render")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
-
-#[path = "support/tiny.rs"]
-mod tiny;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::support::tiny::{fixture, model, owned, values};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use tiny::{fixture, model, owned, values};
 use trinart_ckpt::render::Engine;
 use trinart_ckpt::render::autoencoder::Autoencoder;
 use trinart_ckpt::render::clip::TextEncoder;

@@ -1,12 +1,7 @@
 //! Whole pictures against those of the real diffusers, transformers and k-diffusion: `fixtures/render/make_pictures.py`
 //! says how they came about.
-#![cfg(feature = "render")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "support/tiny.rs"]
-mod tiny;
-
-use tiny::{fixture, model};
+use crate::support::tiny::{fixture, model};
 use trinart_ckpt::format;
 use trinart_ckpt::io::Silent;
 use trinart_ckpt::render::checks::relative_distance;

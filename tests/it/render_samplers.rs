@@ -1,6 +1,4 @@
 //! The samplers against k-diffusion's: `fixtures/render/make_samplers.py` says how the references came about.
-#![cfg(feature = "render")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,6 +1,4 @@
 //! The tokens of prompts against those of CLIP's own tokenizer: `fixtures/render/make_tokens.py` says how they came about.
-#![cfg(feature = "render")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::Path;
 

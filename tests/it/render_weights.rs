@@ -1,7 +1,5 @@
 //! What a model gets from a state dict, held against what PyTorch reads: the `.json` beside each fixture has the
 //! sha256 of every tensor's contiguous bytes as torch sees them.
-#![cfg(feature = "render")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,21 +1,15 @@
 //! What a scan sees: every trick that is known to have fooled a scanner, and the files of honest people.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-#[path = "support/peers.rs"]
-mod peers;
-#[macro_use]
-mod support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use hostile::Verdict::{Dangerous, Harmless, Suspicious, Unreadable};
-use hostile::{Case, KEYS, PAYLOAD, SYSTEM, case, legacy, raw_zip, record, safetensors, tensor_and, torch, torch_with};
-use peers::Peers;
-use support::{FIXTURES, Folder, fixture};
+use crate::support::hostile::Verdict::{Dangerous, Harmless, Suspicious, Unreadable};
+use crate::support::hostile::{
+    Case, KEYS, PAYLOAD, Record, SYSTEM, case, legacy, raw_zip, record, safetensors, tensor_and, torch, torch_with,
+};
+use crate::support::peers::Peers;
+use crate::support::{self, FIXTURES, Folder, fixture};
 use trinart_ckpt::danger::{Level, judge};
 use trinart_ckpt::pickle::Name;
 
@@ -278,7 +272,7 @@ fn zips_that_show_one_thing_to_a_scanner_and_another_to_a_loader() {
     let good = tensor_and(b"");
     let good_record = || record("archive/data.pkl", &good);
     let npy = [&b"\x93NUMPY\x01\0\x04\0{ }\n"[..], b"\x80\x03cposix\nsystem\n)R."].concat();
-    let more = |extra: hostile::Record| torch_with(good_record(), &[extra]);
+    let more = |extra: Record| torch_with(good_record(), &[extra]);
     assert_verdicts(&[
         dangerous("plain.ckpt", torch(PAYLOAD)),
         dangerous("in_tensors.ckpt", torch(&tensor_and(b"cposix\nsystem\n)R0"))),

@@ -1,20 +1,10 @@
 //! Small fixtures cut short at every byte of what describes them, large ones at strides: the header of a safetensors file, the directory and the
 //! pickle of a zip, the pickles of a legacy file. `bad_input.rs` cuts the rest at strides.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::single_range_in_vec_init
-)]
-
-#[macro_use]
-mod support;
 
 use std::fs::{self, OpenOptions};
 use std::ops::Range;
 
-use support::{FIXTURES, Folder, expected, read};
+use crate::support::{FIXTURES, Folder, expected, read};
 use trinart_ckpt::format::{self, Container};
 
 /// The bytes of a file that describe its tensors: all but the elements.

@@ -2,14 +2,6 @@
 //! would import, and builds what they build. Nothing is imported or called there either; see `tests/peers/unpickle.py`.
 //!
 //! The same pickles every time, and few; `TRINART_FUZZ_SECONDS` and `TRINART_FUZZ_SEED` are as in `fuzz.rs`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-#[path = "support/mutate.rs"]
-mod mutate;
-#[macro_use]
-mod support;
 
 use std::collections::HashMap;
 use std::env;
@@ -19,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hostile::{KEYS, PAYLOAD, SYSTEM, legacy, tensor_and};
-use mutate::{Random, mutate, pickles};
+use crate::support::hostile::{KEYS, PAYLOAD, SYSTEM, legacy, tensor_and};
+use crate::support::mutate::{Random, mutate, pickles};
 use serde::Deserialize;
 use trinart_ckpt::Kind;
 use trinart_ckpt::pickle::{Id, Node, OddUse, Oddity, Pickle, parse, survey};

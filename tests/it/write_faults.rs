@@ -1,13 +1,4 @@
 //! Writing that fails or is stopped half-way: the destination is the old file or the whole new one.
-#![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-#[path = "support/mutate.rs"]
-mod mutate;
-#[macro_use]
-mod support;
 
 use std::env;
 use std::ffi::OsString;
@@ -19,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use mutate::Random;
-use support::{Folder, PROGRAM, Ran, assert_one_line, expected, fixture, read, save, tensor};
+use crate::support::mutate::Random;
+use crate::support::{self, Folder, PROGRAM, Ran, assert_one_line, expected, fixture, read, save, tensor};
 use trinart_ckpt::format;
 use trinart_ckpt::tensor::Dtype;
 

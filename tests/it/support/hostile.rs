@@ -1,7 +1,6 @@
 //! Files by which loaders and scanners were fooled, rebuilt around a payload that does nothing: `posix.system('true')`.
 //!
 //! Each is assembled byte by byte, because what makes it is a lie that no writer tells.
-#![allow(dead_code)]
 
 use std::io::Write;
 
@@ -9,7 +8,7 @@ use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use trinart_ckpt::pickle::Encoder;
 
-use super::support::pickle_tensor;
+use super::pickle_tensor;
 
 /// What a scan has to say of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

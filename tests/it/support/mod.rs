@@ -1,6 +1,11 @@
 //! What the tests share: fixtures, a folder of one's own, the program, and files that PyTorch could have written.
-// Each test file compiles this anew and uses its part of it.
-#![allow(dead_code, unused_macros)]
+
+pub(crate) mod hostile;
+pub(crate) mod mutate;
+pub(crate) mod peers;
+pub(crate) mod promises;
+#[cfg(feature = "render")]
+pub(crate) mod tiny;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

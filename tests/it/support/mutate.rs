@@ -1,6 +1,5 @@
 //! Inputs broken at random, but the same ones for the same seed: of bytes, of pickles by their opcodes, of zips by
 //! their records, of safetensors by their header.
-#![allow(dead_code)]
 
 use std::io::{Cursor, Read};
 

@@ -1,6 +1,4 @@
 //! The real torch, safetensors and picklescan as judges of a file, by way of `tests/peers/describe.py`.
-// The allowance for stderr is for the line that says why nothing was tested.
-#![allow(clippy::print_stderr, dead_code)]
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::Row;
+use super::Row;
 
 /// Where the environment is, if not in the place where it is installed by default.
 const PLACE: &str = "TRINART_PEERS";

@@ -2,7 +2,6 @@
 //!
 //! Shared by `tests/fuzz.rs` and by the targets in `fuzz/`, so it uses the library and nothing else. Each function
 //! returns in words the promise that was broken.
-#![allow(dead_code)]
 
 use std::fs;
 use std::path::Path;
