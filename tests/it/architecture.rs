@@ -259,7 +259,7 @@ fn edges_up(file: &File, homes: &HashMap<String, String>) -> Vec<String> {
 }
 
 #[test]
-fn dependencies_point_down() {
+fn rooms_use_only_the_rooms_below_them() {
     let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
     let homes = reexports(&lib);
     let problems: Vec<String> = files().iter().flat_map(|file| edges_up(file, &homes)).collect();
@@ -267,7 +267,7 @@ fn dependencies_point_down() {
 }
 
 #[test]
-fn every_room_has_its_place() {
+fn lists_every_room_in_the_table() {
     let mut problems = Vec::new();
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
         let entry = entry.unwrap();
@@ -303,7 +303,7 @@ fn mentions(source: &str, word: &str) -> Vec<usize> {
 }
 
 #[test]
-fn pickle_knows_no_torch() {
+fn pickle_does_not_mention_torch() {
     let mut problems = Vec::new();
     for file in files().iter().filter(|file| room(&file.path) == "pickle") {
         let lines = mentions(&file.text, "torch");
@@ -326,7 +326,7 @@ fn only_the_command_line_prints() {
 }
 
 #[test]
-fn no_file_is_long() {
+fn keeps_files_below_the_line_limit() {
     let long = files().into_iter().filter(|file| file.text.lines().count() > LONGEST_FILE);
     let problem = |file: File| file.problem(file.text.lines().count(), &format!("more than {LONGEST_FILE} lines"));
     assert_none(&long.map(problem).collect::<Vec<_>>());
@@ -354,7 +354,7 @@ const AFTER: &str = "torch";
 "##;
 
 #[test]
-fn finds_edges_however_they_are_written() {
+fn finds_paths_in_every_spelling() {
     let homes = reexports("pub use error::{Error, Result};\npub use crate::model::{layout::Found as Layout};");
     assert_eq!((homes.len(), homes["Result"].as_str(), homes["Layout"].as_str()), (3, "error", "model"));
     let found = |path: &str| edges_up(&File { path: path.into(), text: SAMPLE.into() }, &homes);
@@ -377,7 +377,7 @@ fn finds_edges_however_they_are_written() {
 }
 
 #[test]
-fn finds_words_outside_of_comments_and_tests() {
+fn ignores_words_in_comments_and_tests() {
     assert_eq!(mentions(SAMPLE, "torch"), [9, 18]);
     let prints = tokens(SAMPLE).windows(2).filter(|pair| pair[0].text == "println" && pair[1].text == "!").count();
     assert_eq!(prints, 1);

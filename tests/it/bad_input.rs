@@ -21,7 +21,7 @@ fn read_all(path: &Path) -> trinart_ckpt::Result<Vec<Row>> {
 }
 
 #[test]
-fn a_file_cut_short_anywhere_is_never_taken_for_whole() {
+fn rejects_a_file_truncated_anywhere() {
     let folder = Folder::new();
     for name in FIXTURES {
         let path = folder.take(name, name);
@@ -54,7 +54,7 @@ fn flip(path: &Path, offsets: impl Iterator<Item = u64>, check: impl Fn(u64, tri
 const SMALL_ZIPS: [&str; 2] = ["dtypes.ckpt", "views.ckpt"];
 
 #[test]
-fn a_flipped_byte_in_a_small_zip_is_noticed_or_changes_nothing() {
+fn detects_a_flipped_byte_in_a_small_zip() {
     let folder = Folder::new();
     for name in SMALL_ZIPS {
         let path = folder.take(name, name);
@@ -68,7 +68,7 @@ fn a_flipped_byte_in_a_small_zip_is_noticed_or_changes_nothing() {
 }
 
 #[test]
-fn a_flipped_byte_in_any_header_never_panics() {
+fn never_panics_on_a_flipped_byte_in_a_header() {
     let folder = Folder::new();
     for name in FIXTURES.iter().filter(|name| !SMALL_ZIPS.contains(name)) {
         let path = folder.take(name, name);
@@ -102,7 +102,7 @@ fn assert_refused(folder: &Folder, bad: &Path, words: &[&str]) {
 }
 
 #[test]
-fn what_is_no_checkpoint_is_named_for_what_it_is() {
+fn names_what_a_file_is_instead_of_a_checkpoint() {
     let folder = Folder::new();
     let cases: &[(&str, &[u8], &str)] = &[
         ("magic.ckpt", b"\x13\x37 not a checkpoint", "begins with 13 37"),
@@ -124,7 +124,7 @@ fn what_is_no_checkpoint_is_named_for_what_it_is() {
 }
 
 #[test]
-fn what_is_no_file_is_refused() {
+fn rejects_anything_but_regular_files() {
     let folder = Folder::new();
     assert_refused(&folder, &folder.join("missing.ckpt"), &["No such file"]);
     fs::create_dir(folder.join("folder.ckpt")).unwrap();
@@ -173,7 +173,7 @@ fn pickle(class: (&'static str, &'static str), keys: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn a_zip_whose_parts_contradict_one_another_is_refused() {
+fn rejects_a_zip_whose_records_contradict_its_pickle() {
     let folder = Folder::new();
     let good = pickle(FLOATS, &["weight"]);
     let path = folder.join("good.ckpt");
@@ -204,7 +204,7 @@ fn safetensors(folder: &Folder, name: &str, header: &str, data: usize) -> std::p
 }
 
 #[test]
-fn a_safetensors_header_that_contradicts_itself_or_its_file_is_refused() {
+fn rejects_an_inconsistent_safetensors_header() {
     let folder = Folder::new();
     let entry = |dtype: &str, shape: &str, from: u64, to: u64| {
         format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}"#)
@@ -313,7 +313,7 @@ fn evil_legacy(object: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_pickle_that_calls_the_system_is_refused_with_the_call_and_its_place() {
+fn rejects_a_pickle_that_calls_the_system_and_names_the_call() {
     let folder = Folder::new();
     let object = evil_pickle(&format!("touch {}", folder.join("owned").display()));
     let call = object.windows(14).position(|window| window == b"cposix\nsystem\n").unwrap();
@@ -350,7 +350,7 @@ fn a_pickle_that_calls_the_system_is_refused_with_the_call_and_its_place() {
 
 /// PyTorch takes tuples for persistent ids; another reader may fetch whatever one says.
 #[test]
-fn a_persistent_id_that_is_no_storage_is_refused_as_a_scan_refuses_it() {
+fn rejects_a_persistent_id_that_is_not_a_storage() {
     let folder = Folder::new();
     let good = pickle(FLOATS, &["weight"]);
     let whole = good.strip_suffix(b".").unwrap();
@@ -367,7 +367,7 @@ fn a_persistent_id_that_is_no_storage_is_refused_as_a_scan_refuses_it() {
 
 /// Some readers go by the count at the end, some by the size there, some by the first record.
 #[test]
-fn a_zip_whose_end_says_another_directory_is_refused() {
+fn rejects_a_zip_with_an_inconsistent_end_record() {
     let folder = Folder::new();
     let path = folder.join("good.ckpt");
     zip(&path, &[("data.pkl", &pickle(FLOATS, &["weight"])), ("data/0", &[0; 16]), ("more", b"")]);
@@ -404,7 +404,7 @@ fn a_zip_whose_end_says_another_directory_is_refused() {
 }
 
 #[test]
-fn a_damaged_tensor_is_found_while_copying_and_nothing_is_left() {
+fn detects_a_damaged_tensor_while_copying() {
     let folder = Folder::new();
     let bad = folder.join("damaged.ckpt");
     zip(&bad, &[("data.pkl", &pickle(FLOATS, &["weight"])), ("data/0", b"0123456789abcdef")]);
@@ -426,7 +426,7 @@ fn a_damaged_tensor_is_found_while_copying_and_nothing_is_left() {
 
 /// One line of the right words, whatever the command; nothing of the text that the file brought is obeyed.
 #[test]
-fn text_from_files_reaches_no_terminal_as_it_is() {
+fn escapes_text_from_files_before_printing() {
     const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\r\n\u{202e}\u{200b}x";
     let folder = Folder::new();
     let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();

@@ -123,7 +123,7 @@ fn notices(report: &Value) -> Vec<&str> {
 // --- Pruning, and the average --------------------------------------------------------------------------------------
 
 #[test]
-fn pruned_with_the_average_in_use_it_is_the_averages_under_the_weights_names() {
+fn prunes_and_replaces_the_weights_by_their_ema() {
     let folder = Folder::new();
     let input = full(&folder);
     let expected: Vec<Row> = averaged(read(&input)).into_iter().filter(is_needed).collect();
@@ -136,7 +136,7 @@ fn pruned_with_the_average_in_use_it_is_the_averages_under_the_weights_names() {
 }
 
 #[test]
-fn the_average_is_kept_dropped_or_used_and_all_else_stays_in_order() {
+fn keeps_drops_or_uses_the_ema_without_reordering() {
     let folder = Folder::new();
     let input = full(&folder);
     let all = read(&input);
@@ -158,7 +158,7 @@ fn the_average_is_kept_dropped_or_used_and_all_else_stays_in_order() {
 }
 
 #[test]
-fn pruned_it_has_what_inference_needs_and_the_average_only_if_asked_for() {
+fn prunes_to_what_inference_needs() {
     let folder = Folder::new();
     let input = full(&folder);
     let needed: Vec<Row> = read(&input).into_iter().filter(is_needed).collect();
@@ -177,7 +177,7 @@ fn pruned_it_has_what_inference_needs_and_the_average_only_if_asked_for() {
 }
 
 #[test]
-fn an_average_that_is_not_there_or_not_whole_is_refused_by_name() {
+fn rejects_a_missing_or_incomplete_ema() {
     let folder = Folder::new();
     let weight = "model.diffusion_model.middle_block.1.proj_in.weight";
     let lacking = made(&folder, "lacking.safetensors", |all| {
@@ -213,7 +213,7 @@ fn an_average_that_is_not_there_or_not_whole_is_refused_by_name() {
 // --- One component -------------------------------------------------------------------------------------------------
 
 #[test]
-fn one_component_is_all_of_it_and_nothing_else() {
+fn extracts_exactly_one_component() {
     let folder = Folder::new();
     let input = full(&folder);
     let all = read(&input);
@@ -240,7 +240,7 @@ fn one_component_is_all_of_it_and_nothing_else() {
 }
 
 #[test]
-fn the_autoencoder_by_itself_goes_back_where_it_came_from() {
+fn merges_an_extracted_vae_back() {
     let folder = Folder::new();
     for name in ["tiny-sd1.safetensors", "tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt"] {
         let vae = format!("{name}.vae.pt");
@@ -254,14 +254,14 @@ fn the_autoencoder_by_itself_goes_back_where_it_came_from() {
 }
 
 #[test]
-fn an_autoencoder_of_a_file_of_its_own_keeps_its_bare_keys() {
+fn keeps_the_bare_keys_of_a_vae_file() {
     let folder = Folder::new();
     let (_, rows) = converted(&folder, &fixture("tiny-vae.ckpt"), &["--component", "vae"], "bare.safetensors");
     assert_rows(&rows, &expected("tiny-vae.vae.pt"));
 }
 
 #[test]
-fn an_autoencoder_under_vae_gets_bare_keys_too() {
+fn strips_the_vae_prefix() {
     let folder = Folder::new();
     let input = folder.join("in.safetensors");
     let prefixed = tensors(&fixture("tiny-vae.vae.pt")).into_iter();
@@ -271,7 +271,7 @@ fn an_autoencoder_under_vae_gets_bare_keys_too() {
 }
 
 #[test]
-fn a_component_that_is_not_there_is_refused() {
+fn rejects_a_component_that_is_missing() {
     let folder = Folder::new();
     let vae = fixture("tiny-vae.ckpt");
     let headless = made(&folder, "headless.safetensors", |all| all.retain(|(key, _)| !key.starts_with(VAE)));
@@ -309,7 +309,7 @@ fn right_ids() -> Row {
 }
 
 #[test]
-fn broken_position_ids_are_mended_in_place_and_described() {
+fn fixes_position_ids_in_place_and_reports_the_damage() {
     let folder = Folder::new();
     let right = expected("tiny-sd1.safetensors");
     // How they are broken, what inspect says, what the notice says.
@@ -339,7 +339,7 @@ fn broken_position_ids_are_mended_in_place_and_described() {
 }
 
 #[test]
-fn right_position_ids_are_kept_without_a_word_and_broken_ones_unless_asked() {
+fn changes_position_ids_only_on_request() {
     let folder = Folder::new();
     let input = fixture("tiny-sd1.safetensors");
     assert_eq!(run!["inspect", &input, "--json"].json()["files"][0]["position_ids"], "right");
@@ -354,7 +354,7 @@ fn right_position_ids_are_kept_without_a_word_and_broken_ones_unless_asked() {
 }
 
 #[test]
-fn missing_position_ids_are_put_before_the_position_embedding() {
+fn inserts_position_ids_before_the_position_embedding() {
     let folder = Folder::new();
     let input = made(&folder, "missing.safetensors", |all| all.retain(|(key, _)| key != IDS));
     let inspected = run!["inspect", &input, "--json"].json();
@@ -374,14 +374,14 @@ fn missing_position_ids_are_put_before_the_position_embedding() {
 }
 
 #[test]
-fn inserted_position_ids_have_their_line_in_the_ledger() {
+fn lists_inserted_position_ids_in_the_ledger() {
     let folder = Folder::new();
     let input = made(&folder, "missing.safetensors", |all| all.retain(|(key, _)| key != IDS));
     converted(&folder, &input, &["--fix-position-ids"], "out.safetensors");
 }
 
 #[test]
-fn a_cast_to_halves_leaves_mended_position_ids_integers() {
+fn keeps_fixed_position_ids_integers_in_a_cast_to_f16() {
     let folder = Folder::new();
     let missing = made(&folder, "missing.safetensors", |all| all.retain(|(key, _)| key != IDS));
     let broken = with_ids(&folder, "broken.safetensors", ids(Dtype::F32, |index| f32::from(index) + 0.25));

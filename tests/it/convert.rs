@@ -20,7 +20,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 #[test]
-fn a_way_through_all_containers_gives_the_same_safetensors_again() {
+fn round_trips_through_every_container() {
     let folder = Folder::new();
     for name in ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt", "tiny-vae.ckpt", "views.ckpt", "views-legacy.ckpt"] {
         let of = |step: &str| folder.join(&format!("{name}.{step}"));
@@ -36,7 +36,7 @@ fn a_way_through_all_containers_gives_the_same_safetensors_again() {
 }
 
 #[test]
-fn the_same_command_gives_the_same_bytes_however_many_threads() {
+fn writes_the_same_bytes_for_any_number_of_threads() {
     let folder = Folder::new();
     for name in ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt", "tiny-sd1.safetensors", "views.ckpt"] {
         for extension in ["ckpt", "safetensors"] {
@@ -51,7 +51,7 @@ fn the_same_command_gives_the_same_bytes_however_many_threads() {
 }
 
 #[test]
-fn metadata_stays_in_order_as_values_in_a_ckpt_and_as_text_in_safetensors() {
+fn keeps_the_order_of_metadata_as_values_or_text() {
     let folder = Folder::new();
     let (ckpt, safetensors) = (folder.join("out.ckpt"), folder.join("out.safetensors"));
     for name in ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt"] {
@@ -80,7 +80,7 @@ fn metadata_stays_in_order_as_values_in_a_ckpt_and_as_text_in_safetensors() {
 }
 
 #[test]
-fn opaque_entries_are_listed_and_not_written() {
+fn lists_opaque_entries_without_writing_them() {
     let folder = Folder::new();
     for name in ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt"] {
         for extension in ["ckpt", "safetensors"] {
@@ -101,7 +101,7 @@ fn opaque_entries_are_listed_and_not_written() {
 }
 
 #[test]
-fn dtype_changes_every_float_and_nothing_else() {
+fn casts_floats_and_leaves_integers() {
     let folder = Folder::new();
     let before = expected("tiny-sd1.ckpt");
     let floats = tensors(&fixture("tiny-sd1.ckpt"));
@@ -136,7 +136,7 @@ fn dtype_changes_every_float_and_nothing_else() {
 }
 
 #[test]
-fn a_value_too_large_is_an_error_that_names_it_unless_saturated() {
+fn rejects_a_cast_that_overflows_unless_saturating() {
     let folder = Folder::new();
     let input = folder.join("in.safetensors");
     let values = [1.0, -65520.0, f32::INFINITY, 7e4];
@@ -168,7 +168,7 @@ fn a_value_too_large_is_an_error_that_names_it_unless_saturated() {
 }
 
 #[test]
-fn tied_tensors_stay_one_record_in_a_ckpt() {
+fn writes_tied_tensors_as_one_record() {
     let folder = Folder::new();
     let mut encoder = Encoder::new();
     let tied = |encoder: &mut Encoder, key: &str| {
@@ -198,7 +198,7 @@ fn tied_tensors_stay_one_record_in_a_ckpt() {
 }
 
 #[test]
-fn dtypes_that_a_ckpt_cannot_hold_are_refused_by_name() {
+fn rejects_dtypes_that_a_ckpt_cannot_hold() {
     let folder = Folder::new();
     for dtype in [Dtype::U16, Dtype::U32, Dtype::U64, Dtype::F8E4M3, Dtype::F8E5M2, Dtype::F8E8M0] {
         let input = folder.join(&format!("{dtype}.safetensors"));
@@ -214,7 +214,7 @@ fn dtypes_that_a_ckpt_cannot_hold_are_refused_by_name() {
 }
 
 #[test]
-fn one_of_several_inputs_failing_does_not_stop_the_others() {
+fn continues_after_an_input_that_fails() {
     let folder = Folder::new();
     let bad = folder.write("bad.ckpt", "not a checkpoint");
     let out = folder.join("out");
@@ -239,7 +239,7 @@ fn one_of_several_inputs_failing_does_not_stop_the_others() {
 }
 
 #[test]
-fn an_error_is_one_document_for_scripts_and_one_line_for_people() {
+fn reports_an_error_as_json_and_as_one_line() {
     let folder = Folder::new();
     let bad = folder.write("bad.ckpt", "not a checkpoint");
     let ran = run!["convert", &bad, "-o", folder.join("out.safetensors"), "--json"];
@@ -253,7 +253,7 @@ fn an_error_is_one_document_for_scripts_and_one_line_for_people() {
 }
 
 #[test]
-fn the_format_follows_the_extension_unless_to_says_otherwise() {
+fn takes_the_format_from_to_or_the_extension() {
     let folder = Folder::new();
     let input = fixture("tiny-vae.vae.pt");
     let cases = [
@@ -283,7 +283,7 @@ fn the_format_follows_the_extension_unless_to_says_otherwise() {
 }
 
 #[test]
-fn the_mode_of_the_output_follows_the_umask() {
+fn creates_outputs_with_the_mode_of_the_umask() {
     let folder = Folder::new();
     for (umask, mode) in [("022", 0o644), ("077", 0o600), ("002", 0o664)] {
         let output = folder.join(&format!("{umask}.ckpt"));
@@ -296,7 +296,7 @@ fn the_mode_of_the_output_follows_the_umask() {
 }
 
 #[test]
-fn a_symbolic_link_stays_and_its_target_is_written() {
+fn writes_through_a_symbolic_link() {
     let folder = Folder::new();
     fs::create_dir(folder.join("models")).unwrap();
     let (target, link) = (folder.write("models/target.ckpt", "old"), folder.join("link.ckpt"));

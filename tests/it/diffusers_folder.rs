@@ -108,7 +108,7 @@ fn donors() -> [(PathBuf, PathBuf); 5] {
 // --- Reading ---------------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_folder_becomes_a_single_file_with_every_tensor_under_its_ldm_key() {
+fn converts_a_folder_to_ldm_keys() {
     let folder = Folder::new();
     for extension in ["safetensors", "ckpt"] {
         let output = folder.join(&format!("out.{extension}"));
@@ -119,7 +119,7 @@ fn a_folder_becomes_a_single_file_with_every_tensor_under_its_ldm_key() {
 }
 
 #[test]
-fn the_single_file_has_the_order_of_the_original_code() {
+fn writes_keys_in_the_order_of_the_ldm_code() {
     let folder = Folder::new();
     let output = folder.join("out.safetensors");
     run!["convert", diffusers("sd1"), "-o", &output].done();
@@ -131,7 +131,7 @@ fn the_single_file_has_the_order_of_the_original_code() {
 }
 
 #[test]
-fn the_folder_of_a_unet_or_an_autoencoder_becomes_that_component() {
+fn converts_the_folder_of_one_component() {
     let folder = Folder::new();
     let only = |prefix: &str| sd1().into_iter().filter(|row| row.0.starts_with(prefix)).collect();
     for (name, prefix) in [("unet", UNET), ("vae", VAE)] {
@@ -142,7 +142,7 @@ fn the_folder_of_a_unet_or_an_autoencoder_becomes_that_component() {
 }
 
 #[test]
-fn text_encoders_of_older_libraries_read_the_same() {
+fn reads_text_encoders_of_older_transformers() {
     let folder = Folder::new();
     let input = copy_folder(&diffusers("sd1"), &folder.join("older"));
     let weights = input.join("text_encoder/model.safetensors");
@@ -160,7 +160,7 @@ fn text_encoders_of_older_libraries_read_the_same() {
 }
 
 #[test]
-fn shards_read_as_the_unsharded_weights_do() {
+fn reads_sharded_weights() {
     let folder = Folder::new();
     let (whole, sharded) = (folder.join("whole.ckpt"), folder.join("sharded.ckpt"));
     run!["convert", diffusers("sd1/unet"), "-o", &whole].done();
@@ -171,7 +171,7 @@ fn shards_read_as_the_unsharded_weights_do() {
 }
 
 #[test]
-fn every_key_of_a_folder_has_one_line_and_every_key_of_the_output_one_origin() {
+fn accounts_for_every_key_in_the_ledger() {
     let folder = Folder::new();
     let output = folder.join("out.safetensors");
     let bin = "vae-bin/diffusion_pytorch_model.bin";
@@ -212,7 +212,7 @@ fn every_key_of_a_folder_has_one_line_and_every_key_of_the_output_one_origin() {
 // --- inspect, hash, diff ---------------------------------------------------------------------------------------------
 
 #[test]
-fn inspect_names_the_architecture_and_that_the_components_are_complete() {
+fn inspects_architecture_and_completeness() {
     let text = run!["inspect", diffusers("sd1")].done();
     let line = |label: &str| text.lines().find(|line| line.trim_start().starts_with(label)).unwrap_or_default();
     assert!(line("architecture").contains("SD v1"), "{text}");
@@ -230,7 +230,7 @@ fn inspect_names_the_architecture_and_that_the_components_are_complete() {
 }
 
 #[test]
-fn components_of_a_folder_have_the_hashes_of_the_converted_file() {
+fn hashes_components_as_in_the_converted_file() {
     let folder = Folder::new();
     let hashes = |path: &Path| run!["hash", path, "--json"].json()["files"][0].take();
     let of_folder = hashes(&diffusers("sd1"));
@@ -244,7 +244,7 @@ fn components_of_a_folder_have_the_hashes_of_the_converted_file() {
 }
 
 #[test]
-fn a_folder_equals_its_single_file_until_another_autoencoder_is_merged() {
+fn compares_a_folder_with_its_single_file() {
     let folder = Folder::new();
     let input = diffusers("sd1");
     for extension in ["safetensors", "ckpt"] {
@@ -268,7 +268,7 @@ fn a_folder_equals_its_single_file_until_another_autoencoder_is_merged() {
 // --- merge-vae -------------------------------------------------------------------------------------------------------
 
 #[test]
-fn an_autoencoder_of_diffusers_goes_in_bit_for_bit_however_it_comes() {
+fn merges_a_diffusers_vae_from_every_source() {
     let folder = Folder::new();
     let output = folder.join("out.safetensors");
     let bases = [(fixture("tiny-sd1.ckpt"), expected("tiny-sd1.ckpt")), (diffusers("sd1"), sd1())];
@@ -286,7 +286,7 @@ fn an_autoencoder_of_diffusers_goes_in_bit_for_bit_however_it_comes() {
 }
 
 #[test]
-fn an_autoencoder_that_lacks_a_tensor_or_has_a_strange_one_is_refused() {
+fn rejects_a_vae_with_missing_or_unknown_tensors() {
     let folder = Folder::new();
     let input = copy_folder(&diffusers("sd1/vae"), &folder.join("vae"));
     let weights = input.join(WEIGHTS);
@@ -324,7 +324,7 @@ fn refused(folder: &Folder, input: &Path, words: &[&str]) {
 }
 
 #[test]
-fn an_index_that_names_what_is_not_beside_it_is_refused() {
+fn rejects_an_index_that_names_missing_shards() {
     let folder = Folder::new();
     let input = copy_folder(&diffusers("unet-shards"), &folder.join("unet"));
     // There, so that nothing but the name is wrong.
@@ -345,7 +345,7 @@ fn an_index_that_names_what_is_not_beside_it_is_refused() {
 }
 
 #[test]
-fn an_index_with_a_key_that_its_shard_lacks_is_refused() {
+fn rejects_an_index_with_a_key_missing_from_its_shard() {
     let folder = Folder::new();
     let input = copy_folder(&diffusers("unet-shards"), &folder.join("unet"));
     let mut index: Value = serde_json::from_slice(&fs::read(input.join(INDEX)).unwrap()).unwrap();
@@ -355,7 +355,7 @@ fn an_index_with_a_key_that_its_shard_lacks_is_refused() {
 }
 
 #[test]
-fn broken_json_is_refused_with_the_name_of_the_file() {
+fn rejects_broken_json_and_names_the_file() {
     let folder = Folder::new();
     for (number, broken) in ["{\"weight_map\": {", "", "[]", "{}", "\u{0}", "{\"weight_map\": 1}"].iter().enumerate() {
         let input = copy_folder(&diffusers("unet-shards"), &folder.join(&format!("unet-{number}")));
@@ -370,7 +370,7 @@ fn broken_json_is_refused_with_the_name_of_the_file() {
 }
 
 #[test]
-fn a_folder_that_lacks_weights_or_says_not_what_it_is_is_refused() {
+fn rejects_a_folder_without_weights_or_configuration() {
     let folder = Folder::new();
     let input = copy_folder(&diffusers("sd1"), &folder.join("no-weights"));
     fs::remove_file(input.join("unet").join(WEIGHTS)).unwrap();
@@ -391,7 +391,7 @@ fn a_folder_that_lacks_weights_or_says_not_what_it_is_is_refused() {
 }
 
 #[test]
-fn an_unknown_key_in_the_unet_is_refused_by_name() {
+fn rejects_an_unknown_unet_key() {
     let folder = Folder::new();
     let input = copy_folder(&diffusers("sd1"), &folder.join("sd1"));
     let weights = input.join("unet").join(WEIGHTS);

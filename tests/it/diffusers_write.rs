@@ -54,7 +54,7 @@ fn convert(input: &Path, output: &str, folder: &Folder, options: &[&str]) -> Ran
 // --- There and back --------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_folder_through_a_single_file_has_the_same_weights_byte_for_byte() {
+fn round_trips_weights_through_a_single_file() {
     let folder = Folder::new();
     for single in ["single.safetensors", "single.ckpt"] {
         convert(&diffusers("sd1"), single, &folder, &[]).done();
@@ -64,7 +64,7 @@ fn a_folder_through_a_single_file_has_the_same_weights_byte_for_byte() {
 }
 
 #[test]
-fn a_folder_converted_to_a_folder_is_that_folder() {
+fn copies_a_folder_unchanged() {
     let folder = Folder::new();
     let report = convert(&diffusers("sd1"), "out/", &folder, &["--json"]).json();
     assert_eq!(files(&folder.join("out")), files(&diffusers("sd1")));
@@ -78,7 +78,7 @@ fn a_folder_converted_to_a_folder_is_that_folder() {
 }
 
 #[test]
-fn a_single_file_becomes_a_folder_that_reads_as_the_same_checkpoint() {
+fn writes_a_folder_equal_to_the_checkpoint() {
     let folder = Folder::new();
     let single = fixture("tiny-sd1.ckpt");
     convert(&single, "out/", &folder, &[]).done();
@@ -88,7 +88,7 @@ fn a_single_file_becomes_a_folder_that_reads_as_the_same_checkpoint() {
 }
 
 #[test]
-fn every_key_has_one_line_in_the_ledger() {
+fn lists_every_key_once_in_the_ledger() {
     let folder = Folder::new();
     let report = convert(&fixture("tiny-sd1.ckpt"), "out/", &folder, &["--json"]).json();
     let mut inputs: Vec<String> = Vec::new();
@@ -109,7 +109,7 @@ fn every_key_has_one_line_in_the_ledger() {
 // --- What stands beside the weights ----------------------------------------------------------------------------------
 
 #[test]
-fn configurations_say_what_the_shapes_say() {
+fn derives_configurations_from_shapes() {
     let folder = Folder::new();
     convert(&diffusers("sd1"), "single.safetensors", &folder, &[]).done();
     convert(&folder.join("single.safetensors"), "out/", &folder, &[]).done();
@@ -175,7 +175,7 @@ fn configurations_say_what_the_shapes_say() {
 }
 
 #[test]
-fn the_tokenizer_is_complete() {
+fn writes_the_complete_tokenizer() {
     let folder = Folder::new();
     convert(&fixture("tiny-sd1.ckpt"), "out/", &folder, &[]).done();
     let tokenizer = folder.join("out/tokenizer");
@@ -188,7 +188,7 @@ fn the_tokenizer_is_complete() {
 }
 
 #[test]
-fn prediction_can_be_said() {
+fn writes_the_requested_prediction_type() {
     let folder = Folder::new();
     convert(&fixture("tiny-sd1.ckpt"), "out/", &folder, &["--prediction", "v"]).done();
     assert_eq!(value(&folder.join("out/scheduler/scheduler_config.json"))["prediction_type"], "v_prediction");
@@ -197,7 +197,7 @@ fn prediction_can_be_said() {
 // --- Components, shards, variants, types -----------------------------------------------------------------------------
 
 #[test]
-fn one_component_is_a_folder_of_its_own() {
+fn writes_one_component_as_a_folder() {
     let folder = Folder::new();
     convert(&diffusers("sd1"), "vae/", &folder, &["--component", "vae"]).done();
     assert_eq!(files(&folder.join("vae")), files(&diffusers("sd1/vae")));
@@ -211,7 +211,7 @@ fn one_component_is_a_folder_of_its_own() {
 }
 
 #[test]
-fn shards_and_variants_read_as_what_was_written() {
+fn writes_shards_and_variants() {
     let folder = Folder::new();
     let input = fixture("tiny-sd1.ckpt");
     convert(&input, "whole/", &folder, &[]).done();
@@ -227,7 +227,7 @@ fn shards_and_variants_read_as_what_was_written() {
 }
 
 #[test]
-fn weights_in_bin_read_as_the_same_and_hold_their_tensors_at_the_top() {
+fn writes_bin_weights_with_tensors_at_the_top_level() {
     let folder = Folder::new();
     convert(&diffusers("sd1"), "bin/", &folder, &["--bin", "--max-shard-size", "20kB"]).done();
     assert!(folder.join("bin/unet/diffusion_pytorch_model.bin.index.json").is_file());
@@ -239,7 +239,7 @@ fn weights_in_bin_read_as_the_same_and_hold_their_tensors_at_the_top() {
 }
 
 #[test]
-fn a_cast_casts_every_weight_of_the_folder() {
+fn casts_every_weight_of_a_folder() {
     let folder = Folder::new();
     convert(&diffusers("sd1"), "half/", &folder, &["--dtype", "f16"]).done();
     assert!(tensors(&folder.join("half")).iter().all(|(_, tensor)| tensor.dtype() == Dtype::F16));
@@ -247,7 +247,7 @@ fn a_cast_casts_every_weight_of_the_folder() {
 }
 
 #[test]
-fn a_merge_into_a_folder_changes_the_autoencoder_alone() {
+fn merges_into_a_folder_and_changes_only_the_vae() {
     let folder = Folder::new();
     let source = diffusers("sd1");
     // Another autoencoder of the same shapes.
@@ -276,7 +276,7 @@ fn a_merge_into_a_folder_changes_the_autoencoder_alone() {
 // --- What is refused, and what is lost: nothing ----------------------------------------------------------------------
 
 #[test]
-fn a_folder_that_is_there_needs_force_and_loses_nothing_that_the_new_one_lacks() {
+fn replaces_a_folder_only_with_force_and_keeps_foreign_files() {
     let folder = Folder::new();
     let input = fixture("tiny-sd1.ckpt");
     convert(&input, "out/", &folder, &[]).done();
@@ -291,7 +291,7 @@ fn a_folder_that_is_there_needs_force_and_loses_nothing_that_the_new_one_lacks()
 }
 
 #[test]
-fn a_component_that_lacks_a_tensor_is_refused_by_its_key() {
+fn rejects_an_incomplete_component() {
     let folder = Folder::new();
     let key = "model.diffusion_model.middle_block.0.in_layers.2.weight";
     let mut rest = tensors(&fixture("tiny-sd1.safetensors"));
@@ -310,7 +310,7 @@ fn a_component_that_lacks_a_tensor_is_refused_by_its_key() {
 }
 
 #[test]
-fn a_part_that_is_not_known_is_left_out_and_said() {
+fn reports_an_unknown_part_as_left_out() {
     let folder = Folder::new();
     let input = copy_folder(&diffusers("sd1"), &folder.join("in"));
     let mut index = value(&input.join("model_index.json"));
@@ -322,7 +322,7 @@ fn a_part_that_is_not_known_is_left_out_and_said() {
 }
 
 #[test]
-fn a_dry_run_writes_nothing_and_names_every_place() {
+fn lists_every_destination_in_a_dry_run() {
     let folder = Folder::new();
     let text = convert(&fixture("tiny-sd1.ckpt"), "out/", &folder, &["--dry-run"]).done();
     assert!(text.contains("model.diffusion_model.out.2.bias: -> unet/conv_out.bias (renamed)"), "{text:.400}");

@@ -145,7 +145,7 @@ fn work_folder() -> TempDir {
 }
 
 #[test]
-fn every_container() {
+fn reads_or_rejects_mutated_containers() {
     let seeds = Seeds::new();
     for seed in seeds.small.iter().chain(&seeds.large) {
         let folder = work_folder();
@@ -170,7 +170,7 @@ fn every_container() {
 }
 
 #[test]
-fn the_pickle_machine() {
+fn parses_or_rejects_mutated_pickles() {
     let folder = work_folder();
     let seeds = Seeds::new();
     let mut bare: Vec<Vec<u8>> =
@@ -197,7 +197,7 @@ fn the_pickle_machine() {
 
 /// A diffusers folder with one of its JSON files broken.
 #[test]
-fn the_json_of_folders() {
+fn reads_or_rejects_folders_with_mutated_json() {
     let folder = work_folder();
     let outputs = work_folder();
     let folders = ["sd1", "unet-shards", "vae-bin", "vae-fp16"].map(|name| {

@@ -42,7 +42,7 @@ fn content(rows: impl IntoIterator<Item = Row>) -> String {
 }
 
 #[test]
-fn the_hashes_of_a_file_are_those_of_its_bytes() {
+fn hashes_the_bytes_of_a_file() {
     for name in FIXTURES {
         let bytes = fs::read(fixture(name)).unwrap();
         let found = hashes(&fixture(name));
@@ -63,7 +63,7 @@ fn the_hashes_of_a_file_are_those_of_its_bytes() {
 }
 
 #[test]
-fn text_shows_every_hash_by_its_name() {
+fn prints_every_hash_with_its_name() {
     for name in ["tiny-sd1.safetensors", "tiny-vae.ckpt"] {
         let text = run!["hash", fixture(name)].done();
         let found = hashes(&fixture(name));
@@ -77,7 +77,7 @@ fn text_shows_every_hash_by_its_name() {
 }
 
 #[test]
-fn autov3_and_the_contents_do_not_see_an_edit_of_the_metadata() {
+fn ignores_metadata_in_autov3_and_content_hashes() {
     let folder = Folder::new();
     let bytes = fs::read(fixture("tiny-sd1.safetensors")).unwrap();
     let data = data_offset(&bytes);
@@ -98,7 +98,7 @@ fn autov3_and_the_contents_do_not_see_an_edit_of_the_metadata() {
 }
 
 #[test]
-fn the_legacy_hash_is_of_64_kib_at_one_mebibyte() {
+fn hashes_64_kib_at_1_mib_for_the_legacy_hash() {
     let folder = Folder::new();
     let file = |count: u32, name: &str| {
         let path = folder.join(name);
@@ -127,7 +127,7 @@ fn the_legacy_hash_is_of_64_kib_at_one_mebibyte() {
 }
 
 #[test]
-fn a_components_content_has_one_hash_in_every_container() {
+fn hashes_content_independently_of_the_container() {
     let prefixes = [("unet", "model.diffusion_model."), ("autoencoder", VAE), ("text encoder", "cond_stage_model.")];
     let first = hashes(&fixture(SAME[0]))["components"].take();
     let names: Vec<&String> = first.as_object().unwrap().keys().collect();
@@ -142,7 +142,7 @@ fn a_components_content_has_one_hash_in_every_container() {
 }
 
 #[test]
-fn an_autoencoder_has_one_hash_by_itself_and_in_the_checkpoint_it_went_into() {
+fn hashes_a_vae_alone_and_merged_alike() {
     let folder = Folder::new();
     let alone = hashes(&fixture("tiny-vae.vae.pt"))["components"].take();
     let rows = expected("tiny-vae.vae.pt").into_iter().map(|row| (format!("{VAE}{}", row.0), row.1, row.2, row.3));
@@ -165,7 +165,7 @@ fn an_autoencoder_has_one_hash_by_itself_and_in_the_checkpoint_it_went_into() {
 }
 
 #[test]
-fn another_dtype_is_another_content() {
+fn includes_the_dtype_in_the_content_hash() {
     let folder = Folder::new();
     let output = folder.join("f16.safetensors");
     run!["convert", fixture("tiny-sd1.ckpt"), "-o", &output, "--dtype", "f16"].done();
@@ -176,7 +176,7 @@ fn another_dtype_is_another_content() {
 }
 
 #[test]
-fn one_bad_file_among_several_does_not_stop_the_others() {
+fn continues_after_a_file_that_fails() {
     let folder = Folder::new();
     let (good, missing) = (fixture("tiny-vae.vae.pt"), folder.join("missing.ckpt"));
     let bad = folder.write("bad.ckpt", "not a checkpoint");
@@ -213,7 +213,7 @@ fn counts(report: &Value) -> BTreeMap<&str, (u64, usize)> {
 }
 
 #[test]
-fn the_same_content_is_equal_in_every_container() {
+fn finds_equal_content_in_every_container() {
     for (a, b) in SAME.iter().flat_map(|a| SAME.iter().map(move |b| (fixture(a), fixture(b)))) {
         let text = run!["diff", &a, &b].done();
         assert!(text.starts_with(&format!("A {}\nB {}\nequal\n", a.display(), b.display())), "{text}");
@@ -228,7 +228,7 @@ fn the_same_content_is_equal_in_every_container() {
 }
 
 #[test]
-fn after_a_merge_only_the_autoencoder_differs() {
+fn finds_only_the_vae_different_after_a_merge() {
     let folder = Folder::new();
     let (base, merged) = (fixture("tiny-sd1.ckpt"), folder.join("merged.safetensors"));
     run!["merge-vae", &base, "--vae", fixture("tiny-vae.ckpt"), "-o", &merged].done();
@@ -252,7 +252,7 @@ fn after_a_merge_only_the_autoencoder_differs() {
 }
 
 #[test]
-fn a_copy_in_halves_is_equal_but_for_dtype() {
+fn finds_an_f16_copy_equal_but_for_dtype() {
     let folder = Folder::new();
     let copy = folder.join("f16.safetensors");
     run!["convert", fixture("tiny-sd1.ckpt"), "-o", &copy, "--dtype", "f16"].done();
@@ -271,7 +271,7 @@ fn a_copy_in_halves_is_equal_but_for_dtype() {
 }
 
 #[test]
-fn every_way_to_differ_is_told_with_its_figures() {
+fn reports_every_kind_of_difference() {
     let folder = Folder::new();
     let same = ("model.diffusion_model.same", f32s(&[1.0, f32::NAN]));
     let a = [
@@ -329,7 +329,7 @@ fn compared(folder: &Folder, name: &str, a: LazyTensor, b: LazyTensor) -> [Value
 }
 
 #[test]
-fn numbers_rounded_to_any_other_dtype_are_the_same_both_ways() {
+fn treats_rounded_values_as_the_same_in_both_directions() {
     let folder = Folder::new();
     let values = [1.001_f32, -0.3, 7.77];
     let halves = values.map(f16::from_f32);
@@ -347,7 +347,7 @@ fn numbers_rounded_to_any_other_dtype_are_the_same_both_ways() {
 }
 
 #[test]
-fn position_ids_of_the_right_numbers_are_equal_but_for_dtype() {
+fn compares_position_ids_by_value() {
     let folder = Folder::new();
     let integers = tensor(Dtype::I64, &[77], (0..77_i64).flat_map(i64::to_le_bytes).collect());
     let floats: Vec<f32> = (0..77_u8).map(f32::from).collect();
@@ -355,7 +355,7 @@ fn position_ids_of_the_right_numbers_are_equal_but_for_dtype() {
 }
 
 #[test]
-fn two_names_of_one_tensor_in_one_file_are_not_taken_for_one() {
+fn keeps_two_spellings_of_a_key_apart() {
     let folder = Folder::new();
     let (key, bare) = ("first_stage_model.encoder.conv_in.bias", "encoder.conv_in.bias");
     let a = file(&folder, "a.safetensors", &[(key, f32s(&[1.0])), (bare, f32s(&[2.0]))]);
@@ -367,7 +367,7 @@ fn two_names_of_one_tensor_in_one_file_are_not_taken_for_one() {
 }
 
 #[test]
-fn what_cannot_be_opened_is_one_line() {
+fn reports_a_file_that_cannot_be_opened_in_one_line() {
     let folder = Folder::new();
     let (good, missing) = (fixture("tiny-vae.vae.pt"), folder.join("missing.ckpt"));
     let bad = folder.write("bad.safetensors", "not a checkpoint");

@@ -68,7 +68,7 @@ fn schema<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Vec<(String, Vec<u64
 }
 
 #[test]
-fn the_tables_are_the_real_lists() {
+fn matches_the_key_lists_of_the_libraries() {
     for (architecture, folder) in each_component() {
         let (ldm, diffusers) = lists(architecture, folder);
         let layout = Layout::of(architecture);
@@ -90,7 +90,7 @@ fn the_tables_are_the_real_lists() {
 
 /// Shapes do not tell two norms apart, or a query from a key; diffusers' own loader does.
 #[test]
-fn each_tensor_goes_where_the_loader_of_diffusers_takes_it_from() {
+fn maps_each_tensor_as_the_diffusers_loader_does() {
     let lists = [
         (Sd1, Unet, "sd1-unet"),
         (Sd2, Unet, "sd2-unet"),
@@ -123,7 +123,7 @@ fn each_tensor_goes_where_the_loader_of_diffusers_takes_it_from() {
 }
 
 #[test]
-fn the_order_is_that_of_the_original_code() {
+fn keeps_the_order_of_the_ldm_code() {
     // The list of SD v1 in this repository has another one.
     for (architecture, folder) in each_component() {
         if architecture == Sd1 && folder != Vae || folder == TextEncoder && architecture == SdxlBase {
@@ -135,7 +135,7 @@ fn the_order_is_that_of_the_original_code() {
 }
 
 #[test]
-fn counts_are_the_known_ones() {
+fn counts_the_known_numbers_of_tensors_and_parameters() {
     let expected = [
         (Sd1, Unet, 686, 686),
         (Sd1, Vae, 248, 248),
@@ -165,7 +165,7 @@ fn counts_are_the_known_ones() {
 }
 
 #[test]
-fn a_real_checkpoint_becomes_a_real_folder() {
+fn maps_a_checkpoint_to_a_folder() {
     for (architecture, folder) in each_component() {
         let (ldm, diffusers) = lists(architecture, folder);
         let layout = Layout::of(architecture);
@@ -183,7 +183,7 @@ fn a_real_checkpoint_becomes_a_real_folder() {
 }
 
 #[test]
-fn a_real_folder_becomes_a_real_checkpoint() {
+fn maps_a_folder_to_a_checkpoint() {
     for (architecture, folder) in each_component() {
         let (ldm, diffusers) = lists(architecture, folder);
         let layout = Layout::of(architecture);
@@ -212,7 +212,7 @@ fn a_real_folder_becomes_a_real_checkpoint() {
 }
 
 #[test]
-fn there_and_back_is_the_same_key() {
+fn round_trips_every_key() {
     for &architecture in Architecture::ALL {
         let layout = Layout::of(architecture);
         assert_eq!(layout.architecture(), architecture);
@@ -231,7 +231,7 @@ fn there_and_back_is_the_same_key() {
 }
 
 #[test]
-fn no_spelling_means_two_tensors() {
+fn maps_each_spelling_to_one_tensor() {
     for &architecture in Architecture::ALL {
         let layout = Layout::of(architecture);
         let (mut ldm, mut diffusers) = (BTreeMap::new(), BTreeSet::new());
@@ -251,7 +251,7 @@ fn no_spelling_means_two_tensors() {
 }
 
 #[test]
-fn the_autoencoder_is_the_one_that_is_merged() {
+fn agrees_with_the_keys_that_merge_vae_replaces() {
     let keys: BTreeSet<String> = Layout::of(Sd1)
         .ldm_schema(Vae)
         .map(|tensor| tensor.key.strip_prefix(autoencoder::PREFIX).unwrap().to_owned())
@@ -260,7 +260,7 @@ fn the_autoencoder_is_the_one_that_is_merged() {
 }
 
 #[test]
-fn spellings_found_in_files_are_read() {
+fn accepts_alternative_spellings() {
     let to_diffusers = |architecture, key: &str| {
         let places = Layout::of(architecture).to_diffusers(key);
         places.map(|place| (place.key.to_owned(), place.change)).collect::<Vec<_>>()
@@ -321,7 +321,7 @@ fn spellings_found_in_files_are_read() {
 }
 
 #[test]
-fn keys_are_taken_whole() {
+fn rejects_partial_keys() {
     let layout = Layout::of(Sd1);
     for key in [
         "",
@@ -343,7 +343,7 @@ fn keys_are_taken_whole() {
 }
 
 #[test]
-fn convolutions_and_linear_layers_stand_for_each_other() {
+fn fits_convolutions_to_linear_layers_and_back() {
     let key = "model.diffusion_model.input_blocks.1.1.proj_in.weight";
     let fit = |architecture, dims: &[u64]| Layout::of(architecture).to_diffusers(key).next().unwrap().fit(dims);
     assert_eq!(fit(Sd1, &[320, 320, 1, 1]), Some(vec![320, 320, 1, 1]));
@@ -362,7 +362,7 @@ fn convolutions_and_linear_layers_stand_for_each_other() {
 }
 
 #[test]
-fn shapes_follow_the_widths_of_a_model() {
+fn measures_widths_from_shapes() {
     // Tiny widths, each its own; the shapes of all tensors follow from a few of them.
     let facts: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(path("tiny-sd1.safetensors.json")).unwrap()).unwrap();
@@ -404,7 +404,7 @@ fn checkpoint(architecture: Architecture) -> Shapes {
 }
 
 #[test]
-fn real_checkpoints_are_recognised() {
+fn detects_checkpoints() {
     for &architecture in Architecture::ALL {
         let mut shapes = checkpoint(architecture);
         let found = detect(&shapes);
@@ -426,7 +426,7 @@ fn real_checkpoints_are_recognised() {
 }
 
 #[test]
-fn components_of_real_folders_are_recognised() {
+fn detects_components_of_folders() {
     for (architecture, folder) in each_component() {
         let found = detect(&lists(architecture, folder).1);
         assert_eq!(found.naming, Some(Naming::Diffusers));
@@ -447,7 +447,7 @@ fn components_of_real_folders_are_recognised() {
 }
 
 #[test]
-fn narrow_models_are_recognised() {
+fn detects_narrow_models() {
     // Nothing is left of the published widths but what has two dimensions or four.
     for &architecture in Architecture::ALL {
         let narrow = |mut shapes: Shapes| {
@@ -463,7 +463,7 @@ fn narrow_models_are_recognised() {
 }
 
 #[test]
-fn other_spellings_and_places_are_recognised() {
+fn detects_other_spellings_and_prefixes() {
     let renamed = |architecture, from: &str, to: &str| -> Shapes {
         let shapes = checkpoint(architecture).into_iter();
         shapes.map(|(key, dims)| (key.replacen(from, to, 1), dims)).collect()
@@ -486,7 +486,7 @@ fn other_spellings_and_places_are_recognised() {
 }
 
 #[test]
-fn what_is_none_of_them_is_unknown() {
+fn detects_nothing_in_other_models() {
     let nothing = detect(&Shapes::new());
     assert_eq!((nothing.architecture(), nothing.naming, nothing.task), (None, None, None));
     assert!(nothing.candidates().is_empty() && nothing.evidence.is_empty());

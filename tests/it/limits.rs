@@ -42,7 +42,7 @@ fn beside(opcodes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn of_a_pickle() {
+fn limits_pickles() {
     let check = |pickle_of: &dyn Fn(usize) -> Vec<u8>, limit: usize, word: &str| {
         assert_limit(parse(&pickle_of(limit)), parse(&pickle_of(limit + 1)), word);
     };
@@ -77,7 +77,7 @@ fn of_a_pickle() {
 }
 
 #[test]
-fn of_names_and_shapes() {
+fn limits_names_and_shapes() {
     let insert = |key: usize| StateDict::new().insert("k".repeat(key), f32s(&[1.0]));
     assert_limit(insert(limits::KEY_BYTES), insert(limits::KEY_BYTES + 1), "a key of");
     let tensors = |count: usize| {
@@ -112,7 +112,7 @@ fn of_names_and_shapes() {
 }
 
 #[test]
-fn of_views() {
+fn limits_views() {
     // Four bytes seen as as many as a view may be, by strides of 0; and as one row more.
     let folder = Folder::new();
     let path = folder.join("one.safetensors");
@@ -136,7 +136,7 @@ fn of_views() {
 }
 
 #[test]
-fn of_inflating_again() {
+fn limits_repeated_inflation() {
     let folder = Folder::new();
     // How often the tensor of so many zeros is read from its storage before that is too much.
     let times = |len: usize| {
@@ -162,7 +162,7 @@ fn taken(folder: &Folder, opcodes: &[u8]) -> (usize, usize) {
 }
 
 #[test]
-fn of_plain_values() {
+fn limits_plain_values() {
     let folder = Folder::new();
     // Over these, values are left where they are: opaque, and no obstacle.
     let nested = |depth: usize| [b"]".repeat(depth), b"a".repeat(depth - 1)].concat();
@@ -186,7 +186,7 @@ fn of_plain_values() {
 }
 
 #[test]
-fn of_words() {
+fn limits_descriptions_of_opaque_values() {
     let folder = Folder::new();
     // A list whose first item is a class: it is found last, after as many others as are looked at. Each counts twice.
     let words = |others: usize| {
@@ -199,7 +199,7 @@ fn of_words() {
 }
 
 #[test]
-fn of_wrapped_tensors() {
+fn limits_wrapped_tensors() {
     let folder = Folder::new();
     let wrapped = |times: usize| {
         let good = tensor_and(b"");
@@ -213,7 +213,7 @@ fn of_wrapped_tensors() {
 }
 
 #[test]
-fn of_zips() {
+fn limits_zips() {
     let folder = Folder::new();
     let good = record("archive/data.pkl", &tensor_and(b""));
     let entries = |count: usize| {
@@ -244,7 +244,7 @@ fn of_zips() {
 }
 
 #[test]
-fn of_safetensors() {
+fn limits_safetensors_headers() {
     let folder = Folder::new();
     let header = |length: u64| open(&folder, [&length.to_le_bytes()[..], b"{}"].concat()).unwrap_err();
     // At the limit the file is merely cut short.
@@ -280,7 +280,7 @@ fn of_safetensors() {
 }
 
 #[test]
-fn of_configurations() {
+fn limits_configurations() {
     let folder = Folder::new();
     let config = |len: u64| {
         let copy = folder.join(&len.to_string());
@@ -294,7 +294,7 @@ fn of_configurations() {
 }
 
 #[test]
-fn of_a_scan() {
+fn limits_scans() {
     let folder = Folder::new();
     let scan = |bytes: &[u8]| {
         let path = folder.write("file.pkl", bytes);

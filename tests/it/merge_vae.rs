@@ -55,7 +55,7 @@ fn headless(folder: &Folder, name: &str) -> PathBuf {
 }
 
 #[test]
-fn the_autoencoder_goes_in_bit_for_bit_and_everything_else_stays_in_order() {
+fn replaces_the_vae_and_keeps_everything_else() {
     let folder = Folder::new();
     for base in BASES {
         let expected = merged_fixtures(base);
@@ -68,7 +68,7 @@ fn the_autoencoder_goes_in_bit_for_bit_and_everything_else_stays_in_order() {
 }
 
 #[test]
-fn the_autoencoder_may_come_under_any_prefix_or_in_a_whole_checkpoint() {
+fn accepts_a_vae_under_any_prefix_or_in_a_checkpoint() {
     let folder = Folder::new();
     let expected = merged_fixtures("tiny-sd1.ckpt");
     let whole = folder.join("whole.safetensors");
@@ -87,7 +87,7 @@ fn the_autoencoder_may_come_under_any_prefix_or_in_a_whole_checkpoint() {
 }
 
 #[test]
-fn a_checkpoint_without_autoencoder_gets_it_before_its_text_encoder() {
+fn inserts_a_missing_vae_before_the_text_encoder() {
     let folder = Folder::new();
     let base = headless(&folder, "headless.ckpt");
     let output = folder.join("out.safetensors");
@@ -102,7 +102,7 @@ fn a_checkpoint_without_autoencoder_gets_it_before_its_text_encoder() {
 }
 
 #[test]
-fn whatever_would_be_lost_or_guessed_is_refused_by_name() {
+fn rejects_a_vae_that_does_not_fit() {
     let folder = Folder::new();
     let base = fixture("tiny-sd1.ckpt");
     let lacking = |all: &mut Vec<(String, LazyTensor)>| all.retain(|(key, _)| key != "decoder.conv_in.weight");
@@ -147,7 +147,7 @@ fn whatever_would_be_lost_or_guessed_is_refused_by_name() {
 }
 
 #[test]
-fn partial_keeps_the_checkpoints_own_and_says_which() {
+fn keeps_the_checkpoints_tensors_with_partial() {
     let folder = Folder::new();
     let vae = donor(&folder, "partial.ckpt", |all| {
         all.retain(|(key, _)| key != "decoder.conv_in.weight" && key != "quant_conv.bias");
@@ -186,7 +186,7 @@ fn dtypes(found: &BTreeMap<String, (String, String)>, is_vae: bool) -> BTreeSet<
 }
 
 #[test]
-fn vae_dtype_decides_over_the_autoencoder_and_dtype_over_the_rest() {
+fn applies_vae_dtype_to_the_vae_and_dtype_to_the_rest() {
     let folder = Folder::new();
     let halves = |all: &mut Vec<(String, LazyTensor)>| {
         for (_, tensor) in all {
@@ -229,7 +229,7 @@ fn vae_dtype_decides_over_the_autoencoder_and_dtype_over_the_rest() {
 }
 
 #[test]
-fn without_vae_the_one_sidecar_beside_the_checkpoint_is_taken() {
+fn finds_the_sidecar_vae() {
     let folder = Folder::new();
     let base = folder.take("tiny-sd1.safetensors", "model.v1.safetensors");
     let output = folder.join("out.safetensors");
@@ -251,7 +251,7 @@ fn without_vae_the_one_sidecar_beside_the_checkpoint_is_taken() {
 }
 
 #[test]
-fn metadata_is_kept_and_the_recipe_names_the_autoencoder_by_hash() {
+fn keeps_metadata_and_records_the_vae_hash() {
     let folder = Folder::new();
     let output = folder.join("out.ckpt");
     let base = fixture("tiny-sd1.ckpt");
@@ -266,7 +266,7 @@ fn metadata_is_kept_and_the_recipe_names_the_autoencoder_by_hash() {
 }
 
 #[test]
-fn every_input_key_has_one_line_and_every_output_key_one_origin() {
+fn accounts_for_every_key_in_the_ledger() {
     let folder = Folder::new();
     for (base, dry_run) in BASES.into_iter().flat_map(|base| [(base, false), (base, true)]) {
         let output = folder.join(&format!("{dry_run}-{base}"));
@@ -294,7 +294,7 @@ fn every_input_key_has_one_line_and_every_output_key_one_origin() {
 }
 
 #[test]
-fn the_autoencoder_before_and_after_has_one_hash_in_every_container() {
+fn reports_vae_hashes_independent_of_the_container() {
     let folder = Folder::new();
     let content = |rows: Vec<Row>| {
         let mut lines: Vec<String> = rows
@@ -321,7 +321,7 @@ fn the_autoencoder_before_and_after_has_one_hash_in_every_container() {
 }
 
 #[test]
-fn merging_the_same_autoencoder_again_says_that_it_was_there() {
+fn reports_a_vae_that_was_already_merged() {
     let folder = Folder::new();
     let (first, second) = (folder.join("first.ckpt"), folder.join("second.ckpt"));
     let vae = fixture("tiny-vae.ckpt");
@@ -336,7 +336,7 @@ fn merging_the_same_autoencoder_again_says_that_it_was_there() {
 }
 
 #[test]
-fn a_dry_run_lists_every_key_and_writes_nothing() {
+fn lists_every_key_in_a_dry_run() {
     let folder = Folder::new();
     let output = folder.join("out.ckpt");
     let vae = fixture("tiny-vae.ckpt");
@@ -354,7 +354,7 @@ fn a_dry_run_lists_every_key_and_writes_nothing() {
 }
 
 #[test]
-fn the_output_may_be_the_checkpoint_itself_but_only_with_force() {
+fn replaces_the_checkpoint_only_with_force() {
     let folder = Folder::new();
     for base in BASES {
         let path = folder.take(base, base);
@@ -368,7 +368,7 @@ fn the_output_may_be_the_checkpoint_itself_but_only_with_force() {
 }
 
 #[test]
-fn an_existing_output_stays_without_force() {
+fn keeps_an_existing_output_without_force() {
     let folder = Folder::new();
     let output = folder.write("out.ckpt", "precious");
     let refused = run!["merge-vae", fixture("tiny-sd1.ckpt"), "--vae", fixture("tiny-vae.ckpt"), "-o", &output];

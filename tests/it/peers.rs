@@ -68,7 +68,7 @@ fn assert_judged(peers: &Peers, files: &[(PathBuf, Vec<Row>)]) -> Vec<Facts> {
 // --- Containers ----------------------------------------------------------------------------------------------------
 
 #[test]
-fn every_fixture_in_every_container() {
+fn loads_every_fixture_from_every_container() {
     let Some(peers) = Peers::find() else { return };
     let folder = Folder::new();
     let mut files = Vec::new();
@@ -85,7 +85,7 @@ fn every_fixture_in_every_container() {
 }
 
 #[test]
-fn every_dtype_that_a_ckpt_can_hold() {
+fn loads_every_dtype_that_a_ckpt_can_hold() {
     let Some(peers) = Peers::find() else { return };
     let folder = Folder::new();
     let source = folder.join("source.safetensors");
@@ -99,7 +99,7 @@ fn every_dtype_that_a_ckpt_can_hold() {
 }
 
 #[test]
-fn there_and_back_again() {
+fn loads_a_ckpt_converted_there_and_back() {
     let Some(peers) = Peers::find() else { return };
     let folder = Folder::new();
     let mut files = Vec::new();
@@ -111,7 +111,7 @@ fn there_and_back_again() {
 }
 
 #[test]
-fn shared_storages_stay_shared() {
+fn keeps_shared_storages_shared() {
     let Some(peers) = Peers::find() else { return };
     let folder = Folder::new();
     let names = ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt", "views.ckpt", "views-legacy.ckpt"];
@@ -129,7 +129,7 @@ fn shared_storages_stay_shared() {
 }
 
 #[test]
-fn plain_metadata_come_back_as_values() {
+fn loads_plain_metadata_as_values() {
     let Some(peers) = Peers::find() else { return };
     let folder = Folder::new();
     let zip = convert(&folder, &fixture("tiny-sd1.ckpt"), "zip.ckpt", &[]);
@@ -161,7 +161,7 @@ fn plain_metadata_come_back_as_values() {
 // --- Merging -------------------------------------------------------------------------------------------------------
 
 #[test]
-fn merges_of_every_container_into_every_container() {
+fn loads_merges_of_every_container() {
     let Some(peers) = Peers::find() else { return };
     let folder = Folder::new();
     let bare = convert(&folder, &fixture("tiny-vae.vae.pt"), "bare.safetensors", &[]);
@@ -185,7 +185,7 @@ fn merges_of_every_container_into_every_container() {
 }
 
 #[test]
-fn merges_that_cast() {
+fn loads_merges_that_cast() {
     let Some(peers) = Peers::find() else { return };
     let folder = Folder::new();
     let base = "tiny-sd1.ckpt";
@@ -208,7 +208,7 @@ fn merges_that_cast() {
 // --- Casts ---------------------------------------------------------------------------------------------------------
 
 #[test]
-fn casts_of_checkpoints_are_those_of_torch() {
+fn casts_checkpoints_like_torch() {
     let Some(peers) = Peers::find() else { return };
     let folder = Folder::new();
     let names = ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt", "tiny-sd1.safetensors", "tiny-vae.ckpt", "views.ckpt"];
@@ -264,7 +264,7 @@ fn edges(limit: f64) -> Vec<(String, LazyTensor)> {
 }
 
 #[test]
-fn casts_of_all_kinds_of_values_are_those_of_torch() {
+fn casts_edge_values_like_torch() {
     let Some(peers) = Peers::find() else { return };
     let folder = Folder::new();
     let (fitting, all) = (folder.join("fitting.safetensors"), folder.join("all.safetensors"));
@@ -293,7 +293,7 @@ fn casts_of_all_kinds_of_values_are_those_of_torch() {
 // --- The test of the test ------------------------------------------------------------------------------------------
 
 #[test]
-fn a_damaged_output_is_not_taken_for_the_right_one() {
+fn detects_a_damaged_output() {
     let Some(peers) = Peers::find() else { return };
     let folder = Folder::new();
     let name = "tiny-sd1.ckpt";

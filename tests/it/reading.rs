@@ -13,30 +13,30 @@ fn check(name: &str, container: Container) -> Contents {
 }
 
 #[test]
-fn torch_zip_with_lightning_extras() {
+fn reads_a_torch_zip_with_lightning_extras() {
     let contents = check("tiny-sd1.ckpt", Container::TorchZip);
     assert_eq!(contents.root, "state_dict");
     assert_eq!(contents.state_dict.len(), 1145);
 }
 
 #[test]
-fn torch_legacy_with_lightning_extras() {
+fn reads_a_legacy_file_with_lightning_extras() {
     check("tiny-sd1-legacy.ckpt", Container::TorchLegacy);
 }
 
 #[test]
-fn safetensors() {
+fn reads_safetensors() {
     check("tiny-sd1.safetensors", Container::Safetensors);
 }
 
 #[test]
-fn autoencoders() {
+fn reads_vae_files() {
     check("tiny-vae.ckpt", Container::TorchZip);
     check("tiny-vae.vae.pt", Container::TorchZip);
 }
 
 #[test]
-fn every_dtype_and_every_kind_of_view() {
+fn reads_every_dtype_and_every_kind_of_view() {
     check("dtypes.ckpt", Container::TorchZip);
     check("views.ckpt", Container::TorchZip);
     check("views-legacy.ckpt", Container::TorchLegacy);
@@ -44,7 +44,7 @@ fn every_dtype_and_every_kind_of_view() {
 
 /// As the web UI saves what textual inversion learned: the tensors are attributes of a module.
 #[test]
-fn the_embeddings_of_textual_inversion() {
+fn reads_textual_inversion_embeddings() {
     let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     let dict = tensor_and(b"");
     let parameters = dict.strip_prefix(b"\x80\x02").and_then(|dict| dict.strip_suffix(b".")).unwrap();

@@ -23,7 +23,7 @@ fn transcripts(readme: &str) -> Vec<Step> {
 }
 
 #[test]
-fn every_transcript_is_what_the_program_prints() {
+fn transcripts_match_the_output() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let steps = transcripts(&std::fs::read_to_string(root.join("README.md")).unwrap());
     assert!(steps.len() >= 6, "the README has lost its transcripts");

@@ -111,7 +111,7 @@ fn failed(ran: Ran) -> Value {
 }
 
 #[test]
-fn the_same_command_gives_the_same_bytes_and_like_gives_them_again() {
+fn writes_the_same_picture_twice_and_with_like() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     let (a, b, c) = (folder.join("a.png"), folder.join("b.png"), folder.join("c.png"));
@@ -133,7 +133,7 @@ fn the_same_command_gives_the_same_bytes_and_like_gives_them_again() {
 }
 
 #[test]
-fn like_makes_its_own_pictures_again_whatever_they_were_made_with() {
+fn reproduces_its_own_pictures_with_like() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     let vae = folder.join("donor.vae.safetensors");
@@ -182,7 +182,7 @@ fn picture(folder: &Folder, fields: &str) -> PathBuf {
 }
 
 #[test]
-fn pictures_of_webui_are_followed_or_it_is_said_what_is_not() {
+fn follows_webui_parameters_or_names_what_it_cannot_follow() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     let mut out = 0;
@@ -227,7 +227,7 @@ fn pictures_of_webui_are_followed_or_it_is_said_what_is_not() {
 }
 
 #[test]
-fn every_container_and_layout_renders_the_same_picture() {
+fn renders_the_same_picture_from_every_container_and_layout() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     run!["convert", &checkpoint, "-o", folder.join("model.ckpt")].done();
@@ -242,7 +242,7 @@ fn every_container_and_layout_renders_the_same_picture() {
 }
 
 #[test]
-fn a_merge_draws_the_same_latents_and_another_picture() {
+fn renders_the_same_latent_and_another_picture_after_a_merge() {
     let folder = Folder::new();
     let base = model(&folder, "base.safetensors", same);
     let other = |key: &str, values: Vec<f32>| -> Vec<f32> {
@@ -271,7 +271,7 @@ fn a_merge_draws_the_same_latents_and_another_picture() {
 }
 
 #[test]
-fn a_weight_that_is_no_number_is_named() {
+fn names_a_nan_weight() {
     let folder = Folder::new();
     let key = "model.diffusion_model.middle_block.0.in_layers.2.weight";
     let checkpoint = model(&folder, "broken.safetensors", |found, mut values| {
@@ -288,7 +288,7 @@ fn a_weight_that_is_no_number_is_named() {
 }
 
 #[test]
-fn a_weight_that_is_no_number_is_named_though_no_picture_shows_it() {
+fn names_an_infinite_weight_that_the_picture_does_not_use() {
     let folder = Folder::new();
     let key = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight";
     let checkpoint = model(&folder, "broken.safetensors", |found, mut values| {
@@ -303,7 +303,7 @@ fn a_weight_that_is_no_number_is_named_though_no_picture_shows_it() {
 }
 
 #[test]
-fn a_text_encoder_without_weights_is_told() {
+fn fails_for_a_zeroed_text_encoder() {
     let folder = Folder::new();
     let encoder = "cond_stage_model.";
     // All of it, then all but the normalisations, then the words alone.
@@ -322,7 +322,7 @@ fn a_text_encoder_without_weights_is_told() {
 }
 
 #[test]
-fn swapped_keys_of_the_unet_are_seen_and_named_beside_the_right_ones() {
+fn fails_for_swapped_unet_keys() {
     let folder = Folder::new();
     let base = model(&folder, "base.safetensors", same);
     let blocks = ["model.diffusion_model.output_blocks.11.0.", "model.diffusion_model.output_blocks.10.0."];
@@ -345,7 +345,7 @@ fn swapped_keys_of_the_unet_are_seen_and_named_beside_the_right_ones() {
 }
 
 #[test]
-fn an_untrained_unet_fails_alone_and_not_for_the_merge() {
+fn only_warns_of_a_failure_that_the_base_shares() {
     let folder = Folder::new();
     let untrained = |key: &str, values: Vec<f32>| match key.strip_prefix("model.diffusion_model.out.2.weight") {
         Some(_) => values.into_iter().rev().collect(),
@@ -364,7 +364,7 @@ fn an_untrained_unet_fails_alone_and_not_for_the_merge() {
 }
 
 #[test]
-fn half_precision_rounds_the_weights_and_spares_the_autoencoder_that_does_not_fit() {
+fn rounds_weights_to_half_precision_except_an_overflowing_vae() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     let large = model(&folder, "large.safetensors", |key, mut values| {
@@ -390,7 +390,7 @@ fn half_precision_rounds_the_weights_and_spares_the_autoencoder_that_does_not_fi
 }
 
 #[test]
-fn a_dump_holds_what_is_between_the_stages() {
+fn dumps_the_tensors_between_the_stages() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     let dump = folder.join("dump.safetensors");
@@ -418,7 +418,7 @@ fn a_dump_holds_what_is_between_the_stages() {
 }
 
 #[test]
-fn a_decoder_of_zeros_is_recognised() {
+fn fails_for_a_zeroed_decoder() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "zeros.safetensors", |key, values| {
         if key.starts_with("first_stage_model.decoder.") { vec![0.0; values.len()] } else { values }
@@ -429,7 +429,7 @@ fn a_decoder_of_zeros_is_recognised() {
 }
 
 #[test]
-fn an_encoder_of_zeros_is_recognised_beside_the_right_one_too() {
+fn fails_for_a_zeroed_encoder_beside_the_right_one() {
     let folder = Folder::new();
     let base = model(&folder, "base.safetensors", same);
     let checkpoint = model(&folder, "zeros.safetensors", |key, values| {
@@ -442,7 +442,7 @@ fn an_encoder_of_zeros_is_recognised_beside_the_right_one_too() {
 }
 
 #[test]
-fn an_autoencoder_that_overflows_half_precision_is_said() {
+fn reports_a_vae_that_overflows_half_precision() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "large.safetensors", |key, values| {
         let factor = if key == "first_stage_model.decoder.conv_in.weight" { 1e6 } else { 1.0 };
@@ -454,7 +454,7 @@ fn an_autoencoder_that_overflows_half_precision_is_said() {
 }
 
 #[test]
-fn what_cannot_be_rendered_is_refused_in_a_line() {
+fn rejects_what_it_cannot_render_in_one_line() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     let path = checkpoint.as_os_str();

@@ -92,7 +92,7 @@ fn unet(state_dict: &Arc<StateDict>) -> trinart_ckpt::Result<Unet> {
 }
 
 #[test]
-fn text_is_encoded_as_by_transformers() {
+fn encodes_text_like_transformers() {
     let encoder = text_encoder(&model());
     assert_eq!((encoder.positions(), encoder.width(), encoder.vocabulary()), (77, 32, 49408));
     for clip_skip in [1, 2] {
@@ -106,13 +106,13 @@ fn text_is_encoded_as_by_transformers() {
 }
 
 #[test]
-fn text_encoders_in_the_spelling_of_nai_are_read() {
+fn accepts_text_encoder_keys_of_novelai() {
     let nai = changed(|key, tensor| Some((key.replace("transformer.text_model.", "transformer."), tensor.clone())));
     assert_close("clip.1", &text_encoder(&nai).hidden_state(&reference("tokens"), 1).unwrap());
 }
 
 #[test]
-fn noise_is_predicted_as_by_diffusers() {
+fn predicts_noise_like_diffusers() {
     let unet = unet(&model()).unwrap();
     assert_eq!(unet.context_width(), 32);
     let prompt = unet.prepare(&reference("clip.1")).unwrap();
@@ -125,7 +125,7 @@ fn noise_is_predicted_as_by_diffusers() {
 }
 
 #[test]
-fn images_are_decoded_and_encoded_as_by_diffusers() {
+fn decodes_and_encodes_images_like_diffusers() {
     let state_dict = model();
     let autoencoder = Autoencoder::load(builder(&state_dict), &state_dict, &Engine::Candle).unwrap();
     assert_eq!((autoencoder.latent_channels(), autoencoder.scale()), (4, 8));
@@ -136,7 +136,7 @@ fn images_are_decoded_and_encoded_as_by_diffusers() {
 }
 
 #[test]
-fn attention_of_autoencoders_may_be_linear_layers() {
+fn accepts_linear_layers_in_vae_attention() {
     let linear = changed(|key, tensor| {
         let dims = tensor.shape().dims();
         let matrix = key.contains(".attn_1.") && dims.len() == 4;
@@ -150,7 +150,7 @@ fn attention_of_autoencoders_may_be_linear_layers() {
 
 /// What is not f32 on the CPU goes another way through every layer, as do other devices.
 #[test]
-fn the_same_comes_out_of_candles_own_operations() {
+fn matches_candles_operations_in_f64() {
     let state_dict = model();
     let double = |tensor: &Tensor| tensor.to_dtype(DType::F64).unwrap();
     let encoder = TextEncoder::load(builder_of(&state_dict, DType::F64), &state_dict, &Engine::Candle).unwrap();
@@ -166,7 +166,7 @@ fn the_same_comes_out_of_candles_own_operations() {
 }
 
 #[test]
-fn models_that_are_told_more_are_refused_with_the_reason() {
+fn rejects_unets_with_extra_channels() {
     for (channels, reason) in [
         (9, "an inpainting model: beside the latent it takes a mask and the image under it (9 channels)"),
         (8, "an instruct-pix2pix model: beside the latent it takes an image to edit (8 channels)"),
@@ -183,7 +183,7 @@ fn models_that_are_told_more_are_refused_with_the_reason() {
 }
 
 #[test]
-fn other_architectures_are_refused() {
+fn rejects_other_architectures() {
     let linear = changed(|key, tensor| {
         let dims = tensor.shape().dims();
         let matrix = key.contains(".proj_in.") && dims.len() == 4;
@@ -196,7 +196,7 @@ fn other_architectures_are_refused() {
 }
 
 #[test]
-fn missing_and_misshapen_tensors_are_named() {
+fn names_missing_and_misshapen_tensors() {
     let key = "model.diffusion_model.output_blocks.3.1.norm.bias";
     let error = unet(&changed(|name, tensor| (name != key).then(|| (name.to_owned(), tensor.clone())))).err().unwrap();
     assert_eq!((error.kind(), error.tensor()), (Kind::Missing, Some(key)));
@@ -217,7 +217,7 @@ impl Observer for Names {
 }
 
 #[test]
-fn an_observer_is_shown_every_layer_in_order() {
+fn shows_an_observer_every_layer_in_order() {
     let names = Arc::new(Names::default());
     let mut unet = unet(&model()).unwrap();
     unet.observe(Trace::to(Arc::clone(&names) as Arc<dyn Observer>));
@@ -233,7 +233,7 @@ fn an_observer_is_shown_every_layer_in_order() {
 
 /// `fixtures/render/make_odd.py` says how the reference came about.
 #[test]
-fn a_latent_that_cannot_be_halved_is_drawn_as_by_webui() {
+fn draws_odd_latents_like_webui() {
     let unet = unet(&model()).unwrap();
     let prompt = unet.prepare(&input("context", &[2, 77, 32], 1.0)).unwrap();
     let found = unet.forward(&input("odd", &[2, 4, 13, 11], 2.0), 500.0, &prompt).unwrap();
@@ -241,7 +241,7 @@ fn a_latent_that_cannot_be_halved_is_drawn_as_by_webui() {
 }
 
 #[test]
-fn a_lone_prompt_is_refused() {
+fn rejects_a_batch_that_does_not_match_the_prompts() {
     let unet = unet(&model()).unwrap();
     let prompt = unet.prepare(&reference("clip.1")).unwrap();
     let error = unet.forward(&input("one", &[1, 4, 8, 8], 1.0), 1.0, &prompt).unwrap_err();
@@ -252,7 +252,7 @@ fn a_lone_prompt_is_refused() {
 /// `RENDER_FULL=FOLDER cargo test --release --test render_models -- --ignored`.
 #[test]
 #[ignore = "needs a model of 4.3 GB, and minutes without optimisation"]
-fn a_model_in_full_size_computes_what_diffusers_does() {
+fn matches_diffusers_at_full_size() {
     let folder = PathBuf::from(std::env::var_os("RENDER_FULL").unwrap());
     let references = References::open(&folder.join("sd1-render.references.safetensors"));
     let state_dict = Arc::new(format::open(folder.join("sd1-render.safetensors")).unwrap().state_dict);

@@ -37,7 +37,7 @@ fn settings(name: &str) -> Settings {
 }
 
 #[test]
-fn every_sampler_draws_the_picture_of_the_reference() {
+fn renders_the_reference_picture_with_every_sampler() {
     let reference = format::open(fixture("pictures.safetensors")).unwrap().state_dict;
     let mut pictures = 0;
     for (key, latent) in reference.iter().filter(|(key, _)| key.starts_with("latent ")) {

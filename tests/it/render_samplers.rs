@@ -46,7 +46,7 @@ fn run(sampler: Sampler, spacing: Spacing, steps: usize) -> Run {
 }
 
 #[test]
-fn every_sampler_goes_the_way_of_the_reference() {
+fn follows_the_trajectory_of_k_diffusion() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/render/samplers.json");
     let golden: BTreeMap<String, Vec<f64>> = serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
     assert_eq!(golden.len(), 20);
@@ -62,7 +62,7 @@ fn every_sampler_goes_the_way_of_the_reference() {
 }
 
 #[test]
-fn every_sampler_makes_the_calls_that_it_announces() {
+fn calls_the_model_as_often_as_announced() {
     let diffusion = Diffusion::stable_diffusion();
     for &sampler in Sampler::ALL {
         for steps in [3, 8, 20, 30] {
@@ -77,7 +77,7 @@ fn every_sampler_makes_the_calls_that_it_announces() {
 }
 
 #[test]
-fn names_are_those_of_webui_old_and_new() {
+fn accepts_old_and_new_webui_names() {
     for &sampler in Sampler::ALL {
         assert_eq!(Sampler::from_name(sampler.name()), Some((sampler, None)));
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use trinart_ckpt::render::prompt::Tokenizer;
 
 #[test]
-fn tokens_are_those_of_the_reference() {
+fn tokenizes_prompts_like_clip() {
     let path = std::env::var("TRINART_TOKENS").unwrap_or_else(|_| "fixtures/render/tokens.json".into());
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
     let prompts: Vec<(String, Vec<u32>)> = serde_json::from_str(&text).unwrap();

@@ -65,28 +65,28 @@ fn check(name: &str) -> Vec<String> {
 }
 
 #[test]
-fn torch_zip() {
+fn loads_a_torch_zip() {
     assert!(check("tiny-sd1.ckpt").is_empty());
 }
 
 #[test]
-fn torch_legacy() {
+fn loads_a_legacy_file() {
     assert!(check("tiny-sd1-legacy.ckpt").is_empty());
 }
 
 #[test]
-fn safetensors() {
+fn loads_safetensors() {
     assert!(check("tiny-sd1.safetensors").is_empty());
 }
 
 #[test]
-fn every_dtype() {
+fn loads_every_dtype_that_candle_has() {
     let refused = check("dtypes.ckpt");
     assert_eq!(refused, ["I8", "U16", "U64", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "C64"]);
 }
 
 #[test]
-fn every_kind_of_view() {
+fn loads_every_kind_of_view() {
     assert!(check("views.ckpt").is_empty());
     assert!(check("views-legacy.ckpt").is_empty());
 }
@@ -94,7 +94,7 @@ fn every_kind_of_view() {
 const KEY: &str = "first_stage_model.decoder.conv_in.weight";
 
 #[test]
-fn the_container_makes_no_difference_after_a_cast() {
+fn casts_alike_from_every_container() {
     let load = |name| {
         let tensor = open(name).pp("model.diffusion_model").get_unchecked("out.2.bias").unwrap();
         assert_eq!(tensor.dtype(), DType::F32);
@@ -107,7 +107,7 @@ fn the_container_makes_no_difference_after_a_cast() {
 }
 
 #[test]
-fn a_wrong_shape_is_named() {
+fn names_a_tensor_with_a_wrong_shape() {
     let found = expected("tiny-sd1.ckpt").into_iter().find(|row| row.0 == KEY).unwrap().2;
     let (prefix, last) = KEY.split_at(KEY.len() - "conv_in.weight".len());
     let weights = open("tiny-sd1.ckpt").pp(prefix.trim_end_matches('.'));
@@ -121,7 +121,7 @@ fn a_wrong_shape_is_named() {
 }
 
 #[test]
-fn a_missing_key_is_named() {
+fn names_a_missing_tensor() {
     let weights = open("tiny-sd1.safetensors").pp("first_stage_model").pp("decoder");
     let error = from_candle(weights.get(4, "conv_nowhere.weight").unwrap_err());
     let key = "first_stage_model.decoder.conv_nowhere.weight";
@@ -130,7 +130,7 @@ fn a_missing_key_is_named() {
 }
 
 #[test]
-fn a_wrong_dtype_is_named() {
+fn names_a_tensor_with_an_unsupported_dtype() {
     let error = from_candle(open("tiny-sd1-legacy.ckpt").get_unchecked_dtype(KEY, DType::F4).unwrap_err());
     assert_eq!((error.kind(), error.tensor()), (Kind::Unsupported, Some(KEY)));
     assert!(error.to_string().contains("no conversion from F32 to F4 in candle"), "{error}");

@@ -54,7 +54,7 @@ const ONLY_SUSPICIOUS: &[(&str, &str)] =
     &[("functools", "partial"), ("operator", "itemgetter"), ("_operator", "itemgetter")];
 
 #[test]
-fn the_lists_of_picklescan_are_ours_too() {
+fn includes_the_lists_of_picklescan() {
     let Some(peers) = Peers::find() else { return };
     let lists = peers.scan::<&Path>([]);
     let names = |list: &str| serde_json::from_value::<Vec<(String, String)>>(lists[list].clone()).unwrap();
@@ -101,7 +101,7 @@ fn short(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn every_way_of_naming_and_calling() {
+fn finds_every_way_to_name_and_call_a_function() {
     let mut cases = vec![
         dangerous("p0.pkl", b"cposix\nsystem\n(S'true'\ntR."),
         dangerous("p0_windows.pkl", b"cnt\nsystem\n(Vtrue\ntR."),
@@ -199,7 +199,7 @@ fn every_way_of_naming_and_calling() {
 }
 
 #[test]
-fn pickles_within_pickles() {
+fn finds_pickles_within_pickles() {
     let latin: String = PAYLOAD.iter().map(|&byte| char::from(byte)).collect();
     let text = [&b"X"[..], &(latin.len() as u32).to_le_bytes(), latin.as_bytes()].concat();
     let bytes = |content: &[u8]| [&b"B"[..], &(content.len() as u32).to_le_bytes(), content].concat();
@@ -267,7 +267,7 @@ fn pickles_within_pickles() {
 }
 
 #[test]
-fn zips_that_show_one_thing_to_a_scanner_and_another_to_a_loader() {
+fn finds_pickles_that_zip_tricks_hide() {
     let evil = || record("archive/data.pkl", PAYLOAD);
     let good = tensor_and(b"");
     let good_record = || record("archive/data.pkl", &good);
@@ -322,7 +322,7 @@ fn zips_that_show_one_thing_to_a_scanner_and_another_to_a_loader() {
 }
 
 #[test]
-fn legacy_files_are_five_pickles_or_a_tar_of_them() {
+fn scans_every_pickle_of_a_legacy_file_or_tar() {
     let good = tensor_and(b"");
     let evil = tensor_and(b"cposix\nsystem\n)R0");
     let begin = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
@@ -355,7 +355,7 @@ fn legacy_files_are_five_pickles_or_a_tar_of_them() {
 }
 
 #[test]
-fn classes_of_honest_checkpoints_are_suspicious_at_most() {
+fn rates_classes_of_honest_checkpoints_at_most_suspicious() {
     let class =
         |module: &str, name: &str| case(&format!("{module}.{name}.pkl"), format!("c{module}\n{name}\n)R."), Suspicious);
     assert_verdicts(&[
@@ -378,7 +378,7 @@ fn classes_of_honest_checkpoints_are_suspicious_at_most() {
 }
 
 #[test]
-fn bombs_are_told_from_data() {
+fn tells_bombs_from_data() {
     let doubled = |item: &[u8], count: usize| [&b"\x80\x02"[..], item, &b"2\x86".repeat(count), b"."].concat();
     let lists = (0..60_u8).map(|index| [b']', b'q', index].to_vec()).reduce(|all, list| [all, list].concat()).unwrap();
     let fill = (1..60_u8).rev().flat_map(|index| [b'h', index - 1, b'h', index, b'a', b'h', index, b'a', b'0']);
@@ -407,7 +407,7 @@ fn bombs_are_told_from_data() {
 
 /// A name of 60,000 bytes takes as much once; told for each of a thousand findings below it, it would take gigabytes.
 #[test]
-fn names_of_records_are_cut_where_they_are_told_again_and_again() {
+fn shortens_record_names_that_repeat_in_findings() {
     let folder = Folder::new();
     let evil: Vec<_> = (0..2000).map(|index| record(&format!("{index}.pkl"), PAYLOAD)).collect();
     let mut zip = raw_zip(b"", &evil);
@@ -423,7 +423,7 @@ fn names_of_records_are_cut_where_they_are_told_again_and_again() {
 }
 
 #[test]
-fn folders_are_searched_and_what_is_no_checkpoint_is_counted() {
+fn searches_folders_and_counts_other_files() {
     let folder = Folder::new();
     fs::create_dir_all(folder.join("a/b")).unwrap();
     let write = |name: &str, bytes: &[u8]| folder.write(name, bytes);
@@ -451,7 +451,7 @@ fn folders_are_searched_and_what_is_no_checkpoint_is_counted() {
 }
 
 #[test]
-fn the_report_names_file_place_call_and_reason() {
+fn reports_file_offset_call_and_reason() {
     let folder = Folder::new();
     let object = tensor_and(b"cposix\nsystem\nX\x04\0\0\0true\x85R0");
     let at = object.windows(7).position(|window| window == b"cposix\n").unwrap();

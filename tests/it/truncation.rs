@@ -30,7 +30,7 @@ fn described(bytes: &[u8], container: Container) -> Vec<Range<usize>> {
 }
 
 #[test]
-fn a_file_cut_within_what_describes_it_is_refused_wherever_it_is_cut() {
+fn rejects_a_file_truncated_within_its_headers() {
     let folder = Folder::new();
     for name in FIXTURES {
         let path = folder.take(name, name);

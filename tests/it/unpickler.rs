@@ -199,7 +199,7 @@ fn seeds() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn it_sees_the_names_that_python_imports_and_builds_what_python_builds() {
+fn agrees_with_pythons_unpicklers() {
     let Some(python) = python() else { return };
     let number = |name: &str| env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
     let (seed, time) = (number("TRINART_FUZZ_SEED").unwrap_or_default(), number("TRINART_FUZZ_SECONDS"));

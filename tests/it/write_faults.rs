@@ -23,7 +23,7 @@ fn arguments(list: &[&dyn AsRef<std::ffi::OsStr>]) -> Vec<OsString> {
 }
 
 #[test]
-fn a_folder_that_may_not_be_written_is_an_error() {
+fn rejects_a_read_only_folder() {
     let folder = Folder::new();
     let input = folder.take("views.ckpt", "in.ckpt");
     let locked = folder.join("locked");
@@ -55,7 +55,7 @@ fn a_folder_that_may_not_be_written_is_an_error() {
 }
 
 #[test]
-fn a_file_size_limit_is_an_error_and_leaves_the_old_file() {
+fn keeps_the_old_file_at_a_file_size_limit() {
     let folder = Folder::new();
     let output = folder.write("out.ckpt", "old");
     for extension in ["ckpt", "safetensors"] {
@@ -91,7 +91,7 @@ impl Drop for Small {
 }
 
 #[test]
-fn no_space_left_is_an_error_and_leaves_the_old_file() {
+fn keeps_the_old_file_on_a_full_disk() {
     let folder = Folder::new();
     let Some(small) = Small::mount(folder.join("small"), "600k") else {
         eprintln!("skipped: this user may not mount a small file system");
@@ -197,7 +197,7 @@ fn send(child: &Child, signal: &str) {
 }
 
 #[test]
-fn an_interrupt_leaves_the_old_file_or_the_whole_new_one_and_no_scratch_file() {
+fn leaves_a_whole_file_and_no_temporary_file_after_an_interrupt() {
     let long = Long::new();
     let mut stopped = 0;
     let moments = moments();
@@ -221,7 +221,7 @@ fn an_interrupt_leaves_the_old_file_or_the_whole_new_one_and_no_scratch_file() {
 }
 
 #[test]
-fn a_killed_merge_leaves_the_old_file_or_the_whole_new_one_and_the_next_one_cleans_up() {
+fn leaves_a_whole_file_after_a_kill_and_cleans_up_in_the_next_run() {
     let long = Long::new();
     let mut left = 0;
     let moments = moments();
@@ -252,7 +252,7 @@ const CHANGES: [(&str, Change); 3] = [
 ];
 
 #[test]
-fn an_input_that_is_cut_or_changed_while_it_is_read_is_an_error_and_leaves_the_old_file() {
+fn keeps_the_old_file_if_the_input_changes_while_it_is_read() {
     let long = Long::new();
     for (name, change) in CHANGES {
         let mut stopped = 0;
@@ -282,7 +282,7 @@ fn an_input_that_is_cut_or_changed_while_it_is_read_is_an_error_and_leaves_the_o
 
 /// A tensor of strides, whose elements are read all over its storage.
 #[test]
-fn a_strided_tensor_that_is_cut_while_it_is_read_is_an_error() {
+fn rejects_a_strided_tensor_truncated_while_it_is_read() {
     let folder = Folder::new();
     let path = folder.take("views.ckpt", "views.ckpt");
     let contents = format::open(&path).unwrap();
@@ -294,7 +294,7 @@ fn a_strided_tensor_that_is_cut_while_it_is_read_is_an_error() {
 }
 
 #[test]
-fn a_destination_that_is_a_link_or_on_another_disk_is_written_where_it_is() {
+fn writes_through_links_and_to_other_file_systems() {
     let folder = Folder::new();
     let base = fixture("views.ckpt");
     let target = folder.write("target.ckpt", "old");
@@ -346,7 +346,7 @@ fn run_unheard(arguments: &[OsString]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_standard_output_closed_early_is_no_error() {
+fn exits_cleanly_if_stdout_is_closed_early() {
     let folder = Folder::new();
     let base = fixture("tiny-sd1.ckpt");
     let output = folder.join("out.safetensors");
