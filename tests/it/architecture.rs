@@ -1,11 +1,11 @@
-//! The direction of the dependencies, read from the source: each room of `src/` uses only the rooms below it.
+//! Reads every path in `src/` and checks the direction of dependencies: a room uses only the rooms below it.
 
 use std::collections::HashMap;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// The rooms, from the bottom up. Those on one line do not know each other.
+/// The rooms (top-level modules), from the bottom up. Rooms on one line do not use each other.
 const FLOORS: &[&[&str]] = &[
     &["error", "limits"],
     &["io"],
@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// Lines a file may have: more than this is two subjects.
+/// The largest number of lines in a file; a longer file covers more than one subject.
 const LONGEST_FILE: usize = 400;
 
 const PRINTS: [&str; 4] = ["print", "println", "eprint", "eprintln"];
@@ -29,7 +29,7 @@ fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|rooms| rooms.contains(&room))
 }
 
-/// The room of a file, by its path within `src/`: the first folder, or the name of a file beside the folders.
+/// The room of a file, from its path within `src/`: the first folder, or the name of a top-level file.
 fn room(path: &Path) -> String {
     let first = path.iter().next().unwrap().to_str().unwrap();
     match first.strip_suffix(".rs").unwrap_or(first) {
@@ -38,13 +38,13 @@ fn room(path: &Path) -> String {
     }
 }
 
-/// How deep a file's module lies under the crate: 1 for `tensor/mod.rs`, 2 for `tensor/lazy.rs`.
+/// The depth of a file's module below the crate root: 1 for `tensor/mod.rs`, 2 for `tensor/lazy.rs`.
 fn depth(path: &Path) -> usize {
     path.iter().count() - usize::from(path.ends_with("mod.rs") && path.iter().count() > 1)
 }
 
 struct File {
-    /// Within `src/`.
+    /// Path within `src/`.
     path: PathBuf,
     text: String,
 }
@@ -55,7 +55,7 @@ impl File {
     }
 }
 
-/// Every `.rs` file but `lib.rs`, which lists the rooms and is in none of them.
+/// Every `.rs` file except `lib.rs`, which declares the rooms and belongs to none.
 fn files() -> Vec<File> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut folders = vec![src.clone()];
@@ -80,7 +80,7 @@ fn assert_none(problems: &[String]) {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
-/// Where the comments and where the texts and characters between quotes lie, as ranges of `source`.
+/// The ranges of comments, and of string and character literals, in `source`.
 fn asides(source: &[char]) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
     let at = |index: usize| source.get(index).copied().unwrap_or('\0');
     let (mut comments, mut quotes) = (Vec::new(), Vec::new());
@@ -109,7 +109,7 @@ fn asides(source: &[char]) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
                 comments.push(start..index);
             }
             '"' => {
-                // Hashes before the quote, and an `r` before them, make it a raw text, which knows no escapes.
+                // An `r` and hashes before the quote start a raw string, which has no escapes.
                 let before = source[..start].iter().rev().take_while(|&&hash| hash == '#').count();
                 let raw = start > before && at(start - before - 1) == 'r';
                 let ends = |end: usize| at(end) == '"' && (1..=before).all(|hash| !raw || at(end + hash) == '#');
@@ -119,7 +119,7 @@ fn asides(source: &[char]) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
                 quotes.push(start + 1..index.min(source.len()));
                 index += 1;
             }
-            // Anything else behind an apostrophe is a lifetime.
+            // Anything else after an apostrophe is a lifetime.
             '\'' if at(index) == '\\' || at(index + 1) == '\'' => {
                 index += if at(index) == '\\' { 2 } else { 1 };
                 while index < source.len() && at(index) != '\'' {
@@ -142,7 +142,7 @@ fn blank(source: &mut [char], ranges: &[Range<usize>]) {
     }
 }
 
-/// A word, `::`, or another character, with its line and its place in the source.
+/// A word, `::` or another character, with its line and its offset in the source.
 #[derive(Debug)]
 struct Token {
     text: String,
@@ -150,7 +150,7 @@ struct Token {
     start: usize,
 }
 
-/// The code of a source, without what comments and quotes say.
+/// The tokens of a source, without comments and the contents of literals.
 fn tokens(source: &str) -> Vec<Token> {
     let mut source: Vec<char> = source.chars().collect();
     let (comments, quotes) = asides(&source);
@@ -173,12 +173,12 @@ fn tokens(source: &str) -> Vec<Token> {
     tokens
 }
 
-/// What every path from the root of the crate names first, with its line: `crate::a::b`, `use crate::{a, b::c}`, and
-/// `super::a` where that is the root. `depth` is that of the file's module.
+/// The first segment of every path that starts at the crate root, with its line: `crate::a::b`, `use crate::{a, b::c}`,
+/// and `super::a` where `super` is the root. `depth` is the depth of the file's module.
 fn names_from_root(tokens: &[Token], depth: usize) -> Vec<(String, usize)> {
     let text = |index: usize| tokens.get(index).map_or("", |token| token.text.as_str());
     let mut names = Vec::new();
-    // For each open brace, whether it is that of a module within the file.
+    // For each open brace, whether it opens an inline module.
     let mut braces: Vec<bool> = Vec::new();
     let mut index = 0;
     while index < tokens.len() {
@@ -219,7 +219,7 @@ fn names_from_root(tokens: &[Token], depth: usize) -> Vec<(String, usize)> {
     names
 }
 
-/// The room that each name which `lib.rs` hands on comes from: `Error` is at home in `error`.
+/// The room that defines each name re-exported by `lib.rs`: `Error` comes from `error`.
 fn reexports(lib: &str) -> HashMap<String, String> {
     let tokens = tokens(lib);
     let mut homes = HashMap::new();
@@ -230,7 +230,7 @@ fn reexports(lib: &str) -> HashMap<String, String> {
         let Some(home) = path.next() else { continue };
         while let Some(name) = path.next() {
             let is_word = !matches!(name.text.as_str(), "{" | "}" | ",");
-            // The last word of each branch: what stands behind `as`, where there is one.
+            // The last word of each branch is the exported name, which includes a rename with `as`.
             if is_word && path.peek().is_none_or(|next| matches!(next.text.as_str(), "," | "}")) {
                 homes.insert(name.text.clone(), home.text.clone());
             }
@@ -239,7 +239,7 @@ fn reexports(lib: &str) -> HashMap<String, String> {
     homes
 }
 
-/// Each use of a room that is not below the file's own.
+/// Every use of a room that is not below the file's own room.
 fn edges_up(file: &File, homes: &HashMap<String, String>) -> Vec<String> {
     let from = room(&file.path);
     let mut problems = Vec::new();
@@ -279,7 +279,7 @@ fn lists_every_room_in_the_table() {
     assert_none(&problems);
 }
 
-/// The lines of a source that mention a word outside of comments and of what is only built for tests.
+/// The lines of a source that contain a word outside comments and `#[cfg(test)]` items.
 fn mentions(source: &str, word: &str) -> Vec<usize> {
     let code = tokens(source);
     let mut characters: Vec<char> = source.chars().collect();
@@ -287,7 +287,7 @@ fn mentions(source: &str, word: &str) -> Vec<usize> {
     blank(&mut characters, &comments);
     for (index, window) in code.windows(7).enumerate() {
         if window.iter().map(|token| token.text.as_str()).eq(["#", "[", "cfg", "(", "test", ")", "]"]) {
-            // The item ends with the brace that closes the first one it opens, or before that with a semicolon.
+            // The item ends at the brace that closes its first one, or at a semicolon before any brace.
             let mut open = 0;
             let end = code[index + 7..].iter().find(|token| {
                 open += i32::from(token.text == "{") - i32::from(token.text == "}");
@@ -332,7 +332,7 @@ fn keeps_files_below_the_line_limit() {
     assert_none(&long.map(problem).collect::<Vec<_>>());
 }
 
-/// Every way to write a path that the tests above have to see, and every way to write what is none.
+/// Every way to write a path that the checks must see, and text that only looks like one.
 const SAMPLE: &str = r##"
 //! use crate::cli;
 use crate::{limits, plan::{Plan, format}, io::{self, Source},
@@ -368,7 +368,7 @@ fn finds_paths_in_every_spelling() {
         "src/tensor/mod.rs:15: tensor must not use checkpoint",
     ];
     assert_eq!(found("tensor/mod.rs"), expected);
-    // One module deeper, `super` is the room itself, and `super::super` the test module's way there.
+    // One module deeper, `super` is the room itself, as is `super::super` in its test module.
     let deeper = found("tensor/lazy.rs");
     assert!(!deeper.iter().any(|problem| problem.contains(":5:") || problem.contains(":15:")), "{deeper:?}");
     assert_eq!(found("main.rs").len(), 1);

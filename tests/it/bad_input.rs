@@ -1,4 +1,5 @@
-//! Files that are damaged, cut short, forged or something else: one line, exit 2, nothing changed. Never a panic.
+//! Damaged, truncated and forged files, and other things than checkpoints: one error line, exit code 2, no output, no
+//! panic.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -30,7 +31,7 @@ fn rejects_a_file_truncated_anywhere() {
         let strides = (1..60).map(|step| len * step / 60);
         let cuts: BTreeSet<u64> = (0..600).chain(strides).chain(len - 200..len).collect();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
-        // From the longest to the shortest, so that one copy serves for all.
+        // From the longest cut to the shortest, so one copy of the file is enough.
         for &cut in cuts.iter().rev() {
             file.set_len(cut).unwrap();
             let error = read_all(&path).expect_err(&format!("{name} cut to {cut} of {len} bytes was read as if whole"));
@@ -39,7 +40,7 @@ fn rejects_a_file_truncated_anywhere() {
     }
 }
 
-/// Flips bits of each of these bytes in turn; `check` sees what comes of it.
+/// Flips bits in each of these bytes in turn and passes the result of reading the file to `check`.
 fn flip(path: &Path, offsets: impl Iterator<Item = u64>, check: impl Fn(u64, trinart_ckpt::Result<Vec<Row>>)) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     for (offset, mask) in offsets.zip([0x01, 0x20, 0x80, 0xff].into_iter().cycle()) {
@@ -83,7 +84,7 @@ fn never_panics_on_a_flipped_byte_in_a_header() {
     }
 }
 
-/// Every command refuses the file in one line with these words, and leaves the folder as it is.
+/// Asserts that every command rejects the file in one line that contains these words and leaves the folder unchanged.
 #[track_caller]
 fn assert_refused(folder: &Folder, bad: &Path, words: &[&str]) {
     let existing = folder.write("existing.safetensors", "precious");
@@ -142,7 +143,7 @@ fn rejects_anything_but_regular_files() {
     }
     let fifo = folder.join("fifo.ckpt");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    // Opened carelessly, it would wait for a writer for ever.
+    // Opening a FIFO for reading blocks until a writer opens it.
     let mut command = Command::new(PROGRAM);
     command.arg("convert").arg(&fifo).arg("-o").arg(folder.join("out.ckpt"));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -160,7 +161,7 @@ fn rejects_anything_but_regular_files() {
 
 const FLOATS: (&str, &str) = ("torch", "FloatStorage");
 
-/// The pickle of `{"weight": …}`, four floats of this class in record 0; each of these keys once.
+/// The pickle of a state dict with these keys, each a tensor of four elements of this storage class in record 0.
 fn pickle(class: (&'static str, &'static str), keys: &[&str]) -> Vec<u8> {
     let mut encoder = Encoder::new();
     let entry = |encoder: &mut Encoder, key: &&str| {
@@ -197,7 +198,7 @@ fn rejects_a_zip_whose_records_contradict_its_pickle() {
     }
 }
 
-/// A safetensors file of this header before this many bytes.
+/// Writes a safetensors file with this header, followed by `data` bytes.
 fn safetensors(folder: &Folder, name: &str, header: &str, data: usize) -> std::path::PathBuf {
     let length = (header.len() as u64).to_le_bytes();
     folder.write(name, [&length[..], header.as_bytes(), &vec![0; data]].concat())
@@ -301,7 +302,7 @@ fn evil_pickle(command: &str) -> Vec<u8> {
     encoder.finish()
 }
 
-/// The same in the container of torch before 1.6: magic number, version, system, object, keys, storages.
+/// A legacy torch file (before 1.6) with this object: magic number, version, system, object, keys, storages.
 fn evil_legacy(object: &[u8]) -> Vec<u8> {
     let mut file = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.".to_vec();
     file.extend(b"\x80\x02}q\x00X\x0d\x00\x00\x00little_endianq\x01\x88s.");
@@ -348,7 +349,7 @@ fn rejects_a_pickle_that_calls_the_system_and_names_the_call() {
     assert!(!folder.join("owned").exists());
 }
 
-/// PyTorch takes tuples for persistent ids; another reader may fetch whatever one says.
+/// PyTorch only accepts tuples as persistent ids; another reader might load whatever an id names.
 #[test]
 fn rejects_a_persistent_id_that_is_not_a_storage() {
     let folder = Folder::new();
@@ -365,7 +366,7 @@ fn rejects_a_persistent_id_that_is_not_a_storage() {
     assert!(!folder.join("out.ckpt").exists());
 }
 
-/// Some readers go by the count at the end, some by the size there, some by the first record.
+/// Some readers trust the record count of the end record, some its directory size, some the first directory entry.
 #[test]
 fn rejects_a_zip_with_an_inconsistent_end_record() {
     let folder = Folder::new();
@@ -380,7 +381,7 @@ fn rejects_a_zip_with_an_inconsistent_end_record() {
         ("count.ckpt", end + 8, [count - 1, count - 1].map(u16::to_le_bytes).concat()),
         ("size.ckpt", end + 12, (size - 1).to_le_bytes().to_vec()),
         ("size0.ckpt", end + 12, vec![0; 4]),
-        // In a record's own header, where the directory says that it is stored.
+        // The record's own header says deflated, the directory says stored.
         ("method.ckpt", good.windows(4).rposition(|window| window == b"PK\x03\x04").unwrap() + 8, vec![8, 0]),
     ] {
         let mut bad = good.clone();
@@ -424,7 +425,7 @@ fn detects_a_damaged_tensor_while_copying() {
     }
 }
 
-/// One line of the right words, whatever the command; nothing of the text that the file brought is obeyed.
+/// Errors, reports and JSON of every command escape control characters and direction marks from the file.
 #[test]
 fn escapes_text_from_files_before_printing() {
     const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\r\n\u{202e}\u{200b}x";
@@ -439,7 +440,7 @@ fn escapes_text_from_files_before_printing() {
     encoder.dict([HOSTILE].iter(), entry).unwrap();
     let mut tensors = encoder.finish();
     tensors.pop();
-    // Besides the tensor: metadata, an opaque value and a class under such names, and a call of one.
+    // Beside the tensor: metadata, an opaque value and a class with such names, and a call of that class.
     let name = HOSTILE.replace('\n', " ");
     let parts = [
         text(&format!("meta{HOSTILE}")),

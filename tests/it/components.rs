@@ -1,4 +1,4 @@
-//! `convert` to less than everything: `--prune`, `--ema`, `--component`, `--fix-position-ids`.
+//! `convert` with `--prune`, `--ema`, `--component` and `--fix-position-ids`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,9 +18,9 @@ const POSITIONS: &str = "cond_stage_model.transformer.text_model.embeddings.posi
 const RESIDUE: [&str; 2] = ["first_stage_model.loss.logvar", "loss.discriminator.main.0.weight"];
 const UNKNOWN: [&str; 2] = ["tokenizer.table", "model.something_else.weight"];
 
-// --- Checkpoints, and what is expected of them ---------------------------------------------------------------------
+// --- Checkpoints and expected results ------------------------------------------------------------------------------
 
-/// The fixture's tensors, changed and saved under another name.
+/// Saves the tensors of the fixture under another name, after `change`.
 fn made(folder: &Folder, name: &str, change: impl FnOnce(&mut Vec<(String, LazyTensor)>)) -> PathBuf {
     let mut all = tensors(&fixture("tiny-sd1.safetensors"));
     change(&mut all);
@@ -29,14 +29,14 @@ fn made(folder: &Folder, name: &str, change: impl FnOnce(&mut Vec<(String, LazyT
     path
 }
 
-/// What training calls the average of a weight: no `model.`, no dots.
+/// The EMA key of a weight, as LDM training names it: without `model.` and without dots.
 fn average_of(key: &str) -> String {
     let bare = key.strip_prefix("model.").unwrap().split('.').collect::<Vec<_>>().concat();
     assert!(bare.starts_with("diffusion_model"), "{bare}");
     format!("{EMA}{bare}")
 }
 
-/// Adds an average for every weight of the UNet, singles of other values; behind the counters, in the weights' order.
+/// Adds an f32 EMA tensor with other values for every UNet weight, after the counters and in the order of the weights.
 fn with_averages(all: &mut Vec<(String, LazyTensor)>) {
     let average = |(index, (key, weight)): (usize, &(String, LazyTensor))| {
         let values = (0..weight.shape().elements()).map(|element| index as f32 + element as f32 / 1024.0 + 0.5);
@@ -50,7 +50,7 @@ fn with_averages(all: &mut Vec<(String, LazyTensor)>) {
     all.splice(behind..behind, averages);
 }
 
-/// The fixture with a whole average, losses, and keys that nobody knows.
+/// The fixture with a complete EMA, loss weights and unknown keys.
 fn full(folder: &Folder) -> PathBuf {
     made(folder, "full.safetensors", |all| {
         with_averages(all);
@@ -67,7 +67,7 @@ fn convert(input: &Path, output: &Path, options: &[&str]) -> support::Ran {
     support::run(&arguments)
 }
 
-/// What `--json` says of a conversion into a file of this name, and the file's tensors.
+/// The JSON report of a conversion to a file of this name, and the tensors of that file.
 #[track_caller]
 fn converted(folder: &Folder, input: &Path, options: &[&str], name: &str) -> (Value, Vec<Row>) {
     let output = folder.join(name);
@@ -78,8 +78,8 @@ fn converted(folder: &Folder, input: &Path, options: &[&str], name: &str) -> (Va
     (report, rows)
 }
 
-/// Each key of the input has exactly one line, each key of the output exactly one origin: what the program itself puts
-/// in has its line too, and no input.
+/// Asserts that each input key has exactly one ledger line and each output key exactly one origin. Tensors that the
+/// program adds have a line without an input.
 #[track_caller]
 fn assert_accounted_for(report: &Value, input: &[Row], output: &[Row], options: &[&str]) {
     let lines = report["ledger"].as_array().unwrap();
@@ -101,7 +101,7 @@ fn is_needed(row: &Row) -> bool {
     [UNET, VAE, TEXT_ENCODER].iter().any(|prefix| row.0.starts_with(prefix)) && !is_residue
 }
 
-/// The rows, the averages under the names of the UNet's weights in place of these.
+/// The rows with each UNet weight replaced by its EMA.
 fn averaged(rows: Vec<Row>) -> Vec<Row> {
     let by_key: BTreeMap<String, Row> = rows.iter().map(|row| (row.0.clone(), row.clone())).collect();
     let row = |row: Row| match row.0.starts_with(UNET) {
@@ -120,7 +120,7 @@ fn notices(report: &Value) -> Vec<&str> {
     report["notices"].as_array().unwrap().iter().map(|notice| notice.as_str().unwrap()).collect()
 }
 
-// --- Pruning, and the average --------------------------------------------------------------------------------------
+// --- Pruning and EMA -----------------------------------------------------------------------------------------------
 
 #[test]
 fn prunes_and_replaces_the_weights_by_their_ema() {
@@ -171,7 +171,7 @@ fn prunes_to_what_inference_needs() {
     let kept: Vec<Row> = read(&input).into_iter().filter(|row| is_needed(row) || row.0.starts_with(EMA)).collect();
     let (_, rows) = converted(&folder, &input, &["--prune", "--ema", "keep"], "c.safetensors");
     assert_rows(&rows, &kept);
-    // Nothing to prune is no error.
+    // A file with nothing to prune is not an error.
     let (_, rows) = converted(&folder, &folder.join("a.ckpt"), &["--prune"], "d.safetensors");
     assert_rows(&rows, &needed);
 }
@@ -205,7 +205,7 @@ fn rejects_a_missing_or_incomplete_ema() {
         convert(input, &folder.join("out.ckpt"), &["--ema", "use", "--component", "unet"]).refused(words);
     }
     assert_eq!(folder.snapshot(), before);
-    // A lacking average is nobody's loss where it is not used.
+    // An incomplete EMA only matters if it is used.
     let (_, rows) = converted(&folder, &lacking, &["--prune"], "out.safetensors");
     assert_eq!(rows.len(), 1131);
 }
@@ -287,7 +287,7 @@ fn rejects_a_component_that_is_missing() {
 
 // --- position_ids --------------------------------------------------------------------------------------------------
 
-/// position_ids of these numbers, in a type.
+/// A position_ids tensor with these values in a dtype.
 fn ids(dtype: Dtype, number: impl Fn(u16) -> f32) -> LazyTensor {
     let bytes = |number: f32| match dtype {
         Dtype::I64 => (number as i64).to_le_bytes().to_vec(),
@@ -301,7 +301,7 @@ fn with_ids(folder: &Folder, name: &str, ids: LazyTensor) -> PathBuf {
     made(folder, name, |all| all.iter_mut().find(|(key, _)| key == IDS).unwrap().1 = ids)
 }
 
-/// The tensor of position_ids that has to come out, wherever it stands.
+/// The row of the correct position_ids.
 fn right_ids() -> Row {
     let right = expected("tiny-sd1.safetensors").into_iter().find(|row| row.0 == IDS).unwrap();
     assert_eq!((right.1.as_str(), right.2.as_slice()), ("I64", &[1, 77][..]));
@@ -312,7 +312,7 @@ fn right_ids() -> Row {
 fn fixes_position_ids_in_place_and_reports_the_damage() {
     let folder = Folder::new();
     let right = expected("tiny-sd1.safetensors");
-    // How they are broken, what inspect says, what the notice says.
+    // The damaged tensor, the text of `inspect`, and words of the notice.
     let cases: [(LazyTensor, &[&str], &[&str]); 4] = [
         (ids(Dtype::F16, f32::from), &["F16", "right numbers"], &["the right numbers, but F16"]),
         (ids(Dtype::F32, |index| f32::from(index) * 0.9999), &["F32", "WRONG"], &["wrong numbers, F32"]),
@@ -368,7 +368,7 @@ fn inserts_position_ids_before_the_position_embedding() {
     let notices = notices(&report);
     assert!(notices.len() == 1 && notices[0].contains("missing") && notices[0].contains(IDS), "{notices:?}");
     assert_eq!(run!["inspect", &output, "--json"].json()["files"][0]["position_ids"], "right");
-    // Where the text encoder does not go, they are not missed.
+    // Output without the text encoder needs no position_ids.
     let (report, rows) = converted(&folder, &input, &["--fix-position-ids", "--component", "unet"], "unet.safetensors");
     assert_eq!((rows.len(), &report["notices"]), (686, &Value::Array(vec![])));
 }

@@ -1,4 +1,4 @@
-//! `convert`: containers, dtypes, metadata, and where the output goes.
+//! `convert`: containers, dtypes, metadata and destinations.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -120,7 +120,7 @@ fn casts_floats_and_leaves_integers() {
         let is_cast = |row: &&Row| row.1 != name && row.1.starts_with(['F', 'B']);
         assert_eq!(casts, before.iter().filter(is_cast).count());
     }
-    // Some singles, held against the crate that defines the halves.
+    // Compares some f32 tensors with the conversions of the crate `half`.
     let open = |dtype: &str| format::open(folder.join(&format!("{dtype}.safetensors"))).unwrap().state_dict;
     let (halves, brains) = (open("f16"), open("bf16"));
     let singles: Vec<_> = floats.iter().filter(|(_, tensor)| tensor.dtype() == Dtype::F32).step_by(10).collect();

@@ -1,4 +1,4 @@
-//! diffusers folders as inputs: every tensor under its LDM name, bit for bit; broken folders refused.
+//! diffusers folders as inputs: every tensor appears bit for bit under its LDM key; broken folders are rejected.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,20 +20,20 @@ const INDEX: &str = "diffusion_pytorch_model.safetensors.index.json";
 const SHARDS: [&str; 2] =
     ["diffusion_pytorch_model-00001-of-00002.safetensors", "diffusion_pytorch_model-00002-of-00002.safetensors"];
 
-// --- What is expected, by the lists of the real libraries ------------------------------------------------------------
+// --- Expected results, from the key lists of the libraries -----------------------------------------------------------
 
 fn diffusers(name: &str) -> PathBuf {
     fixture("diffusers").join(name)
 }
 
-/// The lines of a list of keys, in words.
+/// The lines of a key list, split at spaces.
 fn list(name: &str) -> Vec<Vec<String>> {
     let text = fs::read_to_string(fixture(name)).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| line.split(' ').map(str::to_owned).collect()).collect()
 }
 
-/// Where the loader of diffusers takes each key from: the LDM key by the key in the folder.
+/// The LDM key that the diffusers loader reads for each key of the folder.
 fn places(golden: &str, prefix: &str) -> BTreeMap<String, String> {
     let place = |line: Vec<String>| {
         assert_eq!(line[4], "=", "SD v1 neither transposes nor joins");
@@ -42,13 +42,13 @@ fn places(golden: &str, prefix: &str) -> BTreeMap<String, String> {
     list(&format!("layouts/{golden}.keys")).into_iter().map(place).collect()
 }
 
-/// The rows of a component's weights under their LDM keys.
+/// The rows of a component under their LDM keys.
 fn renamed(rows: Vec<Row>, golden: &str, prefix: &str) -> BTreeMap<String, Row> {
     let places = places(golden, prefix);
     assert_eq!(rows.len(), places.len());
     let mut linear = 0;
     let mut rename = |(key, dtype, mut shape, hash): Row| {
-        // transformers drops the first part of the name, or not, depending on its version.
+        // Some versions of transformers drop the first segment of the key.
         let place = places.get(&key).or_else(|| places.get(&format!("text_model.{key}")));
         let place = place.unwrap_or_else(|| panic!("{golden} has no {key}"));
         if prefix == VAE && place.contains(".mid.attn_1.") && shape.len() == 2 {
@@ -63,7 +63,7 @@ fn renamed(rows: Vec<Row>, golden: &str, prefix: &str) -> BTreeMap<String, Row> 
     renamed
 }
 
-/// The rows of an autoencoder's weights under their LDM keys.
+/// The rows of a VAE under their LDM keys.
 fn autoencoder(weights: &Path) -> BTreeMap<String, Row> {
     renamed(read(weights), "autoencoder", VAE)
 }
@@ -73,7 +73,7 @@ fn position_ids() -> Row {
     (POSITION_IDS.into(), "I64".into(), vec![1, 77], sha256(&bytes))
 }
 
-/// The rows of the folder `sd1` as a single file, in the order of a published one.
+/// The rows of the folder `sd1` as a single file, in the order of a published checkpoint.
 fn sd1() -> Vec<Row> {
     let folder = diffusers("sd1");
     let mut rows = renamed(read(&folder.join("unet").join(WEIGHTS)), "sd1-unet", UNET);
@@ -92,7 +92,7 @@ fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {
     items
 }
 
-/// The five shapes in which an autoencoder comes, and the weights that it has.
+/// Five ways to pass a VAE, each with the file that holds its weights.
 fn donors() -> [(PathBuf, PathBuf); 5] {
     let bin = diffusers("vae-bin/diffusion_pytorch_model.bin");
     let fp16 = diffusers("vae-fp16/diffusion_pytorch_model.fp16.safetensors");
@@ -309,7 +309,7 @@ fn rejects_a_vae_with_missing_or_unknown_tensors() {
 
 // --- Broken folders --------------------------------------------------------------------------------------------------
 
-/// Nothing comes out of this folder but one line, which has these words.
+/// Asserts that converting this folder fails with one line that contains these words and changes nothing.
 #[track_caller]
 fn refused(folder: &Folder, input: &Path, words: &[&str]) {
     let before = folder.snapshot();
@@ -327,7 +327,7 @@ fn refused(folder: &Folder, input: &Path, words: &[&str]) {
 fn rejects_an_index_that_names_missing_shards() {
     let folder = Folder::new();
     let input = copy_folder(&diffusers("unet-shards"), &folder.join("unet"));
-    // There, so that nothing but the name is wrong.
+    // The file exists, so only its name in the index is wrong.
     let outside = folder.join("x.safetensors");
     fs::copy(input.join(SHARDS[0]), &outside).unwrap();
     fs::create_dir(input.join("below")).unwrap();

@@ -1,4 +1,4 @@
-//! Writing diffusers folders: the files that the real diffusers wrote come back byte for byte, whatever lies between.
+//! Writing diffusers folders: files written by diffusers come back byte for byte after any chain of conversions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ fn diffusers(name: &str) -> PathBuf {
     fixture("diffusers").join(name)
 }
 
-/// Every file below a folder, by its path in it.
+/// Every file below a folder, by relative path.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_owned()];
@@ -44,14 +44,14 @@ fn assert_same_files(found: &Path, expected: &Path, names: &[&str]) {
     }
 }
 
-/// Its only option that needs a value in the tests.
+/// Converts `input` to `output` in the folder.
 fn convert(input: &Path, output: &str, folder: &Folder, options: &[&str]) -> Ran {
     let mut arguments = vec!["convert".into(), input.into(), "-o".into(), folder.join(output).into_os_string()];
     arguments.extend(options.iter().map(Into::into));
     support::run(&arguments)
 }
 
-// --- There and back --------------------------------------------------------------------------------------------------
+// --- Round trips -----------------------------------------------------------------------------------------------------
 
 #[test]
 fn round_trips_weights_through_a_single_file() {
@@ -106,14 +106,14 @@ fn lists_every_key_once_in_the_ledger() {
     assert_eq!(outputs, written);
 }
 
-// --- What stands beside the weights ----------------------------------------------------------------------------------
+// --- Configurations and tokenizer ------------------------------------------------------------------------------------
 
 #[test]
 fn derives_configurations_from_shapes() {
     let folder = Folder::new();
     convert(&diffusers("sd1"), "single.safetensors", &folder, &[]).done();
     convert(&folder.join("single.safetensors"), "out/", &folder, &[]).done();
-    // What diffusers and transformers wrote of the same model; the others are their defaults, or say nothing.
+    // The fields that matter, as diffusers and transformers wrote them; all others are defaults or redundant.
     for (name, keys) in [
         (
             "unet/config.json",
@@ -194,7 +194,7 @@ fn writes_the_requested_prediction_type() {
     assert_eq!(value(&folder.join("out/scheduler/scheduler_config.json"))["prediction_type"], "v_prediction");
 }
 
-// --- Components, shards, variants, types -----------------------------------------------------------------------------
+// --- Components, shards, variants, dtypes ----------------------------------------------------------------------------
 
 #[test]
 fn writes_one_component_as_a_folder() {
@@ -250,7 +250,7 @@ fn casts_every_weight_of_a_folder() {
 fn merges_into_a_folder_and_changes_only_the_vae() {
     let folder = Folder::new();
     let source = diffusers("sd1");
-    // Another autoencoder of the same shapes.
+    // A different VAE with the same shapes.
     let other = tensors(&source.join(VAE)).into_iter().map(|(key, tensor)| {
         let bytes = tensor.to_bytes().unwrap().iter().map(|byte| byte ^ 1).collect();
         (key, support::tensor(tensor.dtype(), tensor.shape().dims(), bytes))
@@ -273,7 +273,7 @@ fn merges_into_a_folder_and_changes_only_the_vae() {
     });
 }
 
-// --- What is refused, and what is lost: nothing ----------------------------------------------------------------------
+// --- Rejected requests and data loss ---------------------------------------------------------------------------------
 
 #[test]
 fn replaces_a_folder_only_with_force_and_keeps_foreign_files() {

@@ -1,6 +1,6 @@
-//! Every reader, given files that were broken at random: each is taken or refused by name, whatever is in it.
+//! Gives mutated files to every reader. Each is read, or rejected with an error that names the file.
 //!
-//! The same run every time, and a short one; `fuzz/README.md` has the long one.
+//! By default the run is short and the same every time; `fuzz/README.md` describes longer runs.
 
 use std::env;
 use std::fs;
@@ -15,16 +15,16 @@ use crate::support::{self, fixture};
 use tempfile::TempDir;
 use trinart_ckpt::format;
 
-/// Says for how many seconds to go on, rather than for [`MUTANTS`].
+/// Environment variable: run for this many seconds instead of [`MUTANTS`] inputs.
 const SECONDS: &str = "TRINART_FUZZ_SECONDS";
 
-/// Says where the random numbers begin.
+/// Environment variable: the seed of the random numbers.
 const SEED: &str = "TRINART_FUZZ_SEED";
 
-/// Inputs that each test tries by default.
+/// Number of inputs per test by default.
 const MUTANTS: u64 = 150;
 
-/// Files above this size are as good as the small ones and take a hundred times as long.
+/// Files above this size are picked rarely: they exercise the same code and take a hundred times as long.
 const SMALL: u64 = 20_000;
 
 fn of_environment(name: &str) -> Option<u64> {
@@ -32,15 +32,15 @@ fn of_environment(name: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
 }
 
-/// Where failing inputs are kept, and the ones at work: after an abort, the last one lies there.
+/// The folder of failing inputs, and of inputs in progress: after an abort, the last one is still there.
 fn kept() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/fuzz");
     fs::create_dir_all(&folder).unwrap();
     folder
 }
 
-/// Gives `check` one broken input after another, until the count or the time is up. A broken promise, or a panic, fails
-/// with the path of the input that broke it.
+/// Passes one mutated input after another to `check`, up to the count or the time limit. A broken promise or a panic
+/// fails with the path of the input.
 fn run(name: &str, mut make: impl FnMut(&mut Random) -> Vec<u8>, check: impl Fn(&[u8]) -> Result<(), String>) {
     let seed = of_environment(SEED).unwrap_or_default();
     let time = of_environment(SECONDS).map(Duration::from_secs);
@@ -48,7 +48,7 @@ fn run(name: &str, mut make: impl FnMut(&mut Random) -> Vec<u8>, check: impl Fn(
     let mut slowest = (Duration::ZERO, Vec::new());
     let mut count = 0;
     while time.map_or(count < MUTANTS, |time| begin.elapsed() < time) {
-        // Each input has numbers of its own, so that any of them can be made again alone.
+        // Each input has its own seed, so it can be reproduced alone.
         let mut random = Random(seed.wrapping_mul(0x1_0000_0000).wrapping_add(count));
         let input = make(&mut random);
         let started = Instant::now();
@@ -75,7 +75,7 @@ fn run(name: &str, mut make: impl FnMut(&mut Random) -> Vec<u8>, check: impl Fn(
     }
 }
 
-/// All files below a folder, in the order of their names.
+/// All files below a folder, sorted by path.
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -86,7 +86,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Files to begin with: the fixtures that are checkpoints, and small ones of every kind.
+/// The files to mutate: the fixtures that are checkpoints, and small files of every kind.
 struct Seeds {
     small: Vec<Vec<u8>>,
     large: Vec<Vec<u8>>,
@@ -105,7 +105,7 @@ impl Seeds {
         let (mut small, large) = (read(small), read(large));
         let deflated = record("archive/data.pkl", &tensor_and(b"")).deflated();
         let header = br#"{"__metadata__":{"k":"v"},"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}}"#;
-        // A parameter around a tensor, metadata of every kind, an opaque value and a scalar of NumPy.
+        // A parameter around a tensor, metadata of every kind, an opaque value and a NumPy scalar.
         let rich = b"X\x05\0\0\0epochK\x07sX\x04\0\0\0args}(X\x01\0\0\0a]K\x01aX\x01\0\0\0bG?\xf0\0\0\0\0\0\0X\x01\0\0\0c\x88us\
             X\x03\0\0\0optcfoo\nBar\n)\x81}bsX\x02\0\0\0npcnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\0\0\0f8K\0K\x01\x87R\
             c_codecs\nencode\nX\x08\0\0\0\0\0\0\0\0\0\0\0X\x06\0\0\0latin1\x86R\x86Rs";
@@ -129,7 +129,7 @@ impl Seeds {
         Seeds { small, large }
     }
 
-    /// Most inputs are made of small ones.
+    /// Picks a small file most of the time.
     fn pick(&self, random: &mut Random) -> &[u8] {
         if random.one_in(12) { random.pick::<Vec<u8>>(&self.large) } else { random.pick::<Vec<u8>>(&self.small) }
     }
@@ -195,7 +195,7 @@ fn parses_or_rejects_mutated_pickles() {
     });
 }
 
-/// A diffusers folder with one of its JSON files broken.
+/// Mutates one JSON file of a diffusers folder at a time.
 #[test]
 fn reads_or_rejects_folders_with_mutated_json() {
     let folder = work_folder();
@@ -207,7 +207,7 @@ fn reads_or_rejects_folders_with_mutated_json() {
         assert!(!files.is_empty() && format::open(&copy).is_ok());
         (copy, files)
     });
-    // The first byte of an input says which file it is.
+    // The first byte of an input selects the file.
     let all: Vec<_> = folders.iter().flat_map(|(copy, files)| files.iter().map(move |file| (copy, file))).collect();
     let make = |random: &mut Random| {
         let index = random.below(all.len());

@@ -1,4 +1,4 @@
-//! `hash` and `diff`: what tells one upload from another, and what exactly is not the same.
+//! `hash` and `diff`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 use trinart_ckpt::tensor::{Dtype, LazyTensor};
 
 const VAE: &str = "first_stage_model.";
-/// The same state dict in the three containers.
+/// The same state dict in three containers.
 const SAME: [&str; 3] = ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt", "tiny-sd1.safetensors"];
-/// The sha256 of no bytes begins so: the legacy hash of every file below a mebibyte.
+/// The first digits of the sha256 of no bytes: the legacy hash of every file below 1 MiB.
 const NOTHING: &str = "e3b0c442";
 
 // --- hash ----------------------------------------------------------------------------------------------------------
 
-/// What `hash --json` says of one file.
+/// The entry of one file in `hash --json`.
 #[track_caller]
 fn hashes(path: &Path) -> Value {
     let mut report = run!["hash", path, "--json"].json();
@@ -28,12 +28,12 @@ fn hashes(path: &Path) -> Value {
     report["files"][0].take()
 }
 
-/// Where the header of a safetensors file ends.
+/// The offset of the end of a safetensors header.
 fn data_offset(bytes: &[u8]) -> usize {
     8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap()
 }
 
-/// The content hash of these tensors, as it is defined.
+/// Computes the content hash of these tensors from its definition.
 fn content(rows: impl IntoIterator<Item = Row>) -> String {
     let mut lines: Vec<String> =
         rows.into_iter().map(|row| format!("{} {} {:?} {}\n", row.0, row.1, row.2, row.3)).collect();
@@ -118,7 +118,7 @@ fn hashes_64_kib_at_1_mib_for_the_legacy_hash() {
         assert_ne!(changed["sha256"], hashes(&path)["sha256"]);
         bytes[offset] ^= 1;
     }
-    // A file that ends within the 64 KiB is hashed as far as it goes.
+    // A file that ends within the 64 KiB is hashed up to its end.
     let path = file(270_000, "between.safetensors");
     let bytes = fs::read(&path).unwrap();
     assert!((0x10_0000..0x11_0000).contains(&bytes.len()));
@@ -171,7 +171,7 @@ fn includes_the_dtype_in_the_content_hash() {
     run!["convert", fixture("tiny-sd1.ckpt"), "-o", &output, "--dtype", "f16"].done();
     let (before, after) = (hashes(&fixture("tiny-sd1.ckpt")), hashes(&output));
     assert_ne!(before["components"]["autoencoder"], after["components"]["autoencoder"]);
-    // The UNet was halves before.
+    // The UNet of the fixture is f16 already.
     assert_eq!(before["components"]["unet"], after["components"]["unet"]);
 }
 
@@ -197,7 +197,7 @@ fn continues_after_a_file_that_fails() {
 
 // --- diff ----------------------------------------------------------------------------------------------------------
 
-/// A file of these tensors.
+/// Writes a file with these tensors.
 fn file(folder: &Folder, name: &str, tensors: &[(&str, LazyTensor)]) -> PathBuf {
     let path = folder.join(name);
     save(&path, tensors.iter().map(|(key, tensor)| ((*key).to_owned(), tensor.clone())));
@@ -245,7 +245,7 @@ fn finds_only_the_vae_different_after_a_merge() {
     assert!(text.contains("\ndifferent\n") && text.contains("  autoencoder       248 with other values\n"), "{text}");
     assert_eq!(text.lines().filter(|line| line.starts_with("    first_stage_model.")).count(), 8);
     assert!(text.contains("    and 240 more; --json lists all\n"), "{text}");
-    // An autoencoder of a file of its own is compared with that of the checkpoint.
+    // The VAE in a file of bare keys is compared with that of the checkpoint.
     let report = run!["diff", &merged, fixture("tiny-vae.vae.pt"), "--json"].json_of_no();
     assert_eq!(counts(&report)["autoencoder"], (248, 0));
     assert_eq!(counts(&report)["unet"], (0, 686));
@@ -319,7 +319,7 @@ fn reports_every_kind_of_difference() {
     assert_eq!(report, json!({ "a": a, "b": b, "equal": false, "components": components, "not_compared": 0 }));
 }
 
-/// How the one tensor of a file compares with the one of another, asked both ways.
+/// The results of comparing two one-tensor files, in both directions.
 fn compared(folder: &Folder, name: &str, a: LazyTensor, b: LazyTensor) -> [Value; 2] {
     let (a, b) = [("a", a), ("b", b)]
         .map(|(side, tensor)| file(folder, &format!("{name}.{side}.ckpt"), &[("t", tensor)]))

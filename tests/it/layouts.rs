@@ -1,4 +1,4 @@
-//! The layout tables against the key lists of the real libraries (`fixtures/layouts/make.py`), in both directions.
+//! Compares the layout tables with the key lists of the libraries (`fixtures/layouts/make.py`), in both directions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,7 +30,7 @@ fn shapes(name: &str) -> Shapes {
     list(name).into_iter().collect()
 }
 
-/// The real lists of a component: in LDM names, and of a diffusers folder.
+/// The key lists of a component: LDM and diffusers.
 fn lists(architecture: Architecture, folder: Folder) -> (Vec<(String, Vec<u64>)>, Shapes) {
     let rename = |list: Vec<(String, Vec<u64>)>, from: &str, to: &str| {
         list.into_iter().map(|(key, dims)| (format!("{to}{}", key.strip_prefix(from).unwrap()), dims)).collect()
@@ -47,7 +47,7 @@ fn lists(architecture: Architecture, folder: Folder) -> (Vec<(String, Vec<u64>)>
         (_, Vae) => (list("layouts/autoencoder.ldm.keys"), "autoencoder"),
         (Sd1, TextEncoder) => (sd1("cond_stage_model."), "clip-l"),
         (Sd2, TextEncoder) => (list("layouts/sd2-openclip.ldm.keys"), "sd2-openclip"),
-        // The same network in another place.
+        // The same network under another prefix.
         (SdxlBase, TextEncoder) => (rename(sd1("cond_stage_model."), "cond_stage_model.transformer.", clip), "clip-l"),
         (SdxlBase, TextEncoder2) => (list("layouts/sdxl-openclip.ldm.keys"), "sdxl-openclip"),
         (SdxlRefiner, TextEncoder2) => {
@@ -88,7 +88,7 @@ fn matches_the_key_lists_of_the_libraries() {
     }
 }
 
-/// Shapes do not tell two norms apart, or a query from a key; diffusers' own loader does.
+/// Shapes cannot tell two norms apart, or a query from a key, so this test uses the mapping of the diffusers loader.
 #[test]
 fn maps_each_tensor_as_the_diffusers_loader_does() {
     let lists = [
@@ -124,7 +124,7 @@ fn maps_each_tensor_as_the_diffusers_loader_does() {
 
 #[test]
 fn keeps_the_order_of_the_ldm_code() {
-    // The list of SD v1 in this repository has another one.
+    // `sd1-ldm.keys` has the order of a published file, not that of the code.
     for (architecture, folder) in each_component() {
         if architecture == Sd1 && folder != Vae || folder == TextEncoder && architecture == SdxlBase {
             continue;
@@ -199,7 +199,7 @@ fn maps_a_folder_to_a_checkpoint() {
         }
         assert!(thirds.values().all(|thirds| thirds.len() == 3));
         let missing: Vec<_> = ldm.iter().filter(|(key, _)| !made.contains_key(key)).map(|(key, _)| key).collect();
-        // What folders do not hold: positions, CLIP's scale, and of SD v2 the last layer and the projection.
+        // Folders lack position_ids, CLIP's logit scale and, for SD v2, the last layer and the text projection.
         let expected = match (architecture, folder) {
             (Sd2, TextEncoder) => 14,
             (_, TextEncoder | TextEncoder2) => 1,
@@ -305,7 +305,7 @@ fn accepts_alternative_spellings() {
     let wrong = "up_blocks.0.attentions.2.conv.weight";
     assert_eq!(to_ldm(Sd1, Unet, wrong), one("model.diffusion_model.output_blocks.2.1.conv.weight"));
 
-    // Folders of old hold the positions; only CLIP ViT-L has a place for them.
+    // Folders of older versions hold position_ids; only the LDM layout of CLIP ViT-L has a key for them.
     let positions = "text_model.embeddings.position_ids";
     assert_eq!(
         to_ldm(Sd1, TextEncoder, positions),
@@ -315,7 +315,7 @@ fn accepts_alternative_spellings() {
     assert!(Layout::of(Sd2).is_redundant(TextEncoder, positions));
     assert!(!Layout::of(Sd1).is_redundant(TextEncoder, positions));
     assert!(!Layout::of(Sd2).is_redundant(Unet, positions));
-    // Some folders of SD v2 have all 24 layers.
+    // Some SD v2 folders hold all 24 layers.
     let last = Layout::of(Sd2).to_ldm(TextEncoder, "text_model.encoder.layers.23.layer_norm1.bias").unwrap();
     assert_eq!((last.key, last.in_folder), ("cond_stage_model.model.transformer.resblocks.23.ln_1.bias", false));
 }
@@ -363,7 +363,7 @@ fn fits_convolutions_to_linear_layers_and_back() {
 
 #[test]
 fn measures_widths_from_shapes() {
-    // Tiny widths, each its own; the shapes of all tensors follow from a few of them.
+    // The fixture has a different small width in each place; all shapes follow from a few of them.
     let facts: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(path("tiny-sd1.safetensors.json")).unwrap()).unwrap();
     let rows: Vec<(String, String, Vec<u64>, String)> = serde_json::from_value(facts["tensors"].clone()).unwrap();
@@ -374,7 +374,7 @@ fn measures_widths_from_shapes() {
             assert_eq!(Some(&tensor.dims), tiny.get(&tensor.key), "{}", tensor.key);
         }
     }
-    // The same under diffusers' names, from a folder.
+    // The same widths, measured in a folder under diffusers keys.
     let folder: BTreeMap<(Folder, String), Vec<u64>> = layout
         .pairs()
         .iter()
@@ -383,7 +383,7 @@ fn measures_widths_from_shapes() {
     let again = Layout::measured_in_folder(Sd1, &|at, key| folder.get(&(at, key.to_owned())).cloned());
     assert_eq!(again.pairs(), layout.pairs());
     assert_ne!(again.pairs(), Layout::of(Sd1).pairs());
-    // Full sizes measure as themselves, from either side.
+    // Full-size models measure as the published layout.
     for &architecture in Architecture::ALL {
         let published = Layout::of(architecture);
         let in_ldm: Shapes =
@@ -439,7 +439,7 @@ fn detects_components_of_folders() {
         assert_eq!(found.candidates(), expected, "{architecture:?} {folder:?} {found:#?}");
         assert_eq!(found.architecture().is_some(), expected.len() == 1);
     }
-    // Together they say more than each.
+    // Two components narrow the result further than each alone.
     let of = |folder| detect(&lists(SdxlBase, folder).1);
     assert_eq!(of(TextEncoder).and(of(TextEncoder2)).architecture(), Some(SdxlBase));
     let all = of(Vae).and(of(Unet));
@@ -448,7 +448,7 @@ fn detects_components_of_folders() {
 
 #[test]
 fn detects_narrow_models() {
-    // Nothing is left of the published widths but what has two dimensions or four.
+    // Only the ranks of the published shapes remain: 2 for linear layers, 4 for convolutions.
     for &architecture in Architecture::ALL {
         let narrow = |mut shapes: Shapes| {
             for dims in shapes.values_mut() {
@@ -479,7 +479,7 @@ fn detects_other_spellings_and_prefixes() {
     let flat: Shapes =
         lists(Sd2, TextEncoder).1.into_iter().map(|(key, dims)| (key.replacen("text_model.", "", 1), dims)).collect();
     assert_eq!(detect(&flat).architecture(), Some(Sd2));
-    // SD v2 with convolutions where linear layers are expected, as old exports have it: the width of its text tells.
+    // SD v2 with convolutions in place of linear layers, as in old exports: the context width identifies it.
     let mut old = lists(Sd2, Unet).1;
     old.iter_mut().filter(|(key, _)| key.contains(".proj_")).for_each(|(_, dims)| dims.extend([1, 1]));
     assert_eq!(detect(&old).architecture(), Some(Sd2));
@@ -490,11 +490,11 @@ fn detects_nothing_in_other_models() {
     let nothing = detect(&Shapes::new());
     assert_eq!((nothing.architecture(), nothing.naming, nothing.task), (None, None, None));
     assert!(nothing.candidates().is_empty() && nothing.evidence.is_empty());
-    // A text encoder of one model beside the UNet of another.
+    // The text encoder of one model with the UNet of another.
     let mut mixed: Shapes = lists(Sd2, Unet).0.into_iter().collect();
     mixed.extend(lists(Sd1, TextEncoder).0);
     assert!(detect(&mixed).candidates().is_empty());
-    // Keys that only others have.
+    // Keys of other models.
     let mut other = checkpoint(Sd2);
     other.insert("embedder.model.ln_final.weight".into(), vec![1024]);
     let found = detect(&other);

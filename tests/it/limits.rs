@@ -1,4 +1,4 @@
-//! Every limit of `limits.rs`: what reaches it is taken, what is one past it is refused by name.
+//! Every limit of `limits.rs`: the limit itself is accepted, one past it is an error that names the limit.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use trinart_ckpt::pickle::parse;
 use trinart_ckpt::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
 use trinart_ckpt::{Kind, Result, StateDict, limits};
 
-/// The first is taken, the second refused, as what passes a limit, with this word.
+/// Asserts that the first is accepted and the second fails with `Kind::Limit` and this word.
 #[track_caller]
 fn assert_limit<T>(at: Result<T>, past: Result<T>, word: &str) {
     if let Err(error) = at {
@@ -26,17 +26,17 @@ fn pickle(parts: &[&[u8]]) -> Vec<u8> {
     [&[&b"\x80\x04"[..]], parts, &[b"."]].concat().concat()
 }
 
-/// Text as BINUNICODE.
+/// Encodes a string as BINUNICODE.
 fn text(text: &str) -> Vec<u8> {
     [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
 }
 
-/// Opens what is not worth a file of its own.
+/// Writes bytes to a file and opens it.
 fn open(folder: &Folder, bytes: impl AsRef<[u8]>) -> Result<Contents> {
     format::open(folder.write("file", bytes))
 }
 
-/// A checkpoint of one tensor and of what these opcodes leave under the key `x`.
+/// A checkpoint with one tensor, and under the key `x` the value that these opcodes build.
 fn beside(opcodes: &[u8]) -> Vec<u8> {
     torch(&tensor_and(&[&text("x"), opcodes, b"s"].concat()))
 }
@@ -53,7 +53,7 @@ fn limits_pickles() {
     check(&bytes, limits::PICKLE_BYTES as usize, "a pickle of more than");
     check(&|count| pickle(&[b"N", &b"\x85".repeat(count - 1)]), limits::PICKLE_NODES, "values in a pickle");
     check(&|count| pickle(&[b"(N", &b"2".repeat(count - 1), b"t"]), limits::PICKLE_STACK, "stack");
-    // PROTO and STOP count.
+    // PROTO and STOP count as opcodes.
     check(
         &|count| pickle(&[b"N", &b"20".repeat((count - 3) / 2), &b"q\0".repeat((count - 3) % 2)]),
         limits::PICKLE_OPCODES as usize,
@@ -113,7 +113,7 @@ fn limits_names_and_shapes() {
 
 #[test]
 fn limits_views() {
-    // Four bytes seen as as many as a view may be, by strides of 0; and as one row more.
+    // A stride of 0 expands four bytes to the largest view, then to one element more.
     let folder = Folder::new();
     let path = folder.join("one.safetensors");
     support::save(&path, [("a".to_owned(), f32s(&[1.0]))]);
@@ -124,7 +124,7 @@ fn limits_views() {
         LazyTensor::stored(storage.clone(), Dtype::F32, view)
     };
     assert_limit(view(limits::VIEW_BYTES / 4), view(limits::VIEW_BYTES / 4 + 1), "needs");
-    // Of a large storage, what it may grow to is what counts; nothing is read for that.
+    // For a large storage the growth factor is the limit; the check reads nothing.
     let len = limits::VIEW_BYTES / 8;
     let large = Storage::new(storage.source().clone(), "large", Extent::Raw { offset: 0, len });
     let large = Arc::new(large);
@@ -138,7 +138,7 @@ fn limits_views() {
 #[test]
 fn limits_repeated_inflation() {
     let folder = Folder::new();
-    // How often the tensor of so many zeros is read from its storage before that is too much.
+    // The number of reads of a deflated tensor of zeros before the limit.
     let times = |len: usize| {
         let pickled = tensor_and(b"");
         let numel = pickled.windows(3).position(|window| window == b"K\x04t").unwrap();
@@ -155,7 +155,7 @@ fn limits_repeated_inflation() {
     assert_eq!(times(limits::INFLATE_BYTES as usize / 32), 32);
 }
 
-/// How many values a checkpoint has as metadata, and how many are opaque, of what lies beside its tensors.
+/// The number of metadata values and of opaque values beside the tensors of a checkpoint.
 fn taken(folder: &Folder, opcodes: &[u8]) -> (usize, usize) {
     let contents = open(folder, beside(opcodes)).unwrap();
     (contents.metadata.len(), contents.opaque.len())
@@ -164,7 +164,7 @@ fn taken(folder: &Folder, opcodes: &[u8]) -> (usize, usize) {
 #[test]
 fn limits_plain_values() {
     let folder = Folder::new();
-    // Over these, values are left where they are: opaque, and no obstacle.
+    // Values past these limits are opaque; the file still opens.
     let nested = |depth: usize| [b"]".repeat(depth), b"a".repeat(depth - 1)].concat();
     assert_eq!(taken(&folder, &nested(limits::PLAIN_DEPTH)), (1, 0));
     assert_eq!(taken(&folder, &nested(limits::PLAIN_DEPTH + 1)), (0, 1));
@@ -174,7 +174,7 @@ fn limits_plain_values() {
     let twice = |len: usize| [&b"]"[..], &text(&"a".repeat(len / 2)), b"q\xf0ah\xf0a"].concat();
     assert_eq!(taken(&folder, &twice(limits::PLAIN_BYTES)), (1, 0));
     assert_eq!(taken(&folder, &twice(limits::PLAIN_BYTES + 2)), (0, 1));
-    // Opaque values are listed up to a limit, and counted beyond.
+    // Opaque values are listed up to a limit and counted beyond it.
     let dict = |count: usize| {
         let items = (0..count as i32).flat_map(|index| [&b"J"[..], &index.to_le_bytes(), b"cm\nC\n"].concat());
         [&b"}("[..], b"NN", &items.collect::<Vec<_>>(), b"u"].concat()
@@ -188,7 +188,7 @@ fn limits_plain_values() {
 #[test]
 fn limits_descriptions_of_opaque_values() {
     let folder = Folder::new();
-    // A list whose first item is a class: it is found last, after as many others as are looked at. Each counts twice.
+    // A list whose first item is a class. The search reaches it last, after all others; each counts twice.
     let words = |others: usize| {
         let list = [&b"]q\xf0(cm\nC\nNq\xf1"[..], &b"h\xf1".repeat(others - 1), b"e"].concat();
         open(&folder, beside(&list)).unwrap().opaque[0].what.clone()
@@ -229,7 +229,7 @@ fn limits_zips() {
     };
     let most = limits::ZIP_TEXT_RECORD as usize;
     assert_limit(version(most), version(most + 1), "bytes, the limit is");
-    // A deflated record may claim no more than deflate can reach, and has to keep what it claims.
+    // A deflated record may not declare more than deflate can produce, nor produce another size than it declares.
     let claim = |compressed: u32, size: u32| {
         let data = record("archive/data/9", &[0; 4]).deflated().sized(compressed, size);
         open(&folder, torch_with(good.clone(), &[data]))
@@ -247,7 +247,7 @@ fn limits_zips() {
 fn limits_safetensors_headers() {
     let folder = Folder::new();
     let header = |length: u64| open(&folder, [&length.to_le_bytes()[..], b"{}"].concat()).unwrap_err();
-    // At the limit the file is merely cut short.
+    // At the limit the only error is the truncated file.
     assert!(header(limits::SAFETENSORS_HEADER).to_string().contains("cut short"));
     assert_eq!(header(limits::SAFETENSORS_HEADER).kind(), Kind::Malformed);
     let tensors = |count: usize| {
@@ -309,7 +309,7 @@ fn limits_scans() {
         bytes
     };
     assert_eq!(scan(&nested(limits::SCAN_DEPTH)), 0);
-    // What is not looked into may be anything.
+    // Records that are not inspected may have any size.
     assert_eq!(scan(&nested(limits::SCAN_DEPTH + 1)), 1);
     assert_eq!(scan(&b"N.".repeat(limits::SCAN_STACKED)), 0);
     assert_eq!(scan(&b"N.".repeat(limits::SCAN_STACKED + 1)), 2);
@@ -317,12 +317,12 @@ fn limits_scans() {
         let content = vec![0; limits::SCAN_BYTES as usize / 4 - 12 + extra];
         [&b"\x80\x04\x8e"[..], &(content.len() as u64).to_le_bytes(), &content, b"."].concat()
     };
-    // As many values as one pickle may build, four times.
+    // Four pickles with the largest number of values each.
     let values = [&b"N0".repeat(limits::PICKLE_NODES - 1)[..], b"N."].concat().repeat(4);
     assert_eq!(limits::SCAN_VALUES, 4 * limits::PICKLE_NODES);
     assert_eq!(scan(&values), 0);
     assert_eq!(scan(&[&values[..], b"N."].concat()), 2);
-    // Bytes that may be an array of objects, and are none, are inflated and then left alone.
+    // Bytes that look like a NumPy array of objects are inflated before the check finds that they are not one.
     let array = |len: usize| {
         let mut content = b"\x93NUMPY\x02\0\xff\xff\xff\xff".to_vec();
         content.resize(len, 0);
@@ -336,7 +336,7 @@ fn limits_scans() {
     };
     assert_eq!(inflated(0), 0);
     assert_eq!(inflated(1), 2);
-    // A zip within a zip: a hundred for each, and one for each record.
+    // A nested zip costs 100 plus one per record.
     let empty = |count: usize| (0..count).map(|index| record(&format!("archive/x{index}"), b"")).collect::<Vec<_>>();
     let zips = |inner: usize| {
         let inner = record("archive/inner.zip", &raw_zip(b"", &empty(inner)));
@@ -346,7 +346,7 @@ fn limits_scans() {
     let left = limits::SCAN_RECORDS - limits::ZIP_ENTRIES - 200;
     assert_eq!(zips(left), 0);
     assert_eq!(zips(left + 1), 2);
-    // Four quarters, the last of them a byte longer.
+    // Four quarters of the limit, the last one byte longer.
     assert_eq!(scan(&[half(0), half(0), half(0), half(0)].concat()), 0);
     assert_eq!(scan(&[half(0), half(0), half(0), half(1)].concat()), 2);
 }

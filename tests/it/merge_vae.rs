@@ -1,4 +1,4 @@
-//! `merge-vae`: what ends in the output, what is refused, what is told.
+//! `merge-vae`: outputs, errors and reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use trinart_ckpt::tensor::LazyTensor;
 
 const PREFIX: &str = "first_stage_model.";
 const BASES: [&str; 3] = ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt", "tiny-sd1.safetensors"];
-/// The tensors of the fixture that are integers.
+/// The integer tensors of the fixture.
 const INTEGERS: [&str; 2] =
     ["cond_stage_model.transformer.text_model.embeddings.position_ids", "model_ema.num_updates"];
 
-/// The rows of the base, those of its autoencoder taken from another file of bare keys.
+/// The rows of the base with its VAE replaced by that of a file with bare keys.
 fn merged(base: &[Row], vae: &[Row]) -> Vec<Row> {
     let vae: BTreeMap<&str, &Row> = vae.iter().map(|row| (row.0.as_str(), row)).collect();
     let row = |row: &Row| match row.0.strip_prefix(PREFIX) {
@@ -34,7 +34,7 @@ fn merged_fixtures(base: &str) -> Vec<Row> {
     rows
 }
 
-/// The autoencoder's tensors, changed and saved under another name.
+/// Saves the tensors of the VAE fixture under another name, after `change`.
 fn donor(folder: &Folder, name: &str, change: impl FnOnce(&mut Vec<(String, LazyTensor)>)) -> PathBuf {
     let mut all = tensors(&fixture("tiny-vae.vae.pt"));
     change(&mut all);
@@ -47,7 +47,7 @@ fn prefixed(prefix: &str) -> impl Fn(&mut Vec<(String, LazyTensor)>) {
     move |all| all.iter_mut().for_each(|(key, _)| *key = format!("{prefix}{key}"))
 }
 
-/// A checkpoint without its autoencoder.
+/// The checkpoint fixture without its VAE.
 fn headless(folder: &Folder, name: &str) -> PathBuf {
     let path = folder.join(name);
     save(&path, tensors(&fixture("tiny-sd1.ckpt")).into_iter().filter(|(key, _)| !key.starts_with(PREFIX)));
@@ -169,7 +169,7 @@ fn keeps_the_checkpoints_tensors_with_partial() {
     assert_eq!((extra.len(), &extra[0]["outcome"]), (1, &Value::from("dropped")));
 }
 
-/// `key: (dtype, hash)` of the output of a merge with these options.
+/// `key: (dtype, sha256)` of the output of a merge with these options.
 fn merge_with(folder: &Folder, vae: &Path, options: &[&str]) -> BTreeMap<String, (String, String)> {
     let output = folder.join(&format!("{}.safetensors", options.join("")));
     let mut arguments: Vec<std::ffi::OsString> = vec!["merge-vae".into(), fixture("tiny-sd1.ckpt").into()];
@@ -179,7 +179,7 @@ fn merge_with(folder: &Folder, vae: &Path, options: &[&str]) -> BTreeMap<String,
     read(&output).into_iter().map(|row| (row.0, (row.1, row.3))).collect()
 }
 
-/// The types of the autoencoder's tensors, or of all others, the integers aside.
+/// The dtypes of the VAE, or of everything else, without the integer tensors.
 fn dtypes(found: &BTreeMap<String, (String, String)>, is_vae: bool) -> BTreeSet<&str> {
     let floats = found.iter().filter(|(key, _)| !INTEGERS.contains(&key.as_str()));
     floats.filter(|(key, _)| key.starts_with(PREFIX) == is_vae).map(|(_, (dtype, _))| dtype.as_str()).collect()

@@ -1,7 +1,7 @@
-//! What we write, judged by the real torch, safetensors and picklescan and by the rules of WebUI.
+//! Loads this program's outputs with torch, safetensors and picklescan, and applies the rules of WebUI's unpickler.
 //!
-//! Needs the environment that `python3 tests/peers/install.py` makes; without it every test here passes and says so,
-//! unless `TRINART_PEERS_REQUIRED=1`.
+//! Needs the Python environment that `python3 tests/peers/install.py` creates. Without it every test here is skipped
+//! with a message, or fails with `TRINART_PEERS_REQUIRED=1`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use trinart_ckpt::tensor::{Dtype, LazyTensor};
 const CONTAINERS: [&str; 2] = ["ckpt", "safetensors"];
 const CASTS: [&str; 2] = ["f16", "bf16"];
 
-/// What a `.ckpt` for every WebUI can hold.
+/// The dtypes that every WebUI version accepts in a `.ckpt` file.
 const DTYPES_OF_CKPT: [Dtype; 7] = [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::I64, Dtype::I32, Dtype::U8];
 
 const POSITION_IDS: &str = "cond_stage_model.transformer.text_model.embeddings.position_ids";
 
-// --- Doing ---------------------------------------------------------------------------------------------------------
+// --- Helpers -------------------------------------------------------------------------------------------------------
 
-/// Converts into the folder.
+/// Converts `input` to `name` in the folder.
 fn convert(folder: &Folder, input: &Path, name: &str, flags: &[&str]) -> PathBuf {
     let output = folder.join(name);
     let mut arguments = vec!["-q".into(), "convert".into(), input.into(), "-o".into(), output.clone().into()];
@@ -40,7 +40,7 @@ fn merge(folder: &Folder, base: &Path, vae: &Path, name: &str, flags: &[&str]) -
     output
 }
 
-/// The checkpoint's rows with the autoencoder's in the place of its own, matched by name.
+/// The rows of the checkpoint with its VAE replaced, matched by key.
 fn merged(base: &[Row], vae: &[Row]) -> Vec<Row> {
     let bare = |key: &str| key.strip_prefix("first_stage_model.").unwrap_or(key).to_owned();
     let place = |row: &Row| {
@@ -53,7 +53,7 @@ fn merged(base: &[Row], vae: &[Row]) -> Vec<Row> {
     base.iter().map(place).collect()
 }
 
-/// Every judge accepts every file, and sees in each the tensors that belong there, as our own reader does.
+/// Asserts that every library accepts every file and reads the expected tensors, as this program's reader does.
 #[track_caller]
 fn assert_judged(peers: &Peers, files: &[(PathBuf, Vec<Row>)]) -> Vec<Facts> {
     let judged = peers.judge(files.iter().map(|(path, _)| path));
@@ -74,7 +74,7 @@ fn loads_every_fixture_from_every_container() {
     let mut files = Vec::new();
     for name in FIXTURES {
         for container in CONTAINERS {
-            // Not all of these dtypes can stand in a .ckpt; the next test has those that can.
+            // A .ckpt cannot hold all of these dtypes; the next test covers those it can.
             if (*name, container) != ("dtypes.ckpt", "ckpt") {
                 let output = convert(&folder, &fixture(name), &format!("{name}.{container}"), &[]);
                 files.push((output, expected(name)));
@@ -120,7 +120,7 @@ fn keeps_shared_storages_shared() {
     let attention = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1";
     let projections = json!([[format!("{attention}.to_q.weight"), format!("{attention}.to_k.weight")]]);
     assert_eq!(facts("tiny-sd1.ckpt")["shared"], projections);
-    // Strided views become tensors of their own, and views that cover little of a storage leave it.
+    // Strided views become separate tensors, and so do views that cover little of their storage.
     let views = json!([["contiguous", "shared.flat_tail"], ["twice.first", "twice.second"]]);
     let shared = [&projections, &projections, &views, &views, &projections];
     for (facts, shared) in peers.judge(outputs.iter().chain([&halved])).iter().zip(shared) {
@@ -137,7 +137,7 @@ fn loads_plain_metadata_as_values() {
     let text = convert(&folder, &fixture("tiny-sd1.ckpt"), "text.safetensors", &[]);
     let described = convert(&folder, &fixture("tiny-sd1.safetensors"), "described.ckpt", &[]);
     let [zip, legacy, text, described] = peers.judge([zip, legacy, text, described]).try_into().ok().unwrap();
-    // Compared as text, because the order counts. The learning rate was a NumPy scalar; describe.py would show that.
+    // Compared as text because the order matters. The learning rate was a NumPy scalar; describe.py would show that.
     let values = json!({
         "epoch": 6,
         "global_step": 470_000,
@@ -230,13 +230,13 @@ fn casts_checkpoints_like_torch() {
     }
 }
 
-/// Tensors of every floating type with all kinds of values; `limit` bounds the finite ones.
+/// Tensors of every float dtype with edge values; `limit` bounds the finite ones.
 fn edges(limit: f64) -> Vec<(String, LazyTensor)> {
     let fits = |value: f64| !value.is_finite() || value.abs() <= limit;
-    // A step that is odd and no power of two: all exponents, both signs, subnormals, both infinities, many NaN.
+    // An odd step reaches all exponents, both signs, subnormals, both infinities and many NaN patterns.
     let singles = (0..u32::MAX).step_by(16_411).chain([0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 1, 0x8000_0000]);
     let singles: Vec<f32> = singles.map(f32::from_bits).filter(|&value| fits(value.into())).collect();
-    // Just above half way between two halves: rounded twice, as torch does, they come out lower than rounded once.
+    // Just above the midpoint of two f16 values: torch rounds twice (f64 to f32 to f16), which gives the lower one.
     let near_ties = (0..1024).map(|step| 1.0 + (f64::from(step) + 0.5) / 1024.0 + 1e-12);
     let tiny = (1..2000).map(|step| f64::from(step) * 1e-11);
     let doubles = singles.iter().map(|&value| f64::from(value) * (1.0 + 1e-10)).filter(|&value| fits(value));
@@ -256,7 +256,7 @@ fn edges(limit: f64) -> Vec<(String, LazyTensor)> {
         ("f8_e5m2fnuz", flat(Dtype::F8E5M2Fnuz, (0..=u8::MAX).collect())),
         ("i64", flat(Dtype::I64, (0..800).map(|byte| byte as u8).collect())),
     ];
-    // Powers of two up to 2^127: half of them are beyond every limit that matters here.
+    // f8_e8m0 holds powers of two up to 2^127, so half of its values exceed f16.
     if limit > 65_504.0 {
         tensors.push(("f8_e8m0", flat(Dtype::F8E8M0, (0..=u8::MAX).collect())));
     }
@@ -290,7 +290,7 @@ fn casts_edge_values_like_torch() {
     }
 }
 
-// --- The test of the test ------------------------------------------------------------------------------------------
+// --- The checks themselves -----------------------------------------------------------------------------------------
 
 #[test]
 fn detects_a_damaged_output() {

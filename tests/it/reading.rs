@@ -1,5 +1,5 @@
-//! What we read, held against what PyTorch reads: the `.json` beside each fixture has the sha256 of every tensor's
-//! contiguous bytes as torch sees them.
+//! Compares what this program reads with what PyTorch reads: the `.json` beside each fixture holds the sha256 of the
+//! contiguous bytes of every tensor.
 
 use crate::support::hostile::{tensor_and, torch};
 use crate::support::{Folder, assert_rows, expected, fixture, rows};
@@ -42,7 +42,7 @@ fn reads_every_dtype_and_every_kind_of_view() {
     check("views-legacy.ckpt", Container::TorchLegacy);
 }
 
-/// As the web UI saves what textual inversion learned: the tensors are attributes of a module.
+/// WebUI saves textual inversion embeddings as attributes of a module.
 #[test]
 fn reads_textual_inversion_embeddings() {
     let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();

@@ -1,9 +1,9 @@
-//! The README's transcripts are what the program prints.
+//! Runs the transcripts of the README and compares the output.
 
 use std::path::Path;
 use std::process::Command;
 
-/// A command of a transcript and what it is said to print.
+/// A command of a transcript and its expected output.
 struct Step {
     command: String,
     printed: String,

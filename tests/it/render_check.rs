@@ -1,4 +1,4 @@
-//! `render-check`, from its arguments to the picture, on a narrow SD v1 with made-up weights.
+//! `render-check`, from arguments to picture, on a narrow SD v1 with synthetic weights.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,9 +12,9 @@ use trinart_ckpt::tensor::{Dtype, LazyTensor};
 
 const VAE: &str = "first_stage_model.";
 
-/// Weights that draw: as random as `random` makes them, but the UNet sees the noise in what it is shown. The first
-/// channels carry the latent and its negative past all blocks to the end, where SiLU(x) - SiLU(-x) is x again; the last
-/// transformer lets a little of the rest in, so that the prompt counts.
+/// Weights that pass every check: those of `random`, but the UNet predicts the noise in its input. The first channels
+/// carry the latent and its negative past all blocks to the end, where SiLU(x) - SiLU(-x) = x. The last transformer
+/// mixes in a little of the other channels, so that the prompt has an effect.
 fn weights(key: &str, shape: &[u64]) -> Vec<f32> {
     let mut values = random(key, shape);
     let at = |out: usize, input: usize| {
@@ -40,7 +40,7 @@ fn weights(key: &str, shape: &[u64]) -> Vec<f32> {
             }
         }
         "output_blocks.11.1.proj_out.weight" => values.iter_mut().for_each(|value| *value *= 0.05),
-        // A little is left of the noise in the end: the latent.
+        // Slightly less than the noise, so a latent remains at the end.
         "out.0.weight" => values.fill(0.93),
         "output_blocks.11.0.out_layers.3.weight"
         | "output_blocks.11.0.out_layers.3.bias"
@@ -54,7 +54,7 @@ fn weights(key: &str, shape: &[u64]) -> Vec<f32> {
     values
 }
 
-/// Weights that look random and are the same each time; of variance 1/n, so that values keep their size.
+/// Deterministic pseudo-random weights of variance 1/n, which keeps the scale of activations.
 fn random(key: &str, shape: &[u64]) -> Vec<f32> {
     let seed = key.bytes().fold(17_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let count = shape.iter().product::<u64>();
@@ -72,7 +72,7 @@ fn f32s(key: &str, shape: &[u64], change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -
     tensor(Dtype::F32, shape, bytes)
 }
 
-/// Writes the model, with some of its weights changed.
+/// Writes the model, with its weights passed through `change`.
 fn model(folder: &Folder, name: &str, change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -> PathBuf {
     let shapes = fs::read_to_string(fixture("render/tiny-sd1.json")).unwrap();
     let shapes: BTreeMap<String, Vec<u64>> = serde_json::from_str(&shapes).unwrap();
@@ -94,18 +94,18 @@ fn render(checkpoint: &Path, output: &Path, options: &[&str]) -> Ran {
 
 const SMALL: [&str; 8] = ["--size", "64x64", "--steps", "2", "--prompt", "a (cat:1.2), naïve", "--negative", "dog"];
 
-/// The check of a name.
+/// The check with this name.
 fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
     let checks = report["checks"].as_array().unwrap();
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {report:#}"))
 }
 
-/// Of a checkpoint that draws.
+/// The report of a render that passed (exit code 0).
 fn report(ran: Ran) -> Value {
     ran.json()
 }
 
-/// Of one that does not.
+/// The report of a render that failed (exit code 1).
 fn failed(ran: Ran) -> Value {
     ran.json_of_no()
 }
@@ -162,10 +162,10 @@ fn reproduces_its_own_pictures_with_like() {
         let (a, b) = (folder.join("a.png"), folder.join("b.png"));
         let defaults = [["--size", "64x64"], ["--steps", "2"]];
         let defaults = defaults.into_iter().filter(|it| !options.contains(&it[0])).flatten().chain(["--force"]);
-        // Whether two steps make a picture is not what is asked here.
+        // Two steps may be too few for the checks of the picture, which are not the subject here.
         let told = |ran: Ran| serde_json::from_str::<Value>(&ran.stdout).unwrap();
         told(render(&checkpoint, &a, &defaults.chain(options.iter().copied()).collect::<Vec<_>>()));
-        // The autoencoder's name is in the picture, and not where it lies.
+        // The picture names the VAE by file name, without its folder.
         let again = if options.contains(&"--vae") { options } else { &[] };
         let found = told(render(&checkpoint, &b, &[&["--like", a.to_str().unwrap(), "--force"], again].concat()));
         assert_eq!(fs::read(&a).unwrap(), fs::read(&b).unwrap(), "{options:?}");
@@ -173,7 +173,7 @@ fn reproduces_its_own_pictures_with_like() {
     }
 }
 
-/// A picture with these parameters.
+/// Writes a picture with these parameters.
 fn picture(folder: &Folder, fields: &str) -> PathBuf {
     let path = folder.join("webui.png");
     let picture = Picture { width: 64, height: 64, rgb: vec![128; 3 * 64 * 64] };
@@ -198,13 +198,13 @@ fn follows_webui_parameters_or_names_what_it_cannot_follow() {
     assert!(parameters.contains("Sampler: DPM++ 2M, Schedule type: Karras") && parameters.contains("Clip skip: 2"));
     assert_eq!(check(&found, "parameters")["verdict"], "pass");
     assert!(check(&found, "model")["found"].as_str().unwrap().contains("45dee52b"));
-    // The noise of the steps is another one.
+    // ENSD changes the noise of each step.
     let ancestral = "Steps: 2, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7, Seed: 1, Size: 64x64";
     let (plain, delta) =
         (report(like(ancestral)), report(like(&format!("{ancestral}, ENSD: 31337, Version: v1.10.1"))));
     assert!(delta["parameters"].as_str().unwrap().contains("ENSD: 31337"));
     assert_ne!(plain["against"]["psnr"], delta["against"]["psnr"]);
-    // What changed the picture otherwise is named.
+    // Parameters that cannot be followed are named.
     let found = report(like(&format!("{ancestral}, VAE: kl-f8.vae.pt, Hires upscale: 2, Lora hashes: \"x: 1\"")));
     let parameters = check(&found, "parameters");
     assert_eq!(parameters["verdict"], "warning");
@@ -257,13 +257,13 @@ fn renders_the_same_latent_and_another_picture_after_a_merge() {
     assert_eq!(found["against"]["latent"]["identical"], true);
     assert!(check(&found, "weights")["found"].as_str().unwrap().starts_with("autoencoder: "));
     assert!(check(&found, "picture")["found"].as_str().unwrap().starts_with("different"));
-    // The contact sheet: the two pictures and their difference, in columns.
+    // The columns of the contact sheet: both pictures and their difference.
     let sheet = Picture::from_png(&fs::read(folder.join("a.sheet.png")).unwrap()).unwrap().0;
     let ours = Picture::from_png(&fs::read(folder.join("a.png")).unwrap()).unwrap().0;
     let row = |picture: &Picture, x: usize, y: usize| picture.rgb[3 * (y * picture.width + x)..][..3 * 64].to_vec();
     assert_eq!(row(&sheet, 8, 8), row(&ours, 0, 0));
     assert_ne!(row(&sheet, 208, 8), row(&ours, 0, 0));
-    // Merged for the render alone, it is the same picture.
+    // A VAE passed with `--vae` gives the same picture.
     let options = [&SMALL[..], &["--vae", donor.to_str().unwrap()]].concat();
     report(render(&base, &folder.join("b.png"), &options));
     let picture = |name: &str| Picture::from_png(&fs::read(folder.join(name)).unwrap()).unwrap().0;
@@ -306,7 +306,7 @@ fn names_an_infinite_weight_that_the_picture_does_not_use() {
 fn fails_for_a_zeroed_text_encoder() {
     let folder = Folder::new();
     let encoder = "cond_stage_model.";
-    // All of it, then all but the normalisations, then the words alone.
+    // All tensors, then all except normalisations, then only the token embedding.
     let zeroed: [fn(&str) -> bool; 3] =
         [|_| true, |key| !key.contains("norm"), |key| key.ends_with("token_embedding.weight")];
     for is_zero in zeroed {

@@ -1,5 +1,5 @@
-//! The models of the render against what the real diffusers and transformers compute with the same weights:
-//! `fixtures/render/make.py` says how those came about.
+//! Compares the models of the render with diffusers and transformers on the same weights. `fixtures/render/make.py`
+//! generates the references.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -16,10 +16,10 @@ use trinart_ckpt::render::weights::{tensor, var_builder};
 use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt::{Kind, StateDict, format};
 
-/// The most by which a stage may differ, as the norm of the difference over the norm of the reference.
+/// The largest relative difference of a stage: the norm of the difference over the norm of the reference.
 const TOLERANCE: f64 = 1e-5;
 
-/// The model with some of its tensors renamed, left out or replaced.
+/// The model with some tensors renamed, dropped or replaced.
 fn changed(change: impl Fn(&str, &LazyTensor) -> Option<(String, LazyTensor)>) -> Arc<StateDict> {
     let mut state_dict = StateDict::new();
     for (key, tensor) in model().iter().filter_map(|(key, tensor)| change(key, tensor)) {
@@ -148,7 +148,7 @@ fn accepts_linear_layers_in_vae_attention() {
     assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
 }
 
-/// What is not f32 on the CPU goes another way through every layer, as do other devices.
+/// Everything except f32 on the CPU takes candle's code path in every layer.
 #[test]
 fn matches_candles_operations_in_f64() {
     let state_dict = model();
@@ -231,7 +231,7 @@ fn shows_an_observer_every_layer_in_order() {
     assert_eq!(seen.last().unwrap(), "model.diffusion_model.out");
 }
 
-/// `fixtures/render/make_odd.py` says how the reference came about.
+/// `fixtures/render/make_odd.py` generates the reference.
 #[test]
 fn draws_odd_latents_like_webui() {
     let unet = unet(&model()).unwrap();
@@ -248,8 +248,8 @@ fn rejects_a_batch_that_does_not_match_the_prompts() {
     assert_eq!(error.to_string(), "1 latents, but 2 prompts");
 }
 
-/// Of a model in the sizes of SD v1, which `make.py --full FOLDER` makes:
-/// `RENDER_FULL=FOLDER cargo test --release --test render_models -- --ignored`.
+/// Needs a model in the sizes of SD v1, which `make.py --full FOLDER` creates:
+/// `RENDER_FULL=FOLDER cargo test --release --test it render_models:: -- --ignored`.
 #[test]
 #[ignore = "needs a model of 4.3 GB, and minutes without optimisation"]
 fn matches_diffusers_at_full_size() {

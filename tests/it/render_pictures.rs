@@ -1,5 +1,5 @@
-//! Whole pictures against those of the real diffusers, transformers and k-diffusion: `fixtures/render/make_pictures.py`
-//! says how they came about.
+//! Compares whole pictures with those of diffusers, transformers and k-diffusion. `fixtures/render/make_pictures.py`
+//! generates the references.
 
 use crate::support::tiny::{fixture, model};
 use trinart_ckpt::format;
@@ -14,7 +14,7 @@ use trinart_ckpt::render::sampler::Sampler;
 use trinart_ckpt::render::schedule::Spacing;
 use trinart_ckpt::tensor::Dtype;
 
-/// As in make_pictures.py.
+/// The settings of `make_pictures.py`.
 fn settings(name: &str) -> Settings {
     let (name, steps) = name.rsplit_once(' ').unwrap();
     let (sampler, spacing) = Sampler::from_name(name).unwrap();
@@ -46,7 +46,7 @@ fn renders_the_reference_picture_with_every_sampler() {
             latent.to_bytes().unwrap().chunks_exact(4).map(|it| f32::from_le_bytes(it.try_into().unwrap())).collect();
         let found = render(&model(), &settings(name), None, &Trace::default(), &Silent).unwrap();
         let distance = relative_distance(&latent, &found.latent);
-        // Untrained weights amplify the rounding of each step, most where new noise is drawn.
+        // Untrained weights amplify rounding errors in each step, most of all with samplers that add noise.
         assert!(distance < 1e-3, "{name}: {distance:e}");
         if let Some(picture) = reference.get(&format!("picture {name}")) {
             let expected = Picture { width: 64, height: 64, rgb: picture.to_bytes().unwrap() };

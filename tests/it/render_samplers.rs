@@ -1,4 +1,4 @@
-//! The samplers against k-diffusion's: `fixtures/render/make_samplers.py` says how the references came about.
+//! Compares the samplers with those of k-diffusion. `fixtures/render/make_samplers.py` generates the references.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use trinart_ckpt::render::schedule::{Diffusion, Spacing};
 const SHAPE: [usize; 4] = [1, 4, 4, 4];
 const SEED: u64 = 1234;
 
-/// As `predict` in make_samplers.py.
+/// The same function as `predict` in `make_samplers.py`.
 fn predict(x: &Tensor, time: f64) -> Result<Tensor> {
     let seen = x.affine(1.0, time / 300.0).unwrap().sin().unwrap();
     Ok((x.affine(0.3, 0.0).unwrap() + seen.affine(0.5, 0.0).unwrap()).unwrap())

@@ -1,4 +1,4 @@
-//! The tokens of prompts against those of CLIP's own tokenizer: `fixtures/render/make_tokens.py` says how they came about.
+//! Compares the tokens of prompts with those of CLIP's tokenizer. `fixtures/render/make_tokens.py` generates them.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! What a model gets from a state dict, held against what PyTorch reads: the `.json` beside each fixture has the
-//! sha256 of every tensor's contiguous bytes as torch sees them.
+//! Compares the tensors that a model loads from a state dict with what PyTorch reads: the `.json` beside each fixture
+//! holds the sha256 of the contiguous bytes of every tensor.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,14 +19,14 @@ fn open(name: &str) -> VarBuilder<'static> {
     var_builder(Arc::new(contents.state_dict), DType::F32, &Device::Cpu)
 }
 
-/// Rows `(key, dtype, shape, sha256)` as torch saw them.
+/// The rows `(key, dtype, shape, sha256)` as torch reads them.
 fn expected(name: &str) -> Vec<(String, String, Vec<usize>, String)> {
     let text = std::fs::read_to_string(fixture(&format!("{name}.json"))).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     serde_json::from_value(json["tensors"].clone()).unwrap()
 }
 
-/// The candle type that holds a stored type's elements unchanged.
+/// The candle dtype that holds the elements of a dtype unchanged.
 fn same(dtype: &str) -> Option<DType> {
     match dtype {
         "BOOL" => Some(DType::U8),
@@ -41,7 +41,7 @@ fn sha256(tensor: &Tensor) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Asks for every tensor the way a model does, its key split into prefixes; gives the types that candle does not have.
+/// Loads every tensor as a model does, with its key split into prefixes. Returns the dtypes that candle lacks.
 fn check(name: &str) -> Vec<String> {
     let weights = open(name);
     let mut refused = Vec::new();

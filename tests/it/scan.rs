@@ -1,4 +1,4 @@
-//! What a scan sees: every trick that is known to have fooled a scanner, and the files of honest people.
+//! What a scan finds: every known trick to fool a scanner, and ordinary checkpoints.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,13 +13,13 @@ use crate::support::{self, FIXTURES, Folder, fixture};
 use trinart_ckpt::danger::{Level, judge};
 use trinart_ckpt::pickle::Name;
 
-/// Scans each file by itself: its exit code, its verdict, and one line for what could not be read.
+/// Scans each file alone and checks its exit code, its verdict, and one line for a file that cannot be read.
 #[track_caller]
 fn assert_verdicts(cases: &[Case]) {
     let folder = Folder::new();
     for case in cases {
         let path = folder.write(&case.name, &case.bytes);
-        // For those who want to see what other scanners say of the same files.
+        // Collects the files for a comparison with other scanners.
         if let Some(collection) = std::env::var_os("TRINART_HOSTILE_TO") {
             fs::copy(&path, Path::new(&collection).join(format!("{:?}-{}", case.verdict, case.name))).unwrap();
         }
@@ -48,8 +48,8 @@ fn assert_verdicts(cases: &[Case]) {
     }
 }
 
-/// What picklescan calls dangerous and we do not, because models of honest people carry it: by itself it runs nothing,
-/// and what it is given, or what is called that it made, is judged where it stands.
+/// Names that picklescan rates dangerous and this program only suspicious, because ordinary models contain them. Alone
+/// they run nothing; their arguments, and calls of their results, are judged separately.
 const ONLY_SUSPICIOUS: &[(&str, &str)] =
     &[("functools", "partial"), ("operator", "itemgetter"), ("_operator", "itemgetter")];
 
@@ -77,7 +77,7 @@ fn dangerous(name: &str, bytes: impl AsRef<[u8]>) -> Case {
     case(name, bytes, Dangerous)
 }
 
-/// A tar file of these members, as it was in 1979.
+/// A tar file of these members, in the original (V7) format.
 fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = Vec::new();
     for (name, content) in members {
@@ -95,7 +95,7 @@ fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     tar
 }
 
-/// Text as SHORT_BINUNICODE.
+/// Encodes a string as SHORT_BINUNICODE.
 fn short(text: &str) -> Vec<u8> {
     [&[0x8c, text.len() as u8], text.as_bytes()].concat()
 }
@@ -137,7 +137,7 @@ fn finds_every_way_to_name_and_call_a_function() {
         ),
         dangerous("unicode_escape.pkl", b"V\\u0070osix\nVs\\u0079stem\n\x93(Vtrue\ntR."),
         dangerous("hex_escape.pkl", b"S'\\x70osix'\nS'system'\n\x93(Vtrue\ntR."),
-        // Numbers as Python takes them, before the payload.
+        // Number formats that Python accepts, before the payload.
         dangerous("hex_number.pkl", b"I0x10\n0cposix\nsystem\n(Vtrue\ntR."),
         dangerous("long_number.pkl", [b"L0x", &b"f".repeat(10_000)[..], b"L\n0cposix\nsystem\n(Vtrue\ntR."].concat()),
         dangerous("no_number.pkl", b"I\0x\n0cposix\nsystem\n(Vtrue\ntR."),
@@ -175,11 +175,11 @@ fn finds_every_way_to_name_and_call_a_function() {
         dangerous("leftover.pkl", b"\x80\x02NNcposix\nsystem\n)R."),
         dangerous("frame_past_end.pkl", b"\x80\x04\x95\xff\0\0\0\0\0\0\0cposix\nsystem\n)R."),
         dangerous("frame_in_frame.pkl", b"\x80\x04\x95\x20\0\0\0\0\0\0\0\x95\x02\0\0\0\0\0\0\0cposix\nsystem\n)R."),
-        // Python's own reader, written in C, forgets what stands before the end of the frame: it imports posix.system.
+        // Python's C unpickler drops the rest of the line at the end of the frame, so it imports posix.system.
         dangerous("frame_cuts_name.pkl", b"\x80\x04\x95\x06\0\0\0\0\0\0\0cjson.posix\nsystem\n(Vtrue\ntR."),
         dangerous("buffer.pkl", b"\x80\x05\x97\x980cposix\nsystem\n)R."),
     ];
-    // What breaks behind the payload, or between its parts, breaks too late.
+    // Damage after the payload, or between its parts, comes too late to stop it.
     for (name, tail) in [
         ("cut", &b""[..]),
         ("invalid", b"\xff"),
@@ -216,7 +216,7 @@ fn finds_pickles_within_pickles() {
         dangerous("loaded_text.pkl", load(b"cposix\nsystem\n(S'true'\ntR.")),
         dangerous("loaded_broken.pkl", load(PAYLOAD.strip_suffix(b"0N.").unwrap())),
         dangerous("loaded_nothing.pkl", load(b"\x13\x37")),
-        // One call that loads what stands here says nothing of the next.
+        // A harmless call of a loader does not vouch for the next call.
         dangerous(
             "loaded_good_and_computed.pkl",
             [load(&good).strip_suffix(b".").unwrap(), b"0", &computed[..]].concat(),
@@ -237,7 +237,7 @@ fn finds_pickles_within_pickles() {
             let array = [&b"\x96"[..], &(magic.len() as u64).to_le_bytes(), magic, b"(K\x80K\x02e"].concat();
             [b"\x80\x05ctorch.storage\n_load_from_bytes\n", &array[..], b"\x85R."].concat()
         }),
-        // In Latin-1 the text covers the call, in UTF-8 it ends before.
+        // Encoded as Latin-1 the text covers the call; as UTF-8 it ends before it.
         dangerous("loaded_utf8.pkl", {
             let inner = ["N0X\x1e\0\0\0", &"\u{e9}".repeat(15), "0cposix\nsystem\n."].concat();
             let text = [&b"X"[..], &(inner.len() as u32).to_le_bytes(), inner.as_bytes()].concat();
@@ -259,7 +259,7 @@ fn finds_pickles_within_pickles() {
         dangerous("loads.pkl", [b"\x80\x03c_pickle\nloads\n", &bytes(PAYLOAD)[..], b"\x85R."].concat()),
         dangerous("lying_about.pkl", [b"\x80\x03", &bytes(PAYLOAD)[..], b"."].concat()),
         dangerous("text_lying_about.pkl", [b"\x80\x02", &text[..], b"."].concat()),
-        // What `pickle.dump` makes of a state dict, and bytes that only begin like a pickle.
+        // A state dict as `pickle.dump` writes it, and bytes that only start like a pickle.
         case("loaded_good.pkl", load(&good), Suspicious),
         case("noise.pkl", [b"\x80\x03", &bytes(b"\x80\x02\x82\x07\xff\xff")[..], b"."].concat(), Harmless),
         case("prose.pkl", [&b"\x80\x03"[..], &bytes(b"import os\nand so on\nPlease.")[..], b"."].concat(), Harmless),
@@ -340,7 +340,7 @@ fn scans_every_pickle_of_a_legacy_file_or_tar() {
             "module.pt",
             legacy(SYSTEM, &tensor_and(b"(X\x06\0\0\0modulecos\nsystem\nX\x01\0\0\0fX\x01\0\0\0stQ)R0"), KEYS),
         ),
-        // What PyTorch wrote before 0.2, and up to 2.5 loaded even where it was to load weights only.
+        // The format of PyTorch before 0.2, which versions up to 2.5 load even with `weights_only=True`.
         dangerous("tar.pt", tar(&[("sys_info", SYSTEM), ("pickle", PAYLOAD), ("tensors", b"\x80\x02K\0.")])),
         dangerous("tar_text.pt", tar(&[("pickle", b"cposix\nsystem\n(S'true'\ntR.")])),
         dangerous("tar_broken.pt", &tar(&[("storages", PAYLOAD.strip_suffix(b"0N.").unwrap())])[..540]),
@@ -405,7 +405,7 @@ fn tells_bombs_from_data() {
     ]);
 }
 
-/// A name of 60,000 bytes takes as much once; told for each of a thousand findings below it, it would take gigabytes.
+/// A record name of 60,000 bytes, repeated in each finding below it, would make a report of gigabytes.
 #[test]
 fn shortens_record_names_that_repeat_in_findings() {
     let folder = Folder::new();

@@ -1,7 +1,7 @@
-//! The pickle machine held against Python's own unpicklers, on pickles broken at random: it sees every name that they
-//! would import, and builds what they build. Nothing is imported or called there either; see `tests/peers/unpickle.py`.
+//! Compares the pickle machine with Python's unpicklers on mutated pickles: it sees every name that they would import
+//! and builds the same values. Python imports and calls nothing here either; see `tests/peers/unpickle.py`.
 //!
-//! The same pickles every time, and few; `TRINART_FUZZ_SECONDS` and `TRINART_FUZZ_SEED` are as in `fuzz.rs`.
+//! By default it runs a small fixed set; `TRINART_FUZZ_SECONDS` and `TRINART_FUZZ_SEED` work as in `fuzz.rs`.
 
 use std::collections::HashMap;
 use std::env;
@@ -17,10 +17,10 @@ use serde::Deserialize;
 use trinart_ckpt::Kind;
 use trinart_ckpt::pickle::{Id, Node, OddUse, Oddity, Pickle, parse, survey};
 
-/// Pickles that Python gets at once.
+/// Number of pickles per Python process.
 const BATCH: u64 = 3000;
 
-/// What Python made of a pickle.
+/// What Python reads from a pickle.
 #[derive(Deserialize)]
 struct Seen {
     names: Vec<(String, String)>,
@@ -29,7 +29,7 @@ struct Seen {
     error: Option<String>,
 }
 
-/// Python, if there is one.
+/// The Python to compare with, if there is one.
 fn python() -> Option<PathBuf> {
     let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin/python");
     let found = [peers, "python3".into()].into_iter().find(|python| {
@@ -55,13 +55,13 @@ fn ask(python: &Path, inputs: &[Vec<u8>]) -> Vec<Seen> {
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
     let lines = std::str::from_utf8(&output.stdout).unwrap().lines();
-    // JSON of Python may hold halves of characters, which are none; such a name is compared as lossy text.
+    // Python's JSON may contain lone surrogates; such names are compared lossily.
     let seen: Vec<Seen> = lines.map(|line| serde_json::from_str(&without_halves(line)).unwrap()).collect();
     assert_eq!(seen.len(), inputs.len(), "Python gave up");
     seen
 }
 
-/// JSON with `\ud800` and the like, alone or in pairs, replaced.
+/// Replaces escaped surrogates (`\ud800` to `\udfff`), alone or in pairs.
 fn without_halves(line: &str) -> String {
     let mut out = String::new();
     let mut rest = line;
@@ -79,7 +79,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A value in the words of `unpickle.py`; `None` where arguments are no tuple, of which Python takes the items.
+/// Describes a value in the format of `unpickle.py`. `None` if arguments are not a tuple: Python iterates over them.
 fn describe(pickle: &Pickle, root: Id) -> Option<String> {
     let mut words: Vec<String> = Vec::new();
     let mut numbers: HashMap<Id, usize> = HashMap::new();
@@ -126,7 +126,8 @@ fn describe(pickle: &Pickle, root: Id) -> Option<String> {
     Some(words.join(" "))
 }
 
-/// What a reader refuses though Python takes it, with reason: readers disagree about it, or no checkpoint has it.
+/// Errors for pickles that Python accepts and this reader deliberately rejects: readers disagree about them, or no
+/// checkpoint contains them.
 const STRICTER: &[&str] = &[
     "left on the stack",
     "frame",
@@ -145,12 +146,12 @@ const STRICTER: &[&str] = &[
     "READONLY_BUFFER",
 ];
 
-/// Compares one pickle; in words, what is wrong.
+/// Compares one pickle. Fails with a description of the difference.
 fn compare(input: &[u8], seen: &Seen) -> Result<(), String> {
     let survey = survey(input);
     let names: Vec<(String, String)> =
         survey.pickle.globals().iter().map(|global| (global.name.module.clone(), global.name.name.clone())).collect();
-    // What the survey cannot follow is dangerous as such; what stands behind a limit is not looked at, and it says so.
+    // Names that the survey cannot follow are dangerous in any case, and past a limit it reports that it stopped.
     let is_lost = |odd: &OddUse| matches!(odd.oddity, Oddity::ComputedName | Oddity::Straddle | Oddity::Reserve);
     let is_followed = !survey.pickle.oddities().iter().any(is_lost)
         && survey.broken.as_ref().is_none_or(|error| error.kind() != Kind::Limit);
@@ -160,7 +161,7 @@ fn compare(input: &[u8], seen: &Seen) -> Result<(), String> {
             return Err(format!("Python imports {theirs:?}, the survey sees {names:?}"));
         }
     }
-    // A break ends what a scan believes, so Python must have ended there too.
+    // The survey stops at malformed data, so Python must not import anything after it.
     let end = survey.broken.as_ref().map_or(u64::MAX, |error| error.offset().unwrap_or_default());
     let last = seen.names.len().checked_sub(1).and_then(|last| survey.pickle.globals().get(last));
     if is_followed && last.is_some_and(|last| last.offset > end) {
@@ -175,7 +176,7 @@ fn compare(input: &[u8], seen: &Seen) -> Result<(), String> {
             let is_known = STRICTER.iter().any(|reason| error.to_string().contains(reason));
             if is_known { Ok(()) } else { Err(format!("Python takes it, refused here: {error}")) }
         }
-        // Python gives up where a call or a key needs real objects; what is refused for more is of no use to anybody.
+        // Python fails if a call or a key needs real objects, which do not exist here.
         (_, None) => seen.error.as_ref().map(drop).ok_or_else(|| "Python says nothing".to_owned()),
     }
 }
@@ -210,7 +211,7 @@ fn agrees_with_pythons_unpicklers() {
             .map(|index| {
                 let mut random = Random(seed.wrapping_mul(0x1_0000_0000).wrapping_add(index) ^ 0x5eed);
                 let seed = random.pick(&seeds).clone();
-                // The seeds themselves come first.
+                // The first inputs are the unchanged seeds.
                 let whole = seeds.get(index as usize).cloned();
                 let other = random.pick(&seeds).clone();
                 whole.unwrap_or_else(|| {

@@ -1,4 +1,4 @@
-//! Writing that fails or is stopped half-way: the destination is the old file or the whole new one.
+//! Failed and interrupted writes: the destination is the old file or the complete new one.
 
 use std::env;
 use std::ffi::OsString;
@@ -32,7 +32,7 @@ fn rejects_a_read_only_folder() {
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
     let is_root = fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0);
-    // The superuser may write anywhere, so it asks as nobody.
+    // Root may write anywhere, so the test runs the program as the user `nobody`.
     let as_nobody = |arguments: &[OsString]| {
         let mut command = Command::new(PROGRAM);
         if is_root {
@@ -61,7 +61,7 @@ fn keeps_the_old_file_at_a_file_size_limit() {
     for extension in ["ckpt", "safetensors"] {
         let output = if extension == "ckpt" { output.clone() } else { folder.join("new.safetensors") };
         let before = folder.snapshot();
-        // In blocks of 512 bytes; the output has a megabyte.
+        // The limit counts blocks of 512 bytes; the output has about 1 MB.
         let limited = r#"ulimit -c 0; ulimit -f 200; exec "$0" "$@""#;
         let mut command = Command::new("sh");
         command.args(["-c", limited, PROGRAM, "convert"]).arg(fixture("tiny-sd1.ckpt"));
@@ -72,7 +72,7 @@ fn keeps_the_old_file_at_a_file_size_limit() {
     }
 }
 
-/// A file system of this size, unmounted when dropped.
+/// A mounted file system of a given size, unmounted on drop.
 struct Small(PathBuf);
 
 impl Small {
@@ -105,17 +105,17 @@ fn keeps_the_old_file_on_a_full_disk() {
     run!["merge-vae", &base, "--vae", fixture("tiny-vae.ckpt"), "-o", &output, "--force"].refused(&["No space left"]);
     assert_eq!(fs::read(&output).unwrap(), b"old");
     assert_eq!(fs::read_dir(&small.0).unwrap().count(), 1);
-    // What fits is written.
+    // An output that fits is written.
     run!["convert", fixture("views.ckpt"), "-o", &output, "--force"].done();
     assert_eq!(read(&output), expected("views.ckpt"));
 }
 
-/// A checkpoint of 200 MB without an autoencoder, and the merge of one into it over an old file.
+/// A checkpoint of 200 MB without a VAE, and a merge that replaces an old file.
 struct Long {
     folder: Folder,
     base: PathBuf,
     output: PathBuf,
-    /// What the whole new file is.
+    /// The bytes of the complete new file.
     reference: Vec<u8>,
 }
 
@@ -152,7 +152,7 @@ impl Long {
         paths.filter(|path| path.to_str().unwrap().ends_with("partial")).collect()
     }
 
-    /// Starts a merge over an old file and returns once it writes, or is done already.
+    /// Starts a merge that replaces an old file. Returns as soon as it writes or has finished.
     fn begin(&self) -> Child {
         self.begin_of(&self.base)
     }
@@ -169,7 +169,7 @@ impl Long {
         child
     }
 
-    /// Whether the output is the new file; it must be that, whole, or the old one.
+    /// Whether the output is the new file. Panics if it is neither the complete new file nor the old one.
     #[track_caller]
     fn is_new(&self) -> bool {
         let found = fs::read(&self.output).unwrap();
@@ -178,21 +178,21 @@ impl Long {
     }
 }
 
-/// Moments after the writer began, in milliseconds; a debug build needs about a second. `TRINART_KILLS=200` asks for as
-/// many, at random.
+/// Delays after the start of writing; a debug build writes for about a second. `TRINART_KILLS=200` asks for 200 random
+/// ones.
 fn moments() -> Vec<Duration> {
     let Some(count) = env::var_os("TRINART_KILLS") else {
         return [0, 30, 100, 250, 500, 900].map(Duration::from_millis).to_vec();
     };
     let count: u64 = count.to_str().unwrap().parse().unwrap();
     let mut random = Random(count);
-    // Half of them early, where the file is begun; the others up to where it is done.
+    // Half of them early, while the file is created; the others up to its end.
     let mut moment = |index| random.below(if index % 2 == 0 { 60_000 } else { 700_000 }) as u64;
     (0..count).map(|index| Duration::from_micros(moment(index))).collect()
 }
 
 fn send(child: &Child, signal: &str) {
-    // It may have ended by itself; then nobody is there to hear it.
+    // The process may have ended already; then the signal fails.
     let _ = Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).output().unwrap();
 }
 
@@ -231,7 +231,7 @@ fn leaves_a_whole_file_after_a_kill_and_cleans_up_in_the_next_run() {
         child.kill().unwrap();
         child.wait().unwrap();
         let is_new = long.is_new();
-        // What was left by the kill before this one is gone.
+        // The leftover of the previous kill is gone.
         assert!(long.scratch().len() <= 1, "{:?}", long.scratch());
         left += usize::from(!is_new && long.scratch().len() == 1);
     }
@@ -244,7 +244,7 @@ fn leaves_a_whole_file_after_a_kill_and_cleans_up_in_the_next_run() {
 
 type Change = fn(&fs::File);
 
-/// What happens to an input while it is read: it loses its end, or all of it, or changes where it was read already.
+/// Changes to an input while it is read: truncated, emptied, or overwritten in a part that was already read.
 const CHANGES: [(&str, Change); 3] = [
     ("cut.safetensors", |file| file.set_len(150_000_000).unwrap()),
     ("emptied.safetensors", |file| file.set_len(0).unwrap()),
@@ -280,7 +280,7 @@ fn keeps_the_old_file_if_the_input_changes_while_it_is_read() {
     }
 }
 
-/// A tensor of strides, whose elements are read all over its storage.
+/// The elements of a strided tensor are spread over its storage.
 #[test]
 fn rejects_a_strided_tensor_truncated_while_it_is_read() {
     let folder = Folder::new();
@@ -318,7 +318,7 @@ fn writes_through_links_and_to_other_file_systems() {
         fs::remove_file(folder.join("device.ckpt")).unwrap();
     }
     assert_eq!(folder.names(), ["link.ckpt", "nowhere.ckpt", "target.ckpt"]);
-    // A scratch file beside the link would have to be copied to where the link leads; beside the target it is renamed.
+    // The temporary file is created beside the target of the link, so that a rename suffices.
     let Some(small) = Small::mount(folder.join("small"), "4m") else {
         eprintln!("skipped in part: this user may not mount a small file system");
         return;
@@ -336,7 +336,7 @@ fn writes_through_links_and_to_other_file_systems() {
     assert_eq!(fs::read_dir(&small.0).unwrap().count(), 2);
 }
 
-/// Runs the program with a standard output that nobody reads.
+/// Runs the program with a closed standard output.
 fn run_unheard(arguments: &[OsString]) -> (Option<i32>, String) {
     let mut command = Command::new(PROGRAM);
     let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -355,7 +355,7 @@ fn exits_cleanly_if_stdout_is_closed_early() {
     let convert = arguments(&[&"convert", &base, &"-o", &output, &"--json"]);
     assert_eq!(run_unheard(&convert), (Some(0), String::new()));
     assert_eq!(read(&output), expected("tiny-sd1.ckpt"));
-    // One that can hold no more is one: nobody was told.
+    // A full standard output is an error: the result was lost.
     let full = Path::new("/dev/full");
     for (arguments, code) in
         [(&inspect, 2), (&arguments(&[&"scan", &base]), 2), (&arguments(&[&"scan", &fixture("hostile")]), 1)]

@@ -1,6 +1,6 @@
-//! Files by which loaders and scanners were fooled, rebuilt around a payload that does nothing: `posix.system('true')`.
+//! Files that fooled loaders or scanners, rebuilt around a harmless payload: `posix.system('true')`.
 //!
-//! Each is assembled byte by byte, because what makes it is a lie that no writer tells.
+//! They are assembled byte by byte because no writer produces such contradictions.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use trinart_ckpt::pickle::Encoder;
 
 use super::pickle_tensor;
 
-/// What a scan has to say of a file.
+/// The expected verdict of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Dangerous,
@@ -19,7 +19,7 @@ pub(crate) enum Verdict {
     Unreadable,
 }
 
-/// A file, and what it is.
+/// A file and its expected verdict.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) bytes: Vec<u8>,
@@ -30,10 +30,10 @@ pub(crate) fn case(name: &str, bytes: impl AsRef<[u8]>, verdict: Verdict) -> Cas
     Case { name: name.to_owned(), bytes: bytes.as_ref().to_vec(), verdict }
 }
 
-/// The payload as a whole pickle of protocol 2, which leaves None.
+/// The payload as a complete pickle of protocol 2 whose value is None.
 pub(crate) const PAYLOAD: &[u8] = b"\x80\x02cposix\nsystem\nX\x04\0\0\0true\x85R0N.";
 
-/// `{"weight": four floats in record 0}`, with these opcodes at its end.
+/// The pickle of `{"weight": four floats in record 0}` with these opcodes before its STOP.
 pub(crate) fn tensor_and(opcodes: &[u8]) -> Vec<u8> {
     let mut encoder = Encoder::new();
     let entry = |encoder: &mut Encoder, key: &str| {
@@ -51,7 +51,7 @@ pub(crate) fn floats() -> Vec<u8> {
     [1.0_f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat()
 }
 
-/// In the container of torch before 1.6: magic number, version, system, object, keys, storage.
+/// A legacy torch file (before 1.6): magic number, version, system, object, keys, storage.
 pub(crate) fn legacy(system: &[u8], object: &[u8], keys: &[u8]) -> Vec<u8> {
     let begin = &b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."[..];
     [begin, system, object, keys, &4_u64.to_le_bytes(), &floats()].concat()
@@ -60,13 +60,13 @@ pub(crate) fn legacy(system: &[u8], object: &[u8], keys: &[u8]) -> Vec<u8> {
 pub(crate) const SYSTEM: &[u8] = b"\x80\x02}q\x00X\x0d\x00\x00\x00little_endianq\x01\x88s.";
 pub(crate) const KEYS: &[u8] = b"\x80\x02]q\x00X\x01\x00\x00\x000q\x01a.";
 
-// --- Zips that lie -------------------------------------------------------------------------------------------------
+// --- Inconsistent zips ---------------------------------------------------------------------------------------------
 
-/// A record of a zip, with what its two headers say of it.
+/// A record of a zip and the fields of its local header and directory entry.
 #[derive(Clone)]
 pub(crate) struct Record {
     name: String,
-    /// What its own header calls it.
+    /// The name in the local header.
     local_name: String,
     content: Vec<u8>,
     stored: Vec<u8>,
@@ -75,7 +75,7 @@ pub(crate) struct Record {
     local_flags: u16,
     flags: u16,
     is_listed: bool,
-    /// Bytes that the directory adds to, or takes from, its two sizes and its offset.
+    /// Values that replace the sizes in both headers and the offset in the directory.
     pub(crate) compressed: Option<u32>,
     pub(crate) size: Option<u32>,
     pub(crate) header: Option<u32>,
@@ -152,7 +152,7 @@ impl Record {
     }
 }
 
-/// A zip of these records, behind these bytes.
+/// A zip of these records, preceded by these bytes.
 pub(crate) fn raw_zip(before: &[u8], records: &[Record]) -> Vec<u8> {
     let mut file = before.to_vec();
     let mut directory = Vec::new();
@@ -185,7 +185,7 @@ pub(crate) fn raw_zip(before: &[u8], records: &[Record]) -> Vec<u8> {
     let count = records.iter().filter(|record| record.is_listed).count().min(u16::MAX.into()) as u16;
     let (begin, len) = (file.len() as u32, directory.len() as u32);
     file.extend(directory);
-    // The end record counts to 65,535; another one before it counts further.
+    // The end record counts up to 65,535 records; more need a zip64 end record.
     let listed = records.iter().filter(|record| record.is_listed).count() as u64;
     if listed > u64::from(u16::MAX) {
         let end = file.len() as u64;
@@ -202,12 +202,12 @@ pub(crate) fn raw_zip(before: &[u8], records: &[Record]) -> Vec<u8> {
     file
 }
 
-/// A torch zip around this pickle.
+/// A torch zip with this pickle.
 pub(crate) fn torch(pickle: &[u8]) -> Vec<u8> {
     torch_with(record("archive/data.pkl", pickle), &[])
 }
 
-/// A torch zip with this record for a pickle, and more.
+/// A torch zip with this pickle record and more records.
 pub(crate) fn torch_with(pickle: Record, more: &[Record]) -> Vec<u8> {
     let rest = [record("archive/data/0", &floats()), record("archive/version", b"3\n")];
     raw_zip(b"", &[&[pickle], &rest[..], more].concat())

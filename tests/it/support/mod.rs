@@ -1,4 +1,4 @@
-//! What the tests share: fixtures, a folder of one's own, the program, and files that PyTorch could have written.
+//! Helpers of the tests: fixtures, temporary folders, the program, and files as PyTorch writes them.
 
 pub(crate) mod hostile;
 pub(crate) mod mutate;
@@ -25,7 +25,7 @@ use trinart_ckpt::{Metadata, StateDict};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_trinart-ckpt");
 
-/// All committed files with tensors.
+/// The committed checkpoints.
 pub(crate) const FIXTURES: &[&str] = &[
     "tiny-sd1.ckpt",
     "tiny-sd1-legacy.ckpt",
@@ -37,7 +37,7 @@ pub(crate) const FIXTURES: &[&str] = &[
     "views-legacy.ckpt",
 ];
 
-// --- Fixtures, and tensors by their hash ---------------------------------------------------------------------------
+// --- Fixtures and their tensors ------------------------------------------------------------------------------------
 
 /// `(key, dtype, shape, sha256 of the elements)`.
 pub(crate) type Row = (String, String, Vec<u64>, String);
@@ -50,17 +50,17 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What PyTorch says of a fixture.
+/// The facts that PyTorch recorded about a fixture.
 pub(crate) fn facts(name: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(fixture(&format!("{name}.json"))).unwrap()).unwrap()
 }
 
-/// The tensors of a fixture as PyTorch saw them.
+/// The tensors of a fixture as PyTorch read them.
 pub(crate) fn expected(name: &str) -> Vec<Row> {
     serde_json::from_value(facts(name)["tensors"].clone()).unwrap()
 }
 
-/// The tensors of opened contents, all of them read.
+/// Reads all tensors of an opened file.
 pub(crate) fn rows(contents: &Contents) -> trinart_ckpt::Result<Vec<Row>> {
     let row = |(key, tensor): (&str, &LazyTensor)| {
         let hash = sha256(&tensor.to_bytes()?);
@@ -69,12 +69,12 @@ pub(crate) fn rows(contents: &Contents) -> trinart_ckpt::Result<Vec<Row>> {
     contents.state_dict.iter().map(row).collect()
 }
 
-/// The tensors of a file.
+/// Opens a file and reads all its tensors.
 pub(crate) fn read(path: &Path) -> Vec<Row> {
     rows(&format::open(path).unwrap()).unwrap()
 }
 
-/// Compares row by row: two lists of a thousand rows in one message help nobody.
+/// Compares row by row, so that a failure prints one row instead of two lists of a thousand.
 #[track_caller]
 pub(crate) fn assert_rows(found: &[Row], expected: &[Row]) {
     for (found, expected) in found.iter().zip(expected) {
@@ -106,12 +106,12 @@ impl Folder {
         path
     }
 
-    /// A copy of a fixture.
+    /// Copies a fixture into the folder.
     pub(crate) fn take(&self, fixture_name: &str, name: &str) -> PathBuf {
         self.write(name, fs::read(fixture(fixture_name)).unwrap())
     }
 
-    /// The content of every file in it, by name and hash; hidden ones too.
+    /// The sha256 of every file in the folder by name, hidden files included.
     pub(crate) fn snapshot(&self) -> BTreeMap<String, String> {
         let entries = fs::read_dir(self.path()).unwrap().map(Result::unwrap);
         let entry = |entry: fs::DirEntry| {
@@ -127,7 +127,7 @@ impl Folder {
     }
 }
 
-/// A copy of a folder, to be broken; returns where it is.
+/// Copies a folder and returns the path of the copy.
 pub(crate) fn copy_folder(from: &Path, to: &Path) -> PathBuf {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -169,35 +169,35 @@ impl From<Output> for Ran {
 }
 
 impl Ran {
-    /// It did what was asked and had nothing to complain of; returns what it printed.
+    /// Asserts exit code 0 and an empty stderr. Returns stdout.
     #[track_caller]
     pub(crate) fn done(self) -> String {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""));
         self.stdout
     }
 
-    /// As [`Ran::done`], for `--json`.
+    /// Like [`Ran::done`], for `--json`.
     #[track_caller]
     pub(crate) fn json(self) -> Value {
         let text = self.done();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// The answer was no, and it had nothing to complain of; returns what it printed.
+    /// Asserts exit code 1 and an empty stderr. Returns stdout.
     #[track_caller]
     pub(crate) fn no(self) -> String {
         assert_eq!((self.code, self.stderr.as_str()), (Some(1), ""), "{}", self.stdout);
         self.stdout
     }
 
-    /// As [`Ran::no`], for `--json`.
+    /// Like [`Ran::no`], for `--json`.
     #[track_caller]
     pub(crate) fn json_of_no(self) -> Value {
         let text = self.no();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// It could not run, and said so in exactly one line, which has all these words.
+    /// Asserts exit code 2, an empty stdout, and one line on stderr that contains these words.
     #[track_caller]
     pub(crate) fn refused(&self, words: &[&str]) {
         assert_eq!(self.code, Some(2), "{}{}", self.stdout, self.stderr);
@@ -206,7 +206,7 @@ impl Ran {
     }
 }
 
-/// One line, the program's name first, with all these words.
+/// Asserts that stderr is one line that starts with the name of the program and contains these words.
 #[track_caller]
 pub(crate) fn assert_one_line(stderr: &str, words: &[&str]) {
     assert!(stderr.ends_with('\n') && stderr.lines().count() == 1, "not one line: {stderr:?}");
@@ -216,7 +216,7 @@ pub(crate) fn assert_one_line(stderr: &str, words: &[&str]) {
     }
 }
 
-// --- Files made for a test -----------------------------------------------------------------------------------------
+// --- Generated files -----------------------------------------------------------------------------------------------
 
 pub(crate) fn tensor(dtype: Dtype, shape: &[u64], bytes: Vec<u8>) -> LazyTensor {
     let shape = Shape::new(shape).unwrap();
@@ -228,18 +228,18 @@ pub(crate) fn f32s(values: &[f32]) -> LazyTensor {
     tensor(Dtype::F32, &[values.len() as u64], values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }
 
-/// position_ids as they should be.
+/// Correct position_ids: 0, 1, 2 and so on.
 pub(crate) fn position_ids(count: u64) -> LazyTensor {
     tensor(Dtype::I64, &[1, count], (0..count).flat_map(u64::to_le_bytes).collect())
 }
 
-/// The tensors of a file, to be changed and saved again.
+/// The tensors of a file without their data, to change and save again.
 pub(crate) fn tensors(path: &Path) -> Vec<(String, LazyTensor)> {
     let contents = format::open(path).unwrap();
     contents.state_dict.iter().map(|(key, tensor)| (key.to_owned(), tensor.clone())).collect()
 }
 
-/// Saves tensors in the container that the path's extension asks for.
+/// Saves tensors in the format of the path's extension.
 pub(crate) fn save(path: &Path, tensors: impl IntoIterator<Item = (String, LazyTensor)>) {
     let mut state_dict = StateDict::new();
     for (key, tensor) in tensors {
@@ -249,7 +249,7 @@ pub(crate) fn save(path: &Path, tensors: impl IntoIterator<Item = (String, LazyT
     format::write(path, Target::of_path(path).unwrap(), &state_dict, &Metadata::new(), &options).unwrap();
 }
 
-/// A tensor as torch pickles it: a call around a reference to a storage of `elements`.
+/// Pickles a tensor as torch does: a call with a reference to a storage of `elements` elements.
 pub(crate) fn pickle_tensor(encoder: &mut Encoder, class: (&'static str, &'static str), record: &str, elements: u64) {
     encoder.global("torch._utils", "_rebuild_tensor_v2");
     let storage = |encoder: &mut Encoder| {
@@ -276,7 +276,7 @@ pub(crate) fn pickle_tensor(encoder: &mut Encoder, class: (&'static str, &'stati
     encoder.reduce();
 }
 
-/// A torch zip of these records, stored in the folder `archive`; the version comes by itself.
+/// Writes a torch zip of these records, stored in the folder `archive`, and a `version` record.
 pub(crate) fn zip(path: &Path, records: &[(&str, &[u8])]) {
     let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     let mut writer = zip::ZipWriter::new(fs::File::create(path).unwrap());
@@ -287,7 +287,7 @@ pub(crate) fn zip(path: &Path, records: &[(&str, &[u8])]) {
     writer.finish().unwrap();
 }
 
-/// The names of the records of a zip, within its folder.
+/// The names of the records of a zip, without their folder.
 pub(crate) fn records(path: &Path) -> Vec<String> {
     let archive = zip::ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
     archive.file_names().map(|name| name.unwrap().split_once('/').unwrap().1.to_owned()).collect()

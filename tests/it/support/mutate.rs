@@ -1,5 +1,5 @@
-//! Inputs broken at random, but the same ones for the same seed: of bytes, of pickles by their opcodes, of zips by
-//! their records, of safetensors by their header.
+//! Mutates inputs at random, reproducibly for a seed: bytes, the opcodes of pickles, the records of zips, and the
+//! headers of safetensors files.
 
 use std::io::{Cursor, Read};
 
@@ -19,7 +19,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Less than `end`; 0 where there is nothing to choose from.
+    /// A number below `end`; 0 if `end` is 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         if end == 0 { 0 } else { (self.next() % end as u64) as usize }
     }
@@ -36,7 +36,7 @@ impl Random {
         (0..count).map(|_| self.next() as u8).collect()
     }
 
-    /// A number near an edge of some type, or near a size that matters here.
+    /// A number near the range limits of integer types or near a limit of this program.
     fn edge(&mut self) -> u64 {
         let edge = match self.below(6) {
             0 => 1_u64 << self.below(64),
@@ -49,7 +49,7 @@ impl Random {
         edge.wrapping_add(self.below(5) as u64).wrapping_sub(2)
     }
 
-    /// A place in bytes: half the time near an end, where the headers are.
+    /// An offset: half the time near either end, where headers are.
     fn place(&mut self, len: usize) -> usize {
         match self.below(4) {
             0 => self.below(len.min(1000)),
@@ -59,7 +59,7 @@ impl Random {
     }
 }
 
-/// Breaks an input in one to a few ways.
+/// Applies one to a few mutations to an input.
 pub(crate) fn mutate(random: &mut Random, input: &[u8], other: &[u8]) -> Vec<u8> {
     let mut bytes = match random.below(3) {
         0 => Some(input.to_vec()),
@@ -69,7 +69,7 @@ pub(crate) fn mutate(random: &mut Random, input: &[u8], other: &[u8]) -> Vec<u8>
         _ => None,
     }
     .unwrap_or_else(|| input.to_vec());
-    // Where the structure was broken, the bytes may stay as they are.
+    // After a structural mutation, the bytes mostly stay unchanged.
     if bytes != input && !random.one_in(4) {
         return bytes;
     }
@@ -115,7 +115,7 @@ fn break_bytes(random: &mut Random, bytes: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
-/// Alters a run of digits in text, if there is one.
+/// Replaces a run of digits in text, if there is one.
 pub(crate) fn number(random: &mut Random, text: &mut Vec<u8>) {
     let starts: Vec<usize> = (0..text.len())
         .filter(|&at| text[at].is_ascii_digit() && (at == 0 || !text[at - 1].is_ascii_digit()))
@@ -134,7 +134,7 @@ pub(crate) fn number(random: &mut Random, text: &mut Vec<u8>) {
     text.splice(start..start + len, new.into_bytes());
 }
 
-/// Breaks JSON by its numbers, its quoted words and its brackets.
+/// Mutates numbers, strings and brackets of JSON.
 pub(crate) fn json(random: &mut Random, text: &mut Vec<u8>) {
     for _ in 0..=random.below(3) {
         let words: Vec<usize> = (0..text.len()).filter(|&at| b"\"{}[],:".contains(&text[at])).collect();
@@ -170,7 +170,7 @@ pub(crate) fn json(random: &mut Random, text: &mut Vec<u8>) {
     }
 }
 
-/// A safetensors file of a broken header whose length is right.
+/// Mutates the header of a safetensors file and sets its length accordingly.
 fn safetensors(random: &mut Random, input: &[u8]) -> Vec<u8> {
     let length = u64::from_le_bytes(input[..8].try_into().unwrap()) as usize;
     let end = length.saturating_add(8).min(input.len());
@@ -179,7 +179,7 @@ fn safetensors(random: &mut Random, input: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], &header, &input[end..]].concat()
 }
 
-/// A zip whose pickle is broken and whose directory is right, or whose records are renamed, left out or twice there.
+/// Mutates the pickle of a zip and rebuilds the directory, or renames, drops or repeats records.
 fn zip(random: &mut Random, input: &[u8]) -> Option<Vec<u8>> {
     let mut archive = zip::ZipArchive::new(Cursor::new(input)).ok()?;
     let mut records = Vec::new();
@@ -224,7 +224,7 @@ fn zip(random: &mut Random, input: &[u8]) -> Option<Vec<u8>> {
     Some(raw_zip(b"", &made))
 }
 
-/// The opcodes of pickles that stand one behind another, each with its argument; what is none is the last piece.
+/// Splits consecutive pickles into opcodes with their arguments; the last piece is what does not parse.
 fn opcodes(bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
     let mut rest = bytes;
@@ -261,7 +261,7 @@ fn opcode_len(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// An opcode that is one, with an argument that may be any.
+/// A valid opcode with an arbitrary argument.
 fn opcode(random: &mut Random) -> Vec<u8> {
     const NAMES: &[&[u8]] = &[
         b"ctorch\nFloatStorage\n",
@@ -314,7 +314,7 @@ fn opcode(random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// Pickles with opcodes left out, put in, exchanged, repeated or given another argument.
+/// Drops, inserts, swaps and repeats opcodes of pickles, or changes their arguments.
 pub(crate) fn pickles(random: &mut Random, bytes: &[u8]) -> Vec<u8> {
     let mut pieces = opcodes(bytes);
     for _ in 0..=random.below(4) {

@@ -1,4 +1,4 @@
-//! The real torch, safetensors and picklescan as judges of a file, by way of `tests/peers/describe.py`.
+//! Runs torch, safetensors and picklescan on files, through `tests/peers/describe.py`.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,19 +8,20 @@ use serde_json::Value;
 
 use super::Row;
 
-/// Where the environment is, if not in the place where it is installed by default.
+/// Environment variable: the path of the Python environment, by default `target/peers`.
 const PLACE: &str = "TRINART_PEERS";
 
-/// Set to 1: a missing environment is a failure.
+/// Environment variable: with the value 1, a missing Python environment is a failure.
 const REQUIRED: &str = "TRINART_PEERS_REQUIRED";
 
-/// The Python that has the libraries.
+/// The Python interpreter with the libraries.
 pub(crate) struct Peers {
     python: PathBuf,
 }
 
 impl Peers {
-    /// The environment that `tests/peers/install.py` makes; `None`, and a line that says so, where there is none.
+    /// Finds the environment that `tests/peers/install.py` creates. Prints a message and returns `None` if it is
+    /// missing.
     pub(crate) fn find() -> Option<Self> {
         let default = || repository().join("target/peers");
         let folder = env::var_os(PLACE).map_or_else(default, PathBuf::from);
@@ -34,11 +35,12 @@ impl Peers {
         None
     }
 
-    /// What the libraries see in the files, in their order. One call for many files: importing torch takes seconds.
+    /// Describes files as the libraries read them, in order. One call for many files, because importing torch takes
+    /// seconds.
     pub(crate) fn describe<P: AsRef<Path>>(&self, flags: &[&str], files: impl IntoIterator<Item = P>) -> Vec<Facts> {
         let files: Vec<PathBuf> = files.into_iter().map(|file| file.as_ref().to_owned()).collect();
         let script = repository().join("tests/peers/describe.py");
-        // Without -B it would leave a folder of compiled modules among the sources.
+        // Without -B, Python would write a `__pycache__` folder beside the sources.
         let output = Command::new(&self.python).arg("-B").arg(script).args(flags).args(&files).output().unwrap();
         let parsed: Result<Vec<Value>, _> = serde_json::from_slice(&output.stdout);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -47,7 +49,7 @@ impl Peers {
         described.into_iter().map(Facts).collect()
     }
 
-    /// What picklescan says of files, and its lists; see `tests/peers/scanners.py`.
+    /// The results of picklescan, and its lists of names; see `tests/peers/scanners.py`.
     pub(crate) fn scan<P: AsRef<Path>>(&self, files: impl IntoIterator<Item = P>) -> Value {
         let files: Vec<PathBuf> = files.into_iter().map(|file| file.as_ref().to_owned()).collect();
         let script = repository().join("tests/peers/scanners.py");
@@ -56,7 +58,7 @@ impl Peers {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("scanners.py: {error}: {stderr}"))
     }
 
-    /// What the libraries and everybody else's rules say about files of ours.
+    /// Like `describe`, with the rules of WebUI and picklescan.
     pub(crate) fn judge<P: AsRef<Path>>(&self, files: impl IntoIterator<Item = P>) -> Vec<Facts> {
         self.describe(&["--webui", "--picklescan"], files)
     }
@@ -66,7 +68,7 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What the libraries see in one file.
+/// One file as the libraries read it.
 pub(crate) struct Facts(Value);
 
 impl Facts {
@@ -78,7 +80,7 @@ impl Facts {
         &self.0[name]
     }
 
-    /// The tensors in order, or why the file could not be read.
+    /// The tensors in order, or the error of the library.
     pub(crate) fn tensors(&self) -> Result<Vec<Row>, String> {
         match &self.0["error"] {
             Value::Null => Ok(serde_json::from_value(self.0["tensors"].clone()).unwrap()),
@@ -86,7 +88,7 @@ impl Facts {
         }
     }
 
-    /// The first thing in which the tensors are not those expected.
+    /// Describes the first difference from the expected tensors.
     pub(crate) fn difference(&self, expected: &[Row]) -> Option<String> {
         let found = match self.tensors() {
             Ok(found) => found,
@@ -104,7 +106,7 @@ impl Facts {
         assert_eq!(self.difference(expected), None, "{}", self.file().display());
     }
 
-    /// It loads the careful way, and the others who look into checkpoints have nothing against it.
+    /// Asserts that the file loads with `weights_only` and memory-mapped, and that WebUI and picklescan accept it.
     #[track_caller]
     pub(crate) fn assert_welcome(&self) {
         let file = self.file().display();
@@ -119,7 +121,7 @@ impl Facts {
         assert_eq!(self.0["picklescan"].to_string(), r#"{"dangerous":0,"suspicious":0,"error":false}"#, "{file}");
         let webui = &self.0["webui"];
         assert_eq!(webui["1.10.1"], "ok", "{file}");
-        // Nothing can be done about it: in October 2022 the WebUI did not know of bfloat16.
+        // WebUI of October 2022 does not accept bfloat16, whatever the file looks like.
         let has_bf16 = tensors.iter().any(|(_, dtype, ..)| dtype == "BF16");
         let in_2022 = if has_bf16 { "global 'torch/BFloat16Storage' is forbidden" } else { "ok" };
         assert_eq!(webui["2022-10"], in_2022, "{file}");

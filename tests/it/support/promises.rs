@@ -1,7 +1,7 @@
-//! What every reader promises of any bytes at all: it takes them or refuses them by name, and never panics.
+//! What every reader promises for arbitrary bytes: it reads them or rejects them with an error that names the file, and
+//! it never panics.
 //!
-//! Shared by `tests/fuzz.rs` and by the targets in `fuzz/`, so it uses the library and nothing else. Each function
-//! returns in words the promise that was broken.
+//! Each function returns a description of the promise that was broken.
 
 use std::fs;
 use std::path::Path;
@@ -17,15 +17,15 @@ use trinart_ckpt::report::{Inspection, Scanned, components};
 use trinart_ckpt::tensor::LazyTensor;
 use trinart_ckpt::{Error, Metadata, StateDict, limits, scan};
 
-/// Elements of a tensor that are looked at from either end, in bytes. Four bytes may be seen as a gigabyte.
+/// Bytes to read at either end of a tensor. A view can expand four bytes to a gigabyte, so tensors are not read whole.
 const PIECE: u64 = 1 << 16;
 
-/// Bytes of all tensors of a file that is written again, and hashed.
+/// The largest total size of the tensors of a file that is hashed and written again.
 const MOST_WRITTEN: u64 = 4 << 20;
 
 type Broken = Result<(), String>;
 
-/// A refusal is one line that names the file; it is never a promise of the output that was broken.
+/// Checks that an error is one printable line and names the file.
 fn refused(error: &Error) -> Broken {
     let line = error.to_string();
     if error.file().is_none() {
@@ -37,7 +37,7 @@ fn refused(error: &Error) -> Broken {
     Ok(())
 }
 
-/// Opens a file or a folder, reads its tensors, says what it is, hashes it, writes it to `outputs` and reads it again.
+/// Opens a file or folder, reads its tensors, inspects and hashes it, writes it to `outputs` and reads it again.
 pub(crate) fn open(path: &Path, outputs: &Path) -> Broken {
     let checkpoint = match Checkpoint::open(path) {
         Ok(checkpoint) => checkpoint,
@@ -67,7 +67,7 @@ pub(crate) fn open(path: &Path, outputs: &Path) -> Broken {
     Ok(())
 }
 
-/// What `inspect` and a dry run of `convert` say.
+/// Builds the reports of `inspect` and of a dry run of `convert`.
 fn inspect(checkpoint: &Checkpoint) -> Broken {
     let detection = translate::detect_checkpoint(checkpoint);
     let components = components(&checkpoint.contents().state_dict, detection.architecture());
@@ -88,7 +88,7 @@ fn one_line_each(text: &str) -> Broken {
     control.map_or(Ok(()), |character| Err(format!("text from the file that a terminal would obey: {character:?}")))
 }
 
-/// The first and the last elements, as bytes.
+/// Reads the first and the last elements, as bytes.
 fn ends(tensor: &LazyTensor) -> trinart_ckpt::Result<(Vec<u8>, Vec<u8>)> {
     let size = tensor.dtype().size() as u64;
     let elements = tensor.bytes() / size;
@@ -102,11 +102,11 @@ fn ends(tensor: &LazyTensor) -> trinart_ckpt::Result<(Vec<u8>, Vec<u8>)> {
     Ok((first, last))
 }
 
-/// What is written holds the same tensors, and nothing that its reader has to be warned of.
+/// Checks that an output holds the same tensors, and nothing dangerous or opaque.
 fn write_and_read(contents: &Contents, hash: &str, output: &Path, target: Target) -> Broken {
     let options = WriteOptions { overwrite: Overwrite::Replace, verify: true, jobs: 1, progress: &Silent };
     let nothing = Metadata::new();
-    // As the program does it: beside dangerous names nothing is trusted but the tensors.
+    // Like the program: beside dangerous names only the tensors are used.
     let metadata = if contents.dangers.is_empty() { &contents.metadata } else { &nothing };
     let state_dict: &StateDict = &contents.state_dict;
     if let Err(error) = format::write(output, target, state_dict, metadata, &options) {
@@ -131,7 +131,7 @@ fn write_and_read(contents: &Contents, hash: &str, output: &Path, target: Target
     fs::remove_file(output).map_err(|error| error.to_string())
 }
 
-/// Scans a file, and puts into words what was found.
+/// Scans a file and builds its report.
 pub(crate) fn scan(path: &Path) -> Broken {
     let scan = match scan::scan(path) {
         Ok(Some(scan)) => scan,
@@ -144,7 +144,7 @@ pub(crate) fn scan(path: &Path) -> Broken {
     let scanned = Scanned::new(&scan);
     one_line_each(&scanned.to_text())?;
     serde_json::to_string(&scanned).map_err(|error| error.to_string())?;
-    // What loading warns of, a scan finds too.
+    // A scan finds every danger that loading finds.
     if let Ok(contents) = format::open(path)
         && !contents.dangers.is_empty()
         && scan.level() < Level::Dangerous
@@ -154,11 +154,11 @@ pub(crate) fn scan(path: &Path) -> Broken {
     Ok(())
 }
 
-/// Parses a pickle and surveys it: a survey sees all that a reader does.
+/// Parses and surveys a pickle: the survey sees everything that the parser sees.
 pub(crate) fn pickle(bytes: &[u8]) -> Broken {
     let seen = survey(bytes);
     let findings = danger::examine(&seen.pickle);
-    // Whoever prints it makes it printable; here it only has to be made.
+    // Only checks that the text can be built; callers escape it.
     findings.iter().for_each(|finding| drop(finding.to_text()));
     let Ok(parsed) = parse(bytes) else { return Ok(()) };
     if !seen.complete || seen.broken.is_some() {
@@ -175,9 +175,4 @@ pub(crate) fn pickle(bytes: &[u8]) -> Broken {
     }
     let most = limits::PICKLE_NODES;
     if parsed.nodes().len() > most { Err(format!("more than {most} values")) } else { Ok(()) }
-}
-
-/// A safetensors file of this header, and of as many bytes behind it as it can do with.
-pub(crate) fn safetensors(header: &[u8], data: usize) -> Vec<u8> {
-    [&(header.len() as u64).to_le_bytes()[..], header, &vec![0; data]].concat()
 }

@@ -1,4 +1,4 @@
-//! The narrow SD v1 of `fixtures/render/make.py`: its shapes are in a fixture, its weights are written down twice.
+//! The narrow SD v1 of `fixtures/render/make.py`. The fixture holds its shapes; both programs compute the same weights.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -10,7 +10,7 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/render").join(name)
 }
 
-/// As `uniform` in make.py.
+/// The same function as `uniform` in `make.py`.
 fn uniform(name: &str, count: usize) -> impl Iterator<Item = f32> {
     let start = name
         .bytes()
@@ -23,7 +23,7 @@ fn uniform(name: &str, count: usize) -> impl Iterator<Item = f32> {
     })
 }
 
-/// As `values` in make.py.
+/// The same function as `values` in `make.py`.
 pub(crate) fn values(key: &str, shape: &[u64]) -> Vec<f32> {
     let drawn = uniform(key, shape.iter().product::<u64>() as usize);
     if shape.len() == 1 {
