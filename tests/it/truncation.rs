@@ -9,6 +9,7 @@ use crate::support::{FIXTURES, Folder, expected, read};
 use trinart_ckpt::format::{self, Container};
 
 /// The ranges of a file that describe its tensors: everything except the elements.
+#[expect(clippy::single_range_in_vec_init, reason = "some containers have one range, some two")]
 fn described(bytes: &[u8], container: Container) -> Vec<Range<usize>> {
     let find = |sign: &[u8]| bytes.windows(sign.len()).position(|window| window == sign).unwrap();
     match container {
