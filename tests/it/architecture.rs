@@ -1,11 +1,12 @@
-//! Reads every path in `src/` and checks the direction of dependencies: a room uses only the rooms below it.
+//! The direction of the dependencies, read from the source: each room of `src/` uses only the rooms below it.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashMap;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// The rooms (top-level modules), from the bottom up. Rooms on one line do not use each other.
+/// The rooms, from the bottom up. Those on one line do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["error", "limits"],
     &["io"],
@@ -20,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// The largest number of lines in a file; a longer file covers more than one subject.
+/// Lines a file may have: more than this is two subjects.
 const LONGEST_FILE: usize = 400;
 
 const PRINTS: [&str; 4] = ["print", "println", "eprint", "eprintln"];
@@ -29,7 +30,7 @@ fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|rooms| rooms.contains(&room))
 }
 
-/// The room of a file, from its path within `src/`: the first folder, or the name of a top-level file.
+/// The room of a file, by its path within `src/`: the first folder, or the name of a file beside the folders.
 fn room(path: &Path) -> String {
     let first = path.iter().next().unwrap().to_str().unwrap();
     match first.strip_suffix(".rs").unwrap_or(first) {
@@ -38,13 +39,13 @@ fn room(path: &Path) -> String {
     }
 }
 
-/// The depth of a file's module below the crate root: 1 for `tensor/mod.rs`, 2 for `tensor/lazy.rs`.
+/// How deep a file's module lies under the crate: 1 for `tensor/mod.rs`, 2 for `tensor/lazy.rs`.
 fn depth(path: &Path) -> usize {
     path.iter().count() - usize::from(path.ends_with("mod.rs") && path.iter().count() > 1)
 }
 
 struct File {
-    /// Path within `src/`.
+    /// Within `src/`.
     path: PathBuf,
     text: String,
 }
@@ -55,7 +56,7 @@ impl File {
     }
 }
 
-/// Every `.rs` file except `lib.rs`, which declares the rooms and belongs to none.
+/// Every `.rs` file but `lib.rs`, which lists the rooms and is in none of them.
 fn files() -> Vec<File> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut folders = vec![src.clone()];
@@ -80,7 +81,7 @@ fn assert_none(problems: &[String]) {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
-/// The ranges of comments, and of string and character literals, in `source`.
+/// Where the comments and where the texts and characters between quotes lie, as ranges of `source`.
 fn asides(source: &[char]) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
     let at = |index: usize| source.get(index).copied().unwrap_or('\0');
     let (mut comments, mut quotes) = (Vec::new(), Vec::new());
@@ -109,7 +110,7 @@ fn asides(source: &[char]) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
                 comments.push(start..index);
             }
             '"' => {
-                // An `r` and hashes before the quote start a raw string, which has no escapes.
+                // Hashes before the quote, and an `r` before them, make it a raw text, which knows no escapes.
                 let before = source[..start].iter().rev().take_while(|&&hash| hash == '#').count();
                 let raw = start > before && at(start - before - 1) == 'r';
                 let ends = |end: usize| at(end) == '"' && (1..=before).all(|hash| !raw || at(end + hash) == '#');
@@ -119,7 +120,7 @@ fn asides(source: &[char]) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
                 quotes.push(start + 1..index.min(source.len()));
                 index += 1;
             }
-            // Anything else after an apostrophe is a lifetime.
+            // Anything else behind an apostrophe is a lifetime.
             '\'' if at(index) == '\\' || at(index + 1) == '\'' => {
                 index += if at(index) == '\\' { 2 } else { 1 };
                 while index < source.len() && at(index) != '\'' {
@@ -142,7 +143,7 @@ fn blank(source: &mut [char], ranges: &[Range<usize>]) {
     }
 }
 
-/// A word, `::` or another character, with its line and its offset in the source.
+/// A word, `::`, or another character, with its line and its place in the source.
 #[derive(Debug)]
 struct Token {
     text: String,
@@ -150,7 +151,7 @@ struct Token {
     start: usize,
 }
 
-/// The tokens of a source, without comments and the contents of literals.
+/// The code of a source, without what comments and quotes say.
 fn tokens(source: &str) -> Vec<Token> {
     let mut source: Vec<char> = source.chars().collect();
     let (comments, quotes) = asides(&source);
@@ -173,12 +174,12 @@ fn tokens(source: &str) -> Vec<Token> {
     tokens
 }
 
-/// The first segment of every path that starts at the crate root, with its line: `crate::a::b`, `use crate::{a, b::c}`,
-/// and `super::a` where `super` is the root. `depth` is the depth of the file's module.
+/// What every path from the root of the crate names first, with its line: `crate::a::b`, `use crate::{a, b::c}`, and
+/// `super::a` where that is the root. `depth` is that of the file's module.
 fn names_from_root(tokens: &[Token], depth: usize) -> Vec<(String, usize)> {
     let text = |index: usize| tokens.get(index).map_or("", |token| token.text.as_str());
     let mut names = Vec::new();
-    // For each open brace, whether it opens an inline module.
+    // For each open brace, whether it is that of a module within the file.
     let mut braces: Vec<bool> = Vec::new();
     let mut index = 0;
     while index < tokens.len() {
@@ -219,7 +220,7 @@ fn names_from_root(tokens: &[Token], depth: usize) -> Vec<(String, usize)> {
     names
 }
 
-/// The room that defines each name re-exported by `lib.rs`: `Error` comes from `error`.
+/// The room that each name which `lib.rs` hands on comes from: `Error` is at home in `error`.
 fn reexports(lib: &str) -> HashMap<String, String> {
     let tokens = tokens(lib);
     let mut homes = HashMap::new();
@@ -230,7 +231,7 @@ fn reexports(lib: &str) -> HashMap<String, String> {
         let Some(home) = path.next() else { continue };
         while let Some(name) = path.next() {
             let is_word = !matches!(name.text.as_str(), "{" | "}" | ",");
-            // The last word of each branch is the exported name, which includes a rename with `as`.
+            // The last word of each branch: what stands behind `as`, where there is one.
             if is_word && path.peek().is_none_or(|next| matches!(next.text.as_str(), "," | "}")) {
                 homes.insert(name.text.clone(), home.text.clone());
             }
@@ -239,7 +240,7 @@ fn reexports(lib: &str) -> HashMap<String, String> {
     homes
 }
 
-/// Every use of a room that is not below the file's own room.
+/// Each use of a room that is not below the file's own.
 fn edges_up(file: &File, homes: &HashMap<String, String>) -> Vec<String> {
     let from = room(&file.path);
     let mut problems = Vec::new();
@@ -259,7 +260,7 @@ fn edges_up(file: &File, homes: &HashMap<String, String>) -> Vec<String> {
 }
 
 #[test]
-fn rooms_use_only_the_rooms_below_them() {
+fn dependencies_point_down() {
     let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
     let homes = reexports(&lib);
     let problems: Vec<String> = files().iter().flat_map(|file| edges_up(file, &homes)).collect();
@@ -267,7 +268,7 @@ fn rooms_use_only_the_rooms_below_them() {
 }
 
 #[test]
-fn lists_every_room_in_the_table() {
+fn every_room_has_its_place() {
     let mut problems = Vec::new();
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
         let entry = entry.unwrap();
@@ -279,7 +280,7 @@ fn lists_every_room_in_the_table() {
     assert_none(&problems);
 }
 
-/// The lines of a source that contain a word outside comments and `#[cfg(test)]` items.
+/// The lines of a source that mention a word outside of comments and of what is only built for tests.
 fn mentions(source: &str, word: &str) -> Vec<usize> {
     let code = tokens(source);
     let mut characters: Vec<char> = source.chars().collect();
@@ -287,7 +288,7 @@ fn mentions(source: &str, word: &str) -> Vec<usize> {
     blank(&mut characters, &comments);
     for (index, window) in code.windows(7).enumerate() {
         if window.iter().map(|token| token.text.as_str()).eq(["#", "[", "cfg", "(", "test", ")", "]"]) {
-            // The item ends at the brace that closes its first one, or at a semicolon before any brace.
+            // The item ends with the brace that closes the first one it opens, or before that with a semicolon.
             let mut open = 0;
             let end = code[index + 7..].iter().find(|token| {
                 open += i32::from(token.text == "{") - i32::from(token.text == "}");
@@ -303,7 +304,7 @@ fn mentions(source: &str, word: &str) -> Vec<usize> {
 }
 
 #[test]
-fn pickle_does_not_mention_torch() {
+fn pickle_knows_no_torch() {
     let mut problems = Vec::new();
     for file in files().iter().filter(|file| room(&file.path) == "pickle") {
         let lines = mentions(&file.text, "torch");
@@ -326,13 +327,13 @@ fn only_the_command_line_prints() {
 }
 
 #[test]
-fn keeps_files_below_the_line_limit() {
+fn no_file_is_long() {
     let long = files().into_iter().filter(|file| file.text.lines().count() > LONGEST_FILE);
     let problem = |file: File| file.problem(file.text.lines().count(), &format!("more than {LONGEST_FILE} lines"));
     assert_none(&long.map(problem).collect::<Vec<_>>());
 }
 
-/// Every way to write a path that the checks must see, and text that only looks like one.
+/// Every way to write a path that the tests above have to see, and every way to write what is none.
 const SAMPLE: &str = r##"
 //! use crate::cli;
 use crate::{limits, plan::{Plan, format}, io::{self, Source},
@@ -354,7 +355,7 @@ const AFTER: &str = "torch";
 "##;
 
 #[test]
-fn finds_paths_in_every_spelling() {
+fn finds_edges_however_they_are_written() {
     let homes = reexports("pub use error::{Error, Result};\npub use crate::model::{layout::Found as Layout};");
     assert_eq!((homes.len(), homes["Result"].as_str(), homes["Layout"].as_str()), (3, "error", "model"));
     let found = |path: &str| edges_up(&File { path: path.into(), text: SAMPLE.into() }, &homes);
@@ -368,7 +369,7 @@ fn finds_paths_in_every_spelling() {
         "src/tensor/mod.rs:15: tensor must not use checkpoint",
     ];
     assert_eq!(found("tensor/mod.rs"), expected);
-    // One module deeper, `super` is the room itself, as is `super::super` in its test module.
+    // One module deeper, `super` is the room itself, and `super::super` the test module's way there.
     let deeper = found("tensor/lazy.rs");
     assert!(!deeper.iter().any(|problem| problem.contains(":5:") || problem.contains(":15:")), "{deeper:?}");
     assert_eq!(found("main.rs").len(), 1);
@@ -377,7 +378,7 @@ fn finds_paths_in_every_spelling() {
 }
 
 #[test]
-fn ignores_words_in_comments_and_tests() {
+fn finds_words_outside_of_comments_and_tests() {
     assert_eq!(mentions(SAMPLE, "torch"), [9, 18]);
     let prints = tokens(SAMPLE).windows(2).filter(|pair| pair[0].text == "println" && pair[1].text == "!").count();
     assert_eq!(prints, 1);

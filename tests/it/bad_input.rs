@@ -34,7 +34,8 @@ fn rejects_a_file_truncated_anywhere() {
         // From the longest cut to the shortest, so one copy of the file is enough.
         for &cut in cuts.iter().rev() {
             file.set_len(cut).unwrap();
-            let error = read_all(&path).expect_err(&format!("{name} cut to {cut} of {len} bytes was read as if whole"));
+            let error =
+                read_all(&path).expect_err(&format!("{name} cut to {cut} of {len} bytes was read as a complete file"));
             assert_eq!(error.file(), Some(path.as_path()), "{error}");
         }
     }

@@ -90,7 +90,7 @@ fn assert_accounted_for(report: &Value, input: &[Row], output: &[Row], options: 
             *counts.entry(key).or_default() += 1;
         }
         counts.retain(|_, count| *count != 0);
-        assert!(counts.is_empty(), "{field}s that have not exactly one line, {options:?}: {counts:?}");
+        assert!(counts.is_empty(), "not exactly one line for these {field}s, {options:?}: {counts:?}");
     }
     let dropped = lines.iter().filter(|line| line["outcome"] == "dropped");
     assert!(dropped.map(|line| &line["reason"]).all(|reason| reason.as_str().is_some_and(|text| !text.is_empty())));
@@ -322,9 +322,9 @@ fn fixes_position_ids_in_place_and_reports_the_damage() {
     for (index, (ids, inspected, noticed)) in cases.into_iter().enumerate() {
         let input = with_ids(&folder, &format!("{index}.in.safetensors"), ids);
         let report = run!["inspect", &input, "--json"].json();
-        let said = report["files"][0]["position_ids"].as_str().unwrap();
-        assert!(inspected.iter().all(|word| said.contains(word)), "{said}");
-        assert!(run!["inspect", &input].done().contains(&format!("  position_ids      {said}\n")));
+        let state = report["files"][0]["position_ids"].as_str().unwrap();
+        assert!(inspected.iter().all(|word| state.contains(word)), "{state}");
+        assert!(run!["inspect", &input].done().contains(&format!("  position_ids      {state}\n")));
 
         let (report, rows) = converted(&folder, &input, &["--fix-position-ids"], &format!("{index}.out.safetensors"));
         assert_rows(&rows, &right);

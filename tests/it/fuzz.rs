@@ -27,9 +27,9 @@ const MUTANTS: u64 = 150;
 /// Files above this size are picked rarely: they exercise the same code and take a hundred times as long.
 const SMALL: u64 = 20_000;
 
-fn of_environment(name: &str) -> Option<u64> {
+fn environment_number(name: &str) -> Option<u64> {
     let value = env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
+    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value}: expected a number")))
 }
 
 /// The folder of failing inputs, and of inputs in progress: after an abort, the last one is still there.
@@ -42,8 +42,8 @@ fn kept() -> PathBuf {
 /// Passes one mutated input after another to `check`, up to the count or the time limit. A broken promise or a panic
 /// fails with the path of the input.
 fn run(name: &str, mut make: impl FnMut(&mut Random) -> Vec<u8>, check: impl Fn(&[u8]) -> Result<(), String>) {
-    let seed = of_environment(SEED).unwrap_or_default();
-    let time = of_environment(SECONDS).map(Duration::from_secs);
+    let seed = environment_number(SEED).unwrap_or_default();
+    let time = environment_number(SECONDS).map(Duration::from_secs);
     let begin = Instant::now();
     let mut slowest = (Duration::ZERO, Vec::new());
     let mut count = 0;
@@ -59,12 +59,12 @@ fn run(name: &str, mut make: impl FnMut(&mut Random) -> Vec<u8>, check: impl Fn(
         let broken = match outcome {
             Ok(Ok(())) => None,
             Ok(Err(broken)) => Some(broken),
-            Err(_) => Some("it panicked".to_owned()),
+            Err(_) => Some("panicked".to_owned()),
         };
         if let Some(broken) = broken {
             let path = kept().join(format!("{name}-{seed}-{count}"));
             fs::write(&path, &input).unwrap();
-            panic!("{broken}; the input is kept as {}", path.display());
+            panic!("{broken}; the input is in {}", path.display());
         }
         count += 1;
     }
@@ -166,7 +166,7 @@ fn reads_or_rejects_mutated_containers() {
         },
     );
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["file.ckpt"], "what was refused leaves nothing");
+    assert_eq!(left, ["file.ckpt"], "a rejected input left files behind");
 }
 
 #[test]

@@ -15,9 +15,9 @@ use trinart_ckpt::{Kind, Result, StateDict, limits};
 #[track_caller]
 fn assert_limit<T>(at: Result<T>, past: Result<T>, word: &str) {
     if let Err(error) = at {
-        panic!("refused at the limit: {error}");
+        panic!("rejected at the limit: {error}");
     }
-    let Err(error) = past else { panic!("taken past the limit of {word}") };
+    let Err(error) = past else { panic!("accepted past the limit of {word}") };
     assert!(error.to_string().contains(word), "{error}");
     assert_eq!(error.kind(), Kind::Limit, "{error}");
 }

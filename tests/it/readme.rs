@@ -26,7 +26,7 @@ fn transcripts(readme: &str) -> Vec<Step> {
 fn transcripts_match_the_output() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let steps = transcripts(&std::fs::read_to_string(root.join("README.md")).unwrap());
-    assert!(steps.len() >= 6, "the README has lost its transcripts");
+    assert!(steps.len() >= 6, "the README has fewer transcripts than expected");
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(root.join("fixtures"), folder.path().join("fixtures")).unwrap();
     std::fs::create_dir(folder.path().join("out")).unwrap();
@@ -36,7 +36,7 @@ fn transcripts_match_the_output() {
             assert_eq!(format!("{exit}\n"), step.printed);
             continue;
         }
-        let arguments = step.command.strip_prefix("trinart-ckpt ").expect("only our own commands");
+        let arguments = step.command.strip_prefix("trinart-ckpt ").expect("transcripts run only trinart-ckpt");
         let output = Command::new(env!("CARGO_BIN_EXE_trinart-ckpt"))
             .args(arguments.split(' '))
             .current_dir(folder.path())

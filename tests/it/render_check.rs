@@ -163,11 +163,11 @@ fn reproduces_its_own_pictures_with_like() {
         let defaults = [["--size", "64x64"], ["--steps", "2"]];
         let defaults = defaults.into_iter().filter(|it| !options.contains(&it[0])).flatten().chain(["--force"]);
         // Two steps may be too few for the checks of the picture, which are not the subject here.
-        let told = |ran: Ran| serde_json::from_str::<Value>(&ran.stdout).unwrap();
-        told(render(&checkpoint, &a, &defaults.chain(options.iter().copied()).collect::<Vec<_>>()));
+        let report = |ran: Ran| serde_json::from_str::<Value>(&ran.stdout).unwrap();
+        report(render(&checkpoint, &a, &defaults.chain(options.iter().copied()).collect::<Vec<_>>()));
         // The picture names the VAE by file name, without its folder.
         let again = if options.contains(&"--vae") { options } else { &[] };
-        let found = told(render(&checkpoint, &b, &[&["--like", a.to_str().unwrap(), "--force"], again].concat()));
+        let found = report(render(&checkpoint, &b, &[&["--like", a.to_str().unwrap(), "--force"], again].concat()));
         assert_eq!(fs::read(&a).unwrap(), fs::read(&b).unwrap(), "{options:?}");
         assert_eq!(check(&found, "parameters")["verdict"], "pass", "{options:?}");
     }
@@ -208,9 +208,9 @@ fn follows_webui_parameters_or_names_what_it_cannot_follow() {
     let found = report(like(&format!("{ancestral}, VAE: kl-f8.vae.pt, Hires upscale: 2, Lora hashes: \"x: 1\"")));
     let parameters = check(&found, "parameters");
     assert_eq!(parameters["verdict"], "warning");
-    let said = parameters["found"].as_str().unwrap();
-    assert!(["Hires upscale: 2", "Lora hashes: x: 1", "kl-f8.vae.pt"].iter().all(|it| said.contains(it)), "{said}");
-    for (fields, said) in [
+    let unused = parameters["found"].as_str().unwrap();
+    assert!(["Hires upscale: 2", "Lora hashes: x: 1", "kl-f8.vae.pt"].iter().all(|it| unused.contains(it)), "{unused}");
+    for (fields, word) in [
         ("Steps: 2, Sampler: Euler, Schedule type: Exponential, Seed: 1, Size: 64x64", "Schedule type: Exponential"),
         ("Steps: 2, Sampler: DPM++ 2M SDE, Seed: 1, Size: 64x64", "DPM++ 2M SDE"),
         ("Steps: 0, Sampler: Euler, Seed: 1, Size: 64x64", "Steps: 0"),
@@ -222,7 +222,7 @@ fn follows_webui_parameters_or_names_what_it_cannot_follow() {
     ] {
         let ran = like(fields);
         assert_eq!(ran.code, Some(2), "{fields}");
-        support::assert_one_line(&ran.stderr, &[said]);
+        support::assert_one_line(&ran.stderr, &[word]);
     }
 }
 

@@ -51,14 +51,14 @@ fn check(name: &str) -> Vec<String> {
         let weights = prefixes.fold(weights.clone(), |weights, prefix| weights.pp(prefix));
         assert!(weights.contains_tensor(last), "{name}: {key}");
         let hints = candle_nn::Init::default();
-        let Some(wanted) = same(&dtype) else {
+        let Some(expected) = same(&dtype) else {
             let error = weights.get_with_hints_dtype(shape, last, hints, DType::F32).unwrap_err();
             assert!(error.to_string().ends_with(&format!("tensor {key}: candle has no tensors of type {dtype}")));
             refused.push(dtype);
             continue;
         };
-        let tensor = weights.get_with_hints_dtype(shape.as_slice(), last, hints, wanted).unwrap();
-        assert_eq!((tensor.dims(), tensor.dtype()), (shape.as_slice(), wanted), "{name}: {key}");
+        let tensor = weights.get_with_hints_dtype(shape.as_slice(), last, hints, expected).unwrap();
+        assert_eq!((tensor.dims(), tensor.dtype()), (shape.as_slice(), expected), "{name}: {key}");
         assert_eq!(sha256(&tensor), digest, "{name}: {key}");
     }
     refused

@@ -44,7 +44,7 @@ fn assert_verdicts(cases: &[Case]) {
         let case = cases.iter().find(|case| *name == case.name.as_str()).unwrap();
         let agrees =
             case.verdict == Dangerous || ONLY_SUSPICIOUS.iter().any(|(module, _)| case.name.starts_with(module));
-        assert!(agrees, "picklescan finds danger in {name}");
+        assert!(agrees, "picklescan rates {name} dangerous");
     }
 }
 

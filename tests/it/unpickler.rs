@@ -33,8 +33,8 @@ struct Seen {
 fn python() -> Option<PathBuf> {
     let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin/python");
     let found = [peers, "python3".into()].into_iter().find(|python| {
-        let asked = Command::new(python).arg("-c").arg("import pickle, resource").stderr(Stdio::null()).status();
-        asked.is_ok_and(|status| status.success())
+        let status = Command::new(python).arg("-c").arg("import pickle, resource").stderr(Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
     });
     let is_required = env::var_os("TRINART_PEERS_REQUIRED").is_some_and(|value| value == "1");
     assert!(found.is_some() || !is_required, "no python3 to compare with");
@@ -57,7 +57,7 @@ fn ask(python: &Path, inputs: &[Vec<u8>]) -> Vec<Seen> {
     let lines = std::str::from_utf8(&output.stdout).unwrap().lines();
     // Python's JSON may contain lone surrogates; such names are compared lossily.
     let seen: Vec<Seen> = lines.map(|line| serde_json::from_str(&without_halves(line)).unwrap()).collect();
-    assert_eq!(seen.len(), inputs.len(), "Python gave up");
+    assert_eq!(seen.len(), inputs.len(), "Python stopped early");
     seen
 }
 
@@ -165,19 +165,21 @@ fn compare(input: &[u8], seen: &Seen) -> Result<(), String> {
     let end = survey.broken.as_ref().map_or(u64::MAX, |error| error.offset().unwrap_or_default());
     let last = seen.names.len().checked_sub(1).and_then(|last| survey.pickle.globals().get(last));
     if is_followed && last.is_some_and(|last| last.offset > end) {
-        return Err(format!("Python imports {:?} behind the break at byte {end}", seen.names));
+        return Err(format!("Python imports {:?} after the malformed byte {end}", seen.names));
     }
     match (parse(input), &seen.value) {
         (Ok(pickle), Some(value)) => {
             let Some(ours) = describe(&pickle, pickle.root()) else { return Ok(()) };
-            if ours == *value { Ok(()) } else { Err(format!("{ours}\nhere, in Python\n{value}")) }
+            if ours == *value { Ok(()) } else { Err(format!("here:\n{ours}\nin Python:\n{value}")) }
         }
         (Err(error), Some(_)) => {
             let is_known = STRICTER.iter().any(|reason| error.to_string().contains(reason));
-            if is_known { Ok(()) } else { Err(format!("Python takes it, refused here: {error}")) }
+            if is_known { Ok(()) } else { Err(format!("accepted by Python, rejected here: {error}")) }
         }
         // Python fails if a call or a key needs real objects, which do not exist here.
-        (_, None) => seen.error.as_ref().map(drop).ok_or_else(|| "Python says nothing".to_owned()),
+        (_, None) => {
+            seen.error.as_ref().map(drop).ok_or_else(|| "Python returned neither a value nor an error".to_owned())
+        }
     }
 }
 
@@ -230,8 +232,8 @@ fn agrees_with_pythons_unpicklers() {
             break;
         }
     }
-    assert!(taken as u64 > count / 20, "only {taken} of {count} mean anything to Python");
+    assert!(taken as u64 > count / 20, "Python accepts only {taken} of {count} pickles");
     if time.is_some() {
-        eprintln!("unpickler: {count} pickles, {taken} of them whole to Python");
+        eprintln!("unpickler: {count} pickles, {taken} accepted by Python");
     }
 }

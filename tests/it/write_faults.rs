@@ -147,7 +147,7 @@ impl Long {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    fn scratch(&self) -> Vec<PathBuf> {
+    fn temporary_files(&self) -> Vec<PathBuf> {
         let paths = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
         paths.filter(|path| path.to_str().unwrap().ends_with("partial")).collect()
     }
@@ -159,11 +159,11 @@ impl Long {
 
     fn begin_of(&self, base: &Path) -> Child {
         fs::write(&self.output, "old").unwrap();
-        let before = self.scratch();
+        let before = self.temporary_files();
         let mut child = self.spawn_of(base);
         let begin = Instant::now();
-        while self.scratch().iter().all(|path| before.contains(path)) && child.try_wait().unwrap().is_none() {
-            assert!(begin.elapsed() < Duration::from_secs(60), "no scratch file appears");
+        while self.temporary_files().iter().all(|path| before.contains(path)) && child.try_wait().unwrap().is_none() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "no temporary file appeared");
             sleep(Duration::from_millis(1));
         }
         child
@@ -206,7 +206,7 @@ fn leaves_a_whole_file_and_no_temporary_file_after_an_interrupt() {
         sleep(moment);
         send(&child, if index % 2 == 0 { SIGINT } else { SIGTERM });
         let output = child.wait_with_output().unwrap();
-        assert_eq!(long.scratch(), [] as [PathBuf; 0], "after {moment:?}");
+        assert_eq!(long.temporary_files(), [] as [PathBuf; 0], "after {moment:?}");
         if long.is_new() {
             assert_eq!(output.status.code(), Some(0), "after {moment:?}");
         } else {
@@ -216,8 +216,8 @@ fn leaves_a_whole_file_and_no_temporary_file_after_an_interrupt() {
             assert_one_line(std::str::from_utf8(&output.stderr).unwrap(), &["interrupted"]);
         }
     }
-    assert!(stopped > 0, "every merge was done before its interrupt");
-    eprintln!("{} interrupts, {stopped} of them in time", moments.len());
+    assert!(stopped > 0, "every merge finished before its interrupt");
+    eprintln!("{} interrupts, {stopped} of them before the end", moments.len());
 }
 
 #[test]
@@ -232,14 +232,14 @@ fn leaves_a_whole_file_after_a_kill_and_cleans_up_in_the_next_run() {
         child.wait().unwrap();
         let is_new = long.is_new();
         // The leftover of the previous kill is gone.
-        assert!(long.scratch().len() <= 1, "{:?}", long.scratch());
-        left += usize::from(!is_new && long.scratch().len() == 1);
+        assert!(long.temporary_files().len() <= 1, "{:?}", long.temporary_files());
+        left += usize::from(!is_new && long.temporary_files().len() == 1);
     }
-    assert!(left > 0, "every merge was done before it was killed");
-    eprintln!("{} kills, {left} of them in time", moments.len());
+    assert!(left > 0, "every merge finished before it was killed");
+    eprintln!("{} kills, {left} of them before the end", moments.len());
     assert!(long.begin().wait_with_output().unwrap().status.success());
     assert!(long.is_new());
-    assert_eq!(long.scratch(), [] as [PathBuf; 0]);
+    assert_eq!(long.temporary_files(), [] as [PathBuf; 0]);
 }
 
 type Change = fn(&fs::File);
@@ -265,18 +265,18 @@ fn keeps_the_old_file_if_the_input_changes_while_it_is_read() {
             change(&file);
             let output = child.wait_with_output().unwrap();
             assert_eq!(output.status.signal(), None, "{name}: ended by a signal");
-            assert_eq!(long.scratch(), [] as [PathBuf; 0], "{name}");
+            assert_eq!(long.temporary_files(), [] as [PathBuf; 0], "{name}");
             if long.is_new() {
                 assert_eq!(output.status.code(), Some(0), "{name}");
             } else {
                 stopped += 1;
                 let ran = Ran::from(output);
                 ran.refused(&[name]);
-                let says = |word| ran.stderr.contains(word);
-                assert!(says("cut short") || says("changed while it was being read"), "{}", ran.stderr);
+                let contains = |word| ran.stderr.contains(word);
+                assert!(contains("cut short") || contains("changed while it was being read"), "{}", ran.stderr);
             }
         }
-        assert!(stopped > 0, "{name}: every merge was done before its input changed");
+        assert!(stopped > 0, "{name}: every merge finished before its input changed");
     }
 }
 
@@ -337,7 +337,7 @@ fn writes_through_links_and_to_other_file_systems() {
 }
 
 /// Runs the program with a closed standard output.
-fn run_unheard(arguments: &[OsString]) -> (Option<i32>, String) {
+fn run_with_closed_stdout(arguments: &[OsString]) -> (Option<i32>, String) {
     let mut command = Command::new(PROGRAM);
     let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
@@ -351,9 +351,9 @@ fn exits_cleanly_if_stdout_is_closed_early() {
     let base = fixture("tiny-sd1.ckpt");
     let output = folder.join("out.safetensors");
     let inspect = arguments(&[&"inspect", &base, &"--keys", &"--json"]);
-    assert_eq!(run_unheard(&inspect), (Some(0), String::new()));
+    assert_eq!(run_with_closed_stdout(&inspect), (Some(0), String::new()));
     let convert = arguments(&[&"convert", &base, &"-o", &output, &"--json"]);
-    assert_eq!(run_unheard(&convert), (Some(0), String::new()));
+    assert_eq!(run_with_closed_stdout(&convert), (Some(0), String::new()));
     assert_eq!(read(&output), expected("tiny-sd1.ckpt"));
     // A full standard output is an error: the result was lost.
     let full = Path::new("/dev/full");

@@ -29,10 +29,10 @@ type Broken = Result<(), String>;
 fn refused(error: &Error) -> Broken {
     let line = error.to_string();
     if error.file().is_none() {
-        return Err(format!("an error that names no file: {line}"));
+        return Err(format!("an error without a file: {line}"));
     }
     if line.chars().any(char::is_control) {
-        return Err(format!("an error that is not one line of text: {line:?}"));
+        return Err(format!("an error that is not one printable line: {line:?}"));
     }
     Ok(())
 }
@@ -85,7 +85,7 @@ fn inspect(checkpoint: &Checkpoint) -> Broken {
 
 fn one_line_each(text: &str) -> Broken {
     let control = text.chars().find(|character| character.is_control() && *character != '\n');
-    control.map_or(Ok(()), |character| Err(format!("text from the file that a terminal would obey: {character:?}")))
+    control.map_or(Ok(()), |character| Err(format!("a control character in the output: {character:?}")))
 }
 
 /// Reads the first and the last elements, as bytes.
@@ -112,21 +112,21 @@ fn write_and_read(contents: &Contents, hash: &str, output: &Path, target: Target
     if let Err(error) = format::write(output, target, state_dict, metadata, &options) {
         return refused(&error);
     }
-    let again = format::open(output).map_err(|error| format!("it wrote what it cannot read: {error}"))?;
+    let again = format::open(output).map_err(|error| format!("the output cannot be read: {error}"))?;
     let keys = |contents: &Contents| contents.state_dict.iter().map(|(key, _)| key.to_owned()).collect::<Vec<_>>();
     let (mut before, mut after) = (keys(contents), keys(&again));
     before.sort();
     after.sort();
     if before != after {
-        return Err(format!("{before:?} was written, {after:?} is read"));
+        return Err(format!("wrote {before:?}, read {after:?}"));
     }
     match content_hash(again.state_dict.iter(), 1, &Silent) {
         Ok(found) if found == hash => {}
-        Ok(_) => return Err("the tensors written are not those read before".to_owned()),
-        Err(error) => return Err(format!("it wrote what it cannot read: {error}")),
+        Ok(_) => return Err("the tensors of the output differ from the input".to_owned()),
+        Err(error) => return Err(format!("the output cannot be read: {error}")),
     }
     if !again.dangers.is_empty() || !again.opaque.is_empty() {
-        return Err(format!("something opaque was written: {:?} {:?}", again.dangers, again.opaque));
+        return Err(format!("the output holds dangerous or opaque values: {:?} {:?}", again.dangers, again.opaque));
     }
     fs::remove_file(output).map_err(|error| error.to_string())
 }
@@ -149,7 +149,7 @@ pub(crate) fn scan(path: &Path) -> Broken {
         && !contents.dangers.is_empty()
         && scan.level() < Level::Dangerous
     {
-        return Err(format!("loading finds {:?}, a scan nothing", contents.dangers));
+        return Err(format!("loading finds {:?}, a scan finds nothing", contents.dangers));
     }
     Ok(())
 }
@@ -162,16 +162,16 @@ pub(crate) fn pickle(bytes: &[u8]) -> Broken {
     findings.iter().for_each(|finding| drop(finding.to_text()));
     let Ok(parsed) = parse(bytes) else { return Ok(()) };
     if !seen.complete || seen.broken.is_some() {
-        return Err("a pickle that is read whole, and broken to a survey".to_owned());
+        return Err("the parser accepts the pickle, the survey does not".to_owned());
     }
     if parsed.bytes() != seen.pickle.bytes() || parsed.nodes().len() != seen.pickle.nodes().len() {
-        return Err("a survey ends elsewhere than a reader".to_owned());
+        return Err("the survey and the parser differ in length".to_owned());
     }
     let names = |pickle: &trinart_ckpt::pickle::Pickle| {
         pickle.globals().iter().map(|global| (global.name.to_string(), global.offset)).collect::<Vec<_>>()
     };
     if names(&parsed) != names(&seen.pickle) {
-        return Err("a survey sees other names than a reader".to_owned());
+        return Err("the survey and the parser see different names".to_owned());
     }
     let most = limits::PICKLE_NODES;
     if parsed.nodes().len() > most { Err(format!("more than {most} values")) } else { Ok(()) }
