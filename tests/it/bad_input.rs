@@ -25,7 +25,7 @@ fn read_all(path: &Path) -> trinart_ckpt::Result<Vec<Row>> {
 fn rejects_a_file_truncated_anywhere() {
     let folder = Folder::new();
     for name in FIXTURES {
-        let path = folder.take(name, name);
+        let path = folder.copy_fixture(name, name);
         let len = path.metadata().unwrap().len();
         assert_eq!(read_all(&path).unwrap(), expected(name));
         let strides = (1..60).map(|step| len * step / 60);
@@ -59,7 +59,7 @@ const SMALL_ZIPS: [&str; 2] = ["dtypes.ckpt", "views.ckpt"];
 fn detects_a_flipped_byte_in_a_small_zip() {
     let folder = Folder::new();
     for name in SMALL_ZIPS {
-        let path = folder.take(name, name);
+        let path = folder.copy_fixture(name, name);
         let expected = expected(name);
         flip(&path, 0..path.metadata().unwrap().len(), |offset, found| match found {
             Ok(found) => assert!(found == expected, "{name}: byte {offset} changes what is read"),
@@ -73,7 +73,7 @@ fn detects_a_flipped_byte_in_a_small_zip() {
 fn never_panics_on_a_flipped_byte_in_a_header() {
     let folder = Folder::new();
     for name in FIXTURES.iter().filter(|name| !SMALL_ZIPS.contains(name)) {
-        let path = folder.take(name, name);
+        let path = folder.copy_fixture(name, name);
         let len = path.metadata().unwrap().len();
         let (step, middle) = if len < 10_000 { (1, 1) } else { (41, len as usize / 20) };
         let edges = (0..700).chain(len - 700..len).step_by(step);

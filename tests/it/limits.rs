@@ -231,13 +231,13 @@ fn limits_zips() {
     assert_limit(version(most), version(most + 1), "bytes, the limit is");
     // A deflated record may not declare more than deflate can produce, nor produce another size than it declares.
     let claim = |compressed: u32, size: u32| {
-        let data = record("archive/data/9", &[0; 4]).deflated().sized(compressed, size);
+        let data = record("archive/data/9", &[0; 4]).deflated().with_sizes(compressed, size);
         open(&folder, torch_with(good.clone(), &[data]))
     };
     let ratio = limits::INFLATE_RATIO as u32;
     assert!(claim(6, 6 * ratio).is_ok());
     assert!(claim(6, 7 * ratio).unwrap_err().to_string().contains("further than deflate can"));
-    let bomb = record("archive/data.pkl", &[0; 1 << 20]).deflated().declared(100);
+    let bomb = record("archive/data.pkl", &[0; 1 << 20]).deflated().with_size(100);
     assert!(open(&folder, torch_with(bomb, &[])).unwrap_err().to_string().contains("100 are declared"));
     let large = record("archive/data.pkl", &vec![b'N'; limits::PICKLE_BYTES as usize + 1]).deflated();
     assert_eq!(open(&folder, torch_with(large, &[])).unwrap_err().kind(), Kind::Limit);
@@ -330,8 +330,12 @@ fn limits_scans() {
     };
     let inflated = |extra: usize| {
         let quarter = limits::SCAN_BYTES as usize / 4;
-        let arrays =
-            [array(quarter - 1), array(quarter), array(quarter + 1), array(quarter + extra).called("archive/last.npy")];
+        let arrays = [
+            array(quarter - 1),
+            array(quarter),
+            array(quarter + 1),
+            array(quarter + extra).with_name("archive/last.npy"),
+        ];
         scan(&torch_with(record("archive/data.pkl", &tensor_and(b"")), &arrays))
     };
     assert_eq!(inflated(0), 0);

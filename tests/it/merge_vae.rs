@@ -231,7 +231,7 @@ fn applies_vae_dtype_to_the_vae_and_dtype_to_the_rest() {
 #[test]
 fn finds_the_sidecar_vae() {
     let folder = Folder::new();
-    let base = folder.take("tiny-sd1.safetensors", "model.v1.safetensors");
+    let base = folder.copy_fixture("tiny-sd1.safetensors", "model.v1.safetensors");
     let output = folder.join("out.safetensors");
     run!["merge-vae", &base, "-o", &output].refused(&[
         "model.v1.safetensors: ",
@@ -239,12 +239,12 @@ fn finds_the_sidecar_vae() {
         "model.v1.vae.ckpt",
         "model.v1.vae.safetensors",
     ]);
-    let sidecar = folder.take("tiny-vae.vae.pt", "model.v1.vae.pt");
+    let sidecar = folder.copy_fixture("tiny-vae.vae.pt", "model.v1.vae.pt");
     let report = run!["merge-vae", &base, "-o", &output, "--json"].json();
     assert_eq!(report["autoencoder"]["sidecar"], true);
     assert_eq!(report["autoencoder"]["file"], sidecar.to_str().unwrap());
     assert_rows(&read(&output), &merged_fixtures("tiny-sd1.safetensors"));
-    folder.take("tiny-vae.ckpt", "model.v1.vae.ckpt");
+    folder.copy_fixture("tiny-vae.ckpt", "model.v1.vae.ckpt");
     run!["merge-vae", &base, "-o", folder.join("second.safetensors")]
         .refused(&["model.v1.vae.pt", "model.v1.vae.ckpt"]);
     assert!(!folder.join("second.safetensors").exists());
@@ -357,7 +357,7 @@ fn lists_every_key_in_a_dry_run() {
 fn replaces_the_checkpoint_only_with_force() {
     let folder = Folder::new();
     for base in BASES {
-        let path = folder.take(base, base);
+        let path = folder.copy_fixture(base, base);
         let before = folder.snapshot();
         run!["merge-vae", &path, "--vae", fixture("tiny-vae.ckpt"), "-o", &path].refused(&[base, "--force"]);
         assert_eq!(folder.snapshot(), before);

@@ -35,7 +35,7 @@ fn described(bytes: &[u8], container: Container) -> Vec<Range<usize>> {
 fn rejects_a_file_truncated_within_its_headers() {
     let folder = Folder::new();
     for name in FIXTURES {
-        let path = folder.take(name, name);
+        let path = folder.copy_fixture(name, name);
         let bytes = fs::read(&path).unwrap();
         assert_eq!(read(&path), expected(name));
         let container = format::open(&path).unwrap().container;

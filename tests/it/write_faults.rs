@@ -25,7 +25,7 @@ fn arguments(list: &[&dyn AsRef<std::ffi::OsStr>]) -> Vec<OsString> {
 #[test]
 fn rejects_a_read_only_folder() {
     let folder = Folder::new();
-    let input = folder.take("views.ckpt", "in.ckpt");
+    let input = folder.copy_fixture("views.ckpt", "in.ckpt");
     let locked = folder.join("locked");
     fs::create_dir(&locked).unwrap();
     fs::write(locked.join("existing.ckpt"), "old").unwrap();
@@ -284,7 +284,7 @@ fn keeps_the_old_file_if_the_input_changes_while_it_is_read() {
 #[test]
 fn rejects_a_strided_tensor_truncated_while_it_is_read() {
     let folder = Folder::new();
-    let path = folder.take("views.ckpt", "views.ckpt");
+    let path = folder.copy_fixture("views.ckpt", "views.ckpt");
     let contents = format::open(&path).unwrap();
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(64).unwrap();
     for (key, tensor) in contents.state_dict.iter().filter(|(_, tensor)| tensor.bytes() > 0) {

@@ -106,27 +106,27 @@ impl Record {
         self
     }
 
-    pub(crate) fn called(mut self, name: &str) -> Self {
+    pub(crate) fn with_name(mut self, name: &str) -> Self {
         (self.name, self.local_name) = (name.to_owned(), name.to_owned());
         self
     }
 
-    pub(crate) fn called_within(mut self, name: &str) -> Self {
+    pub(crate) fn with_local_name(mut self, name: &str) -> Self {
         self.local_name = name.to_owned();
         self
     }
 
-    pub(crate) fn flagged(mut self, local: u16, listed: u16) -> Self {
+    pub(crate) fn with_flags(mut self, local: u16, listed: u16) -> Self {
         (self.local_flags, self.flags) = (local, listed);
         self
     }
 
-    pub(crate) fn damaged(mut self) -> Self {
+    pub(crate) fn with_wrong_crc32(mut self) -> Self {
         self.crc32 ^= 1;
         self
     }
 
-    pub(crate) fn method(mut self, method: u16) -> Self {
+    pub(crate) fn with_method(mut self, method: u16) -> Self {
         self.method = method;
         self
     }
@@ -136,17 +136,17 @@ impl Record {
         self
     }
 
-    pub(crate) fn sized(mut self, compressed: u32, size: u32) -> Self {
+    pub(crate) fn with_sizes(mut self, compressed: u32, size: u32) -> Self {
         (self.compressed, self.size) = (Some(compressed), Some(size));
         self
     }
 
-    pub(crate) fn declared(mut self, size: u32) -> Self {
+    pub(crate) fn with_size(mut self, size: u32) -> Self {
         self.size = Some(size);
         self
     }
 
-    pub(crate) fn at(mut self, header: u32) -> Self {
+    pub(crate) fn with_offset(mut self, header: u32) -> Self {
         self.header = Some(header);
         self
     }

@@ -107,7 +107,7 @@ impl Folder {
     }
 
     /// Copies a fixture into the folder.
-    pub(crate) fn take(&self, fixture_name: &str, name: &str) -> PathBuf {
+    pub(crate) fn copy_fixture(&self, fixture_name: &str, name: &str) -> PathBuf {
         self.write(name, fs::read(fixture(fixture_name)).unwrap())
     }
 

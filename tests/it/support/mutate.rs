@@ -202,13 +202,13 @@ fn zip(random: &mut Random, input: &[u8]) -> Option<Vec<u8>> {
         }
         if whole == 0 && random.one_in(4) {
             one = match random.below(7) {
-                0 => one.called_within("archive/data.pkl"),
-                1 => one.flagged(random.next() as u16, random.next() as u16),
-                2 => one.damaged(),
-                3 => one.method(random.next() as u16 % 16),
+                0 => one.with_local_name("archive/data.pkl"),
+                1 => one.with_flags(random.next() as u16, random.next() as u16),
+                2 => one.with_wrong_crc32(),
+                3 => one.with_method(random.next() as u16 % 16),
                 4 => one.unlisted(),
-                5 => one.sized(random.edge() as u32, random.edge() as u32),
-                _ => one.at(random.below(input.len()) as u32),
+                5 => one.with_sizes(random.edge() as u32, random.edge() as u32),
+                _ => one.with_offset(random.below(input.len()) as u32),
             };
         }
         made.push(one);
