@@ -3,11 +3,11 @@
 The torch wheel on PyPI for Linux is a CUDA build: `import torch` fails in the dynamic linker unless
 libcudart, libcublas, libcudnn and their like are found, and those come as wheels of several gigabytes.
 The tests only read and write files on the CPU and never call into them, so it is enough that the
-libraries exist and that every symbol resolves. Each stub function returns 100, which is
-cudaErrorNoDevice: code that asks for a device learns that there is none.
+libraries exist and that every symbol resolves. Each stub function returns 100
+(cudaErrorNoDevice), so code that looks for a device finds none.
 
-The stubs are written into torch/lib, the first place where libtorch's RUNPATH looks. They belong in an
-environment made for this purpose, not in one where somebody wants to use a GPU.
+The stubs are written into torch/lib, the first folder in libtorch's RUNPATH. Use them only in an
+environment made for these tests, not in one that should use a GPU.
 """
 
 import collections
@@ -22,8 +22,8 @@ NO_DEVICE = 100
 
 CUDA_LIBRARY = re.compile(r"lib(cu|nccl|nvrtc|nvjit|nvtx|nvToolsExt|nvshmem)")
 
-# Libraries whose symbols carry no version tag are recognised by their prefix. The first match wins,
-# so a longer prefix stands before the one that it begins with.
+# Symbols without a version tag are assigned to libraries by prefix. The first match wins, so longer
+# prefixes come first.
 OWNER_BY_PREFIX = (
     ("cudnn", "libcudnn"),
     ("cublasLt", "libcublasLt"),
@@ -42,7 +42,7 @@ OWNER_BY_PREFIX = (
     ("nvshmem", "libnvshmem_host"),
     ("cuFile", "libcufile"),
 )
-# The driver API is cuInit, cuMemAlloc and so on: "cu" and a capital.
+# The driver API is cuInit, cuMemAlloc and so on: "cu" and a capital letter.
 DRIVER_SYMBOL = re.compile(r"cu[A-Z]")
 DRIVER = "libcuda"
 
@@ -61,7 +61,7 @@ def needed_libraries(binary):
 
 
 def undefined_symbols(binary):
-    """(symbol, version) pairs; the version is "" where the symbol has none."""
+    """(symbol, version) pairs; the version is "" if the symbol has none."""
     for line in output_of("nm", "-D", "--undefined-only", str(binary)).splitlines():
         symbol, _, version = line.split()[-1].partition("@")
         yield symbol, version.lstrip("@")
@@ -82,19 +82,19 @@ def owner(symbol, version, libraries):
 def symbols_by_library(binaries):
     """{library: {version: {symbol}}} of everything the binaries need from CUDA."""
     libraries = {lib for b in binaries for lib in needed_libraries(b) if CUDA_LIBRARY.match(lib)}
-    # A library without any symbol is still NEEDED: the linker wants the file.
+    # A NEEDED library must exist even if no symbol comes from it.
     wanted = {library: collections.defaultdict(set) for library in sorted(libraries)}
     for binary in binaries:
         for symbol, version in undefined_symbols(binary):
             library = owner(symbol, version, wanted)
-            # A tag such as GLIBC_2.2.5 on a symbol that looks like CUDA's is somebody else's symbol.
+            # A symbol that looks like CUDA's but has a tag such as GLIBC_2.2.5 belongs to another library.
             if library and not version.startswith(("GLIBC", "CXXABI", "GCC")):
                 wanted[library][version].add(symbol)
     return wanted
 
 
 def build(library, versions, folder):
-    """Compile one stub. Versioned symbols need a version script, or the linker does not accept them."""
+    """Compiles one stub library. The linker only accepts versioned symbols with a version script."""
     symbols = sorted(set().union(*versions.values()))
     with tempfile.TemporaryDirectory() as scratch:
         source = pathlib.Path(scratch, "stub.c")
@@ -112,7 +112,7 @@ def build(library, versions, folder):
 
 
 def write_stubs(site_packages):
-    """Write the stubs for the torch that lies in `site_packages`; returns their names."""
+    """Writes the stubs for the torch in `site_packages` and returns their names."""
     folder = pathlib.Path(site_packages, "torch", "lib")
     binaries = [path for path in sorted(folder.glob("*.so*")) if not CUDA_LIBRARY.match(path.name)]
     wanted = symbols_by_library(binaries)

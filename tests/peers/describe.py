@@ -1,26 +1,25 @@
-"""What the real libraries see in a checkpoint, as JSON.
+"""Describes checkpoints as the real libraries read them, as JSON.
 
     describe.py [--full] [--webui] [--picklescan] [--cast DTYPE [--saturate]] [--equal-nans] FILE...
 
 Prints a list with one object per file, in the order of the arguments:
 
     file, loader    the file's name and the library, version and mode that read it
-    root            "state_dict" when the tensors lie under that key, "" when they lie at the top
+    root            "state_dict" if the tensors are under that key, "" if they are at the top level
     tensors         [key, dtype, shape, sha256 of the contiguous little-endian bytes], in order
     shared          groups of keys whose tensors share one storage
     extras          everything beside the tensors
     metadata        safetensors only: the header's __metadata__
-    webui           torch with --webui: what the AUTOMATIC1111 WebUI of two dates says, "ok" or the reason
-    picklescan      torch with --picklescan: how many dangerous and suspicious globals it counts
+    webui           torch with --webui: the result of two versions of AUTOMATIC1111's WebUI, "ok" or the reason
+    picklescan      torch with --picklescan: the numbers of dangerous and suspicious globals
 
-A torch file is loaded as careful programs load it: weights_only=True, mmap=True. --full loads with
-weights_only=False and without mmap, which files with classes and legacy files need; the pickle is then
-executed, so it is for trusted files only. A file that cannot be read gives {"file", "error"} and exit
-status 1.
+Torch files are loaded with weights_only=True and mmap=True. --full loads with weights_only=False and
+without mmap, which files with classes and legacy files need. It executes the pickle: use it for
+trusted files only. A file that cannot be read gives {"file", "error"} and exit status 1.
 
---cast says what the tensors would be after torch's own cast of the floating ones, --saturate with the
-largest value where a finite one would become infinite. Which NaN a cast makes of a NaN depends on the
-processor; --equal-nans takes them all for the same one.
+--cast describes the tensors after torch's cast of the floating ones, --saturate with the largest
+value in place of an overflow to infinity. The bits of a NaN after a cast depend on the processor;
+--equal-nans treats all NaNs as equal.
 """
 
 import argparse
@@ -37,7 +36,7 @@ import safetensors
 import torch
 import webui_rules
 
-# Spelled as safetensors spells them.
+# In the spelling of safetensors.
 DTYPE_NAMES = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -64,7 +63,7 @@ CASTS = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
 
 ZIP_MAGIC = b"PK\x03\x04"
 
-# The library's own limit on the length of a header.
+# The library's limit on the length of a header.
 SAFETENSORS_HEADER_LIMIT = 100_000_000
 
 
@@ -72,9 +71,9 @@ SAFETENSORS_HEADER_LIMIT = 100_000_000
 
 
 class Opaque:
-    """Takes the place of a class whose package is not installed, and of its instances.
+    """Stands in for a class whose package is not installed, and for its instances.
 
-    It accepts whatever a pickle does to an object, so that the tensors beside it can be read.
+    It accepts everything that a pickle does to an object, so that the tensors beside it can be read.
     """
 
     def __init__(self, *args, **kwargs):
@@ -104,7 +103,7 @@ class OpaqueUnpickler(pickle.Unpickler):
             return type(name, (Opaque,), {"__module__": module, "__qualname__": name})
 
 
-# torch.load wants a module, and uses these names of it.
+# torch.load expects a module with these names.
 OPAQUE_PICKLE = types.SimpleNamespace(
     __name__="opaque_pickle",
     Unpickler=OpaqueUnpickler,
@@ -116,8 +115,8 @@ OPAQUE_PICKLE = types.SimpleNamespace(
 
 
 def tensor_bytes(tensor):
-    """The tensor's elements in order, little-endian, as a buffer without a copy where that is possible."""
-    # A one-dimensional uint8 view exists for every dtype, numpy arrays do not (bfloat16, float8).
+    """The elements in order, little-endian, as a buffer, without a copy if possible."""
+    # Every dtype has a one-dimensional uint8 view; numpy lacks bfloat16 and float8.
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
@@ -126,7 +125,7 @@ def cast(tensor, dtype, saturate):
         return tensor
     result = tensor.to(dtype)
     if saturate:
-        # Not every dtype has isfinite, and every value of every dtype is one of float64.
+        # Some dtypes lack isfinite, and float64 represents the values of all.
         became_infinite = result.isinf() & tensor.to(torch.float64).isfinite()
         largest = torch.tensor(torch.finfo(dtype).max, dtype=dtype)
         result = torch.where(became_infinite, torch.copysign(largest, result), result)
@@ -140,7 +139,7 @@ def with_equal_nans(tensor):
 
 
 def changed(tensor, options):
-    """The tensor as the options want it looked at."""
+    """The tensor after the casts that the options request."""
     if options is not None and options.cast:
         tensor = cast(tensor, CASTS[options.cast], options.saturate)
     if options is not None and options.equal_nans:
@@ -154,17 +153,17 @@ def tensor_facts(tensor):
 
 
 def jsonable(value):
-    """The value as JSON where JSON has it, tensors as their facts, anything else as its repr."""
+    """The value as JSON if JSON has it, tensors as their facts, anything else as its repr."""
     if isinstance(value, torch.Tensor):
         return {"tensor": tensor_facts(value)}
     if isinstance(value, dict):
         return {key if isinstance(key, str) else repr(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
-    # JSON has no NaN and no infinities.
+    # JSON has neither NaN nor infinity.
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
-    # Not isinstance: numpy's float64 is a float too, but its class is worth seeing.
+    # Not isinstance: numpy's float64 is a float too, but its class must show.
     if value is None or type(value) in (bool, int, float, str):
         return value
     return repr(value)
@@ -174,7 +173,7 @@ def shared_storages(tensors):
     groups = {}
     for key, tensor in tensors.items():
         storage = tensor.untyped_storage()
-        # Empty storages have no address of their own.
+        # Empty storages have no distinct address.
         if storage.nbytes() > 0:
             groups.setdefault(storage.data_ptr(), []).append(key)
     return [keys for keys in groups.values() if len(keys) > 1]
@@ -184,7 +183,7 @@ def shared_storages(tensors):
 
 
 def safetensors_header(path):
-    """The header as a dict in file order, or None when the file is of another kind."""
+    """The header as a dict in file order, or None for other files."""
     with open(path, "rb") as file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
@@ -198,9 +197,9 @@ def describe_safetensors(path, header, options):
     keys = [key for key in header if key != "__metadata__"]
     with safetensors.safe_open(path, framework="pt") as file:
         if sorted(file.keys()) != sorted(keys):
-            raise ValueError("safe_open lists other keys than the header")
+            raise ValueError("safe_open lists keys that differ from the header")
         tensors = [[key, *tensor_facts(changed(file.get_tensor(key), options))] for key in keys]
-        # Sorted: the library reads it into a hash map, whose order differs from run to run.
+        # Sorted, because the library returns a hash map whose order differs between runs.
         metadata = dict(sorted((file.metadata() or {}).items()))
     return {
         "loader": f"safetensors {safetensors.__version__} safe_open",
@@ -213,7 +212,7 @@ def describe_safetensors(path, header, options):
 
 
 def load_torch(path, full):
-    """(what torch.load returns, how it was called)"""
+    """(the result of torch.load, the mode of the call)"""
     if full:
         content = torch.load(path, map_location="cpu", weights_only=False, mmap=False, pickle_module=OPAQUE_PICKLE)
         return content, "full"
@@ -247,11 +246,11 @@ def describe(path, full=False, options=None):
     return describe_safetensors(path, header, options)
 
 
-# --- Other people's judgement -----------------------------------------------------------------------
+# --- WebUI and picklescan ---------------------------------------------------------------------------
 
 
 def picklescan_counts(path):
-    # Not scan_file_path: that one decides by the extension whether there is a pickle to look for.
+    # Not scan_file_path, which decides by the extension whether there is a pickle.
     with open(path, "rb") as file:
         result = picklescan.scanner.scan_bytes(file, str(path), ".ckpt")
     levels = [found.safety for found in result.globals]
@@ -268,13 +267,13 @@ def picklescan_counts(path):
 def describe_or_error(path, options):
     try:
         facts = {"file": str(path), **describe(path, options.full, options)}
-        # Only safetensors files have metadata, and no pickle to judge.
+        # Only safetensors files have metadata, and they have no pickle.
         has_pickle = "metadata" not in facts
         if options.webui and has_pickle:
             facts["webui"] = webui_rules.verdicts(path)
         if options.picklescan and has_pickle:
             facts["picklescan"] = picklescan_counts(path)
-    # Whatever the libraries raise on a bad file is the answer, not a failure of this program.
+    # Any exception of a library is the result for this file, not a failure of this script.
     except Exception as error:
         return {"file": str(path), "error": f"{type(error).__name__}: {error}"}
     return facts
@@ -287,7 +286,7 @@ def main():
     parser.add_argument("--picklescan", action="store_true", help="count what picklescan reports")
     parser.add_argument("--cast", choices=CASTS, help="describe the tensors as torch casts them")
     parser.add_argument("--saturate", action="store_true", help="cast to the largest value rather than infinity")
-    parser.add_argument("--equal-nans", action="store_true", help="take every NaN for the same one")
+    parser.add_argument("--equal-nans", action="store_true", help="treat all NaNs as equal")
     parser.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE")
     options = parser.parse_args()
 

@@ -1,10 +1,10 @@
-"""Make the Python environment that the tests call the real torch, safetensors and picklescan from.
+"""Creates the Python environment with torch, safetensors and picklescan that the tests compare with.
 
     python3 tests/peers/install.py [FOLDER]
 
-FOLDER is target/peers in the repository unless given. Only the standard library is needed. The versions
-are pinned in requirements.txt; when the environment there was made from the same text, nothing is done.
-torch is made importable on a machine without CUDA, see cuda_stubs.py.
+FOLDER defaults to target/peers in the repository. Needs only the standard library. The versions are
+pinned in requirements.txt; an environment made from the same text is left alone. cuda_stubs.py makes
+torch importable on a machine without CUDA.
 """
 
 import argparse
@@ -24,13 +24,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements.txt"
 DEFAULT_FOLDER = HERE.parent.parent / "target" / "peers"
 
-# Written last, with the text of the requirements: an interrupted installation has none.
+# Holds the text of the requirements. Written last, so an interrupted installation has none.
 MARKER = "installed-requirements.txt"
 
 # The oldest Python that the pinned numpy supports.
 OLDEST_PYTHON = (3, 11)
 
-# What Debian calls the packages of the things that may be missing.
+# The Debian packages of what may be missing.
 APT_PACKAGES = ("gcc", "binutils", "python3-venv")
 
 PRINT_VERSIONS = """
@@ -42,7 +42,7 @@ print("safetensors", safetensors.__version__)
 
 def missing_tools():
     missing = [tool for tool in cuda_stubs.TOOLS if shutil.which(tool) is None]
-    # Debian ships venv without ensurepip; an environment without pip is of no use here.
+    # Debian ships venv without ensurepip, but the environment needs pip.
     importlib.invalidate_caches()
     if importlib.util.find_spec("ensurepip") is None:
         missing.append("the venv module")
@@ -88,7 +88,7 @@ def main():
         sys.exit(f"install.py: Python {oldest} or newer is needed, this is {platform.python_version()}")
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Several test programs may start at once: the first one installs, the others wait for it.
+    # If several processes start at once, the first installs and the others wait for it.
     with open(folder.with_name(folder.name + ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         marker = folder / MARKER

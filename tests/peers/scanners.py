@@ -1,10 +1,10 @@
-"""What picklescan says of files, and what is on its lists, as JSON.
+"""Prints the findings and the lists of picklescan, as JSON.
 
     scanners.py FILE...
 
     dangerous   names of the files in which it finds something dangerous
-    unsafe      module and name of everything it calls dangerous; a whole module stands with the name "main"
-    safe        module and name of everything it calls innocuous
+    unsafe      module and name of everything on its list of dangerous globals; a whole module has the name "main"
+    safe        module and name of everything on its list of safe globals
 """
 
 import json
@@ -17,7 +17,7 @@ import picklescan.scanner
 def is_dangerous(path):
     try:
         found = picklescan.scanner.scan_file_path(str(path)).globals
-    except Exception:  # It gives up on some of them; that is no finding.
+    except Exception:  # It fails on some files, which is not a finding.
         return False
     return any(name.safety == picklescan.scanner.SafetyLevel.Dangerous for name in found)
 

@@ -1,15 +1,15 @@
-"""What Python's own unpicklers make of pickles, with nothing imported, called or built for real.
+"""Runs Python's unpicklers on pickles without importing, calling or building anything real.
 
     unpickle.py < PICKLES
 
-PICKLES are pickles one behind another, each after its length in four bytes, little-endian. For each, one line of JSON:
+PICKLES are consecutive pickles, each preceded by its length as four little-endian bytes. Prints one line of JSON for each:
 
-    names   module and name of everything the C unpickler would have imported, in order
-    plain   the same of the unpickler written in Python, which goes on where the other wants real classes
-    value   what the second one built, in words, or null where it gave up; see `describe`
-    error   why it gave up
+    names   module and name of everything the C unpickler would import, in order
+    plain   the same for the unpickler written in Python, which continues where the other one needs real classes
+    value   a description of what the latter built (see `describe`), or null if it failed
+    error   why it failed
 
-Only the standard library is needed.
+Needs only the standard library.
 """
 
 import io
@@ -19,16 +19,16 @@ import resource
 import struct
 import sys
 
-# A memo index of four billion makes the C unpickler reserve as much: here it fails instead.
+# A memo index of four billion makes the C unpickler allocate that many entries; this limit makes it fail.
 MOST_MEMORY = 1 << 29
 
 
 class Name:
-    """Stands for what would have been imported. Calling it notes the call."""
+    """Stands in for an imported name. Records calls."""
 
     def __init__(self, module, name):
         self.module, self.name = module, name
-        # NEWOBJ asks the class for it, and this is no class.
+        # NEWOBJ looks this up in the class, and this is not a class.
         self.__dict__["__new__"] = lambda cls, *args, **kwargs: Call(cls, args, kwargs)
 
     def __call__(self, *args, **kwargs):
@@ -36,7 +36,7 @@ class Name:
 
 
 class Call:
-    """Stands for what a call would have returned, and takes everything that is done to it."""
+    """Stands in for the result of a call and accepts every operation."""
 
     def __init__(self, callable_, args, kwargs):
         self.callable, self.args, self.kwargs = callable_, args, kwargs
@@ -61,14 +61,14 @@ class Call:
 
 
 class Dict(list):
-    """A dict whose keys may be anything, and may occur twice."""
+    """A dict that accepts any keys, also repeated ones."""
 
     def __setitem__(self, key, value):
         list.append(self, (key, value))
 
 
 class Set(list):
-    """A set whose items may be anything."""
+    """A set that accepts any items."""
 
     add = list.append
 
@@ -79,7 +79,7 @@ class Persistent:
 
 
 class Whole(io.BytesIO):
-    """A file that is cut short is an error at once, as it is to the C unpickler."""
+    """Raises an error at the end of the data at once, like the C unpickler."""
 
     def read(self, size=-1):
         found = super().read(size)
@@ -95,7 +95,7 @@ class Whole(io.BytesIO):
 
 
 class Recorder:
-    """What both unpicklers are given for a name and a persistent id: nothing is looked up."""
+    """Replaces the lookup of names and persistent ids in both unpicklers."""
 
     def find_class(self, module, name):
         self.names.append([module, name])
@@ -148,7 +148,7 @@ def text(value):
 
 
 def describe(root):
-    """A value in words: each container once, by its number; after that the number alone."""
+    """Describes a value. A container appears in full once, and then as a reference to its number."""
     words, numbers, pending = [], {}, [root]
     while pending:
         value = pending.pop()
@@ -198,7 +198,7 @@ def look(bytes_):
     fast = Fast(bytes_)
     try:
         fast.load()
-    except Exception:  # Whatever it is: the names until then count.
+    except Exception:  # After any exception, the names up to that point count.
         pass
     plain = Plain(bytes_)
     value = error = None
@@ -213,7 +213,7 @@ def main():
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     while length := sys.stdin.buffer.read(4):
         found = look(sys.stdin.buffer.read(int.from_bytes(length, "little")))
-        # Names that are no text for JSON are none for a comparison either.
+        # json.dumps escapes lone surrogates in names; the test replaces them.
         print(json.dumps(found))
 
 

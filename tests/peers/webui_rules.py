@@ -1,9 +1,9 @@
-"""The rules by which AUTOMATIC1111's WebUI accepts or refuses a torch file.
+"""The rules by which AUTOMATIC1111's WebUI accepts or rejects a torch file.
 
 Before torch.load, the WebUI checks the names in the zip archive and walks the pickle with an unpickler
-that knows a fixed list of globals. This module states those rules anew, for two versions: the strict one
-of October 2022, and 1.10.1, the last release. Nothing the pickle names is called but the few harmless
-constructors below.
+that allows a fixed list of globals. This module restates those rules for two versions: the strict one
+of October 2022, and 1.10.1, the last release. It calls nothing that the pickle names, except the few
+harmless constructors below.
 """
 
 import codecs
@@ -53,7 +53,7 @@ VERSIONS = {
 # A legacy file is five pickles in a row: magic number, protocol, system, content, storage keys.
 LEGACY_PICKLES = 5
 
-# Constructors whose results other parts of the pickle work on; all other globals become inert.
+# Constructors whose results the rest of the pickle uses; all other globals become inert.
 REAL = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("_codecs", "encode"): codecs.encode,
@@ -62,7 +62,7 @@ REAL = {
 
 
 class Inert:
-    """Accepts being called, and the state that BUILD brings."""
+    """Accepts calls and the state of BUILD."""
 
     def __init__(self, *args):
         pass
@@ -100,7 +100,7 @@ def check(path, version):
                     raise Refused(f"bad file inside the archive: {name}")
             pickles = [name for name in names if version.pickle_name.fullmatch(name)]
             if len(pickles) != 1:
-                raise Refused(f"{len(pickles)} records named data.pkl, exactly one is wanted")
+                raise Refused(f"{len(pickles)} records named data.pkl, expected exactly one")
             with archive.open(pickles[0]) as file:
                 RestrictedUnpickler(file, version.globals).load()
     except zipfile.BadZipFile:
@@ -112,12 +112,12 @@ def check(path, version):
 def verdict(path, version):
     try:
         check(path, version)
-    # The WebUI refuses a file for any exception.
+    # The WebUI rejects a file on any exception.
     except Exception as error:
         return str(error) or type(error).__name__
     return "ok"
 
 
 def verdicts(path):
-    """{version of the WebUI: "ok" or the reason why it refuses the file}"""
+    """{version of the WebUI: "ok" or the reason to reject the file}"""
     return {name: verdict(path, version) for name, version in VERSIONS.items()}

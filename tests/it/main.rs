@@ -1,0 +1,47 @@
+//! The integration tests, in one binary so that `support` compiles once: `cargo test --test it scan::` runs one module.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+#[macro_use]
+mod support;
+
+mod architecture;
+mod bad_input;
+mod components;
+mod convert;
+mod diffusers_folder;
+mod diffusers_write;
+mod fuzz;
+mod hash_and_diff;
+mod layouts;
+mod limits;
+mod merge_vae;
+mod peers;
+mod reading;
+mod readme;
+#[cfg(feature = "render")]
+mod render_check;
+#[cfg(feature = "render")]
+mod render_kernels;
+#[cfg(feature = "render")]
+mod render_models;
+#[cfg(feature = "render")]
+mod render_pictures;
+#[cfg(feature = "render")]
+mod render_samplers;
+#[cfg(feature = "render")]
+mod render_tokens;
+#[cfg(feature = "render")]
+mod render_weights;
+mod scan;
+mod security;
+mod truncation;
+mod unpickler;
+#[cfg(unix)]
+mod write_faults;

@@ -1,0 +1,205 @@
+//! The models and whole pictures with kernels, on the machine that plays a card and on a card where there is one: against
+//! what the real diffusers and transformers compute, and against this crate's own layers for the CPU.
+
+#[path = "../emulation/machine.rs"]
+mod emulation;
+
+use std::sync::Arc;
+
+use crate::support::tiny::{fixture, model, values};
+use candle_core::{DType, Device, Tensor};
+use emulation::{CONTRARY, Emulated};
+use trinart_ckpt::io::Silent;
+use trinart_ckpt::render::Engine;
+use trinart_ckpt::render::autoencoder::Autoencoder;
+use trinart_ckpt::render::checks::{Verdict, relative_distance};
+use trinart_ckpt::render::clip::TextEncoder;
+use trinart_ckpt::render::flaws::Flaw;
+use trinart_ckpt::render::kernels::{Kernels, Launch, Machine, Recording, address};
+use trinart_ckpt::render::observer::Trace;
+use trinart_ckpt::render::picture::compare;
+use trinart_ckpt::render::pipeline::{Rendered, Settings, render};
+use trinart_ckpt::render::prompt::Syntax;
+use trinart_ckpt::render::rng::Source;
+use trinart_ckpt::render::sampler::Sampler;
+use trinart_ckpt::render::schedule::Spacing;
+use trinart_ckpt::render::unet::Unet;
+use trinart_ckpt::render::weights::{self, Weights};
+use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt::{Error, StateDict, format};
+
+/// The machine that plays a card, which takes its time.
+const EMULATED: &str = "emulated";
+
+fn machines() -> Vec<(String, Arc<dyn Machine>)> {
+    let mut machines: Vec<(String, Arc<dyn Machine>)> = Vec::new();
+    if let Some(machine) = Emulated::new(CONTRARY, 8) {
+        machines.push((EMULATED.to_owned(), machine));
+    }
+    #[cfg(feature = "cuda")]
+    match trinart_ckpt::render::cuda::Card::open(0) {
+        Ok(card) => machines.push((card.name(), Arc::new(card))),
+        Err(error) => emulation::skipped_on_a_card(&error),
+    }
+    machines
+}
+
+fn reference(name: &str) -> Tensor {
+    let references = format::open(fixture("tiny-sd1.safetensors")).unwrap().state_dict;
+    let lazy = references.get(name).unwrap();
+    let dtype = if lazy.dtype() == Dtype::I64 { DType::U32 } else { DType::F32 };
+    weights::tensor(lazy, dtype, &Device::Cpu).unwrap()
+}
+
+fn input(name: &str, shape: &[u64], scale: f64) -> Tensor {
+    let dims: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();
+    let drawn = Tensor::from_vec(values(&format!("input.{name}"), shape), dims, &Device::Cpu);
+    (drawn.unwrap() * scale).unwrap()
+}
+
+#[track_caller]
+fn assert_close(name: &str, found: &Tensor, tolerance: f64) {
+    let expected = reference(name);
+    assert_eq!(found.dims(), expected.dims(), "{name}");
+    let list = |it: &Tensor| it.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let relative = relative_distance(&list(&expected), &list(found));
+    println!("{name}: {relative:.2e}");
+    assert!(relative < tolerance, "{name}: {relative:.2e}");
+}
+
+#[test]
+fn models_compute_what_diffusers_does() {
+    // In halves, the roundings of every layer; bf16 has three bits less.
+    for (name, machine) in machines() {
+        for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F16, 1e-2), (DType::BF16, 6e-2)] {
+            println!("{name}, {dtype:?}");
+            let kernels = Kernels::new(Arc::clone(&machine), dtype).unwrap();
+            let (state_dict, engine) = (model(), Engine::Kernels(kernels.clone()));
+            let weights = || Weights::new(Arc::clone(&state_dict)).builder_of(&kernels);
+
+            let encoder = TextEncoder::load(weights(), &state_dict, &engine).unwrap();
+            for clip_skip in [1, 2] {
+                let hidden = encoder.hidden_state(&reference("tokens"), clip_skip).unwrap();
+                assert_close(&format!("clip.{clip_skip}"), &hidden, tolerance);
+            }
+
+            let unet = Unet::load(weights(), &state_dict, &engine).unwrap();
+            let prompt = unet.prepare(&reference("clip.1")).unwrap();
+            let wide = input("wide", &[2, 4, 8, 24], 2.0);
+            assert_close("unet.wide.867.33", &unet.forward(&wide, 867.33, &prompt).unwrap(), tolerance);
+            let square = input("square", &[2, 4, 16, 16], 2.0);
+            // On a card three times, so that the last ones are replays of what was recorded.
+            let times = if name == EMULATED { &[999.0][..] } else { &[1.0, 500.0, 999.0] };
+            for &time in times.iter().filter(|_| dtype != DType::BF16 || name != EMULATED) {
+                let found = unet.forward(&square, time, &prompt).unwrap();
+                assert_close(&format!("unet.square.{time:?}"), &found, tolerance);
+            }
+
+            let autoencoder = Autoencoder::load(weights(), &state_dict, &engine).unwrap();
+            let decoded = autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap();
+            assert_close("decode", &decoded, tolerance);
+            let (mean, logvar) = autoencoder.encode(&input("image", &[1, 3, 64, 48], 1.0)).unwrap();
+            assert_close("encode.mean", &mean, tolerance);
+            assert_close("encode.logvar", &logvar, tolerance);
+        }
+    }
+}
+
+fn settings(sampler: Sampler, steps: usize, dtype: Dtype) -> Settings {
+    Settings {
+        prompt: "1girl, cathedral".into(),
+        negative: "bad hands".into(),
+        syntax: Syntax::WebUi,
+        steps,
+        sampler,
+        spacing: Spacing::Karras,
+        cfg: 7.0,
+        seed: 1234,
+        seed_delta: 0,
+        rng: Source::Nv,
+        width: 64,
+        height: 64,
+        clip_skip: 1,
+        dtype,
+    }
+}
+
+fn rendered(state_dict: &Arc<StateDict>, settings: &Settings, machine: Option<&Arc<dyn Machine>>) -> Rendered {
+    render(state_dict, settings, machine, &Trace::default(), &Silent).unwrap()
+}
+
+#[test]
+fn pictures_are_those_of_the_cpu() {
+    for (name, machine) in machines() {
+        let (samplers, steps) = match name == EMULATED {
+            true => (&[Sampler::Dpmpp2m][..], 2),
+            false => (&[Sampler::Euler, Sampler::Dpmpp2m, Sampler::Ddim, Sampler::UniPc][..], 20),
+        };
+        for &sampler in samplers {
+            // Three prompts at a time.
+            let settings = |dtype| Settings { prompt: "1girl AND night:0.4".into(), ..settings(sampler, steps, dtype) };
+            let expected = rendered(&model(), &settings(Dtype::F32), None);
+            for (dtype, decibels) in [(Dtype::F32, 50.0), (Dtype::F16, 35.0)] {
+                let found = rendered(&model(), &settings(dtype), Some(&machine));
+                let comparison = compare(&found.picture, &expected.picture).unwrap();
+                println!("{name}, {sampler:?} in {dtype}: {comparison:?}");
+                assert!(comparison.psnr.is_none_or(|psnr| psnr > decibels), "{name}, {dtype}: {comparison:?}");
+            }
+        }
+        let [once, again] =
+            [(); 2].map(|()| rendered(&model(), &settings(Sampler::EulerA, 1, Dtype::F16), Some(&machine)));
+        assert_eq!((once.picture, once.latent), (again.picture, again.latent), "{name}");
+    }
+}
+
+/// The model with one tensor multiplied, or made no number.
+fn with(key: &str, change: impl Fn(f32) -> f32) -> Arc<StateDict> {
+    let mut state_dict = StateDict::new();
+    for (name, tensor) in model().iter() {
+        let tensor = if name == key {
+            let bytes = tensor.to_bytes().unwrap();
+            let bytes: Vec<u8> = bytes
+                .chunks_exact(4)
+                .flat_map(|it| change(f32::from_le_bytes(it.try_into().unwrap())).to_le_bytes())
+                .collect();
+            let shape = Shape::new(tensor.shape().dims()).unwrap();
+            LazyTensor::Owned { dtype: Dtype::F32, shape, bytes: bytes.into() }
+        } else {
+            tensor.clone()
+        };
+        state_dict.insert(name, tensor).unwrap();
+    }
+    Arc::new(state_dict)
+}
+
+#[test]
+fn an_autoencoder_that_overflows_halves_is_decoded_in_f32_and_said() {
+    let large = with("first_stage_model.decoder.conv_in.weight", |value| value * 1e5);
+    let settings = settings(Sampler::Euler, 1, Dtype::F16);
+    let expected = rendered(&large, &Settings { dtype: Dtype::F32, ..settings.clone() }, None);
+    for (name, machine) in machines() {
+        let found = rendered(&large, &settings, Some(&machine));
+        let check = found.checks.iter().find(|check| check.name == "half precision").unwrap();
+        assert_eq!(check.verdict, Verdict::Repaired, "{name}: {check:?}");
+        let comparison = compare(&found.picture, &expected.picture).unwrap();
+        assert!(comparison.psnr.is_none_or(|psnr| psnr > 35.0), "{name}: {comparison:?}");
+    }
+}
+
+#[test]
+fn what_is_no_number_is_found_with_its_layer() {
+    let unet = "model.diffusion_model.input_blocks.4.0.in_layers.2.bias";
+    let decoder = "first_stage_model.decoder.up.1.block.0.conv1.bias";
+    for (name, machine) in machines() {
+        let settings = settings(Sampler::Euler, 1, Dtype::F16);
+        for (key, check, layer) in [
+            (unet, "UNet finite", "model.diffusion_model.input_blocks.4.0"),
+            (decoder, "decoder finite", "first_stage_model.decoder.up.1.block.0"),
+        ] {
+            let found = rendered(&with(key, |_| f32::NAN), &settings, Some(&machine));
+            let check = found.checks.iter().find(|it| it.name == check).unwrap();
+            assert_eq!(check.verdict, Verdict::Fail, "{name}: {check:?}");
+            assert!(check.found.contains(layer), "{name}: {check:?}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Compares the tensors that a model loads from a state dict with what PyTorch reads: the `.json` beside each fixture
+//! holds the sha256 of the contiguous bytes of every tensor.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use sha2::{Digest, Sha256};
+use trinart_ckpt::render::weights::{from_candle, var_builder};
+use trinart_ckpt::{Kind, format};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+fn open(name: &str) -> VarBuilder<'static> {
+    let contents = format::open(fixture(name)).unwrap();
+    var_builder(Arc::new(contents.state_dict), DType::F32, &Device::Cpu)
+}
+
+/// The rows `(key, dtype, shape, sha256)` as torch reads them.
+fn expected(name: &str) -> Vec<(String, String, Vec<usize>, String)> {
+    let text = std::fs::read_to_string(fixture(&format!("{name}.json"))).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    serde_json::from_value(json["tensors"].clone()).unwrap()
+}
+
+/// The candle dtype that holds the elements of a dtype unchanged.
+fn same(dtype: &str) -> Option<DType> {
+    match dtype {
+        "BOOL" => Some(DType::U8),
+        "I8" | "U16" | "U64" | "F8_E5M2" | "F8_E8M0" | "F8_E4M3FNUZ" | "F8_E5M2FNUZ" | "C64" | "C128" => None,
+        other => Some(other.replace('_', "").to_lowercase().parse().unwrap()),
+    }
+}
+
+fn sha256(tensor: &Tensor) -> String {
+    let mut bytes = Vec::new();
+    tensor.write_bytes(&mut bytes).unwrap();
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Loads every tensor as a model does, with its key split into prefixes. Returns the dtypes that candle lacks.
+fn check(name: &str) -> Vec<String> {
+    let weights = open(name);
+    let mut refused = Vec::new();
+    for (key, dtype, shape, digest) in expected(name) {
+        let (prefixes, last) = key.rsplit_once('.').unwrap_or(("", &key));
+        let prefixes = prefixes.split('.').filter(|prefix| !prefix.is_empty());
+        let weights = prefixes.fold(weights.clone(), |weights, prefix| weights.pp(prefix));
+        assert!(weights.contains_tensor(last), "{name}: {key}");
+        let hints = candle_nn::Init::default();
+        let Some(expected) = same(&dtype) else {
+            let error = weights.get_with_hints_dtype(shape, last, hints, DType::F32).unwrap_err();
+            assert!(error.to_string().ends_with(&format!("tensor {key}: candle has no tensors of type {dtype}")));
+            refused.push(dtype);
+            continue;
+        };
+        let tensor = weights.get_with_hints_dtype(shape.as_slice(), last, hints, expected).unwrap();
+        assert_eq!((tensor.dims(), tensor.dtype()), (shape.as_slice(), expected), "{name}: {key}");
+        assert_eq!(sha256(&tensor), digest, "{name}: {key}");
+    }
+    refused
+}
+
+#[test]
+fn loads_a_torch_zip() {
+    assert!(check("tiny-sd1.ckpt").is_empty());
+}
+
+#[test]
+fn loads_a_legacy_file() {
+    assert!(check("tiny-sd1-legacy.ckpt").is_empty());
+}
+
+#[test]
+fn loads_safetensors() {
+    assert!(check("tiny-sd1.safetensors").is_empty());
+}
+
+#[test]
+fn loads_every_dtype_that_candle_has() {
+    let refused = check("dtypes.ckpt");
+    assert_eq!(refused, ["I8", "U16", "U64", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "C64"]);
+}
+
+#[test]
+fn loads_every_kind_of_view() {
+    assert!(check("views.ckpt").is_empty());
+    assert!(check("views-legacy.ckpt").is_empty());
+}
+
+const KEY: &str = "first_stage_model.decoder.conv_in.weight";
+
+#[test]
+fn casts_alike_from_every_container() {
+    let load = |name| {
+        let tensor = open(name).pp("model.diffusion_model").get_unchecked("out.2.bias").unwrap();
+        assert_eq!(tensor.dtype(), DType::F32);
+        tensor.to_vec1::<f32>().unwrap()
+    };
+    let zip = load("tiny-sd1.ckpt");
+    assert!(zip.iter().any(|&value| value != 0.0));
+    assert_eq!(zip, load("tiny-sd1-legacy.ckpt"));
+    assert_eq!(zip, load("tiny-sd1.safetensors"));
+}
+
+#[test]
+fn names_a_tensor_with_a_wrong_shape() {
+    let found = expected("tiny-sd1.ckpt").into_iter().find(|row| row.0 == KEY).unwrap().2;
+    let (prefix, last) = KEY.split_at(KEY.len() - "conv_in.weight".len());
+    let weights = open("tiny-sd1.ckpt").pp(prefix.trim_end_matches('.'));
+    let error = weights.get((1, 2, 3), last).unwrap_err();
+    let file = fixture("tiny-sd1.ckpt");
+    let text =
+        format!("{}: tensor {KEY}: the model needs shape [1, 2, 3], the checkpoint has {found:?}", file.display());
+    assert_eq!(error.to_string(), text);
+    let error = from_candle(error);
+    assert_eq!((error.kind(), error.tensor(), error.file()), (Kind::Mismatch, Some(KEY), Some(file.as_path())));
+}
+
+#[test]
+fn names_a_missing_tensor() {
+    let weights = open("tiny-sd1.safetensors").pp("first_stage_model").pp("decoder");
+    let error = from_candle(weights.get(4, "conv_nowhere.weight").unwrap_err());
+    let key = "first_stage_model.decoder.conv_nowhere.weight";
+    let text = format!("tensor {key}: the model needs it with shape [4], the checkpoint has no such key");
+    assert_eq!((error.to_string(), error.kind()), (text, Kind::Missing));
+}
+
+#[test]
+fn names_a_tensor_with_an_unsupported_dtype() {
+    let error = from_candle(open("tiny-sd1-legacy.ckpt").get_unchecked_dtype(KEY, DType::F4).unwrap_err());
+    assert_eq!((error.kind(), error.tensor()), (Kind::Unsupported, Some(KEY)));
+    assert!(error.to_string().contains("no conversion from F32 to F4 in candle"), "{error}");
+}

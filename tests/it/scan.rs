@@ -1,0 +1,467 @@
+//! What a scan finds: every known trick to fool a scanner, and ordinary checkpoints.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::support::hostile::Verdict::{Dangerous, Harmless, Suspicious, Unreadable};
+use crate::support::hostile::{
+    Case, KEYS, PAYLOAD, Record, SYSTEM, case, legacy, raw_zip, record, safetensors, tensor_and, torch, torch_with,
+};
+use crate::support::peers::Peers;
+use crate::support::{self, FIXTURES, Folder, fixture};
+use trinart_ckpt::danger::{Level, judge};
+use trinart_ckpt::pickle::Name;
+
+/// Scans each file alone and checks its exit code, its verdict, and one line for a file that cannot be read.
+#[track_caller]
+fn assert_verdicts(cases: &[Case]) {
+    let folder = Folder::new();
+    for case in cases {
+        let path = folder.write(&case.name, &case.bytes);
+        // Collects the files for a comparison with other scanners.
+        if let Some(collection) = std::env::var_os("TRINART_HOSTILE_TO") {
+            fs::copy(&path, Path::new(&collection).join(format!("{:?}-{}", case.verdict, case.name))).unwrap();
+        }
+        let ran = run!["scan", &path, "--json"];
+        let (code, verdict) = match case.verdict {
+            Dangerous => (1, "dangerous"),
+            Suspicious => (0, "suspicious"),
+            Harmless => (0, "harmless"),
+            Unreadable => (2, "not readable"),
+        };
+        let found = format!("{}: {}{}", case.name, ran.stdout, ran.stderr);
+        let document: serde_json::Value = serde_json::from_str(&ran.stdout).expect(&found);
+        assert_eq!(document["files"][0]["verdict"], verdict, "{found}");
+        assert_eq!(ran.code, Some(code), "{found}");
+        let errors = ran.stderr.lines().count();
+        assert!(errors <= 1 && (case.verdict != Unreadable || errors == 1), "{found}");
+        assert!(!found.chars().any(|character| character.is_control() && character != '\n'), "{found:?}");
+    }
+    let Some(peers) = Peers::find() else { return };
+    let judged = peers.scan(cases.iter().map(|case| folder.join(&case.name)));
+    for name in judged["dangerous"].as_array().unwrap() {
+        let case = cases.iter().find(|case| *name == case.name.as_str()).unwrap();
+        let agrees =
+            case.verdict == Dangerous || ONLY_SUSPICIOUS.iter().any(|(module, _)| case.name.starts_with(module));
+        assert!(agrees, "picklescan rates {name} dangerous");
+    }
+}
+
+/// Names that picklescan rates dangerous and this program only suspicious, because ordinary models contain them. Alone
+/// they run nothing; their arguments, and calls of their results, are judged separately.
+const ONLY_SUSPICIOUS: &[(&str, &str)] =
+    &[("functools", "partial"), ("operator", "itemgetter"), ("_operator", "itemgetter")];
+
+#[test]
+fn includes_the_lists_of_picklescan() {
+    let Some(peers) = Peers::find() else { return };
+    let lists = peers.scan::<&Path>([]);
+    let names = |list: &str| serde_json::from_value::<Vec<(String, String)>>(lists[list].clone()).unwrap();
+    assert!(names("unsafe").len() > 50 && names("safe").len() > 10);
+    for (module, name) in names("unsafe") {
+        let judgement = judge(&Name { module: module.clone(), name: name.clone() });
+        let expected = if ONLY_SUSPICIOUS.contains(&(&module, &name)) { Level::Suspicious } else { Level::Dangerous };
+        assert!(judgement.level >= expected, "{module}.{name}: {judgement:?}");
+    }
+    for (module, name) in names("safe") {
+        assert_eq!(
+            judge(&Name { module: module.clone(), name: name.clone() }).level,
+            Level::Harmless,
+            "{module}.{name}"
+        );
+    }
+}
+
+fn dangerous(name: &str, bytes: impl AsRef<[u8]>) -> Case {
+    case(name, bytes, Dangerous)
+}
+
+/// A tar file of these members, in the original (V7) format.
+fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for (name, content) in members {
+        let mut header = vec![0; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|&byte: &u8| u32::from(byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        tar.extend(header);
+        tar.extend(*content);
+        tar.resize(tar.len().next_multiple_of(512), 0);
+    }
+    tar.extend([0; 1024]);
+    tar
+}
+
+/// Encodes a string as SHORT_BINUNICODE.
+fn short(text: &str) -> Vec<u8> {
+    [&[0x8c, text.len() as u8], text.as_bytes()].concat()
+}
+
+#[test]
+fn finds_every_way_to_name_and_call_a_function() {
+    let mut cases = vec![
+        dangerous("p0.pkl", b"cposix\nsystem\n(S'true'\ntR."),
+        dangerous("p0_windows.pkl", b"cnt\nsystem\n(Vtrue\ntR."),
+        dangerous("p1.pkl", b"cposix\nsystem\nq\x00(U\x04trueq\x01tq\x02Rq\x03."),
+        dangerous("p2.pt", PAYLOAD),
+        dangerous("p3.bin", b"\x80\x03cposix\nsystem\nX\x04\0\0\0true\x85R."),
+        dangerous(
+            "p4.pkl",
+            b"\x80\x04\x95\x1d\0\0\0\0\0\0\0\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x04true\x94\x85\x94R\x94.",
+        ),
+        dangerous("inst.pkl", b"(S'true'\niposix\nsystem\n."),
+        dangerous("obj.pkl", b"(cposix\nsystem\nS'true'\no."),
+        dangerous("newobj.pkl", b"\x80\x02cposix\nsystem\nX\x04\0\0\0true\x85\x81."),
+        dangerous("newobj_ex.pkl", b"\x80\x04cposix\nsystem\nX\x04\0\0\0true\x85}\x92."),
+        dangerous("named_only.pkl", b"\x80\x02cposix\nsystem\n."),
+        dangerous("named_popped.pkl", b"\x80\x02cposix\nsystem\n0N."),
+        dangerous("obj_popped.pkl", b"\x80\x02(cposix\nsystem\nS'true'\no0N."),
+        dangerous("build_class.pkl", b"\x80\x02cfoo\nBar\n}X\x01\0\0\0aK\x01sb."),
+        dangerous("dotted.pkl", [b"\x80\x04", &short("random")[..], &short("_os.system"), b"\x93)R."].concat()),
+        dangerous(
+            "memo.pkl",
+            [b"\x80\x04", &short("posix")[..], b"q\x050", &short("system"), b"q\x060h\x05h\x06\x93)R."].concat(),
+        ),
+        dangerous(
+            "memoize.pkl",
+            [b"\x80\x04", &short("posix")[..], b"\x94", &short("system"), b"\x9400h\0h\x01\x93)R."].concat(),
+        ),
+        dangerous("memo_text_index.pkl", b"\x80\x02Vposix\np1_0\n0Vsystem\np 11\n0g10\ng1_1\n\x93(Vtrue\ntR."),
+        dangerous("memo_endless_index.pkl", b"\x80\x02Vposix\nVsystem\np99999999999999999999999\n\x93(Vtrue\ntR."),
+        dangerous(
+            "memo_overwritten.pkl",
+            b"\x80\x02Vcollections\nq\x010Vposix\nq\x010Vsystem\nq\x020h\x01h\x02\x93)R.",
+        ),
+        dangerous("unicode_escape.pkl", b"V\\u0070osix\nVs\\u0079stem\n\x93(Vtrue\ntR."),
+        dangerous("hex_escape.pkl", b"S'\\x70osix'\nS'system'\n\x93(Vtrue\ntR."),
+        // Number formats that Python accepts, before the payload.
+        dangerous("hex_number.pkl", b"I0x10\n0cposix\nsystem\n(Vtrue\ntR."),
+        dangerous("long_number.pkl", [b"L0x", &b"f".repeat(10_000)[..], b"L\n0cposix\nsystem\n(Vtrue\ntR."].concat()),
+        dangerous("no_number.pkl", b"I\0x\n0cposix\nsystem\n(Vtrue\ntR."),
+        dangerous("memo_zero.pkl", b"Vposix\np1\0x\n0Vsystem\np2\n0g1\ng2\n\x93(Vtrue\ntR."),
+        dangerous("float.pkl", b"F1_0.5\n0cposix\nsystem\n(Vtrue\ntR."),
+        dangerous("dup.pkl", [b"\x80\x04", &short("posix")[..], &short("system"), b"\x932)R."].concat()),
+        dangerous("computed.pkl", [b"\x80\x04cfoo\nBar\n)R", &short("system")[..], b"\x93)R."].concat()),
+        dangerous("rot13.pkl", b"\x80\x02c_codecs\nencode\nX\x05\0\0\0cbfvkX\x05\0\0\0rot13\x86R."),
+        dangerous("called_result.pkl", b"\x80\x02cfoo\nBar\n)R)R."),
+        dangerous("rebuild_from_type.pkl", b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(cfoo\nbar\n)RNNNtR."),
+        dangerous("ext1.pkl", b"\x80\x02\x82\x07)R."),
+        dangerous("ext4.pkl", b"\x80\x02\x84\x07\0\0\0)R."),
+        dangerous("persid.pkl", b"Pposix.system\n."),
+        dangerous("binpersid.pkl", b"\x80\x02X\x05\0\0\0stuffX\x01\0\0\0a\x86Q."),
+        dangerous("crlf.pkl", b"cposix\r\nsystem\r\n(S'true'\r\ntR."),
+        dangerous("space.pkl", b"\x80\x02c posix\nsystem \n)R."),
+        dangerous("nul.pkl", b"\x80\x02cposix\0\nsystem\n)R."),
+        dangerous(
+            "non_ascii.pkl",
+            "\u{80}\x02"
+                .as_bytes()
+                .iter()
+                .skip(1)
+                .copied()
+                .chain("cpos\u{131}x\nsystem\n)R.".bytes())
+                .collect::<Vec<_>>(),
+        ),
+        dangerous("not_utf8.pkl", b"\x80\x02cpos\xffix\nsystem\n)R."),
+        dangerous("long_name.pkl", [&b"\x80\x02c"[..], &b"a".repeat(4 << 20), b"\nb\n)R."].concat()),
+        dangerous("bytearray_bomb.pkl", b"\x80\x02c__builtin__\nbytearray\n\x8a\x06\xff\xff\xff\xff\xff\x0f\x85R."),
+        dangerous("second_proto.pkl", b"\x80\x02N0\x80\x04cposix\nsystem\n)R."),
+        dangerous("protocol_99.pkl", b"\x80\x63cposix\nsystem\n)R."),
+        dangerous("stacked.pkl", [b"\x80\x02N.", PAYLOAD].concat()),
+        dangerous("stacked_text.pkl", b"I1\n.cposix\nsystem\n(S'true'\ntR."),
+        dangerous("leftover.pkl", b"\x80\x02NNcposix\nsystem\n)R."),
+        dangerous("frame_past_end.pkl", b"\x80\x04\x95\xff\0\0\0\0\0\0\0cposix\nsystem\n)R."),
+        dangerous("frame_in_frame.pkl", b"\x80\x04\x95\x20\0\0\0\0\0\0\0\x95\x02\0\0\0\0\0\0\0cposix\nsystem\n)R."),
+        // Python's C unpickler drops the rest of the line at the end of the frame, so it imports posix.system.
+        dangerous("frame_cuts_name.pkl", b"\x80\x04\x95\x06\0\0\0\0\0\0\0cjson.posix\nsystem\n(Vtrue\ntR."),
+        dangerous("buffer.pkl", b"\x80\x05\x97\x980cposix\nsystem\n)R."),
+    ];
+    // Damage after the payload, or between its parts, comes too late to stop it.
+    for (name, tail) in [
+        ("cut", &b""[..]),
+        ("invalid", b"\xff"),
+        ("long", b"X\xff\xff\xff\x7f"),
+        ("missing_memo", b"h\x63"),
+        ("underflow", b"00000R"),
+        ("mark", b"t"),
+        ("frame", b"\x95\xff"),
+        ("surrogate", b"X\x01\0\0\0\xff"),
+    ] {
+        let stream = PAYLOAD.strip_suffix(b"0N.").unwrap();
+        cases.push(dangerous(&format!("broken_{name}.pkl"), [stream, tail].concat()));
+        let text = b"cposix\nsystem\n(S'true'\ntR";
+        cases.push(dangerous(&format!("broken_text_{name}.pkl"), [text, tail].concat()));
+    }
+    assert_verdicts(&cases);
+}
+
+#[test]
+fn finds_pickles_within_pickles() {
+    let latin: String = PAYLOAD.iter().map(|&byte| char::from(byte)).collect();
+    let text = [&b"X"[..], &(latin.len() as u32).to_le_bytes(), latin.as_bytes()].concat();
+    let bytes = |content: &[u8]| [&b"B"[..], &(content.len() as u32).to_le_bytes(), content].concat();
+    let load =
+        |content: &[u8]| [b"\x80\x03ctorch.storage\n_load_from_bytes\n", &bytes(content)[..], b"\x85R."].concat();
+    let good = legacy(SYSTEM, &tensor_and(b""), KEYS);
+    let computed = b"\x80\x03ctorch.storage\n_load_from_bytes\ncbuiltins\nbytes\n](K\x80K\x02e\x85R\x85R.";
+    let mut twice = load(&load(PAYLOAD));
+    for _ in 0..3 {
+        twice = load(&twice);
+    }
+    assert_verdicts(&[
+        dangerous("loaded.pkl", load(PAYLOAD)),
+        dangerous("loaded_text.pkl", load(b"cposix\nsystem\n(S'true'\ntR.")),
+        dangerous("loaded_broken.pkl", load(PAYLOAD.strip_suffix(b"0N.").unwrap())),
+        dangerous("loaded_nothing.pkl", load(b"\x13\x37")),
+        // A harmless call of a loader does not vouch for the next call.
+        dangerous(
+            "loaded_good_and_computed.pkl",
+            [load(&good).strip_suffix(b".").unwrap(), b"0", &computed[..]].concat(),
+        ),
+        dangerous("loaded_computed_and_good.pkl", [&computed[..], b"0", &load(&good)[2..]].concat()),
+        dangerous("loaded_by_another.pkl", {
+            let handed = b"0cfoo\nBar\nctorch.storage\n_load_from_bytes\n\x85R.";
+            [load(&good).strip_suffix(b".").unwrap(), handed].concat()
+        }),
+        dangerous("loaded_never.pkl", b"\x80\x02ctorch.storage\n_load_from_bytes\n0N."),
+        dangerous("loaded_elsewhere.pkl", b"\x80\x02ctorch.storage\n_load_from_bytes\n\x85.\x80\x02N."),
+        dangerous("loaded_good_and_handed_out.pkl", {
+            let handed = b"0ctorch.storage\n_load_from_bytes\n.";
+            [load(&good).strip_suffix(b".").unwrap(), handed].concat()
+        }),
+        dangerous("loaded_grown.pkl", {
+            let magic = &good[..good.iter().position(|&byte| byte == b'.').unwrap() + 1];
+            let array = [&b"\x96"[..], &(magic.len() as u64).to_le_bytes(), magic, b"(K\x80K\x02e"].concat();
+            [b"\x80\x05ctorch.storage\n_load_from_bytes\n", &array[..], b"\x85R."].concat()
+        }),
+        // Encoded as Latin-1 the text covers the call; as UTF-8 it ends before it.
+        dangerous("loaded_utf8.pkl", {
+            let inner = ["N0X\x1e\0\0\0", &"\u{e9}".repeat(15), "0cposix\nsystem\n."].concat();
+            let text = [&b"X"[..], &(inner.len() as u32).to_le_bytes(), inner.as_bytes()].concat();
+            let load = b"\x80\x03ctorch.storage\n_load_from_bytes\nc_codecs\nencode\n";
+            [&load[..], &text, b"X\x05\0\0\0utf-8\x86R\x85R."].concat()
+        }),
+        dangerous("loaded_computed.pkl", b"\x80\x03ctorch.storage\n_load_from_bytes\ncfoo\nBar\n)R\x85R."),
+        dangerous("loaded_deep.pkl", &twice),
+        dangerous("loaded_zip.pkl", load(&torch(PAYLOAD))),
+        dangerous(
+            "loaded_latin.pkl",
+            [
+                b"\x80\x02ctorch.storage\n_load_from_bytes\nc_codecs\nencode\n",
+                &text[..],
+                b"X\x06\0\0\0latin1\x86R\x85R.",
+            ]
+            .concat(),
+        ),
+        dangerous("loads.pkl", [b"\x80\x03c_pickle\nloads\n", &bytes(PAYLOAD)[..], b"\x85R."].concat()),
+        dangerous("lying_about.pkl", [b"\x80\x03", &bytes(PAYLOAD)[..], b"."].concat()),
+        dangerous("text_lying_about.pkl", [b"\x80\x02", &text[..], b"."].concat()),
+        // A state dict as `pickle.dump` writes it, and bytes that only start like a pickle.
+        case("loaded_good.pkl", load(&good), Suspicious),
+        case("noise.pkl", [b"\x80\x03", &bytes(b"\x80\x02\x82\x07\xff\xff")[..], b"."].concat(), Harmless),
+        case("prose.pkl", [&b"\x80\x03"[..], &bytes(b"import os\nand so on\nPlease.")[..], b"."].concat(), Harmless),
+    ]);
+}
+
+#[test]
+fn finds_pickles_that_zip_tricks_hide() {
+    let evil = || record("archive/data.pkl", PAYLOAD);
+    let good = tensor_and(b"");
+    let good_record = || record("archive/data.pkl", &good);
+    let npy = [&b"\x93NUMPY\x01\0\x04\0{ }\n"[..], b"\x80\x03cposix\nsystem\n)R."].concat();
+    let more = |extra: Record| torch_with(good_record(), &[extra]);
+    assert_verdicts(&[
+        dangerous("plain.ckpt", torch(PAYLOAD)),
+        dangerous("in_tensors.ckpt", torch(&tensor_and(b"cposix\nsystem\n)R0"))),
+        dangerous("deflated.ckpt", torch_with(evil().deflated(), &[])),
+        dangerous("local_name.ckpt", torch_with(evil().with_local_name("archive/data.txt"), &[])),
+        dangerous("local_flag_1.ckpt", torch_with(evil().with_flags(1, 0), &[])),
+        dangerous("local_flag_20.ckpt", torch_with(evil().with_flags(0x20, 0), &[])),
+        dangerous("flag_40.ckpt", torch_with(evil().with_flags(0x40, 0x40), &[])),
+        dangerous("flag_1.ckpt", torch_with(evil().with_flags(1, 1), &[])),
+        dangerous("checksum.ckpt", torch_with(evil().with_wrong_crc32(), &[])),
+        dangerous("no_size.ckpt", torch_with(evil().with_sizes(0, PAYLOAD.len() as u32), &[])),
+        dangerous("other_size.ckpt", torch_with(evil().with_sizes(PAYLOAD.len() as u32, 3), &[])),
+        dangerous("name_png.ckpt", more(record("archive/picture.png", PAYLOAD))),
+        dangerous("name_none.ckpt", more(record("archive/data/1", PAYLOAD))),
+        dangerous("text_no_extension.ckpt", more(record("archive/notes", b"cposix\nsystem\n(S'true'\ntR."))),
+        dangerous("other_folder.ckpt", more(record("other/data.pkl", PAYLOAD))),
+        dangerous("no_folder.ckpt", more(record("data.pkl", PAYLOAD))),
+        dangerous("case.ckpt", more(record("archive/DATA.PKL", PAYLOAD))),
+        dangerous("first_of_two.ckpt", torch_with(evil(), &[good_record()])),
+        dangerous("last_of_two.ckpt", torch_with(good_record(), &[evil()])),
+        dangerous(
+            "unlisted.ckpt",
+            torch_with(good_record(), &[record("archive/x.pkl", PAYLOAD).unlisted(), record("archive/z", b"")]),
+        ),
+        dangerous("unlisted_last.ckpt", more(record("archive/x.pkl", PAYLOAD).unlisted())),
+        dangerous("comment_like_an_end.ckpt", {
+            let mut zip = torch(PAYLOAD);
+            let comment = [&b"PK\x05\x06"[..], &[b'x'; 40]].concat();
+            let end = zip.len() - 2;
+            zip[end..].copy_from_slice(&(comment.len() as u16).to_le_bytes());
+            [zip, comment].concat()
+        }),
+        dangerous("unlisted_first.ckpt", torch_with(evil().unlisted(), &[good_record()])),
+        dangerous("behind_bytes.ckpt", raw_zip(b"some bytes", &[evil()])),
+        dangerous("behind_pickle.pkl", raw_zip(b"\x80\x02N.", &[evil()])),
+        dangerous("behind_safetensors.safetensors", raw_zip(&safetensors(b"{}", 0), &[evil()])),
+        dangerous("zip_in_zip.ckpt", more(record("archive/model.pt", &torch(PAYLOAD)))),
+        dangerous("deflated_zip_in_zip.ckpt", more(record("archive/model.pt", &torch(PAYLOAD)).deflated())),
+        dangerous("array.npy", &npy),
+        dangerous("array.npz", raw_zip(b"", &[record("a.npy", &npy).deflated()])),
+        dangerous("script.pt", more(record("archive/constants.pkl", PAYLOAD))),
+        case("bzip2.ckpt", torch_with(evil().with_method(12), &[]), Unreadable),
+        case("encrypted.ckpt", torch_with(record("archive/data.pkl", &[7; 50]).with_flags(1, 1), &[]), Unreadable),
+        case("good.ckpt", torch(&good), Harmless),
+        case("good_deflated.ckpt", torch_with(good_record().deflated(), &[]), Harmless),
+    ]);
+}
+
+#[test]
+fn scans_every_pickle_of_a_legacy_file_or_tar() {
+    let good = tensor_and(b"");
+    let evil = tensor_and(b"cposix\nsystem\n)R0");
+    let begin = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+    assert_verdicts(&[
+        dangerous("object.pt", legacy(SYSTEM, &evil, KEYS)),
+        dangerous("system.pt", legacy(PAYLOAD, &good, KEYS)),
+        dangerous("keys.pt", legacy(SYSTEM, &good, PAYLOAD)),
+        dangerous("version.pt", [&begin[..], PAYLOAD].concat()),
+        dangerous("magic.pt", [&b"\x80\x02cfoo\nbar\n)R."[..], PAYLOAD].concat()),
+        dangerous(
+            "broken_object.pt",
+            [&begin[..], b"\x80\x02M\xe9\x03.", SYSTEM, PAYLOAD.strip_suffix(b"0N.").unwrap(), b"\xff"].concat(),
+        ),
+        dangerous(
+            "module.pt",
+            legacy(SYSTEM, &tensor_and(b"(X\x06\0\0\0modulecos\nsystem\nX\x01\0\0\0fX\x01\0\0\0stQ)R0"), KEYS),
+        ),
+        // The format of PyTorch before 0.2, which versions up to 2.5 load even with `weights_only=True`.
+        dangerous("tar.pt", tar(&[("sys_info", SYSTEM), ("pickle", PAYLOAD), ("tensors", b"\x80\x02K\0.")])),
+        dangerous("tar_text.pt", tar(&[("pickle", b"cposix\nsystem\n(S'true'\ntR.")])),
+        dangerous("tar_broken.pt", &tar(&[("storages", PAYLOAD.strip_suffix(b"0N.").unwrap())])[..540]),
+        dangerous(
+            "tar_in_zip.ckpt",
+            torch_with(record("archive/data.pkl", &good), &[record("archive/x", &tar(&[("pickle", PAYLOAD)]))]),
+        ),
+        case("tar_good.pt", tar(&[("sys_info", SYSTEM), ("pickle", &good)]), Unreadable),
+        case("good.pt", legacy(SYSTEM, &good, KEYS), Harmless),
+        case("cut.pt", &legacy(SYSTEM, &good, KEYS)[..120], Unreadable),
+    ]);
+}
+
+#[test]
+fn rates_classes_of_honest_checkpoints_at_most_suspicious() {
+    let class =
+        |module: &str, name: &str| case(&format!("{module}.{name}.pkl"), format!("c{module}\n{name}\n)R."), Suspicious);
+    assert_verdicts(&[
+        class("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
+        class("omegaconf.dictconfig", "DictConfig"),
+        class("omegaconf.base", "ContainerMetadata"),
+        class("ultralytics.nn.tasks", "DetectionModel"),
+        class("ultralytics.nn.modules.conv", "Conv"),
+        class("models.yolo", "Model"),
+        class("torch.nn.modules.conv", "Conv2d"),
+        class("torch.optim.adamw", "AdamW"),
+        class("functools", "partial"),
+        class("__main__", "Config"),
+        case("numpy.pkl", b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\0\0\0f8K\0K\x01\x87Rc_codecs\nencode\nX\x08\0\0\0\0\0\0\0\0\0\0\0X\x06\0\0\0latin1\x86R\x86R.", Harmless),
+        case("counter.pkl", b"ccollections\nCounter\n((dtR.", Harmless),
+    ]);
+    for name in FIXTURES.iter().chain(&["diffusers/sd1"]) {
+        assert_eq!(run!["scan", fixture(name)].code, Some(0), "{name}");
+    }
+}
+
+#[test]
+fn tells_bombs_from_data() {
+    let doubled = |item: &[u8], count: usize| [&b"\x80\x02"[..], item, &b"2\x86".repeat(count), b"."].concat();
+    let lists = (0..60_u8).map(|index| [b']', b'q', index].to_vec()).reduce(|all, list| [all, list].concat()).unwrap();
+    let fill = (1..60_u8).rev().flat_map(|index| [b'h', index - 1, b'h', index, b'a', b'h', index, b'a', b'0']);
+    assert_verdicts(&[
+        dangerous("doubled.pkl", doubled(b"]", 60)),
+        dangerous("lists.pkl", [b"\x80\x02", &lists[..], &fill.collect::<Vec<_>>(), b"h\0."].concat()),
+        dangerous("nested.pkl", [&b"\x80\x02)"[..], &b"\x85".repeat(100_000), b"."].concat()),
+        dangerous("memo.pkl", b"\x80\x02Nr\xff\xff\xff\xff."),
+        case("shared.pkl", doubled(b"]", 20), Harmless),
+        case("marks.pkl", [&b"\x80\x02"[..], &b"(".repeat(5_000_000)].concat(), Unreadable),
+        dangerous("deep.pkl", [&b"\x80\x02)"[..], &b"\x85".repeat(1_500_000), b"."].concat()),
+        case("not_a_checkpoint.pt", b"\x13\x37 not a checkpoint", Unreadable),
+        case(
+            "tar.pt",
+            {
+                let mut tar = vec![0; 1024];
+                tar[..7].copy_from_slice(b"pickle\0");
+                tar[257..262].copy_from_slice(b"ustar");
+                tar
+            },
+            Unreadable,
+        ),
+        case("seven.pt", b"7z\xbc\xaf\x27\x1c\0\x04", Unreadable),
+    ]);
+}
+
+/// A record name of 60,000 bytes, repeated in each finding below it, would make a report of gigabytes.
+#[test]
+fn shortens_record_names_that_repeat_in_findings() {
+    let folder = Folder::new();
+    let evil: Vec<_> = (0..2000).map(|index| record(&format!("{index}.pkl"), PAYLOAD)).collect();
+    let mut zip = raw_zip(b"", &evil);
+    for _ in 0..4 {
+        zip = raw_zip(b"", &[record(&"n".repeat(60_000), &zip)]);
+    }
+    let ran = run!["scan", folder.write("long.ckpt", &zip), "--json"];
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stdout.len() < 10_000_000, "{}", ran.stdout.len());
+    let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let place = document["files"][0]["findings"][0]["place"].as_str().unwrap();
+    assert!(place.starts_with("nnn") && place.ends_with(".pkl") && place.len() < 1000, "{place}");
+}
+
+#[test]
+fn searches_folders_and_counts_other_files() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.join("a/b")).unwrap();
+    let write = |name: &str, bytes: &[u8]| folder.write(name, bytes);
+    write("a/good.ckpt", &torch(&tensor_and(b"")));
+    write("a/b/evil", PAYLOAD);
+    write("a/notes.md", b"import os\nand so on\n");
+    write("a/b/config.json", b"{}");
+    symlink(Path::new("/"), folder.join("a/root")).unwrap();
+    symlink(folder.join("a"), folder.join("a/b/loop")).unwrap();
+    let text = run!["scan", folder.join("a")].no();
+    assert!(
+        text.ends_with(
+            "2 files scanned, 1 dangerous, 1 harmless, 2 skipped, no checkpoints, 2 symbolic links not followed\n"
+        ),
+        "{text}"
+    );
+    write("a/empty.ckpt", b"");
+    let ran = run!["scan", folder.join("a"), "--json"];
+    assert_eq!(ran.code, Some(1));
+    support::assert_one_line(&ran.stderr, &["empty.ckpt", "an empty file"]);
+    fs::remove_file(folder.join("a/b/evil")).unwrap();
+    assert_eq!(run!["scan", folder.join("a")].code, Some(2));
+    run!["scan", folder.join("a/notes.md")].refused(&["notes.md", "not a checkpoint"]);
+    assert_eq!(run!["scan", folder.join("missing")].code, Some(2));
+}
+
+#[test]
+fn reports_file_offset_call_and_reason() {
+    let folder = Folder::new();
+    let object = tensor_and(b"cposix\nsystem\nX\x04\0\0\0true\x85R0");
+    let at = object.windows(7).position(|window| window == b"cposix\n").unwrap();
+    let path = folder.write("evil.ckpt", torch(&object));
+    let text = run!["scan", &path].no();
+    let line = format!("  dangerous  archive/data.pkl byte {at}: calls posix.system('true'), which runs commands\n");
+    assert!(text.contains("evil.ckpt: dangerous (torch zip, 1 pickle looked through)\n"), "{text}");
+    assert!(text.contains(&line), "{text}");
+    let finding = &run!["scan", &path, "--json"].json_of_no()["files"][0]["findings"][0];
+    assert_eq!(finding["name"], "posix.system");
+    assert_eq!((&finding["act"], &finding["level"]), (&"calls".into(), &"dangerous".into()));
+    assert_eq!((finding["offset"].as_u64(), finding["count"].as_u64()), (Some(at as u64), Some(1)));
+}

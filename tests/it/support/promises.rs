@@ -1,0 +1,178 @@
+//! What every reader promises for arbitrary bytes: it reads them or rejects them with an error that names the file, and
+//! it never panics.
+//!
+//! Each function returns a description of the promise that was broken.
+
+use std::fs;
+use std::path::Path;
+
+use trinart_ckpt::checkpoint::Checkpoint;
+use trinart_ckpt::checkpoint::hash::content_hash;
+use trinart_ckpt::danger::{self, Level};
+use trinart_ckpt::format::{self, Contents, Target, WriteOptions};
+use trinart_ckpt::io::{Overwrite, Silent};
+use trinart_ckpt::pickle::{parse, survey};
+use trinart_ckpt::plan::{convert, translate};
+use trinart_ckpt::report::{Inspection, Scanned, components};
+use trinart_ckpt::tensor::LazyTensor;
+use trinart_ckpt::{Error, Metadata, StateDict, limits, scan};
+
+/// Bytes to read at either end of a tensor. A view can expand four bytes to a gigabyte, so tensors are not read whole.
+const PIECE: u64 = 1 << 16;
+
+/// The largest total size of the tensors of a file that is hashed and written again.
+const MOST_WRITTEN: u64 = 4 << 20;
+
+type Broken = Result<(), String>;
+
+/// Checks that an error is one printable line and names the file.
+fn refused(error: &Error) -> Broken {
+    let line = error.to_string();
+    if error.file().is_none() {
+        return Err(format!("an error without a file: {line}"));
+    }
+    if line.chars().any(char::is_control) {
+        return Err(format!("an error that is not one printable line: {line:?}"));
+    }
+    Ok(())
+}
+
+/// Opens a file or folder, reads its tensors, inspects and hashes it, writes it to `outputs` and reads it again.
+pub(crate) fn open(path: &Path, outputs: &Path) -> Broken {
+    let checkpoint = match Checkpoint::open(path) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return refused(&error),
+    };
+    let contents = checkpoint.contents();
+    for (key, tensor) in contents.state_dict.iter() {
+        if let Err(error) = ends(tensor) {
+            return refused(&error).map_err(|broken| format!("tensor {key:?}: {broken}"));
+        }
+    }
+    inspect(&checkpoint)?;
+    let total: u64 = contents.state_dict.iter().map(|(_, tensor)| tensor.bytes()).sum();
+    if total > MOST_WRITTEN {
+        return Ok(());
+    }
+    let hashed = content_hash(contents.state_dict.iter(), 1, &Silent).map_err(|error| error.in_file(path));
+    let Ok(hash) = hashed.map_err(|error| refused(&error)) else { return Ok(()) };
+    if !path.is_dir()
+        && let Err(error) = checkpoint.file_hashes(1, &Silent)
+    {
+        refused(&error)?;
+    }
+    for (name, target) in [("again.safetensors", Target::Safetensors), ("again.ckpt", Target::Torch)] {
+        write_and_read(contents, &hash, &outputs.join(name), target)?;
+    }
+    Ok(())
+}
+
+/// Builds the reports of `inspect` and of a dry run of `convert`.
+fn inspect(checkpoint: &Checkpoint) -> Broken {
+    let detection = translate::detect_checkpoint(checkpoint);
+    let components = components(&checkpoint.contents().state_dict, detection.architecture());
+    let inspection = Inspection::new(checkpoint, components, &detection, None, true);
+    one_line_each(&inspection.to_text())?;
+    serde_json::to_string(&inspection).map_err(|error| error.to_string())?;
+    if let Err(error) = translate::to_ldm(checkpoint.clone()) {
+        refused(&error)?;
+    }
+    match convert::plan(&checkpoint.clone().sanitized(), &convert::Options::default()) {
+        Ok(_) => Ok(()),
+        Err(error) => refused(&error.in_file(checkpoint.path())),
+    }
+}
+
+fn one_line_each(text: &str) -> Broken {
+    let control = text.chars().find(|character| character.is_control() && *character != '\n');
+    control.map_or(Ok(()), |character| Err(format!("a control character in the output: {character:?}")))
+}
+
+/// Reads the first and the last elements, as bytes.
+fn ends(tensor: &LazyTensor) -> trinart_ckpt::Result<(Vec<u8>, Vec<u8>)> {
+    let size = tensor.dtype().size() as u64;
+    let elements = tensor.bytes() / size;
+    let count = elements.min(PIECE / size);
+    let held = tensor.hold()?;
+    let mut first = vec![0; (count * size) as usize];
+    let mut last = first.clone();
+    tensor.read(0, &mut first, None)?;
+    tensor.read(elements - count, &mut last, None)?;
+    drop(held);
+    Ok((first, last))
+}
+
+/// Checks that an output holds the same tensors, and nothing dangerous or opaque.
+fn write_and_read(contents: &Contents, hash: &str, output: &Path, target: Target) -> Broken {
+    let options = WriteOptions { overwrite: Overwrite::Replace, verify: true, jobs: 1, progress: &Silent };
+    let nothing = Metadata::new();
+    // Like the program: beside dangerous names only the tensors are used.
+    let metadata = if contents.dangers.is_empty() { &contents.metadata } else { &nothing };
+    let state_dict: &StateDict = &contents.state_dict;
+    if let Err(error) = format::write(output, target, state_dict, metadata, &options) {
+        return refused(&error);
+    }
+    let again = format::open(output).map_err(|error| format!("the output cannot be read: {error}"))?;
+    let keys = |contents: &Contents| contents.state_dict.iter().map(|(key, _)| key.to_owned()).collect::<Vec<_>>();
+    let (mut before, mut after) = (keys(contents), keys(&again));
+    before.sort();
+    after.sort();
+    if before != after {
+        return Err(format!("wrote {before:?}, read {after:?}"));
+    }
+    match content_hash(again.state_dict.iter(), 1, &Silent) {
+        Ok(found) if found == hash => {}
+        Ok(_) => return Err("the tensors of the output differ from the input".to_owned()),
+        Err(error) => return Err(format!("the output cannot be read: {error}")),
+    }
+    if !again.dangers.is_empty() || !again.opaque.is_empty() {
+        return Err(format!("the output holds dangerous or opaque values: {:?} {:?}", again.dangers, again.opaque));
+    }
+    fs::remove_file(output).map_err(|error| error.to_string())
+}
+
+/// Scans a file and builds its report.
+pub(crate) fn scan(path: &Path) -> Broken {
+    let scan = match scan::scan(path) {
+        Ok(Some(scan)) => scan,
+        Ok(None) => return refused(&scan::not_a_checkpoint(path)),
+        Err(error) => return refused(&error),
+    };
+    if let Some(error) = &scan.problem {
+        refused(error)?;
+    }
+    let scanned = Scanned::new(&scan);
+    one_line_each(&scanned.to_text())?;
+    serde_json::to_string(&scanned).map_err(|error| error.to_string())?;
+    // A scan finds every danger that loading finds.
+    if let Ok(contents) = format::open(path)
+        && !contents.dangers.is_empty()
+        && scan.level() < Level::Dangerous
+    {
+        return Err(format!("loading finds {:?}, a scan finds nothing", contents.dangers));
+    }
+    Ok(())
+}
+
+/// Parses and surveys a pickle: the survey sees everything that the parser sees.
+pub(crate) fn pickle(bytes: &[u8]) -> Broken {
+    let seen = survey(bytes);
+    let findings = danger::examine(&seen.pickle);
+    // Only checks that the text can be built; callers escape it.
+    findings.iter().for_each(|finding| drop(finding.to_text()));
+    let Ok(parsed) = parse(bytes) else { return Ok(()) };
+    if !seen.complete || seen.broken.is_some() {
+        return Err("the parser accepts the pickle, the survey does not".to_owned());
+    }
+    if parsed.bytes() != seen.pickle.bytes() || parsed.nodes().len() != seen.pickle.nodes().len() {
+        return Err("the survey and the parser differ in length".to_owned());
+    }
+    let names = |pickle: &trinart_ckpt::pickle::Pickle| {
+        pickle.globals().iter().map(|global| (global.name.to_string(), global.offset)).collect::<Vec<_>>()
+    };
+    if names(&parsed) != names(&seen.pickle) {
+        return Err("the survey and the parser see different names".to_owned());
+    }
+    let most = limits::PICKLE_NODES;
+    if parsed.nodes().len() > most { Err(format!("more than {most} values")) } else { Ok(()) }
+}
