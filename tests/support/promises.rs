@@ -12,9 +12,9 @@ use trinart_ckpt::checkpoint::hash::content_hash;
 use trinart_ckpt::danger::{self, Level};
 use trinart_ckpt::format::{self, Contents, Target, WriteOptions};
 use trinart_ckpt::io::{Overwrite, Silent};
-use trinart_ckpt::pickle::{parse, survey};
+use trinart_ckpt::pickle::{parse, parse_lenient};
 use trinart_ckpt::plan::{convert, translate};
-use trinart_ckpt::report::{Inspection, Scanned, components};
+use trinart_ckpt::report::{Inspection, ScanReport, components};
 use trinart_ckpt::tensor::LazyTensor;
 use trinart_ckpt::{Error, Metadata, StateDict, limits, scan};
 
@@ -142,7 +142,7 @@ pub(crate) fn scan(path: &Path) -> Broken {
     if let Some(error) = &scan.problem {
         refused(error)?;
     }
-    let scanned = Scanned::new(&scan);
+    let scanned = ScanReport::new(&scan);
     one_line_each(&scanned.to_text())?;
     serde_json::to_string(&scanned).map_err(|error| error.to_string())?;
     // What loading warns of, a scan finds too.
@@ -155,24 +155,24 @@ pub(crate) fn scan(path: &Path) -> Broken {
     Ok(())
 }
 
-/// Parses a pickle and surveys it: a survey sees all that a reader does.
+/// Parses a pickle strictly and leniently. If the first succeeds, both must return the same.
 pub(crate) fn pickle(bytes: &[u8]) -> Broken {
-    let seen = survey(bytes);
+    let seen = parse_lenient(bytes);
     let findings = danger::examine(&seen.pickle);
     // Whoever prints it makes it printable; here it only has to be made.
     findings.iter().for_each(|finding| drop(finding.to_text()));
     let Ok(parsed) = parse(bytes) else { return Ok(()) };
-    if !seen.complete || seen.broken.is_some() {
-        return Err("a pickle that is read whole, and broken to a survey".to_owned());
+    if !seen.is_complete || seen.broken.is_some() {
+        return Err("a valid pickle is invalid to a lenient parse".to_owned());
     }
     if parsed.bytes() != seen.pickle.bytes() || parsed.nodes().len() != seen.pickle.nodes().len() {
-        return Err("a survey ends elsewhere than a reader".to_owned());
+        return Err("a lenient parse ends at another place".to_owned());
     }
     let names = |pickle: &trinart_ckpt::pickle::Pickle| {
         pickle.globals().iter().map(|global| (global.name.to_string(), global.offset)).collect::<Vec<_>>()
     };
     if names(&parsed) != names(&seen.pickle) {
-        return Err("a survey sees other names than a reader".to_owned());
+        return Err("a lenient parse finds other names".to_owned());
     }
     let most = limits::PICKLE_NODES;
     if parsed.nodes().len() > most { Err(format!("more than {most} values")) } else { Ok(()) }
