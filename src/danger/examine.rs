@@ -348,7 +348,7 @@ mod tests {
         let findings = found(b"\x80\x02N0ctorch\nFloatStorage\n0cposix\nsystem\nX\x02\x00\x00\x00id\x85R.");
         assert_eq!(findings[0].to_text(), "calls posix.system('id'), which runs commands");
         assert_eq!((findings[0].offset, findings[0].count), (25, 1));
-        assert_eq!((findings[1].level, findings[1].act), (Level::Harmless, Usage::Imports));
+        assert_eq!((findings[1].level, findings[1].usage), (Level::Harmless, Usage::Imports));
     }
 
     #[test]
