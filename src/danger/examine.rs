@@ -185,7 +185,7 @@ impl Examiner<'_> {
             }
             Oddity::Buffer => {
                 let judgement = Judgement::suspicious("is not in the file");
-                self.unnamed("an out-of-band buffer", judgement, Usage::Imports, odd.offset);
+                self.unnamed("an out-of-band buffer", judgement, Usage::Contains, odd.offset);
             }
             Oddity::Reserve => {
                 let judgement = Judgement::dangerous("makes Python allocate gigabytes of memory");
@@ -212,7 +212,7 @@ impl Examiner<'_> {
                 let tag = pickle.tuple(target).and_then(|parts| pickle.word(*parts.first()?));
                 if !matches!(tag, Some("storage" | "module")) && pickle.int(target).is_none() {
                     let judgement = Judgement::dangerous("makes its reader load something other than a storage");
-                    self.unnamed("a persistent id", judgement, Usage::Imports, odd.offset);
+                    self.unnamed("a persistent id", judgement, Usage::Contains, odd.offset);
                 }
             }
         }

@@ -6,6 +6,7 @@ use crate::pickle::Name;
 
 /// How dangerous a name is. Orders from harmless to dangerous.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Level {
     /// A known data type, or a function that rebuilds one.
     Harmless,
@@ -75,7 +76,7 @@ pub fn judge(name: &Name) -> Judgement {
     }
     if listed(stdlib::HARMLESS, module, name) || listed(packages::HARMLESS, module, name) || is_torch_type(module, name)
     {
-        return Judgement::harmless("is data");
+        return Judgement::harmless("is a data type");
     }
     if listed(stdlib::SUSPICIOUS, module, name) {
         return Judgement::suspicious("is not a data type but occurs in models");
@@ -116,7 +117,7 @@ fn builtin(module: &str, name: &str) -> Judgement {
     if module.contains('.') || !(is_exception || stdlib::BUILTINS.contains(&name)) {
         return Judgement::dangerous("is a builtin that is not a data type");
     }
-    Judgement::harmless("is data")
+    Judgement::harmless("is a data type")
 }
 
 fn listed(table: &[(&str, &[&str])], module: &str, name: &str) -> bool {

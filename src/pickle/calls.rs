@@ -54,7 +54,7 @@ impl PickleMachine<'_> {
         let shown = if self.is_lenient {
             lossy(bytes)
         } else if bytes.len() > limits::GLOBAL_NAME_BYTES {
-            return Err(Error::limit(format!("a name longer than {} bytes", limits::GLOBAL_NAME_BYTES)));
+            return Err(Error::limit(format!("a name is longer than {} bytes", limits::GLOBAL_NAME_BYTES)));
         } else {
             utf8(bytes)?.to_owned()
         };
@@ -160,5 +160,5 @@ fn lossy(bytes: &[u8]) -> String {
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str> {
-    std::str::from_utf8(bytes).map_err(|_| Error::malformed("a global name that is not UTF-8"))
+    std::str::from_utf8(bytes).map_err(|_| Error::malformed("a global name is not UTF-8"))
 }

@@ -65,12 +65,12 @@ impl PickleMachine<'_> {
                 } else {
                     std::str::from_utf8(line).ok().and_then(|text| text.parse().ok())
                 };
-                index.ok_or_else(|| Error::malformed("a memo index that is not a number"))?
+                index.ok_or_else(|| Error::malformed("a memo index is not a number"))?
             }
         };
         if matches!(code, op::GET | op::BINGET | op::LONG_BINGET) {
             let id = self.memo.get(&index).copied();
-            let id = id.ok_or_else(|| Error::malformed(format!("memo entry {index}, which does not exist")))?;
+            let id = id.ok_or_else(|| Error::malformed(format!("memo entry {index} does not exist")))?;
             return self.push_id(id);
         }
         if self.memo.len() >= limits::PICKLE_MEMO {

@@ -30,15 +30,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// The bytes of a text that was read before.
-    #[expect(clippy::indexing_slicing, reason = "spans are created by `span`, of bytes that it has read")]
     pub(super) fn text<'b>(&self, text: &'b Text) -> &'b [u8]
     where
         'a: 'b,
     {
-        match &text.0 {
-            Content::Span { start, len } => &self.bytes[*start as usize..][..*len as usize],
-            Content::Unescaped(bytes) => bytes,
-        }
+        text.bytes(self.bytes)
     }
 
     pub(super) fn take(&mut self, count: u64) -> Result<&'a [u8]> {
@@ -87,8 +83,8 @@ impl<'a> Cursor<'a> {
                 self.rest = rest;
                 Ok(line)
             }
-            _ if self.rest.len() > most => Err(Error::limit(format!("{what} longer than {most} bytes"))),
-            _ => Err(Error::malformed(format!("{what} that does not end; the pickle was cut short"))),
+            _ if self.rest.len() > most => Err(Error::limit(format!("{what} is longer than {most} bytes"))),
+            _ => Err(Error::malformed(format!("{what} does not end; the pickle was cut short"))),
         }
     }
 }

@@ -52,7 +52,7 @@ impl PickleMachine<'_> {
         // Python 2 strings may contain any bytes.
         let is_unicode = matches!(code, op::BINUNICODE | op::SHORT_BINUNICODE | op::BINUNICODE8);
         if is_unicode && !text::is_utf8_with_surrogates(self.cursor.text(&text)) {
-            return Err(Error::malformed("a string that is not UTF-8"));
+            return Err(Error::malformed("a string is not UTF-8"));
         }
         self.push(Node::Str(text))
     }

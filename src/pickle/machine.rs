@@ -15,35 +15,10 @@ use crate::pickle::value::{GlobalUse, Id, Node, OddUse, Oddity, Pickle};
 /// The highest pickle protocol.
 const HIGHEST_PROTOCOL: u8 = 5;
 
-/// Parses the pickle at the start of `bytes`, up to its STOP. Ignores the bytes behind it.
-///
-/// Accepts all opcodes of protocols 0 to 5 except the extension registry and out-of-band buffers. Stricter than Python
-/// where readers disagree: fails if a frame nests, straddles another or extends past the end, or if values are left on
-/// the stack.
-pub fn parse(bytes: &[u8]) -> Result<Pickle> {
-    let (machine, root) = run(bytes)?;
-    Ok(machine.into_pickle(root))
-}
-
-/// Parses as [`parse`] does, but keeps the bytes instead of copying them.
-pub fn parse_vec(mut bytes: Vec<u8>) -> Result<Pickle> {
-    let (machine, root) = run(&bytes)?;
-    let end = machine.cursor.position();
-    let PickleMachine { nodes, globals, oddities, .. } = machine;
-    bytes.truncate(end);
-    Ok(Pickle { bytes, nodes, root, globals, oddities })
-}
-
-fn run(bytes: &[u8]) -> Result<(PickleMachine<'_>, Id)> {
-    let mut machine = PickleMachine::new(bytes);
-    let root = machine.run().map_err(|(offset, error)| machine.explain(offset, error, bytes))?;
-    Ok((machine, root))
-}
-
 pub(super) struct PickleMachine<'a> {
     pub(super) cursor: Cursor<'a>,
     frame_end: Option<usize>,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     stack: Vec<Id>,
     /// Heights of the stack at the open marks.
     marks: Vec<u32>,
@@ -52,7 +27,7 @@ pub(super) struct PickleMachine<'a> {
     pub(super) names: NameTable,
     /// Whether to continue where a strict reader would fail.
     pub(super) is_lenient: bool,
-    oddities: Vec<OddUse>,
+    pub(super) oddities: Vec<OddUse>,
 }
 
 impl<'a> PickleMachine<'a> {
@@ -105,20 +80,6 @@ impl<'a> PickleMachine<'a> {
     #[expect(clippy::indexing_slicing, reason = "only `alloc` creates ids, as indices into this arena")]
     pub(super) fn node_mut(&mut self, id: Id) -> &mut Node {
         &mut self.nodes[id.index()]
-    }
-
-    /// Runs to STOP. Returns an error with the offset of the opcode that failed.
-    fn run(&mut self) -> Result<Id, (usize, Error)> {
-        for _ in 0..limits::PICKLE_OPCODES {
-            let offset = self.cursor.position();
-            match self.step(offset) {
-                Ok(None) => {}
-                Ok(Some(root)) => return Ok(root),
-                Err(error) => return Err((offset, error)),
-            }
-        }
-        let error = too_many_opcodes();
-        Err((self.cursor.position(), error))
     }
 
     pub(super) fn step(&mut self, offset: usize) -> Result<Option<Id>> {
@@ -176,7 +137,9 @@ impl<'a> PickleMachine<'a> {
             }
             op::EXT1 | op::EXT2 | op::EXT4 | op::NEXT_BUFFER | op::READONLY_BUFFER => {
                 let name = op::name(code).or_internal("an opcode without a name")?;
-                return Err(Error::unsupported(format!("the opcode {name}, which checkpoints do not need")));
+                return Err(Error::unsupported(format!(
+                    "the opcode {name} is not supported; checkpoints do not need it"
+                )));
             }
             _ => return Err(Error::malformed(format!("{code:#04x} is not a pickle opcode"))),
         }
@@ -211,7 +174,7 @@ impl<'a> PickleMachine<'a> {
             return Err(Error::unsupported(format!("pickle protocol {version}, the highest is {HIGHEST_PROTOCOL}")));
         }
         if offset != 0 {
-            return Err(Error::malformed("a second PROTO within a pickle"));
+            return Err(Error::malformed("a second PROTO within the pickle"));
         }
         Ok(())
     }
@@ -229,10 +192,12 @@ impl<'a> PickleMachine<'a> {
             return Ok(());
         }
         if self.frame_end.is_some() {
-            return Err(Error::malformed("a frame within a frame"));
+            return Err(Error::malformed("a frame within another frame"));
         }
         self.frame_end =
-            Some(end.ok_or_else(|| Error::malformed(format!("a frame of {length} bytes, past the end of the file")))?);
+            Some(end.ok_or_else(|| {
+                Error::malformed(format!("a frame of {length} bytes extends past the end of the file"))
+            })?);
         Ok(())
     }
 
@@ -328,92 +293,4 @@ pub(super) fn too_many_opcodes() -> Error {
 
 fn underflow() -> Error {
     Error::malformed("the pickle pops more values from its stack than it pushed")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(bytes: &[u8]) -> String {
-        parse(bytes).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn memo_references_share_one_value() {
-        // d = {'a': [1]}; (d, d)
-        let pickle = parse(b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01]q\x02K\x01ash\x00\x86q\x03.").unwrap();
-        let items = pickle.tuple(pickle.root()).unwrap();
-        assert_eq!(items[0], items[1]);
-        let Node::Dict(pairs) = pickle.node(items[0]) else { panic!("not a dict") };
-        assert_eq!(pickle.str(pairs[0].0), Some("a"));
-    }
-
-    #[test]
-    fn an_object_keeps_its_call_and_later_changes() {
-        // d = OrderedDict(); d['k'] = None; d.__setstate__(5), in protocol 0.
-        let pickle = parse(b"ccollections\nOrderedDict\n(tR(S'k'\nNuI5\nb.").unwrap();
-        let (name, args, object) = pickle.call(pickle.root()).unwrap();
-        assert!(name.is("collections", "OrderedDict"));
-        assert!(args.is_empty());
-        assert_eq!(pickle.str(object.pairs[0].0), Some("k"));
-        assert_eq!(pickle.int(object.state[0]), Some(5));
-        assert_eq!(pickle.globals()[0].offset, 0);
-    }
-
-    #[test]
-    fn records_a_call_whose_result_is_popped() {
-        let pickle = parse(b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R0N.").unwrap();
-        assert!(pickle.globals()[0].name.is("os", "system"));
-        assert!(matches!(pickle.node(pickle.root()), Node::None));
-        assert!(pickle.nodes().iter().any(|node| matches!(node, Node::Object(_))));
-    }
-
-    #[test]
-    fn rejects_frames_that_nest_straddle_or_exceed_the_end() {
-        assert!(parse(b"\x80\x04\x95\x02\0\0\0\0\0\0\0N.").is_ok());
-        assert!(error(b"\x80\x04\x95\x03\0\0\0\0\0\0\0N.").contains("past the end"));
-        assert!(error(b"\x80\x04\x95\x0d\0\0\0\0\0\0\0\x95\x02\0\0\0\0\0\0\0N.xx").contains("within a frame"));
-        assert!(error(b"\x80\x04\x95\x02\0\0\0\0\0\0\0\x8c\x01a.").contains("straddles"));
-    }
-
-    #[test]
-    fn errors_have_the_offset_of_the_opcode() {
-        for (bytes, found, offset) in [
-            (&b"\x80\x02"[..], "cut short", 2),
-            (b"\x80\x02X\xff\xff\xff\xffab", "cut short", 2),
-            (b"\x80\x02h\x07.", "does not exist", 2),
-            (b"\x80\x02.", "stack", 2),
-            (b"\x80\x02NN.", "left on the stack", 4),
-            (b"\x80\x02(N.", "left on the stack", 4),
-            (b"\x80\x02\x82\x01.", "EXT1", 2),
-            (b"\x80\x09.", "protocol 9", 0),
-            (b"\x80\x02\xff.", "0xff is not", 2),
-            (b"\x80\x02K\x01K\x02a.", "takes no items", 6),
-            (b"\x80\x02}(K\x01u.", "without its value", 6),
-            (b"\x80\x02\x8b\xff\xff\xff\xff.", "negative length", 2),
-            (b"cos\n", "does not end", 0),
-        ] {
-            let error = parse(bytes).unwrap_err();
-            assert!(error.to_string().contains(found), "{bytes:?}: {error}");
-            assert_eq!(error.offset(), Some(offset), "{bytes:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn nesting_and_bombs_cost_one_node_per_opcode() {
-        // The most nested tuples allowed.
-        let mut deep = b"\x80\x02)".to_vec();
-        deep.extend(std::iter::repeat_n(op::TUPLE1, limits::PICKLE_NODES - 1));
-        deep.push(op::STOP);
-        assert_eq!(parse(&deep).unwrap().nodes().len(), limits::PICKLE_NODES);
-        deep.insert(3, op::TUPLE1);
-        assert!(error(&deep).contains("values in a pickle"));
-        // A tuple doubled forty times unfolds to 2^40 values but has 41 nodes.
-        let mut bomb = b"\x80\x02)".to_vec();
-        bomb.extend([op::DUP, op::TUPLE2].repeat(40));
-        bomb.push(op::STOP);
-        assert_eq!(parse(&bomb).unwrap().nodes().len(), 41);
-        let marks = [op::MARK].repeat(limits::PICKLE_MARKS + 1);
-        assert!(error(&marks).contains("open marks"));
-    }
 }

@@ -10,10 +10,11 @@ mod literals;
 mod machine;
 mod names;
 pub mod op;
+mod strict;
 mod text;
 mod value;
 
 pub use encoder::Encoder;
 pub use lenient::{Break, LenientParse, parse_lenient};
-pub use machine::{parse, parse_vec};
+pub use strict::{parse, parse_vec};
 pub use value::{GlobalUse, Id, Name, Node, Object, OddUse, Oddity, Pickle, Text};

@@ -10,7 +10,7 @@ use crate::pickle::value::Node;
 pub(super) fn string_repr(line: &[u8]) -> Result<Box<[u8]>> {
     let inner = match line {
         [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => inner,
-        _ => return Err(Error::malformed("a STRING that is not quoted")),
+        _ => return Err(Error::malformed("a STRING is not quoted")),
     };
     let mut out = Vec::with_capacity(inner.len());
     let mut bytes = inner.iter().copied();
@@ -19,7 +19,7 @@ pub(super) fn string_repr(line: &[u8]) -> Result<Box<[u8]>> {
             out.push(byte);
             continue;
         }
-        let escaped = bytes.next().ok_or_else(|| Error::malformed("a STRING that ends in a backslash"))?;
+        let escaped = bytes.next().ok_or_else(|| Error::malformed("a STRING ends in a backslash"))?;
         match escaped {
             b'\\' | b'\'' | b'"' => out.push(escaped),
             b'n' => out.push(b'\n'),

@@ -16,6 +16,17 @@ impl Id {
 #[derive(Debug, Clone)]
 pub struct Text(pub(super) Content);
 
+impl Text {
+    /// Returns the bytes. `pickle` are those of the pickle that the text belongs to, at least up to the text's end.
+    #[expect(clippy::indexing_slicing, reason = "only the parser creates spans, of bytes that it has read")]
+    pub(super) fn bytes<'a>(&'a self, pickle: &'a [u8]) -> &'a [u8] {
+        match &self.0 {
+            Content::Span { start, len } => &pickle[*start as usize..][..*len as usize],
+            Content::Unescaped(bytes) => bytes,
+        }
+    }
+}
+
 /// Where the bytes of a [`Text`] are.
 #[derive(Debug, Clone)]
 pub(super) enum Content {
@@ -197,15 +208,11 @@ impl Pickle {
     /// # Panics
     ///
     /// Panics if the text belongs to another pickle and lies outside this one.
-    #[expect(clippy::indexing_slicing, reason = "only the parser creates spans, of bytes that it has read")]
     pub fn text<'a>(&'a self, text: &'a Text) -> &'a [u8] {
-        match &text.0 {
-            Content::Span { start, len } => &self.bytes[*start as usize..][..*len as usize],
-            Content::Unescaped(bytes) => bytes,
-        }
+        text.bytes(&self.bytes)
     }
 
-    /// The offset in the pickle of a string's or bytes object's bytes. `None` if they are escaped there.
+    /// The offset in the pickle of the content of a string or bytes object. `None` if the pickle escapes it.
     pub fn offset_of(&self, text: &Text) -> Option<u64> {
         match text.0 {
             Content::Span { start, .. } => Some(start.into()),

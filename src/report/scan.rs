@@ -119,6 +119,7 @@ impl ScanReport {
 
 /// The report of scanning all paths.
 #[derive(Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct ScanSummary {
     /// The checkpoints, the other files with pickles, and the files that could not be scanned.
     pub files: Vec<ScannedFile>,
