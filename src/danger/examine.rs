@@ -1,65 +1,68 @@
-//! A pickle examined: every name and every call in it, judged where it stands.
+//! Examines a pickle: judges every global name, every call with its arguments, and everything that evades names.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::unfold::{Bomb, bomb};
-use super::{Judgement, Level, judge};
+use super::bomb::{Bomb, find_bomb};
+use super::names::{Judgement, Level, judge};
 use crate::limits;
 use crate::pickle::{Id, Name, Node, Object, OddUse, Oddity, Pickle};
 
 /// What a pickle does with a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Act {
-    /// Has it imported.
-    Names,
-    /// Has it called, or sets its attributes.
+#[non_exhaustive]
+pub enum Usage {
+    /// Imports it without calling it.
+    Imports,
+    /// Calls it, or sets its attributes.
     Calls,
-    /// Has it in itself.
-    Holds,
+    /// Contains it: a value, not a name.
+    Contains,
 }
 
-impl Act {
-    /// The verb.
+impl Usage {
+    /// The verb in reports and JSON.
     pub fn name(self) -> &'static str {
         match self {
-            Act::Names => "names",
-            Act::Calls => "calls",
-            Act::Holds => "holds",
+            Usage::Imports => "imports",
+            Usage::Calls => "calls",
+            Usage::Contains => "contains",
         }
     }
 }
 
-/// One name of a pickle, or one way around names, with what it could do to whoever loads it with Python.
+/// A global name of a pickle, or something that evades names, with its level.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
-    /// Module and name, or what it is that has none.
+    /// The module and name, or a description of what has no name.
     pub name: String,
-    /// How bad it is.
+    /// The level.
     pub level: Level,
-    /// Why; continues "which …".
+    /// The reason for the level. Continues a sentence after "which".
     pub reason: &'static str,
-    /// What becomes of it.
-    pub act: Act,
-    /// The arguments of its first call, as far as they fit a line.
+    /// What the pickle does with it.
+    pub usage: Usage,
+    /// The arguments of the first call, or of the first call that determines the level. Cut to the length of a line.
     pub arguments: Option<String>,
-    /// The offset of its first mention in the pickle.
+    /// The offset of the first occurrence in the pickle.
     pub offset: u64,
-    /// How often it is mentioned.
+    /// The number of occurrences.
     pub count: usize,
 }
 
 impl Finding {
-    /// `calls posix.system('id'), which runs commands`.
+    /// Describes the finding, such as `calls posix.system('id'), which runs commands`.
     pub fn to_text(&self) -> String {
-        let arguments = self.arguments.as_deref().unwrap_or_default();
-        format!("{} {}{arguments}, which {}", self.act.name(), self.name, self.reason)
+        let arguments = self.arguments.as_deref().unwrap_or("");
+        format!("{} {}{arguments}, which {}", self.usage.name(), self.name, self.reason)
     }
 }
 
-/// Judges every name and call of a pickle, and what goes around names. The worst come first, then by offset.
+/// Examines a pickle. Sorts the findings by level, the worst first, then by offset. Lists at most [`limits::FINDINGS`] of
+/// each level.
 pub fn examine(pickle: &Pickle) -> Vec<Finding> {
-    let mut examiner = Examiner { pickle, findings: Vec::new(), places: HashMap::new(), listed: [0; 3] };
+    let mut examiner = Examiner { pickle, findings: Vec::new(), indices: HashMap::new(), listed: HashMap::new() };
     for global in pickle.globals() {
         examiner.named(&global.name, global.offset);
     }
@@ -71,87 +74,95 @@ pub fn examine(pickle: &Pickle) -> Vec<Finding> {
     for odd in pickle.oddities() {
         examiner.odd(*odd);
     }
-    if let Some(bomb) = bomb(pickle) {
+    if let Some(bomb) = find_bomb(pickle) {
         let what = match bomb {
-            Bomb::Wide => "a value that unfolds into more than 2^36",
+            Bomb::Wide => "a value that expands to more than 2^36 elements",
             Bomb::Deep => "values nested deeper than 20,000",
         };
-        examiner.unnamed(what, Judgement::dangerous("ends programs that walk over it"), Act::Holds, 0);
+        examiner.unnamed(
+            what,
+            Judgement::dangerous("exhausts the memory or the stack of programs that traverse it"),
+            Usage::Contains,
+            0,
+        );
     }
     let mut findings = examiner.findings;
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.level), finding.offset));
     findings
 }
 
-/// What tells one finding from another: the name, which is in the arena once, or what stands in for one.
+/// The identity of a finding.
 #[derive(PartialEq, Eq, Hash)]
-enum Place {
+enum FindingKey {
+    /// A global name, by its address: the pickle interns names.
     Name(*const Name),
-    Other(&'static str),
+    /// A description of what has no name.
+    Unnamed(&'static str),
 }
 
 struct Examiner<'a> {
     pickle: &'a Pickle,
     findings: Vec<Finding>,
-    /// Where each is; `None` for those that are over the limit.
-    places: HashMap<Place, Option<usize>>,
-    /// How many there are of each level.
-    listed: [usize; 3],
+    /// Indices into `findings`; `None` for those over the limit.
+    indices: HashMap<FindingKey, Option<usize>>,
+    /// The number of findings of each level, including those over the limit.
+    listed: HashMap<Level, usize>,
 }
 
 impl Examiner<'_> {
+    /// Returns the finding for a key, after adding it if it is new. Returns `None` if it is over the limit.
+    #[expect(clippy::indexing_slicing, reason = "the map holds indices of findings, and findings are never removed")]
     fn find(
         &mut self,
-        place: Place,
+        key: FindingKey,
         name: impl FnOnce() -> String,
         judgement: impl FnOnce() -> Judgement,
-        at: u64,
+        offset: u64,
     ) -> Option<&mut Finding> {
-        if let Some(place) = self.places.get(&place) {
-            return self.findings.get_mut((*place)?);
+        if let Some(index) = self.indices.get(&key) {
+            return index.map(|index| &mut self.findings[index]);
         }
         let Judgement { level, reason } = judgement();
-        let index = self.findings.len();
-        let listed = self.listed.get_mut(level as usize)?;
+        let listed = self.listed.entry(level).or_insert(0);
         *listed += 1;
-        // The limit counts for each level, so that a thousand harmless names hide nothing.
+        // Each level has its own limit, so that a thousand harmless names hide nothing.
         let is_listed = *listed <= limits::FINDINGS;
-        self.places.insert(place, is_listed.then_some(index));
+        let index = self.findings.len();
+        self.indices.insert(key, is_listed.then_some(index));
         if !is_listed {
             return None;
         }
         let name = name();
-        self.findings.push(Finding { name, level, reason, act: Act::Names, arguments: None, offset: at, count: 0 });
-        self.findings.get_mut(index)
+        self.findings.push(Finding { name, level, reason, usage: Usage::Imports, arguments: None, offset, count: 0 });
+        self.findings.last_mut()
     }
 
     fn named(&mut self, name: &Arc<Name>, offset: u64) {
-        let place = Place::Name(Arc::as_ptr(name));
-        if let Some(finding) = self.find(place, || name.to_string(), || judge(name), offset) {
+        let key = FindingKey::Name(Arc::as_ptr(name));
+        if let Some(finding) = self.find(key, || name.to_string(), || judge(name), offset) {
             finding.count += 1;
         }
     }
 
-    /// Something that stands in for a name.
-    fn unnamed(&mut self, what: &'static str, judgement: Judgement, act: Act, offset: u64) {
-        if let Some(finding) = self.find(Place::Other(what), || what.to_owned(), || judgement, offset) {
+    /// Adds something that has no name.
+    fn unnamed(&mut self, what: &'static str, judgement: Judgement, usage: Usage, offset: u64) {
+        if let Some(finding) = self.find(FindingKey::Unnamed(what), || what.to_owned(), || judgement, offset) {
             finding.count += 1;
-            finding.act = finding.act.max(act);
+            finding.usage = finding.usage.max(usage);
         }
     }
 
     fn called(&mut self, object: &Object) {
         let pickle = self.pickle;
         let Some(name) = callable(pickle, object.callable) else {
-            let judgement = Judgement::dangerous("no list can know");
-            return self.unnamed("what another call made", judgement, Act::Calls, object.offset);
+            let judgement = Judgement::dangerous("cannot be judged");
+            return self.unnamed("the result of another call", judgement, Usage::Calls, object.offset);
         };
-        let args = pickle.tuple(object.args).unwrap_or_default();
-        let by_arguments = by_arguments(pickle, name, args);
-        let place = Place::Name(Arc::as_ptr(name));
-        let Some(finding) = self.find(place, || name.to_string(), || judge(name), object.offset) else { return };
-        let is_first = finding.act == Act::Names;
-        finding.act = Act::Calls;
+        let by_arguments = pickle.tuple(object.args).and_then(|args| by_arguments(pickle, name, args));
+        let key = FindingKey::Name(Arc::as_ptr(name));
+        let Some(finding) = self.find(key, || name.to_string(), || judge(name), object.offset) else { return };
+        let is_first = finding.usage == Usage::Imports;
+        finding.usage = Usage::Calls;
         let worse = by_arguments.filter(|judgement| judgement.level > finding.level);
         if let Some(Judgement { level, reason }) = worse {
             (finding.level, finding.reason) = (level, reason);
@@ -165,50 +176,51 @@ impl Examiner<'_> {
         let pickle = self.pickle;
         match odd.oddity {
             Oddity::ComputedName => {
-                let judgement = Judgement::dangerous("no list can know");
-                self.unnamed("a name that it computes", judgement, Act::Names, odd.offset);
+                let judgement = Judgement::dangerous("cannot be judged");
+                self.unnamed("a name that it computes", judgement, Usage::Imports, odd.offset);
             }
             Oddity::Extension(_) => {
-                let judgement = Judgement::dangerous("stands for a name that is not in the file");
-                self.unnamed("an entry of the extension registry", judgement, Act::Names, odd.offset);
+                let judgement = Judgement::dangerous("refers to a name that is not in the file");
+                self.unnamed("an entry of the extension registry", judgement, Usage::Imports, odd.offset);
             }
             Oddity::Buffer => {
                 let judgement = Judgement::suspicious("is not in the file");
-                self.unnamed("an out-of-band buffer", judgement, Act::Names, odd.offset);
+                self.unnamed("an out-of-band buffer", judgement, Usage::Contains, odd.offset);
             }
             Oddity::Reserve => {
-                let judgement = Judgement::dangerous("makes Python reserve gigabytes for the entries before it");
-                self.unnamed("a memo entry of a number that no file reaches", judgement, Act::Holds, odd.offset);
+                let judgement = Judgement::dangerous("makes Python allocate gigabytes of memory");
+                self.unnamed("a memo index too large for any real file", judgement, Usage::Contains, odd.offset);
             }
             Oddity::Straddle => {
-                let judgement = Judgement::dangerous("makes Python read other names than stand there");
-                self.unnamed("an opcode that its frame cuts in two", judgement, Act::Holds, odd.offset);
+                let judgement = Judgement::dangerous("may make Python import names other than those shown here");
+                self.unnamed("an opcode that straddles the end of its frame", judgement, Usage::Contains, odd.offset);
             }
             Oddity::State(target) => match callable(pickle, target) {
                 Some(name) => {
-                    let place = Place::Name(Arc::as_ptr(name));
-                    if let Some(finding) = self.find(place, || name.to_string(), || judge(name), odd.offset) {
+                    let key = FindingKey::Name(Arc::as_ptr(name));
+                    if let Some(finding) = self.find(key, || name.to_string(), || judge(name), odd.offset) {
                         (finding.level, finding.reason) =
                             (Level::Dangerous, "has its attributes changed for the whole program");
                     }
                 }
                 None => {
-                    let judgement = Judgement::suspicious("no call made");
-                    self.unnamed("__setstate__ of a value that", judgement, Act::Calls, odd.offset);
+                    let judgement = Judgement::suspicious("is not the result of a call");
+                    self.unnamed("__setstate__ of a value", judgement, Usage::Calls, odd.offset);
                 }
             },
             Oddity::Persistent(target) => {
                 let tag = pickle.tuple(target).and_then(|parts| pickle.word(*parts.first()?));
                 if !matches!(tag, Some("storage" | "module")) && pickle.int(target).is_none() {
-                    let judgement = Judgement::dangerous("makes its reader fetch something that is no storage");
-                    self.unnamed("a persistent id", judgement, Act::Names, odd.offset);
+                    let judgement = Judgement::dangerous("makes its reader load something other than a storage");
+                    self.unnamed("a persistent id", judgement, Usage::Contains, odd.offset);
                 }
             }
         }
     }
 }
 
-/// The name behind a value that is called. Old files refer to a module's class by `('module', class, file, source)`.
+/// Returns the name of a value that is called. Old files refer to a module class by the persistent id
+/// `('module', class, file, source)`.
 fn callable(pickle: &Pickle, id: Id) -> Option<&Arc<Name>> {
     match pickle.node(id) {
         Node::Global(name) => Some(name),
@@ -223,7 +235,7 @@ fn callable(pickle: &Pickle, id: Id) -> Option<&Arc<Name>> {
     }
 }
 
-/// What the arguments of a call say beyond its name.
+/// Judges a call by its arguments. Returns `None` if they do not matter.
 fn by_arguments(pickle: &Pickle, name: &Name, args: &[Id]) -> Option<Judgement> {
     match (name.module.as_str(), name.name.as_str(), args) {
         ("_codecs", "encode", &[_, ref rest @ ..]) => {
@@ -233,33 +245,34 @@ fn by_arguments(pickle: &Pickle, name: &Name, args: &[Id]) -> Option<Judgement> 
                     .word(codec)
                     .is_some_and(|codec| matches!(codec, "latin1" | "latin-1" | "utf-8" | "utf8" | "ascii")),
             };
-            (!is_plain).then_some(Judgement::dangerous("hides what it says behind a codec"))
+            (!is_plain).then_some(Judgement::dangerous("hides its text behind a codec"))
         }
         ("torch._tensor" | "torch.tensor", "_rebuild_from_type" | "_rebuild_from_type_v2", &[func, ..]) => {
             let level = match pickle.node(func) {
                 Node::Global(func) => judge(func).level,
                 _ => Level::Dangerous,
             };
-            Some(Judgement { level, reason: "calls the function that it is given" })
+            Some(Judgement { level, reason: "calls the function in its arguments" })
         }
         ("copyreg" | "copy_reg", "_reconstructor" | "__newobj__" | "__newobj_ex__", &[class, ..]) => {
-            callable(pickle, class).is_none().then_some(Judgement::dangerous("calls what another call made"))
+            callable(pickle, class).is_none().then_some(Judgement::dangerous("calls the result of another call"))
         }
         ("builtins" | "__builtin__", "bytearray" | "bytes", &[size]) => {
             let is_bomb = match pickle.node(size) {
+                // Negative sizes fail in Python. They count as huge here.
                 Node::Int(size) => *size as u64 > limits::VIEW_BYTES,
                 node => matches!(node, Node::BigInt),
             };
-            is_bomb.then_some(Judgement::dangerous("takes more memory than there is"))
+            is_bomb.then_some(Judgement::dangerous("allocates too much memory"))
         }
         _ => None,
     }
 }
 
-/// Characters of a call's arguments that are shown.
+/// Length at which the arguments of a call are cut, in bytes.
 const SHOWN: usize = 100;
 
-/// The arguments of a call as Python would write them, cut where they fill a line.
+/// Formats the arguments of a call as Python source code, cut to the length of a line.
 fn show_call(pickle: &Pickle, args: Id) -> String {
     let mut out = String::new();
     if let Some(args) = pickle.tuple(args) {
@@ -320,10 +333,10 @@ fn show(pickle: &Pickle, id: Id, depth: usize, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pickle::survey;
+    use crate::pickle::parse_lenient;
 
     fn found(bytes: &[u8]) -> Vec<Finding> {
-        examine(&survey(bytes).pickle)
+        examine(&parse_lenient(bytes).pickle)
     }
 
     fn worst(bytes: &[u8]) -> (Level, String) {
@@ -331,15 +344,15 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_shown_with_its_arguments() {
+    fn shows_a_call_with_its_arguments() {
         let findings = found(b"\x80\x02N0ctorch\nFloatStorage\n0cposix\nsystem\nX\x02\x00\x00\x00id\x85R.");
         assert_eq!(findings[0].to_text(), "calls posix.system('id'), which runs commands");
         assert_eq!((findings[0].offset, findings[0].count), (25, 1));
-        assert_eq!((findings[1].level, findings[1].act), (Level::Harmless, Act::Names));
+        assert_eq!((findings[1].level, findings[1].usage), (Level::Harmless, Usage::Imports));
     }
 
     #[test]
-    fn every_way_of_calling_is_seen() {
+    fn finds_calls_by_every_opcode() {
         for bytes in [
             &b"(S'id'\nios\nsystem\n."[..],
             b"(cos\nsystem\nS'id'\no.",
@@ -355,9 +368,9 @@ mod tests {
     }
 
     #[test]
-    fn ways_around_names_are_dangerous() {
+    fn evading_names_is_dangerous() {
         for (bytes, word) in [
-            (&b"cx\ny\n)R)R."[..], "what another call made"),
+            (&b"cx\ny\n)R)R."[..], "the result of another call"),
             (b"cx\ny\n)RX\x01\0\0\0a\x93.", "computes"),
             (b"\x82\x01.", "extension registry"),
             (b"Pevil\n.", "persistent id"),
@@ -373,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_names_hides_nothing() {
+    fn many_names_hide_no_dangerous_one() {
         let names = (0..limits::FINDINGS * 3).flat_map(|index| format!("cx\nC{index}\n0").into_bytes());
         let bytes: Vec<u8> = names.chain(*b"cos\nsystem\n.").collect();
         let findings = found(&bytes);

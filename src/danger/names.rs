@@ -1,15 +1,42 @@
-//! A name judged by itself.
+//! Judges global names by lists and by their form.
 
-use super::{Level, packages, stdlib};
+use super::{packages, stdlib};
 use crate::limits;
 use crate::pickle::Name;
 
-/// What is thought of a name, and why.
+/// How dangerous a name is. Orders from harmless to dangerous.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Level {
+    /// A known data type, or a function that rebuilds one.
+    Harmless,
+    /// Not known: typically a class of some package, whose code runs when the pickle is loaded.
+    Suspicious,
+    /// Lets the author of the file run code, or access files or the network, on the computer that loads it.
+    Dangerous,
+}
+
+impl Level {
+    /// All levels, the worst first.
+    pub const ALL: [Level; 3] = [Level::Dangerous, Level::Suspicious, Level::Harmless];
+
+    /// The name in reports and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Harmless => "harmless",
+            Level::Suspicious => "suspicious",
+            Level::Dangerous => "dangerous",
+        }
+    }
+}
+
+/// The level of a name, and the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Judgement {
-    /// How bad it is.
+    /// The level.
     pub level: Level,
-    /// Continues "which …": `runs commands`.
+    /// The reason, such as `runs commands`. Continues a sentence after "which".
     pub reason: &'static str,
 }
 
@@ -27,32 +54,32 @@ impl Judgement {
     }
 }
 
-/// Judges a name that a pickle wants imported.
+/// Judges a global name of a pickle by itself, without the arguments of its calls.
 pub fn judge(name: &Name) -> Judgement {
     let (module, name) = (name.module.as_str(), name.name.as_str());
     let is_plain = |text: &str| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
     };
     if module.len().max(name.len()) > limits::GLOBAL_NAME_BYTES {
-        return Judgement::dangerous("is longer than any Python name");
+        return Judgement::dangerous("is longer than any real Python name");
     }
     if !is_plain(module) || !is_plain(name) {
-        return Judgement::dangerous("hides behind characters that no Python name has");
+        return Judgement::dangerous("contains characters that are not allowed in Python names");
     }
-    // `a.b` as a name is looked up attribute by attribute and reaches any module that `a` imports.
+    // Python looks up the name `a.b` attribute by attribute, so it reaches every module that `a` imports.
     if name.contains('.') {
-        return Judgement::dangerous("reaches through one module into another");
+        return Judgement::dangerous("accesses a module through another one");
     }
-    let top = module.split('.').next().unwrap_or_default();
+    let top = module.split_once('.').map_or(module, |(top, _)| top);
     if matches!(top, "builtins" | "__builtin__") {
         return builtin(module, name);
     }
     if listed(stdlib::HARMLESS, module, name) || listed(packages::HARMLESS, module, name) || is_torch_type(module, name)
     {
-        return Judgement::harmless("is data");
+        return Judgement::harmless("is a data type");
     }
     if listed(stdlib::SUSPICIOUS, module, name) {
-        return Judgement::suspicious("is no data, though models carry it");
+        return Judgement::suspicious("is not a data type but occurs in models");
     }
     if let Some((.., reason)) = packages::FUNCTIONS.iter().find(|entry| entry.0 == module && entry.1.contains(&name)) {
         return Judgement::dangerous(reason);
@@ -64,40 +91,40 @@ pub fn judge(name: &Name) -> Judgement {
         return Judgement::dangerous(reason);
     }
     if module == "test" || module.starts_with("test.test_") {
-        return Judgement::dangerous("is of Python's own tests, which run anything");
+        return Judgement::dangerous("is part of Python's own tests, which run commands");
     }
-    if module.split('.').any(|part| packages::TELLING_PARTS.contains(&part)) {
-        return Judgement::dangerous("reaches through one module into another");
+    if module.split('.').any(|part| packages::DANGEROUS_PARTS.contains(&part)) {
+        return Judgement::dangerous("accesses a module through another one");
     }
-    if packages::TELLING_NAMES.contains(&name) {
-        return Judgement::dangerous("is named like a function that runs commands or code");
+    if packages::DANGEROUS_NAMES.contains(&name) {
+        return Judgement::dangerous("has the name of a function that runs commands or code");
     }
-    // The private halves of the modules above: `_io`, `_posixsubprocess`, `_pickle`. A script's own classes are fine.
+    // Implementation modules such as `_io`, `_posixsubprocess`, `_pickle`. `__main__` holds a script's own classes.
     if top.starts_with('_') && top != "__main__" {
-        return Judgement::dangerous("reaches into the interpreter");
+        return Judgement::dangerous("accesses the interpreter");
     }
     let is_class = name.trim_start_matches('_').starts_with(|first: char| first.is_ascii_uppercase());
     let rebuilds = || module == "torch._utils" && name.starts_with("_rebuild_");
     let is_of_models = || rebuilds() || packages::FUNCTIONS_OF_MODELS.iter().any(|models| covers(models, module));
     if matches!(top, "torch" | "numpy") && !is_class && !is_of_models() {
-        return Judgement::dangerous("is a function that no checkpoint needs");
+        return Judgement::dangerous("is a function that checkpoints do not need");
     }
-    Judgement::suspicious(if is_class { "is a class unknown here" } else { "is a function unknown here" })
+    Judgement::suspicious(if is_class { "is an unknown class" } else { "is an unknown function" })
 }
 
 fn builtin(module: &str, name: &str) -> Judgement {
     let is_exception = ["Error", "Exception", "Warning"].iter().any(|ending| name.ends_with(ending));
     if module.contains('.') || !(is_exception || stdlib::BUILTINS.contains(&name)) {
-        return Judgement::dangerous("is a builtin that is no data type");
+        return Judgement::dangerous("is a builtin that is not a data type");
     }
-    Judgement::harmless("is data")
+    Judgement::harmless("is a data type")
 }
 
 fn listed(table: &[(&str, &[&str])], module: &str, name: &str) -> bool {
     table.iter().any(|entry| entry.0 == module && entry.1.contains(&name))
 }
 
-/// Element types, storage and tensor classes, quantization schemes.
+/// Whether a name is a dtype, a storage or tensor class, a memory layout or a quantization scheme.
 fn is_torch_type(module: &str, name: &str) -> bool {
     const DTYPES: [&str; 10] = ["float", "bfloat", "int", "uint", "complex", "bool", "qint", "quint", "bits", "per_"];
     const LAYOUTS: [&str; 6] = ["strided", "sparse_", "contiguous_format", "channels_last", "preserve_format", "half"];
@@ -117,21 +144,22 @@ fn is_torch_type(module: &str, name: &str) -> bool {
     }
 }
 
-/// What a module of the standard library lets a pickle do; `None` for modules that are not of it.
+/// Returns why a module of the standard library is dangerous, or `None` for other modules.
 fn standard(module: &str, top: &str) -> Option<&'static str> {
     if module != top && !stdlib::PACKAGES.contains(&top) {
         return None;
     }
     let reason = stdlib::LISTED.iter().find(|(listed, _)| *listed == top).map(|(_, reason)| *reason);
-    reason.or_else(|| stdlib::OTHERS.contains(&top).then_some("is of Python's own library and no data type"))
+    reason
+        .or_else(|| stdlib::OTHERS.contains(&top).then_some("is part of Python's standard library and not a data type"))
 }
 
-/// Whether `module` is `package` or lies below it.
+/// Whether `module` is `package` or a submodule of it.
 fn is_within(module: &str, package: &str) -> bool {
     module.strip_prefix(package).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// As [`is_within`]; the packages themselves cover their own functions only, not all that lies below.
+/// Like [`is_within`], but the top-level packages do not include their submodules.
 fn covers(models: &str, module: &str) -> bool {
     if matches!(models, "torch" | "numpy" | "numpy.core" | "numpy._core") {
         module == models
@@ -149,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_loads_or_fetches_is_dangerous() {
+    fn names_that_run_load_or_fetch_are_dangerous() {
         for (module, name) in [
             ("posix", "system"),
             ("os.path", "join"),
@@ -182,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_real_checkpoints_carry_is_not() {
+    fn names_in_real_checkpoints_are_not_dangerous() {
         for (module, name) in [
             ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
             ("omegaconf.dictconfig", "DictConfig"),

@@ -1,23 +1,22 @@
-//! Packages beside the standard library: those that a machine which loads checkpoints is sure to have, and those whose
-//! purpose is to run, load or fetch.
+//! Lists of other packages: those installed wherever checkpoints are loaded, and those that run, load or download things.
 
-/// Packages with what they let a pickle do, each with everything below it.
+/// Packages and what they let a pickle do, including their submodules.
 pub(super) const LISTED: &[(&str, &str)] = &[
     ("setuptools", "runs commands"),
     ("pkg_resources", "runs commands"),
     ("pip", "installs packages"),
-    ("six.moves", "imports anything"),
+    ("six.moves", "imports any module"),
     ("cffi", "runs native code"),
     ("dill", "loads code"),
     ("cloudpickle", "loads code"),
     ("joblib", "loads another pickle"),
     ("jsonpickle", "loads another pickle"),
     ("yaml", "loads code"),
-    ("requests", "reaches the network"),
-    ("aiohttp", "reaches the network"),
-    ("httpx", "reaches the network"),
-    ("urllib3", "reaches the network"),
-    ("huggingface_hub", "reaches the network"),
+    ("requests", "accesses the network"),
+    ("aiohttp", "accesses the network"),
+    ("httpx", "accesses the network"),
+    ("urllib3", "accesses the network"),
+    ("huggingface_hub", "accesses the network"),
     ("fabric", "runs commands"),
     ("invoke", "runs commands"),
     ("paramiko", "runs commands"),
@@ -25,12 +24,12 @@ pub(super) const LISTED: &[(&str, &str)] = &[
     ("plumbum", "runs commands"),
     ("sh", "runs commands"),
     ("IPython", "runs code"),
-    ("picklescan", "meddles with scanners"),
-    ("fickling", "meddles with scanners"),
-    ("modelscan", "meddles with scanners"),
-    ("modelaudit", "meddles with scanners"),
-    ("saferpickle", "meddles with scanners"),
-    ("model_unpickler", "meddles with scanners"),
+    ("picklescan", "interferes with scanners"),
+    ("fickling", "interferes with scanners"),
+    ("modelscan", "interferes with scanners"),
+    ("modelaudit", "interferes with scanners"),
+    ("saferpickle", "interferes with scanners"),
+    ("model_unpickler", "interferes with scanners"),
     ("test.support", "runs commands"),
     ("test.libregrtest", "runs commands"),
     ("numpy.f2py", "runs commands"),
@@ -55,38 +54,38 @@ pub(super) const LISTED: &[(&str, &str)] = &[
     ("torch.utils._config_module", "loads another pickle"),
     ("torch.compile", "runs code"),
     ("torch.utils.model_zoo", "downloads files"),
-    ("torch.distributed.rpc", "reaches the network"),
+    ("torch.distributed.rpc", "accesses the network"),
     ("torch.distributed.run", "runs commands"),
     ("torch.distributed.launch", "runs commands"),
     ("torch.distributed.elastic", "runs commands"),
 ];
 
-/// Single functions of otherwise harmless modules.
+/// Dangerous functions of modules that are not dangerous as a whole.
 pub(super) const FUNCTIONS: &[(&str, &[&str], &str)] = &[
     ("torch", &["load"], "loads another pickle"),
-    ("torch", &["save", "from_file"], "reaches files"),
+    ("torch", &["save", "from_file"], "accesses files"),
     ("torch", &["compile", "vmap", "overrides", "cond"], "runs code"),
     ("torch", &["classes", "ops", "library"], "loads native code"),
     ("torch.storage", &["_load_from_bytes"], "loads another pickle"),
     ("numpy", &["load", "safe_eval"], "loads another pickle"),
-    ("numpy", &["DataSource"], "reaches the network"),
+    ("numpy", &["DataSource"], "accesses the network"),
     (
         "numpy",
         &["fromfile", "fromregex", "genfromtxt", "loadtxt", "memmap", "save", "savetxt", "savez", "savez_compressed"],
-        "reaches files",
+        "accesses files",
     ),
     (
         "numpy",
         &["apply_along_axis", "apply_over_axes", "frompyfunc", "fromfunction", "piecewise", "vectorize"],
-        "calls anything",
+        "calls any function",
     ),
     ("pandas", &["eval"], "runs code"),
     ("pandas", &["read_pickle"], "loads another pickle"),
     ("keras.models", &["load_model"], "loads code"),
-    ("tensorflow.io", &["read_file", "write_file"], "reaches files"),
+    ("tensorflow.io", &["read_file", "write_file"], "accesses files"),
 ];
 
-/// What of torch and NumPy is data, and the calls that rebuild it.
+/// Data types of torch and NumPy, and functions that rebuild them.
 pub(super) const HARMLESS: &[(&str, &[&str])] = &[
     (
         "torch._utils",
@@ -122,8 +121,8 @@ pub(super) const HARMLESS: &[(&str, &[&str])] = &[
     ("numpy.random._pickle", &["__bit_generator_ctor", "__generator_ctor", "__randomstate_ctor"]),
 ];
 
-/// Functions of torch and NumPy that occur in pickled models: activations, collate functions, initialisers. Below
-/// these modules an unlisted function is suspicious; in the rest of both packages it is dangerous.
+/// Modules of torch and NumPy whose functions occur in pickled models: activations, collate functions, initializers. An
+/// unlisted function is suspicious in these modules and dangerous in the rest of both packages.
 pub(super) const FUNCTIONS_OF_MODELS: &[&str] = &[
     "torch",
     "torch.nn",
@@ -152,8 +151,8 @@ pub(super) const FUNCTIONS_OF_MODELS: &[&str] = &[
     "numpy.ma",
 ];
 
-/// Names that mean the same wherever they are found.
-pub(super) const TELLING_NAMES: &[&str] = &[
+/// Function names that are dangerous in any module.
+pub(super) const DANGEROUS_NAMES: &[&str] = &[
     "Popen",
     "__import__",
     "attrgetter",
@@ -188,6 +187,6 @@ pub(super) const TELLING_NAMES: &[&str] = &[
     "system",
 ];
 
-/// Parts of a module's path that lead out of any package into the interpreter.
-pub(super) const TELLING_PARTS: &[&str] =
+/// Parts of a module path through which any package gives access to the interpreter.
+pub(super) const DANGEROUS_PARTS: &[&str] =
     &["__builtin__", "builtins", "moves", "nt", "os", "posix", "subprocess", "sys", "__main__.__builtins__"];

@@ -1,6 +1,6 @@
-//! Python's standard library: dangerous by default, with what is worse named for what it does.
+//! Lists of Python's standard library. A name in it is dangerous unless listed as harmless or suspicious.
 
-/// Modules with what they let a pickle do. Those that are packages count with everything below them.
+/// Modules and what they let a pickle do. Packages include their submodules.
 pub(super) const LISTED: &[(&str, &str)] = &[
     ("os", "runs commands"),
     ("posix", "runs commands"),
@@ -17,9 +17,9 @@ pub(super) const LISTED: &[(&str, &str)] = &[
     ("venv", "runs commands"),
     ("mailcap", "runs commands"),
     ("pipes", "runs commands"),
-    ("sys", "reaches into the interpreter"),
-    ("gc", "reaches into the interpreter"),
-    ("inspect", "reaches into the interpreter"),
+    ("sys", "accesses the interpreter"),
+    ("gc", "accesses the interpreter"),
+    ("inspect", "accesses the interpreter"),
     ("atexit", "runs code"),
     ("signal", "runs code"),
     ("runpy", "runs code"),
@@ -47,20 +47,20 @@ pub(super) const LISTED: &[(&str, &str)] = &[
     ("ast", "builds code"),
     ("new", "builds code"),
     ("ctypes", "runs native code"),
-    ("operator", "calls anything"),
-    ("functools", "calls anything"),
-    ("itertools", "calls anything"),
-    ("contextlib", "calls anything"),
-    ("weakref", "calls anything"),
-    ("importlib", "imports anything"),
-    ("imp", "imports anything"),
-    ("pkgutil", "imports anything"),
-    ("zipimport", "imports anything"),
-    ("modulefinder", "imports anything"),
-    ("pydoc", "imports anything"),
+    ("operator", "calls any function"),
+    ("functools", "calls any function"),
+    ("itertools", "calls any function"),
+    ("contextlib", "calls any function"),
+    ("weakref", "calls any function"),
+    ("importlib", "imports any module"),
+    ("imp", "imports any module"),
+    ("pkgutil", "imports any module"),
+    ("zipimport", "imports any module"),
+    ("modulefinder", "imports any module"),
+    ("pydoc", "imports any module"),
     ("ensurepip", "installs packages"),
-    ("webbrowser", "opens pages"),
-    ("antigravity", "opens pages"),
+    ("webbrowser", "opens web pages"),
+    ("antigravity", "opens web pages"),
     ("pickle", "loads another pickle"),
     ("cPickle", "loads another pickle"),
     ("pickletools", "loads another pickle"),
@@ -72,7 +72,7 @@ pub(super) const LISTED: &[(&str, &str)] = &[
     ("shutil", "writes files"),
     ("tempfile", "writes files"),
     ("fileinput", "writes files"),
-    ("pathlib", "reaches files"),
+    ("pathlib", "accesses files"),
     ("io", "opens files"),
     ("codecs", "opens files"),
     ("bz2", "opens files"),
@@ -81,29 +81,29 @@ pub(super) const LISTED: &[(&str, &str)] = &[
     ("zipfile", "opens files"),
     ("tarfile", "opens files"),
     ("linecache", "opens files"),
-    ("glob", "reaches files"),
+    ("glob", "accesses files"),
     ("logging", "writes files"),
     ("mmap", "maps memory"),
-    ("socket", "reaches the network"),
-    ("socketserver", "reaches the network"),
-    ("select", "reaches the network"),
-    ("selectors", "reaches the network"),
-    ("ssl", "reaches the network"),
-    ("http", "reaches the network"),
-    ("httplib", "reaches the network"),
-    ("urllib", "reaches the network"),
-    ("urllib2", "reaches the network"),
-    ("ftplib", "reaches the network"),
-    ("smtplib", "reaches the network"),
-    ("poplib", "reaches the network"),
-    ("imaplib", "reaches the network"),
-    ("nntplib", "reaches the network"),
-    ("telnetlib", "reaches the network"),
-    ("xmlrpc", "reaches the network"),
-    ("xmlrpclib", "reaches the network"),
+    ("socket", "accesses the network"),
+    ("socketserver", "accesses the network"),
+    ("select", "accesses the network"),
+    ("selectors", "accesses the network"),
+    ("ssl", "accesses the network"),
+    ("http", "accesses the network"),
+    ("httplib", "accesses the network"),
+    ("urllib", "accesses the network"),
+    ("urllib2", "accesses the network"),
+    ("ftplib", "accesses the network"),
+    ("smtplib", "accesses the network"),
+    ("poplib", "accesses the network"),
+    ("imaplib", "accesses the network"),
+    ("nntplib", "accesses the network"),
+    ("telnetlib", "accesses the network"),
+    ("xmlrpc", "accesses the network"),
+    ("xmlrpclib", "accesses the network"),
 ];
 
-/// The other modules, each by its first part.
+/// All other top-level modules.
 pub(super) const OTHERS: &[&str] = &[
     "abc",
     "aifc",
@@ -243,8 +243,8 @@ pub(super) const OTHERS: &[&str] = &[
     "zoneinfo",
 ];
 
-/// Of the modules above, those that are packages: what lies below them is theirs too. A single module has nothing
-/// below it, so `code.models` is somebody's own.
+/// The modules above that are packages. The others have no submodules, so `code.models` is not part of the standard
+/// library.
 pub(super) const PACKAGES: &[&str] = &[
     "asyncio",
     "collections",
@@ -287,7 +287,7 @@ pub(super) const PACKAGES: &[&str] = &[
     "zoneinfo",
 ];
 
-/// What of all these is data, and the calls that rebuild it.
+/// Data types, and functions that rebuild them.
 pub(super) const HARMLESS: &[(&str, &[&str])] = &[
     ("_codecs", &["encode"]),
     ("_collections", &["OrderedDict", "defaultdict", "deque"]),
@@ -312,8 +312,8 @@ pub(super) const HARMLESS: &[(&str, &[&str])] = &[
     ("zoneinfo", &["ZoneInfo"]),
 ];
 
-/// What of them is no data but occurs in pickled models, and does nothing by itself: what it is given is judged where
-/// it is named.
+/// Names that are not data types but occur in pickled models. They do nothing by themselves; their arguments are judged
+/// separately.
 pub(super) const SUSPICIOUS: &[(&str, &[&str])] = &[
     ("abc", &["ABCMeta"]),
     ("contextlib", &["nullcontext"]),
@@ -348,7 +348,7 @@ pub(super) const SUSPICIOUS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What of Python's builtins is data; everything else of them is not.
+/// Builtins that are data types. All others are dangerous, except exceptions.
 pub(super) const BUILTINS: &[&str] = &[
     "Ellipsis",
     "NotImplemented",

@@ -11,6 +11,7 @@ mod sniff;
 pub mod torch;
 mod verify;
 mod write;
+pub(crate) mod zip;
 
 use std::path::Path;
 

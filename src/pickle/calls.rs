@@ -1,31 +1,29 @@
-//! The opcodes by which a pickle names and calls what is outside of it. Nothing is looked up and nothing is called.
+//! Opcodes that refer to things outside the pickle: global names, calls, persistent ids, extensions and buffers.
+//! Nothing is imported and nothing is called.
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::pickle::machine::Machine;
-use crate::pickle::names::Part;
+use crate::pickle::machine::PickleMachine;
+use crate::pickle::names::NamePart;
 use crate::pickle::op;
-use crate::pickle::survey::Oddity;
-use crate::pickle::value::{GlobalUse, Id, Node, Object, Text};
+use crate::pickle::value::{Content, GlobalUse, Id, Node, Object, Oddity, Text};
 
-impl Machine<'_> {
+impl PickleMachine<'_> {
     pub(super) fn global(&mut self, code: u8, offset: usize) -> Result<()> {
         if code == op::GLOBAL {
             return self.global_lines(offset);
         }
-        match self.pop_many(2)?.as_slice() {
-            &[module, name] => match (self.part_of(module), self.part_of(name)) {
-                (Ok(module), Ok(name)) => self.note_global(&module, &name, offset),
-                // Python would look up a name that the pickle computes; no list knows it.
-                (Err(_), _) | (_, Err(_)) if self.is_survey => {
-                    self.note(Oddity::ComputedName, offset);
-                    self.push(Node::Unknown)
-                }
-                (Err(error), _) | (_, Err(error)) => Err(error),
-            },
-            _ => Err(Error::malformed("STACK_GLOBAL without names")),
+        let [module, name] = self.pop_array()?;
+        match (self.part_of(module), self.part_of(name)) {
+            (Ok(module), Ok(name)) => self.note_global(&module, &name, offset),
+            // Python would import a name that the pickle computes.
+            (Err(_), _) | (_, Err(_)) if self.is_lenient => {
+                self.note(Oddity::ComputedName, offset);
+                self.push(Node::Unknown)
+            }
+            (Err(error), _) | (_, Err(error)) => Err(error),
         }
     }
 
@@ -35,8 +33,8 @@ impl Machine<'_> {
         self.note_global(&module, &name, offset)
     }
 
-    fn line_part(&mut self, what: &str) -> Result<Part> {
-        if self.is_survey {
+    fn line_part(&mut self, what: &str) -> Result<NamePart> {
+        if self.is_lenient {
             let line = self.cursor.line(limits::PICKLE_BYTES as usize, what)?;
             return Ok(self.names.part(&lossy(line)));
         }
@@ -44,19 +42,19 @@ impl Machine<'_> {
         Ok(self.names.part(text))
     }
 
-    /// The part of a name that a string on the stack is. Read once, however often it is used.
-    fn part_of(&mut self, id: Id) -> Result<Part> {
+    /// Interns a string on the stack as a part of a name. Decodes each value only once.
+    fn part_of(&mut self, id: Id) -> Result<NamePart> {
         if let Some(part) = self.names.known(id) {
             return Ok(part);
         }
-        let Some(Node::Str(text)) = self.nodes.get(id.0 as usize) else {
+        let Node::Str(text) = self.node(id) else {
             return Err(Error::malformed("STACK_GLOBAL of values that are not strings"));
         };
-        let bytes = self.text_bytes(text);
-        let shown = if self.is_survey {
+        let bytes = self.cursor.text(text);
+        let shown = if self.is_lenient {
             lossy(bytes)
         } else if bytes.len() > limits::GLOBAL_NAME_BYTES {
-            return Err(Error::limit(format!("a name longer than {} bytes", limits::GLOBAL_NAME_BYTES)));
+            return Err(Error::limit(format!("a name is longer than {} bytes", limits::GLOBAL_NAME_BYTES)));
         } else {
             utf8(bytes)?.to_owned()
         };
@@ -65,18 +63,11 @@ impl Machine<'_> {
         Ok(part)
     }
 
-    /// Notes a name where it stands, and pushes it.
-    fn note_global(&mut self, module: &Part, name: &Part, offset: usize) -> Result<()> {
+    /// Records the occurrence of a global name and pushes it.
+    fn note_global(&mut self, module: &NamePart, name: &NamePart, offset: usize) -> Result<()> {
         let name = self.names.name(module, name)?;
         self.globals.push(GlobalUse { name: Arc::clone(&name), offset: offset as u64 });
         self.push(Node::Global(name))
-    }
-
-    pub(super) fn text_bytes<'b>(&'b self, text: &'b Text) -> &'b [u8] {
-        match text {
-            Text::Span { start, len } => self.cursor.at(*start as usize, *len as usize),
-            Text::Owned(bytes) => bytes,
-        }
     }
 
     pub(super) fn call(&mut self, code: u8, offset: usize) -> Result<()> {
@@ -119,25 +110,25 @@ impl Machine<'_> {
     pub(super) fn build(&mut self, offset: usize) -> Result<()> {
         let state = self.pop()?;
         let target = self.top()?;
-        let is_survey = self.is_survey;
-        match self.nodes.get_mut(target.0 as usize) {
-            Some(Node::Object(object)) => {
+        let is_lenient = self.is_lenient;
+        match self.node_mut(target) {
+            Node::Object(object) => {
                 object.state.push(state);
                 Ok(())
             }
-            _ if is_survey => {
+            _ if is_lenient => {
                 self.note(Oddity::State(target), offset);
                 Ok(())
             }
-            _ => Err(Error::malformed("BUILD on a value that has no state")),
+            _ => Err(Error::malformed("BUILD on a value that is not the result of a call")),
         }
     }
 
     pub(super) fn persistent(&mut self, code: u8, offset: usize) -> Result<()> {
         let id = if code == op::PERSID {
-            let most = if self.is_survey { limits::PICKLE_BYTES as usize } else { limits::KEY_BYTES };
+            let most = if self.is_lenient { limits::PICKLE_BYTES as usize } else { limits::KEY_BYTES };
             let line = self.cursor.line(most, "a persistent id")?;
-            let text = Text::Owned(line.into());
+            let text = Text(Content::Unescaped(line.into()));
             self.alloc(Node::Str(text))?
         } else {
             self.pop()?
@@ -145,14 +136,29 @@ impl Machine<'_> {
         self.note(Oddity::Persistent(id), offset);
         self.push(Node::Persistent(id))
     }
+
+    /// The extension registry and out-of-band buffers. Only for a lenient parse.
+    pub(super) fn outside(&mut self, code: u8, offset: usize) -> Result<()> {
+        let oddity = match code {
+            op::EXT1 => Oddity::Extension(u32::from(self.cursor.u8()?)),
+            op::EXT2 => Oddity::Extension(u32::from(u16::from_le_bytes(self.cursor.array()?))),
+            op::EXT4 => Oddity::Extension(self.cursor.u32()?),
+            op::NEXT_BUFFER => Oddity::Buffer,
+            // READONLY_BUFFER does not change what a lenient parse sees of the buffer on the stack.
+            _ => return Ok(()),
+        };
+        self.note(oddity, offset);
+        self.push(Node::Unknown)
+    }
 }
 
-/// A name for a survey: what is not UTF-8 or too long for one is not found by Python either, but has to be shown.
+/// Decodes a name for a lenient parse. Python finds no module by a name that is too long or not UTF-8, but a report must
+/// show it.
 fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes.get(..bytes.len().min(limits::GLOBAL_NAME_BYTES + 1)).unwrap_or_default())
-        .into_owned()
+    // One byte more than allowed, so that the name is still recognized as too long.
+    String::from_utf8_lossy(bytes.get(..limits::GLOBAL_NAME_BYTES + 1).unwrap_or(bytes)).into_owned()
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str> {
-    std::str::from_utf8(bytes).map_err(|_| Error::malformed("a global name that is not UTF-8"))
+    std::str::from_utf8(bytes).map_err(|_| Error::malformed("a global name is not UTF-8"))
 }

@@ -1,50 +1,58 @@
 use crate::error::{Error, Result};
-use crate::pickle::value::Text;
+use crate::pickle::value::{Content, Text};
 
-/// Reads a pickle front to back, within its bytes.
+/// Reads a pickle from front to back.
+#[derive(Clone, Copy)]
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
-    position: usize,
+    /// The end of `bytes` that is not read yet.
+    rest: &'a [u8],
 }
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Cursor { bytes, position: 0 }
+        Cursor { bytes, rest: bytes }
     }
 
     pub(super) fn position(&self) -> usize {
-        self.position
+        self.bytes.len() - self.rest.len()
     }
 
-    pub(super) fn move_to(&mut self, position: usize) {
-        self.position = position;
-    }
-
+    /// The number of bytes, read or not.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Bytes that were read before, by their place.
-    pub(super) fn at(&self, start: usize, len: usize) -> &'a [u8] {
-        start.checked_add(len).and_then(|end| self.bytes.get(start..end)).unwrap_or_default()
+    /// All bytes read so far.
+    #[expect(clippy::indexing_slicing, reason = "`rest` is the end of `bytes`")]
+    pub(super) fn consumed(&self) -> &'a [u8] {
+        &self.bytes[..self.position()]
+    }
+
+    /// The bytes of a text that was read before.
+    pub(super) fn text<'b>(&self, text: &'b Text) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        text.bytes(self.bytes)
     }
 
     pub(super) fn take(&mut self, count: u64) -> Result<&'a [u8]> {
-        let available = self.bytes.len().saturating_sub(self.position);
-        let end = usize::try_from(count).ok().and_then(|count| self.position.checked_add(count));
-        let taken = end.and_then(|end| self.bytes.get(self.position..end)).ok_or_else(|| {
-            Error::malformed(format!(
-                "the pickle ends too early: it wants {count} bytes, {available} are left; it was cut short"
-            ))
-        })?;
-        self.position += taken.len();
+        let split = usize::try_from(count).ok().and_then(|count| self.rest.split_at_checked(count));
+        let (taken, rest) = split.ok_or_else(|| self.cut_short(count))?;
+        self.rest = rest;
         Ok(taken)
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N as u64)?);
-        Ok(array)
+        let (array, rest) = self.rest.split_first_chunk().ok_or_else(|| self.cut_short(N as u64))?;
+        self.rest = rest;
+        Ok(*array)
+    }
+
+    fn cut_short(&self, count: u64) -> Error {
+        let left = self.rest.len();
+        Error::malformed(format!("the pickle was cut short: {count} bytes expected, {left} left"))
     }
 
     pub(super) fn u8(&mut self) -> Result<u8> {
@@ -59,29 +67,24 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// The next `count` bytes, by their place.
+    /// Reads the next `count` bytes as a text that refers to them.
     pub(super) fn span(&mut self, count: u64) -> Result<Text> {
-        let start = self.position;
+        let start = self.position();
         let len = self.take(count)?.len();
-        Ok(span(start, len))
+        // The cursor holds at most `limits::PICKLE_BYTES`, so both numbers fit.
+        Ok(Text(Content::Span { start: start as u32, len: len as u32 }))
     }
 
-    /// The bytes up to the next line break, which is consumed.
+    /// Reads the bytes up to the next line break, and the line break. Fails if they are more than `most` bytes.
     pub(super) fn line(&mut self, most: usize, what: &str) -> Result<&'a [u8]> {
-        let rest = self.bytes.get(self.position..).unwrap_or_default();
-        let window = rest.get(..rest.len().min(most + 1)).unwrap_or_default();
-        match window.iter().position(|&byte| byte == b'\n') {
-            Some(end) => {
-                self.position += end + 1;
-                Ok(window.get(..end).unwrap_or_default())
+        let mut lines = self.rest.splitn(2, |&byte| byte == b'\n');
+        match (lines.next(), lines.next()) {
+            (Some(line), Some(rest)) if line.len() <= most => {
+                self.rest = rest;
+                Ok(line)
             }
-            None if window.len() > most => Err(Error::limit(format!("{what} longer than {most} bytes"))),
-            None => Err(Error::malformed(format!("{what} that does not end; the pickle was cut short"))),
+            _ if self.rest.len() > most => Err(Error::limit(format!("{what} is longer than {most} bytes"))),
+            _ => Err(Error::malformed(format!("{what} does not end; the pickle was cut short"))),
         }
     }
-}
-
-/// A range of the pickle. Pickles are held to 32 MiB, so the numbers fit.
-pub(super) fn span(start: usize, len: usize) -> Text {
-    Text::Span { start: start as u32, len: len as u32 }
 }

@@ -6,14 +6,14 @@ use serde_pickle::SerOptions;
 use crate::error::{Error, Result};
 use crate::pickle::op;
 
-/// Items per SETITEMS, as in CPython's pickler. Keeps the stack of whoever reads the file short.
+/// Items per SETITEMS, as in CPython's pickler. Keeps the stack of readers short.
 const BATCH: usize = 1000;
 
-/// Writes a protocol 2 pickle: the protocol that every PyTorch and every WebUI reads.
+/// Writes a pickle of protocol 2, which every version of PyTorch and WebUI reads.
 ///
-/// Memoises as CPython does: every string, global, tuple, dict and call result is put into the memo, containers
-/// before they are filled; strings and globals that occur again are fetched from it. Scanners judge files that
-/// memoise otherwise as forged.
+/// Memoizes as CPython does: puts every string, global, tuple, dict and call result into the memo, dicts before they
+/// are filled, and fetches strings and globals that occur again. Some scanners report files with a different memo as
+/// forged.
 #[derive(Debug)]
 pub struct Encoder {
     out: Vec<u8>,
@@ -29,23 +29,23 @@ impl Default for Encoder {
 }
 
 impl Encoder {
-    /// An encoder that has written the protocol.
+    /// Returns an encoder that has written the protocol only.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends the pickle: the value on the stack is its value.
+    /// Ends the pickle and returns its bytes. The value on the stack becomes its root.
     pub fn finish(mut self) -> Vec<u8> {
         self.out.push(op::STOP);
         self.out
     }
 
-    /// A boolean.
+    /// Writes a boolean.
     pub fn bool(&mut self, value: bool) {
         self.out.push(if value { op::NEWTRUE } else { op::NEWFALSE });
     }
 
-    /// An integer that is not negative, in CPython's shortest form.
+    /// Writes a non-negative integer in the shortest form, as CPython does.
     pub fn int(&mut self, value: u64) {
         if let Ok(value) = u8::try_from(value) {
             self.out.extend([op::BININT1, value]);
@@ -56,7 +56,7 @@ impl Encoder {
             self.out.push(op::BININT);
             self.out.extend(value.to_le_bytes());
         } else {
-            // Two's complement in as few bytes as keep the sign bit clear.
+            // The fewest bytes of two's complement that keep the sign bit clear.
             let bytes = 8 - value.leading_zeros() as usize / 8 + usize::from(value.leading_zeros().is_multiple_of(8));
             let mut long = value.to_le_bytes().to_vec();
             long.push(0);
@@ -66,7 +66,7 @@ impl Encoder {
         }
     }
 
-    /// A string. Longer than 4 GiB is an error.
+    /// Writes a string. Fails if it is longer than 4 GiB.
     pub fn str(&mut self, text: &str) -> Result<()> {
         if let Some(&index) = self.strings.get(text) {
             self.get(index);
@@ -81,7 +81,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// A global name.
+    /// Writes a global name.
     pub fn global(&mut self, module: &'static str, name: &'static str) {
         if let Some(&index) = self.globals.get(&(module, name)) {
             self.get(index);
@@ -93,51 +93,60 @@ impl Encoder {
         self.globals.insert((module, name), index);
     }
 
-    /// A tuple of integers.
+    /// Writes a tuple of integers.
     pub fn int_tuple(&mut self, values: &[u64]) {
-        self.tuple(values.len(), |encoder| {
+        if let Some(end) = self.begin_tuple(values.len()) {
             for &value in values {
-                encoder.int(value);
+                self.int(value);
             }
-            Ok(())
-        })
-        .unwrap_or_default();
+            self.end_tuple(end);
+        }
     }
 
-    /// A tuple of the `count` values that `items` writes.
+    /// Writes a tuple of `count` values, which `items` must write.
     pub fn tuple(&mut self, count: usize, items: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let end = match count {
-            0 => {
-                // CPython does not memoise the empty tuple.
-                self.out.push(op::EMPTY_TUPLE);
-                return Ok(());
-            }
-            1 => op::TUPLE1,
-            2 => op::TUPLE2,
-            3 => op::TUPLE3,
-            _ => {
-                self.out.push(op::MARK);
-                op::TUPLE
-            }
-        };
-        items(self)?;
-        self.out.push(end);
-        self.put();
+        if let Some(end) = self.begin_tuple(count) {
+            items(self)?;
+            self.end_tuple(end);
+        }
         Ok(())
     }
 
-    /// Calls the callable below the arguments tuple on the stack.
+    /// Returns the opcode to end the tuple with, or `None` if the tuple is empty and written already.
+    fn begin_tuple(&mut self, count: usize) -> Option<u8> {
+        match count {
+            0 => {
+                // CPython does not memoize the empty tuple.
+                self.out.push(op::EMPTY_TUPLE);
+                None
+            }
+            1 => Some(op::TUPLE1),
+            2 => Some(op::TUPLE2),
+            3 => Some(op::TUPLE3),
+            _ => {
+                self.out.push(op::MARK);
+                Some(op::TUPLE)
+            }
+        }
+    }
+
+    fn end_tuple(&mut self, end: u8) {
+        self.out.push(end);
+        self.put();
+    }
+
+    /// Writes the call of a callable with an argument tuple, the two values on top of the stack.
     pub fn reduce(&mut self) {
         self.out.push(op::REDUCE);
         self.put();
     }
 
-    /// Turns the value on the stack into a reference to something outside the pickle.
+    /// Makes the value on top of the stack a persistent id.
     pub fn persistent(&mut self) {
         self.out.push(op::BINPERSID);
     }
 
-    /// A dict of `items`, each written as key and value by `entry`.
+    /// Writes a dict. `entry` writes the key and the value of each item.
     pub fn dict<T>(
         &mut self,
         items: impl ExactSizeIterator<Item = T>,
@@ -159,7 +168,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// A plain value, as serde_pickle writes it: its body needs no memo, so it can stand anywhere.
+    /// Writes a plain value with serde_pickle. Its output does not use the memo, so it can be inserted anywhere.
     pub fn plain(&mut self, value: &impl Serialize) -> Result<()> {
         let pickle = serde_pickle::to_vec(value, SerOptions::new().proto_v2())
             .map_err(|error| Error::unsupported(format!("a metadata value cannot be pickled: {error}")))?;
@@ -168,7 +177,7 @@ impl Encoder {
                 self.out.extend(body);
                 Ok(())
             }
-            _ => Err(Error::unsupported("a metadata value cannot be pickled")),
+            _ => Err(Error::internal("serde_pickle wrote a pickle that is not of protocol 2")),
         }
     }
 
@@ -200,7 +209,7 @@ mod tests {
     use crate::pickle::{Node, parse};
 
     #[test]
-    fn integers_of_every_length_come_back() {
+    fn integers_of_every_length_round_trip() {
         for value in
             [0, 255, 256, 65535, 65536, 1 << 31, (1 << 31) - 1, 0xffff_ffff, 1 << 39, 1 << 40, 1 << 55, i64::MAX as u64]
         {
@@ -212,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn dicts_are_filled_in_batches() {
+    fn writes_dicts_in_batches() {
         for count in [0_usize, 1, 2, 1000, 1001, 2500] {
             let mut encoder = Encoder::new();
             encoder
@@ -229,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_strings_are_written_once() {
+    fn writes_equal_strings_once() {
         let mut encoder = Encoder::new();
         encoder
             .tuple(2, |encoder| {

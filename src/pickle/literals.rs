@@ -1,13 +1,13 @@
-//! The opcodes that stand for a value by themselves: numbers, strings, bytes.
+//! Opcodes of single values: numbers, strings, bytes.
 
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::pickle::machine::Machine;
+use crate::pickle::machine::PickleMachine;
 use crate::pickle::op;
 use crate::pickle::text;
-use crate::pickle::value::{Node, Text};
+use crate::pickle::value::{Content, Node, Text};
 
-impl Machine<'_> {
+impl PickleMachine<'_> {
     pub(super) fn number(&mut self, code: u8) -> Result<()> {
         let node = match code {
             op::BININT => Node::Int(i64::from(i32::from_le_bytes(self.cursor.array()?))),
@@ -30,10 +30,10 @@ impl Machine<'_> {
         self.push(node)
     }
 
-    /// A number in text. Python's own pickles have plain ones, but its readers take all that Python's sources may have;
-    /// a survey follows them, or what stands behind such a number would stand behind a break.
+    /// A number in text. Python writes plain decimal numbers but reads everything that is a number in Python source
+    /// code. A lenient parse accepts the same, so that it does not stop before a payload.
     fn line_number(&mut self, what: &str, read: fn(&[u8]) -> Result<Node>) -> Result<Node> {
-        if !self.is_survey {
+        if !self.is_lenient {
             return read(self.cursor.line(limits::INTEGER_DIGITS + 2, what)?);
         }
         let line = self.cursor.line(limits::PICKLE_BYTES as usize, what)?;
@@ -41,19 +41,18 @@ impl Machine<'_> {
     }
 
     pub(super) fn string(&mut self, code: u8) -> Result<()> {
-        // No line is longer than the pickle, which is bounded.
         let most = limits::PICKLE_BYTES as usize;
         let text = match code {
-            op::STRING => Text::Owned(text::string_repr(self.cursor.line(most, "a string")?)?),
-            op::UNICODE => Text::Owned(text::raw_unicode_escape(self.cursor.line(most, "a string")?)?),
+            op::STRING => unescaped(text::string_repr(self.cursor.line(most, "a string")?)?),
+            op::UNICODE => unescaped(text::raw_unicode_escape(self.cursor.line(most, "a string")?)?),
             op::BINSTRING | op::BINUNICODE => self.counted32()?,
             op::BINUNICODE8 => self.counted64()?,
             _ => self.counted8()?,
         };
-        // The strings of Python 2 may be any bytes.
+        // Python 2 strings may contain any bytes.
         let is_unicode = matches!(code, op::BINUNICODE | op::SHORT_BINUNICODE | op::BINUNICODE8);
-        if is_unicode && !text::is_utf8_with_surrogates(self.text_bytes(&text)) {
-            return Err(Error::malformed("a string that is not UTF-8"));
+        if is_unicode && !text::is_utf8_with_surrogates(self.cursor.text(&text)) {
+            return Err(Error::malformed("a string is not UTF-8"));
         }
         self.push(Node::Str(text))
     }
@@ -81,4 +80,8 @@ impl Machine<'_> {
         let count = self.cursor.u64()?;
         self.cursor.span(count)
     }
+}
+
+fn unescaped(bytes: Box<[u8]>) -> Text {
+    Text(Content::Unescaped(bytes))
 }

@@ -1,19 +1,20 @@
-//! Python pickles as data: read into an arena of values without calling, importing or recursing; written as CPython
-//! writes them. Knows no torch.
+//! Parses Python pickles as data, into an arena of values, without importing, calling or recursing; and writes them as
+//! CPython does. Independent of torch.
 
 mod calls;
 mod containers;
 mod cursor;
 mod encoder;
+mod lenient;
 mod literals;
 mod machine;
 mod names;
 pub mod op;
-mod survey;
+mod strict;
 mod text;
 mod value;
 
 pub use encoder::Encoder;
-pub use machine::{parse, parse_vec};
-pub use survey::{OddUse, Oddity, Survey, survey};
-pub use value::{GlobalUse, Id, Name, Node, Object, Pickle, Text};
+pub use lenient::{Break, LenientParse, parse_lenient};
+pub use strict::{parse, parse_vec};
+pub use value::{GlobalUse, Id, Name, Node, Object, OddUse, Oddity, Pickle, Text};

@@ -1,4 +1,5 @@
-//! The names in a pickle, each kept once: a name takes six bytes to repeat and may be a thousand long.
+//! The global names in a pickle, interned. Repeating a name takes six bytes of the pickle, but the name may have a
+//! thousand.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,25 +8,25 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::pickle::value::{Id, Name};
 
-/// Names, and the texts they are made of.
+/// All names of a pickle and their parts.
 #[derive(Default)]
-pub(super) struct Names {
-    /// Every text that is a part of a name, by its number.
-    texts: HashMap<Arc<str>, (u32, Arc<str>)>,
-    /// The numbers of values that were parts of names: such a value is read once.
-    values: HashMap<Id, (u32, Arc<str>)>,
+pub(super) struct NameTable {
+    /// Every part by its text.
+    texts: HashMap<Arc<str>, NamePart>,
+    /// Values that were used as parts.
+    values: HashMap<Id, NamePart>,
     /// Names by the numbers of their parts.
     names: HashMap<(u32, u32), Arc<Name>>,
     /// Bytes of all names.
     bytes: usize,
 }
 
-/// A part of a name.
-pub(super) type Part = (u32, Arc<str>);
+/// A module, or a name in a module: its number and its text.
+pub(super) type NamePart = (u32, Arc<str>);
 
-impl Names {
-    /// A text as a part of a name.
-    pub(super) fn part(&mut self, text: &str) -> Part {
+impl NameTable {
+    /// Interns a text.
+    pub(super) fn part(&mut self, text: &str) -> NamePart {
         if let Some(part) = self.texts.get(text) {
             return part.clone();
         }
@@ -35,18 +36,18 @@ impl Names {
         part
     }
 
-    /// The part of a name that a value was before.
-    pub(super) fn known(&self, value: Id) -> Option<Part> {
+    /// Returns the part that this value was interned as.
+    pub(super) fn known(&self, value: Id) -> Option<NamePart> {
         self.values.get(&value).cloned()
     }
 
-    /// Keeps the part of a name that a value is.
-    pub(super) fn keep(&mut self, value: Id, part: &Part) {
+    /// Records the part that a value was interned as.
+    pub(super) fn keep(&mut self, value: Id, part: &NamePart) {
         self.values.insert(value, part.clone());
     }
 
-    /// The name made of two parts.
-    pub(super) fn name(&mut self, module: &Part, name: &Part) -> Result<Arc<Name>> {
+    /// Interns a name. Fails if the names exceed a limit.
+    pub(super) fn name(&mut self, module: &NamePart, name: &NamePart) -> Result<Arc<Name>> {
         if let Some(known) = self.names.get(&(module.0, name.0)) {
             return Ok(Arc::clone(known));
         }

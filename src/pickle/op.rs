@@ -1,10 +1,10 @@
-//! The opcodes of all pickle protocols, by the names of CPython's `pickle.py`.
+//! The opcodes of all pickle protocols, named as in CPython's `pickle.py`.
 
 macro_rules! opcodes {
     ($($name:ident = $code:literal;)*) => {
         $(#[allow(missing_docs)] pub const $name: u8 = $code;)*
 
-        /// The name of an opcode, for messages; `None` for bytes that are none.
+        /// Returns the name of an opcode, or `None` if the byte is not an opcode.
         pub fn name(code: u8) -> Option<&'static str> {
             match code { $($code => Some(stringify!($name)),)* _ => None }
         }

@@ -1,14 +1,16 @@
-//! The textual encodings of protocol 0.
+//! Decodes the text of protocol 0 opcodes.
+
+use std::ffi::CStr;
 
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::pickle::value::Node;
 
-/// The argument of STRING: a Python 2 `repr`, in quotes, with backslash escapes.
+/// Decodes the argument of STRING: a quoted Python 2 `repr` with backslash escapes.
 pub(super) fn string_repr(line: &[u8]) -> Result<Box<[u8]>> {
     let inner = match line {
         [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => inner,
-        _ => return Err(Error::malformed("a STRING that is not in quotes")),
+        _ => return Err(Error::malformed("a STRING is not quoted")),
     };
     let mut out = Vec::with_capacity(inner.len());
     let mut bytes = inner.iter().copied();
@@ -17,7 +19,7 @@ pub(super) fn string_repr(line: &[u8]) -> Result<Box<[u8]>> {
             out.push(byte);
             continue;
         }
-        let escaped = bytes.next().ok_or_else(|| Error::malformed("a STRING that ends in a backslash"))?;
+        let escaped = bytes.next().ok_or_else(|| Error::malformed("a STRING ends in a backslash"))?;
         match escaped {
             b'\\' | b'\'' | b'"' => out.push(escaped),
             b'n' => out.push(b'\n'),
@@ -43,7 +45,8 @@ pub(super) fn string_repr(line: &[u8]) -> Result<Box<[u8]>> {
     Ok(out.into())
 }
 
-/// The argument of UNICODE: Latin-1 with `\uXXXX` and `\UXXXXXXXX`. Comes out as UTF-8, lone surrogates included.
+/// Decodes the argument of UNICODE: Latin-1 with `\uXXXX` and `\UXXXXXXXX`. Returns UTF-8 that may contain lone
+/// surrogates.
 pub(super) fn raw_unicode_escape(line: &[u8]) -> Result<Box<[u8]>> {
     let mut out = Vec::with_capacity(line.len());
     let mut bytes = line.iter().copied();
@@ -51,7 +54,7 @@ pub(super) fn raw_unicode_escape(line: &[u8]) -> Result<Box<[u8]>> {
         let digits = match (byte, bytes.clone().next()) {
             (b'\\', Some(b'u')) => 4,
             (b'\\', Some(b'U')) => 8,
-            // As in Python, a backslash takes the byte behind it along: of two, the second escapes nothing.
+            // As in Python, the second of two backslashes does not start an escape.
             (b'\\', Some(other)) => {
                 bytes.next();
                 push_code_point(&mut out, u32::from(byte));
@@ -66,14 +69,14 @@ pub(super) fn raw_unicode_escape(line: &[u8]) -> Result<Box<[u8]>> {
         bytes.next();
         let code = hex(&mut bytes, digits)?;
         if code > 0x0010_ffff {
-            return Err(Error::malformed(format!("the code point {code:#x}, past the end of Unicode")));
+            return Err(Error::malformed(format!("the code point {code:#x}, which is not in Unicode")));
         }
         push_code_point(&mut out, code);
     }
     Ok(out.into())
 }
 
-/// The argument of INT: a decimal number, or `00` and `01`, which are the booleans.
+/// Decodes the argument of INT: a decimal number, or a boolean as `00` or `01`.
 pub(super) fn int(line: &[u8]) -> Result<Node> {
     match line {
         b"00" => Ok(Node::Bool(false)),
@@ -82,16 +85,17 @@ pub(super) fn int(line: &[u8]) -> Result<Node> {
     }
 }
 
-/// The argument of LONG: a decimal number, with or without the `L` of Python 2.
+/// Decodes the argument of LONG: a decimal number, with or without the `L` of Python 2.
 pub(super) fn long(line: &[u8]) -> Result<Node> {
     decimal(line.strip_suffix(b"L").unwrap_or(line))
 }
 
 fn decimal(line: &[u8]) -> Result<Node> {
-    let text = std::str::from_utf8(line).map(str::trim).unwrap_or_default();
+    let not_decimal = || Error::malformed("an integer that is not decimal digits");
+    let text = std::str::from_utf8(line).map_err(|_| not_decimal())?.trim();
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Error::malformed("an integer that is not decimal digits"));
+        return Err(not_decimal());
     }
     if digits.len() > limits::INTEGER_DIGITS {
         return Err(Error::limit(format!(
@@ -103,38 +107,38 @@ fn decimal(line: &[u8]) -> Result<Node> {
     Ok(text.parse().map_or(Node::BigInt, Node::Int))
 }
 
-/// The argument of FLOAT.
+/// Decodes the argument of FLOAT.
 pub(super) fn float(line: &[u8]) -> Result<Node> {
     let value = std::str::from_utf8(line).ok().and_then(|text| text.trim().parse().ok());
     value.map(Node::Float).ok_or_else(|| Error::malformed("a FLOAT that is not a number"))
 }
 
-/// The memo index that Python may see in a line. One that no pickle reaches is taken for the last of all.
+/// Reads a memo index as leniently as Python. An index above `u64::MAX` becomes `u64::MAX`, which is above any limit.
 pub(super) fn index_of_python(line: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(before_zero(line)).ok()?.trim();
+    let text = std::str::from_utf8(before_nul(line)).ok()?.trim();
     let digits: String = text.strip_prefix(['+', '-']).unwrap_or(text).chars().filter(|&digit| digit != '_').collect();
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let index = digits.parse().ok().or(is_number.then_some(u64::MAX));
-    // There is a zero below zero, and nothing else.
+    // `-0` is an index, other negative numbers are not.
     index.filter(|&index| is_number && (index == 0 || !text.starts_with('-')))
 }
 
-/// What Python's reader in C sees of a line that it takes for a number: nothing behind a zero byte.
-fn before_zero(line: &[u8]) -> &[u8] {
-    line.split(|&byte| byte == 0).next().unwrap_or_default()
+/// Returns the line up to the first NUL. Python's C implementation ignores the rest of a number.
+fn before_nul(line: &[u8]) -> &[u8] {
+    CStr::from_bytes_until_nul(line).map_or(line, CStr::to_bytes)
 }
 
-/// Whether Python may take this for a number: digits of another base, underscores between digits, space around; or
-/// nothing at all, which is 0. It may be taken for one by mistake, not overlooked.
+/// Whether Python may read this as a number: in another base, with underscores or surrounding space, or empty, which
+/// means 0. May return true for a line that Python rejects, but never false for one that it accepts.
 pub(super) fn is_number_of_python(line: &[u8]) -> bool {
-    let text = before_zero(line).trim_ascii();
+    let text = before_nul(line).trim_ascii();
     let text = text.strip_suffix(b"L").unwrap_or(text);
     let has_digit = text.iter().any(u8::is_ascii_digit);
     (has_digit || text.is_empty())
         && text.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.'))
 }
 
-/// A little-endian two's complement integer of any length; none at all is 0.
+/// Decodes a little-endian two's complement integer of any length. No bytes mean 0.
 pub(super) fn twos_complement(bytes: &[u8]) -> Node {
     let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
     let fill = if negative { 0xff } else { 0 };
@@ -144,11 +148,11 @@ pub(super) fn twos_complement(bytes: &[u8]) -> Node {
         *word = *byte;
     }
     let value = i64::from_le_bytes(word);
-    // What lies above the first eight bytes must only repeat the sign, or the number does not fit.
+    // If the higher bytes do more than repeat the sign, the number does not fit into 64 bits.
     if high.iter().all(|&byte| byte == fill) && (value < 0) == negative { Node::Int(value) } else { Node::BigInt }
 }
 
-/// Whether these bytes are what Python encodes a string to with `surrogatepass`: UTF-8, and lone surrogates.
+/// Whether the bytes are UTF-8 that may contain lone surrogates, as Python's `surrogatepass` encodes them.
 pub(super) fn is_utf8_with_surrogates(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     while let Err(error) = std::str::from_utf8(rest) {
@@ -174,7 +178,7 @@ fn push_code_point(out: &mut Vec<u8>, code: u32) {
     if let Some(character) = char::from_u32(code) {
         out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
     } else {
-        // A lone surrogate, as Python's `surrogatepass` encodes it.
+        // A lone surrogate, encoded as Python's `surrogatepass` does.
         out.extend([0xe0 | (code >> 12) as u8, 0x80 | (code >> 6 & 0x3f) as u8, 0x80 | (code & 0x3f) as u8]);
     }
 }
@@ -184,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_extend_their_sign() {
+    fn sign_extends_integers() {
         let int = |bytes: &[u8]| match twos_complement(bytes) {
             Node::Int(value) => Some(value),
             _ => None,
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_as_python_writes_them_in_its_sources() {
+    fn accepts_numbers_of_python_source_code() {
         for number in ["0x1f", "-0b1", "0o17", "1_000", "0xffL", " 7 ", "1_0.5e1_0", "", "\0x", "7\0x"] {
             assert!(is_number_of_python(number.as_bytes()), "{number}");
         }
@@ -217,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn python_2_strings_unescape() {
+    fn unescapes_python_2_strings() {
         assert_eq!(&*string_repr(br"'a\'b\n\x41\101\q'").unwrap(), b"a'b\nAA\\q");
         assert!(string_repr(b"'open").is_err());
         assert!(string_repr(b"'").is_err());
     }
 
     #[test]
-    fn lone_surrogates_are_unicode_to_python() {
+    fn accepts_lone_surrogates_in_utf8() {
         assert!(is_utf8_with_surrogates("aé漢".as_bytes()));
         assert!(is_utf8_with_surrogates(b"a\xed\xa0\x80b\xed\xb0\x80"));
         assert!(!is_utf8_with_surrogates(b"a\xff"));
@@ -233,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn unicode_keeps_lone_surrogates() {
+    fn unescapes_unicode_strings() {
         assert_eq!(&*raw_unicode_escape(b"\xe9\\u00e9").unwrap(), "éé".as_bytes());
         assert_eq!(&*raw_unicode_escape(b"\\ud800").unwrap(), b"\xed\xa0\x80");
         assert_eq!(&*raw_unicode_escape(b"\\\\u0041\\n\\").unwrap(), b"\\\\u0041\\n\\");

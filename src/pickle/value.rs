@@ -1,44 +1,52 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::pickle::survey::OddUse;
-
-/// A value's number in its pickle's arena.
+/// The index of a value in its pickle's arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(pub(super) u32);
 
 impl Id {
-    /// Its place in the arena.
+    /// The index as a number.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A string's or bytes object's content: usually a range of the pickle itself.
+/// The content of a string or bytes object. [`Pickle::text`] returns the bytes.
 #[derive(Debug, Clone)]
-pub enum Text {
-    /// `start..start + len` of the pickle's bytes.
-    Span {
-        /// First byte.
-        start: u32,
-        /// Bytes.
-        len: u32,
-    },
-    /// Bytes that were escaped in the pickle.
-    Owned(Box<[u8]>),
+pub struct Text(pub(super) Content);
+
+impl Text {
+    /// Returns the bytes. `pickle` are those of the pickle that the text belongs to, at least up to the text's end.
+    #[expect(clippy::indexing_slicing, reason = "only the parser creates spans, of bytes that it has read")]
+    pub(super) fn bytes<'a>(&'a self, pickle: &'a [u8]) -> &'a [u8] {
+        match &self.0 {
+            Content::Span { start, len } => &pickle[*start as usize..][..*len as usize],
+            Content::Unescaped(bytes) => bytes,
+        }
+    }
 }
 
-/// A name that a pickle wants imported.
+/// Where the bytes of a [`Text`] are.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    /// `start..start + len` of the pickle's bytes.
+    Span { start: u32, len: u32 },
+    /// Bytes that were escaped in the pickle.
+    Unescaped(Box<[u8]>),
+}
+
+/// A global name, which Python would import.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name {
-    /// The module, `torch._utils`.
+    /// The module, such as `torch._utils`.
     pub module: String,
-    /// The name within it, `_rebuild_tensor_v2`.
+    /// The name in the module, such as `_rebuild_tensor_v2`.
     pub name: String,
 }
 
 impl Name {
-    /// Whether it is `module.name`.
+    /// Whether this is `module.name`.
     pub fn is(&self, module: &str, name: &str) -> bool {
         self.module == module && self.name == name
     }
@@ -50,31 +58,61 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// One mention of a global name, recorded where its opcode stands, whatever becomes of the value.
+/// One occurrence of a global name, whether or not the value is used.
 #[derive(Debug, Clone)]
 pub struct GlobalUse {
-    /// What is named.
+    /// The name.
     pub name: Arc<Name>,
-    /// The opcode's offset in the pickle.
+    /// The offset of the opcode in the pickle.
     pub offset: u64,
 }
 
-/// A value. References to other values may form any graph, cycles included.
+/// Something that hides what a pickle does, or makes its reader do more than build values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Oddity {
+    /// STACK_GLOBAL of a name that the pickle computes.
+    ComputedName,
+    /// An entry of the extension registry, by its code.
+    Extension(u32),
+    /// An out-of-band buffer, which the reader must supply.
+    Buffer,
+    /// A memo index that is too large for any real pickle.
+    Reserve,
+    /// An opcode or a frame that extends past the end of the enclosing frame. Python's C implementation reads one frame
+    /// at a time and drops the bytes before that end, so it may import a different name.
+    Straddle,
+    /// BUILD on this value, which is not the result of a call.
+    State(Id),
+    /// A persistent id: the reader interprets this value.
+    Persistent(Id),
+}
+
+/// An oddity and its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OddUse {
+    /// The oddity.
+    pub oddity: Oddity,
+    /// The offset of the opcode in the pickle.
+    pub offset: u64,
+}
+
+/// A value. References to other values may form any graph, including cycles.
 #[derive(Debug, Clone)]
 pub enum Node {
     /// `None`.
     None,
     /// `True` or `False`.
     Bool(bool),
-    /// An integer of 64 bits.
+    /// An integer that fits into 64 bits.
     Int(i64),
-    /// A larger integer, not interpreted.
+    /// A larger integer. Its value is not kept.
     BigInt,
     /// A float.
     Float(f64),
-    /// Text; UTF-8 that may hold lone surrogates.
+    /// A string: UTF-8 that may contain lone surrogates, or any bytes if Python 2 wrote it.
     Str(Text),
-    /// Bytes, or a bytearray.
+    /// A bytes object or a bytearray.
     Bytes(Text),
     /// A tuple.
     Tuple(Vec<Id>),
@@ -82,34 +120,35 @@ pub enum Node {
     List(Vec<Id>),
     /// A set or frozenset.
     Set(Vec<Id>),
-    /// A dict: all assignments in order, a key perhaps several times.
+    /// A dict: all assignments in order. A key may occur several times.
     Dict(Vec<(Id, Id)>),
-    /// A global name; nothing is looked up.
+    /// A global name. Nothing is imported.
     Global(Arc<Name>),
-    /// A reference to something outside the pickle, by this value.
+    /// A reference to an object outside the pickle, identified by this value.
     Persistent(Id),
-    /// What a call would have made; nothing is called.
+    /// The result of a call. Nothing is called.
     Object(Box<Object>),
-    /// What a survey could not follow; no parsed pickle has it.
+    /// A value that a lenient parse could not determine. [`parse`](super::parse) never returns it.
     Unknown,
 }
 
-/// A call that a pickle asks for, with everything done to its result.
+/// A call in a pickle, with all changes to its result.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Object {
-    /// What would be called, or instantiated.
+    /// The function or class to call.
     pub callable: Id,
-    /// Its positional arguments: a tuple, as a rule.
+    /// The positional arguments, normally a tuple.
     pub args: Id,
-    /// Its named arguments.
+    /// The keyword arguments.
     pub kwargs: Option<Id>,
-    /// Arguments of `__setstate__`, in order.
+    /// Arguments of `__setstate__` calls, in order.
     pub state: Vec<Id>,
     /// Items appended or added.
     pub items: Vec<Id>,
     /// Items assigned by key.
     pub pairs: Vec<(Id, Id)>,
-    /// The calling opcode's offset in the pickle.
+    /// The offset of the calling opcode in the pickle.
     pub offset: u64,
 }
 
@@ -124,62 +163,64 @@ pub struct Pickle {
 }
 
 impl Pickle {
-    /// Bytes of the pickle, the final STOP included.
+    /// The bytes of the pickle, including the final STOP.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The value it stands for.
+    /// The value that the pickle represents.
     pub fn root(&self) -> Id {
         self.root
     }
 
-    /// Every value that was built, reachable or not.
+    /// All values, including those that are not reachable from the root.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// The numbers of all values.
+    /// The ids of all values.
     pub fn ids(&self) -> impl Iterator<Item = Id> + use<> {
         (0..self.nodes.len() as u32).map(Id)
     }
 
-    /// Every mention of a global name.
+    /// All occurrences of global names.
     pub fn globals(&self) -> &[GlobalUse] {
         &self.globals
     }
 
-    /// What no reader of plain pickles needs, in the order it stands there; of a parsed pickle, its persistent ids.
+    /// All oddities, in file order. After [`parse`](super::parse), only persistent ids.
     pub fn oddities(&self) -> &[OddUse] {
         &self.oddities
     }
 
-    /// A value by its number.
+    /// The value with this id.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the id belongs to another pickle and is too large for this one.
+    #[expect(clippy::indexing_slicing, reason = "only the parser creates ids, as indices into this arena")]
     pub fn node(&self, id: Id) -> &Node {
-        // Ids are made by the machine only, as positions in this arena.
-        self.nodes.get(id.0 as usize).unwrap_or(&Node::None)
+        &self.nodes[id.index()]
     }
 
     /// The bytes of a string or bytes object.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the text belongs to another pickle and lies outside this one.
     pub fn text<'a>(&'a self, text: &'a Text) -> &'a [u8] {
-        match text {
-            Text::Span { start, len } => {
-                let start = *start as usize;
-                self.bytes.get(start..start + *len as usize).unwrap_or_default()
-            }
-            Text::Owned(bytes) => bytes,
+        text.bytes(&self.bytes)
+    }
+
+    /// The offset in the pickle of the content of a string or bytes object. `None` if the pickle escapes it.
+    pub fn offset_of(&self, text: &Text) -> Option<u64> {
+        match text.0 {
+            Content::Span { start, .. } => Some(start.into()),
+            Content::Unescaped(_) => None,
         }
     }
 
-    /// Where in the pickle the bytes of a string or bytes object begin; 0 for those that were escaped there.
-    pub fn offset_of(&self, text: &Text) -> u64 {
-        match text {
-            Text::Span { start, .. } => u64::from(*start),
-            Text::Owned(_) => 0,
-        }
-    }
-
-    /// The string at `id`; `None` if it is no string or holds lone surrogates.
+    /// The string with this id. `None` if the value is not a string or is not valid UTF-8.
     pub fn str(&self, id: Id) -> Option<&str> {
         match self.node(id) {
             Node::Str(text) => std::str::from_utf8(self.text(text)).ok(),
@@ -187,8 +228,8 @@ impl Pickle {
         }
     }
 
-    /// The string at `id` if it is a word, as tags and type codes are. A long text costs nothing here, however often a
-    /// pickle refers to it where a word belongs.
+    /// The string with this id if it is as short as tags and type codes are. A long string is not even validated, so
+    /// a pickle that refers to it many times costs no time.
     pub fn word(&self, id: Id) -> Option<&str> {
         const LONGEST: usize = 128;
         match self.node(id) {
@@ -197,7 +238,7 @@ impl Pickle {
         }
     }
 
-    /// The string at `id` for a message, whatever it is.
+    /// The string with this id, for messages. Invalid UTF-8 is replaced.
     pub fn str_lossy(&self, id: Id) -> Option<Cow<'_, str>> {
         match self.node(id) {
             Node::Str(text) => Some(String::from_utf8_lossy(self.text(text))),
@@ -205,7 +246,7 @@ impl Pickle {
         }
     }
 
-    /// The integer at `id`.
+    /// The integer with this id.
     pub fn int(&self, id: Id) -> Option<i64> {
         match self.node(id) {
             Node::Int(value) => Some(*value),
@@ -213,7 +254,7 @@ impl Pickle {
         }
     }
 
-    /// The items of the tuple at `id`.
+    /// The items of the tuple with this id.
     pub fn tuple(&self, id: Id) -> Option<&[Id]> {
         match self.node(id) {
             Node::Tuple(items) => Some(items),
@@ -221,7 +262,7 @@ impl Pickle {
         }
     }
 
-    /// The global name at `id`.
+    /// The global name with this id.
     pub fn global(&self, id: Id) -> Option<&Name> {
         match self.node(id) {
             Node::Global(name) => Some(name),
@@ -229,7 +270,7 @@ impl Pickle {
         }
     }
 
-    /// The call at `id`.
+    /// The call with this id.
     pub fn object(&self, id: Id) -> Option<&Object> {
         match self.node(id) {
             Node::Object(object) => Some(object),
@@ -237,7 +278,7 @@ impl Pickle {
         }
     }
 
-    /// The call at `id` with the name it calls and its positional arguments.
+    /// The call with this id, the global name that it calls, and its positional arguments.
     pub fn call(&self, id: Id) -> Option<(&Name, &[Id], &Object)> {
         let object = self.object(id)?;
         Some((self.global(object.callable)?, self.tuple(object.args)?, object))

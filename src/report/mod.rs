@@ -12,7 +12,7 @@ pub use difference::{Compared, Difference};
 pub use hashes::Hashes;
 pub use inspection::Inspection;
 pub use outcome::{AutoencoderReport, Failure, LeftOut, Merged, Outcome, Side};
-pub use scan::{Scanned, Scanning};
+pub use scan::{ScanReport, ScanSummary, ScannedFile};
 
 /// A number of bytes for people, in the decimal units that file managers and model pages use.
 pub fn size(bytes: u64) -> String {

@@ -1,26 +1,30 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::path::Path;
 
 use serde::Serialize;
 
 use crate::danger::Level;
-use crate::error::printable;
+use crate::error::{Error, printable};
 use crate::report::{Failure, count};
-use crate::scan::{Placed, Scan};
+use crate::scan::{LocatedFinding, Scan};
 
-/// Findings of one level that text shows; JSON has all of them.
+/// Findings of each level to print. JSON has all of them.
 const SHOWN: usize = 20;
 
-/// What a scan of one file found.
+/// The verdict on a file that could not be scanned completely.
+const NOT_READABLE: &str = "not readable";
+
+/// The report of scanning one file.
 #[derive(Debug, Serialize)]
-pub struct Scanned {
+pub struct ScanReport {
     file: String,
     container: &'static str,
     verdict: &'static str,
     pickles: usize,
     /// The worst first.
-    findings: Vec<Line>,
-    /// Why the file, or a part of it, could not be read.
+    findings: Vec<FindingLine>,
+    /// Why the file, or a part of it, could not be scanned.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Failure>,
     #[serde(skip)]
@@ -29,13 +33,13 @@ pub struct Scanned {
 
 /// One finding.
 #[derive(Debug, Serialize)]
-struct Line {
-    /// The record, or the pickle around this one; empty for the file itself.
+struct FindingLine {
+    /// The path to the pickle within the file. Empty if the file itself is the pickle.
     place: String,
-    /// The offset in the pickle.
+    /// The offset within the pickle.
     offset: u64,
     level: &'static str,
-    act: &'static str,
+    usage: &'static str,
     name: String,
     arguments: Option<String>,
     reason: &'static str,
@@ -44,14 +48,14 @@ struct Line {
     text: String,
 }
 
-impl Line {
-    fn new(placed: &Placed) -> Self {
-        let finding = &placed.finding;
-        Line {
-            place: placed.place.clone(),
+impl FindingLine {
+    fn new(found: &LocatedFinding) -> Self {
+        let finding = &found.finding;
+        FindingLine {
+            place: found.place.clone(),
             offset: finding.offset,
             level: finding.level.name(),
-            act: finding.act.name(),
+            usage: finding.usage.name(),
             name: finding.name.clone(),
             arguments: finding.arguments.clone(),
             reason: finding.reason,
@@ -61,36 +65,36 @@ impl Line {
     }
 }
 
-impl Scanned {
-    /// Puts into words what was found.
+impl ScanReport {
+    /// Creates the report of a scan.
     pub fn new(scan: &Scan) -> Self {
         let level = scan.level();
         let verdict = match level {
-            // What was not looked at may hold anything.
-            Level::Harmless | Level::Suspicious if scan.problem.is_some() => "not readable",
+            // The part that was not scanned may contain anything.
+            Level::Harmless | Level::Suspicious if scan.problem.is_some() => NOT_READABLE,
             level => level.name(),
         };
-        Scanned {
+        ScanReport {
             file: scan.path.to_string_lossy().into_owned(),
             container: scan.container,
             verdict,
             pickles: scan.pickles,
-            findings: scan.findings.iter().map(Line::new).collect(),
+            findings: scan.findings.iter().map(FindingLine::new).collect(),
             error: scan.problem.as_ref().map(Failure::from),
             level,
         }
     }
 
-    /// The worst of what was found.
+    /// The worst level of all findings.
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// A line for the file, and one for each finding that is not harmless.
+    /// Returns a line for the file, a line for each finding that is not harmless, and the number of harmless names.
     pub fn to_text(&self) -> String {
         let pickles = match self.pickles {
-            0 => "no pickle in it".to_owned(),
-            number => format!("{} looked through", count(number, "pickle")),
+            0 => "no pickles".to_owned(),
+            number => format!("{} scanned", count(number, "pickle")),
         };
         let mut out = format!("{}: {} ({}, {pickles})\n", printable(&self.file), self.verdict, self.container);
         for level in [Level::Dangerous, Level::Suspicious] {
@@ -99,7 +103,7 @@ impl Scanned {
                 let place = if line.place.is_empty() { String::new() } else { format!("{} ", printable(&line.place)) };
                 let _ = writeln!(out, "  {:<11}{place}byte {}: {}", level.name(), line.offset, printable(&line.text));
             }
-            let more = lines().count().saturating_sub(SHOWN);
+            let more = lines().skip(SHOWN).count();
             if more > 0 {
                 let _ = writeln!(out, "  {:<11}and {more} more; --json lists all", level.name());
             }
@@ -113,35 +117,65 @@ impl Scanned {
     }
 }
 
-/// What a scan of all paths found.
+/// The report of scanning all paths.
 #[derive(Debug, Default, Serialize)]
-pub struct Scanning {
-    /// Each file that is a checkpoint or holds a pickle, and each that could not be read.
-    pub files: Vec<serde_json::Value>,
-    /// How many of them are dangerous.
+#[non_exhaustive]
+pub struct ScanSummary {
+    /// The checkpoints, the other files with pickles, and the files that could not be scanned.
+    pub files: Vec<ScannedFile>,
+    /// Number of dangerous files.
     pub dangerous: usize,
-    /// How many are suspicious at worst.
+    /// Number of suspicious files.
     pub suspicious: usize,
-    /// How many are harmless.
+    /// Number of harmless files.
     pub harmless: usize,
-    /// How many could not be read, in part or at all, and are not known to be dangerous.
+    /// Number of files that could not be scanned completely and are not known to be dangerous.
     pub unreadable: usize,
-    /// Files in folders that are no checkpoints.
+    /// Number of other files in folders.
     pub skipped: usize,
-    /// Symbolic links in folders, which are not followed.
+    /// Number of symbolic links in folders, which are not followed.
     pub links: usize,
 }
 
-impl Scanning {
-    /// The last line of a scan of several files.
+/// One file of a [`ScanSummary`].
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum ScannedFile {
+    /// A scanned file.
+    Report(ScanReport),
+    /// A file that could not be scanned.
+    Failed {
+        /// The file.
+        file: String,
+        /// The same word as in the report of a file that was scanned in part.
+        verdict: &'static str,
+        /// Why it could not be scanned.
+        error: Failure,
+    },
+}
+
+impl ScannedFile {
+    /// Creates the entry of a file that could not be scanned.
+    pub fn failed(file: &Path, error: &Error) -> Self {
+        ScannedFile::Failed {
+            file: file.to_string_lossy().into_owned(),
+            verdict: NOT_READABLE,
+            error: Failure::from(error),
+        }
+    }
+}
+
+impl ScanSummary {
+    /// Returns the last line of a scan of several files.
     pub fn to_text(&self) -> String {
         let mut out = format!("{} scanned", count(self.files.len(), "file"));
         let parts = [
             (self.dangerous, "dangerous"),
             (self.suspicious, "suspicious"),
             (self.harmless, "harmless"),
-            (self.unreadable, "not readable"),
-            (self.skipped, "skipped, no checkpoints"),
+            (self.unreadable, NOT_READABLE),
+            (self.skipped, "skipped (not checkpoints)"),
             (self.links, "symbolic links not followed"),
         ];
         for (number, what) in parts.iter().filter(|(number, _)| *number > 0) {

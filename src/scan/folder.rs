@@ -1,63 +1,63 @@
-//! The files of a folder and of all folders in it.
+//! The files of a folder and its subfolders.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// What lies below a path.
+/// The files below a path.
 #[derive(Debug, Default)]
-pub struct Found {
-    /// Files, in the order of their names.
+#[non_exhaustive]
+pub struct Listing {
+    /// Files, sorted by path.
     pub files: Vec<PathBuf>,
-    /// Symbolic links, which are not followed: what they lead to may lie anywhere.
+    /// Number of symbolic links. They are not followed because they may lead out of the folder.
     pub links: usize,
-    /// Folders that could not be read.
+    /// Errors of folders that could not be read.
     pub errors: Vec<Error>,
 }
 
-/// Every file below a folder; of a path that is no folder, itself.
-pub fn find(path: &Path) -> Found {
-    let mut found = Found::default();
+/// Lists every file below a folder. A path that is not a folder is listed itself.
+pub fn list_files(path: &Path) -> Listing {
+    let mut listing = Listing::default();
     if !path.is_dir() {
-        found.files.push(path.to_owned());
-        return found;
+        listing.files.push(path.to_owned());
+        return listing;
     }
     let mut folders = vec![path.to_owned()];
     while let Some(folder) = folders.pop() {
-        if let Err(error) = list(&folder, &mut folders, &mut found) {
-            found.errors.push(error.in_file(&folder));
+        if let Err(error) = list(&folder, &mut folders, &mut listing) {
+            listing.errors.push(error.in_file(&folder));
         }
     }
-    found.files.sort();
-    found
+    listing.files.sort();
+    listing
 }
 
-fn list(folder: &Path, folders: &mut Vec<PathBuf>, found: &mut Found) -> Result<()> {
+fn list(folder: &Path, folders: &mut Vec<PathBuf>, listing: &mut Listing) -> Result<()> {
     let fail = |error| Error::io("cannot list the folder", error);
     for entry in fs::read_dir(folder).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let kind = entry.file_type().map_err(fail)?;
         if kind.is_symlink() {
-            found.links += 1;
+            listing.links += 1;
         } else if kind.is_dir() {
             folders.push(entry.path());
         } else if kind.is_file() {
-            found.files.push(entry.path());
+            listing.files.push(entry.path());
         }
     }
     Ok(())
 }
 
-/// Whether a file's name promises a pickle.
+/// Whether the file's extension is one of pickles.
 pub(super) fn is_named_like_a_pickle(path: &Path) -> bool {
-    let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
-    ending.is_some_and(|ending| matches!(ending.as_str(), "ckpt" | "pickle" | "pkl" | "pt" | "pth"))
+    has_extension(path, &["ckpt", "pickle", "pkl", "pt", "pth"])
 }
 
-/// Whether a file's name promises a checkpoint, so that one that is none has to be spoken of.
+/// Whether the file's extension is one of checkpoints. In a folder, such a file is reported even if it is not one.
 pub fn is_named_like_a_checkpoint(path: &Path) -> bool {
-    const ENDINGS: [&str; 16] = [
+    const EXTENSIONS: [&str; 16] = [
         "bin",
         "ckpt",
         "dat",
@@ -75,6 +75,9 @@ pub fn is_named_like_a_checkpoint(path: &Path) -> bool {
         "tar",
         "th",
     ];
-    let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
-    ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+    has_extension(path, &EXTENSIONS)
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    path.extension().is_some_and(|found| extensions.iter().any(|extension| found.eq_ignore_ascii_case(extension)))
 }

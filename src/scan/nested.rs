@@ -1,60 +1,68 @@
-//! Bytes within a pickle that are a pickle themselves, or that it would have loaded as one.
+//! Finds byte strings within a pickle that are pickles themselves, or that the pickle passes to a function that loads
+//! them.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::pickles::LOADER;
 use crate::pickle::{Id, Name, Node, Pickle, op};
 
-/// Bytes to look through.
-pub(super) struct Part<'a> {
+/// The function that a pickle of a tensor calls for its storage if `torch.save` did not write it.
+pub(super) const LOADER: (&str, &str) = ("torch.storage", "_load_from_bytes");
+
+/// Bytes within a pickle to scan.
+pub(super) struct NestedBytes<'a> {
     pub bytes: Cow<'a, [u8]>,
-    /// The offset of what is made of them, in the pickle.
+    /// The offset in the pickle: of the call that loads the bytes, or of the bytes themselves.
     pub offset: u64,
-    /// Whether a call is given them to load.
+    /// Whether a call loads them.
     pub is_loaded: bool,
 }
 
-/// Shorter ones call nothing.
+/// The shortest pickle that calls something.
 const SHORTEST: usize = 4;
 
-/// The bytes and texts of a pickle that something may be in, each once.
-pub(super) fn nested(pickle: &Pickle) -> Vec<Part<'_>> {
-    let mut parts = Vec::new();
+/// Arguments of a loading call to look at.
+const ARGUMENTS: usize = 4;
+
+/// Returns the byte strings and strings of a pickle that may contain a pickle, each once.
+pub(super) fn nested(pickle: &Pickle) -> Vec<NestedBytes<'_>> {
+    let mut found = Vec::new();
     let mut taken = HashSet::new();
-    // First what loaders are given, so that it is known what becomes of it.
+    // Loaded bytes come first, so that they are marked as loaded.
     for node in pickle.nodes() {
         let Node::Object(object) = node else { continue };
         if !pickle.global(object.callable).is_some_and(loads) {
             continue;
         }
-        for &argument in pickle.tuple(object.args).unwrap_or_default().iter().take(4) {
-            let id = source(pickle, argument);
+        for &argument in pickle.tuple(object.args).into_iter().flatten().take(ARGUMENTS) {
+            let id = unwrap_call(pickle, argument);
             if let Some(bytes) = content(pickle, id)
                 && taken.insert(id)
             {
-                parts.push(Part { bytes, offset: object.offset, is_loaded: true });
+                found.push(NestedBytes { bytes, offset: object.offset, is_loaded: true });
             }
         }
     }
     for id in pickle.ids() {
         let (Node::Bytes(text) | Node::Str(text)) = pickle.node(id) else { continue };
         let raw = pickle.text(text);
-        // Beyond ASCII a text says something else as Latin-1, in which protocol 2 writes bytes, than as UTF-8.
+        // Protocol 2 writes bytes as Latin-1 strings, in which PROTO takes two bytes of UTF-8.
         let first = if raw.starts_with(b"\xc2\x80") { Some(&op::PROTO) } else { raw.first() };
         if raw.len() < SHORTEST || !first.is_some_and(may_begin_a_pickle) || taken.contains(&id) {
             continue;
         }
         if let Some(bytes) = content(pickle, id) {
-            parts.push(Part { bytes, offset: pickle.offset_of(text), is_loaded: false });
+            // Escaped bytes have no offset. They are reported at the start of the pickle.
+            let offset = pickle.offset_of(text).unwrap_or(0);
+            found.push(NestedBytes { bytes, offset, is_loaded: false });
         }
     }
-    parts
+    found
 }
 
-/// Whether all that a pickle does with [`LOADER`] is to have it load bytes that stand in the pickle. One call whose bytes
-/// are made elsewhere, or handed to it by somebody else, is enough to know nothing.
-pub(super) fn loads_only_what_is_here(pickle: &Pickle) -> bool {
+/// Whether a pickle uses [`LOADER`] only to load bytes that it contains. Returns false if one call loads bytes that are
+/// computed, or if the function is passed on, because then other bytes may be loaded too.
+pub(super) fn loads_only_own_bytes(pickle: &Pickle) -> bool {
     let is_loader = |id: Id| pickle.global(id).is_some_and(is_loader);
     let none = |ids: &[Id]| !ids.iter().any(|&id| is_loader(id));
     let no_pair = |pairs: &[(Id, Id)]| !pairs.iter().any(|&(key, value)| is_loader(key) || is_loader(value));
@@ -64,23 +72,26 @@ pub(super) fn loads_only_what_is_here(pickle: &Pickle) -> bool {
         Node::Dict(pairs) => no_pair(pairs),
         Node::Persistent(target) => !is_loader(*target),
         Node::Object(object) => {
-            let handed = [Some(object.args), object.kwargs].into_iter().flatten().collect::<Vec<_>>();
-            let is_handed_none = none(&handed) && none(&object.state) && none(&object.items) && no_pair(&object.pairs);
-            let stands_here = || {
-                let is_plain = object.kwargs.is_none();
-                is_plain && matches!(pickle.tuple(object.args), Some(&[bytes]) if are_here(pickle, bytes))
+            let is_passed_on = is_loader(object.args)
+                || object.kwargs.is_some_and(is_loader)
+                || !none(&object.state)
+                || !none(&object.items)
+                || !no_pair(&object.pairs);
+            let loads_own_bytes = || {
+                let arguments = pickle.tuple(object.args);
+                object.kwargs.is_none() && matches!(arguments, Some(&[bytes]) if is_literal(pickle, bytes))
             };
-            let calls_it = is_loader(object.callable);
-            calls += usize::from(calls_it);
-            is_handed_none && (!calls_it || stands_here())
+            let is_call = is_loader(object.callable);
+            calls += usize::from(is_call);
+            !is_passed_on && (!is_call || loads_own_bytes())
         }
         _ => true,
     });
     all && calls > 0 && !is_loader(pickle.root())
 }
 
-/// Whether a value is bytes, or what protocol 2 writes for them.
-fn are_here(pickle: &Pickle, id: Id) -> bool {
+/// Whether a value is a bytes object, or the call that protocol 2 writes for one.
+fn is_literal(pickle: &Pickle, id: Id) -> bool {
     if let Node::Bytes(_) = pickle.node(id) {
         return true;
     }
@@ -93,7 +104,7 @@ fn is_loader(name: &Name) -> bool {
     name.is(LOADER.0, LOADER.1)
 }
 
-/// Whether a call takes bytes and loads them, or hands them to something that does.
+/// Whether a function loads the bytes in its arguments, or decodes them for a function that does.
 fn loads(name: &Name) -> bool {
     is_loader(name)
         || matches!(
@@ -102,14 +113,15 @@ fn loads(name: &Name) -> bool {
         )
 }
 
-/// The bytes or the text that an argument is, or that the call which makes it is given first:
-/// `_codecs.encode(text, …)`, `io.BytesIO(bytes)`.
-fn source(pickle: &Pickle, argument: Id) -> Id {
-    let made_of = pickle.object(argument).and_then(|object| pickle.tuple(object.args)?.first());
-    made_of.copied().unwrap_or(argument)
+/// Returns the first argument of the call that an argument results from, such as `_codecs.encode(text, …)` or
+/// `io.BytesIO(bytes)`; otherwise the argument itself.
+fn unwrap_call(pickle: &Pickle, argument: Id) -> Id {
+    let first = pickle.object(argument).and_then(|object| pickle.tuple(object.args)?.first());
+    first.map_or(argument, |&first| first)
 }
 
-/// Bytes as they are; a text as the bytes that protocol 2 writes so, where it can be that.
+/// Returns the content of a bytes object, or the bytes that a string encodes in protocol 2: Latin-1 if possible,
+/// otherwise UTF-8.
 fn content(pickle: &Pickle, id: Id) -> Option<Cow<'_, [u8]>> {
     match pickle.node(id) {
         Node::Bytes(text) => Some(pickle.text(text).into()),
@@ -125,7 +137,7 @@ fn content(pickle: &Pickle, id: Id) -> Option<Cow<'_, [u8]>> {
     }
 }
 
-/// The first byte of anything that names something, and of a zip.
+/// Whether a pickle that names something, or a zip, may begin with this byte.
 fn may_begin_a_pickle(first: &u8) -> bool {
     matches!(first, 0x80 | 0x8c | 0x8e | 0x93 | 0x95 | b'(' | b')' | b']' | b'}' | b'B' | b'C' | b'I' | b'K' | b'N')
         || matches!(first, b'P' | b'S' | b'T' | b'U' | b'V' | b'X' | b'c' | b'i')

@@ -1,41 +1,57 @@
-//! The members of a tar file, in which PyTorch before 0.2 kept its pickles, and which later ones still load.
+//! Members of tar files. PyTorch before 0.2 saved its pickles in them, and later versions still load them.
 
-use super::{Scanner, way};
+use std::ffi::CStr;
+
+use super::scanner::{Scanner, nested_place};
 use crate::error::Error;
 use crate::limits;
 
-/// What headers and contents are multiples of.
+/// Bytes of a header. Contents are padded to a multiple of it.
 const BLOCK: usize = 512;
 
-/// Where a header has the member's name and the digits of its size.
-const NAME: std::ops::Range<usize> = 0..100;
-const SIZE: std::ops::Range<usize> = 124..136;
+/// The fields of a member's header that a scan needs.
+struct Header<'a> {
+    name: &'a [u8],
+    /// Bytes of the content; `None` if the field is not an octal number.
+    size: Option<usize>,
+}
+
+impl<'a> Header<'a> {
+    fn parse(block: &'a [u8; BLOCK]) -> Self {
+        Header { name: until_nul(&block[..100]), size: octal(&block[124..136]) }
+    }
+}
 
 impl Scanner {
-    /// Looks through every member, as far as it begins with pickles.
+    /// Scans every member as far as it begins with pickles.
     pub(super) fn tar(&mut self, bytes: &[u8], place: &str, depth: usize) {
         let mut rest = bytes;
-        // The last blocks are zeros.
-        while let Some((header, behind)) = rest.split_at_checked(BLOCK)
-            && header.first().is_some_and(|&first| first != 0)
+        // Blocks of zeros mark the end.
+        while let Some((block, behind)) = rest.split_first_chunk()
+            && block[0] != 0
         {
             self.records += 1;
             if self.is_exhausted() {
                 let found = format!("more than {} records in its archives", limits::SCAN_RECORDS);
                 return self.fail(Error::limit(found), place);
             }
-            let len = header.get(SIZE).and_then(octal).unwrap_or(usize::MAX).min(behind.len());
-            let content = behind.get(..len).unwrap_or_default();
-            let name = header.get(NAME).unwrap_or_default().split(|&byte| byte == 0).next().unwrap_or_default();
-            // What PyTorch loads as a pickle, whatever it looks like.
-            let is_pickle = matches!(name, b"pickle" | b"sys_info" | b"storages" | b"tensors");
-            self.part(content, &way(place, &String::from_utf8_lossy(name)), is_pickle, depth + 1);
-            rest = behind.get(len.next_multiple_of(BLOCK)..).unwrap_or_default();
+            let header = Header::parse(block);
+            // A member with a missing or too large size extends to the end of the file.
+            let (content, _) = header.size.and_then(|size| behind.split_at_checked(size)).unwrap_or((behind, &[]));
+            // PyTorch loads these as pickles, whatever they look like.
+            let is_pickle = matches!(header.name, b"pickle" | b"sys_info" | b"storages" | b"tensors");
+            self.part(content, &nested_place(place, &String::from_utf8_lossy(header.name)), is_pickle, depth + 1);
+            // The padding of the last member may be missing.
+            rest = behind.get(content.len().next_multiple_of(BLOCK)..).unwrap_or(&[]);
         }
-        let found = "a tar file; its members were looked through as far as they begin with pickles, \
-                     what lies behind their first storages was not";
+        let found = "tar files cannot be scanned completely; each member was scanned as far as it begins with pickles, \
+                     but not behind its first storages";
         self.fail(Error::unsupported(found), place);
     }
+}
+
+fn until_nul(field: &[u8]) -> &[u8] {
+    CStr::from_bytes_until_nul(field).map_or(field, CStr::to_bytes)
 }
 
 fn octal(field: &[u8]) -> Option<usize> {

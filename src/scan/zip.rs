@@ -1,66 +1,60 @@
-//! Every record of a zip, as any reader may see it: from the directory, and from what the directory keeps quiet about.
+//! Every record of a zip that some reader may see: those in the directory, and those that the directory leaves out.
 //!
-//! Neither checksums nor sizes nor flags nor the names of local headers are believed: readers differ in which of them
-//! they check, and a file that fails in one and loads in another is how scanners are passed by.
+//! Checksums, sizes, flags and local names are not trusted. Readers differ in which of them they check, and attackers
+//! evade scanners with files that fail in one reader and load in another.
 
 use std::borrow::Cow;
 use std::io::Read;
 
 use flate2::read::DeflateDecoder;
 
-use super::{Scanner, way};
-use crate::error::{Error, Result};
+use super::scanner::{Scanner, nested_place};
+use crate::error::{Error, OrInternal, Result};
+use crate::format::zip::{
+    CentralHeader, DEFLATED, EXTRA_ZIP64, EndOfDirectory, FLAG_ENCRYPTED, IN_ZIP64, LocalHeader, STORED,
+    Zip64EndOfDirectory, Zip64Locator, extra_field,
+};
 use crate::limits;
 
-/// What a record's own header begins with.
-pub(super) const LOCAL: &[u8] = b"PK\x03\x04";
-const CENTRAL: &[u8] = b"PK\x01\x02";
-const END: &[u8] = b"PK\x05\x06";
-const END_64: &[u8] = b"PK\x06\x06";
+/// How far from the end of a file the end record may begin: a comment may follow it.
+const END_REACH: usize = EndOfDirectory::LEN + u16::MAX as usize;
 
-/// Bytes of a local header, of a directory entry, of the end record, before what varies in length.
-const LOCAL_LEN: usize = 30;
-const CENTRAL_LEN: usize = 46;
-const END_LEN: usize = 22;
-
-/// A comment may stand behind the end record.
-const END_REACH: usize = END_LEN + u16::MAX as usize;
-
-/// Bytes between two records that may be the sizes of the first, written behind it.
+/// Bytes between two records that may be a data descriptor of the first one.
 const DESCRIPTOR: usize = 24;
 
-/// What a zip counts for among the records that a scan looks at: its directory has to be searched for.
-const A_ZIP: usize = 100;
+/// Records that each zip counts for, because of the search for its directory.
+const RECORDS_PER_ZIP: usize = 100;
 
-/// Bytes of a name that are shown of a record that no directory lists.
-const HIDDEN_NAME: usize = 100;
+/// Bytes of an unlisted record's name to show.
+const SHOWN_NAME: usize = 100;
 
-/// Bytes of a record that tell whether it may be a pickle.
+/// Bytes that are inflated to see whether a record may be a pickle.
 const HEAD: u64 = 4096;
 
-/// One record: what its directory entry says, and where its bytes begin.
+/// A record as its directory entry describes it, with the place of its content.
 struct Record {
     name: String,
     method: u16,
-    encrypted: bool,
-    /// Where its header is.
+    is_encrypted: bool,
+    /// Offset of the local header.
     header: usize,
-    /// Where its bytes begin, and how many there are.
+    /// Offset of the content.
     begin: usize,
+    /// Bytes of the content.
     len: usize,
 }
 
-/// Whether a zip stands at the end of bytes that begin with something else.
-pub(super) fn is_behind(bytes: &[u8]) -> bool {
-    directory(bytes).is_some_and(|begin| bytes.get(begin..).is_some_and(|rest| rest.starts_with(CENTRAL)))
+/// Whether bytes that begin with something else end with a zip.
+pub(super) fn ends_with_zip(bytes: &[u8]) -> bool {
+    directory(bytes).is_some()
 }
 
 impl Scanner {
-    /// Looks through every record of a zip.
+    /// Scans every record of a zip.
     pub(super) fn zip(&mut self, bytes: &[u8], place: &str, depth: usize) {
-        self.records += A_ZIP;
+        self.records += RECORDS_PER_ZIP;
         let Some(directory) = directory(bytes) else {
-            let found = "a zip without a readable directory, it was cut short or damaged";
+            let found = "the zip's directory cannot be read; the file was cut short or damaged";
             return self.fail(Error::malformed(found), place);
         };
         let left = limits::SCAN_RECORDS.saturating_sub(self.records);
@@ -78,56 +72,59 @@ impl Scanner {
             }
             self.record(bytes, record, place, depth);
         }
-        self.hidden(bytes, &records, directory, place, depth);
+        self.unlisted(bytes, &records, directory, place, depth);
     }
 
     fn record(&mut self, bytes: &[u8], record: &Record, place: &str, depth: usize) {
-        let way = way(place, &record.name);
-        let stored = bytes.get(record.begin..record.begin.saturating_add(record.len).min(bytes.len()));
-        let Some(stored) = stored.filter(|stored| !stored.is_empty()) else { return };
+        let place = nested_place(place, &record.name);
+        let Some((_, content)) = bytes.split_at_checked(record.begin) else { return };
+        let stored = content.get(..record.len).unwrap_or(content);
+        if stored.is_empty() {
+            return;
+        }
         let is_pickle = [".pkl", ".pickle"].iter().any(|ending| record.name.to_ascii_lowercase().ends_with(ending));
-        if record.encrypted && is_pickle {
-            self.fail(Error::unsupported("it is encrypted; nobody knows what is in it"), &way);
+        if record.is_encrypted && is_pickle {
+            self.fail(Error::unsupported("it is encrypted and could not be scanned"), &place);
         }
         let content: Cow<'_, [u8]> = match record.method {
-            0 => stored.into(),
-            8 => match self.inflate(stored, is_pickle) {
+            STORED => stored.into(),
+            DEFLATED => match self.inflate(stored, is_pickle) {
                 Ok(content) => content.into(),
-                Err(error) => return self.fail(error, &way),
+                Err(error) => return self.fail(error, &place),
             },
             other => {
-                let found =
-                    format!("compressed by method {other}, which is not looked into; expected stored or deflated");
-                return self.fail(Error::unsupported(found), &way);
+                let found = format!("compression method {other} cannot be scanned; expected stored or deflated");
+                return self.fail(Error::unsupported(found), &place);
             }
         };
-        self.part(&content, &way, is_pickle, depth + 1);
+        self.part(&content, &place, is_pickle, depth + 1);
     }
 
-    /// The content of a deflated record: all of it if it may be a pickle or a zip, else its head.
+    /// Returns the content of a deflated record: all of it if it may be a pickle or a zip, otherwise its first bytes.
     fn inflate(&mut self, stored: &[u8], is_pickle: bool) -> Result<Vec<u8>> {
         let mut content = Vec::new();
         let mut stream = DeflateDecoder::new(stored);
-        // What breaks later was there before: Python reads in blocks, too.
+        // Damaged data is scanned up to the damage: Python reads in blocks and runs what comes before it.
         let outcome = stream.by_ref().take(HEAD).read_to_end(&mut content);
-        let is_zip = content.starts_with(LOCAL);
-        let goes_on = content.len() as u64 == HEAD && (is_pickle || is_zip || content.starts_with(b"\x93NUMPY"));
-        let goes_on = goes_on || content.len() as u64 == HEAD && looks_like_pickle(&content);
-        if outcome.is_ok() && goes_on {
+        let is_longer = content.len() as u64 == HEAD;
+        let may_matter = is_pickle
+            || content.starts_with(LocalHeader::SIGNATURE)
+            || content.starts_with(b"\x93NUMPY")
+            || looks_like_pickle(&content);
+        if outcome.is_ok() && is_longer && may_matter {
+            // As above: an error ends the content where the damage is.
             let _ = stream.take(limits::PICKLE_BYTES + 1 - HEAD).read_to_end(&mut content);
         }
         self.inflated += content.len() as u64;
         if self.inflated > limits::SCAN_BYTES {
-            return Err(Error::limit(format!(
-                "inflates to more than {} bytes with those before it",
-                limits::SCAN_BYTES
-            )));
+            let found = format!("the records inflate to more than the limit of {} bytes", limits::SCAN_BYTES);
+            return Err(Error::limit(found));
         }
         Ok(content)
     }
 
-    /// Looks for records that the directory does not list: a reader that goes from header to header sees them.
-    fn hidden(&mut self, bytes: &[u8], records: &[Record], directory: usize, place: &str, depth: usize) {
+    /// Scans records that the directory does not list. A reader that goes from header to header sees them.
+    fn unlisted(&mut self, bytes: &[u8], records: &[Record], directory: usize, place: &str, depth: usize) {
         let mut taken: Vec<_> =
             records.iter().map(|record| (record.header, record.begin.saturating_add(record.len))).collect();
         taken.push((directory, directory));
@@ -135,58 +132,63 @@ impl Scanner {
         let mut covered = 0;
         for (begin, end) in taken {
             if begin > covered + DESCRIPTOR || covered == 0 && begin > 0 {
-                self.gap(bytes.get(covered..begin).unwrap_or_default(), covered, place, depth);
+                // Records that the directory places past the end of the file leave no gap.
+                if let Some(gap) = bytes.get(covered..begin) {
+                    self.gap(gap, covered, place, depth);
+                }
             }
             covered = covered.max(end);
         }
     }
 
+    /// Scans the records in a range of bytes that no listed record covers.
     fn gap(&mut self, gap: &[u8], offset: usize, place: &str, depth: usize) {
-        // The gaps of a file are no more than its bytes; those of zips within zips may be the same ones again.
+        // All gaps of a file together are no larger than the file, but zips within zips may share their gaps.
         if depth > 0 {
-            self.looked_through += gap.len() as u64;
+            self.scanned_bytes += gap.len() as u64;
         }
         let mut rest = gap;
+        let mut rest_offset = offset;
         for _ in 0..limits::SCAN_STACKED {
             if self.is_exhausted() {
-                let found = "more records that are not in the zip's directory than are looked at";
+                let found = "too many records that are missing from the zip's directory";
                 return self.fail(Error::limit(found), place);
             }
-            let Some(at) = find(rest, LOCAL) else { return };
+            let found = find(rest, LocalHeader::SIGNATURE).and_then(|at| rest.split_at_checked(at));
+            let Some((skipped, bytes)) = found else { return };
             self.records += 1;
-            let header = rest.get(at..).unwrap_or_default();
-            rest = header.get(LOCAL.len()..).unwrap_or_default();
-            let lengths = u16_at(header, 26).zip(u16_at(header, 28));
-            let Some((name_len, extra_len)) = lengths else { return };
-            let begin = LOCAL_LEN + usize::from(name_len) + usize::from(extra_len);
-            let name = header.get(LOCAL_LEN..LOCAL_LEN + usize::from(name_len).min(HIDDEN_NAME)).unwrap_or_default();
-            let at = offset + gap.len() - rest.len() - LOCAL.len();
-            let name = format!("{} (at byte {at}, not in the directory)", String::from_utf8_lossy(name));
-            let method = u16_at(header, 8).unwrap_or_default();
-            let len = header.len().saturating_sub(begin);
-            let record = Record { name, method, encrypted: false, header: 0, begin, len };
-            if method == 0 || method == 8 {
-                self.record(header, &record, place, depth);
+            let Some(header) = LocalHeader::parse(bytes) else { return };
+            let header_offset = rest_offset + skipped.len();
+            let name = bytes.get(LocalHeader::LEN..).into_iter().flatten().copied();
+            let name: Vec<u8> = name.take(usize::from(header.name_len).min(SHOWN_NAME)).collect();
+            let name = format!("{} (at byte {header_offset}, not in the directory)", String::from_utf8_lossy(&name));
+            // The sizes of an unlisted record are not trusted: the content may extend to the end of the gap.
+            let (begin, len) = (header.content_offset(), bytes.len());
+            let record = Record { name, method: header.method, is_encrypted: false, header: 0, begin, len };
+            if matches!(header.method, STORED | DEFLATED) {
+                self.record(bytes, &record, place, depth);
             }
+            let Some((_, behind)) = bytes.split_at_checked(LocalHeader::SIGNATURE.len()) else { return };
+            rest = behind;
+            rest_offset = header_offset + LocalHeader::SIGNATURE.len();
         }
-        self.fail(
-            Error::limit(format!("more than {} records that are not in the zip's directory", limits::SCAN_STACKED)),
-            place,
-        );
+        let found = format!("more than {} records that are missing from the zip's directory", limits::SCAN_STACKED);
+        self.fail(Error::limit(found), place);
     }
 }
 
-/// The first bytes of pickles that call something.
+/// Whether the first byte is one that pickles with calls begin with.
 fn looks_like_pickle(head: &[u8]) -> bool {
     head.first().is_some_and(|first| matches!(first, 0x80 | b'(' | b'c' | b'}' | b']' | b'i'))
 }
 
-/// Where the directory begins: by the last end record that leads to one. A comment may look like an end record.
+/// Returns the offset of the directory, from the last end record that points to one. A comment may contain bytes that
+/// look like an end record.
 fn directory(bytes: &[u8]) -> Option<usize> {
     let reach = bytes.len().saturating_sub(END_REACH);
     let mut tail = bytes.get(reach..)?;
     loop {
-        let at = rfind(tail, END)?;
+        let at = rfind(tail, EndOfDirectory::SIGNATURE)?;
         if let Some(found) = directory_of(bytes, reach + at) {
             return Some(found);
         }
@@ -194,109 +196,94 @@ fn directory(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where the directory of the end record at `end` begins.
+/// Returns the offset of the directory that the end record at `end` points to.
 fn directory_of(bytes: &[u8], end: usize) -> Option<usize> {
-    let record = bytes.get(end..)?;
-    let (size, offset) = (u32_at(record, 12)? as usize, u32_at(record, 16)? as usize);
-    let locator = end.checked_sub(20).and_then(|at| bytes.get(at..)).filter(|at| at.starts_with(b"PK\x06\x07"));
-    let big = locator.and_then(|locator| usize::try_from(u64_at(locator, 8)?).ok());
-    if let Some(big) = big.and_then(|at| bytes.get(at..)).filter(|record| record.starts_with(END_64))
-        && let Some(offset) = u64_at(big, 48).and_then(|offset| usize::try_from(offset).ok())
-        && bytes.get(offset..).is_some_and(|rest| rest.starts_with(CENTRAL))
-    {
-        return Some(offset);
-    }
-    // By its offset, or, where something was put before the zip, by its size.
-    let is_there = |at: &usize| bytes.get(*at..).is_some_and(|rest| rest.starts_with(CENTRAL));
-    Some(offset).filter(is_there).or_else(|| end.checked_sub(size).filter(is_there))
+    let (before, record) = bytes.split_at_checked(end)?;
+    let is_directory = |at: &usize| starts_at(bytes, *at, CentralHeader::SIGNATURE);
+    let zip64 = before.len().checked_sub(Zip64Locator::LEN).and_then(|at| Zip64Locator::parse(before.get(at..)?));
+    let zip64 = zip64.and_then(|locator| Zip64EndOfDirectory::parse(from(bytes, locator.end_offset)?));
+    let zip64_offset = zip64.and_then(|end| usize::try_from(end.directory_offset).ok()).filter(is_directory);
+    // Some readers accept an end record whose last field is cut off.
+    let mut padded = [0; EndOfDirectory::LEN];
+    padded.iter_mut().zip(record).for_each(|(padded, byte)| *padded = *byte);
+    let end_record = EndOfDirectory::parse(&padded)?;
+    // If other bytes precede the zip, its offsets are wrong and only the size leads to the directory.
+    let by_offset = || Some(end_record.directory_offset as usize).filter(is_directory);
+    let by_len = || end.checked_sub(end_record.directory_len as usize).filter(is_directory);
+    zip64_offset.or_else(by_offset).or_else(by_len)
 }
 
-/// The records that the directory lists, at most `most`.
+/// Reads the records that the directory lists. Fails if they are more than `most`.
 fn records(bytes: &[u8], directory: usize, most: usize) -> Result<Vec<Record>> {
     let most = most.min(limits::ZIP_ENTRIES);
     let mut records = Vec::new();
-    let mut rest = bytes.get(directory..).unwrap_or_default();
+    let mut rest = bytes.get(directory..).or_internal("the zip's directory lies outside the file")?;
     let mut shift = None;
-    while rest.starts_with(CENTRAL) {
+    while rest.starts_with(CentralHeader::SIGNATURE) {
         if records.len() == most {
             return Err(Error::limit(format!("more than {most} records in the zip")));
         }
         let (mut record, len) = entry(rest).ok_or_else(|| Error::malformed("the zip's directory was cut short"))?;
-        // Bytes before the zip move everything; the first record shows by how much.
-        let is_header = |at: usize| bytes.get(at..).is_some_and(|rest| rest.starts_with(LOCAL));
+        // Bytes before the zip shift all offsets. The first record shows by how much.
         let shift = *shift.get_or_insert_with(|| {
-            if is_header(record.header) {
-                0
-            } else {
-                find(bytes, LOCAL).map_or(0, |at| at.saturating_sub(record.header))
+            if starts_at(bytes, record.header, LocalHeader::SIGNATURE) {
+                return 0;
             }
+            find(bytes, LocalHeader::SIGNATURE).map_or(0, |first| first.saturating_sub(record.header))
         });
+        // An entry may declare any offset. One that overflows lies past the end of the file like any other large one.
         record.header = record.header.saturating_add(shift);
-        let header = bytes.get(record.header..).unwrap_or_default();
-        let lengths = u16_at(header, 26).zip(u16_at(header, 28));
-        let (name_len, extra_len) = lengths.unwrap_or_default();
-        record.begin = record.header.saturating_add(LOCAL_LEN + usize::from(name_len) + usize::from(extra_len));
+        // The signature is not checked: readers differ in that, too.
+        let fields = bytes.get(record.header.saturating_add(LocalHeader::SIGNATURE.len())..);
+        let header = fields.and_then(|mut fields| LocalHeader::read_fields(&mut fields).ok());
+        // A header that is cut off by the end of the file has no content.
+        let content_offset = header.map_or(LocalHeader::LEN, |header| header.content_offset());
+        record.begin = record.header.saturating_add(content_offset);
         records.push(record);
-        rest = rest.get(len..).unwrap_or_default();
+        // A comment that is cut off ends the directory.
+        rest = rest.get(len..).unwrap_or(&[]);
     }
     Ok(records)
 }
 
-/// The directory entry that `bytes` begin with, and its length.
+/// Reads the directory entry at the start of `bytes`. Returns it with its length.
 fn entry(bytes: &[u8]) -> Option<(Record, usize)> {
-    let (name_len, extra_len) = (usize::from(u16_at(bytes, 28)?), usize::from(u16_at(bytes, 30)?));
-    let comment_len = usize::from(u16_at(bytes, 32)?);
-    let name = bytes.get(CENTRAL_LEN..CENTRAL_LEN + name_len)?;
-    let extra = bytes.get(CENTRAL_LEN + name_len..CENTRAL_LEN + name_len + extra_len)?;
-    let narrow = [u32_at(bytes, 24)?, u32_at(bytes, 20)?, u32_at(bytes, 42)?];
-    let mut wide = wide(extra).unwrap_or_default().chunks_exact(8);
+    let header = CentralHeader::parse(bytes)?;
+    let (name, rest) = bytes.get(CentralHeader::LEN..)?.split_at_checked(header.name_len.into())?;
+    let extra = rest.get(..usize::from(header.extra_len))?;
+    let mut wide = extra_field(extra, EXTRA_ZIP64).map_or(&[][..], |values| values.as_chunks().0).iter();
     let mut value = |narrow: u32| match narrow {
-        u32::MAX => wide.next().and_then(|bytes| u64_at(bytes, 0)).unwrap_or(u64::from(narrow)),
-        _ => u64::from(narrow),
+        // Without a 64-bit value, the 32-bit one counts.
+        IN_ZIP64 => wide.next().map_or(narrow.into(), |value| u64::from_le_bytes(*value)),
+        _ => narrow.into(),
     };
-    let [size, compressed, header] = narrow.map(&mut value);
-    let method = u16_at(bytes, 10)?;
-    // A stored record has one size; where two are given, a reader may take either.
-    let len = if method == 0 { size.max(compressed) } else { compressed };
+    // The order of the values in the extra field.
+    let [size, compressed_size, offset] = [header.size, header.compressed_size, header.header_offset].map(&mut value);
+    // The two sizes of a stored record should be equal. If not, a reader may use either.
+    let len = if header.method == STORED { size.max(compressed_size) } else { compressed_size };
     let record = Record {
         name: String::from_utf8_lossy(name).into_owned(),
-        method,
-        encrypted: u16_at(bytes, 8)? & 1 != 0,
-        header: usize::try_from(header).ok()?,
+        method: header.method,
+        is_encrypted: header.flags & FLAG_ENCRYPTED != 0,
+        header: usize::try_from(offset).ok()?,
         begin: 0,
         len: usize::try_from(len).ok()?,
     };
-    Some((record, CENTRAL_LEN + name_len + extra_len + comment_len))
+    Some((record, CentralHeader::LEN + header.variable_len()))
 }
 
-/// The part of the extra field with the sizes that need 64 bits.
-fn wide(mut extra: &[u8]) -> Option<&[u8]> {
-    loop {
-        let (id, len) = (u16_at(extra, 0)?, usize::from(u16_at(extra, 2)?));
-        let field = extra.get(4..)?;
-        if id == 1 {
-            return field.get(..len);
-        }
-        extra = field.get(len..)?;
-    }
+fn from(bytes: &[u8], offset: u64) -> Option<&[u8]> {
+    bytes.get(usize::try_from(offset).ok()?..)
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|bytes| u16::from_le_bytes(*bytes))
+fn starts_at(bytes: &[u8], offset: usize, signature: &[u8]) -> bool {
+    bytes.get(offset..).is_some_and(|rest| rest.starts_with(signature))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+fn find(bytes: &[u8], signature: &[u8]) -> Option<usize> {
+    bytes.windows(signature.len()).position(|window| window == signature)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
-}
-
-fn find(bytes: &[u8], sign: &[u8]) -> Option<usize> {
-    bytes.windows(sign.len()).position(|window| window == sign)
-}
-
-fn rfind(bytes: &[u8], sign: &[u8]) -> Option<usize> {
-    bytes.windows(sign.len()).rposition(|window| window == sign)
+fn rfind(bytes: &[u8], signature: &[u8]) -> Option<usize> {
+    bytes.windows(signature.len()).rposition(|window| window == signature)
 }

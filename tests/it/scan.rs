@@ -436,7 +436,7 @@ fn searches_folders_and_counts_other_files() {
     let text = run!["scan", folder.join("a")].no();
     assert!(
         text.ends_with(
-            "2 files scanned, 1 dangerous, 1 harmless, 2 skipped, no checkpoints, 2 symbolic links not followed\n"
+            "2 files scanned, 1 dangerous, 1 harmless, 2 skipped (not checkpoints), 2 symbolic links not followed\n"
         ),
         "{text}"
     );
@@ -458,10 +458,10 @@ fn reports_file_offset_call_and_reason() {
     let path = folder.write("evil.ckpt", torch(&object));
     let text = run!["scan", &path].no();
     let line = format!("  dangerous  archive/data.pkl byte {at}: calls posix.system('true'), which runs commands\n");
-    assert!(text.contains("evil.ckpt: dangerous (torch zip, 1 pickle looked through)\n"), "{text}");
+    assert!(text.contains("evil.ckpt: dangerous (torch zip, 1 pickle scanned)\n"), "{text}");
     assert!(text.contains(&line), "{text}");
     let finding = &run!["scan", &path, "--json"].json_of_no()["files"][0]["findings"][0];
     assert_eq!(finding["name"], "posix.system");
-    assert_eq!((&finding["act"], &finding["level"]), (&"calls".into(), &"dangerous".into()));
+    assert_eq!((&finding["usage"], &finding["level"]), (&"calls".into(), &"dangerous".into()));
     assert_eq!((finding["offset"].as_u64(), finding["count"].as_u64()), (Some(at as u64), Some(1)));
 }

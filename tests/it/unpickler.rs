@@ -15,7 +15,7 @@ use crate::support::hostile::{KEYS, PAYLOAD, SYSTEM, legacy, tensor_and};
 use crate::support::mutate::{Random, mutate, pickles};
 use serde::Deserialize;
 use trinart_ckpt::Kind;
-use trinart_ckpt::pickle::{Id, Node, OddUse, Oddity, Pickle, parse, survey};
+use trinart_ckpt::pickle::{Id, Node, OddUse, Oddity, Pickle, parse, parse_lenient};
 
 /// Number of pickles per Python process.
 const BATCH: u64 = 3000;
@@ -148,22 +148,22 @@ const STRICTER: &[&str] = &[
 
 /// Compares one pickle. Fails with a description of the difference.
 fn compare(input: &[u8], seen: &Seen) -> Result<(), String> {
-    let survey = survey(input);
+    let lenient = parse_lenient(input);
     let names: Vec<(String, String)> =
-        survey.pickle.globals().iter().map(|global| (global.name.module.clone(), global.name.name.clone())).collect();
-    // Names that the survey cannot follow are dangerous in any case, and past a limit it reports that it stopped.
+        lenient.pickle.globals().iter().map(|global| (global.name.module.clone(), global.name.name.clone())).collect();
+    // What a lenient parse cannot determine is dangerous; it stops at a limit and reports that.
     let is_lost = |odd: &OddUse| matches!(odd.oddity, Oddity::ComputedName | Oddity::Straddle | Oddity::Reserve);
-    let is_followed = !survey.pickle.oddities().iter().any(is_lost)
-        && survey.broken.as_ref().is_none_or(|error| error.kind() != Kind::Limit);
+    let is_followed = !lenient.pickle.oddities().iter().any(is_lost)
+        && lenient.broken.as_ref().is_none_or(|at| at.error.kind() != Kind::Limit);
     for theirs in [&seen.names, &seen.plain] {
         let is_seen = theirs.iter().zip(&names).all(|(theirs, ours)| theirs == ours || ours.0.contains('\u{fffd}'));
         if is_followed && !(is_seen && theirs.len() <= names.len()) {
-            return Err(format!("Python imports {theirs:?}, the survey sees {names:?}"));
+            return Err(format!("Python imports {theirs:?}, the lenient parse sees {names:?}"));
         }
     }
-    // The survey stops at malformed data, so Python must not import anything after it.
-    let end = survey.broken.as_ref().map_or(u64::MAX, |error| error.offset().unwrap_or_default());
-    let last = seen.names.len().checked_sub(1).and_then(|last| survey.pickle.globals().get(last));
+    // A scan ignores what follows an error, so Python must have stopped there too.
+    let end = lenient.broken.as_ref().map_or(u64::MAX, |at| at.offset);
+    let last = seen.names.len().checked_sub(1).and_then(|last| lenient.pickle.globals().get(last));
     if is_followed && last.is_some_and(|last| last.offset > end) {
         return Err(format!("Python imports {:?} after the malformed byte {end}", seen.names));
     }

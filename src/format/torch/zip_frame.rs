@@ -1,34 +1,31 @@
-//! The zip around the tensors: stored records, each payload at a multiple of 64, laid out before anything is written.
+//! The layout of a torch zip: stored records with aligned payloads, all offsets known before anything is written.
 //!
-//! Written by hand because the offsets have to be known first and the payloads are written by several threads; read
-//! by the `zip` crate. Field order and widths: PKWARE APPNOTE 4.3 and 4.5.3.
+//! The `zip` crate reads archives but does not write these: the offsets must be known first, and several threads write
+//! the payloads.
 
-/// Payloads begin at multiples of this, as torch aligns them; a memory map then has aligned tensors.
+use crate::format::zip::{
+    COUNT_IN_ZIP64, CentralHeader, EARLIEST_DATE, EXTRA_HEADER_LEN, EXTRA_PADDING, EXTRA_ZIP64, EndOfDirectory,
+    IN_ZIP64, LocalHeader, STORED, VERSION_PLAIN, VERSION_ZIP64, Zip64EndOfDirectory, Zip64Locator, narrow,
+};
+
+/// Alignment of payloads in bytes, the same as torch uses; tensors of a memory-mapped file are then aligned too.
 const ALIGNMENT: u64 = 64;
 
-/// The extra field torch pads with: "FB".
-const PADDING_ID: u16 = 0x4246;
-
-/// The extra field of 64-bit sizes.
-const ZIP64_ID: u16 = 0x0001;
-
-/// A 32-bit field that says "look into the 64-bit one".
-const IN_ZIP64: u64 = 0xffff_ffff;
-
-/// 1 January 1980, the earliest date a zip can say. No clock is asked.
-const DATE: u16 = 0x0021;
+/// Bytes of the zip64 extra field in a local header: its own header and two sizes.
+const LOCAL_ZIP64_LEN: u64 = 20;
 
 /// One record of the archive.
 struct Entry {
     name: String,
-    /// Of its local header.
+    /// Offset of the local header.
     offset: u64,
-    /// Bytes of padding in its local header's extra field.
+    /// Bytes of padding in the local header's extra field.
     padding: u16,
+    /// Bytes of the payload.
     len: u64,
 }
 
-/// Where everything in the archive goes.
+/// Offsets of everything in an archive.
 #[derive(Default)]
 pub(super) struct ZipFrame {
     entries: Vec<Entry>,
@@ -36,7 +33,7 @@ pub(super) struct ZipFrame {
 }
 
 impl ZipFrame {
-    /// Places the next record; returns the offset of its payload of `len` bytes.
+    /// Adds a record and returns the offset of its payload of `len` bytes.
     pub(super) fn place(&mut self, name: String, len: u64) -> u64 {
         let mut entry = Entry { name, offset: self.end, padding: 0, len };
         let unpadded = entry.payload_offset();
@@ -47,122 +44,141 @@ impl ZipFrame {
         payload
     }
 
-    /// Bytes of the finished archive.
+    /// Size of the finished archive in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        self.end + self.directory(&[]).len() as u64
+        self.end + self.directory(&vec![0; self.entries.len()]).len() as u64
     }
 
-    /// All headers, with their offsets, for records of these checksums.
+    /// Returns all headers with their offsets. `crc32s` holds the checksum of each record, in the order of placing.
     pub(super) fn seal(&self, crc32s: &[u32]) -> Vec<(u64, Vec<u8>)> {
+        debug_assert_eq!(crc32s.len(), self.entries.len());
         let headers = self.entries.iter().zip(crc32s).map(|(entry, &crc32)| (entry.offset, entry.local_header(crc32)));
         headers.chain([(self.end, self.directory(crc32s))]).collect()
     }
 
-    /// The central directory and the end records.
+    /// Returns the central directory and the end records.
     fn directory(&self, crc32s: &[u32]) -> Vec<u8> {
         let mut out = Vec::new();
-        let crc32s = crc32s.iter().copied().chain(std::iter::repeat(0));
-        for (entry, crc32) in self.entries.iter().zip(crc32s) {
-            entry.central_header(crc32, &mut out);
+        for (entry, &crc32) in self.entries.iter().zip(crc32s) {
+            entry.write_central_header(crc32, &mut out);
         }
-        let (count, len) = (self.entries.len() as u64, out.len() as u64);
-        if count >= 0xffff || self.end >= IN_ZIP64 || len >= IN_ZIP64 {
-            let start = self.end + len;
-            out.extend(0x0606_4b50_u32.to_le_bytes());
-            out.extend(44_u64.to_le_bytes()); // bytes of the rest of this record
-            out.extend([45, 0, 45, 0]); // made by and needed: version 4.5
-            out.extend([0; 8]); // this disk, the directory's disk
-            for value in [count, count, len, self.end] {
-                out.extend(value.to_le_bytes());
+        let (entries, directory_len) = (self.entries.len() as u64, out.len() as u64);
+        let narrow_entries = u16::try_from(entries).unwrap_or(COUNT_IN_ZIP64);
+        if narrow_entries == COUNT_IN_ZIP64 || narrow(self.end) == IN_ZIP64 || narrow(directory_len) == IN_ZIP64 {
+            let end_offset = self.end + directory_len;
+            Zip64EndOfDirectory {
+                record_len: Zip64EndOfDirectory::RECORD_LEN,
+                version_made_by: VERSION_ZIP64,
+                version_needed: VERSION_ZIP64,
+                disk: 0,
+                directory_disk: 0,
+                entries_on_disk: entries,
+                entries,
+                directory_len,
+                directory_offset: self.end,
             }
-            out.extend(0x0706_4b50_u32.to_le_bytes());
-            out.extend([0; 4]); // the disk of the record above
-            out.extend(start.to_le_bytes());
-            out.extend(1_u32.to_le_bytes()); // disks
+            .write(&mut out);
+            Zip64Locator { end_disk: 0, end_offset, disks: 1 }.write(&mut out);
         }
-        out.extend(0x0605_4b50_u32.to_le_bytes());
-        out.extend([0; 4]); // this disk, the directory's disk
-        let count = (count.min(0xffff) as u16).to_le_bytes();
-        out.extend(count);
-        out.extend(count);
-        out.extend(word(len));
-        out.extend(word(self.end));
-        out.extend([0; 2]); // no comment
+        EndOfDirectory {
+            disk: 0,
+            directory_disk: 0,
+            entries_on_disk: narrow_entries,
+            entries: narrow_entries,
+            directory_len: narrow(directory_len),
+            directory_offset: narrow(self.end),
+            comment_len: 0,
+        }
+        .write(&mut out);
         out
     }
 }
 
 impl Entry {
+    /// Whether the size goes into the zip64 extra field.
     fn is_large(&self) -> bool {
-        self.len >= IN_ZIP64
+        narrow(self.len) == IN_ZIP64
     }
 
     fn payload_offset(&self) -> u64 {
-        let zip64 = if self.is_large() { 20 } else { 0 };
-        self.offset + 30 + self.name.len() as u64 + zip64 + 4 + u64::from(self.padding)
+        let zip64 = if self.is_large() { LOCAL_ZIP64_LEN } else { 0 };
+        let fixed = (LocalHeader::LEN + self.name.len() + EXTRA_HEADER_LEN) as u64;
+        self.offset + fixed + zip64 + u64::from(self.padding)
     }
 
     fn local_header(&self, crc32: u32) -> Vec<u8> {
         let mut extra = Vec::new();
         if self.is_large() {
-            extra.extend(ZIP64_ID.to_le_bytes());
-            extra.extend(16_u16.to_le_bytes());
-            extra.extend(self.len.to_le_bytes());
-            extra.extend(self.len.to_le_bytes());
+            write_zip64_values(&[self.len, self.len], &mut extra);
         }
-        extra.extend(PADDING_ID.to_le_bytes());
+        extra.extend(EXTRA_PADDING.to_le_bytes());
         extra.extend(self.padding.to_le_bytes());
         extra.resize(extra.len() + usize::from(self.padding), b'Z');
         let mut out = Vec::new();
-        out.extend(0x0403_4b50_u32.to_le_bytes());
-        self.shared_fields(self.is_large(), crc32, &mut out);
-        out.extend((self.name.len() as u16).to_le_bytes());
-        out.extend((extra.len() as u16).to_le_bytes());
+        LocalHeader {
+            version_needed: version_needed(self.is_large()),
+            flags: 0,
+            method: STORED,
+            time: 0,
+            date: EARLIEST_DATE,
+            crc32,
+            compressed_size: narrow(self.len),
+            size: narrow(self.len),
+            name_len: self.name.len() as u16,
+            extra_len: extra.len() as u16,
+        }
+        .write(&mut out);
         out.extend(self.name.as_bytes());
         out.extend(extra);
         out
     }
 
-    fn central_header(&self, crc32: u32, out: &mut Vec<u8>) {
-        let mut large = Vec::new();
+    fn write_central_header(&self, crc32: u32, out: &mut Vec<u8>) {
+        let mut values = Vec::new();
         if self.is_large() {
-            large.extend(self.len.to_le_bytes());
-            large.extend(self.len.to_le_bytes());
+            values.extend([self.len, self.len]);
         }
-        if self.offset >= IN_ZIP64 {
-            large.extend(self.offset.to_le_bytes());
+        if narrow(self.offset) == IN_ZIP64 {
+            values.push(self.offset);
         }
         let mut extra = Vec::new();
-        if !large.is_empty() {
-            extra.extend(ZIP64_ID.to_le_bytes());
-            extra.extend((large.len() as u16).to_le_bytes());
-            extra.extend(large);
+        if !values.is_empty() {
+            write_zip64_values(&values, &mut extra);
         }
-        out.extend(0x0201_4b50_u32.to_le_bytes());
-        out.extend([45, 0]); // made by: version 4.5
-        self.shared_fields(!extra.is_empty(), crc32, out);
-        out.extend((self.name.len() as u16).to_le_bytes());
-        out.extend((extra.len() as u16).to_le_bytes());
-        out.extend([0; 10]); // no comment, disk 0, no attributes
-        out.extend(word(self.offset));
+        CentralHeader {
+            version_made_by: VERSION_ZIP64,
+            version_needed: version_needed(!extra.is_empty()),
+            flags: 0,
+            method: STORED,
+            time: 0,
+            // A fixed date keeps the output the same for the same input.
+            date: EARLIEST_DATE,
+            crc32,
+            compressed_size: narrow(self.len),
+            size: narrow(self.len),
+            name_len: self.name.len() as u16,
+            extra_len: extra.len() as u16,
+            comment_len: 0,
+            disk: 0,
+            internal_attributes: 0,
+            external_attributes: 0,
+            header_offset: narrow(self.offset),
+        }
+        .write(out);
         out.extend(self.name.as_bytes());
         out.extend(extra);
     }
-
-    /// What both headers hold alike: version needed, flags, method, time, date, checksum, sizes.
-    fn shared_fields(&self, needs_zip64: bool, crc32: u32, out: &mut Vec<u8>) {
-        out.extend([if needs_zip64 { 45 } else { 20 }, 0]);
-        out.extend([0; 6]); // no flags, stored, midnight
-        out.extend(DATE.to_le_bytes());
-        out.extend(crc32.to_le_bytes());
-        out.extend(word(self.len));
-        out.extend(word(self.len));
-    }
 }
 
-/// A number as a 32-bit field, which refers to the 64-bit one where it does not fit.
-fn word(value: u64) -> [u8; 4] {
-    (value.min(IN_ZIP64) as u32).to_le_bytes()
+/// Appends a zip64 extra field with these sizes and offsets.
+fn write_zip64_values(values: &[u64], extra: &mut Vec<u8>) {
+    extra.extend(EXTRA_ZIP64.to_le_bytes());
+    extra.extend((size_of_val(values) as u16).to_le_bytes());
+    extra.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+}
+
+fn version_needed(uses_zip64: bool) -> u16 {
+    if uses_zip64 { VERSION_ZIP64 } else { VERSION_PLAIN }
 }
 
 #[cfg(test)]
@@ -171,7 +187,7 @@ mod tests {
     use std::io::{Cursor, Read};
 
     #[test]
-    fn the_zip_crate_reads_what_is_laid_out() {
+    fn the_zip_crate_reads_the_layout() {
         let records = [("archive/data.pkl", &b"pickle"[..]), ("archive/data/0", b""), ("archive/version", b"3\n")];
         let mut frame = ZipFrame::default();
         let offsets: Vec<u64> =
@@ -198,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_offsets_past_four_gigabytes_go_into_the_64_bit_fields() {
+    fn writes_sizes_and_offsets_above_4_gib_as_zip64() {
         let mut frame = ZipFrame::default();
         let large = 5 << 30;
         frame.place("archive/data/0".into(), large);

@@ -11,9 +11,9 @@ use trinart_ckpt::checkpoint::hash::content_hash;
 use trinart_ckpt::danger::{self, Level};
 use trinart_ckpt::format::{self, Contents, Target, WriteOptions};
 use trinart_ckpt::io::{Overwrite, Silent};
-use trinart_ckpt::pickle::{parse, survey};
+use trinart_ckpt::pickle::{parse, parse_lenient};
 use trinart_ckpt::plan::{convert, translate};
-use trinart_ckpt::report::{Inspection, Scanned, components};
+use trinart_ckpt::report::{Inspection, ScanReport, components};
 use trinart_ckpt::tensor::LazyTensor;
 use trinart_ckpt::{Error, Metadata, StateDict, limits, scan};
 
@@ -141,7 +141,7 @@ pub(crate) fn scan(path: &Path) -> Broken {
     if let Some(error) = &scan.problem {
         refused(error)?;
     }
-    let scanned = Scanned::new(&scan);
+    let scanned = ScanReport::new(&scan);
     one_line_each(&scanned.to_text())?;
     serde_json::to_string(&scanned).map_err(|error| error.to_string())?;
     // A scan finds every danger that loading finds.
@@ -154,24 +154,24 @@ pub(crate) fn scan(path: &Path) -> Broken {
     Ok(())
 }
 
-/// Parses and surveys a pickle: the survey sees everything that the parser sees.
+/// Parses a pickle strictly and leniently. If the first succeeds, both must return the same.
 pub(crate) fn pickle(bytes: &[u8]) -> Broken {
-    let seen = survey(bytes);
+    let seen = parse_lenient(bytes);
     let findings = danger::examine(&seen.pickle);
     // Only checks that the text can be built; callers escape it.
     findings.iter().for_each(|finding| drop(finding.to_text()));
     let Ok(parsed) = parse(bytes) else { return Ok(()) };
-    if !seen.complete || seen.broken.is_some() {
-        return Err("the parser accepts the pickle, the survey does not".to_owned());
+    if !seen.is_complete || seen.broken.is_some() {
+        return Err("a valid pickle is invalid to a lenient parse".to_owned());
     }
     if parsed.bytes() != seen.pickle.bytes() || parsed.nodes().len() != seen.pickle.nodes().len() {
-        return Err("the survey and the parser differ in length".to_owned());
+        return Err("a lenient parse ends at another place".to_owned());
     }
     let names = |pickle: &trinart_ckpt::pickle::Pickle| {
         pickle.globals().iter().map(|global| (global.name.to_string(), global.offset)).collect::<Vec<_>>()
     };
     if names(&parsed) != names(&seen.pickle) {
-        return Err("the survey and the parser see different names".to_owned());
+        return Err("a lenient parse finds other names".to_owned());
     }
     let most = limits::PICKLE_NODES;
     if parsed.nodes().len() > most { Err(format!("more than {most} values")) } else { Ok(()) }
