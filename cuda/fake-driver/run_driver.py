@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs a program that was built with the feature `cuda` where there is no card.
 
-    tests/emulation/run_driver.py target/release/trinart-ckpt [CASE..]
+    cuda/fake-driver/run_driver.py target/release/trinart-ckpt [CASE..]
 
 The driver in driver*.cpp and the kernels are built with the system's C++ compiler, as the libraries that the program
 loads: libcuda.so.1, libcublas.so.13, libcurand.so.10. The program has to be linked so that it loads them by these names
@@ -35,6 +35,7 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+EMULATION = ROOT / "tests/emulation"
 OUT_OF_MEMORY, INVALIDATED, LAUNCH_FAILED = 2, 901, 719
 
 
@@ -45,8 +46,8 @@ def build(folder):
     kernels = ["-O3", "-march=native", "-Wno-unknown-pragmas", "-DTRINART_EMULATION"]
     kernels += ["-I", ROOT / "src/render/kernels/source"]
     driver = [HERE / f"driver{part}.cpp" for part in ("", "_graph", "_kernels", "_memory", "_stream")]
-    cuda = [*driver, HERE / "emulation.cpp", "-ldl", "-lpthread", "-o", folder / "libcuda.so.1"]
-    subprocess.run([*shared, *kernels, "-I", HERE, "-Wl,-Bsymbolic", *cuda], check=True)
+    cuda = [*driver, EMULATION / "emulation.cpp", "-ldl", "-lpthread", "-o", folder / "libcuda.so.1"]
+    subprocess.run([*shared, *kernels, "-I", EMULATION, "-Wl,-Bsymbolic", *cuda], check=True)
     for name in "libcublas.so.13", "libcurand.so.10":
         subprocess.run([*shared, HERE / "driver_libraries.cpp", "-o", folder / name], check=True)
 
