@@ -1,21 +1,19 @@
-"""Time render-check on an NVIDIA card beside PyTorch on the same card, with the same full-size weights, in one run.
+"""Compare render-check with PyTorch on the same NVIDIA GPU, with the same full-size weights. No GPU has run this yet.
 
     cargo build --release --features cuda
     python benches/cuda.py FOLDER [--runs 3] [--only ours]
 
-The Python has torch (with CUDA), safetensors and, for the models, diffusers and transformers. FOLDER gets a checkpoint in
-the sizes of SD v1 with random weights of f16, 2.1 GB, made on the spot. Measured at 512x512 in f16 with guidance, one
-picture:
+Requires a Python with torch (with CUDA), safetensors, diffusers and transformers. Creates a checkpoint of the size of SD v1
+in FOLDER, with random f16 weights (2.1 GB). Measures one picture of 512x512 in f16 with guidance:
 
-- it/s of the UNet: the median over the steps of a render of 20 (Euler), the first two left out, since recording and
-  compiling happen there;
+- it/s of the UNet: the median over 20 steps of Euler, without the first two, which include recording and compilation;
 - the decoding of a latent;
-- from the start of the process to the finished PNG, 20 steps: ours, and a script with PyTorch, SDPA and channels last that
-  does the same (eager, and with torch.compile);
-- peak memory of the card: what each allocator reserved.
+- the time from the start of the process to the finished PNG, for our program and for an equivalent PyTorch script with
+  SDPA and channels-last (eager, and with torch.compile);
+- peak GPU memory, as reserved by the allocator.
 
-Processes take turns, `--runs` of each; the table has the median, with the least and the greatest. Untrained weights fail
-render-check's checks of what is seen in noise; that does not concern a time.
+Processes alternate, `--runs` of each. The table shows the median, minimum and maximum. Random weights fail some checks of
+render-check, which does not affect the times.
 """
 
 import argparse
@@ -34,7 +32,7 @@ STEPS, PIXELS, PROMPT, NEGATIVE = 20, 512, "1girl, cathedral, looking at viewer"
 
 
 def make_checkpoint(path):
-    """The model of `fixtures/render/make.py` in the sizes of SD v1, in halves."""
+    """Write the model of `fixtures/render/make.py` in the size of SD v1, in f16."""
     import torch
     from safetensors.torch import save_file
 
@@ -46,7 +44,7 @@ def make_checkpoint(path):
 
 
 def ours(checkpoint, folder, number):
-    """One render, from the start of the process to the PNG; its report tells the rest."""
+    """Render with our program, and return the wall time and the values of its report."""
     picture = folder / f"ours-{number}.png"
     command = [PROGRAM, "render-check", checkpoint, "-o", picture, "--device", "cuda", "--dtype", "f16", "--sampler", "Euler"]
     command += ["--steps", STEPS, "--size", f"{PIXELS}x{PIXELS}", "--prompt", PROMPT, "--negative", NEGATIVE, "--json", "--force"]
@@ -54,7 +52,7 @@ def ours(checkpoint, folder, number):
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     wall = time.perf_counter() - start
     if not picture.exists():
-        sys.exit(f"ours made no picture:\n{done.stdout}{done.stderr}")
+        sys.exit(f"our program made no picture:\n{done.stdout}{done.stderr}")
     report = json.loads(done.stdout)
     steps = report["seconds"]["calls"][2:]
     return {
@@ -67,7 +65,7 @@ def ours(checkpoint, folder, number):
 
 
 def theirs(folder, number, compiled):
-    """The same by PyTorch, in a process of its own: see `with_torch`."""
+    """Render with PyTorch in a new process; see `with_torch`."""
     picture = folder / f"torch-{compiled}-{number}.png"
     command = [sys.executable, __file__, str(folder), "--with-torch", "compile" if compiled else "eager", "--picture", str(picture)]
     start = time.perf_counter()
@@ -122,8 +120,8 @@ def with_torch(checkpoint, picture, compiled):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--runs", type=int, default=3, help="processes of each kind, in turn (3)")
-    parser.add_argument("--only", choices=["ours"], help="without PyTorch")
+    parser.add_argument("--runs", type=int, default=3, help="processes of each kind (default: 3)")
+    parser.add_argument("--only", choices=["ours"], help="measure only our program")
     parser.add_argument("--with-torch", choices=["eager", "compile"], help=argparse.SUPPRESS)
     parser.add_argument("--picture", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -144,7 +142,7 @@ def main():
             for kind, run in kinds.items():
                 found[kind].append(run(pathlib.Path(folder), number))
     print(f"{found['ours'][0]['device']}; {time.strftime('%Y-%m-%d')}; {PIXELS}x{PIXELS}, f16, {STEPS} steps, guidance")
-    print("| | it/s | decode, s | cold start to PNG, s | peak memory of the card, MB |")
+    print("| | it/s | decode, s | cold start to PNG, s | peak GPU memory, MB |")
     print("|---|---:|---:|---:|---:|")
     for kind, runs in found.items():
         cells = []

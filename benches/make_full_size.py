@@ -1,15 +1,14 @@
-"""Make full-size Stable Diffusion v1 files to measure with.
+"""Create full-size Stable Diffusion v1 files for benchmarks.
 
     target/peers/bin/python benches/make_full_size.py [--out DIR] [--dtype f32|f16]
 
-    sd1-full.safetensors    1145 keys with their true shapes: 4.27 GB in f32
-    sd1-full.ckpt           the same under "state_dict", as torch.save writes it
-    vae-full.ckpt           another autoencoder with its loss, as Lightning writes it: 405 MB
-    vae-full.vae.pt         that autoencoder alone: 335 MB
+    sd1-full.safetensors    1145 keys with their real shapes: 4.27 GB in f32
+    sd1-full.ckpt           the same tensors under "state_dict", as torch.save writes them
+    vae-full.ckpt           another VAE with its loss, as Lightning writes it: 405 MB
+    vae-full.vae.pt         the same VAE without the loss: 335 MB
 
-Weights are random but depend on the name alone, so two runs give the same tensors and no two tensors are
-alike. --dtype is that of the checkpoint's weights; the autoencoder files are always f32. Needs 5 GB of
-memory and 9.3 GB of disk.
+Weights are random, with the key as the seed: two runs create the same tensors, and no two tensors are equal.
+--dtype sets the dtype of the checkpoint; the VAE files are always f32. Needs 5 GB of memory and 9.3 GB of disk.
 """
 
 import argparse
@@ -22,7 +21,7 @@ import torch
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 sys.path.append(str(REPOSITORY / "fixtures"))
 
-import sd1  # noqa: E402  (found through the line above)
+import sd1  # noqa: E402  (imported from the path above)
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16}
 
@@ -60,7 +59,7 @@ def main():
     parser.add_argument("--dtype", choices=DTYPES, default="f32")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    # One after the other: the checkpoint's memory is free again before the autoencoder needs any.
+    # In this order, so that the checkpoint's memory is freed before the VAE is created.
     save_checkpoint(options.out, DTYPES[options.dtype])
     save_vae(options.out)
     for path in sorted(options.out.glob("*-full.*")):

@@ -1,14 +1,15 @@
-"""Time a step of the UNet, and the autoencoder, on the CPU beside PyTorch.
+"""Compare the CPU time of a UNet step and of the VAE with PyTorch.
 
     cargo build --release --example render_speed
     python benches/render.py FOLDER [--runs 3] [--pixels 256] [--only unet]
 
-The Python has torch, diffusers, transformers and safetensors. FOLDER gets the model, 4.3 GB in the sizes of SD v1 with
-random weights (`fixtures/render/make.py --full`), and needs 10 GB of memory for that. Each process makes one call that is
-not counted, and then those that are; ours and PyTorch's take turns. CPU seconds are those of all threads, and what is
-compared: seconds of the wall depend on who else is at work. OpenMP's threads are told to sleep where they wait for each
-other, or PyTorch's would count that time. Peak memory is that of the process, loading included; PyTorch makes its
-weights in place and reads no file.
+Requires a Python with torch, diffusers, transformers and safetensors. Creates a model of the size of SD v1 in FOLDER, with
+random weights (4.3 GB, `fixtures/render/make.py --full`), which needs 10 GB of memory.
+
+Our processes and those of PyTorch alternate. Each makes a warm-up call before the measured calls. The comparison uses CPU
+seconds of all threads, because wall time depends on the load of the machine. OpenMP threads sleep while they wait, so that
+PyTorch's CPU time does not include waiting. Peak memory includes loading; PyTorch creates its weights in place and reads no
+file.
 """
 
 import argparse
@@ -24,12 +25,12 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "examples" / "render_speed"
 
-# What is measured: stage and batch. A step of the UNet is for the prompt and the negative prompt at once.
+# The batch of each stage. A UNet step computes the prompt and the negative prompt together.
 STAGES = {"unet": 2, "decode": 1, "encode": 1}
 
 
 def with_torch(stage, pixels, batch, runs):
-    """Prints what examples/render_speed.rs prints."""
+    """Print a line of JSON like examples/render_speed.rs."""
     import torch
 
     sys.path.insert(0, str(ROOT / "fixtures" / "render"))
@@ -81,10 +82,10 @@ def measure(command):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--runs", type=int, default=3, help="calls that are counted, in each process (3)")
-    parser.add_argument("--turns", type=int, default=2, help="processes of each kind, in turn (2)")
-    parser.add_argument("--pixels", type=int, default=256, help="side of the image (256)")
-    parser.add_argument("--only", choices=STAGES, help="this stage alone")
+    parser.add_argument("--runs", type=int, default=3, help="measured calls in each process (default: 3)")
+    parser.add_argument("--turns", type=int, default=2, help="processes of each kind (default: 2)")
+    parser.add_argument("--pixels", type=int, default=256, help="width and height of the image (default: 256)")
+    parser.add_argument("--only", choices=STAGES, help="measure only this stage")
     parser.add_argument("--with-torch", choices=STAGES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.with_torch:

@@ -1,10 +1,10 @@
-"""Measure whole processes on full-size files, side by side with `cp` and a `sync` of the copy.
+"""Compare whole processes on full-size files with `cp` and a `sync` of the copy.
 
     python3 benches/side_by_side.py [FOLDER] [--runs N] [--peer torch] [--only TEXT]
 
-FOLDER holds the files of make_full_size.py (target/bench unless given); they are made when absent. Each task
-runs ours and the yardstick in turn, once each unmeasured and then N times measured, and prints one row of a
-Markdown table. README.md beside this file says what the figures mean.
+FOLDER (default: target/bench) has the files of make_full_size.py, which are created if they do not exist. Each
+task alternates our program and the yardstick, with one warm-up run and N measured runs of each, and prints a row
+of a Markdown table. README.md in this folder explains the method.
 """
 
 import argparse
@@ -33,10 +33,10 @@ TO_SAFETENSORS_FAST = "convert .ckpt to .safetensors, --no-verify"
 OUR_OUTPUT = "side-by-side-ours"
 THEIR_OUTPUT = "side-by-side-theirs"
 
-# Opening is over in milliseconds, so it can be repeated, and a single run would say little.
+# `inspect` takes milliseconds, so a single run would be too noisy.
 INSPECT_RUNS = 20
 
-# Reads and writes the same tensors with the libraries that most programs use.
+# The same conversion with the common Python libraries.
 TORCH_CONVERT = """
 import sys, torch
 from safetensors.torch import save_file
@@ -44,7 +44,7 @@ tensors = torch.load(sys.argv[1], map_location="cpu", weights_only=True, mmap=Tr
 save_file(tensors, sys.argv[2], metadata={"format": "pt"})
 """
 
-# `ours` are arguments without -o; `theirs` is a shell command that leaves {output} on the disk.
+# `ours` is a list of arguments without -o; `theirs` is a shell command that writes {output}.
 Task = collections.namedtuple("Task", "name ours extension yardstick theirs")
 Run = collections.namedtuple("Run", "seconds peak_bytes")
 
@@ -71,7 +71,7 @@ def tasks(peer_python):
         copy_task("convert --dtype f16, --no-verify", [*convert, "--dtype", "f16", FAST], ".safetensors", CHECKPOINT),
     ]
     if peer_python:
-        # The script has braces of its own, which format() must leave alone.
+        # Escape the braces of the script for format().
         script = shlex.quote(TORCH_CONVERT).replace("{", "{{").replace("}", "}}")
         theirs = f"{shlex.quote(str(peer_python))} -c {script} {CHECKPOINT} {{output}} && sync {{output}}"
         yardstick = "torch.load(mmap), save_file, sync"
@@ -83,14 +83,14 @@ def tasks(peer_python):
 
 
 def run(command, folder):
-    """Wall time from start to end and peak resident memory of one process and its children."""
+    """Run a process, and return its wall time and the peak resident memory of it and its children."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - begin
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        sys.exit(f"side_by_side.py: status {process.returncode} from: {shlex.join(map(str, command))}")
+        sys.exit(f"side_by_side.py: exit status {process.returncode} from: {shlex.join(map(str, command))}")
     return Run(seconds, usage.ru_maxrss * 1024)
 
 
@@ -103,20 +103,20 @@ def remove(output):
 def run_without_leftovers(command, folder, outputs):
     for output in outputs:
         remove(folder / output)
-    # Nothing that an earlier run left to be written is written in this one's time.
+    # Write the data of earlier runs to disk before this run.
     os.sync()
     return run(command, folder)
 
 
 def measure(task, binary, folder, runs):
-    """[(ours, theirs)], one pair for each run."""
+    """Return [(ours, theirs)], one pair for each run."""
     our_output, their_output = OUR_OUTPUT + task.extension, THEIR_OUTPUT + task.extension.rstrip("/")
     ours = [binary, "-q", *task.ours, "-o", our_output]
     theirs = ["sh", "-c", task.theirs.format(output=their_output)]
     pairs = []
     for turn in range(runs + 1):
         pair = tuple(run_without_leftovers(command, folder, (our_output, their_output)) for command in (ours, theirs))
-        # The first turn brings programs and inputs into the page cache.
+        # The first turn warms the page cache.
         if turn > 0:
             pairs.append(pair)
     for output in (our_output, their_output):
@@ -125,7 +125,7 @@ def measure(task, binary, folder, runs):
 
 
 def forget(path):
-    """Drop the file's own pages from the page cache; needs no privilege and leaves other files alone."""
+    """Drop the pages of a file from the page cache. Needs no privileges and does not affect other files."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -170,7 +170,7 @@ def inspect_row(name, cache, runs):
     return f"| {' | '.join([*cells, megabytes(runs)])} |"
 
 
-def say(line):
+def report(line):
     print(line, flush=True)
 
 
@@ -181,7 +181,7 @@ def make_files(folder, python):
     if all((folder / name).is_file() for name in (CHECKPOINT, SAFETENSORS, VAE)):
         return
     if not python.is_file():
-        sys.exit("side_by_side.py: the files must be made first, with torch: run python3 tests/peers/install.py")
+        sys.exit("side_by_side.py: creating the files requires torch; run python3 tests/peers/install.py")
     subprocess.run([python, HERE / "make_full_size.py", "--out", folder], check=True)
 
 
@@ -190,35 +190,35 @@ def main():
     parser.add_argument("folder", nargs="?", type=pathlib.Path, default=REPOSITORY / "target" / "bench")
     parser.add_argument("--binary", type=pathlib.Path, default=REPOSITORY / "target" / "release" / "trinart-ckpt")
     parser.add_argument("--python", type=pathlib.Path, default=REPOSITORY / "target" / "peers" / "bin" / "python")
-    parser.add_argument("--peer", choices=["torch"], help="also against torch and safetensors, with --python")
-    parser.add_argument("--runs", type=int, default=3, help="measured runs of each, after one that is not")
-    parser.add_argument("--only", default="", help="only the tasks with this text in their name")
+    parser.add_argument("--peer", choices=["torch"], help="also compare with torch and safetensors, using --python")
+    parser.add_argument("--runs", type=int, default=3, help="measured runs of each, after a warm-up run")
+    parser.add_argument("--only", default="", help="measure only the tasks whose name contains this text")
     options = parser.parse_args()
     if options.runs < 1:
-        parser.error("--runs must be 1 or more")
-    # Not resolve: the python of a virtual environment is a link, and the environment is found by its path.
+        parser.error("--runs must be at least 1")
+    # Not resolve(): Python finds its virtual environment by the path of the link.
     folder, binary, python = (path.absolute() for path in (options.folder, options.binary, options.python))
     if not binary.is_file():
-        sys.exit(f"side_by_side.py: no {binary}: run cargo build --release")
+        sys.exit(f"side_by_side.py: {binary} does not exist; run cargo build --release")
     make_files(folder, python)
 
     size = (folder / CHECKPOINT).stat().st_size
     load = os.getloadavg()[0]
     cores = len(os.sched_getaffinity(0))
-    say(f"{size / 1e9:.2f} GB checkpoint, {cores} cores, {platform.system()}, load {load:.1f} before the start.\n")
+    report(f"{size / 1e9:.2f} GB checkpoint, {cores} cores, {platform.system()}, load {load:.1f} at the start.\n")
     chosen = [task for task in tasks(python if options.peer else None) if options.only in task.name]
     if chosen:
-        say("| task | ours, s | yardstick | yardstick, s | ratio (min to max) | our peak, MB | its peak, MB |")
-        say("|---|---:|---|---:|---|---:|---:|")
+        report("| task | ours, s | yardstick | yardstick, s | ratio (min to max) | our peak, MB | its peak, MB |")
+        report("|---|---:|---|---:|---|---:|---:|")
     for task in chosen:
-        say(task_row(task, measure(task, binary, folder, options.runs)))
+        report(task_row(task, measure(task, binary, folder, options.runs)))
     if options.only in "inspect":
-        say("\n| task | median, ms | min to max, ms | our peak, MB |")
-        say("|---|---:|---|---:|")
+        report("\n| task | median, ms | min to max, ms | our peak, MB |")
+        report("|---|---:|---|---:|")
         for name in (CHECKPOINT, SAFETENSORS):
-            say(inspect_row(name, "warm cache", measure_inspect(binary, folder, name, is_cold=False)))
+            report(inspect_row(name, "warm cache", measure_inspect(binary, folder, name, is_cold=False)))
         for name in (CHECKPOINT, SAFETENSORS):
-            say(inspect_row(name, "cold cache", measure_inspect(binary, folder, name, is_cold=True)))
+            report(inspect_row(name, "cold cache", measure_inspect(binary, folder, name, is_cold=True)))
 
 
 if __name__ == "__main__":

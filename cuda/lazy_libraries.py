@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Make static libraries libcuda.a, libcublas.a, ... whose functions open the real CUDA library when first called.
+"""Make static libraries libcuda.a, libcublas.a, ... that load the real CUDA libraries at the first call.
 
     python3 lazy_libraries.py CUDARC_SOURCE FOLDER
 
-With FOLDER among the linker's paths, what candle asks for (`-lcuda -lcublas ...`) is linked from them, so that the program
-names no CUDA library that must be there when it starts. Where the library or the function is missing, a call returns
-the library's own code for "not available". The functions are those that cudarc declares. For x86-64 Linux.
+With FOLDER in the linker's search path, the libraries that candle requests (`-lcuda -lcublas ...`) come from there, so the
+program starts without any CUDA library. If a library or a function is missing, a call returns the library's own error code
+for "not available". Covers the functions that cudarc declares. For x86-64 Linux.
 """
 import pathlib
 import re
@@ -15,7 +15,7 @@ import tempfile
 
 src, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 out.mkdir(parents=True, exist_ok=True)
-LIBS = {  # module -> (lib, candidate file names, code returned when it cannot be loaded)
+LIBS = {  # module of cudarc -> (library, candidate file names, error code if none can be loaded)
     "driver":   ("cuda",     ["libcuda.so.1"], 34),        # CUDA_ERROR_STUB_LIBRARY
     "nvrtc":    ("nvrtc",    ["libnvrtc.so.13", "libnvrtc.so"], 11),     # NVRTC_ERROR_INTERNAL_ERROR
     "curand":   ("curand",   ["libcurand.so.10", "libcurand.so"], 203),  # CURAND_STATUS_INITIALIZATION_FAILED
@@ -35,7 +35,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void *handle;
 static void load(void) { for (int i = 0; sonames[i] && !handle; i++) handle = dlopen(sonames[i], RTLD_NOW | RTLD_GLOBAL); }
 static long missing(void) { return %(code)d; }
-/* called by the trampolines with every argument register saved; returns the address to jump to */
+/* Called by the trampolines with all argument registers saved. Returns the address to jump to. */
 __attribute__((visibility("hidden"))) void *lazy_%(lib)s_resolve(long i) {
   pthread_once(&once, load);
   void *p = handle ? dlsym(handle, lazy_%(lib)s_names[i]) : NULL;
@@ -49,7 +49,7 @@ ASM_HEAD = '''
   .text
   .hidden lazy_%(lib)s_common
   .type lazy_%(lib)s_common,@function
-lazy_%(lib)s_common:              # r11 = index; save SysV argument registers
+lazy_%(lib)s_common:              # r11 = index; saves the argument registers of the System V ABI
   pushq %%rbp
   movq %%rsp, %%rbp
   pushq %%rdi
@@ -111,7 +111,7 @@ for mod, (lib, sonames, code) in LIBS.items():
         (t / "t.s").write_text(asm)
         subprocess.check_call(["gcc", "-O2", "-fPIC", "-c", "-o", t / "r.o", t / "r.c"])
         subprocess.check_call(["gcc", "-c", "-o", t / "t.o", t / "t.s"])
-        # one object, so that a member is never pulled without the other
+        # One object, so that the linker never takes one member without the other.
         subprocess.check_call(["ld", "-r", "-o", t / f"lazy_{lib}.o", t / "r.o", t / "t.o"])
         a = out / f"lib{lib}.a"
         a.unlink(missing_ok=True)

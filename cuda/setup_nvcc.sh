@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# A CUDA 13.0 compiler from PyPI wheels: no root, no card, no driver. For building with the feature `cuda` on a machine
-# without a CUDA toolkit.
+# Installs a CUDA 13.0 compiler from PyPI wheels, to build the feature `cuda` without a CUDA toolkit. Requires no root
+# access, GPU or driver.
 #
 #     bash cuda/setup_nvcc.sh target/cuda-toolkit
 #     source target/cuda-toolkit/env.sh
 #     cargo build --release --features cuda
 #
-# The program is linked with libraries that open the real ones at the first call (lazy_libraries.py): it starts on a
-# machine without CUDA, and uses CUDA where it is. Needs python3 with venv, gcc, g++, binutils and cargo; 105 MB are
-# downloaded, 275 MB lie on the disk then.
+# Links the program with libraries that load the real ones at the first call (lazy_libraries.py), so the program also
+# starts on machines without CUDA. Requires python3 with venv, gcc, g++, binutils and cargo. Downloads 105 MB and needs
+# 275 MB of disk.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
-DIR=${1:?a folder for the toolkit}; mkdir -p "$DIR"; DIR=$(cd "$DIR" && pwd)
+DIR=${1:?usage: setup_nvcc.sh FOLDER}; mkdir -p "$DIR"; DIR=$(cd "$DIR" && pwd)
 CUDARC_VERSION=$(sed -n '/^name = "cudarc"$/{n;s/version = "\(.*\)"/\1/p}' "$HERE/../Cargo.lock")
 
-# Each wheel by its version: they name each other without one, and pip would mix 13.0 with later ones.
+# Pins every wheel, because their dependencies have no versions and pip would mix 13.0 with later releases.
 [ -x "$DIR/venv/bin/pip" ] || python3 -m venv "$DIR/venv"
 "$DIR/venv/bin/pip" install -q --no-deps --no-compile --only-binary=:all: \
   nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 \
@@ -22,16 +22,17 @@ CUDARC_VERSION=$(sed -n '/^name = "cudarc"$/{n;s/version = "\(.*\)"/\1/p}' "$HER
 PACKAGES=$("$DIR/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 CUDA="$PACKAGES/nvidia/cu13"
 ln -sfn "$CUDA" "$DIR/cuda"
-ln -sfn lib "$CUDA/lib64"   # nvcc.profile says lib64, the wheel says lib
+ln -sfn lib "$CUDA/lib64"   # nvcc.profile expects lib64, the wheel has lib
 
-# What is linked. libcuda is in no wheel, and those of cublas and curand would cost 600 MB just to be named.
+# The libraries to link. No wheel contains libcuda, and those of cuBLAS and cuRAND are a download of 600 MB.
 cargo fetch -q --manifest-path "$HERE/../Cargo.toml"
 CUDARC=$(ls -d "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/cudarc-"$CUDARC_VERSION" | head -1)
 rm -rf "$CUDA/lib/stubs"; rm -f "$CUDA/lib/libcudart.so" "$CUDA/lib/libcudart.a"
 python3 "$HERE/lazy_libraries.py" "$CUDARC" "$CUDA/lib/stubs"
-ln -s libcudart_static.a "$CUDA/lib/libcudart.a"   # candle-kernels asks for cudart; static needs nothing to start
+ln -s libcudart_static.a "$CUDA/lib/libcudart.a"   # candle-kernels links cudart; the static library is not needed at run time
 
-# candle-kernels compiles its static library for one card only; PTX instead runs on newer ones too.
+# candle-kernels compiles its static library for a single architecture. This wrapper requests PTX, which also runs on
+# newer GPUs.
 mkdir -p "$DIR/bin"
 cat > "$DIR/bin/nvcc" <<WRAPPER
 #!/usr/bin/env bash
@@ -45,11 +46,11 @@ WRAPPER
 chmod +x "$DIR/bin/nvcc"
 
 cat > "$DIR/env.sh" <<ENVIRONMENT
-export CUDA_HOME=$DIR/cuda CUDA_PATH=$DIR/cuda    # where cudarc's build script looks for libraries
+export CUDA_HOME=$DIR/cuda CUDA_PATH=$DIR/cuda    # where cudarc's build script searches for libraries
 export PATH=$DIR/cuda/bin:\$PATH                  # cudarc's build script runs "nvcc --version"
-export NVCC=$DIR/bin/nvcc                         # candle-kernels' and ours
-export CUDA_COMPUTE_CAP=\${CUDA_COMPUTE_CAP:-80}  # candle-kernels' build script asks nvidia-smi without it, and fails
-export CUDAFORGE_THREADS=\${CUDAFORGE_THREADS:-2} # nvcc's that run at a time
+export NVCC=$DIR/bin/nvcc                         # for candle-kernels and build.rs
+export CUDA_COMPUTE_CAP=\${CUDA_COMPUTE_CAP:-80}  # otherwise candle-kernels' build script runs nvidia-smi
+export CUDAFORGE_THREADS=\${CUDAFORGE_THREADS:-2} # parallel nvcc processes
 ENVIRONMENT
 
 . "$DIR/env.sh"

@@ -1,8 +1,8 @@
-//! How long one call of the UNet or of the decoder takes, for `benches/render.py`.
+//! Measures calls of the UNet or the VAE on the CPU, for `benches/render.py`.
 //!
 //!     render_speed CHECKPOINT unet|decode|encode PIXELS BATCH RUNS
 //!
-//! Prints one line of JSON: CPU seconds and seconds of each run, after one that is not counted, and the peak memory.
+//! Prints a line of JSON with the CPU seconds and wall seconds of each run, after a warm-up, and the peak memory in bytes.
 
 use std::error::Error;
 use std::io::Write;
@@ -21,7 +21,7 @@ type Call = Box<dyn Fn() -> trinart_ckpt::Result<Tensor>>;
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [checkpoint, stage, pixels, batch, runs] = arguments.as_slice() else {
-        return Err("render_speed CHECKPOINT unet|decode|encode PIXELS BATCH RUNS".into());
+        return Err("usage: render_speed CHECKPOINT unet|decode|encode PIXELS BATCH RUNS".into());
     };
     let (pixels, batch, runs): (usize, usize, usize) = (pixels.parse()?, batch.parse()?, runs.parse()?);
     let state_dict = Arc::new(format::open(checkpoint)?.state_dict);
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let image = random(&[batch, 3, pixels, pixels])?;
             Box::new(move || Ok(autoencoder.encode(&image)?.0))
         }
-        other => return Err(format!("no stage {other}").into()),
+        other => return Err(format!("unknown stage {other}").into()),
     };
     let mut cpu = Vec::new();
     let mut wall = Vec::new();
@@ -60,18 +60,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Of all threads, by the kernel's clock of 100 ticks a second.
+/// The CPU seconds of all threads of this process. Linux counts 100 ticks per second.
 fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The name in parentheses may have spaces in it.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).copied().unwrap_or_default().parse::<f64>();
-    Ok((ticks(11)? + ticks(12)?) / 100.0)
+    // The name of the process is in parentheses and may contain spaces.
+    let (_, fields) = stat.rsplit_once(')').ok_or("no process name in /proc/self/stat")?;
+    let mut times = fields.split_whitespace().skip(11);
+    let mut ticks = || -> Result<f64, Box<dyn Error>> { Ok(times.next().ok_or("no CPU time in /proc/self/stat")?.parse()?) };
+    Ok((ticks()? + ticks()?) / 100.0)
 }
 
-/// The most memory that was resident, in bytes.
+/// The peak resident memory in bytes.
 fn peak() -> Result<u64, Box<dyn Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM in /proc/self/status")?;
     Ok(1024 * line.trim().trim_end_matches(" kB").trim().parse::<u64>()?)
 }

@@ -5,7 +5,7 @@ use candle_nn::VarBuilder;
 
 use crate::error::Result;
 use crate::render::observer::Trace;
-use crate::render::ops::{Added, Conv2d, Engine, GroupNorm, Image, Linear, Padding, attention};
+use crate::render::ops::{Conv2d, Engine, Epilogue, GroupNorm, Image, Linear, Padding, attention};
 use crate::render::reader::Reader;
 use crate::render::weights::from_candle;
 use crate::state_dict::StateDict;
@@ -192,7 +192,7 @@ impl Half {
         for level in &self.levels {
             x = level.blocks(x, trace)?;
             if let Some(up) = &level.resample {
-                x = up.forward_doubled(&x)?;
+                x = up.forward_upsampled(&x)?;
                 trace.image(&format!("{}.upsample", level.name), &x)?;
             }
         }
@@ -257,7 +257,7 @@ impl Resnet {
         let inner = self.norm_2.forward_silu(&inner)?;
         let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(x)).transpose()?;
         let image = Some(shortcut.as_ref().unwrap_or(x));
-        self.conv_2.forward_with(&inner, Added { image, ..Added::default() })
+        self.conv_2.forward_with(&inner, Epilogue { image, ..Epilogue::default() })
     }
 }
 
@@ -276,6 +276,6 @@ impl Attention {
     fn forward(&self, x: &Image) -> CandleResult<Image> {
         let pixels = self.norm.forward(x)?.to_tokens()?;
         let (q, k, v) = (self.q.forward(&pixels)?, self.k.forward(&pixels)?, self.v.forward(&pixels)?);
-        x.plus(&self.out, &attention(&self.engine, &q, &k, &v, 1, false)?)
+        x.add_linear(&self.out, &attention(&self.engine, &q, &k, &v, 1, false)?)
     }
 }

@@ -109,7 +109,7 @@ impl TextEncoder {
         let (batch, count) = tokens.dims2()?;
         let positions = self.positions.narrow(0, 0, count)?;
         let mut x = match &self.engine {
-            Engine::Kernels(kernels) => kernels::look_up(kernels, tokens, &self.tokens, &positions)?,
+            Engine::Kernels(kernels) => kernels::embed(kernels, tokens, &self.tokens, &positions)?,
             Engine::Candle => {
                 let known = self.tokens.embedding(&tokens.flatten_all()?)?.reshape((batch, count, self.width()))?;
                 known.broadcast_add(&positions)?
@@ -120,7 +120,7 @@ impl TextEncoder {
             x = layer.forward(&self.engine, &x, self.heads)?;
             self.trace.tokens(&format!("{}.encoder.layers.{index}", self.path), &self.engine, &x)?;
         }
-        let x = self.engine.give(&self.final_norm.forward(&x)?)?;
+        let x = self.engine.to_host(&self.final_norm.forward(&x)?)?;
         self.trace.seen(&format!("{}.final_layer_norm", self.path), &x);
         Ok(x)
     }
@@ -144,9 +144,9 @@ impl Layer {
     fn forward(&self, engine: &Engine, x: &Tensor, heads: usize) -> CandleResult<Tensor> {
         let normed = self.norm_1.forward(x)?;
         let (q, k, v) = (self.q.forward(&normed)?, self.k.forward(&normed)?, self.v.forward(&normed)?);
-        let x = self.out.forward_onto(&attention(engine, &q, &k, &v, heads, true)?, x)?;
+        let x = self.out.forward_add(&attention(engine, &q, &k, &v, heads, true)?, x)?;
         let inner = quick_gelu(engine, &self.fc1.forward(&self.norm_2.forward(&x)?)?)?;
-        self.fc2.forward_onto(&inner, &x)
+        self.fc2.forward_add(&inner, &x)
     }
 }
 

@@ -37,7 +37,7 @@ impl Trace {
     /// As [`Trace::seen`], of the tokens of an engine.
     pub(super) fn tokens(&self, name: &str, engine: &Engine, tokens: &Tensor) -> Result<()> {
         if let Some(observer) = &self.0 {
-            observer.seen(name, &engine.give(tokens)?);
+            observer.seen(name, &engine.to_host(tokens)?);
         }
         Ok(())
     }

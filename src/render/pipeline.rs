@@ -12,7 +12,7 @@ use crate::render::blame::{F16_MAX, Seeker, blame};
 use crate::render::checks::{self, Check, Statistics, Verdict, relative_distance};
 use crate::render::clip::TextEncoder;
 use crate::render::guidance::Guidance;
-use crate::render::kernels::Machine;
+use crate::render::kernels::Accelerator;
 use crate::render::observer::{Observer, Trace};
 use crate::render::ops::Engine;
 use crate::render::picture::Picture;
@@ -103,7 +103,7 @@ pub struct Rendered {
 pub fn render(
     state_dict: &Arc<StateDict>,
     settings: &Settings,
-    machine: Option<&Arc<dyn Machine>>,
+    machine: Option<&Arc<dyn Accelerator>>,
     stages: &Trace,
     progress: &dyn Progress,
 ) -> Result<Rendered> {

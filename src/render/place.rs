@@ -11,7 +11,7 @@ use crate::render::autoencoder::Autoencoder;
 use crate::render::blame::{MODELS, Seeker};
 use crate::render::checks::Statistics;
 use crate::render::flaws::Flaws;
-use crate::render::kernels::{Kernels, Machine};
+use crate::render::kernels::{Accelerator, Kernels};
 use crate::render::observer::{Observer, Trace};
 use crate::render::ops::Engine;
 use crate::render::weights::{Weights, from_candle, values};
@@ -42,7 +42,7 @@ pub(super) struct Decoded {
 
 impl Place {
     /// The CPU, or a machine.
-    pub(super) fn new(whole: &Arc<StateDict>, dtype: Dtype, machine: Option<&Arc<dyn Machine>>) -> Result<Self> {
+    pub(super) fn new(whole: &Arc<StateDict>, dtype: Dtype, machine: Option<&Arc<dyn Accelerator>>) -> Result<Self> {
         let (engine, rounded) = match machine {
             None => (Engine::Candle, rounded(whole, dtype)?),
             // They are rounded where they arrive.
@@ -117,7 +117,7 @@ impl Place {
     }
 }
 
-fn kernels(machine: &Arc<dyn Machine>, dtype: Dtype) -> Result<Kernels> {
+fn kernels(machine: &Arc<dyn Accelerator>, dtype: Dtype) -> Result<Kernels> {
     let dtype = match dtype {
         Dtype::F16 => DType::F16,
         Dtype::BF16 => DType::BF16,

@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
             biases.push(here.affine("bias", &[out])?);
         }
         let join = |tensors: &[Tensor]| match self.engine {
-            Engine::Kernels(kernels) => kernels::joined(kernels, tensors),
+            Engine::Kernels(kernels) => kernels::concat_rows(kernels, tensors),
             Engine::Candle => Tensor::cat(tensors, 0),
         };
         let joined = join(&weights).and_then(|weight| Linear::new(self.engine, weight, Some(join(&biases)?)));

@@ -94,7 +94,7 @@ impl Weights {
     /// A builder for the layers of kernels: on their machine, in their type. Each tensor goes there once, in the type it is
     /// stored in, and is cast there.
     pub fn builder_of(self, kernels: &Kernels) -> VarBuilder<'static> {
-        let (dtype, device) = (kernels.dtype(), kernels.machine().device().clone());
+        let (dtype, device) = (kernels.dtype(), kernels.accelerator().device().clone());
         Weights { kernels: Some(kernels.clone()), ..self }.builder(dtype, &device)
     }
 
@@ -128,7 +128,7 @@ impl Weights {
             let (stored, flaw) = stored(lazy, device)?;
             return Ok((cast(&stored, lazy, dtype)?, flaw));
         };
-        let (stored, flaw) = kernels.machine().upload(lazy)?;
+        let (stored, flaw) = kernels.accelerator().upload(lazy)?;
         Ok((kernels::cast(kernels, &stored, dtype).map_err(from_candle)?, flaw))
     }
 }
@@ -164,7 +164,7 @@ pub fn from_candle(error: CandleError) -> Error {
     let text = error.to_string();
     #[cfg(feature = "cuda")]
     if text.contains("DriverError(") {
-        return crate::render::cuda::explain(&text);
+        return crate::render::cuda::explain::explain(&text);
     }
     ours(error).unwrap_or_else(|| Error::unsupported(text))
 }

@@ -1,4 +1,4 @@
-// The kernels and the card they are played on, as a library with one function: see emulation.h.
+// The kernels and the emulated GPU of emulation.h, as a library with the function `emulate`.
 //
 //     c++ -std=c++17 -O2 -shared -fPIC -I tests/emulation -I src/render/kernels/source -DTRINART_EMULATION
 //         -o kernels.so tests/emulation/emulation.cpp
@@ -26,7 +26,7 @@ half_type to_half(float x) {
     if (magnitude > 0x7f800000) return half_type{(uint16_t)(sign | 0x7e00)};
     if (magnitude >= 0x477ff000) return half_type{(uint16_t)(sign | 0x7c00)};
     if (magnitude < 0x38800000) {
-        // Below the normal ones there are steps of 2^-24; this sum rounds to them, ties to even.
+        // Subnormal numbers are multiples of 2^-24. This sum rounds to them, ties to even.
         return half_type{(uint16_t)(sign | (as_bits(as_float(magnitude) + 0.5f) - as_bits(0.5f)))};
     }
     magnitude += 0xfff + (magnitude >> 13 & 1);
@@ -107,7 +107,7 @@ static void run_thread() {
     kernel(kernel_params);
     Thread& thread = threads[current];
     thread.state = DONE;
-    // What was never waited for never arrived.
+    // Copies that the kernel does not wait for never arrive.
     thread.copies.clear();
     thread.groups.clear();
     yield();
@@ -142,7 +142,7 @@ static void run_block(unsigned count) {
                 }
                 if (!running) break;
                 if (generation == warps[warp].generation && before == (unsigned)warps[warp].arrived) {
-                    fprintf(stderr, "threads of a warp wait for each other at different places\n");
+                    fprintf(stderr, "emulation: the threads of a warp wait at different barriers\n");
                     abort();
                 }
             }
@@ -162,10 +162,10 @@ static void run_block(unsigned count) {
 
 #include "kernels.cu"
 
-// The most shared memory that a block has on cards of compute capability 8.6 and 8.9.
+// The maximum shared memory of a block for compute capabilities 8.6 and 8.9.
 static const unsigned MOST_SHARED = 99 << 10;
 
-// Runs a kernel: 0, or 1 where there is none of this name, or 2 where its block is too large.
+// Runs a kernel. Returns 0, or 1 if there is no kernel of this name, or 2 if the block or the grid is too large.
 extern "C" int emulate(const char* name, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned shared,
                        const void* params, unsigned mode) {
     using namespace emulation;
@@ -185,7 +185,7 @@ extern "C" int emulate(const char* name, unsigned x, unsigned y, unsigned z, uns
     for (blockIdx.z = 0; blockIdx.z < z; blockIdx.z++)
         for (blockIdx.y = 0; blockIdx.y < y; blockIdx.y++)
             for (blockIdx.x = 0; blockIdx.x < x; blockIdx.x++) {
-                // What no thread wrote is no number.
+                // NaN, so that reads of uninitialized memory change the result.
                 memset(emulation::shared, 0xff, shared);
                 run_block(threads);
             }

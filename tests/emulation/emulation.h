@@ -1,6 +1,8 @@
-// A graphics card played on a CPU, for the kernels in src/render/kernels/source: every thread of a block is a fiber,
-// the threads of a warp meet where the card's would, and copies to shared memory arrive as late as they may (or at
-// once, and the warps in the other order: see `Mode`), so that a missing barrier or wait shows.
+// Emulates a GPU on the CPU for the kernels in src/render/kernels/source.
+//
+// Every thread of a block is a fiber, and the threads of a warp synchronize where those of a GPU do. Depending on `Mode`,
+// asynchronous copies arrive at once or as late as possible, and the last warp runs first, so that a missing barrier or
+// wait changes the result. Blocks run one after another, and nothing models the speed of a GPU.
 #pragma once
 
 #include <math.h>
@@ -24,7 +26,7 @@ struct dim3 {
     unsigned x, y, z;
 };
 
-// With each kernel, for the driver: how many bytes its structure has, and the most threads of a block.
+// Defines a kernel, and for the fake driver its limits: the size of its structure, and the maximum threads of a block.
 #define KERNEL(name, threads, Params, call)                                \
     extern "C" const unsigned name##_limits[] = {sizeof(Params), threads}; \
     extern "C" void name(const void* params) {                             \
@@ -53,7 +55,7 @@ struct Thread {
     void* stack_pointer;
     State state;
     std::vector<Copy> copies;
-    std::vector<size_t> groups; // where in `copies` each group ends
+    std::vector<size_t> groups; // the end of each group in `copies`
 };
 
 struct Warp {
@@ -64,13 +66,13 @@ struct Warp {
 
 extern unsigned mode;
 extern unsigned char* shared;
-extern unsigned current; // thread of the block
+extern unsigned current; // index of the running thread in its block
 extern std::vector<Thread> threads;
 extern std::vector<Warp> warps;
 
 void yield();
 
-// The threads of a warp meet: the last one to arrive does `all` with what each of them brought.
+// Synchronizes a warp. The last thread that arrives calls `all` with the arguments of all threads.
 template <typename F> void together(void* mine, F all) {
     Warp& warp = warps[current / 32];
     unsigned generation = warp.generation;
@@ -129,7 +131,7 @@ DEVICE void perform(const emulation::Copy& copy) {
 }
 DEVICE void copy16(void* shared, const void* global, bool valid) {
     if ((uintptr_t)shared % 16 || (valid && (uintptr_t)global % 16)) {
-        fprintf(stderr, "a copy of 16 bytes that are not aligned\n");
+        fprintf(stderr, "emulation: copy16 with an address that is not aligned to 16 bytes\n");
         abort();
     }
     emulation::Copy copy = {shared, global, valid};
@@ -182,7 +184,7 @@ struct Product {
     const uint32_t* a;
     const uint32_t* b;
 };
-// `lane_of` and `word_of`: where an element of the left side lies, as the PTX manual draws it for m16n8k16 and m16n8k8.
+// Multiplies fragments in the layout that the PTX manual specifies for m16n8k16 and m16n8k8.
 template <int DEPTH, typename Element> DEVICE void multiply_fragments(void** slots, Element element) {
     float a[16][DEPTH], b[DEPTH][8];
     const int of_word = DEPTH / 8;
@@ -217,7 +219,7 @@ DEVICE void product(bfloat_type, float (&c)[4], const uint32_t (&a)[4], const ui
         multiply_fragments<16>(slots, [](uint32_t word, int i) { return as_float(word >> 16 * i << 16); });
     });
 }
-// The card looks at the first 19 bits alone.
+// TF32 is the first 19 bits of an F32 value.
 DEVICE uint32_t to_tf32(float x) {
     uint32_t bits = as_bits(x);
     return x - x == 0.0f ? (bits + 0x1000) & ~0x1fffu : bits;

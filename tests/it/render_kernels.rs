@@ -1,21 +1,22 @@
-//! The models and whole pictures with kernels, on the machine that plays a card and on a card where there is one: against
-//! what the real diffusers and transformers compute, and against this crate's own layers for the CPU.
+//! Compares models and whole pictures computed by the CUDA kernels with results of diffusers and transformers, and with
+//! this crate's layers for the CPU. The kernels run on the emulated GPU and, with the feature `cuda`, on a GPU if there is
+//! one.
 
-#[path = "../emulation/machine.rs"]
+#[path = "../emulation/emulated.rs"]
 mod emulation;
 
 use std::sync::Arc;
 
 use crate::support::tiny::{fixture, model, values};
 use candle_core::{DType, Device, Tensor};
-use emulation::{CONTRARY, Emulated};
+use emulation::{ADVERSE, Emulated};
 use trinart_ckpt::io::Silent;
 use trinart_ckpt::render::Engine;
 use trinart_ckpt::render::autoencoder::Autoencoder;
 use trinart_ckpt::render::checks::{Verdict, relative_distance};
 use trinart_ckpt::render::clip::TextEncoder;
 use trinart_ckpt::render::flaws::Flaw;
-use trinart_ckpt::render::kernels::{Kernels, Launch, Machine, Recording, address};
+use trinart_ckpt::render::kernels::{Accelerator, Kernels, Launch, Recording, address, address_mut};
 use trinart_ckpt::render::observer::Trace;
 use trinart_ckpt::render::picture::compare;
 use trinart_ckpt::render::pipeline::{Rendered, Settings, render};
@@ -28,20 +29,20 @@ use trinart_ckpt::render::weights::{self, Weights};
 use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt::{Error, StateDict, format};
 
-/// The machine that plays a card, which takes its time.
+/// The name of the emulated GPU, which is slow: tests do less on it.
 const EMULATED: &str = "emulated";
 
-fn machines() -> Vec<(String, Arc<dyn Machine>)> {
-    let mut machines: Vec<(String, Arc<dyn Machine>)> = Vec::new();
-    if let Some(machine) = Emulated::new(CONTRARY, 8) {
-        machines.push((EMULATED.to_owned(), machine));
+fn accelerators() -> Vec<(String, Arc<dyn Accelerator>)> {
+    let mut accelerators: Vec<(String, Arc<dyn Accelerator>)> = Vec::new();
+    if let Some(accelerator) = Emulated::new(ADVERSE, 8) {
+        accelerators.push((EMULATED.to_owned(), accelerator));
     }
     #[cfg(feature = "cuda")]
     match trinart_ckpt::render::cuda::Card::open(0) {
-        Ok(card) => machines.push((card.name(), Arc::new(card))),
-        Err(error) => emulation::skipped_on_a_card(&error),
+        Ok(card) => accelerators.push((card.name(), Arc::new(card))),
+        Err(error) => emulation::print_gpu_skipped(&error),
     }
-    machines
+    accelerators
 }
 
 fn reference(name: &str) -> Tensor {
@@ -68,12 +69,12 @@ fn assert_close(name: &str, found: &Tensor, tolerance: f64) {
 }
 
 #[test]
-fn models_compute_what_diffusers_does() {
-    // In halves, the roundings of every layer; bf16 has three bits less.
-    for (name, machine) in machines() {
+fn models_match_diffusers() {
+    // Every layer rounds to the dtype. BF16 has three bits less than F16.
+    for (name, accelerator) in accelerators() {
         for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F16, 1e-2), (DType::BF16, 6e-2)] {
             println!("{name}, {dtype:?}");
-            let kernels = Kernels::new(Arc::clone(&machine), dtype).unwrap();
+            let kernels = Kernels::new(Arc::clone(&accelerator), dtype).unwrap();
             let (state_dict, engine) = (model(), Engine::Kernels(kernels.clone()));
             let weights = || Weights::new(Arc::clone(&state_dict)).builder_of(&kernels);
 
@@ -88,7 +89,7 @@ fn models_compute_what_diffusers_does() {
             let wide = input("wide", &[2, 4, 8, 24], 2.0);
             assert_close("unet.wide.867.33", &unet.forward(&wide, 867.33, &prompt).unwrap(), tolerance);
             let square = input("square", &[2, 4, 16, 16], 2.0);
-            // On a card three times, so that the last ones are replays of what was recorded.
+            // Three times on a GPU, so that the last ones replay the recorded step.
             let times = if name == EMULATED { &[999.0][..] } else { &[1.0, 500.0, 999.0] };
             for &time in times.iter().filter(|_| dtype != DType::BF16 || name != EMULATED) {
                 let found = unet.forward(&square, time, &prompt).unwrap();
@@ -124,35 +125,35 @@ fn settings(sampler: Sampler, steps: usize, dtype: Dtype) -> Settings {
     }
 }
 
-fn rendered(state_dict: &Arc<StateDict>, settings: &Settings, machine: Option<&Arc<dyn Machine>>) -> Rendered {
-    render(state_dict, settings, machine, &Trace::default(), &Silent).unwrap()
+fn rendered(state_dict: &Arc<StateDict>, settings: &Settings, accelerator: Option<&Arc<dyn Accelerator>>) -> Rendered {
+    render(state_dict, settings, accelerator, &Trace::default(), &Silent).unwrap()
 }
 
 #[test]
-fn pictures_are_those_of_the_cpu() {
-    for (name, machine) in machines() {
+fn pictures_match_the_cpu() {
+    for (name, accelerator) in accelerators() {
         let (samplers, steps) = match name == EMULATED {
             true => (&[Sampler::Dpmpp2m][..], 2),
             false => (&[Sampler::Euler, Sampler::Dpmpp2m, Sampler::Ddim, Sampler::UniPc][..], 20),
         };
         for &sampler in samplers {
-            // Three prompts at a time.
+            // A batch of three: two prompts and the negative prompt.
             let settings = |dtype| Settings { prompt: "1girl AND night:0.4".into(), ..settings(sampler, steps, dtype) };
             let expected = rendered(&model(), &settings(Dtype::F32), None);
             for (dtype, decibels) in [(Dtype::F32, 50.0), (Dtype::F16, 35.0)] {
-                let found = rendered(&model(), &settings(dtype), Some(&machine));
+                let found = rendered(&model(), &settings(dtype), Some(&accelerator));
                 let comparison = compare(&found.picture, &expected.picture).unwrap();
                 println!("{name}, {sampler:?} in {dtype}: {comparison:?}");
                 assert!(comparison.psnr.is_none_or(|psnr| psnr > decibels), "{name}, {dtype}: {comparison:?}");
             }
         }
         let [once, again] =
-            [(); 2].map(|()| rendered(&model(), &settings(Sampler::EulerA, 1, Dtype::F16), Some(&machine)));
+            [(); 2].map(|()| rendered(&model(), &settings(Sampler::EulerA, 1, Dtype::F16), Some(&accelerator)));
         assert_eq!((once.picture, once.latent), (again.picture, again.latent), "{name}");
     }
 }
 
-/// The model with one tensor multiplied, or made no number.
+/// The model with `change` applied to the values of one tensor.
 fn with(key: &str, change: impl Fn(f32) -> f32) -> Arc<StateDict> {
     let mut state_dict = StateDict::new();
     for (name, tensor) in model().iter() {
@@ -173,12 +174,12 @@ fn with(key: &str, change: impl Fn(f32) -> f32) -> Arc<StateDict> {
 }
 
 #[test]
-fn an_autoencoder_that_overflows_halves_is_decoded_in_f32_and_said() {
+fn decodes_in_f32_if_the_vae_overflows_f16() {
     let large = with("first_stage_model.decoder.conv_in.weight", |value| value * 1e5);
     let settings = settings(Sampler::Euler, 1, Dtype::F16);
     let expected = rendered(&large, &Settings { dtype: Dtype::F32, ..settings.clone() }, None);
-    for (name, machine) in machines() {
-        let found = rendered(&large, &settings, Some(&machine));
+    for (name, accelerator) in accelerators() {
+        let found = rendered(&large, &settings, Some(&accelerator));
         let check = found.checks.iter().find(|check| check.name == "half precision").unwrap();
         assert_eq!(check.verdict, Verdict::Repaired, "{name}: {check:?}");
         let comparison = compare(&found.picture, &expected.picture).unwrap();
@@ -187,16 +188,16 @@ fn an_autoencoder_that_overflows_halves_is_decoded_in_f32_and_said() {
 }
 
 #[test]
-fn what_is_no_number_is_found_with_its_layer() {
+fn finds_the_layer_that_produces_nan() {
     let unet = "model.diffusion_model.input_blocks.4.0.in_layers.2.bias";
     let decoder = "first_stage_model.decoder.up.1.block.0.conv1.bias";
-    for (name, machine) in machines() {
+    for (name, accelerator) in accelerators() {
         let settings = settings(Sampler::Euler, 1, Dtype::F16);
         for (key, check, layer) in [
             (unet, "UNet finite", "model.diffusion_model.input_blocks.4.0"),
             (decoder, "decoder finite", "first_stage_model.decoder.up.1.block.0"),
         ] {
-            let found = rendered(&with(key, |_| f32::NAN), &settings, Some(&machine));
+            let found = rendered(&with(key, |_| f32::NAN), &settings, Some(&accelerator));
             let check = found.checks.iter().find(|it| it.name == check).unwrap();
             assert_eq!(check.verdict, Verdict::Fail, "{name}: {check:?}");
             assert!(check.found.contains(layer), "{name}: {check:?}");

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::io::{Progress, parallel};
 use crate::model::{autoencoder, position_ids};
 use crate::render::checks::{self, Check};
-use crate::render::kernels::Machine;
+use crate::render::kernels::Accelerator;
 use crate::render::observer::Trace;
 use crate::render::picture::{Comparison, Picture, compare, contact_sheet};
 use crate::render::pipeline::{Rendered, Settings, render};
@@ -51,7 +51,7 @@ impl Other {
         path: &Path,
         ours: &Model,
         settings: &Settings,
-        machine: Option<&Arc<dyn Machine>>,
+        machine: Option<&Arc<dyn Accelerator>>,
         checks: &mut Vec<Check>,
         terminal: &Terminal,
     ) -> Result<Self> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 #[cfg(not(feature = "cuda"))]
 use crate::error::Error;
 use crate::error::Result;
-use crate::render::kernels::Machine;
+use crate::render::kernels::Accelerator;
 use crate::tensor::Dtype;
 
 /// What was typed.
@@ -47,7 +47,7 @@ impl Device {
 /// A place to compute.
 pub(super) struct Place {
     /// None is the CPU.
-    pub(super) machine: Option<Arc<dyn Machine>>,
+    pub(super) machine: Option<Arc<dyn Accelerator>>,
     /// The type of weights that is best there.
     pub(super) dtype: Dtype,
     name: String,
@@ -71,7 +71,7 @@ impl Place {
     #[cfg(feature = "cuda")]
     fn card(number: usize) -> Result<Self> {
         let card = Arc::new(crate::render::cuda::Card::open(number)?);
-        let machine: Arc<dyn Machine> = Arc::clone(&card) as Arc<dyn Machine>;
+        let machine: Arc<dyn Accelerator> = Arc::clone(&card) as Arc<dyn Accelerator>;
         Ok(Place { machine: Some(machine), dtype: Dtype::F16, name: card.name(), card: Some(card) })
     }
 

@@ -1,55 +1,60 @@
-//! What the driver's errors mean to whoever started the program.
+//! Explanations of the driver's errors, for users of the program.
 
-use crate::error::Error;
+use crate::error::{Error, Hint};
 
-/// What is behind an error of the driver or of a library beside it, from how it is displayed.
+/// Explains an error of the driver, cuBLAS or cuRAND, given the text that it displays. Keeps the first line of the text if
+/// the error is not a known one.
 pub(in crate::render) fn explain(text: &str) -> Error {
     let known = [
         ("CUDA_ERROR_STUB_LIBRARY", "there is no NVIDIA driver on this machine"),
-        ("CUDA_ERROR_NO_DEVICE", "there is no NVIDIA card on this machine, or none is visible (CUDA_VISIBLE_DEVICES)"),
-        ("CUDA_ERROR_INVALID_DEVICE", "there is no card of this number"),
+        ("CUDA_ERROR_NO_DEVICE", "there is no NVIDIA GPU on this machine, or CUDA_VISIBLE_DEVICES hides it"),
+        ("CUDA_ERROR_INVALID_DEVICE", "there is no GPU with this index"),
         (
             "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
-            "the NVIDIA driver and its kernel module are of two versions; restart the machine",
+            "the versions of the NVIDIA driver and its kernel module differ; restart the machine",
         ),
         (
             "CUDA_ERROR_SYSTEM_NOT_READY",
-            "the NVIDIA driver is not ready: is its service running, and the card's fabric up?",
+            "the NVIDIA driver is not ready; check that its services (such as the fabric manager) are running",
         ),
-        ("CUDA_ERROR_NO_BINARY_FOR_GPU", "the card is older than the kernels, which need compute capability 8.0"),
+        ("CUDA_ERROR_NO_BINARY_FOR_GPU", "the GPU is too old; the kernels require compute capability 8.0"),
         (
             "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
-            "the NVIDIA driver is older than the CUDA that this program was built with",
+            "the NVIDIA driver is older than the CUDA version of this program; update the driver",
         ),
-        (
-            "CUDA_ERROR_OUT_OF_MEMORY",
-            "the card has too little memory left for this; close what else uses it, take a smaller --size, or --device cpu",
-        ),
+        ("CUDA_ERROR_OUT_OF_MEMORY", "the GPU does not have enough free memory; close other programs that use it"),
         (
             "CUBLAS_STATUS_NOT_INITIALIZED",
-            "the library cuBLAS (libcublas.so) is missing or does not fit the driver; it is part of the CUDA toolkit, and of \
-             PyTorch's nvidia-cublas package",
+            "the library cuBLAS (libcublas.so) is missing or does not match the driver; install the CUDA toolkit or the \
+             Python package nvidia-cublas",
         ),
         (
             "CURAND_STATUS_INITIALIZATION_FAILED",
-            "the library cuRAND (libcurand.so) is missing or does not fit the driver; it is part of the CUDA toolkit, and of \
-             PyTorch's nvidia-curand package",
+            "the library cuRAND (libcurand.so) is missing or does not match the driver; install the CUDA toolkit or the \
+             Python package nvidia-curand",
         ),
     ];
-    match known.iter().find(|(name, _)| text.contains(name)) {
-        Some((name, meaning)) => Error::unsupported(format!("CUDA: {meaning} ({name})")),
-        None => Error::unsupported(format!("CUDA: {}", text.lines().next().unwrap_or_default())),
-    }
+    let hint = if text.contains("CUDA_ERROR_OUT_OF_MEMORY") { Hint::SmallerOrCpu } else { Hint::Cpu };
+    let message = match known.iter().find(|(name, _)| text.contains(name)) {
+        Some((name, meaning)) => format!("CUDA: {meaning} ({name})"),
+        None => format!("CUDA: {}", text.split_once('\n').map_or(text, |(first, _)| first)),
+    };
+    Error::unsupported(message).with_hint(hint)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::explain;
+    use super::*;
 
     #[test]
-    fn errors_say_what_to_do() {
+    fn explains_a_lack_of_memory() {
         let error = explain("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")\n   0: backtrace");
-        assert!(error.to_string().contains("--device cpu"), "{error}");
+        assert!(error.to_string().ends_with("(CUDA_ERROR_OUT_OF_MEMORY)"), "{error}");
+        assert_eq!(error.hint(), Some(Hint::SmallerOrCpu));
+    }
+
+    #[test]
+    fn keeps_the_first_line_of_an_unknown_error() {
         assert_eq!(explain("something else\nbelow").to_string(), "CUDA: something else");
     }
 }

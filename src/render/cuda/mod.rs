@@ -1,10 +1,12 @@
-//! NVIDIA cards, as machines that run the kernels. With the feature `cuda`.
+//! NVIDIA GPUs, as accelerators that run the kernels. Requires the feature `cuda`.
 //!
-//! candle opens the card and owns its memory; kernels, uploads and recordings go to the driver directly, on candle's
-//! stream. `kernels.cu` is part of the program as machine code for the architectures that `build.rs` names, and as PTX
-//! for those that come after them, so that nothing is compiled at the start.
+//! GPU support is experimental: it has only been tested in emulation, and no GPU has run it yet.
+//!
+//! candle opens the GPU and owns its memory. Kernel launches, uploads and recordings go directly to the driver, on
+//! candle's stream. The program contains `kernels.cu` as machine code for the architectures that `build.rs` lists and as
+//! PTX for later ones, so it compiles nothing at run time.
 
-mod explain;
+pub(super) mod explain;
 mod recording;
 mod upload;
 
@@ -16,23 +18,23 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
-use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice, WrapErr};
-use candle_core::{CudaStorage, DType, Device, Result, Tensor, bail};
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::error;
 use crate::render::flaws::Flaw;
-use crate::render::kernels::{Launch, Machine, Recording, address as address_of};
+use crate::render::kernels::{Accelerator, Launch, Recording, address, address_mut};
 use crate::tensor::LazyTensor;
-pub(super) use explain::explain;
+use explain::explain;
 use upload::Uploader;
 
-/// The kernels, compiled by `build.rs`.
+/// The kernels, as compiled by `build.rs`.
 static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
 
-/// The most shared memory that a block takes of any kernel: what every card since compute capability 8.0 has.
+/// Limit of the dynamic shared memory of a block, which every GPU since compute capability 8.0 supports.
 const MOST_SHARED: i32 = 99 << 10;
 
-/// A card.
+/// An NVIDIA GPU.
 pub struct Card {
     device: Device,
     context: Arc<CudaContext>,
@@ -45,27 +47,31 @@ pub struct Card {
 }
 
 impl Card {
-    /// The card of this number, as the driver counts them.
+    /// Opens the GPU with this index in the driver's order.
     ///
-    /// An error says what is missing: a driver, a card, a library, or a card that is new enough.
+    /// Fails if there is no driver, no such GPU, or no cuBLAS or cuRAND, or if the GPU is older than compute capability
+    /// 8.0.
     pub fn open(number: usize) -> error::Result<Self> {
         Self::opened(number).map_err(|error| explain(&error.to_string()))
     }
 
     fn opened(number: usize) -> Result<Self> {
-        // A stream of its own: the default one cannot be recorded.
+        // The default stream cannot be recorded.
         let device = CudaDevice::new_with_stream(number)?;
-        // SAFETY: all work of this program on the card is on this one stream, in order.
+        // SAFETY: candle's events order work on several streams. This program submits all work on the GPU to this one.
         unsafe { device.disable_event_tracking() };
         let stream = device.cuda_stream();
         let context = Arc::clone(stream.context());
         let (major, minor) = context.compute_capability().w()?;
         let name = context.name().w()?;
         if major < 8 {
-            bail!("{name} has compute capability {major}.{minor}; the kernels need 8.0 or newer")
+            bail!("{name} has compute capability {major}.{minor}; the kernels require 8.0 or newer")
         }
         let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        let multiprocessors = usize::try_from(context.attribute(attribute).w()?).unwrap_or(1);
+        let multiprocessors = context.attribute(attribute).w()?;
+        let Ok(multiprocessors) = usize::try_from(multiprocessors) else {
+            bail!("the driver reports {multiprocessors} multiprocessors")
+        };
         let module = context.load_module(Ptx::from_binary(KERNELS.to_vec())).w()?;
         let uploader = Mutex::new(Uploader::new(&context).w()?);
         let card = Card {
@@ -78,25 +84,28 @@ impl Card {
             multiprocessors,
             name: format!("{name}, compute capability {major}.{minor}"),
         };
-        // Some virtual cards have no pools; candle takes its memory elsewhere then.
+        // Some virtual GPUs have no memory pools. candle then allocates without them.
         if card.context.has_async_alloc() {
             card.keep_freed_memory().w()?;
         }
         Ok(card)
     }
 
-    /// As the driver calls it, with its compute capability.
+    /// The driver's name of the GPU, with its compute capability.
     pub fn name(&self) -> String {
         self.name.clone()
     }
 
-    /// The most memory that this program held on the card at a time, but for the driver's own.
+    /// The peak of the GPU memory that this program reserved, in bytes, without the driver's own memory.
+    ///
+    /// `None` if the driver does not report it, as on GPUs without memory pools.
     pub fn peak_memory(&self) -> Option<u64> {
         let mut of_pool = 0u64;
         let mut of_graphs = 0u64;
         let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH;
         let of_graph = sys::CUgraphMem_attribute_enum::CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH;
-        // SAFETY: both attributes are numbers of 64 bits, and the pool is this device's.
+        // SAFETY: both attributes are 64-bit integers, the pointers are to such integers that live beyond the calls, and the
+        // pool belongs to this device.
         unsafe {
             let pool = result::device::get_default_mem_pool(self.context.cu_device()).ok()?;
             let place = std::ptr::from_mut(&mut of_pool).cast::<c_void>();
@@ -107,28 +116,30 @@ impl Card {
         Some(of_pool + of_graphs)
     }
 
-    /// By default memory that was freed goes back to the system whenever the program waits for the card, and has to be
-    /// asked for again at every step.
+    /// Keeps freed memory in the pool. By default the driver returns it to the system at each synchronization, and the next
+    /// step has to allocate it again.
     fn keep_freed_memory(&self) -> std::result::Result<(), DriverError> {
         let mut threshold = u64::MAX;
         let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-        // SAFETY: the attribute is a number of 64 bits, and the pool is this device's.
+        // SAFETY: the attribute is a 64-bit integer, the pointer is to such an integer that lives beyond the call, and the pool
+        // belongs to this device.
         unsafe {
             let pool = result::device::get_default_mem_pool(self.context.cu_device())?;
             sys::cuMemPoolSetAttribute(pool, attribute, std::ptr::from_mut(&mut threshold).cast::<c_void>()).result()
         }
     }
 
-    /// What is kept and not in use goes back to the system.
+    /// Returns the unused memory of the pool to the system.
     fn trim(&self) -> std::result::Result<(), DriverError> {
         self.stream.synchronize()?;
-        // SAFETY: the pool is this device's.
+        // SAFETY: the pool belongs to this device.
         unsafe {
             let pool = result::device::get_default_mem_pool(self.context.cu_device())?;
             sys::cuMemPoolTrimTo(pool, 0).result()
         }
     }
 
+    /// The kernel of this name. Loads it at the first call.
     fn function(&self, name: &str) -> std::result::Result<CudaFunction, DriverError> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = functions.get(name) {
@@ -142,7 +153,7 @@ impl Card {
     }
 }
 
-impl Machine for Card {
+impl Accelerator for Card {
     fn device(&self) -> &Device {
         &self.device
     }
@@ -152,7 +163,7 @@ impl Machine for Card {
     }
 
     fn empty(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        // SAFETY: whoever asks for it writes all of it before anything is read.
+        // SAFETY: the contract of `Accelerator::empty`: the caller writes all elements before it reads any.
         unsafe { Tensor::empty(shape, dtype, &self.device) }
     }
 
@@ -162,11 +173,12 @@ impl Machine for Card {
         let [x, y, z] = launch.grid;
         let grid = (side(x)?, side(y)?, side(z)?);
         let (threads, shared) = (side(launch.threads)?, side(launch.shared)?);
-        // The driver copies the structure before the call returns; it may begin anywhere.
+        // The driver copies the structure before the call returns, and does not require an alignment.
         let mut parameters = parameters.to_vec();
         let mut arguments = [parameters.as_mut_ptr().cast::<c_void>()];
         self.context.bind_to_thread().w()?;
-        // SAFETY: the kernel takes one structure, which is this one, of tensors on this stream: the caller's promise.
+        // SAFETY: the kernel has one parameter, and the caller promises that `parameters` is its structure with valid
+        // addresses. Every tensor is allocated and freed on this stream.
         unsafe {
             let stream = self.stream.cu_stream();
             result::launch_kernel(function.cu_function(), grid, (threads, 1, 1), shared, stream, &mut arguments).w()
@@ -180,17 +192,18 @@ impl Machine for Card {
 
     fn write(&self, to: &Tensor, from: &Tensor) -> Result<()> {
         if to.dims() != from.dims() || to.dtype() != from.dtype() {
-            bail!("{from:?} does not fit into {to:?}")
+            bail!("cannot copy {from:?} to {to:?}")
         }
         let bytes = to.elem_count() * to.dtype().size_in_bytes();
-        let to = address_of(to)?;
+        let to = address_mut(to)?;
         self.context.bind_to_thread().w()?;
         let stream = self.stream.cu_stream();
-        let is_here = from.device().is_cpu();
-        let from = address_of(from)?;
-        // SAFETY: both have as many bytes; memory of the CPU that is not pinned is copied before the call returns.
+        let is_on_cpu = from.device().is_cpu();
+        let from = address(from)?;
+        // SAFETY: both tensors have `bytes` bytes, and live beyond this call. The driver copies from the CPU's memory before the
+        // call returns, because this memory is not pinned. Copies on the GPU are in the order of the stream.
         unsafe {
-            if is_here {
+            if is_on_cpu {
                 let from = std::slice::from_raw_parts(from as *const u8, bytes);
                 result::memcpy_htod_async(to, from, stream).w()
             } else {
@@ -200,27 +213,12 @@ impl Machine for Card {
     }
 
     fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Option<Box<dyn Recording>> {
-        // What the first run used and the recording will not: it has memory of its own.
+        // The recording allocates its own memory, so the pool no longer needs what the first run used.
         self.trim().ok()?;
         recording::record(&self.stream, work).map(|graph| Box::new(graph) as Box<dyn Recording>)
     }
 }
 
 fn too_large(launch: &Launch<'_>) -> candle_core::Error {
-    candle_core::Error::Msg(format!("{}: a grid of {:?} is too large", launch.kernel, launch.grid))
-}
-
-/// Where a tensor's storage begins on its card.
-pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
-    use candle_core::cuda_backend::cudarc::driver::DevicePtr;
-    let stream = storage.device.cuda_stream();
-    // Nobody waits for anything here: all of it is on one stream.
-    Ok(match &storage.slice {
-        CudaStorageSlice::U8(slice) => slice.device_ptr(&stream).0,
-        CudaStorageSlice::U32(slice) => slice.device_ptr(&stream).0,
-        CudaStorageSlice::F16(slice) => slice.device_ptr(&stream).0,
-        CudaStorageSlice::BF16(slice) => slice.device_ptr(&stream).0,
-        CudaStorageSlice::F32(slice) => slice.device_ptr(&stream).0,
-        _ => bail!("kernels take no tensors of this type"),
-    })
+    candle_core::Error::Msg(format!("{}: the grid {:?} is too large", launch.kernel, launch.grid))
 }

@@ -1,4 +1,4 @@
-//! Launches recorded as a CUDA graph: a step of the UNet has some seven hundred of them, which one call then starts.
+//! Recorded kernel launches, as CUDA graphs. One call then submits a step of the UNet, which has about 700 launches.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,20 +8,20 @@ use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaStream, result, s
 
 use crate::render::kernels::Recording;
 
-/// A graph, which one thread at a time may use.
+/// A CUDA graph that is ready to launch. The lock admits one thread at a time.
 pub(super) struct Graph {
     graph: Mutex<CudaGraph>,
-    /// Behind the graph: it goes last.
+    /// Dropped after the graph.
     _memory: Memory,
 }
 
-/// The memory of graphs. It stays theirs when a graph goes, and tensors cannot have it.
+/// Returns the memory of graphs to the system when it is dropped. The driver otherwise reserves it for other graphs.
 struct Memory(Arc<CudaStream>);
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: the stream and its device are there as long as this is. An error here is one of what ran before, which
-        // the next call says again.
+        // An error here is one of earlier work, which the next call to the driver returns again.
+        // SAFETY: `self` keeps the stream, its context and its device alive.
         unsafe {
             let _ = result::stream::synchronize(self.0.cu_stream());
             let _ = sys::cuDeviceGraphMemTrim(self.0.context().cu_device()).result();
@@ -29,14 +29,13 @@ impl Drop for Memory {
     }
 }
 
-// SAFETY: the driver asks that calls on a graph are not made at the same time, which the lock sees to; from which thread
-// they come does not matter to it.
+// SAFETY: the driver allows calls on a graph from any thread, but not at the same time. The lock ensures the latter.
 unsafe impl Send for Graph {}
-// SAFETY: as above.
+// SAFETY: as for `Send`; every call goes through the lock.
 unsafe impl Sync for Graph {}
 
 impl Graph {
-    /// Gives it its memory.
+    /// Allocates the memory of the graph before its first launch.
     fn upload(&self) -> Result<()> {
         self.graph.lock().unwrap_or_else(PoisonError::into_inner).upload().w()
     }
@@ -48,14 +47,16 @@ impl Recording for Graph {
     }
 }
 
-/// Records what `work` launches on this stream. Tensors that it makes and drops become memory of the graph. None where
-/// the driver records nothing, or `work` fails while it is recorded.
+/// Records what `work` submits to this stream. Memory that `work` allocates and frees becomes memory of the graph.
+///
+/// Returns `None` if the driver cannot record, or `work` fails while it is recorded. The caller then runs `work` without
+/// recording, which returns the error if it persists.
 pub(super) fn record(stream: &Arc<CudaStream>, work: &mut dyn FnMut() -> Result<()>) -> Option<Graph> {
-    // Other threads' calls are none of this recording's business.
+    // Thread-local, so that the calls of other threads do not invalidate the recording.
     stream.begin_capture(sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).ok()?;
     let worked = work();
-    // The recording has to end, whatever came of it. Where it broke, tensors could not be freed either, and cudarc keeps
-    // such errors for the next call, which is not made then.
+    // The capture has to end in any case. If it was invalidated, freeing tensors failed as well; cudarc keeps such errors
+    // and would refuse the next call, so this clears them.
     let _ = stream.context().check_err();
     let graph = stream.end_capture(sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
     let graph = graph.ok().flatten()?;

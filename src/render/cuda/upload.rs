@@ -1,5 +1,5 @@
-//! Weights on their way to the card: read from their file into pinned memory by all threads, and sent on while the next
-//! piece is read.
+//! Uploads weights to the GPU. All threads read from the file to pinned memory, and the GPU copies one buffer while they
+//! read the next.
 
 use std::sync::Arc;
 
@@ -11,41 +11,46 @@ use candle_core::{DType, Device, Tensor};
 use crc32fast::Hasher;
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, OrInternal, Result};
 use crate::render::flaws::{Flaw, Judged};
-use crate::render::kernels::address;
+use crate::render::kernels::address_mut;
 use crate::render::weights::{from_candle, stored};
 use crate::tensor::{Dtype, LazyTensor};
 
-/// Bytes of a pinned buffer, and of what one thread reads of it.
+/// Bytes of a pinned buffer.
 const BUFFER: usize = 32 << 20;
+
+/// Bytes that a thread reads at a time.
 const PART: usize = 2 << 20;
 
-/// Pinned memory that pieces of tensors go through in turn.
+/// Two pinned buffers, used in turn.
 pub(super) struct Uploader {
-    buffers: [Buffer; 2],
-    next: usize,
+    current: Buffer,
+    other: Buffer,
 }
 
 struct Buffer {
     memory: PinnedHostSlice<u8>,
-    /// When the card has what was last in it.
+    /// Reached when the GPU has copied the last contents.
     sent: CudaEvent,
 }
 
 impl Uploader {
     pub(super) fn new(context: &Arc<CudaContext>) -> std::result::Result<Self, DriverError> {
         let buffer = || {
-            // SAFETY: what it holds is written before it is read. Not write-combined: checksums are read from it.
+            // Not write-combined, because the CPU reads the buffer for checksums.
+            // SAFETY: the buffer is filled with zeros before it is read.
             let mut memory = unsafe { context.alloc_pinned_with_flags::<u8>(BUFFER, 0)? };
             memory.as_mut_slice()?.fill(0);
             Ok(Buffer { memory, sent: context.new_event(None)? })
         };
-        Ok(Uploader { buffers: [buffer()?, buffer()?], next: 0 })
+        Ok(Uploader { current: buffer()?, other: buffer()? })
     }
 
-    /// The tensor on the card, in the type it is stored in where the kernels know that, else in F32; and what is wrong with
-    /// its values.
+    /// Uploads a tensor, and returns it with a flaw of its values, if any. F16, BF16 and F32 keep their dtype; other dtypes
+    /// become F32.
+    ///
+    /// Fails if the file cannot be read, its checksum differs, or the GPU has too little memory.
     pub(super) fn upload(
         &mut self,
         lazy: &LazyTensor,
@@ -56,19 +61,19 @@ impl Uploader {
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
             Dtype::F32 => DType::F32,
-            // Rare, and small: through candle.
+            // Other dtypes are rare and their tensors small, so they take the slower path through candle.
             _ => {
                 let (stored, flaw) = stored(lazy, &Device::Cpu)?;
-                let widened = stored.to_dtype(DType::F32).and_then(|it| it.to_device(device));
-                return Ok((widened.map_err(from_candle)?, flaw));
+                let tensor = stored.to_dtype(DType::F32).and_then(|it| it.to_device(device));
+                return Ok((tensor.map_err(from_candle)?, flaw));
             }
         };
         let dims =
             lazy.shape().dims().iter().map(|&dim| usize::try_from(dim)).collect::<std::result::Result<Vec<_>, _>>();
         let dims = dims.map_err(|_| Error::limit(format!("shape {} is too large", lazy.shape())))?;
-        // SAFETY: all of it is written below, before anything on the stream reads it.
+        // SAFETY: the loop below writes all elements, and an error drops the tensor.
         let tensor = unsafe { Tensor::empty(dims, dtype, device) }.map_err(from_candle)?;
-        let to = address(&tensor).map_err(from_candle)?;
+        let to = address_mut(&tensor).map_err(from_candle)?;
         let _inflated = lazy.hold()?;
         let promised = lazy.promised_crc32();
         let (mut sum, mut judged) = (Hasher::new(), Judged::NOTHING);
@@ -76,11 +81,11 @@ impl Uploader {
         let bytes = tensor.elem_count() * size;
         for first in (0..bytes).step_by(BUFFER) {
             let len = BUFFER.min(bytes - first);
-            self.next = (self.next + 1) % self.buffers.len();
-            let Some(buffer) = self.buffers.get_mut(self.next) else { continue };
+            std::mem::swap(&mut self.current, &mut self.other);
+            let buffer = &mut self.current;
             buffer.sent.synchronize().w().map_err(from_candle)?;
             let memory = buffer.memory.as_mut_slice().w().map_err(from_candle)?;
-            let memory = memory.get_mut(..len).unwrap_or_default();
+            let memory = memory.get_mut(..len).or_internal("a pinned buffer is smaller than BUFFER")?;
             let parts: Vec<Result<(Hasher, Judged)>> = memory
                 .par_chunks_mut(PART)
                 .enumerate()
@@ -97,7 +102,8 @@ impl Uploader {
                 judged = judged.and(judged_part);
             }
             let send = || {
-                // SAFETY: the piece lies within the tensor, and the buffer is not touched before the event says so.
+                // SAFETY: bytes `first` to `first + len` are within the tensor. The buffer stays allocated and unchanged until
+                // the event is reached, because every use of it waits for the event first.
                 unsafe { result::memcpy_htod_async(to + first as u64, &*memory, stream.cu_stream())? };
                 buffer.sent.record(stream)
             };

@@ -1,13 +1,15 @@
 //! Convolutions and linear layers.
 
+use bytemuck::NoUninit;
 use candle_core::{DType, Result, Tensor, bail};
 
+use super::address::{address, address_mut, address_or_null};
+use super::launch::{EIGHT, Kernels, int, padded};
 use super::pointwise::arrange;
-use super::{EIGHT, Kernels, address, address_or_null, int, padded};
 
-/// As `Convolution` in `source/convolve.cuh`.
+/// `Convolution` in `source/convolve.cuh`.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Parameters {
     x: u64,
     weight: u64,
@@ -26,40 +28,44 @@ struct Parameters {
     size: i32,
     stride: i32,
     before: i32,
-    doubled: i32,
+    upsampled: i32,
     splits: i32,
     keep_f32: i32,
+    padding: u32,
 }
 
-/// A convolution, or a linear layer, which is one of size 1. Inputs and results have their channels last, and as many
-/// of them as the next multiple of eight says; those that are too many are zeros.
+/// A convolution, or a linear layer, which is a convolution of size 1.
+///
+/// Inputs and results are channels-last. Their channels are padded to a multiple of eight by zeros.
 pub(in crate::render) struct Convolution {
     kernels: Kernels,
     /// `[out, size * size, in]`.
     weight: Tensor,
-    /// F32, `[out]`.
+    /// `[out]`, in F32.
     bias: Option<Tensor>,
     size: usize,
 }
 
-/// How the window goes over the image.
+/// The positions of a convolution's window on the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::render) struct Window {
-    /// Pixels from one window to the next.
+    /// Pixels between adjacent windows.
     pub(in crate::render) stride: usize,
     /// Zeros above and to the left.
     pub(in crate::render) before: usize,
     /// Zeros below and to the right.
     pub(in crate::render) after: usize,
-    /// Whether each pixel is taken four times.
-    pub(in crate::render) doubled: bool,
+    /// Whether the image is upsampled to twice its size by nearest neighbour.
+    pub(in crate::render) upsampled: bool,
 }
 
 impl Window {
-    /// Height and width of what a convolution of this size makes of an image.
+    /// The height and width of the result, for a kernel of `size` and an image of `height` and `width`.
+    ///
+    /// Fails if the image is too small.
     fn results(self, size: usize, height: usize, width: usize) -> Result<(usize, usize)> {
         let around = self.before + self.after;
-        let side = |side: usize| (side + around).checked_sub(size).map(|room| room / self.stride + 1);
+        let side = |side: usize| (side + around).checked_sub(size).map(|rest| rest / self.stride + 1);
         match (side(height), side(width)) {
             (Some(height), Some(width)) => Ok((height, width)),
             _ => bail!("an image of {height}x{width} is too small for this convolution"),
@@ -67,25 +73,28 @@ impl Window {
     }
 }
 
-/// The window of linear layers.
-const PIXEL: Window = Window { stride: 1, before: 0, after: 0, doubled: false };
+/// The window of a linear layer.
+const PIXEL: Window = Window { stride: 1, before: 0, after: 0, upsampled: false };
 
-/// What is added to the result while it is written.
+/// Summands that a convolution adds to its result before writing it.
 #[derive(Default, Clone, Copy)]
-pub(in crate::render) struct Onto<'a> {
-    /// F32, a value for each channel.
+pub(in crate::render) struct Epilogue<'a> {
+    /// One value for each channel, in F32.
     pub(in crate::render) channels: Option<&'a Tensor>,
-    /// A tensor like the result.
+    /// A tensor of the result's shape and dtype.
     pub(in crate::render) image: Option<&'a Tensor>,
 }
 
 impl Convolution {
-    /// With a weight of `[out, in, size, size]` or `[out, in]` and a bias of `[out]`, of any type and on any machine.
+    /// Creates a layer with a weight `[out, in, size, size]` or `[out, in]` and a bias `[out]`, of any float dtype, on the
+    /// CPU or on the accelerator.
+    ///
+    /// Fails if the shapes do not match.
     pub(in crate::render) fn new(kernels: &Kernels, weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         let (out, input, size) = match *weight.dims() {
             [out, input] => (out, input, 1),
             [out, input, size, other] if size == other => (out, input, size),
-            _ => bail!("no convolution has a weight like {weight:?}"),
+            _ => bail!("no convolution or linear layer has the weight {weight:?}"),
         };
         let shape = [padded(out), size * size, padded(input)];
         let arranged = arrange(kernels, weight, [out, input, size * size], padded(input), &shape, kernels.dtype)?;
@@ -95,83 +104,84 @@ impl Convolution {
         Ok(Convolution { kernels: kernels.clone(), weight: arranged, bias, size })
     }
 
-    /// A product with a matrix `[out, in]` that is there already, in the type of the layers.
+    /// Creates the product with a matrix `[out, in]` of the layers' dtype on the accelerator.
     pub(super) fn of_matrix(kernels: &Kernels, matrix: &Tensor) -> Result<Self> {
         let (out, input) = matrix.dims2()?;
         Ok(Convolution { kernels: kernels.clone(), weight: matrix.reshape((out, 1, input))?, bias: None, size: 1 })
     }
 
-    /// Of an image `[batch, height, width, in]`.
-    pub(in crate::render) fn forward(&self, x: &Tensor, window: Window, onto: Onto<'_>) -> Result<Tensor> {
+    /// Convolves an image `[batch, height, width, in]`.
+    pub(in crate::render) fn forward(&self, x: &Tensor, window: Window, epilogue: Epilogue<'_>) -> Result<Tensor> {
         let (batch, mut height, mut width, _) = x.dims4()?;
-        if window.doubled {
+        if window.upsampled {
             (height, width) = (2 * height, 2 * width);
         }
         let (out_height, out_width) = window.results(self.size, height, width)?;
-        let out = self.kernels.empty(&[batch, out_height, out_width, self.out()])?;
-        self.run(x, [batch, height, width], window, onto, &out)?;
+        let out_channels = self.weight.dim(0)?;
+        let out = self.kernels.empty(&[batch, out_height, out_width, out_channels])?;
+        self.run(x, [batch, height, width], window, epilogue, &out)?;
         Ok(out)
     }
 
-    /// Of tokens `[.., in]`.
+    /// Applies a linear layer to tokens `[.., in]`, and adds a tensor of the result's shape.
     pub(in crate::render) fn forward_tokens(&self, x: &Tensor, image: Option<&Tensor>) -> Result<Tensor> {
         let (dims, rows) = self.rows(x)?;
         let out = self.kernels.empty(&dims)?;
-        self.run(x, [1, 1, rows], PIXEL, Onto { channels: None, image }, &out)?;
+        self.run(x, [1, 1, rows], PIXEL, Epilogue { channels: None, image }, &out)?;
         Ok(out)
     }
 
-    /// As [`Convolution::forward_tokens`], with a result of F32.
+    /// Applies a linear layer to tokens `[.., in]`, with the result in F32.
     pub(in crate::render) fn forward_to_f32(&self, x: &Tensor) -> Result<Tensor> {
         let (dims, rows) = self.rows(x)?;
         let out = self.kernels.empty_f32(&dims)?;
-        self.run(x, [1, 1, rows], PIXEL, Onto::default(), &out)?;
+        self.run(x, [1, 1, rows], PIXEL, Epilogue::default(), &out)?;
         Ok(out)
     }
 
-    fn out(&self) -> usize {
-        self.weight.dims().first().copied().unwrap_or_default()
-    }
-
-    /// The shape of the result, and how many tokens there are.
+    /// The shape of the result for tokens `[.., in]`, and the number of tokens.
     fn rows(&self, x: &Tensor) -> Result<(Vec<usize>, usize)> {
-        let mut dims = x.dims().to_vec();
-        let input = dims.pop().unwrap_or_default().max(1);
-        dims.push(self.out());
-        Ok((dims, x.elem_count() / input))
+        let (out, _, input) = self.weight.dims3()?;
+        match x.dims() {
+            [tokens @ .., last] if *last == input => {
+                let dims = tokens.iter().copied().chain([out]).collect();
+                Ok((dims, tokens.iter().product()))
+            }
+            _ => bail!("a linear layer with {input} inputs does not accept {x:?}"),
+        }
     }
 
-    fn run(&self, x: &Tensor, seen: [usize; 3], window: Window, onto: Onto<'_>, out: &Tensor) -> Result<()> {
+    fn run(&self, x: &Tensor, size: [usize; 3], window: Window, epilogue: Epilogue<'_>, out: &Tensor) -> Result<()> {
         let kernels = &self.kernels;
         let (out_channels, taps, input) = self.weight.dims3()?;
-        let [batch, height, width] = seen;
+        let [batch, height, width] = size;
         let (out_height, out_width) = window.results(self.size, height, width)?;
         let rows = batch * out_height * out_width;
-        let real = if window.doubled { height / 2 * (width / 2) } else { height * width };
-        let fits = x.elem_count() == batch * real * input
+        let stored = if window.upsampled { height / 2 * (width / 2) } else { height * width };
+        let fits = x.elem_count() == batch * stored * input
             && out.elem_count() == rows * out_channels
-            && onto
+            && epilogue
                 .image
                 .is_none_or(|image| image.elem_count() == rows * out_channels && image.dtype() == kernels.dtype)
-            && onto.channels.is_none_or(|it| it.elem_count() == out_channels && it.dtype() == DType::F32)
+            && epilogue.channels.is_none_or(|it| it.elem_count() == out_channels && it.dtype() == DType::F32)
             && x.dtype() == kernels.dtype
             && input.is_multiple_of(EIGHT)
             && out_channels.is_multiple_of(EIGHT);
         if !fits {
-            bail!("a convolution with a weight of {:?} does not take {x:?} to {out:?}", self.weight.dims())
+            bail!("a convolution with the weight {:?} does not map {x:?} to {out:?}", self.weight.dims())
         }
         let depth = taps * input;
         let row_elements = ROW_BYTES / kernels.dtype.size_in_bytes();
-        let plan = Plan::of(rows, out_channels, depth.div_ceil(row_elements), kernels.machine.multiprocessors());
+        let plan = Plan::of(rows, out_channels, depth.div_ceil(row_elements), kernels.accelerator.multiprocessors());
         let partial = if plan.splits > 1 { Some(kernels.empty_f32(&[plan.splits, rows, out_channels])?) } else { None };
         let parameters = Parameters {
             x: address(x)?,
             weight: address(&self.weight)?,
             bias: address_or_null(self.bias.as_ref())?,
-            channels: address_or_null(onto.channels)?,
-            image: address_or_null(onto.image)?,
-            out: address(out)?,
-            partial: address_or_null(partial.as_ref())?,
+            channels: address_or_null(epilogue.channels)?,
+            image: address_or_null(epilogue.image)?,
+            out: address_mut(out)?,
+            partial: partial.as_ref().map_or(Ok(0), address_mut)?,
             batch: int(batch)?,
             height: int(height)?,
             width: int(width)?,
@@ -182,52 +192,55 @@ impl Convolution {
             size: int(self.size)?,
             stride: int(window.stride)?,
             before: int(window.before)?,
-            doubled: i32::from(window.doubled),
+            upsampled: i32::from(window.upsampled),
             splits: int(plan.splits)?,
             keep_f32: i32::from(out.dtype() == DType::F32),
+            padding: 0,
         };
         let tile = plan.tile;
         let grid = [rows.div_ceil(tile.rows), out_channels.div_ceil(tile.columns), plan.splits];
-        // SAFETY: every tensor has the size that the kernel is told, as was compared above.
+        // SAFETY: `Parameters` is the kernel's structure, and all tensors have the sizes that it states, as checked above.
+        // `partial` is new, and the callers pass a new `out`.
         unsafe { kernels.launch(tile.kernel, grid, tile.threads, tile.shared(), &parameters)? };
         if plan.splits > 1 {
-            // SAFETY: the same tensors.
+            // SAFETY: as above.
             unsafe { kernels.launch_each("sum_splits", rows * out_channels / EIGHT, &parameters)? };
         }
         Ok(())
     }
 }
 
-/// Bytes of the depth that a step takes.
+/// Bytes of the depth that a step of the kernel covers.
 const ROW_BYTES: usize = 128;
 
-/// A kernel by the part of the result that a block makes.
+/// A kernel, and the part of the result that one of its blocks computes.
 #[derive(Debug, PartialEq)]
 struct Tile {
     kernel: &'static str,
     rows: usize,
     columns: usize,
     threads: usize,
-    /// Steps of the depth that lie in shared memory at a time.
+    /// Steps of the depth in shared memory at a time.
     stages: usize,
-    /// How much it makes of a multiprocessor's arithmetic, against the largest. A guess from the values that are read
-    /// from shared memory for each product; no card has measured it.
-    worth: f64,
+    /// Throughput relative to the largest tile. An estimate from the shared memory reads per product; not measured on a
+    /// GPU.
+    throughput: f64,
 }
 
 impl Tile {
+    /// Bytes of shared memory of a block.
     fn shared(&self) -> usize {
         (self.rows + self.columns) * ROW_BYTES * self.stages
     }
 }
 
 const TILES: [Tile; 3] = [
-    Tile { kernel: "convolve_128x128", rows: 128, columns: 128, threads: 128, stages: 3, worth: 1.0 },
-    Tile { kernel: "convolve_128x64", rows: 128, columns: 64, threads: 128, stages: 3, worth: 0.9 },
-    Tile { kernel: "convolve_64x64", rows: 64, columns: 64, threads: 128, stages: 4, worth: 0.7 },
+    Tile { kernel: "convolve_128x128", rows: 128, columns: 128, threads: 128, stages: 3, throughput: 1.0 },
+    Tile { kernel: "convolve_128x64", rows: 128, columns: 64, threads: 128, stages: 3, throughput: 0.9 },
+    Tile { kernel: "convolve_64x64", rows: 64, columns: 64, threads: 128, stages: 4, throughput: 0.7 },
 ];
 
-/// Who makes the result, and in how many parts of the depth.
+/// The kernel for a product, and the number of parts of the depth that separate blocks sum.
 #[derive(Debug, PartialEq)]
 struct Plan {
     tile: &'static Tile,
@@ -235,9 +248,10 @@ struct Plan {
 }
 
 impl Plan {
-    /// The quickest one, by an estimate: the busiest multiprocessor's share of the tiles, and what is lost by splitting.
+    /// Returns the plan with the lowest estimated time: the tiles of the busiest multiprocessor, plus the cost of splitting.
+    /// The constants are estimates too.
     fn of(rows: usize, columns: usize, steps: usize, multiprocessors: usize) -> Plan {
-        // In units of one value's step in the largest tile.
+        // In units of one step of one value in the largest tile.
         const FILL: f64 = 4.0;
         const SUM_LAUNCH: f64 = 60_000.0;
         const SUM_ELEMENT: f64 = 0.13;
@@ -248,9 +262,9 @@ impl Plan {
                     break;
                 }
                 let tiles = rows.div_ceil(tile.rows) * columns.div_ceil(tile.columns) * splits;
-                let of_busiest = tiles.div_ceil(multiprocessors.max(1)) as f64;
+                let tiles_of_busiest = tiles.div_ceil(multiprocessors.max(1)) as f64;
                 let steps = steps.div_ceil(splits) as f64 + FILL;
-                let mut cost = of_busiest * steps * (tile.rows * tile.columns) as f64 / tile.worth;
+                let mut cost = tiles_of_busiest * steps * (tile.rows * tile.columns) as f64 / tile.throughput;
                 if splits > 1 {
                     cost += SUM_LAUNCH + SUM_ELEMENT * (splits * rows * columns) as f64;
                 }
@@ -268,8 +282,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_results_take_large_tiles_and_small_ones_split_their_depth() {
-        // 128 channels at 512x512, as the autoencoder ends; 1280 channels at 8x8, as the UNet has them in its middle.
+    fn large_results_use_large_tiles_and_small_results_split_the_depth() {
+        // 128 channels at 512x512, as at the end of the VAE; 1280 channels at 8x8, as in the middle of the UNet.
         let large = Plan::of(512 * 512, 128, 18, 132);
         assert_eq!((large.tile.kernel, large.splits), ("convolve_128x128", 1));
         let small = Plan::of(2 * 8 * 8, 1280, 180, 132);
@@ -277,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn every_tile_fits_into_the_shared_memory_of_every_card() {
+    fn every_tile_fits_into_the_shared_memory_of_every_supported_gpu() {
         assert!(TILES.iter().all(|tile| tile.shared() <= 99 << 10));
     }
 }

@@ -1,13 +1,16 @@
-//! Normalisations.
+//! Group normalization and layer normalization.
 
+use bytemuck::NoUninit;
 use candle_core::{D, DType, Result, Tensor, bail};
 
+use super::accelerator::Launch;
+use super::address::{address, address_mut};
+use super::launch::{EIGHT, Kernels, THREADS, int, launch};
 use super::pointwise::cast;
-use super::{EIGHT, Kernels, Launch, THREADS, address, int, launch};
 
-/// As `GroupNorm` in `source/normalize.cuh`.
+/// `GroupNorm` in `source/normalize.cuh`.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct GroupParameters {
     x: u64,
     out: u64,
@@ -25,7 +28,7 @@ struct GroupParameters {
     silu: i32,
 }
 
-/// Normalises the channels of an image by groups.
+/// Group normalization of an image.
 pub(in crate::render) struct GroupNorm {
     kernels: Kernels,
     weight: Tensor,
@@ -34,14 +37,16 @@ pub(in crate::render) struct GroupNorm {
     epsilon: f32,
 }
 
-/// Most parts of an image whose moments are taken by themselves.
+/// The most chunks of an image whose moments are computed separately.
 const MOST_CHUNKS: usize = 256;
 
-/// Fewest pixels of one.
+/// The fewest pixels of a chunk.
 const LEAST_PIXELS: usize = 16;
 
 impl GroupNorm {
-    /// With a weight and a bias for each channel.
+    /// Creates a layer with one weight and one bias for each channel.
+    ///
+    /// Fails if the groups differ in size, or the channels are not a multiple of eight.
     pub(in crate::render) fn new(
         kernels: &Kernels,
         weight: &Tensor,
@@ -50,8 +55,10 @@ impl GroupNorm {
         epsilon: f64,
     ) -> Result<Self> {
         let channels = weight.elem_count();
-        if !channels.is_multiple_of(groups.max(1)) || !channels.is_multiple_of(EIGHT) {
-            bail!("{channels} channels are not {groups} groups, or no eights")
+        if bias.elem_count() != channels || !channels.is_multiple_of(groups) || !channels.is_multiple_of(EIGHT) {
+            bail!(
+                "no kernel for a group normalization of {channels} channels in {groups} groups, with the bias {bias:?}"
+            )
         }
         Ok(GroupNorm {
             kernels: kernels.clone(),
@@ -62,12 +69,12 @@ impl GroupNorm {
         })
     }
 
-    /// The image `[batch, height, width, channels]` normalised, and with `silu` `x * sigmoid(x)` of it.
+    /// Normalizes an image `[batch, height, width, channels]`. With `silu`, applies `x * sigmoid(x)` to the result.
     pub(in crate::render) fn forward(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
         let kernels = &self.kernels;
         let (batch, height, width, channels) = x.dims4()?;
         if channels != self.weight.elem_count() || x.dtype() != kernels.dtype {
-            bail!("a normalisation of {} channels does not take {x:?}", self.weight.elem_count())
+            bail!("a group normalization of {} channels does not accept {x:?}", self.weight.elem_count())
         }
         let pixels = height * width;
         let chunk_pixels = pixels.div_ceil(MOST_CHUNKS).max(LEAST_PIXELS);
@@ -77,11 +84,11 @@ impl GroupNorm {
         let out = kernels.empty(x.dims())?;
         let parameters = GroupParameters {
             x: address(x)?,
-            out: address(&out)?,
+            out: address_mut(&out)?,
             weight: address(&self.weight)?,
             bias: address(&self.bias)?,
-            moments: address(&moments)?,
-            affine: address(&affine)?,
+            moments: address_mut(&moments)?,
+            affine: address_mut(&affine)?,
             batch: int(batch)?,
             pixels: int(pixels)?,
             channels: int(channels)?,
@@ -91,24 +98,25 @@ impl GroupNorm {
             epsilon: self.epsilon,
             silu: i32::from(silu),
         };
-        // Sums for each channel, of as many threads as stand beside each other, and two for each group.
+        // A sum for each channel and row of threads, and two for each group.
         let across = (channels / EIGHT).clamp(1, THREADS);
         let shared = (THREADS / across * channels + 2 * self.groups) * size_of::<f32>();
-        let machine = &*kernels.machine;
-        let of_image = Launch { kernel: "group_affine", grid: [batch, 1, 1], threads: THREADS, shared };
-        // SAFETY: the tensors have the sizes that the kernels are told.
+        let accelerator = &*kernels.accelerator;
+        let affine_launch = Launch { kernel: "group_affine", grid: [batch, 1, 1], threads: THREADS, shared };
+        // SAFETY: `GroupParameters` is the structure of the kernels, and all tensors have the sizes that it states, as
+        // checked above and in `new`. `moments`, `affine` and `out` are new.
         unsafe {
             kernels.launch("group_moments", [chunks, batch, 1], THREADS, shared, &parameters)?;
-            launch(machine, &of_image, &parameters)?;
+            launch(accelerator, &affine_launch, &parameters)?;
             kernels.launch_each("group_apply", x.elem_count() / EIGHT, &parameters)?;
         }
         Ok(out)
     }
 }
 
-/// As `LayerNorm` in `source/normalize.cuh`.
+/// `LayerNorm` in `source/normalize.cuh`.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct LayerParameters {
     x: u64,
     out: u64,
@@ -117,9 +125,10 @@ struct LayerParameters {
     tokens: i32,
     width: i32,
     epsilon: f32,
+    padding: u32,
 }
 
-/// Normalises the last dimension.
+/// Layer normalization of the last dimension.
 pub(in crate::render) struct LayerNorm {
     kernels: Kernels,
     weight: Tensor,
@@ -128,11 +137,13 @@ pub(in crate::render) struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// With a weight and a bias for each value.
+    /// Creates a layer with one weight and one bias for each value of a token.
+    ///
+    /// Fails if the shapes do not match, or the width is not a multiple of eight.
     pub(in crate::render) fn new(kernels: &Kernels, weight: &Tensor, bias: &Tensor, epsilon: f32) -> Result<Self> {
         let width = weight.elem_count();
-        if !width.is_multiple_of(EIGHT) {
-            bail!("{width} values are no eights")
+        if bias.elem_count() != width || width == 0 || !width.is_multiple_of(EIGHT) {
+            bail!("no kernel for a layer normalization of {width} values with the bias {bias:?}")
         }
         Ok(LayerNorm {
             kernels: kernels.clone(),
@@ -142,25 +153,27 @@ impl LayerNorm {
         })
     }
 
-    /// Each token normalised.
+    /// Normalizes each token.
     pub(in crate::render) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let width = self.weight.elem_count();
         if x.dim(D::Minus1)? != width || x.dtype() != self.kernels.dtype {
-            bail!("a normalisation of {width} values does not take {x:?}")
+            bail!("a layer normalization of {width} values does not accept {x:?}")
         }
         let out = self.kernels.empty(x.dims())?;
         let tokens = x.elem_count() / width;
         let parameters = LayerParameters {
             x: address(x)?,
-            out: address(&out)?,
+            out: address_mut(&out)?,
             weight: address(&self.weight)?,
             bias: address(&self.bias)?,
             tokens: int(tokens)?,
             width: int(width)?,
             epsilon: self.epsilon,
+            padding: 0,
         };
         let grid = [tokens.div_ceil(THREADS / 32), 1, 1];
-        // SAFETY: the tensors have the sizes that the kernel is told.
+        // SAFETY: `LayerParameters` is the kernel's structure, and all tensors have the sizes that it states, as checked
+        // above and in `new`. `out` is new.
         unsafe { self.kernels.launch("layer_norm", grid, THREADS, 0, &parameters)? };
         Ok(out)
     }

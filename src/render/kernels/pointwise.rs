@@ -1,11 +1,16 @@
-//! What is done value by value: activations, changes of type and order, joining and looking up.
+//! Element-wise kernels: activations, casts, layout changes, concatenation and embedding.
 
+use bytemuck::NoUninit;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::{EIGHT, Kernels, Launch, THREADS, address, blocks_for, int, launch, padded, suffix};
+use super::accelerator::Launch;
+use super::address::{address, address_mut};
+use super::launch::{EIGHT, Kernels, THREADS, blocks_for, int, launch, padded, suffix};
+
+// The structures here are those of the same name in `source/pointwise.cuh`.
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Gate {
     x: u64,
     out: u64,
@@ -13,42 +18,48 @@ struct Gate {
     width: i32,
 }
 
-/// `value * gelu(gate)`: the first half of the last dimension are values, the second half gates.
+/// Returns `value * gelu(gate)`, where the first half of the last dimension holds the values and the second half the
+/// gates (GEGLU).
 pub(in crate::render) fn gated_gelu(kernels: &Kernels, x: &Tensor) -> Result<Tensor> {
-    let mut dims = x.dims().to_vec();
-    let width = dims.pop().unwrap_or_default() / 2;
+    let [rows @ .., both] = x.dims() else { bail!("{x:?} has no dimension of values and gates") };
+    let width = both / 2;
+    if both % 2 != 0 {
+        bail!("{x:?} has no halves for values and gates")
+    }
     check(kernels, x, &[width])?;
-    dims.push(width);
+    let dims: Vec<usize> = rows.iter().copied().chain([width]).collect();
     let out = kernels.empty(&dims)?;
-    let rows = out.elem_count() / width.max(1);
-    let parameters = Gate { x: address(x)?, out: address(&out)?, rows: int(rows)?, width: int(width)? };
-    // SAFETY: `x` has two values for each of the result's.
+    let rows: usize = rows.iter().product();
+    let parameters = Gate { x: address(x)?, out: address_mut(&out)?, rows: int(rows)?, width: int(width)? };
+    // SAFETY: `Gate` is the kernel's structure, and `x` has rows of `2 * width` values. `out` is new.
     unsafe { kernels.launch_each("gated_gelu", out.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Sigmoid {
     x: u64,
     out: u64,
     count: i64,
     scale: f32,
+    padding: u32,
 }
 
-/// `x * sigmoid(scale * x)`.
+/// Returns `x * sigmoid(scale * x)`. Fails if the number of elements is not a multiple of eight.
 pub(in crate::render) fn sigmoid_gate(kernels: &Kernels, x: &Tensor, scale: f32) -> Result<Tensor> {
     check(kernels, x, &[x.elem_count()])?;
     let out = kernels.empty(x.dims())?;
-    let parameters = Sigmoid { x: address(x)?, out: address(&out)?, count: x.elem_count() as i64, scale };
-    // SAFETY: both have as many values.
+    let parameters =
+        Sigmoid { x: address(x)?, out: address_mut(&out)?, count: x.elem_count() as i64, scale, padding: 0 };
+    // SAFETY: `Sigmoid` is the kernel's structure, and both tensors have `count` values. `out` is new.
     unsafe { kernels.launch_each("sigmoid_gate", x.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
-struct Join {
+#[derive(Clone, Copy, NoUninit)]
+struct ConcatChannels {
     a: u64,
     b: u64,
     out: u64,
@@ -59,23 +70,26 @@ struct Join {
     a_columns: i32,
     a_width: i32,
     b_width: i32,
+    padding: u32,
 }
 
-/// Two images beside each other, by channel: `[batch, height, width, channels]`. What the first one has more of in height
-/// and width is left out.
-pub(in crate::render) fn join(kernels: &Kernels, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+/// Concatenates the channels of two images `[batch, height, width, channels]`. If the first one is larger, it is cropped
+/// at the bottom and at the right.
+///
+/// Fails if the first image is smaller or the batches differ.
+pub(in crate::render) fn concat_channels(kernels: &Kernels, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (of_a, a_rows, a_columns, a_width) = a.dims4()?;
     let (batch, rows, columns, b_width) = b.dims4()?;
     check(kernels, a, &[a_width])?;
     check(kernels, b, &[b_width])?;
     if of_a != batch || a_rows < rows || a_columns < columns {
-        bail!("{a:?} and {b:?} do not lie beside each other")
+        bail!("cannot concatenate the channels of {a:?} and {b:?}")
     }
     let out = kernels.empty(&[batch, rows, columns, a_width + b_width])?;
-    let parameters = Join {
+    let parameters = ConcatChannels {
         a: address(a)?,
         b: address(b)?,
-        out: address(&out)?,
+        out: address_mut(&out)?,
         batch: int(batch)?,
         rows: int(rows)?,
         columns: int(columns)?,
@@ -83,15 +97,17 @@ pub(in crate::render) fn join(kernels: &Kernels, a: &Tensor, b: &Tensor) -> Resu
         a_columns: int(a_columns)?,
         a_width: int(a_width)?,
         b_width: int(b_width)?,
+        padding: 0,
     };
-    // SAFETY: the result has room for both, and the first one has every pixel of the second.
-    unsafe { kernels.launch_each("join", out.elem_count() / EIGHT, &parameters)? };
+    // SAFETY: `ConcatChannels` is the kernel's structure, and the first image has every pixel of the second, as checked
+    // above. `out` is new.
+    unsafe { kernels.launch_each("concat_channels", out.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
-struct Lookup {
+#[derive(Clone, Copy, NoUninit)]
+struct Embed {
     tokens: u64,
     table: u64,
     positions: u64,
@@ -99,41 +115,50 @@ struct Lookup {
     rows: i32,
     period: i32,
     width: i32,
+    padding: u32,
 }
 
-/// What each token `[batch, count]`, in U32 in the CPU's memory, means, with where it stands added.
-pub(in crate::render) fn look_up(
+/// Returns the embedding of each token plus the embedding of its position: `[batch, count, width]`.
+///
+/// `tokens` is `[batch, count]`, U32 in the CPU's memory. Fails if a token is not in the table, or there are fewer
+/// positions than tokens.
+pub(in crate::render) fn embed(
     kernels: &Kernels,
     tokens: &Tensor,
     table: &Tensor,
     positions: &Tensor,
 ) -> Result<Tensor> {
     let (batch, count) = tokens.dims2()?;
-    let (known, width) = table.dims2()?;
+    let (vocabulary, width) = table.dims2()?;
     check(kernels, table, &[width])?;
     check(kernels, positions, &[width])?;
-    let greatest = tokens.flatten_all()?.to_vec1::<u32>()?.into_iter().max().unwrap_or_default();
-    if positions.elem_count() < count * width || greatest as usize >= known {
-        bail!("{tokens:?} with a token {greatest} of {known} known ones, and {positions:?}")
+    let unknown = tokens.flatten_all()?.to_vec1::<u32>()?.into_iter().find(|&token| token as usize >= vocabulary);
+    if let Some(token) = unknown {
+        bail!("token {token} is not in the vocabulary of {vocabulary} tokens")
     }
-    let tokens = tokens.contiguous()?.to_device(kernels.machine.device())?;
+    if positions.elem_count() < count * width {
+        bail!("{positions:?} has fewer positions than {tokens:?}")
+    }
+    let tokens = tokens.contiguous()?.to_device(kernels.accelerator.device())?;
     let out = kernels.empty(&[batch, count, width])?;
-    let parameters = Lookup {
+    let parameters = Embed {
         tokens: address(&tokens)?,
         table: address(table)?,
         positions: address(positions)?,
-        out: address(&out)?,
+        out: address_mut(&out)?,
         rows: int(batch * count)?,
         period: int(count)?,
         width: int(width)?,
+        padding: 0,
     };
-    // SAFETY: every token is a row of the table, and every place one of the positions, as was compared above.
-    unsafe { kernels.launch_each("look_up", out.elem_count() / EIGHT, &parameters)? };
+    // SAFETY: `Embed` is the kernel's structure. Each token is a row of the table, and there is a position for each, as
+    // checked above. `out` is new.
+    unsafe { kernels.launch_each("embed", out.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Planes {
     from: u64,
     to: u64,
@@ -143,49 +168,52 @@ struct Planes {
     padded: i32,
 }
 
-/// An image `[batch, channels, height, width]` of F32 on the machine with its channels last, padded to a multiple of
-/// eight by zeros.
+/// Converts an F32 image `[batch, channels, height, width]` on the accelerator to channels-last, in the layers' dtype, with
+/// the channels padded to a multiple of eight by zeros.
 pub(in crate::render) fn to_pixels(kernels: &Kernels, planes: &Tensor) -> Result<Tensor> {
     let (batch, channels, height, width) = planes.dims4()?;
     if planes.dtype() != DType::F32 {
-        bail!("{planes:?} is no image of f32")
+        bail!("{planes:?} is not F32")
     }
     let out = kernels.empty(&[batch, height, width, padded(channels)])?;
     let parameters = Planes {
         from: address(planes)?,
-        to: address(&out)?,
+        to: address_mut(&out)?,
         batch: int(batch)?,
         channels: int(channels)?,
         pixels: int(height * width)?,
         padded: int(padded(channels))?,
     };
-    // SAFETY: the sizes are those of the tensors.
+    // SAFETY: `Planes` is the kernel's structure, and the sizes are those of the tensors. `out` is new.
     unsafe { kernels.launch_each("to_pixels", out.elem_count(), &parameters)? };
     Ok(out)
 }
 
-/// The way back of [`to_pixels`], into a tensor that is there already.
+/// The inverse of [`to_pixels`]. Writes into the existing F32 tensor `planes`.
+///
+/// Fails if the shapes or dtypes do not match.
 pub(in crate::render) fn from_pixels(kernels: &Kernels, pixels: &Tensor, planes: &Tensor) -> Result<()> {
     let (batch, channels, height, width) = planes.dims4()?;
     let (.., padded) = pixels.dims4()?;
     check(kernels, pixels, &[padded])?;
     if pixels.elem_count() != batch * height * width * padded || channels > padded || planes.dtype() != DType::F32 {
-        bail!("{pixels:?} does not become {planes:?}")
+        bail!("cannot convert {pixels:?} to {planes:?}")
     }
     let parameters = Planes {
         from: address(pixels)?,
-        to: address(planes)?,
+        to: address_mut(planes)?,
         batch: int(batch)?,
         channels: int(channels)?,
         pixels: int(height * width)?,
         padded: int(padded)?,
     };
-    // SAFETY: the sizes are those of the tensors, as was compared above.
+    // SAFETY: `Planes` is the kernel's structure, and the sizes are those of the tensors, as checked above. The caller
+    // owns `planes` and does not use it while the kernel runs.
     unsafe { kernels.launch_each("to_planes", planes.elem_count(), &parameters) }
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Arrange {
     from: u64,
     to: u64,
@@ -194,10 +222,13 @@ struct Arrange {
     taps: i32,
     padded_out: i32,
     padded_in: i32,
+    padding: u32,
 }
 
-/// A weight `[out, in, taps]` in the order of `[padded out, taps, padded in]`, with zeros where it has nothing, as
-/// `dtype`. The weight may lie in the CPU's memory; `shape` is that of the result, with as many values.
+/// Converts a weight `[out, in, taps]` to `[padded out, taps, padded in]` and to `dtype`, and pads it with zeros.
+///
+/// The weight may be in the CPU's memory. `shape` is the shape of the result and has the same number of values. Fails if
+/// the shapes do not match.
 pub(super) fn arrange(
     kernels: &Kernels,
     weight: &Tensor,
@@ -208,76 +239,83 @@ pub(super) fn arrange(
 ) -> Result<Tensor> {
     let from = match weight.dtype() {
         DType::F16 | DType::BF16 | DType::F32 => weight.clone(),
-        // What is stored otherwise is rare, and becomes f32 before.
+        // Other dtypes are rare, and have no kernels.
         _ => weight.to_device(&Device::Cpu)?.to_dtype(DType::F32)?,
     };
-    let from = from.contiguous()?.to_device(kernels.machine.device())?;
-    let to = kernels.machine.empty(shape, dtype)?;
-    let padded_out = to.elem_count() / (taps * padded_in).max(1);
+    let from = from.contiguous()?.to_device(kernels.accelerator.device())?;
+    let to = kernels.accelerator.empty(shape, dtype)?;
+    if taps == 0 || padded_in == 0 {
+        bail!("cannot convert the empty weight {weight:?}")
+    }
+    let padded_out = to.elem_count() / (taps * padded_in);
     let is_whole = from.elem_count() == out * input * taps && to.elem_count() == padded_out * taps * padded_in;
     if !is_whole || padded_in < input || padded_out < out {
-        bail!("{weight:?} does not become {shape:?}")
+        bail!("cannot convert the weight {weight:?} to {shape:?}")
     }
     let parameters = Arrange {
         from: address(&from)?,
-        to: address(&to)?,
+        to: address_mut(&to)?,
         out: int(out)?,
         input: int(input)?,
         taps: int(taps)?,
         padded_out: int(padded_out)?,
         padded_in: int(padded_in)?,
+        padding: 0,
     };
     let kernel = format!("arrange_{}_{}", suffix(from.dtype())?, suffix(dtype)?);
-    let grid = [blocks_for(&*kernels.machine, to.elem_count()), 1, 1];
-    // SAFETY: both have the sizes that the kernel is told, as was compared above.
-    unsafe { launch(&*kernels.machine, &Launch { kernel: &kernel, grid, threads: THREADS, shared: 0 }, &parameters)? };
+    let grid = [blocks_for(&*kernels.accelerator, to.elem_count()), 1, 1];
+    // SAFETY: `Arrange` is the kernel's structure, and both tensors have the sizes that it states, as checked above. `to`
+    // is new.
+    unsafe {
+        launch(&*kernels.accelerator, &Launch { kernel: &kernel, grid, threads: THREADS, shared: 0 }, &parameters)?
+    };
     Ok(to)
 }
 
-/// Tensors of the machine one behind the other, by their first dimension. Candle's joining is a kernel of its own, which
-/// the driver would have to compile.
-pub(in crate::render) fn joined(kernels: &Kernels, tensors: &[Tensor]) -> Result<Tensor> {
-    let Some(one) = tensors.first() else { bail!("nothing to join") };
+/// Concatenates tensors of the accelerator along their first dimension. candle's own operation needs a kernel that the
+/// driver would have to compile at run time.
+///
+/// Fails if there are no tensors or their other dimensions differ.
+pub(in crate::render) fn concat_rows(kernels: &Kernels, tensors: &[Tensor]) -> Result<Tensor> {
+    let Some(one) = tensors.first() else { bail!("there are no tensors to concatenate") };
     let rows = tensors.iter().map(|tensor| tensor.dim(0)).sum::<Result<usize>>()?;
-    let mut dims = one.dims().to_vec();
-    if let Some(first) = dims.first_mut() {
-        *first = rows;
-    }
-    let all = kernels.machine.empty(&dims, one.dtype())?;
+    let [_, rest @ ..] = one.dims() else { bail!("cannot concatenate scalars") };
+    let dims: Vec<usize> = [rows].into_iter().chain(rest.iter().copied()).collect();
+    let all = kernels.accelerator.empty(&dims, one.dtype())?;
     let mut first = 0;
     for tensor in tensors {
         let count = tensor.dim(0)?;
-        kernels.machine.write(&all.narrow(0, first, count)?, tensor)?;
+        kernels.accelerator.write(&all.narrow(0, first, count)?, tensor)?;
         first += count;
     }
     Ok(all)
 }
 
-/// A matrix with rows and columns exchanged.
+/// Transposes a matrix, and pads its new rows to a multiple of eight by zeros.
 pub(super) fn transpose(kernels: &Kernels, matrix: &Tensor) -> Result<Tensor> {
     let (rows, columns) = matrix.dims2()?;
-    // One weight of `rows` inputs and `columns` taps.
+    // A transposition is the conversion of a weight with `rows` inputs and `columns` taps.
     arrange(kernels, matrix, [1, rows, columns], padded(rows), &[columns, padded(rows)], kernels.dtype)
 }
 
-/// The same values in another type.
+/// Casts a tensor to `dtype` and moves it to the accelerator.
 pub(in crate::render) fn cast(kernels: &Kernels, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
     match tensor.dtype() == dtype {
-        // It may lie in the CPU's memory.
-        true => tensor.to_device(kernels.machine.device()),
+        // The tensor may be in the CPU's memory.
+        true => tensor.to_device(kernels.accelerator.device()),
         false => arrange(kernels, tensor, [1, tensor.elem_count(), 1], tensor.elem_count(), tensor.dims(), dtype),
     }
 }
 
-/// Tensors of the layers' type or of F32, on the machine, as F32 in the CPU's memory.
-pub(in crate::render) fn widened(kernels: &Kernels, tensor: &Tensor) -> Result<Tensor> {
+/// Moves a tensor of the layers' dtype or of F32 to the CPU's memory, as F32.
+pub(in crate::render) fn to_host(kernels: &Kernels, tensor: &Tensor) -> Result<Tensor> {
     cast(kernels, tensor, DType::F32)?.to_device(&Device::Cpu)
 }
 
-/// Whether a tensor is one of the layers, and widths are made of eights.
+/// Fails unless the tensor has the layers' dtype and all `widths` are multiples of eight.
 fn check(kernels: &Kernels, x: &Tensor, widths: &[usize]) -> Result<()> {
     if x.dtype() != kernels.dtype || widths.iter().any(|width| !width.is_multiple_of(EIGHT)) {
-        bail!("{x:?} is no tensor of {:?} in eights", kernels.dtype)
+        bail!("{x:?} is not a tensor of {:?} whose width is a multiple of eight", kernels.dtype)
     }
     Ok(())
 }

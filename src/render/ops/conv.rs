@@ -1,17 +1,18 @@
 //! Convolutions over images.
 //!
-//! For f32 on the CPU the columns of an image are never written out whole: a strip of them is gathered into the form
-//! that the kernel takes, multiplied, and forgotten.
+//! For F32 on the CPU, the columns of an image (im2col) never exist as a whole: a strip of them at a time is gathered
+//! in the layout of the microkernel and multiplied.
 
 use candle_core::{Result, Tensor};
 
-use super::Engine;
-use super::cpu::{Shared, is_fast, with_elements, zeros};
+use super::cpu::{is_f32_on_cpu, with_elements, zeros};
+use super::disjoint::DisjointWriter;
+use super::engine::Engine;
 use super::geometry::{Geometry, Output, runs};
 use super::image::Image;
-use super::product::Panels;
+use super::matmul::PackedMatrix;
 use super::winograd;
-use crate::render::kernels::{self, Onto, Window};
+use crate::render::kernels::{self, Window};
 
 /// Rows and columns of zeros around an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,16 +24,16 @@ pub(in crate::render) struct Padding {
 }
 
 impl Padding {
-    /// The same on all sides.
+    /// The same padding on all sides.
     pub(in crate::render) fn around(size: usize) -> Self {
         Padding { before: size, after: size }
     }
 }
 
-/// What is added to the result of a convolution while it is written.
+/// Summands that a convolution adds to its result before writing it.
 #[derive(Default, Clone, Copy)]
-pub(in crate::render) struct Added<'a> {
-    /// A value for each channel, beside the bias: `[out]`.
+pub(in crate::render) struct Epilogue<'a> {
+    /// One value for each channel, in addition to the bias: `[out]`.
     pub(in crate::render) channels: Option<&'a Tensor>,
     /// An image of the result's shape.
     pub(in crate::render) image: Option<&'a Image>,
@@ -49,14 +50,16 @@ pub(in crate::render) struct Conv2d {
 }
 
 enum Weight {
-    /// As the product takes it; the tensor itself is not kept.
-    Packed(Panels),
+    /// The packed weight. The tensor itself is not kept.
+    Packed(PackedMatrix),
     Tensor(Tensor),
     Kernels(kernels::Convolution),
 }
 
 impl Conv2d {
-    /// With a weight of `[out, in, size, size]`.
+    /// Creates a convolution with a weight `[out, in, size, size]` and a bias `[out]`.
+    ///
+    /// Fails if the shapes do not match.
     pub(in crate::render) fn new(
         engine: &Engine,
         weight: Tensor,
@@ -64,71 +67,74 @@ impl Conv2d {
         stride: usize,
         padding: Padding,
     ) -> Result<Self> {
-        let (out, channels, size, _) = weight.dims4()?;
+        let (out, channels, size, width) = weight.dims4()?;
+        if size != width || bias.dims() != [out] || stride == 0 {
+            candle_core::bail!("no convolution with the weight {weight:?}, the bias {bias:?} and stride {stride}")
+        }
         let weight = match engine {
             Engine::Kernels(kernels) => Weight::Kernels(kernels::Convolution::new(kernels, &weight, Some(&bias))?),
-            Engine::Candle if is_fast(&[&weight, &bias]) => {
-                Weight::Packed(with_elements(&weight, |weight| Ok(Panels::new(weight, channels * size * size)))?)
+            Engine::Candle if is_f32_on_cpu(&[&weight, &bias]) => {
+                Weight::Packed(with_elements(&weight, |weight| PackedMatrix::new(weight, channels * size * size))?)
             }
             Engine::Candle => Weight::Tensor(weight),
         };
         Ok(Conv2d { weight, bias, out, size, stride, padding })
     }
 
-    /// Of an image `[batch, in, height, width]`.
+    /// Convolves an image with `in` channels.
     pub(in crate::render) fn forward(&self, x: &Image) -> Result<Image> {
-        self.forward_with(x, Added::default())
+        self.forward_with(x, Epilogue::default())
     }
 
-    /// As [`Conv2d::forward`], with something added to the result.
-    pub(in crate::render) fn forward_with(&self, x: &Image, added: Added<'_>) -> Result<Image> {
-        self.run(x, false, added)
+    /// As [`Conv2d::forward`], plus the summands of `epilogue`.
+    pub(in crate::render) fn forward_with(&self, x: &Image, epilogue: Epilogue<'_>) -> Result<Image> {
+        self.run(x, false, epilogue)
     }
 
-    /// Of an image of twice the size, each pixel taken four times.
-    pub(in crate::render) fn forward_doubled(&self, x: &Image) -> Result<Image> {
-        self.run(x, true, Added::default())
+    /// Convolves the image upsampled to twice its size by nearest neighbour.
+    pub(in crate::render) fn forward_upsampled(&self, x: &Image) -> Result<Image> {
+        self.run(x, true, Epilogue::default())
     }
 
-    fn run(&self, x: &Image, doubled: bool, added: Added<'_>) -> Result<Image> {
+    fn run(&self, x: &Image, upsampled: bool, epilogue: Epilogue<'_>) -> Result<Image> {
         match &self.weight {
-            Weight::Packed(weight) => Ok(Image::of_planes(self.packed(weight, x.planes()?, doubled, added)?)),
+            Weight::Packed(weight) => Ok(Image::of_planes(self.packed(weight, x.planes()?, upsampled, epilogue)?)),
             Weight::Tensor(weight) => {
                 let x = x.planes()?;
                 let (_, _, height, width) = x.dims4()?;
-                let x = if doubled { x.upsample_nearest2d(2 * height, 2 * width)? } else { x.clone() };
-                Ok(Image::of_planes(self.plain(weight, &x, added)?))
+                let x = if upsampled { x.upsample_nearest2d(2 * height, 2 * width)? } else { x.clone() };
+                Ok(Image::of_planes(self.plain(weight, &x, epilogue)?))
             }
             Weight::Kernels(convolution) => {
                 let Padding { before, after } = self.padding;
-                let window = Window { stride: self.stride, before, after, doubled };
-                let image = added.image.map(Image::pixels).transpose()?;
-                let onto = Onto { channels: added.channels, image };
-                x.with_pixels(convolution.forward(x.pixels()?, window, onto)?, self.out)
+                let window = Window { stride: self.stride, before, after, upsampled };
+                let image = epilogue.image.map(Image::pixels).transpose()?;
+                let epilogue = kernels::Epilogue { channels: epilogue.channels, image };
+                x.with_pixels(convolution.forward(x.pixels()?, window, epilogue)?, self.out)
             }
         }
     }
 
-    fn bias(&self, added: Added<'_>) -> Result<Tensor> {
-        match added.channels {
+    fn bias(&self, epilogue: Epilogue<'_>) -> Result<Tensor> {
+        match epilogue.channels {
             Some(channels) => &self.bias + channels,
             None => Ok(self.bias.clone()),
         }
     }
 
-    fn packed(&self, weight: &Panels, x: &Tensor, doubled: bool, added: Added<'_>) -> Result<Tensor> {
-        let geometry = self.geometry(weight, x, doubled)?;
+    fn packed(&self, weight: &PackedMatrix, x: &Tensor, upsampled: bool, epilogue: Epilogue<'_>) -> Result<Tensor> {
+        let geometry = self.geometry(weight, x, upsampled)?;
         let dims = (geometry.batch, weight.rows(), geometry.out_height, geometry.out_width);
-        let bias = self.bias(added)?;
+        let bias = self.bias(epilogue)?;
         let mut images = zeros(weight.rows() * geometry.columns());
-        let mut run = |x: &[f32], bias: &[f32], added: Option<&[f32]>| {
+        let mut run = |x: &[f32], bias: &[f32], image: Option<&[f32]>| {
             let (height, width) = (geometry.out_height, geometry.out_width);
-            let output = Output { images: Shared::new(&mut images), bias, added, height, width };
+            let output = Output { images: DisjointWriter::new(&mut images), bias, image, height, width };
             convolve(&geometry, weight, x, &output);
             Ok(())
         };
         with_elements(x, |x| {
-            with_elements(&bias, |bias| match added.image {
+            with_elements(&bias, |bias| match epilogue.image {
                 Some(image) if image.planes()?.dims4()? != dims => {
                     candle_core::bail!("{:?} cannot be added to {dims:?}", image.planes()?)
                 }
@@ -139,24 +145,24 @@ impl Conv2d {
         Tensor::from_vec(images, dims, x.device())
     }
 
-    fn geometry(&self, weight: &Panels, x: &Tensor, doubled: bool) -> Result<Geometry> {
+    fn geometry(&self, weight: &PackedMatrix, x: &Tensor, upsampled: bool) -> Result<Geometry> {
         let (batch, channels, mut height, mut width) = x.dims4()?;
-        if doubled {
+        if upsampled {
             (height, width) = (2 * height, 2 * width);
         }
         let padded = self.padding.before + self.padding.after;
-        let out = |side: usize| (side + padded).checked_sub(self.size).map(|room| room / self.stride + 1);
+        let out = |side: usize| (side + padded).checked_sub(self.size).map(|rest| rest / self.stride + 1);
         let (Some(out_height), Some(out_width)) = (out(height), out(width)) else {
             candle_core::bail!("an image of {height}x{width} is too small for this convolution")
         };
-        if channels * self.size * self.size != weight.depth() || !is_fast(&[x]) {
-            candle_core::bail!("a convolution with a weight of depth {} does not take {x:?}", weight.depth())
+        if channels * self.size * self.size != weight.depth() || !is_f32_on_cpu(&[x]) {
+            candle_core::bail!("a convolution with {} values per window does not accept {x:?}", weight.depth())
         }
         let (size, stride, before) = (self.size, self.stride, self.padding.before);
-        Ok(Geometry { batch, channels, height, width, doubled, out_height, out_width, size, stride, before })
+        Ok(Geometry { batch, channels, height, width, upsampled, out_height, out_width, size, stride, before })
     }
 
-    fn plain(&self, weight: &Tensor, x: &Tensor, added: Added<'_>) -> Result<Tensor> {
+    fn plain(&self, weight: &Tensor, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
         let Padding { before, after } = self.padding;
         let x = if before == after {
             x.conv2d(weight, before, self.stride, 1, 1)?
@@ -164,16 +170,16 @@ impl Conv2d {
             let x = x.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
             x.conv2d(weight, 0, self.stride, 1, 1)?
         };
-        let x = x.broadcast_add(&self.bias(added)?.reshape((1, (), 1, 1))?)?;
-        match added.image {
+        let x = x.broadcast_add(&self.bias(epilogue)?.reshape((1, (), 1, 1))?)?;
+        match epilogue.image {
             Some(image) => x + image.planes()?,
             None => Ok(x),
         }
     }
 }
 
-fn convolve(geometry: &Geometry, weight: &Panels, images: &[f32], output: &Output) {
-    if winograd::pays(geometry) {
+fn convolve(geometry: &Geometry, weight: &PackedMatrix, images: &[f32], output: &Output) {
+    if winograd::is_faster(geometry) {
         return winograd::convolve(geometry, weight, images, output);
     }
     weight.multiply(
@@ -181,11 +187,10 @@ fn convolve(geometry: &Geometry, weight: &Panels, images: &[f32], output: &Outpu
         |first, panel| geometry.gather(images, first, panel),
         |row, first, tile| {
             for (channel, line) in (row..).zip(tile) {
-                let mut line = *line;
                 for run in runs(first, geometry.batch, geometry.out_height, geometry.out_width) {
-                    let values = line.get_mut(run.at..run.at + run.len).unwrap_or_default();
-                    // SAFETY: every tile of the product is put once, and no other one holds these pixels.
-                    unsafe { output.put(run.image, channel, run.y * geometry.out_width + run.x, values) };
+                    let pixel = run.y * geometry.out_width + run.x;
+                    // SAFETY: each tile of the product is put once, and tiles have no pixel of a channel in common.
+                    unsafe { output.put(run.image, channel, pixel, run.of(line)) };
                 }
             }
         },
@@ -195,34 +200,34 @@ fn convolve(geometry: &Geometry, weight: &Panels, images: &[f32], output: &Outpu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::ops::testing::{close, random};
+    use crate::render::ops::testing::{assert_close, random};
 
-    /// Holds the packed way against candle's own, for these numbers.
-    fn check(dims: [usize; 4], out: usize, size: usize, stride: usize, padding: Padding, doubled: bool) {
+    /// Compares the packed convolution with candle's for these sizes.
+    fn check(dims: [usize; 4], out: usize, size: usize, stride: usize, padding: Padding, upsampled: bool) {
         let [batch, channels, height, width] = dims;
         let x = random(&dims);
         let weight = (random(&[out, channels, size, size]) / ((channels * size * size) as f64).sqrt()).unwrap();
         let bias = random(&[out]);
         let conv = Conv2d::new(&Engine::Candle, weight.clone(), bias, stride, padding).unwrap();
-        let seen = if doubled { x.upsample_nearest2d(2 * height, 2 * width).unwrap() } else { x.clone() };
-        let expected = conv.plain(&weight, &seen, Added::default()).unwrap();
+        let input = if upsampled { x.upsample_nearest2d(2 * height, 2 * width).unwrap() } else { x.clone() };
+        let expected = conv.plain(&weight, &input, Epilogue::default()).unwrap();
         let x = Image::of_planes(x);
-        let found = if doubled { conv.forward_doubled(&x) } else { conv.forward(&x) }.unwrap();
+        let found = if upsampled { conv.forward_upsampled(&x) } else { conv.forward(&x) }.unwrap();
         let case =
-            format!("{batch} x {channels}x{height}x{width} -> {out}, {size} by {stride}, {padding:?}, {doubled}");
-        close(found.planes().unwrap(), &expected, 2e-6, &case);
+            format!("{batch} x {channels}x{height}x{width} -> {out}, {size} by {stride}, {padding:?}, {upsampled}");
+        assert_close(found.planes().unwrap(), &expected, 2e-6, &case);
 
         let (channels, image) = (random(&[out]), Image::of_planes(random(expected.dims())));
-        let added = Added { channels: Some(&channels), image: Some(&image) };
-        let expected = conv.plain(&weight, x.planes().unwrap(), added);
-        if !doubled {
-            let found = conv.forward_with(&x, added).unwrap();
-            close(found.planes().unwrap(), &expected.unwrap(), 2e-6, &case);
+        let epilogue = Epilogue { channels: Some(&channels), image: Some(&image) };
+        let expected = conv.plain(&weight, x.planes().unwrap(), epilogue);
+        if !upsampled {
+            let found = conv.forward_with(&x, epilogue).unwrap();
+            assert_close(found.planes().unwrap(), &expected.unwrap(), 2e-6, &case);
         }
     }
 
     #[test]
-    fn direct_convolutions_are_candles() {
+    fn direct_convolutions_match_candle() {
         check([1, 3, 5, 7], 4, 3, 1, Padding::around(1), false);
         check([2, 8, 4, 4], 24, 3, 1, Padding::around(1), false);
         check([2, 33, 9, 5], 21, 3, 2, Padding::around(1), false);
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn winograds_convolutions_are_candles() {
+    fn winograd_convolutions_match_candle() {
         check([1, 6, 16, 16], 20, 3, 1, Padding::around(1), false);
         check([2, 7, 19, 23], 11, 3, 1, Padding::around(1), false);
         check([1, 3, 70, 67], 4, 3, 1, Padding::around(1), false);

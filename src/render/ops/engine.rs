@@ -1,32 +1,33 @@
-//! Who computes the layers.
+//! Execution backends for the layers.
 
 use candle_core::{Result, Tensor};
 
 use crate::render::kernels::{self, Kernels};
 
-/// Who computes the layers of a model.
+/// The implementation that computes the layers of a model.
 #[derive(Clone)]
 pub enum Engine {
-    /// This crate's own layers where the weights are F32 in the CPU's memory, candle's operations otherwise.
+    /// This crate's own layers for F32 weights in the CPU's memory, candle's operations for all others.
     Candle,
-    /// Kernels, on a machine that runs them.
+    /// CUDA kernels on an accelerator.
     Kernels(Kernels),
 }
 
 impl Engine {
-    /// Tokens of F32 in the CPU's memory, for the layers of this engine.
-    pub(in crate::render) fn take(&self, tokens: &Tensor) -> Result<Tensor> {
+    /// Moves F32 tokens from the CPU's memory to the device and dtype of this engine.
+    #[expect(clippy::wrong_self_convention, reason = "the engine is the destination, not the result")]
+    pub(in crate::render) fn from_host(&self, tokens: &Tensor) -> Result<Tensor> {
         match self {
             Engine::Candle => Ok(tokens.clone()),
             Engine::Kernels(kernels) => kernels::cast(kernels, tokens, kernels.dtype()),
         }
     }
 
-    /// The way back of [`Engine::take`].
-    pub(in crate::render) fn give(&self, tokens: &Tensor) -> Result<Tensor> {
+    /// Moves tokens of this engine to the CPU's memory, as F32. The inverse of [`Engine::from_host`].
+    pub(in crate::render) fn to_host(&self, tokens: &Tensor) -> Result<Tensor> {
         match self {
             Engine::Candle => Ok(tokens.clone()),
-            Engine::Kernels(kernels) => kernels::widened(kernels, tokens),
+            Engine::Kernels(kernels) => kernels::to_host(kernels, tokens),
         }
     }
 

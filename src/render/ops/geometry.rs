@@ -1,99 +1,114 @@
-//! Which pixels a convolution reads for which column of its product.
+//! The mapping between the pixels of a convolution and the columns of its matrix product.
 
-use super::cpu::Shared;
-use super::kernel::COLUMNS;
+use super::disjoint::DisjointWriter;
+use super::microkernel::COLUMNS;
 
-/// Images in, images out.
+/// The sizes of a convolution. Images are `[batch, channels, height, width]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Geometry {
     pub(super) batch: usize,
-    /// Of what goes in.
+    /// Channels of the input.
     pub(super) channels: usize,
-    /// As the kernel sees it.
+    /// Height of the input, after upsampling.
     pub(super) height: usize,
+    /// Width of the input, after upsampling.
     pub(super) width: usize,
-    /// Each pixel that is there is read as two in each direction.
-    pub(super) doubled: bool,
+    /// Whether the input is upsampled: each stored pixel counts as 2x2 pixels.
+    pub(super) upsampled: bool,
     pub(super) out_height: usize,
     pub(super) out_width: usize,
-    /// Of the kernel.
+    /// Height and width of the kernel.
     pub(super) size: usize,
     pub(super) stride: usize,
     /// Zeros above and to the left.
     pub(super) before: usize,
 }
 
-/// Neighbouring columns of a product that lie in one row of one image.
+/// Adjacent columns of a panel that belong to one row of one image.
 pub(super) struct Run {
     pub(super) image: usize,
     pub(super) y: usize,
     pub(super) x: usize,
-    /// Where it begins among the columns.
-    pub(super) at: usize,
+    /// The first column within the panel.
+    pub(super) start: usize,
     pub(super) len: usize,
 }
 
-/// The columns from `first` on, at most a panel of them, where columns are the places of `batch` grids.
+impl Run {
+    /// The values of this run in a line of a panel.
+    #[inline(always)]
+    pub(super) fn of<'a>(&self, line: &'a [f32; COLUMNS]) -> &'a [f32] {
+        line.split_at(self.start).1.split_at(self.len).0
+    }
+
+    /// As [`Run::of`], for writing.
+    #[inline(always)]
+    pub(super) fn of_mut<'a>(&self, line: &'a mut [f32; COLUMNS]) -> &'a mut [f32] {
+        line.split_at_mut(self.start).1.split_at_mut(self.len).0
+    }
+}
+
+/// The runs of the panel that begins at column `first`, for columns that enumerate `batch` grids row by row.
 pub(super) fn runs(first: usize, batch: usize, height: usize, width: usize) -> impl Iterator<Item = Run> {
-    let place = height * width;
-    let mut at = 0;
+    let grid = height * width;
+    let mut start = 0;
     std::iter::from_fn(move || {
-        let column = first + at;
-        if at >= COLUMNS || column >= batch * place {
+        let column = first + start;
+        if start >= COLUMNS || column >= batch * grid {
             return None;
         }
-        let (image, place) = (column / place, column % place);
-        let (y, x) = (place / width, place % width);
-        let len = (width - x).min(COLUMNS - at);
-        at += len;
-        Some(Run { image, y, x, at: at - len, len })
+        let (image, cell) = (column / grid, column % grid);
+        let (y, x) = (cell / width, cell % width);
+        let len = (width - x).min(COLUMNS - start);
+        start += len;
+        Some(Run { image, y, x, start: start - len, len })
     })
 }
 
 impl Geometry {
-    /// Columns of the product: pixels of all images that come out.
+    /// The number of columns of the product: the output pixels of all images.
     pub(super) fn columns(&self) -> usize {
         self.batch * self.out_height * self.out_width
     }
 
-    /// Pixels of one channel in memory.
+    /// The number of stored pixels in a channel of the input.
     fn plane(&self) -> usize {
-        let shift = u32::from(self.doubled);
+        let shift = u32::from(self.upsampled);
         (self.height >> shift) * (self.width >> shift)
     }
 
-    /// One channel of one image.
+    /// The stored pixels of one channel of one input image.
     pub(super) fn channel<'a>(&self, images: &'a [f32], image: usize, channel: usize) -> &'a [f32] {
         let plane = self.plane();
-        let start = (image * self.channels + channel) * plane;
-        images.get(start..start + plane).unwrap_or_default()
+        images.split_at((image * self.channels + channel) * plane).1.split_at(plane).0
     }
 
-    /// Reads from row `y` of a channel, from `x` on in steps of `stride`; what lies outside stays as it is.
+    /// Reads pixels from row `y` of a channel, from `x` on in steps of `stride`. Leaves `line` unchanged outside of the
+    /// image.
     #[inline(always)]
     pub(super) fn read(&self, channel: &[f32], y: isize, x: isize, stride: usize, line: &mut [f32]) {
         let Some(y) = usize::try_from(y).ok().filter(|&y| y < self.height) else { return };
-        let shift = u32::from(self.doubled);
+        let shift = u32::from(self.upsampled);
         let width = self.width >> shift;
-        let row = channel.get((y >> shift) * width..).and_then(|rest| rest.get(..width)).unwrap_or_default();
-        if stride == 1 && !self.doubled {
-            let outside = usize::try_from(-x).unwrap_or(0).min(line.len());
-            let start = usize::try_from(x).unwrap_or(0).min(row.len());
+        let row = channel.split_at((y >> shift) * width).1.split_at(width).0;
+        if stride == 1 && !self.upsampled {
+            let outside = x.min(0).unsigned_abs().min(line.len());
+            let start = x.max(0).unsigned_abs().min(row.len());
             let line = line.split_at_mut(outside).1;
             let row = row.split_at(start).1;
             let len = line.len().min(row.len());
             line.split_at_mut(len).0.copy_from_slice(row.split_at(len).0);
         } else {
-            for (index, place) in line.iter_mut().enumerate() {
+            for (index, pixel) in line.iter_mut().enumerate() {
                 let x = usize::try_from(x + (index * stride) as isize).ok();
-                if let Some(value) = x.filter(|&x| x < self.width).and_then(|x| row.get(x >> shift)) {
-                    *place = *value;
+                if let Some(value) = x.and_then(|x| row.get(x >> shift)) {
+                    *pixel = *value;
                 }
             }
         }
     }
 
-    /// Fills the panel `[channels * size * size][COLUMNS]` of the columns from `first` on. It has to be zero before.
+    /// Fills the zeroed panel `[channels * size * size][COLUMNS]` of the columns from `first` on.
     pub(super) fn gather(&self, images: &[f32], first: usize, panel: &mut [f32]) {
         for run in runs(first, self.batch, self.out_height, self.out_width) {
             let lines = panel.as_chunks_mut::<COLUMNS>().0;
@@ -103,8 +118,7 @@ impl Geometry {
                     let y = (run.y * self.stride + ky) as isize - self.before as isize;
                     for (kx, line) in lines.iter_mut().enumerate() {
                         let x = (run.x * self.stride + kx) as isize - self.before as isize;
-                        let line = line.get_mut(run.at..run.at + run.len).unwrap_or_default();
-                        self.read(channel, y, x, self.stride, line);
+                        self.read(channel, y, x, self.stride, run.of_mut(line));
                     }
                 }
             }
@@ -112,31 +126,39 @@ impl Geometry {
     }
 }
 
-/// Where a convolution writes, and what it adds.
+/// The result of a convolution, and the summands that are added when it is written.
 pub(super) struct Output<'a> {
-    pub(super) images: Shared<'a>,
-    /// One for each channel.
+    pub(super) images: DisjointWriter<'a>,
+    /// One value for each output channel.
     pub(super) bias: &'a [f32],
-    /// Of the output's shape.
-    pub(super) added: Option<&'a [f32]>,
+    /// An image of the result's shape.
+    pub(super) image: Option<&'a [f32]>,
     pub(super) height: usize,
     pub(super) width: usize,
 }
 
 impl Output<'_> {
-    /// Writes values of a channel at a place, with what is added; a channel that is not there is dropped.
+    /// Writes adjacent pixels of a channel, with the summands. Drops channels beyond the last one, which are the padding
+    /// of a tile.
     ///
     /// # Safety
     ///
-    /// No other thread may write there.
-    pub(super) unsafe fn put(&self, image: usize, channel: usize, place: usize, values: &mut [f32]) {
+    /// No other call writes these pixels of this channel.
+    #[inline(always)]
+    pub(super) unsafe fn put(&self, image: usize, channel: usize, pixel: usize, values: &[f32]) {
         let Some(bias) = self.bias.get(channel) else { return };
-        let start = (image * self.bias.len() + channel) * self.height * self.width + place;
-        match self.added.and_then(|added| added.get(start..start + values.len())) {
-            Some(added) => values.iter_mut().zip(added).for_each(|(value, added)| *value += bias + added),
-            None => values.iter_mut().for_each(|value| *value += bias),
+        let start = (image * self.bias.len() + channel) * self.height * self.width + pixel;
+        // SAFETY: different pixels and channels are different elements, and the caller promises that no other call
+        // writes these.
+        let pixels = unsafe { self.images.claim(start..start + values.len()) };
+        match self.image {
+            Some(summands) => {
+                let summands = summands.split_at(start).1;
+                for ((pixel, value), summand) in pixels.iter_mut().zip(values).zip(summands) {
+                    *pixel = value + (bias + summand);
+                }
+            }
+            None => pixels.iter_mut().zip(values).for_each(|(pixel, value)| *pixel = value + bias),
         }
-        // SAFETY: as the caller says.
-        unsafe { self.images.put(start, values) }
     }
 }

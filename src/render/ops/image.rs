@@ -1,11 +1,12 @@
-//! Images between the layers.
+//! Images as they pass between layers.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::{Engine, Linear};
+use super::engine::Engine;
+use super::linear::Linear;
 use crate::render::kernels::{self, Kernels};
 
-/// An image with many channels, as the layers of an engine hand it on.
+/// A batch of images, in the memory layout and on the device of an engine.
 #[derive(Clone)]
 pub(in crate::render) struct Image {
     layout: Layout,
@@ -15,19 +16,19 @@ pub(in crate::render) struct Image {
 enum Layout {
     /// `[batch, channels, height, width]`.
     Planes(Tensor),
-    /// `[batch, height, width, channels]`, padded to a multiple of eight: all of them but the first `channels` are
-    /// zeros.
+    /// `[batch, height, width, channels]`, with the channels padded to a multiple of eight by zeros. `channels` is the
+    /// number without the padding.
     Pixels { kernels: Kernels, pixels: Tensor, channels: usize },
 }
 
 impl Image {
-    /// An image `[batch, channels, height, width]` for the layers of an engine: for kernels, of F32 in the memory of
-    /// the CPU or of their machine.
+    /// Converts `[batch, channels, height, width]` to the layout of an engine. For kernels, `planes` is F32 in the memory
+    /// of the CPU or of the accelerator.
     pub(in crate::render) fn new(engine: &Engine, planes: &Tensor) -> Result<Self> {
         match engine {
             Engine::Candle => Ok(Self::of_planes(planes.clone())),
             Engine::Kernels(kernels) => {
-                let planes = planes.contiguous()?.to_device(kernels.machine().device())?;
+                let planes = planes.contiguous()?.to_device(kernels.accelerator().device())?;
                 Ok(Self::of_pixels(kernels, kernels::to_pixels(kernels, &planes)?, planes.dim(1)?))
             }
         }
@@ -41,29 +42,29 @@ impl Image {
         Image { layout: Layout::Pixels { kernels: kernels.clone(), pixels, channels } }
     }
 
-    /// `[batch, channels, height, width]`; for kernels in F32, in the CPU's memory.
+    /// Returns `[batch, channels, height, width]`. For kernels, the result is F32 in the CPU's memory.
     pub(in crate::render) fn to_planes(&self) -> Result<Tensor> {
         match &self.layout {
             Layout::Planes(planes) => Ok(planes.clone()),
             Layout::Pixels { kernels, pixels, channels } => {
                 let (batch, height, width, _) = pixels.dims4()?;
                 let shape = [batch, *channels, height, width];
-                let planes = kernels.machine().empty(&shape, DType::F32)?;
+                let planes = kernels.accelerator().empty(&shape, DType::F32)?;
                 kernels::from_pixels(kernels, pixels, &planes)?;
                 planes.to_device(&Device::Cpu)
             }
         }
     }
 
-    /// As [`Image::to_planes`], into a tensor of the machine that is there already.
+    /// As [`Image::to_planes`], but writes into an existing tensor of the accelerator.
     pub(in crate::render) fn write_planes(&self, planes: &Tensor) -> Result<()> {
         match &self.layout {
-            Layout::Planes(_) => bail!("this image is one of candle's"),
+            Layout::Planes(_) => bail!("internal error: the kernels received an image of candle's engine"),
             Layout::Pixels { kernels, pixels, .. } => kernels::from_pixels(kernels, pixels, planes),
         }
     }
 
-    /// A row of tokens, `[batch, height * width, channels]`: one for each pixel.
+    /// Returns the pixels as tokens `[batch, height * width, channels]`.
     pub(in crate::render) fn to_tokens(&self) -> Result<Tensor> {
         match &self.layout {
             Layout::Planes(planes) => planes.flatten_from(2)?.transpose(1, 2)?.contiguous(),
@@ -71,7 +72,7 @@ impl Image {
         }
     }
 
-    /// The image that has a row of tokens as its pixels, and the size of this one.
+    /// Returns an image of this size whose pixels are `tokens`. The inverse of [`Image::to_tokens`].
     pub(in crate::render) fn with_tokens(&self, tokens: &Tensor) -> Result<Self> {
         match &self.layout {
             Layout::Planes(planes) => {
@@ -86,28 +87,27 @@ impl Image {
         }
     }
 
-    /// What a linear layer makes of tokens, added to the pixels of this image.
-    pub(in crate::render) fn plus(&self, linear: &Linear, tokens: &Tensor) -> Result<Self> {
+    /// Returns this image plus `linear` applied to `tokens`, one for each pixel.
+    pub(in crate::render) fn add_linear(&self, linear: &Linear, tokens: &Tensor) -> Result<Self> {
         match &self.layout {
             Layout::Planes(planes) => {
-                let added = self.with_tokens(&linear.forward(tokens)?)?;
-                Ok(Self::of_planes((planes + added.planes()?)?))
+                let summand = self.with_tokens(&linear.forward(tokens)?)?;
+                Ok(Self::of_planes((planes + summand.planes()?)?))
             }
-            Layout::Pixels { .. } => self.with_tokens(&linear.forward_onto(tokens, &self.to_tokens()?)?),
+            Layout::Pixels { .. } => self.with_tokens(&linear.forward_add(tokens, &self.to_tokens()?)?),
         }
     }
 
-    /// The image of these pixels, on the machine of this one.
+    /// Returns an image with these pixels, on the accelerator of this image.
     pub(super) fn with_pixels(&self, pixels: Tensor, channels: usize) -> Result<Self> {
         match &self.layout {
             Layout::Pixels { kernels, .. } => Ok(Self::of_pixels(kernels, pixels, channels)),
-            Layout::Planes(_) => bail!("this image is one of candle's"),
+            Layout::Planes(_) => bail!("internal error: the kernels received an image of candle's engine"),
         }
     }
 
-    /// The channels of this one, and behind them those of another. What this one has more of in height and width, below
-    /// and to the right, is left out.
-    pub(in crate::render) fn beside(&self, other: &Self) -> Result<Self> {
+    /// Concatenates the channels of two images. If this one is larger, it is cropped at the bottom and at the right.
+    pub(in crate::render) fn concat_channels(&self, other: &Self) -> Result<Self> {
         match (&self.layout, &other.layout) {
             (Layout::Planes(a), Layout::Planes(b)) => {
                 let (_, _, height, width) = b.dims4()?;
@@ -117,24 +117,24 @@ impl Image {
             (
                 Layout::Pixels { kernels, pixels: a, channels: of_a },
                 Layout::Pixels { pixels: b, channels: of_b, .. },
-            ) => Ok(Self::of_pixels(kernels, kernels::join(kernels, a, b)?, of_a + of_b)),
-            _ => bail!("images of two engines do not go together"),
+            ) => Ok(Self::of_pixels(kernels, kernels::concat_channels(kernels, a, b)?, of_a + of_b)),
+            _ => bail!("internal error: images of two engines cannot be concatenated"),
         }
     }
 
-    /// Of candle's engine.
+    /// The tensor of an image of candle's engine.
     pub(super) fn planes(&self) -> Result<&Tensor> {
         match &self.layout {
             Layout::Planes(planes) => Ok(planes),
-            Layout::Pixels { .. } => bail!("this image is one of the kernels'"),
+            Layout::Pixels { .. } => bail!("internal error: candle's engine received an image of the kernels"),
         }
     }
 
-    /// Of the kernels' engine.
+    /// The tensor of an image of the kernels.
     pub(super) fn pixels(&self) -> Result<&Tensor> {
         match &self.layout {
             Layout::Pixels { pixels, .. } => Ok(pixels),
-            Layout::Planes(_) => bail!("this image is one of candle's"),
+            Layout::Planes(_) => bail!("internal error: the kernels received an image of candle's engine"),
         }
     }
 }

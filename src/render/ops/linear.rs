@@ -2,10 +2,11 @@
 
 use candle_core::{Result, Tensor};
 
-use super::Engine;
-use super::cpu::{Shared, is_fast, with_elements, zeros};
-use super::kernel::{COLUMNS, ROWS};
-use super::product::{Panels, pack};
+use super::cpu::{is_f32_on_cpu, with_elements, zeros};
+use super::disjoint::DisjointWriter;
+use super::engine::Engine;
+use super::matmul::{PackedMatrix, pack};
+use super::microkernel::{COLUMNS, ROWS};
 use crate::render::kernels;
 
 /// `x * weight^T + bias` over the last dimension.
@@ -17,32 +18,37 @@ pub(in crate::render) struct Linear {
 }
 
 enum Weight {
-    /// As the product takes it; the tensor itself is not kept.
-    Packed(Panels),
+    /// The packed weight. The tensor itself is not kept.
+    Packed(PackedMatrix),
     Tensor(Tensor),
     Kernels(kernels::Convolution),
 }
 
 impl Linear {
-    /// With a weight of `[out, in]`.
+    /// Creates a layer with a weight `[out, in]` and a bias `[out]`.
+    ///
+    /// Fails if the shapes do not match.
     pub(in crate::render) fn new(engine: &Engine, weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let (out, width) = weight.dims2()?;
+        if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [out]) {
+            candle_core::bail!("a linear layer with {out} outputs does not accept the bias {bias:?}")
+        }
         let weight = match engine {
             Engine::Kernels(kernels) => Weight::Kernels(kernels::Convolution::new(kernels, &weight, bias.as_ref())?),
-            Engine::Candle if is_fast(&[&weight]) => {
-                Weight::Packed(with_elements(&weight, |weight| Ok(Panels::new(weight, width)))?)
+            Engine::Candle if is_f32_on_cpu(&[&weight]) => {
+                Weight::Packed(with_elements(&weight, |weight| PackedMatrix::new(weight, width))?)
             }
             Engine::Candle => Weight::Tensor(weight),
         };
         Ok(Linear { weight, bias, width, out })
     }
 
-    /// `[.., in]` to `[.., out]`.
+    /// Maps `[.., in]` to `[.., out]`.
     pub(in crate::render) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut dims = x.dims().to_vec();
         match dims.last_mut() {
             Some(last) if *last == self.width => *last = self.out,
-            _ => candle_core::bail!("a linear layer of {} values does not take {x:?}", self.width),
+            _ => candle_core::bail!("a linear layer with {} inputs does not accept {x:?}", self.width),
         }
         match &self.weight {
             Weight::Packed(weight) => self.packed(weight, x, dims, None),
@@ -51,18 +57,20 @@ impl Linear {
         }
     }
 
-    /// As [`Linear::forward`], with a result that kernels leave in F32.
-    pub(in crate::render) fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
+    /// As [`Linear::forward`], but CUDA kernels return the result as F32.
+    pub(in crate::render) fn forward_to_f32(&self, x: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Kernels(convolution) => convolution.forward_to_f32(x),
             _ => self.forward(x),
         }
     }
 
-    /// As [`Linear::forward`], with a tensor of the result's shape added to it.
-    pub(in crate::render) fn forward_onto(&self, x: &Tensor, added: &Tensor) -> Result<Tensor> {
+    /// As [`Linear::forward`], plus a tensor of the result's shape.
+    pub(in crate::render) fn forward_add(&self, x: &Tensor, added: &Tensor) -> Result<Tensor> {
         match &self.weight {
-            Weight::Packed(weight) if is_fast(&[added]) => self.packed(weight, x, added.dims().to_vec(), Some(added)),
+            Weight::Packed(weight) if is_f32_on_cpu(&[added]) => {
+                self.packed(weight, x, added.dims().to_vec(), Some(added))
+            }
             Weight::Kernels(convolution) => convolution.forward_tokens(x, Some(added)),
             _ => added + self.forward(x)?,
         }
@@ -76,11 +84,14 @@ impl Linear {
         }
     }
 
-    fn packed(&self, weight: &Panels, x: &Tensor, dims: Vec<usize>, added: Option<&Tensor>) -> Result<Tensor> {
-        let tokens = x.elem_count() / self.width.max(1);
-        if dims.iter().product::<usize>() != tokens * self.out || !is_fast(&[x]) {
+    fn packed(&self, weight: &PackedMatrix, x: &Tensor, dims: Vec<usize>, added: Option<&Tensor>) -> Result<Tensor> {
+        let tokens = x.elem_count() / weight.depth();
+        if x.dims().last() != Some(&self.width)
+            || dims.iter().product::<usize>() != tokens * self.out
+            || !is_f32_on_cpu(&[x])
+        {
             candle_core::bail!(
-                "a linear layer of {} to {} values does not make {dims:?} of {x:?}",
+                "a linear layer with {} inputs and {} outputs does not map {x:?} to {dims:?}",
                 self.width,
                 self.out
             )
@@ -94,21 +105,22 @@ impl Linear {
             None => zeros(self.out),
         };
         with_elements(x, |x| {
-            let shared = Shared::new(&mut out);
+            let out = DisjointWriter::new(&mut out);
             weight.multiply(
                 tokens,
-                |first, panel| pack::<COLUMNS>(x.get(first * self.width..).unwrap_or_default(), self.width, panel),
+                |first, panel| pack::<COLUMNS>(x.split_at(first * self.width).1, self.width, panel),
                 |row, first, tile| {
-                    let bias = bias.get(row..).unwrap_or_default();
+                    let bias = bias.split_at(row).1;
                     for (column, token) in (first..tokens).take(COLUMNS).enumerate() {
-                        let mut values = [0f32; ROWS];
-                        for ((value, line), bias) in values.iter_mut().zip(tile).zip(bias) {
-                            *value = line.get(column).copied().unwrap_or_default() + bias;
-                        }
-                        let values = values.get(..bias.len().min(ROWS)).unwrap_or_default();
                         let start = token * self.out + row;
-                        // SAFETY: every tile of the product is put once, and no other one holds these values.
-                        unsafe { if added.is_some() { shared.add(start, values) } else { shared.put(start, values) } };
+                        // SAFETY: each tile of the product is put once, and tiles have no output of a token in common.
+                        let values = unsafe { out.claim(start..start + bias.len().min(ROWS)) };
+                        for ((value, line), bias) in values.iter_mut().zip(tile).zip(bias) {
+                            #[expect(clippy::indexing_slicing, reason = "`column` is less than the columns of a tile")]
+                            {
+                                *value += line[column] + bias;
+                            }
+                        }
                     }
                 },
             );
@@ -121,19 +133,24 @@ impl Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::ops::testing::{close, random};
+    use crate::render::ops::testing::{assert_close, random};
 
     #[test]
-    fn linear_layers_are_candles() {
+    fn rejects_a_bias_of_another_length() {
+        assert!(Linear::new(&Engine::Candle, random(&[4, 3]), Some(random(&[3]))).is_err());
+    }
+
+    #[test]
+    fn packed_linear_layers_match_candle() {
         for (tokens, width, out) in [(1, 1, 1), (77, 32, 64), (300, 321, 45), (33, 1280, 10)] {
             let weight = (random(&[out, width]) / (width as f64).sqrt()).unwrap();
             let (x, added) = (random(&[1, tokens, width]), random(&[1, tokens, out]));
             for bias in [None, Some(random(&[out]))] {
                 let linear = Linear::new(&Engine::Candle, weight.clone(), bias).unwrap();
                 let expected = linear.plain(&weight, &x).unwrap().reshape((1, tokens, out)).unwrap();
-                let case = format!("{tokens} of {width} to {out}");
-                close(&linear.forward(&x).unwrap(), &expected, 2e-6, &case);
-                close(&linear.forward_onto(&x, &added).unwrap(), &(expected + &added).unwrap(), 2e-6, &case);
+                let case = format!("{tokens} tokens, {width} to {out}");
+                assert_close(&linear.forward(&x).unwrap(), &expected, 2e-6, &case);
+                assert_close(&linear.forward_add(&x, &added).unwrap(), &(expected + &added).unwrap(), 2e-6, &case);
             }
         }
     }

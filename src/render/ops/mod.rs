@@ -1,25 +1,26 @@
-//! The layers that the models are made of, and what they compute.
+//! The layers that the models consist of.
 //!
-//! Each has three ways: candle's own operations; for f32 on the CPU one that keeps to the caches; and the kernels of
-//! graphics cards. Tests hold them against each other.
+//! Each layer has three implementations: candle's own operations, a cache-friendly one for F32 on the CPU, and the CUDA
+//! kernels. Tests compare the implementations with each other.
 
 mod attention;
 mod conv;
 mod cpu;
+mod disjoint;
 mod engine;
 mod gelu;
 mod geometry;
 mod image;
-mod kernel;
 mod linear;
+mod matmul;
+mod microkernel;
 mod norm;
-mod product;
 #[cfg(test)]
 pub(super) mod testing;
 mod winograd;
 
 pub(super) use attention::attention;
-pub(super) use conv::{Added, Conv2d, Padding};
+pub(super) use conv::{Conv2d, Epilogue, Padding};
 pub use engine::Engine;
 pub(super) use gelu::{gated_gelu, quick_gelu};
 pub(super) use image::Image;

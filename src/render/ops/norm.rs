@@ -1,15 +1,15 @@
-//! Normalisations.
+//! Group normalization and layer normalization.
 
 use candle_core::{D, DType, Result, Tensor};
 use rayon::prelude::*;
 
-use super::Engine;
-use super::cpu::{is_fast, with_elements, zeros};
+use super::cpu::{is_f32_on_cpu, with_elements, zeros};
+use super::engine::Engine;
 use super::image::Image;
-use super::kernel::{exp, vectorized};
+use super::microkernel::{dispatch_simd, exp};
 use crate::render::kernels;
 
-/// Normalises the channels of an image by groups.
+/// Group normalization of an image.
 pub(in crate::render) struct GroupNorm {
     weight: Tensor,
     bias: Tensor,
@@ -19,7 +19,9 @@ pub(in crate::render) struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// With a weight and a bias for each channel.
+    /// Creates a layer with one weight and one bias for each channel.
+    ///
+    /// Fails if the shapes do not match or the groups differ in size.
     pub(in crate::render) fn new(
         engine: &Engine,
         weight: Tensor,
@@ -27,6 +29,12 @@ impl GroupNorm {
         groups: usize,
         epsilon: f64,
     ) -> Result<Self> {
+        let channels = weight.dims1()?;
+        if bias.dims() != [channels] || channels == 0 || !channels.is_multiple_of(groups) {
+            candle_core::bail!(
+                "no group normalization with {groups} groups, the weight {weight:?} and the bias {bias:?}"
+            )
+        }
         let of_kernels = match engine {
             Engine::Kernels(kernels) => Some(kernels::GroupNorm::new(kernels, &weight, &bias, groups, epsilon)?),
             Engine::Candle => None,
@@ -34,12 +42,12 @@ impl GroupNorm {
         Ok(GroupNorm { weight, bias, groups, epsilon, of_kernels })
     }
 
-    /// The image normalised.
+    /// Normalizes an image.
     pub(in crate::render) fn forward(&self, x: &Image) -> Result<Image> {
         self.run(x, false)
     }
 
-    /// The image normalised, and then `x * sigmoid(x)` of it.
+    /// Normalizes an image and applies SiLU, `x * sigmoid(x)`.
     pub(in crate::render) fn forward_silu(&self, x: &Image) -> Result<Image> {
         self.run(x, true)
     }
@@ -51,12 +59,12 @@ impl GroupNorm {
                 let channels = pixels.dim(3)?;
                 x.with_pixels(pixels, channels)
             }
-            None => Ok(Image::of_planes(self.normalised(x.planes()?, silu)?)),
+            None => Ok(Image::of_planes(self.normalized(x.planes()?, silu)?)),
         }
     }
 
-    fn normalised(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
-        if is_fast(&[x, &self.weight, &self.bias]) { self.fast(x, silu) } else { self.plain(x, silu) }
+    fn normalized(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+        if is_f32_on_cpu(&[x, &self.weight, &self.bias]) { self.fast(x, silu) } else { self.plain(x, silu) }
     }
 
     fn plain(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
@@ -67,34 +75,34 @@ impl GroupNorm {
         if silu { x.silu() } else { Ok(x) }
     }
 
-    /// Once over a group for its moments, and once to write it.
+    /// Reads each group twice: for its moments, and for the result.
     fn fast(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
         let (batch, channels, height, width) = x.dims4()?;
-        if channels != self.weight.dim(0)? {
-            candle_core::bail!("a normalisation of {} channels does not take {x:?}", self.weight.dim(0)?)
+        if channels != self.weight.dim(0)? || x.elem_count() == 0 {
+            candle_core::bail!("a group normalization of {} channels does not accept {x:?}", self.weight.dim(0)?)
         }
         let (of_group, plane) = (channels / self.groups, height * width);
         let mut out = zeros(batch * channels * plane);
-        let normalise = |x: &[f32], weight: &[f32], bias: &[f32]| {
-            let size = (of_group * plane).max(1);
-            let groups = out.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate();
+        let normalize = |x: &[f32], weight: &[f32], bias: &[f32]| {
+            let size = of_group * plane;
+            let groups = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size)).enumerate();
             groups.for_each(|(index, (out, x))| {
                 let first = index % self.groups * of_group;
-                let (mean, variance) = vectorized(|| moments(x));
+                let (mean, variance) = dispatch_simd(|| moments(x));
                 let scale = 1.0 / (variance + self.epsilon).sqrt();
                 let affine = weight.iter().zip(bias).skip(first);
-                let planes = out.chunks_mut(plane).zip(x.chunks(plane)).zip(affine);
+                let planes = out.chunks_exact_mut(plane).zip(x.chunks_exact(plane)).zip(affine);
                 for ((out, x), (weight, bias)) in planes {
                     let factor = f64::from(*weight) * scale;
                     let summand = f64::from(*bias) - mean * factor;
                     let (factor, summand) = (factor as f32, summand as f32);
-                    vectorized(|| write(x, factor, summand, silu, out));
+                    dispatch_simd(|| write(x, factor, summand, silu, out));
                 }
             });
             Ok(())
         };
         with_elements(x, |x| {
-            with_elements(&self.weight, |weight| with_elements(&self.bias, |bias| { normalise }(x, weight, bias)))
+            with_elements(&self.weight, |weight| with_elements(&self.bias, |bias| { normalize }(x, weight, bias)))
         })?;
         Tensor::from_vec(out, (batch, channels, height, width), x.device())
     }
@@ -114,13 +122,13 @@ fn write(x: &[f32], factor: f32, summand: f32, silu: bool, out: &mut [f32]) {
     }
 }
 
-/// Elements whose moments are taken in f32: they are still in the first-level cache when they are met again.
+/// Elements whose moments are computed in F32. They stay in the first-level cache for the second pass.
 const PIECE: usize = 1024;
 
-/// Sums that are added up beside each other.
+/// Partial sums that are accumulated in parallel.
 const LANES: usize = 64;
 
-/// Mean and variance. Of a piece about its own mean, in f32; the pieces are put together in f64.
+/// Returns mean and variance. Each piece is computed about its own mean in F32, and the pieces are combined in F64.
 #[inline(always)]
 fn moments(x: &[f32]) -> (f64, f64) {
     let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
@@ -151,7 +159,7 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// Normalises the last dimension.
+/// Layer normalization of the last dimension.
 pub(in crate::render) struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
@@ -161,8 +169,14 @@ pub(in crate::render) struct LayerNorm {
 impl LayerNorm {
     const EPSILON: f32 = 1e-5;
 
-    /// With a weight and a bias for each value.
+    /// Creates a layer with one weight and one bias for each value of a token.
+    ///
+    /// Fails if the shapes do not match.
     pub(in crate::render) fn new(engine: &Engine, weight: Tensor, bias: Tensor) -> Result<Self> {
+        let width = weight.dims1()?;
+        if bias.dims() != [width] || width == 0 {
+            candle_core::bail!("no layer normalization with the weight {weight:?} and the bias {bias:?}")
+        }
         let of_kernels = match engine {
             Engine::Kernels(kernels) => Some(kernels::LayerNorm::new(kernels, &weight, &bias, Self::EPSILON)?),
             Engine::Candle => None,
@@ -170,17 +184,17 @@ impl LayerNorm {
         Ok(LayerNorm { weight, bias, of_kernels })
     }
 
-    /// Each token normalised.
+    /// Normalizes each token.
     pub(in crate::render) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if let Some(norm) = &self.of_kernels {
             return norm.forward(x);
         }
-        if is_fast(&[x, &self.weight, &self.bias]) { self.fast(x) } else { self.plain(x) }
+        if is_f32_on_cpu(&[x, &self.weight, &self.bias]) { self.fast(x) } else { self.plain(x) }
     }
 
     fn plain(&self, x: &Tensor) -> Result<Tensor> {
         if x.dtype() == DType::F64 {
-            // The fused one knows no f64.
+            // The fused operation does not support F64.
             return candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, Self::EPSILON);
         }
         candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, Self::EPSILON)
@@ -189,16 +203,16 @@ impl LayerNorm {
     fn fast(&self, x: &Tensor) -> Result<Tensor> {
         let width = self.weight.dim(0)?;
         if x.dim(D::Minus1)? != width {
-            candle_core::bail!("a normalisation of {width} values does not take {x:?}")
+            candle_core::bail!("a layer normalization of {width} values does not accept {x:?}")
         }
         let mut out = zeros(x.elem_count());
-        let normalise = |x: &[f32], weight: &[f32], bias: &[f32]| {
-            // A few tokens at a time: one is not worth handing to a thread.
+        let normalize = |x: &[f32], weight: &[f32], bias: &[f32]| {
+            // One token is too little work for a thread.
             const TOKENS: usize = 16;
             let size = TOKENS * width;
             out.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(out, x)| {
-                for (out, x) in out.chunks_mut(width).zip(x.chunks(width)) {
-                    vectorized(|| {
+                for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    dispatch_simd(|| {
                         let (mean, variance) = moments(x);
                         let scale = 1.0 / (variance + f64::from(Self::EPSILON)).sqrt();
                         let (mean, scale) = (mean as f32, scale as f32);
@@ -211,7 +225,7 @@ impl LayerNorm {
             Ok(())
         };
         with_elements(x, |x| {
-            with_elements(&self.weight, |weight| with_elements(&self.bias, |bias| { normalise }(x, weight, bias)))
+            with_elements(&self.weight, |weight| with_elements(&self.bias, |bias| { normalize }(x, weight, bias)))
         })?;
         Tensor::from_vec(out, x.dims(), x.device())
     }
@@ -222,41 +236,46 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::render::ops::testing::{close, random};
+    use crate::render::ops::testing::{assert_close, random};
 
     fn group_norm(channels: usize, groups: usize) -> GroupNorm {
         GroupNorm::new(&Engine::Candle, random(&[channels]), random(&[channels]), groups, 1e-5).unwrap()
     }
 
     #[test]
-    fn group_normalisation_is_candles() {
+    fn group_normalization_matches_candle() {
         for (dims, groups) in [([1, 4, 3, 5], 2), ([2, 64, 17, 33], 32), ([1, 32, 1, 1], 4), ([3, 6, 40, 40], 3)] {
-            // Far from zero, where a variance is lost by its own mean.
+            // Values far from zero, where a naive variance cancels.
             let x = ((random(&dims) * 2.0).unwrap() + 30.0).unwrap();
             let [_, channels, _, _] = dims;
             let norm = group_norm(channels, groups);
             for silu in [false, true] {
-                close(&norm.normalised(&x, silu).unwrap(), &norm.plain(&x, silu).unwrap(), 1e-5, &format!("{dims:?}"));
+                assert_close(
+                    &norm.normalized(&x, silu).unwrap(),
+                    &norm.plain(&x, silu).unwrap(),
+                    1e-5,
+                    &format!("{dims:?}"),
+                );
             }
         }
     }
 
     #[test]
-    fn layer_normalisation_is_candles() {
+    fn layer_normalization_matches_candle() {
         for dims in [[1, 1, 8], [2, 77, 768], [3, 5, 321]] {
             let x = (random(&dims) + 3.0).unwrap();
-            let width = dims.last().copied().unwrap();
+            let [_, _, width] = dims;
             let norm = LayerNorm::new(&Engine::Candle, random(&[width]), random(&[width])).unwrap();
-            // candle loses digits of the variance to the mean.
-            close(&norm.forward(&x).unwrap(), &norm.plain(&x).unwrap(), 1e-5, &format!("{dims:?}"));
+            // candle's variance cancels, hence the tolerance.
+            assert_close(&norm.forward(&x).unwrap(), &norm.plain(&x).unwrap(), 1e-5, &format!("{dims:?}"));
         }
     }
 
     #[test]
-    fn what_is_not_a_number_stays_so() {
+    fn group_normalization_propagates_nan() {
         let x = Tensor::from_vec(vec![1f32, f32::NAN, 2.0, 3.0], (1, 2, 1, 2), &Device::Cpu).unwrap();
         let norm = group_norm(2, 2);
-        let found = norm.normalised(&x, true).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let found = norm.normalized(&x, true).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(found.iter().map(|x| x.is_nan()).collect::<Vec<_>>(), [true, true, false, false]);
     }
 }

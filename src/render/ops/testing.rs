@@ -1,14 +1,15 @@
-//! What the tests of the layers share.
+//! Helpers for the tests of the layers.
 
 use candle_core::{Device, Tensor};
 
+/// A tensor of normally distributed F32 values.
 pub(in crate::render) fn random(dims: &[usize]) -> Tensor {
     Tensor::randn(0f32, 1., dims, &Device::Cpu).unwrap()
 }
 
-/// Asserts that a tensor is another one, by the norm of the difference.
+/// Asserts that the norm of the difference, relative to the norm of `expected`, is below `tolerance`.
 #[track_caller]
-pub(in crate::render) fn close(found: &Tensor, expected: &Tensor, tolerance: f32, case: &str) {
+pub(in crate::render) fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32, case: &str) {
     assert_eq!(found.dims(), expected.dims(), "{case}");
     let norm = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
     let relative = norm(&(found - expected).unwrap()) / norm(expected);

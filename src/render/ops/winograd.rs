@@ -1,93 +1,120 @@
-//! Winograd's convolution F(2x2, 3x3): four pixels by 16 products instead of 36.
+//! Winograd's convolution F(2x2, 3x3), which computes four pixels with 16 products instead of 36.
 //!
-//! Its rounding is about that of the direct way, which larger tiles lose. The weight is transformed anew for each
-//! strip of the image: kept, it would take 16/9 of the memory.
+//! Its rounding error is about that of the direct convolution; larger tiles lose more. The weight is transformed anew
+//! for each strip of the image, because a stored transform would take 16/9 of the weight's memory.
 
 use rayon::prelude::*;
 
 use super::cpu::zeros;
-use super::geometry::{Geometry, Output, runs};
-use super::kernel::{COLUMNS, ROWS, Tile, ZEROS, multiply, vectorized};
-use super::product::Panels;
+use super::geometry::{Geometry, Output, Run, runs};
+use super::matmul::PackedMatrix;
+use super::microkernel::{COLUMNS, ROWS, Tile, ZEROS, dispatch_simd, multiply};
 
-/// Products of a tile.
+/// Values of a transformed tile of 4x4 pixels.
 const POINTS: usize = 16;
 
-/// Elements of transformed tiles that are held at a time: 16 MiB.
-const HELD: usize = 4 << 20;
+/// Elements of transformed tiles in memory at a time: 16 MiB.
+const STRIP_ELEMENTS: usize = 4 << 20;
 
-/// Elements of transformed weight that a thread holds: half a MiB, for the second-level cache.
-const WEIGHT: usize = 128 << 10;
+/// Elements of the transformed weight that a thread holds: 512 KiB, for the second-level cache.
+const WEIGHT_ELEMENTS: usize = 128 << 10;
 
-/// Whether it takes less time than the direct way: few pixels fill no panels of tiles, and do not pay for the
-/// transformation of the weight.
-pub(super) fn pays(geometry: &Geometry) -> bool {
+/// Whether this is faster than the direct convolution. Small images do not fill the panels of tiles, and do not
+/// amortize the transform of the weight.
+pub(super) fn is_faster(geometry: &Geometry) -> bool {
+    const TRANSFORM: usize = 8;
     let tiles = geometry.batch * geometry.out_height.div_ceil(2) * geometry.out_width.div_ceil(2);
     let panels = |columns: usize| columns.div_ceil(COLUMNS);
-    const TRANSFORM: usize = 8;
-    let here = POINTS * panels(tiles) * COLUMNS / 16 + TRANSFORM;
+    let winograd = POINTS * panels(tiles) * COLUMNS / 16 + TRANSFORM;
     let direct = 9 * panels(geometry.columns()) * COLUMNS / 16;
-    geometry.size == 3 && geometry.stride == 1 && geometry.before == 1 && here < direct
+    geometry.size == 3 && geometry.stride == 1 && geometry.before == 1 && winograd < direct
 }
 
-/// Convolves with a weight of depth `channels * 9`.
-pub(super) fn convolve(geometry: &Geometry, weight: &Panels, images: &[f32], output: &Output) {
-    let (high, wide) = (geometry.out_height.div_ceil(2), geometry.out_width.div_ceil(2));
-    let tiles = geometry.batch * high * wide;
+/// Convolves with a packed weight of depth `channels * 9`.
+pub(super) fn convolve(geometry: &Geometry, weight: &PackedMatrix, images: &[f32], output: &Output) {
+    let tiles = geometry.batch * geometry.out_height.div_ceil(2) * geometry.out_width.div_ceil(2);
     let size = POINTS * geometry.channels * COLUMNS;
-    let at_once = (HELD / size.max(1)).clamp(1, tiles.div_ceil(COLUMNS));
-    let mut held = zeros(at_once * size);
-    // Rows of the weight that are transformed together.
-    let transformed = POINTS * geometry.channels * ROWS;
-    let group = (WEIGHT / transformed.max(1)).clamp(1, 8);
-    let groups: Vec<_> = weight.panels().collect();
+    let at_once = (STRIP_ELEMENTS / size).clamp(1, tiles.div_ceil(COLUMNS));
+    let mut transformed = zeros(at_once * size);
+    // Panels of the weight that are transformed together.
+    let group = (WEIGHT_ELEMENTS / (POINTS * geometry.channels * ROWS)).clamp(1, 8);
+    let weight: Vec<_> = weight.panels().collect();
     for first in (0..tiles).step_by(at_once * COLUMNS) {
         let panels = at_once.min((tiles - first).div_ceil(COLUMNS));
-        let strip = held.get_mut(..panels * size).unwrap_or_default();
-        strip.par_chunks_mut(size).enumerate().for_each(|(index, panel)| {
-            vectorized(|| transform_images(geometry, images, first + index * COLUMNS, panel));
+        let strip = transformed.split_at_mut(panels * size).0;
+        strip.par_chunks_exact_mut(size).enumerate().for_each(|(index, panel)| {
+            dispatch_simd(|| transform_images(geometry, images, first + index * COLUMNS, panel));
         });
-        let strip = held.get(..panels * size).unwrap_or_default();
-        groups.par_chunks(group).enumerate().for_each_init(
-            || (zeros(group * transformed), vec![[ZEROS; POINTS]; group]),
-            |(weights, sums), (index, panels)| {
-                for (panel, weights) in panels.iter().zip(weights.chunks_mut(transformed)) {
-                    vectorized(|| transform_weight(panel, weights));
-                }
-                for (column, tiles) in strip.chunks(size).enumerate() {
-                    sums.fill([ZEROS; POINTS]);
-                    for (point, tiles) in tiles.chunks(geometry.channels * COLUMNS).enumerate() {
-                        for (sums, weights) in sums.iter_mut().zip(weights.chunks(transformed)).take(panels.len()) {
-                            let mut points = weights.chunks(geometry.channels * ROWS);
-                            if let (Some(sum), Some(weights)) = (sums.get_mut(point), points.nth(point)) {
-                                multiply(weights, tiles, sum);
-                            }
-                        }
-                    }
-                    for (row, sums) in (index * group..).zip(sums.iter()).take(panels.len()) {
-                        vectorized(|| write(geometry, output, first + column * COLUMNS, row * ROWS, sums));
-                    }
+        weight.par_chunks(group).enumerate().for_each_init(
+            || Group::new(geometry.channels, group),
+            |scratch, (index, panels)| {
+                scratch.transform(panels);
+                for (column, tiles) in strip.chunks_exact(size).enumerate() {
+                    scratch.multiply(panels.len(), tiles);
+                    scratch.write(geometry, output, first + column * COLUMNS, index * group, panels.len());
                 }
             },
         );
     }
 }
 
-/// A panel of the weight `[channels][9][ROWS]` as `[POINTS][channels][ROWS]`.
+/// The buffers for a group of panels of the weight.
+struct Group {
+    channels: usize,
+    /// `[panels][POINTS][channels][ROWS]`
+    weights: Vec<f32>,
+    /// The products of the panels with one panel of tiles.
+    products: Vec<[Tile; POINTS]>,
+}
+
+impl Group {
+    fn new(channels: usize, panels: usize) -> Self {
+        let weights = zeros(panels * POINTS * channels * ROWS);
+        Group { channels, weights, products: vec![[ZEROS; POINTS]; panels] }
+    }
+
+    fn transform(&mut self, panels: &[&[f32]]) {
+        for (panel, weights) in panels.iter().zip(self.weights.chunks_exact_mut(POINTS * self.channels * ROWS)) {
+            dispatch_simd(|| transform_weight(panel, weights));
+        }
+    }
+
+    /// Multiplies the first `panels` panels with tiles `[POINTS][channels][COLUMNS]`.
+    fn multiply(&mut self, panels: usize, tiles: &[f32]) {
+        self.products.fill([ZEROS; POINTS]);
+        let products = self.products.as_flattened_mut();
+        for (point, tiles) in tiles.chunks_exact(self.channels * COLUMNS).enumerate() {
+            let weights = self.weights.chunks_exact(self.channels * ROWS).skip(point).step_by(POINTS);
+            for (product, weights) in products.iter_mut().skip(point).step_by(POINTS).zip(weights).take(panels) {
+                multiply(weights, tiles, product);
+            }
+        }
+    }
+
+    /// Writes the products of the first `panels` panels, for the tiles from `tile` on. `panel` is the position of the
+    /// first panel in the weight.
+    fn write(&self, geometry: &Geometry, output: &Output, tile: usize, panel: usize, panels: usize) {
+        for (panel, products) in (panel..).zip(&self.products).take(panels) {
+            dispatch_simd(|| write(geometry, output, tile, panel * ROWS, products));
+        }
+    }
+}
+
+/// Transforms a panel of the weight from `[channels][9][ROWS]` to `[POINTS][channels][ROWS]`.
 #[inline(always)]
 fn transform_weight(panel: &[f32], out: &mut [f32]) {
     let channels = panel.len() / (9 * ROWS);
     let lines = panel.as_chunks::<ROWS>().0.as_chunks::<9>().0;
     let out = out.as_chunks_mut::<ROWS>().0;
     for (channel, [a, b, c, d, e, f, g, h, i]) in lines.iter().enumerate() {
-        // Down the columns, and then along the rows.
-        let columns = [[a, d, g], [b, e, h], [c, f, i]].map(|[x, y, z]| spread(x, y, z));
-        let [left, middle, right] = columns;
+        // First down the columns, then along the rows.
+        let [left, middle, right] = [[a, d, g], [b, e, h], [c, f, i]].map(|[x, y, z]| spread(x, y, z));
         let rows = left.iter().zip(&middle).zip(&right);
         for (row, ((x, y), z)) in rows.enumerate() {
             for (column, values) in spread(x, y, z).into_iter().enumerate() {
-                if let Some(place) = out.get_mut((4 * row + column) * channels + channel) {
-                    *place = values;
+                #[expect(clippy::indexing_slicing, reason = "the point is less than 16, the channel than `channels`")]
+                {
+                    out[(4 * row + column) * channels + channel] = values;
                 }
             }
         }
@@ -96,7 +123,7 @@ fn transform_weight(panel: &[f32], out: &mut [f32]) {
 
 type Line = [f32; ROWS];
 
-/// Three coefficients as four.
+/// Transforms three coefficients to four.
 #[inline(always)]
 fn spread(x: &Line, y: &Line, z: &Line) -> [Line; 4] {
     let mut spread = [*x, [0.0; ROWS], [0.0; ROWS], *z];
@@ -111,7 +138,7 @@ fn spread(x: &Line, y: &Line, z: &Line) -> [Line; 4] {
 
 type Lane = [f32; COLUMNS];
 
-/// Tiles of the image, from `first` on, as `[POINTS][channels][COLUMNS]`.
+/// Transforms the tiles of the image from `first` on to `[POINTS][channels][COLUMNS]`.
 #[inline(always)]
 fn transform_images(geometry: &Geometry, images: &[f32], first: usize, panel: &mut [f32]) {
     let (high, wide) = (geometry.out_height.div_ceil(2), geometry.out_width.div_ceil(2));
@@ -120,27 +147,14 @@ fn transform_images(geometry: &Geometry, images: &[f32], first: usize, panel: &m
     for channel in 0..geometry.channels {
         let mut pixels = [[[0f32; COLUMNS]; 4]; 4];
         for run in &runs {
-            let plane = geometry.channel(images, run.image, channel);
-            for (row, lanes) in pixels.iter_mut().enumerate() {
-                // Two pixels for each tile, and two that the last one shares with the next.
-                let mut line = [0f32; 2 * COLUMNS + 2];
-                let y = (2 * run.y + row) as isize - 1;
-                let x = (2 * run.x) as isize - 1;
-                geometry.read(plane, y, x, 1, line.get_mut(..2 * run.len + 2).unwrap_or_default());
-                for (column, lane) in lanes.iter_mut().enumerate() {
-                    let from = line.split_at(column).1.iter().step_by(2);
-                    let to = lane.get_mut(run.at..run.at + run.len).unwrap_or_default();
-                    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-                }
-            }
+            read_tiles(geometry, geometry.channel(images, run.image, channel), run, &mut pixels);
         }
         let [top, upper, lower, bottom] = &pixels;
-        let differences = |first: &[Lane; 4], second: &[Lane; 4]| combined(first, second, |a, b| a - b);
         let rows = [
-            differences(top, lower),
+            combined(top, lower, |a, b| a - b),
             combined(upper, lower, |a, b| a + b),
-            differences(lower, upper),
-            differences(upper, bottom),
+            combined(lower, upper, |a, b| a - b),
+            combined(upper, bottom, |a, b| a - b),
         ];
         for (row, [a, b, c, d]) in rows.iter().enumerate() {
             let points = [
@@ -150,10 +164,27 @@ fn transform_images(geometry: &Geometry, images: &[f32], first: usize, panel: &m
                 lane(b, d, |b, d| b - d),
             ];
             for (column, values) in points.into_iter().enumerate() {
-                if let Some(place) = panel.get_mut((4 * row + column) * geometry.channels + channel) {
-                    *place = values;
+                #[expect(clippy::indexing_slicing, reason = "the point is less than 16, the channel than `channels`")]
+                {
+                    panel[(4 * row + column) * geometry.channels + channel] = values;
                 }
             }
+        }
+    }
+}
+
+/// Reads the 4x4 pixels of each tile of a run. Pixels outside of the image stay unchanged.
+#[inline(always)]
+fn read_tiles(geometry: &Geometry, plane: &[f32], run: &Run, pixels: &mut [[Lane; 4]; 4]) {
+    for (row, lanes) in pixels.iter_mut().enumerate() {
+        // Two pixels for each tile, and two more for the last one.
+        let mut line = [0f32; 2 * COLUMNS + 2];
+        let y = (2 * run.y + row) as isize - 1;
+        let x = (2 * run.x) as isize - 1;
+        geometry.read(plane, y, x, 1, line.split_at_mut(2 * run.len + 2).0);
+        for (column, lane) in lanes.iter_mut().enumerate() {
+            let from = line.split_at(column).1.iter().step_by(2);
+            run.of_mut(lane).iter_mut().zip(from).for_each(|(to, from)| *to = *from);
         }
     }
 }
@@ -172,36 +203,42 @@ fn lane(first: &Lane, second: &Lane, f: impl Fn(f32, f32) -> f32) -> Lane {
     out
 }
 
-/// Turns the products back into pixels and writes those of the tiles from `first` on, of the channels from `row` on.
+/// Transforms products back to pixels and writes them, for the tiles from `first` on and the channels from `row` on.
 #[inline(always)]
-fn write(geometry: &Geometry, output: &Output, first: usize, row: usize, sums: &[Tile; POINTS]) {
+fn write(geometry: &Geometry, output: &Output, first: usize, row: usize, products: &[Tile; POINTS]) {
     let (high, wide) = (geometry.out_height.div_ceil(2), geometry.out_width.div_ceil(2));
     for channel in 0..ROWS {
-        let mut points = [[0f32; COLUMNS]; POINTS];
-        for (point, tile) in points.iter_mut().zip(sums) {
-            if let Some(line) = tile.get(channel) {
-                *point = *line;
+        let mut points = [[[0f32; COLUMNS]; 4]; 4];
+        for (point, tile) in points.as_flattened_mut().iter_mut().zip(products) {
+            #[expect(clippy::indexing_slicing, reason = "`channel` is less than the rows of a tile")]
+            {
+                *point = tile[channel];
             }
         }
-        let [rows, ..] = points.as_chunks::<4>().0.as_chunks::<4>().0 else { return };
-        let [a, b, c, d] = rows;
+        let [a, b, c, d] = &points;
         let upper = combined(&combined(a, b, |a, b| a + b), c, |a, c| a + c);
         let lower = combined(&combined(b, c, |b, c| b - c), d, |b, d| b - d);
         for run in runs(first, geometry.batch, high, wide) {
-            for (below, [a, b, c, d]) in [&upper, &lower].into_iter().enumerate() {
-                let y = 2 * run.y + below;
-                if y >= geometry.out_height {
-                    continue;
-                }
-                let mut line = [0f32; 2 * COLUMNS];
-                for ((((pair, a), b), c), d) in line.as_chunks_mut::<2>().0.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                    *pair = [a + b + c, b - c - d];
-                }
-                let len = (2 * run.len).min(geometry.out_width - 2 * run.x);
-                let values = line.get_mut(2 * run.at..2 * run.at + len).unwrap_or_default();
-                // SAFETY: these pixels are in no other tile, and these channels in no other panel of the weight.
-                unsafe { output.put(run.image, row + channel, y * geometry.out_width + 2 * run.x, values) };
+            write_row(geometry, output, row + channel, &run, 2 * run.y, &upper);
+            if 2 * run.y + 1 < geometry.out_height {
+                write_row(geometry, output, row + channel, &run, 2 * run.y + 1, &lower);
             }
         }
     }
+}
+
+/// Writes the pixels of a run of tiles in row `y`.
+#[inline(always)]
+fn write_row(geometry: &Geometry, output: &Output, channel: usize, run: &Run, y: usize, points: &[Lane; 4]) {
+    let mut line = [0f32; 2 * COLUMNS];
+    let [a, b, c, d] = points;
+    for ((((pair, a), b), c), d) in line.as_chunks_mut::<2>().0.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        *pair = [a + b + c, b - c - d];
+    }
+    // The last tile of an odd width has one column of pixels.
+    let len = (2 * run.len).min(geometry.out_width - 2 * run.x);
+    let values = line.split_at(2 * run.start).1.split_at(len).0;
+    // SAFETY: each pixel belongs to one tile and each channel to one panel of the weight, and each pair of a tile and a
+    // panel is written once.
+    unsafe { output.put(run.image, channel, y * geometry.out_width + 2 * run.x, values) };
 }

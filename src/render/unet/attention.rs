@@ -69,7 +69,7 @@ impl Transformer {
         for (block, (keys, values)) in self.blocks.iter().zip(prompt) {
             pixels = block.forward(&self.engine, pixels, keys, values)?;
         }
-        x.plus(&self.proj_out, &pixels)
+        x.add_linear(&self.proj_out, &pixels)
     }
 }
 
@@ -97,7 +97,7 @@ impl Block {
         let x = self.pixels.forward(engine, &normed, &k, &v, &x)?;
         let x = self.prompt.forward(engine, &self.norm_2.forward(&x)?, keys, values, &x)?;
         let inner = gated_gelu(engine, &self.expand.forward(&self.norm_3.forward(&x)?)?)?;
-        self.contract.forward_onto(&inner, &x)
+        self.contract.forward_add(&inner, &x)
     }
 }
 
@@ -120,6 +120,6 @@ impl Attention {
         values: &Tensor,
         onto: &Tensor,
     ) -> CandleResult<Tensor> {
-        self.out.forward_onto(&attention(engine, &self.q.forward(x)?, keys, values, HEADS, false)?, onto)
+        self.out.forward_add(&attention(engine, &self.q.forward(x)?, keys, values, HEADS, false)?, onto)
     }
 }

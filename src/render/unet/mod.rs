@@ -131,7 +131,7 @@ impl Unet {
     /// Keys and values of a prompt `[batch, tokens, width]`.
     pub fn prepare(&self, context: &Tensor) -> Result<Prepared> {
         let prepare = || {
-            let (batch, context) = (context.dim(0)?, self.engine.take(context)?);
+            let (batch, context) = (context.dim(0)?, self.engine.from_host(context)?);
             let layers = self.layers().filter_map(|(_, layer)| match layer {
                 Layer::Transformer(transformer) => Some(transformer.prepare(&context)),
                 _ => None,
@@ -181,12 +181,12 @@ impl Unet {
         let sinusoid: Vec<f32> = angles.clone().map(f32::cos).chain(angles.map(f32::sin)).collect();
         let sinusoid = match &self.engine {
             Engine::Candle => Tensor::from_vec(sinusoid, (1, 2 * half), &self.device)?.to_dtype(self.dtype)?,
-            Engine::Kernels(_) => self.engine.take(&Tensor::from_vec(sinusoid, (1, 2 * half), &Device::Cpu)?)?,
+            Engine::Kernels(_) => self.engine.from_host(&Tensor::from_vec(sinusoid, (1, 2 * half), &Device::Cpu)?)?,
         };
         let embedded = self.time_2.forward(&self.engine.silu(&self.time_1.forward(&sinusoid)?)?)?;
         self.trace.tokens("model.diffusion_model.time_embed", &self.engine, &embedded)?;
         // Every residual block begins with this activation.
-        self.told.forward_wide(&self.engine.silu(&embedded)?)
+        self.told.forward_to_f32(&self.engine.silu(&embedded)?)
     }
 
     fn denoise(&self, x: &Image, told: &Tensor, prompt: &Prepared) -> CandleResult<Image> {
@@ -202,7 +202,7 @@ impl Unet {
             if let Some(kept) = kept.pop() {
                 // An odd side that was halved comes back by one too long. WebUI takes the nearest values then, which are
                 // the first ones, and so draws pictures whose sides are multiples of 8.
-                x = x.beside(&kept)?;
+                x = x.concat_channels(&kept)?;
             }
             x = block.forward(x, told, &mut prompt, &self.trace)?;
         }
@@ -230,7 +230,7 @@ impl Block {
                 Layer::Conv(conv) => conv.forward(&x)?,
                 Layer::Resnet(resnet) => resnet.forward(&x, told)?,
                 Layer::Transformer(transformer) => transformer.forward(&x, prompt.next().unwrap_or_default())?,
-                Layer::Up(conv) => conv.forward_doubled(&x)?,
+                Layer::Up(conv) => conv.forward_upsampled(&x)?,
             };
             trace.image(name, &x)?;
         }

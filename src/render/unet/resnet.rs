@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{Result as CandleResult, Tensor};
 
 use crate::error::Result;
-use crate::render::ops::{Added, Conv2d, GroupNorm, Image};
+use crate::render::ops::{Conv2d, Epilogue, GroupNorm, Image};
 use crate::render::reader::Reader;
 
 const EPSILON: f64 = 1e-5;
@@ -40,11 +40,11 @@ impl Resnet {
     /// `told` is what all blocks are told of a time, `[1, values]`: one for the whole batch.
     pub(super) fn forward(&self, x: &Image, told: &Tensor) -> CandleResult<Image> {
         let time = told.narrow(1, self.time.start, self.time.len())?.squeeze(0)?;
-        let added = Added { channels: Some(&time), ..Added::default() };
+        let added = Epilogue { channels: Some(&time), ..Epilogue::default() };
         let inner = self.conv_in.forward_with(&self.norm_in.forward_silu(x)?, added)?;
         let inner = self.norm_out.forward_silu(&inner)?;
         let skip = self.skip.as_ref().map(|skip| skip.forward(x)).transpose()?;
         let image = Some(skip.as_ref().unwrap_or(x));
-        self.conv_out.forward_with(&inner, Added { image, ..Added::default() })
+        self.conv_out.forward_with(&inner, Epilogue { image, ..Epilogue::default() })
     }
 }

@@ -25,7 +25,7 @@ enum State {
 impl Step {
     /// For latents like `x`, and what the blocks are told of a time.
     pub(super) fn new(kernels: &Kernels, x: &Tensor, told: &Tensor) -> Result<Self> {
-        let empty = |like: &Tensor| kernels.machine().empty(like.dims(), DType::F32);
+        let empty = |like: &Tensor| kernels.accelerator().empty(like.dims(), DType::F32);
         Ok(Step { x: empty(x)?, told: empty(told)?, out: empty(x)?, recording: State::First })
     }
 
@@ -43,7 +43,7 @@ impl Step {
         may_record: bool,
         work: impl Fn(&Tensor, &Tensor, &Tensor) -> Result<()>,
     ) -> Result<Tensor> {
-        let machine = kernels.machine();
+        let machine = kernels.accelerator();
         machine.write(&self.x, x)?;
         machine.write(&self.told, told)?;
         if may_record && matches!(self.recording, State::Ran) {

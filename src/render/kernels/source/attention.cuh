@@ -1,5 +1,5 @@
-// Attention of several heads: a block takes 64 queries of one head and goes through the keys, a few at a time. The
-// likenesses of queries and keys live in registers alone; shares are rescaled as greater likenesses turn up.
+// Multi-head attention with an online softmax. A block computes 64 queries of one head and iterates over tiles of keys. The
+// scores exist only in registers. Sums are rescaled whenever a greater score occurs.
 #pragma once
 #include "device.cuh"
 
@@ -11,13 +11,13 @@ struct Attention {
     int batch, heads, queries, keys;
     int width; // of a head
     int causal;
-    float scale; // of the likenesses, times log2(e)
+    float scale; // of the scores, times log2(e)
 };
 
-// A tile of rows of one head in shared memory, with zeros where there is nothing. The rows lie an odd number of
-// sixteen bytes apart, so that eight below each other are in different banks.
+// Copies a tile of rows of one head to shared memory, padded with zeros. The distance of rows is an odd multiple of 16
+// bytes, so that eight adjacent rows are in different banks.
 template <typename T, int WIDTH, int ROWS, int THREADS>
-DEVICE void bring_rows(unsigned char* shared, const T* from, int first, int count, int stride, int width) {
+DEVICE void copy_rows(unsigned char* shared, const T* from, int first, int count, int stride, int width) {
     constexpr int LINE = WIDTH * (int)sizeof(T) + 16;
     constexpr int PIECE = 16 / (int)sizeof(T);
     constexpr int PIECES = WIDTH / PIECE;
@@ -38,26 +38,26 @@ DEVICE void bring_rows(unsigned char* shared, const T* from, int first, int coun
     }
 }
 
-// Shares of keys as the left side of a product, 32 bytes of keys deep.
-template <int TILES> DEVICE void left_of_shares(half_type t, uint32_t (&a)[4], const float (&s)[TILES][4], int k) {
+// The attention weights of 32 bytes of keys as the left operand of a product.
+template <int TILES> DEVICE void left_of_weights(half_type t, uint32_t (&a)[4], const float (&s)[TILES][4], int k) {
     a[0] = pack(t, s[2 * k][0], s[2 * k][1]);
     a[1] = pack(t, s[2 * k][2], s[2 * k][3]);
     a[2] = pack(t, s[2 * k + 1][0], s[2 * k + 1][1]);
     a[3] = pack(t, s[2 * k + 1][2], s[2 * k + 1][3]);
 }
-template <int TILES> DEVICE void left_of_shares(bfloat_type t, uint32_t (&a)[4], const float (&s)[TILES][4], int k) {
+template <int TILES> DEVICE void left_of_weights(bfloat_type t, uint32_t (&a)[4], const float (&s)[TILES][4], int k) {
     a[0] = pack(t, s[2 * k][0], s[2 * k][1]);
     a[1] = pack(t, s[2 * k][2], s[2 * k][3]);
     a[2] = pack(t, s[2 * k + 1][0], s[2 * k + 1][1]);
     a[3] = pack(t, s[2 * k + 1][2], s[2 * k + 1][3]);
 }
-// A thread holds the shares of keys 2i and 2i + 1, the product wants i and i + 4: the order of a sum is free, so the
-// values below are taken in the same other order.
-template <int TILES> DEVICE void left_of_shares(float, uint32_t (&a)[4], const float (&s)[TILES][4], int k) {
+// A thread holds the weights of keys 2i and 2i + 1, but the product expects i and i + 4. The order of a sum is free, so
+// right_of_values permutes the keys in the same way.
+template <int TILES> DEVICE void left_of_weights(float, uint32_t (&a)[4], const float (&s)[TILES][4], int k) {
     a[0] = as_bits(s[k][0]), a[1] = as_bits(s[k][2]), a[2] = as_bits(s[k][1]), a[3] = as_bits(s[k][3]);
 }
 
-// Values of 32 bytes of keys and 16 columns as the right sides of two products.
+// The values of 32 bytes of keys and 16 columns as the right operands of two products.
 template <typename T> DEVICE void right_of_values(T, uint32_t (&b)[4], const unsigned char* v, int line, int k, int n) {
     int lane = threadIdx.x & 31;
     load_matrices_transposed(b, v + (k * 16 + (lane & 15)) * line + (2 * n + (lane >> 4)) * 16);
@@ -87,14 +87,14 @@ template <typename T, int WIDTH, int KEYS> DEVICE void attend(const Attention& p
     const T* k = (const T*)p.k + (long long)image * p.keys * stride + head * p.width;
     const T* v = (const T*)p.v + (long long)image * p.keys * stride + head * p.width;
 
-    // Nobody in this block sees keys behind its last query.
+    // No query of this block attends to keys after the last query.
     int keys = p.keys;
     if (p.causal && first_query + QUERIES < keys) keys = first_query + QUERIES;
     const int steps = (keys + KEYS - 1) / KEYS;
 
-    bring_rows<T, WIDTH, QUERIES, THREADS>(shared_q, q, first_query, p.queries, stride, p.width);
-    bring_rows<T, WIDTH, KEYS, THREADS>(shared_k, k, 0, p.keys, stride, p.width);
-    bring_rows<T, WIDTH, KEYS, THREADS>(shared_v, v, 0, p.keys, stride, p.width);
+    copy_rows<T, WIDTH, QUERIES, THREADS>(shared_q, q, first_query, p.queries, stride, p.width);
+    copy_rows<T, WIDTH, KEYS, THREADS>(shared_k, k, 0, p.keys, stride, p.width);
+    copy_rows<T, WIDTH, KEYS, THREADS>(shared_v, v, 0, p.keys, stride, p.width);
     commit_copies();
 
     float out[OUT_TILES][4];
@@ -102,14 +102,14 @@ template <typename T, int WIDTH, int KEYS> DEVICE void attend(const Attention& p
     for (int j = 0; j < OUT_TILES; j++)
 #pragma unroll
         for (int e = 0; e < 4; e++) out[j][e] = 0.0f;
-    // Of the two rows that this thread has a part of.
-    float greatest[2] = {-INFINITY, -INFINITY}, sums[2] = {0.0f, 0.0f};
+    // For the two rows of which this thread holds a part.
+    float maximum[2] = {-INFINITY, -INFINITY}, sums[2] = {0.0f, 0.0f};
 
     for (int step = 0; step < steps; step++) {
         if (step + 1 < steps) {
             int other = (step + 1) & 1;
-            bring_rows<T, WIDTH, KEYS, THREADS>(shared_k + other * KEYS * LINE, k, (step + 1) * KEYS, p.keys, stride, p.width);
-            bring_rows<T, WIDTH, KEYS, THREADS>(shared_v + other * KEYS * LINE, v, (step + 1) * KEYS, p.keys, stride, p.width);
+            copy_rows<T, WIDTH, KEYS, THREADS>(shared_k + other * KEYS * LINE, k, (step + 1) * KEYS, p.keys, stride, p.width);
+            copy_rows<T, WIDTH, KEYS, THREADS>(shared_v + other * KEYS * LINE, v, (step + 1) * KEYS, p.keys, stride, p.width);
             commit_copies();
             wait_for_copies<1>();
         } else {
@@ -137,23 +137,23 @@ template <typename T, int WIDTH, int KEYS> DEVICE void attend(const Attention& p
             }
         }
 
-        float now[2] = {greatest[0], greatest[1]};
+        float new_maximum[2] = {maximum[0], maximum[1]};
 #pragma unroll
         for (int j = 0; j < KEY_TILES; j++)
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 int key = step * KEYS + j * 8 + 2 * (lane & 3) + (e & 1);
                 int query = first_query + warp * 16 + (lane >> 2) + (e >> 1) * 8;
-                bool seen = key < p.keys && (!p.causal || key <= query);
-                s[j][e] = seen ? s[j][e] * p.scale : -INFINITY;
-                now[e >> 1] = fmaxf(now[e >> 1], s[j][e]);
+                bool visible = key < p.keys && (!p.causal || key <= query);
+                s[j][e] = visible ? s[j][e] * p.scale : -INFINITY;
+                new_maximum[e >> 1] = fmaxf(new_maximum[e >> 1], s[j][e]);
             }
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            now[r] = fmaxf(now[r], shuffle_xor(now[r], 1));
-            now[r] = fmaxf(now[r], shuffle_xor(now[r], 2));
-            float shrink = exp2f(greatest[r] - now[r]);
-            greatest[r] = now[r];
+            new_maximum[r] = fmaxf(new_maximum[r], shuffle_xor(new_maximum[r], 1));
+            new_maximum[r] = fmaxf(new_maximum[r], shuffle_xor(new_maximum[r], 2));
+            float shrink = exp2f(maximum[r] - new_maximum[r]);
+            maximum[r] = new_maximum[r];
             sums[r] *= shrink;
 #pragma unroll
             for (int j = 0; j < OUT_TILES; j++) out[j][2 * r] *= shrink, out[j][2 * r + 1] *= shrink;
@@ -162,14 +162,14 @@ template <typename T, int WIDTH, int KEYS> DEVICE void attend(const Attention& p
         for (int j = 0; j < KEY_TILES; j++)
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                s[j][e] = exp2f(s[j][e] - greatest[e >> 1]);
+                s[j][e] = exp2f(s[j][e] - maximum[e >> 1]);
                 sums[e >> 1] += s[j][e];
             }
 
 #pragma unroll
         for (int i = 0; i < KEY_STEPS; i++) {
             uint32_t a[4], b[4];
-            left_of_shares<KEY_TILES>(T(), a, s, i);
+            left_of_weights<KEY_TILES>(T(), a, s, i);
 #pragma unroll
             for (int j = 0; j < OUT_TILES / 2; j++) {
                 right_of_values(T(), b, here_v, LINE, i, j);
@@ -177,7 +177,7 @@ template <typename T, int WIDTH, int KEYS> DEVICE void attend(const Attention& p
                 product(T(), out[2 * j + 1], a, b + 2);
             }
         }
-        // Before the next but one tile overwrites this one.
+        // The tile after the next one overwrites this one.
         __syncthreads();
     }
 
@@ -198,10 +198,10 @@ template <typename T, int WIDTH, int KEYS> DEVICE void attend(const Attention& p
     }
 }
 
-// Shares of rows of likenesses, which lie there in f32.
+// The softmax of rows of F32 scores.
 struct Softmax {
     const float* x; // [rows][stride]
-    void* out;      // the same; zeros behind the columns
+    void* out;      // [rows][stride], zero after `columns`
     int rows, columns, stride;
     float scale; // times log2(e)
 };
@@ -212,13 +212,13 @@ template <typename T> DEVICE void softmax(const Softmax& p) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
     const float* x = p.x + (long long)blockIdx.x * p.stride;
     T* out = (T*)p.out + (long long)blockIdx.x * p.stride;
-    float greatest = -INFINITY, sum = 0.0f;
-    for (int i = threadIdx.x; i < p.columns; i += blockDim.x) greatest = fmaxf(greatest, x[i]);
-    for (int mask = 16; mask > 0; mask >>= 1) greatest = fmaxf(greatest, shuffle_xor(greatest, mask));
-    if (lane == 0) parts[warp] = greatest;
+    float maximum = -INFINITY, sum = 0.0f;
+    for (int i = threadIdx.x; i < p.columns; i += blockDim.x) maximum = fmaxf(maximum, x[i]);
+    for (int mask = 16; mask > 0; mask >>= 1) maximum = fmaxf(maximum, shuffle_xor(maximum, mask));
+    if (lane == 0) parts[warp] = maximum;
     __syncthreads();
-    for (int i = 0; i < warps; i++) greatest = fmaxf(greatest, parts[i]);
-    for (int i = threadIdx.x; i < p.columns; i += blockDim.x) sum += exp2f((x[i] - greatest) * p.scale);
+    for (int i = 0; i < warps; i++) maximum = fmaxf(maximum, parts[i]);
+    for (int i = threadIdx.x; i < p.columns; i += blockDim.x) sum += exp2f((x[i] - maximum) * p.scale);
     for (int mask = 16; mask > 0; mask >>= 1) sum += shuffle_xor(sum, mask);
     __syncthreads();
     if (lane == 0) parts[warp] = sum;
@@ -226,5 +226,5 @@ template <typename T> DEVICE void softmax(const Softmax& p) {
     sum = 0.0f;
     for (int i = 0; i < warps; i++) sum += parts[i];
     for (int i = threadIdx.x; i < p.stride; i += blockDim.x)
-        out[i] = from_float<T>(i < p.columns ? exp2f((x[i] - greatest) * p.scale) / sum : 0.0f);
+        out[i] = from_float<T>(i < p.columns ? exp2f((x[i] - maximum) * p.scale) / sum : 0.0f);
 }

@@ -1,7 +1,7 @@
-// Convolutions and linear layers: one product of matrices whose left side is gathered from the image while it is
-// multiplied, so that its columns are never written out. A linear layer is a convolution of size 1.
+// Convolutions and linear layers as an implicit GEMM: the left matrix is gathered from the image during the product, so the
+// im2col matrix never exists. A linear layer is a convolution of size 1.
 //
-// Images are [batch][y][x][channel], weights [out][y][x][in]; all channel counts are multiples of 8.
+// Images are [batch][y][x][channel], weights are [out][y][x][in]. All channel counts are multiples of 8.
 #pragma once
 #include "device.cuh"
 
@@ -9,41 +9,41 @@ struct Convolution {
     const void* x;
     const void* weight;
     const float* bias;      // [out], or null
-    const float* channels;  // [out], added as well, or null
-    const void* image;      // of the result's shape, added, or null
+    const float* channels;  // [out], added to the result, or null
+    const void* image;      // of the result's shape, added to the result, or null
     void* out;
-    float* partial;         // [splits][rows][out] where splits > 1
+    float* partial;         // [splits][rows][out] if splits > 1
     int batch, height, width, in;
     int out_height, out_width, out_channels;
     int size, stride, before;
-    int doubled;  // each pixel of x is seen four times
-    int splits;   // parts of the depth that are summed by themselves
-    int keep_f32; // the result is f32, whatever the type of x
+    int upsampled; // each pixel of x counts as 2x2 pixels; height and width include this
+    int splits;    // parts of the depth that are summed separately
+    int keep_f32;  // the result is F32, independent of the type of x
 };
 
-// Bytes of the depth that lie in shared memory for each row: 8 pieces of 16 bytes, one for each row of a matrix.
+// Bytes of the depth in shared memory for each row: 8 pieces of 16 bytes, one for each row of a matrix.
 #define ROW_BYTES 128
 
-// Without the exclusive or, the eight rows of a matrix would lie in the same banks.
+// The exclusive or places the eight rows of a matrix in different banks.
 DEVICE int swizzled(int row, int piece) { return row * ROW_BYTES + ((piece ^ (row & 7)) << 4); }
 
-// What is added to eight values of the result, and where they go.
+// Adds the bias and the other summands to eight values of the result, and stores them.
 template <typename T> DEVICE void finish_eight(const Convolution& p, float (&values)[8], long long place, int column) {
-    float more[8];
+    float summands[8];
     if (p.bias) {
-        load_eight(more, p.bias + column);
+        load_eight(summands, p.bias + column);
 #pragma unroll
-        for (int e = 0; e < 8; e++) values[e] += more[e];
+        for (int e = 0; e < 8; e++) values[e] += summands[e];
     }
     if (p.channels) {
-        load_eight(more, p.channels + column);
+        load_eight(summands, p.channels + column);
 #pragma unroll
-        for (int e = 0; e < 8; e++) values[e] += more[e];
+        for (int e = 0; e < 8; e++) values[e] += summands[e];
     }
     if (p.image) {
-        load_eight(more, (const T*)p.image + place);
+        load_eight(summands, (const T*)p.image + place);
 #pragma unroll
-        for (int e = 0; e < 8; e++) values[e] += more[e];
+        for (int e = 0; e < 8; e++) values[e] += summands[e];
     }
     if (p.keep_f32)
         store_eight((float*)p.out + place, values);
@@ -74,9 +74,9 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
     const int begin = blockIdx.z * of_split;
     const int end = begin + of_split < steps ? begin + of_split : steps;
 
-    // The rows of the image's columns that this thread brings: where their windows begin.
+    // The windows of the rows that this thread copies: their first pixels.
     const int piece = thread & 7, first_of_thread = thread >> 3;
-    const int real_height = p.doubled ? p.height >> 1 : p.height, real_width = p.doubled ? p.width >> 1 : p.width;
+    const int real_height = p.upsampled ? p.height >> 1 : p.height, real_width = p.upsampled ? p.width >> 1 : p.width;
     const T* window[A_ROWS];
     int window_y[A_ROWS], window_x[A_ROWS];
 #pragma unroll
@@ -88,9 +88,9 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
             window_y[i] = pixel / p.out_width * p.stride - p.before;
             window_x[i] = pixel % p.out_width * p.stride - p.before;
             window[i] = (const T*)p.x + (long long)image * real_height * real_width * p.in;
-            if (!p.doubled) window[i] += ((long long)window_y[i] * real_width + window_x[i]) * p.in;
+            if (!p.upsampled) window[i] += ((long long)window_y[i] * real_width + window_x[i]) * p.in;
         } else {
-            // Far outside: every pixel is a zero.
+            // Outside of the image, so that every pixel is zero.
             window_y[i] = window_x[i] = -(1 << 20);
             window[i] = (const T*)p.x;
         }
@@ -98,10 +98,10 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
     const T* weight = (const T*)p.weight + (long long)(first_column + first_of_thread) * depth;
     const int columns = p.out_channels - first_column - first_of_thread;
 
-    // Where in the window, and in the depth, the next piece lies. Steps follow each other, so that nothing is divided.
+    // The position of the next piece in the depth and in the window. Advancing it avoids divisions in each step.
     int k = begin * DEPTH + piece * PIECE;
     int tap_y = k / p.in / p.size, tap_x = k / p.in % p.size, channel = k % p.in;
-    auto bring = [&](int stage) {
+    auto copy_step = [&](int stage) {
         unsigned char* a = shared + stage * STAGE;
         unsigned char* b = a + BM * ROW_BYTES;
         const bool inside = k < depth;
@@ -111,7 +111,7 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
             int y = window_y[i] + tap_y, x = window_x[i] + tap_x;
             bool valid = inside && (unsigned)y < (unsigned)p.height && (unsigned)x < (unsigned)p.width;
             const T* from = window[i];
-            if (p.doubled)
+            if (p.upsampled)
                 from += ((y >> 1) * (long long)real_width + (x >> 1)) * p.in + channel;
             else
                 from += offset;
@@ -141,15 +141,15 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
 
 #pragma unroll
     for (int stage = 0; stage < STAGES - 1; stage++) {
-        if (begin + stage < end) bring(stage);
+        if (begin + stage < end) copy_step(stage);
         commit_copies();
     }
     int stage = 0;
     for (int step = begin; step < end; step++) {
         wait_for_copies<STAGES - 2>();
-        // Behind this, nobody reads any more what the next copies overwrite.
+        // After this barrier, no thread reads the stage that the next copies overwrite.
         __syncthreads();
-        if (step + STAGES - 1 < end) bring(stage == 0 ? STAGES - 1 : stage - 1);
+        if (step + STAGES - 1 < end) copy_step(stage == 0 ? STAGES - 1 : stage - 1);
         commit_copies();
         const unsigned char* a = shared + stage * STAGE;
         const unsigned char* b = a + BM * ROW_BYTES;
@@ -174,10 +174,10 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
     wait_for_copies<0>();
     __syncthreads();
 
-    // Through shared memory, so that each thread has eight channels in a row to write. Four more to a row: rows below
-    // each other would lie in the same banks.
+    // Reorders the result in shared memory, so that each thread stores eight adjacent channels. The padding of four values
+    // places adjacent rows in different banks.
     constexpr int LINE = BN + 4;
-    static_assert(BM * LINE * 4 <= STAGES * STAGE, "the result lies where the stages lay");
+    static_assert(BM * LINE * 4 <= STAGES * STAGE, "the result reuses the memory of the stages");
     float* result = (float*)shared;
 #pragma unroll
     for (int i = 0; i < TM; i++)
@@ -205,17 +205,17 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
     }
 }
 
-// The sum of the parts of the depth, always in the same order.
+// Sums the parts of the depth in a fixed order, so that results are reproducible.
 template <typename T> DEVICE void sum_splits(const Convolution& p) {
     const long long count = (long long)p.batch * p.out_height * p.out_width * p.out_channels / 8;
     for (long long index = (long long)blockIdx.x * blockDim.x + threadIdx.x; index < count;
          index += (long long)gridDim.x * blockDim.x) {
-        float values[8], more[8];
+        float values[8], summands[8];
         load_eight(values, p.partial + 8 * index);
         for (int split = 1; split < p.splits; split++) {
-            load_eight(more, p.partial + (split * count + index) * 8);
+            load_eight(summands, p.partial + (split * count + index) * 8);
 #pragma unroll
-            for (int e = 0; e < 8; e++) values[e] += more[e];
+            for (int e = 0; e < 8; e++) values[e] += summands[e];
         }
         finish_eight<T>(p, values, 8 * index, (int)(8 * index % p.out_channels));
     }

@@ -1,7 +1,7 @@
-// What the kernels need of the machine: sixteen-byte copies to shared memory, matrix fragments, products of them.
+// The device primitives of the kernels: asynchronous copies to shared memory, matrix fragments and their products.
 //
-// Under TRINART_EMULATION the same names come from a program that plays the card on a CPU
-// (tests/emulation/emulation.h), so that everything but the bodies below is tested without one.
+// With TRINART_EMULATION, tests/emulation/emulation.h defines the same names for the CPU. The emulation tests everything
+// but the function bodies in the #else branch below, which no GPU has run yet.
 #pragma once
 
 #ifdef TRINART_EMULATION
@@ -14,7 +14,7 @@
 typedef __half half_type;
 typedef __nv_bfloat16 bfloat_type;
 
-// A kernel by name: it takes one structure, `p`.
+// Defines a kernel `name` whose only parameter is the structure `p`.
 #define KERNEL(name, threads, Params, call) \
     extern "C" __global__ void __launch_bounds__(threads) name(const Params p) { call; }
 #define DEVICE static __device__ __forceinline__
@@ -23,12 +23,12 @@ typedef __nv_bfloat16 bfloat_type;
 DEVICE float to_float(float x) { return x; }
 DEVICE float to_float(half_type x) { return __half2float(x); }
 DEVICE float to_float(bfloat_type x) { return __bfloat162float(x); }
-// As the type of the first argument, whose value does not matter.
+// Converts to the type of the first argument, whose value is ignored.
 DEVICE float convert(float, float x) { return x; }
 DEVICE half_type convert(half_type, float x) { return __float2half_rn(x); }
 DEVICE bfloat_type convert(bfloat_type, float x) { return __float2bfloat16_rn(x); }
 
-// Two values as the halves of a word, the first in the lower one.
+// Packs two values into a word, the first one in the low half.
 DEVICE uint32_t pack(half_type, float a, float b) {
     __half2 both = __floats2half2_rn(a, b);
     return *reinterpret_cast<uint32_t*>(&both);
@@ -40,31 +40,31 @@ DEVICE uint32_t pack(bfloat_type, float a, float b) {
 
 DEVICE uint32_t shared_address(const void* shared) { return (uint32_t)__cvta_generic_to_shared(shared); }
 
-// Sixteen bytes on their way to shared memory; zeros where `valid` is false, and nothing is read then.
+// Starts an asynchronous copy of 16 bytes to shared memory. Writes zeros and reads nothing if `valid` is false.
 DEVICE void copy16(void* shared, const void* global, bool valid) {
     int bytes = valid ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(shared)), "l"(global), "r"(bytes));
 }
-// The copies since the last call are one group.
+// Groups the copies since the last call.
 DEVICE void commit_copies() { asm volatile("cp.async.commit_group;\n"); }
-// Until at most N groups are under way.
+// Waits until at most N groups are pending.
 template <int N> DEVICE void wait_for_copies() { asm volatile("cp.async.wait_group %0;\n" ::"n"(N)); }
 
-// Four matrices of 8 rows of 16 bytes. Lane i gives the address of row i % 8 of matrix i / 8, and gets of each matrix
-// the word at row i / 4, column i % 4.
+// Loads four matrices of 8 rows of 16 bytes. Lane i passes the address of row i % 8 of matrix i / 8, and receives the word
+// at row i / 4 and column i % 4 of each matrix.
 DEVICE void load_matrices(uint32_t (&r)[4], const void* shared) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(shared_address(shared)));
 }
-// The same, each matrix of 8x8 half words transposed.
+// As load_matrices, with each matrix transposed as 8x8 half words.
 DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* shared) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(shared_address(shared)));
 }
 
-// c += a * b in f32: a has 16 rows, b 8 columns, both 32 bytes deep (16 half words, 8 words).
+// c += a * b in F32. a has 16 rows, b has 8 columns, and both have a depth of 32 bytes (16 half words or 8 words).
 DEVICE void product(half_type, float (&c)[4], const uint32_t (&a)[4], const uint32_t* b) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%0, %1, %2, %3};\n"
@@ -94,8 +94,8 @@ DEVICE uint32_t as_bits(float x) { return __float_as_uint(x); }
 DEVICE float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 #endif
 
-// In f32, TF32 has 10 bits of 23: each factor is taken as the sum of two of them, and of the four products the smallest
-// is left out. What is lost is below a rounding of the sum.
+// An F32 product from TF32, which has 10 of the 23 mantissa bits. Each factor is the sum of two TF32 values. Of the four
+// products the smallest is omitted, because it is below the rounding error of the sum.
 DEVICE void product(float, float (&c)[4], const uint32_t (&a)[4], const uint32_t* b) {
     uint32_t a_high[4], a_low[4], b_high[2], b_low[2];
 #pragma unroll
@@ -115,7 +115,7 @@ DEVICE void product(float, float (&c)[4], const uint32_t (&a)[4], const uint32_t
 
 template <typename T> DEVICE T from_float(float x) { return convert(T(), x); }
 
-// Eight values in a row, sixteen bytes or thirty-two, which is how images and tokens are read and written.
+// Kernels load and store images and tokens eight values at a time, which are 16 or 32 bytes.
 template <typename T> DEVICE void load_eight(float (&to)[8], const T* from) {
     uint4 words[sizeof(T) / 2];
 #pragma unroll

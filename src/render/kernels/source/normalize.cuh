@@ -1,4 +1,4 @@
-// Normalisations: over groups of channels of an image, with the activation that follows, and over the values of a token.
+// Group normalization with an optional SiLU, and layer normalization.
 #pragma once
 #include "device.cuh"
 
@@ -7,7 +7,7 @@ struct GroupNorm {
     void* out;
     const float* weight; // [channels]
     const float* bias;
-    float* moments; // [batch][chunks][groups][2]: mean, and squares about it
+    float* moments; // [batch][chunks][groups][2]: mean, and sum of squared deviations
     float* affine;  // [batch][2][channels]: factor, summand
     int batch, pixels, channels, groups;
     int chunks, chunk_pixels;
@@ -15,8 +15,8 @@ struct GroupNorm {
     int silu;
 };
 
-// Sums over a group of what `value` says of its elements, in a block's chunk; every thread gets `shared` filled with one
-// sum for each group.
+// Computes the sum of `value(element, channel)` over each group of a chunk, for all threads of the block. `sums` receives
+// one sum for each group; `shared` is scratch memory.
 template <typename T, typename F>
 DEVICE void sums_of_groups(const GroupNorm& p, float* shared, float* sums, int count, const T* x, F value) {
     const int vectors = p.channels / 8, thread = threadIdx.x, threads = blockDim.x;
@@ -35,7 +35,7 @@ DEVICE void sums_of_groups(const GroupNorm& p, float* shared, float* sums, int c
         }
     }
     __syncthreads();
-    // Eight threads to a group.
+    // Eight threads sum a group.
     const int of_group = p.channels / p.groups;
     for (int first = 0; first < p.groups; first += threads / 8) {
         int group = first + thread / 8;
@@ -51,8 +51,8 @@ DEVICE void sums_of_groups(const GroupNorm& p, float* shared, float* sums, int c
     __syncthreads();
 }
 
-// Mean and squares about it of each group in one chunk of pixels. Twice over the chunk, which is in the cache by then:
-// the difference of two large sums would cost the digits.
+// Computes the moments of each group in a chunk of pixels. Reads the chunk twice, the second time from the cache, because
+// the difference of two large sums would cancel.
 template <typename T> DEVICE void group_moments(const GroupNorm& p) {
     SHARED_MEMORY(memory);
     float* means = (float*)memory;
@@ -76,7 +76,7 @@ template <typename T> DEVICE void group_moments(const GroupNorm& p) {
     }
 }
 
-// The chunks' moments put together, and what becomes of each channel. A block for each image.
+// Combines the moments of the chunks, and computes the factor and summand of each channel. One block for each image.
 DEVICE void affine_of_groups(const GroupNorm& p) {
     SHARED_MEMORY(memory);
     float* means = (float*)memory;
@@ -86,7 +86,7 @@ DEVICE void affine_of_groups(const GroupNorm& p) {
     for (int first = 0; first < p.groups; first += blockDim.x / 8) {
         int group = first + thread / 8;
         float count = 0.0f, mean = 0.0f, squares = 0.0f;
-        auto join = [&](float other_count, float other_mean, float other_squares) {
+        auto combine = [&](float other_count, float other_mean, float other_squares) {
             float total = count + other_count;
             if (total == 0.0f) return;
             float delta = other_mean - mean;
@@ -99,12 +99,12 @@ DEVICE void affine_of_groups(const GroupNorm& p) {
                 const float* from = p.moments + (((long long)image * p.chunks + chunk) * p.groups + group) * 2;
                 int pixels = p.pixels - chunk * p.chunk_pixels;
                 if (pixels > p.chunk_pixels) pixels = p.chunk_pixels;
-                join((float)pixels * (float)of_group, from[0], from[1]);
+                combine((float)pixels * (float)of_group, from[0], from[1]);
             }
         for (int mask = 1; mask < 8; mask <<= 1) {
             float other_count = shuffle_xor(count, mask), other_mean = shuffle_xor(mean, mask);
             float other_squares = shuffle_xor(squares, mask);
-            join(other_count, other_mean, other_squares);
+            combine(other_count, other_mean, other_squares);
         }
         if (group < p.groups && thread % 8 == 0) {
             means[group] = mean;
@@ -121,6 +121,7 @@ DEVICE void affine_of_groups(const GroupNorm& p) {
     }
 }
 
+// Applies the factor and summand of each channel, and SiLU if requested.
 template <typename T> DEVICE void group_apply(const GroupNorm& p) {
     const long long of_image = (long long)p.pixels * p.channels / 8, count = of_image * p.batch;
     for (long long index = (long long)blockIdx.x * blockDim.x + threadIdx.x; index < count;
@@ -148,7 +149,7 @@ struct LayerNorm {
     float epsilon;
 };
 
-// A warp for each token.
+// One warp for each token.
 template <typename T> DEVICE void layer_norm(const LayerNorm& p) {
     const int lane = threadIdx.x & 31;
     const int token = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5);

@@ -1,4 +1,4 @@
-// What is done value by value: activations, changes of type and order, joining and looking up.
+// Element-wise kernels: activations, casts, layout changes, concatenation and embedding.
 #pragma once
 #include "device.cuh"
 
@@ -6,7 +6,7 @@
     for (long long index = (long long)blockIdx.x * blockDim.x + threadIdx.x; index < (count); \
          index += (long long)gridDim.x * blockDim.x)
 
-// `value * gelu(gate)`, with the error function itself; the first half of each row are values, the second half gates.
+// `value * gelu(gate)` with the exact GELU. The first half of each row holds the values, the second half the gates.
 struct Gate {
     const void* x; // [rows][2 * width]
     void* out;     // [rows][width]
@@ -26,7 +26,7 @@ template <typename T> DEVICE void gated_gelu(const Gate& p) {
     }
 }
 
-// `x * sigmoid(scale * x)`: SiLU where the scale is 1, CLIP's approximation of GELU where it is 1.702.
+// `x * sigmoid(scale * x)`: SiLU for a scale of 1, CLIP's approximation of GELU for a scale of 1.702.
 struct Sigmoid {
     const void* x;
     void* out;
@@ -44,8 +44,8 @@ template <typename T> DEVICE void sigmoid_gate(const Sigmoid& p) {
     }
 }
 
-// Two images beside each other, by channel. The first may have more rows and columns, which are left out.
-struct Join {
+// Concatenates the channels of two images. The first image may be larger, and is cropped.
+struct ConcatChannels {
     const void* a; // [batch][a_rows][a_columns][a_width]
     const void* b; // [batch][rows][columns][b_width]
     void* out;
@@ -53,7 +53,7 @@ struct Join {
     int a_width, b_width;
 };
 
-template <typename T> DEVICE void join(const Join& p) {
+template <typename T> DEVICE void concat_channels(const ConcatChannels& p) {
     const int width = p.a_width + p.b_width;
     FOR_EACH(index, (long long)p.batch * p.rows * p.columns * width / 8) {
         long long pixel = index * 8 / width;
@@ -68,28 +68,28 @@ template <typename T> DEVICE void join(const Join& p) {
     }
 }
 
-// Rows of a table, with another table's rows added: what tokens mean, and where they stand.
-struct Lookup {
+// The embedding of each token plus the embedding of its position.
+struct Embed {
     const unsigned* tokens; // [rows]
-    const void* table;      // [.][width]
+    const void* table;      // [vocabulary][width]
     const void* positions;  // [period][width]
     void* out;
     int rows, period, width;
 };
 
-template <typename T> DEVICE void look_up(const Lookup& p) {
+template <typename T> DEVICE void embed(const Embed& p) {
     FOR_EACH(index, (long long)p.rows * p.width / 8) {
         long long row = index * 8 / p.width, column = index * 8 % p.width;
-        float values[8], more[8];
+        float values[8], summands[8];
         load_eight(values, (const T*)p.table + (long long)p.tokens[row] * p.width + column);
-        load_eight(more, (const T*)p.positions + row % p.period * p.width + column);
+        load_eight(summands, (const T*)p.positions + row % p.period * p.width + column);
 #pragma unroll
-        for (int e = 0; e < 8; e++) values[e] += more[e];
+        for (int e = 0; e < 8; e++) values[e] += summands[e];
         store_eight((T*)p.out + index * 8, values);
     }
 }
 
-// From planes in f32 to pixels, and back: [batch][channel][pixel] and [batch][pixel][padded channel].
+// Converts between F32 planes [batch][channel][pixel] and pixels [batch][pixel][padded channel].
 struct Planes {
     const void* from;
     void* to;
@@ -113,8 +113,8 @@ template <typename T> DEVICE void to_planes(const Planes& p) {
     }
 }
 
-// A weight in another type, [out][in][taps] in the order of [padded out][taps][padded in], with zeros where there is
-// nothing. Whatever has one tap is only cast and padded; a transposition is a weight of one row.
+// Converts a weight [out][in][taps] to [padded out][taps][padded in] and to another dtype, padded with zeros. With one tap
+// this is a cast with padding; with one output it is a transposition.
 struct Arrange {
     const void* from;
     void* to;

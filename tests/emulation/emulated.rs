@@ -1,43 +1,46 @@
-//! A machine that plays a graphics card on the CPU: the kernels' own source, compiled for it by the system's C++
-//! compiler. `emulation.h` says how faithful it is. Tests within the crate and beside it have this file as a module; what
-//! it takes of the crate, they import.
+//! An emulated GPU: the source of the kernels, compiled for the CPU by the system's C++ compiler. `emulation.h` describes
+//! what it emulates.
+//!
+//! The unit tests and the integration tests both include this file as a module, and import for it what it uses of the
+//! crate.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
-// What is unsafe here is safe as far as the kernels are, which is what it tests.
-#![allow(clippy::undocumented_unsafe_blocks)]
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use candle_core::{DType, Device, Result, Storage, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use half::{bf16, f16};
 use libloading::Library;
 
-use super::{Error, Flaw, Launch, LazyTensor, Machine, Recording, address, weights};
+use super::{Accelerator, Error, Flaw, Launch, LazyTensor, Recording, address, address_mut, weights};
 
-/// Copies to shared memory arrive when they are waited for, not before; the last warp of a block comes first.
-pub(crate) const CONTRARY: u32 = 1 | 2;
+/// The mode with the least favourable order: copies to shared memory arrive as late as possible, and the last warp of a
+/// block runs first.
+pub(crate) const ADVERSE: u32 = 1 | 2;
 
 type Emulate =
     unsafe extern "C" fn(*const c_char, c_uint, c_uint, c_uint, c_uint, c_uint, *const c_void, c_uint) -> c_int;
 
+/// An emulated GPU with tensors in the CPU's memory.
 pub(crate) struct Emulated {
     mode: u32,
     multiprocessors: usize,
 }
 
-/// A library plays one block at a time; copies of it are libraries of their own, for tests that run beside each other.
+/// The compiled kernels. A library runs one block at a time, so there are two copies for tests that run in parallel.
 static LIBRARIES: OnceLock<Option<[Mutex<Library>; 2]>> = OnceLock::new();
 
 impl Emulated {
-    /// None, with a message, where there is no compiler; where peers are required, that fails.
+    /// Returns `None` and prints a message if there is no C++ compiler. Panics instead if `TRINART_PEERS_REQUIRED` is set.
     pub(crate) fn new(mode: u32, multiprocessors: usize) -> Option<Arc<Self>> {
         let load = |path: PathBuf| {
             [0, 1].map(|number| {
                 let copy = tempfile::Builder::new().suffix(&format!("-{number}.so")).tempfile().unwrap();
                 std::fs::copy(&path, copy.path()).unwrap();
+                // SAFETY: the library has no initializers, and `compiled` built it from this repository's source.
                 Mutex::new(unsafe { Library::new(copy.path()).unwrap() })
             })
         };
@@ -46,13 +49,13 @@ impl Emulated {
     }
 }
 
-/// Says that a test is for cards too, and why it is not tried on one.
+/// Prints why a test does not run on a GPU.
 #[cfg(feature = "cuda")]
-pub(crate) fn skipped_on_a_card(error: &Error) {
-    eprintln!("skipped on a card: {error}");
+pub(crate) fn print_gpu_skipped(error: &Error) {
+    eprintln!("skipped on a GPU: {error}");
 }
 
-/// The library made of the sources as they are.
+/// Compiles the library, unless it exists for the current sources. Returns `None` if there is no compiler.
 fn compiled() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (emulation, source) = (root.join("tests/emulation"), root.join("src/render/kernels/source"));
@@ -89,10 +92,17 @@ fn compiled() -> Option<PathBuf> {
         Ok(run) => panic!("{compiler}: {}", String::from_utf8_lossy(&run.stderr)),
         Err(error) => {
             assert!(std::env::var_os("TRINART_PEERS_REQUIRED").is_none(), "{compiler}: {error}; install g++");
-            eprintln!("skipped: the kernels need a C++ compiler to be tried ({compiler}: {error})");
+            eprintln!("skipped: the emulation requires a C++ compiler ({compiler}: {error})");
             None
         }
     }
+}
+
+/// Eight bytes, or fewer at the end of a structure, as a word in memory order.
+fn word(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u64::from_ne_bytes(word)
 }
 
 impl Emulated {
@@ -100,25 +110,24 @@ impl Emulated {
         let [first, second] = LIBRARIES.get().unwrap().as_ref().unwrap();
         let library = first.try_lock().unwrap_or_else(|_| second.lock().unwrap_or_else(PoisonError::into_inner));
         let name = CString::new(kernel).unwrap();
-        // Structures begin at addresses that fit them.
-        let mut words = vec![0u64; parameters.len().div_ceil(8)];
-        unsafe {
-            std::ptr::copy_nonoverlapping(parameters.as_ptr(), words.as_mut_ptr().cast(), parameters.len());
-        }
+        // A copy with the alignment of the kernel's structure.
+        let words: Vec<u64> = parameters.chunks(8).map(word).collect();
         let [x, y, z] = grid.map(|side| side as c_uint);
+        // SAFETY: `Emulate` is the signature of `emulate`. The caller of `Accelerator::launch` promises that `words` is the
+        // structure of this kernel with valid addresses, and the library checks the name and the sizes.
         let found = unsafe {
             let emulate = library.get::<Emulate>(b"emulate").unwrap();
             emulate(name.as_ptr(), x, y, z, threads as c_uint, shared as c_uint, words.as_ptr().cast(), self.mode)
         };
         match found {
             0 => Ok(()),
-            1 => bail!("no kernel {kernel}"),
-            _ => bail!("{kernel}: blocks of {threads} threads and {shared} bytes in a grid of {grid:?}"),
+            1 => bail!("there is no kernel {kernel}"),
+            _ => bail!("{kernel}: cannot launch blocks of {threads} threads and {shared} bytes in the grid {grid:?}"),
         }
     }
 }
 
-impl Machine for Emulated {
+impl Accelerator for Emulated {
     fn device(&self) -> &Device {
         &Device::Cpu
     }
@@ -127,14 +136,14 @@ impl Machine for Emulated {
         self.multiprocessors
     }
 
-    /// What is never written is no number.
+    /// All elements are NaN, so that tests notice elements that no kernel writes.
     fn empty(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let count = shape.iter().product();
         match dtype {
             DType::F16 => Tensor::from_vec(vec![f16::NAN; count], shape, &Device::Cpu),
             DType::BF16 => Tensor::from_vec(vec![bf16::NAN; count], shape, &Device::Cpu),
             DType::F32 => Tensor::from_vec(vec![f32::NAN; count], shape, &Device::Cpu),
-            _ => bail!("no tensors of {dtype:?}"),
+            _ => bail!("cannot allocate tensors of {dtype:?}"),
         }
     }
 
@@ -148,16 +157,16 @@ impl Machine for Emulated {
 
     fn write(&self, to: &Tensor, from: &Tensor) -> Result<()> {
         assert_eq!((to.dims(), to.dtype()), (from.dims(), from.dtype()));
-        let (from_at, to_at) = (address(from)?, address(to)?);
-        let (storage, _) = to.storage_and_layout();
-        assert!(matches!(&*storage, Storage::Cpu(_)));
+        assert!(to.device().is_cpu());
+        let (from_at, to_at) = (address(from)?, address_mut(to)?);
+        // SAFETY: both tensors are contiguous and have this many bytes, and no other thread uses them.
         unsafe {
             std::ptr::copy(from_at as *const u8, to_at as *mut u8, to.elem_count() * to.dtype().size_in_bytes());
         }
         Ok(())
     }
 
-    /// A card keeps what it records alive; here tensors between the layers would be freed, so nothing is recorded.
+    /// Records nothing, because a replay would use tensors between the layers that have been freed.
     fn record(&self, _: &mut dyn FnMut() -> Result<()>) -> Option<Box<dyn Recording>> {
         None
     }

@@ -1,9 +1,9 @@
-// A CUDA driver whose card is the emulation, so that what a program asks of the driver is tested without a card: see
-// run_driver.py. It has the functions that src/render/cuda and what it is built on call, and refuses what NVIDIA's
-// driver would refuse, or may refuse.
+// A fake CUDA driver on top of the emulated GPU, to test a program's calls to the driver without a GPU: see
+// run_driver.py. It implements the functions that src/render/cuda, cudarc and candle call, and fails where NVIDIA's
+// driver fails or is allowed to fail.
 //
-// Nothing happens when it is asked for: a stream's work is done when the program waits for it, as late as on the
-// slowest card. Memory lies between pages that nobody may touch, and no address is used twice.
+// Work on a stream runs only when the program waits for it, which is as late as possible. Memory lies between
+// inaccessible pages, and no address is used twice.
 #pragma once
 
 #include <stddef.h>
@@ -50,28 +50,28 @@ enum Code {
 struct Stream;
 struct Graph;
 
-// Memory of the card.
+// A piece of device memory.
 struct Allocation {
     uint64_t begin;
     size_t bytes;
-    uint64_t page;    // where its pages begin, between two that are closed
-    size_t pages;     // bytes of them
-    bool lives;       // for who asks now: it was asked for, and nobody asked to free it
-    bool open;        // for the work that has been done so far
-    Graph* graph;     // that it belongs to
+    uint64_t page;    // the first of its pages, which lie between two inaccessible ones
+    size_t pages;     // the size of its pages in bytes
+    bool lives;       // allocated and not freed, in the order of the calls
+    bool open;        // allocated and not freed, in the order of the work that has run
+    Graph* graph;     // the graph that owns it, or null
 };
 
 struct Function {
     std::string name;
     size_t parameters;
     unsigned most_threads;
-    unsigned most_shared; // that a launch may ask for
-    size_t element;       // of candle's copy2d; 0 where it is one of the emulation's
+    unsigned most_shared; // the maximum of a launch
+    size_t element;       // the size of an element of candle's copy2d; 0 for kernels of the emulation
 };
 
 struct Event {
-    bool pending;     // recorded, and not reached yet
-    bool captured;    // recorded by a stream that was being captured
+    bool pending;     // recorded, but not reached yet
+    bool captured;    // recorded during a capture
     Stream* stream;
 };
 
@@ -79,9 +79,9 @@ struct Operation {
     enum Kind { KERNEL, COPY, SET, ALLOCATE, FREE, RECORD } kind;
     Function* function;
     unsigned grid[3], threads, shared;
-    std::vector<uint8_t> bytes; // parameters, or what a copy brings from memory that is not pinned
+    std::vector<uint8_t> bytes; // the parameters, or the source of a copy from memory that is not pinned
     void* to;
-    const void* from;           // null where `bytes` are copied
+    const void* from;           // null if the source is `bytes`
     size_t count;
     uint8_t value;
     Allocation* allocation;
@@ -91,7 +91,7 @@ struct Operation {
 struct Stream {
     std::deque<Operation> work;
     enum { NONE = 0, ACTIVE = 1, INVALIDATED = 2 } capture;
-    Graph* graph; // that is being captured
+    Graph* graph; // the graph that is captured
     unsigned long thread;
     unsigned mode;
 };
@@ -99,7 +99,7 @@ struct Stream {
 struct Graph {
     std::vector<Operation> work;
     std::vector<Allocation*> allocations;
-    size_t most; // bytes that its work holds at a time
+    size_t most; // the peak of its memory in bytes
     bool instantiated;
 };
 
@@ -111,14 +111,14 @@ struct Executable {
     bool frees_on_launch, uploaded;
 };
 
-// What is wrong with the program that uses the driver. It is said at once, and the program's exit status is 99.
+// Prints a mistake of the program that uses the driver. The program's exit status becomes 99.
 void complain(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
-// A setting of the card, EMULATED_CUDA_<name>.
+// The value of the environment variable FAKE_CUDA_<name>.
 const char* setting(const char* name);
 uint64_t setting(const char* name, uint64_t otherwise);
 
-// Whether this call is one that the settings make fail, and with which code.
+// Counts a call, and returns the code with which the setting FAIL makes it fail, or SUCCESS.
 int ordered_to_fail(const char* function);
 
 extern std::recursive_mutex lock;
@@ -126,7 +126,7 @@ extern thread_local bool has_context;
 extern bool initialized;
 extern unsigned contexts;
 
-// What every function begins with. The second one is for those that need a context.
+// The first statement of every function; ENTER_CONTEXT is for functions that require a context.
 #define ENTER(function)                                                     \
     std::lock_guard<std::recursive_mutex> guard(driver::lock);              \
     if (int code = driver::ordered_to_fail(#function)) return code
@@ -139,7 +139,7 @@ extern unsigned contexts;
 Allocation* find(uint64_t address);
 bool in_arena(uint64_t address);
 const char* describe(uint64_t address);
-// Whether all of it may be read and written by work that is asked for now.
+// Whether work that is submitted now may access this memory. Complains if not.
 bool is_alive(uint64_t address, size_t count, const char* what);
 bool is_pinned(const void* host, size_t count);
 bool is_near_pinned(const void* host, size_t count);
@@ -150,16 +150,16 @@ bool fits(size_t more);
 size_t all_memory();
 size_t free_memory();
 void released_memory(size_t keep);
-extern uint64_t threshold; // what a pool keeps when the program waits for the card
+extern uint64_t threshold; // bytes that the pool keeps at a synchronization
 void report_memory();
 extern size_t graphs_used, graphs_reserved, graphs_used_high, graphs_reserved_high;
 
 // driver_stream.cpp
 Stream* stream_of(void* handle);
-extern Stream* capturing; // the one stream that is
-// Makes a capture useless, as a forbidden call does.
+extern Stream* capturing; // the stream that is captured, or null
+// Invalidates the capture, as a forbidden call does, and returns the code.
 int forbidden_while_capturing(int code);
-// Where this thread must not do what could wait for the card.
+// Whether this thread must not make calls that could synchronize.
 bool captures_here();
 int enqueue(Stream*, Operation);
 void drain(Stream*);

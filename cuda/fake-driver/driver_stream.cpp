@@ -1,4 +1,4 @@
-// Streams and events: work that is put off until the program waits for it, or that is captured.
+// Streams and events. Work is captured, or deferred until the program waits for it.
 #include <pthread.h>
 
 #include "driver.h"
@@ -13,7 +13,7 @@ const Operation* running;
 unsigned long kernels_alone, kernels_of_graphs, captures;
 
 Stream* stream_of(void* handle) {
-    // 1 and 2 are names of the default stream.
+    // 0, 1 and 2 are the handles of the default stream.
     if ((uintptr_t)handle <= 2) return &the_default;
     Stream* stream = (Stream*)handle;
     return streams.count(stream) ? stream : nullptr;
@@ -32,7 +32,7 @@ bool captures_here() {
 
 int enqueue(Stream* stream, Operation operation) {
     if (stream->capture == Stream::INVALIDATED) return CAPTURE_INVALIDATED;
-    // The default stream waits for what is being captured, as far as anybody can say.
+    // Work on the default stream would implicitly wait for the captured stream.
     if (stream == &the_default && captures_here()) return forbidden_while_capturing(CAPTURE_IMPLICIT);
     if (stream->capture == Stream::ACTIVE)
         stream->graph->work.push_back(std::move(operation));
@@ -69,18 +69,18 @@ void drain_all() {
     for (Stream* stream : streams) drain(stream);
 }
 
-// Memory of the CPU at one side: what is not pinned is copied now.
+// A copy between the CPU and the device, or on the device. Reads CPU memory at once if it is not pinned.
 static int copy(Stream* stream, void* to, const void* from, size_t count, bool to_host, bool from_host, bool waits) {
     if (!count) return SUCCESS;
     if (!to || !from) return INVALID_VALUE;
     if (stream->capture == Stream::INVALIDATED) return CAPTURE_INVALIDATED;
     if (waits && captures_here()) return forbidden_while_capturing(CAPTURE_IMPLICIT);
-    if (!to_host && !is_alive((uint64_t)to, count, "a copy to memory")) return INVALID_VALUE;
-    if (!from_host && !is_alive((uint64_t)from, count, "a copy of memory")) return INVALID_VALUE;
+    if (!to_host && !is_alive((uint64_t)to, count, "copy to device memory")) return INVALID_VALUE;
+    if (!from_host && !is_alive((uint64_t)from, count, "copy from device memory")) return INVALID_VALUE;
     const void* host = to_host ? to : from_host ? from : nullptr;
-    if (host && in_arena((uint64_t)host)) complain("the card's memory as the CPU's: %s", describe((uint64_t)host));
+    if (host && in_arena((uint64_t)host)) complain("device memory as the CPU side of a copy: %s", describe((uint64_t)host));
     bool is_fast = !host || is_pinned(host, count);
-    if (!is_fast && is_near_pinned(host, count)) complain("a copy of %zu bytes goes beyond pinned memory", count);
+    if (!is_fast && is_near_pinned(host, count)) complain("a copy of %zu bytes extends beyond pinned memory", count);
     Operation operation = {};
     operation.kind = Operation::COPY;
     operation.to = to;
@@ -102,7 +102,7 @@ static int set(Stream* stream, uint64_t to, uint8_t value, size_t count, bool wa
     if (!count) return SUCCESS;
     if (stream->capture == Stream::INVALIDATED) return CAPTURE_INVALIDATED;
     if (waits && captures_here()) return forbidden_while_capturing(CAPTURE_IMPLICIT);
-    if (!is_alive(to, count, "a memset")) return INVALID_VALUE;
+    if (!is_alive(to, count, "memset")) return INVALID_VALUE;
     Operation operation = {};
     operation.kind = Operation::SET;
     operation.to = (void*)to;
@@ -138,7 +138,7 @@ API int cuStreamDestroy_v2(void* handle) {
     Stream* stream = stream_of(handle);
     if (!stream || stream == &the_default) return INVALID_HANDLE;
     if (stream->capture != Stream::NONE) {
-        complain("a stream is destroyed while it is captured");
+        complain("a stream is destroyed during its capture");
         capturing = nullptr;
     }
     drain(stream);
@@ -209,7 +209,7 @@ API int cuStreamEndCapture(void* handle, Graph** graph) {
     for (Event* event : events)
         if (event->captured) event->captured = false, event->stream = nullptr;
     if (!whole) {
-        // What was allocated is nobody's: freeing it is an error, and so is not to.
+        // The allocations of an invalidated capture no longer exist.
         for (Allocation* allocation : stream->graph->allocations) allocation->lives = false;
         return CAPTURE_INVALIDATED;
     }
@@ -255,7 +255,7 @@ API int cuEventRecord(Event* event, void* handle) {
     Stream* stream = stream_of(handle);
     if (!stream || !events.count(event)) return INVALID_HANDLE;
     if (stream->capture == Stream::INVALIDATED) return CAPTURE_INVALIDATED;
-    // Only the last record of it counts.
+    // Only the last record of an event counts.
     if (event->pending && event->stream) drain_until(event->stream, event);
     event->stream = stream;
     event->captured = stream->capture == Stream::ACTIVE;

@@ -1,4 +1,4 @@
-// Modules, functions and their launches.
+// Modules, functions and kernel launches.
 #include <dlfcn.h>
 #include <sys/mman.h>
 
@@ -11,10 +11,10 @@ namespace driver {
 
 static const unsigned SHARED = 48 << 10, MOST_SHARED = 99 << 10;
 static std::map<std::string, std::unique_ptr<Function>> functions;
-static std::map<int*, bool> modules; // whether it is the program's own
+static std::map<int*, bool> modules; // true for the program's own kernels
 unsigned long kernels_of_candle;
 
-// What a kernel is launched with, as emulation.h tells it.
+// The limits of a kernel, which KERNEL in emulation.h defines. Null if there is no such kernel.
 static const unsigned* limits_of(const std::string& name) {
     Dl_info info;
     if (!dladdr((void*)emulate, &info)) return nullptr;
@@ -24,7 +24,7 @@ static const unsigned* limits_of(const std::string& name) {
     return found;
 }
 
-// Whether it is an address that the card does not know. Numbers are taken for some only where there is memory.
+// Whether a word is the address of mapped CPU memory.
 static bool is_of_cpu(uint64_t word) {
     unsigned char resident;
     return word >> 40 && !(word >> 47) && !mincore((void*)(word & ~(uint64_t)4095), 1, &resident);
@@ -36,7 +36,8 @@ static Function* function_of(void* handle) {
     return nullptr;
 }
 
-// candle's own kernel for joining tensors, the one of its kernels that is known here.
+// The size of an element of candle's kernel for concatenating tensors, the only one of its kernels that is implemented. 0
+// for other kernels.
 static size_t element_of(const std::string& name) {
     if (name == "copy2d_f16" || name == "copy2d_bf16") return 2;
     return name == "copy2d_f32" || name == "copy2d_u32" ? 4 : name == "copy2d_u8" ? 1 : 0;
@@ -60,7 +61,7 @@ int run_kernel(const Operation& operation) {
     const unsigned* grid = operation.grid;
     int code = emulate(operation.function->name.c_str(), grid[0], grid[1], grid[2], operation.threads, operation.shared,
                        operation.bytes.data(), mode);
-    if (code) complain("the emulation does not run %s: %d", operation.function->name.c_str(), code);
+    if (code) complain("the emulation cannot run %s: code %d", operation.function->name.c_str(), code);
     return code;
 }
 
@@ -72,7 +73,7 @@ API int cuModuleLoadData(int** module, const void* image) {
     ENTER_CONTEXT(cuModuleLoadData);
     if (!module || !image) return INVALID_VALUE;
     if (captures_here()) return forbidden_while_capturing(CAPTURE_UNSUPPORTED);
-    // A fat binary of kernels that are the emulation's, or text of candle's. It is not looked at.
+    // Either the fat binary of the program's kernels, which the emulation replaces, or PTX of candle.
     const uint32_t FAT_BINARY = 0xba55ed50;
     uint32_t magic;
     memcpy(&magic, image, 4);
@@ -100,7 +101,7 @@ API int cuModuleGetFunction(void** function, int* module, const char* name) {
     const unsigned* limits = own ? limits_of(name) : nullptr;
     size_t element = own ? 0 : element_of(name);
     if (!limits && !element) {
-        complain("no kernel %s", name);
+        complain("there is no kernel %s", name);
         return NOT_FOUND;
     }
     auto& known = functions[name];
@@ -130,7 +131,7 @@ API int cuLaunchKernel(void* handle, unsigned x, unsigned y, unsigned z, unsigne
     bool grid_fits = x && y && z && x <= 0x7fffffff && y <= 65535 && z <= 65535;
     bool block_fits = threads && threads <= function->most_threads && threads_y == 1 && threads_z == 1;
     if (!grid_fits || !block_fits || shared > function->most_shared || extra || !parameters || !parameters[0]) {
-        complain("%s: a grid of %u, %u, %u, blocks of %u threads, %u bytes", function->name.c_str(), x, y, z, threads,
+        complain("%s: invalid launch, grid %u x %u x %u, %u threads, %u bytes of shared memory", function->name.c_str(), x, y, z, threads,
                  shared);
         return INVALID_VALUE;
     }
@@ -149,17 +150,17 @@ API int cuLaunchKernel(void* handle, unsigned x, unsigned y, unsigned z, unsigne
     } else {
         memcpy(bytes, parameters[0], function->parameters);
     }
-    // Addresses come first. The last word may be a number, and whatever was left behind it.
+    // Addresses come first in a structure. The last word may be two integers.
     for (size_t i = 0; i + 8 < function->parameters; i += 8) {
         uint64_t word;
         memcpy(&word, bytes + i, 8);
         if (!in_arena(word)) {
-            if (is_of_cpu(word)) complain("%s is given memory of the CPU", function->name.c_str());
+            if (is_of_cpu(word)) complain("%s receives an address of CPU memory", function->name.c_str());
             continue;
         }
         Allocation* found = find(word);
         if (!found || !found->lives || word < found->begin || word >= found->begin + found->bytes)
-            complain("%s is given %s", function->name.c_str(), describe(word));
+            complain("%s receives the address of %s", function->name.c_str(), describe(word));
     }
     if (stream->capture == Stream::NONE) kernels_alone++;
     return enqueue(stream, std::move(operation));

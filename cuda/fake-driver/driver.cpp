@@ -1,4 +1,4 @@
-// The card itself, its context, and what there is to say at the end.
+// The device, its context, and the report at exit.
 #include <stdarg.h>
 #include <unistd.h>
 
@@ -14,18 +14,18 @@ static unsigned complaints;
 static int the_context;
 
 void complain(const char* format, ...) {
-    const unsigned MOST = 20; // of them that are printed
+    const unsigned MOST = 20; // complaints that are printed
     if (++complaints > MOST) return;
     va_list arguments;
     va_start(arguments, format);
-    fputs("emulated CUDA: ", stderr);
+    fputs("fake CUDA driver: ", stderr);
     vfprintf(stderr, format, arguments);
     fputc('\n', stderr);
     va_end(arguments);
 }
 
 const char* setting(const char* name) {
-    const char* text = getenv((std::string("EMULATED_CUDA_") + name).c_str());
+    const char* text = getenv((std::string("FAKE_CUDA_") + name).c_str());
     return text && *text ? text : nullptr;
 }
 uint64_t setting(const char* name, uint64_t otherwise) {
@@ -33,8 +33,11 @@ uint64_t setting(const char* name, uint64_t otherwise) {
     return text ? strtoull(text, nullptr, 10) : otherwise;
 }
 
-// EMULATED_CUDA_FAIL is `function=code`, which fails always, `function@3=code`, which fails at the third call, or
-// `function~3=code`, which fails at the third call while a stream is captured. Several are separated by commas.
+// FAKE_CUDA_FAIL is a list of failures, separated by commas:
+//
+//     function=code    each call fails
+//     function@3=code  the third call fails
+//     function~3=code  the third call during a capture fails
 int ordered_to_fail(const char* function) {
     static std::map<std::string, unsigned> calls, captured;
     static const char* text = setting("FAIL");
@@ -55,16 +58,16 @@ int ordered_to_fail(const char* function) {
 
 static int devices() { return setting("DEVICES", 1); }
 
-// At the end of the program.
+// Checks and reports at exit.
 struct End {
     ~End() {
         if (!initialized || !devices()) return;
-        if (contexts) complain("the context was never released");
-        if (capturing) complain("a capture was never ended");
+        if (contexts) complain("the context is not released at exit");
+        if (capturing) complain("a capture is not ended at exit");
         report_memory();
         if (setting("REPORT"))
             fprintf(stderr,
-                    "emulated CUDA: %lu kernels alone, %lu in %lu launches of graphs, %lu captures, %lu of candle\n",
+                    "fake CUDA driver: %lu kernels launched directly, %lu kernels in %lu graph launches, %lu captures, %lu kernels of candle\n",
                     kernels_alone, kernels_of_graphs, graph_launches, captures, kernels_of_candle);
         if (complaints) _exit(99);
     }
@@ -135,7 +138,7 @@ API int cuDeviceGet(int* device, int number) {
 API int cuDeviceGetName(char* name, int room, int device) {
     ENTER(cuDeviceGetName);
     if (device != 0) return INVALID_DEVICE;
-    snprintf(name, room, "Emulated card");
+    snprintf(name, room, "Emulated GPU");
     return SUCCESS;
 }
 
@@ -152,15 +155,15 @@ API int cuDeviceGetAttribute(int* value, int attribute, int device) {
     if (device != 0) return INVALID_DEVICE;
     int capability = setting("CAPABILITY", 90);
     switch (attribute) {
-    case 1: *value = 1024; return SUCCESS;      // threads of a block
-    case 8: *value = 48 << 10; return SUCCESS;  // shared memory of a block
+    case 1: *value = 1024; return SUCCESS;      // maximum threads of a block
+    case 8: *value = 48 << 10; return SUCCESS;  // shared memory of a block, by default
     case 10: *value = 32; return SUCCESS;       // threads of a warp
     case 16: *value = setting("MULTIPROCESSORS", 4); return SUCCESS;
     case 75: *value = capability / 10; return SUCCESS;
     case 76: *value = capability % 10; return SUCCESS;
-    case 97: *value = 99 << 10; return SUCCESS; // shared memory of a block that asks for it
+    case 97: *value = 99 << 10; return SUCCESS; // shared memory of a block, opt-in maximum
     case 115: *value = setting("POOLS", 1); return SUCCESS;
-    default: complain("attribute %d of the card is not emulated", attribute); return INVALID_VALUE;
+    default: complain("the device attribute %d is not implemented", attribute); return INVALID_VALUE;
     }
 }
 

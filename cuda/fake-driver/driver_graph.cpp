@@ -1,4 +1,4 @@
-// Graphs: what was captured, run again.
+// Graphs: captured work that runs again.
 #include "driver.h"
 
 namespace driver {
@@ -7,8 +7,9 @@ static std::set<Graph*> graphs;
 static std::set<Executable*> executables;
 unsigned long graph_launches;
 
-// Graphs of one stream run one after another, and share their memory. It stays with them when one of them goes.
-static int back(Executable* executable) {
+// Reserves the memory of a graph. The graphs of a stream run one after another and share their memory, which remains
+// reserved when a graph is destroyed.
+static int reserve_memory(Executable* executable) {
     if (executable->most > graphs_reserved) {
         if (!fits(executable->most - graphs_reserved)) {
             released_memory(0);
@@ -27,16 +28,16 @@ using namespace driver;
 
 API int cuGraphInstantiateWithFlags(Executable** executable, Graph* graph, unsigned long long flags) {
     ENTER_CONTEXT(cuGraphInstantiateWithFlags);
-    const unsigned FREES = 1, UPLOADS = 2, BY_THE_CARD = 4;
+    const unsigned FREES = 1, UPLOADS = 2, BY_THE_DEVICE = 4;
     if (!executable || !graph || flags > 15) return INVALID_VALUE;
-    if ((flags & BY_THE_CARD) && (flags & FREES)) return INVALID_VALUE;
-    // A graph that has memory is instantiated once at a time.
+    if ((flags & BY_THE_DEVICE) && (flags & FREES)) return INVALID_VALUE;
+    // A graph with allocations can have only one instance at a time.
     if (graph->instantiated && !graph->allocations.empty()) return INVALID_VALUE;
     graphs.insert(graph);
     graph->instantiated = true;
     Executable made = {graph, graph->work, graph->allocations, graph->most, (flags & FREES) != 0, false};
     if (flags & UPLOADS)
-        if (int code = back(&made)) return code;
+        if (int code = reserve_memory(&made)) return code;
     *executable = new Executable(made);
     executables.insert(*executable);
     return SUCCESS;
@@ -47,16 +48,16 @@ API int cuGraphUpload(Executable* executable, void* handle) {
     Stream* stream = stream_of(handle);
     if (!stream || !executables.count(executable)) return INVALID_HANDLE;
     if (stream->capture != Stream::NONE) return forbidden_while_capturing(CAPTURE_UNSUPPORTED);
-    return back(executable);
+    return reserve_memory(executable);
 }
 
 API int cuGraphLaunch(Executable* executable, void* handle) {
     ENTER_CONTEXT(cuGraphLaunch);
     Stream* stream = stream_of(handle);
     if (!stream || !executables.count(executable)) return INVALID_HANDLE;
-    // A graph that has memory cannot be part of another one.
+    // A graph with allocations cannot be part of another graph.
     if (stream->capture != Stream::NONE) return forbidden_while_capturing(CAPTURE_UNSUPPORTED);
-    if (int code = back(executable)) return code;
+    if (int code = reserve_memory(executable)) return code;
     for (Allocation* allocation : executable->allocations) {
         if (!allocation->lives) continue;
         if (!executable->frees_on_launch) return INVALID_VALUE;
@@ -95,7 +96,7 @@ API int cuGraphExecDestroy(Executable* executable) {
 API int cuGraphDestroy(Graph* graph) {
     ENTER_CONTEXT(cuGraphDestroy);
     if (!graph) return INVALID_VALUE;
-    // Its addresses stay known, for messages: it is not deleted.
+    // Not deleted, because messages still describe its addresses.
     graphs.erase(graph);
     return SUCCESS;
 }

@@ -1,35 +1,35 @@
-//! The product of two panels, which is where all the time goes, and code made for the vectors of this processor.
+//! The product of two panels, which takes most of the time of a render, and dispatch by SIMD instruction set.
 
-/// Rows of a tile of a product. Ten of 32 leave registers for the operands, and divide the widths of SD v1.
+/// Rows of a tile. Ten rows of 32 columns leave AVX-512 registers for the operands, and ten divides the widths of SD v1.
 pub(super) const ROWS: usize = 10;
 
-/// Columns of a tile: two of the widest vectors.
+/// Columns of a tile: two AVX-512 vectors.
 pub(super) const COLUMNS: usize = 32;
 
-/// A piece of a product.
+/// A block of a product.
 pub(super) type Tile = [[f32; COLUMNS]; ROWS];
 
 /// A tile of zeros.
 pub(super) const ZEROS: Tile = [[0.0; COLUMNS]; ROWS];
 
-/// Adds to a tile the product of a panel `[depth][ROWS]` and a panel `[depth][COLUMNS]`.
+/// Adds the product of a panel `[depth][ROWS]` and a panel `[depth][COLUMNS]` to a tile.
 #[inline]
 pub(super) fn multiply(left: &[f32], right: &[f32], tile: &mut Tile) {
     #[cfg(target_arch = "x86_64")]
     {
         if std::is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has it.
+            // SAFETY: the processor supports AVX-512F, as detected above.
             return unsafe { x86::wide(left, right, tile) };
         }
         if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has them.
+            // SAFETY: the processor supports AVX2 and FMA, as detected above.
             return unsafe { x86::narrow(left, right, tile) };
         }
     }
     portable(left, right, tile);
 }
 
-/// The same for any processor.
+/// [`multiply`] without intrinsics, for any processor.
 fn portable(left: &[f32], right: &[f32], tile: &mut Tile) {
     for (left, right) in left.as_chunks::<ROWS>().0.iter().zip(right.as_chunks::<COLUMNS>().0) {
         for (row, left) in tile.iter_mut().zip(left) {
@@ -53,7 +53,7 @@ mod x86 {
     pub(super) fn wide(left: &[f32], right: &[f32], tile: &mut Tile) {
         let load = |row: &[f32; COLUMNS]| -> [__m512; 2] {
             let (low, high) = row.split_at(COLUMNS / 2);
-            // SAFETY: both halves have 16 elements.
+            // SAFETY: both halves have 16 elements, which is one vector.
             unsafe { [_mm512_loadu_ps(low.as_ptr()), _mm512_loadu_ps(high.as_ptr())] }
         };
         let mut sums = tile.each_ref().map(load);
@@ -67,7 +67,7 @@ mod x86 {
         }
         for (row, [low, high]) in tile.iter_mut().zip(sums) {
             let (to_low, to_high) = row.split_at_mut(COLUMNS / 2);
-            // SAFETY: both halves have 16 elements.
+            // SAFETY: both halves have 16 elements, which is one vector.
             unsafe {
                 _mm512_storeu_ps(to_low.as_mut_ptr(), low);
                 _mm512_storeu_ps(to_high.as_mut_ptr(), high);
@@ -75,7 +75,7 @@ mod x86 {
         }
     }
 
-    /// In quarters of 5 rows and 16 columns: there are 16 registers, not 32.
+    /// Computes quarters of 5 rows and 16 columns, because AVX2 has 16 registers instead of 32.
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn narrow(left: &[f32], right: &[f32], tile: &mut Tile) {
         quarter::<0, 0>(left, right, tile);
@@ -89,10 +89,11 @@ mod x86 {
     fn quarter<const ROW: usize, const COLUMN: usize>(left: &[f32], right: &[f32], tile: &mut Tile) {
         let load = |row: &[f32; COLUMNS]| -> [__m256; 2] {
             let (low, high) = row.split_at(COLUMN).1.split_at(8);
-            // SAFETY: `COLUMN` is 0 or 16, so both parts have 8 elements or more.
+            // SAFETY: `COLUMN` is 0 or 16, so both parts have at least 8 elements, which is one vector.
             unsafe { [_mm256_loadu_ps(low.as_ptr()), _mm256_loadu_ps(high.as_ptr())] }
         };
-        let Some(rows) = tile.split_at_mut(ROW).1.first_chunk_mut::<5>() else { return };
+        #[expect(clippy::expect_used, reason = "`ROW` is 0 or 5, and a tile has ten rows")]
+        let rows = tile.split_at_mut(ROW).1.first_chunk_mut::<5>().expect("five rows");
         let mut sums = rows.each_ref().map(load);
         for (left, right) in left.as_chunks::<ROWS>().0.iter().zip(right.as_chunks::<COLUMNS>().0) {
             let [low, high] = load(right);
@@ -104,7 +105,7 @@ mod x86 {
         }
         for (row, [low, high]) in rows.iter_mut().zip(sums) {
             let (to_low, to_high) = row.split_at_mut(COLUMN).1.split_at_mut(8);
-            // SAFETY: as for the loads.
+            // SAFETY: as for the loads, both parts have at least 8 elements.
             unsafe {
                 _mm256_storeu_ps(to_low.as_mut_ptr(), low);
                 _mm256_storeu_ps(to_high.as_mut_ptr(), high);
@@ -113,9 +114,11 @@ mod x86 {
     }
 }
 
-/// Calls `f`, compiled for the vectors that this processor has where `f` is inlined.
+/// Calls `f`, compiled for the widest SIMD instructions that this processor supports.
+///
+/// This affects only the code that is inlined into `f`.
 #[inline]
-pub(super) fn vectorized<T>(f: impl FnOnce() -> T) -> T {
+pub(super) fn dispatch_simd<T>(f: impl FnOnce() -> T) -> T {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
@@ -131,34 +134,35 @@ pub(super) fn vectorized<T>(f: impl FnOnce() -> T) -> T {
             && std::is_x86_feature_detected!("avx512dq")
             && std::is_x86_feature_detected!("avx512bw")
         {
-            // SAFETY: the processor has them.
+            // SAFETY: the processor supports AVX-512F, VL, DQ and BW, as detected above; AVX-512F implies AVX2 and FMA.
             return unsafe { wide(f) };
         }
         if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has them.
+            // SAFETY: the processor supports AVX2 and FMA, as detected above.
             return unsafe { narrow(f) };
         }
     }
     f()
 }
 
-/// `e^x` to 2e-7 of itself, in a form that becomes vectors. Saturates near the ends of f32, and keeps NaN.
+/// `e^x` with a relative error below 2e-7, in a form that the compiler vectorizes. Saturates near the limits of f32 and
+/// propagates NaN.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // Comparisons, as `max` would make a number of NaN.
+    // Comparisons, because `max` would replace NaN.
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
-    // Added to 1.5 * 2^23, a number is rounded to a whole one in the low bits.
-    const WHOLE: f32 = 12_582_912.0;
-    let shifted = x * std::f32::consts::LOG2_E + WHOLE;
-    let whole = shifted - WHOLE;
-    // ln 2 in two parts, the first short enough for an exact product.
+    // Adding 1.5 * 2^23 rounds to an integer, which ends up in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let whole = shifted - ROUND;
+    // ln 2 in two parts; the first has few enough bits for an exact product.
     let rest = (x - whole * 0.693_359_4) + whole * 2.121_944_4e-4;
     let mut sum = 1.987_569_1e-4;
     for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         sum = sum * rest + coefficient;
     }
-    let power = f32::from_bits(shifted.to_bits().wrapping_sub(WHOLE.to_bits()).wrapping_add(127) << 23);
+    let power = f32::from_bits(shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23);
     (sum * rest * rest + rest + 1.0) * power
 }
 
@@ -166,7 +170,7 @@ pub(super) fn exp(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+    fn values(count: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -176,9 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn kernels_agree() {
+    fn all_instruction_sets_compute_the_same_product() {
         for depth in [0, 1, 7, 300] {
-            let (left, right) = (numbers(depth * ROWS, 1), numbers(depth * COLUMNS, 2));
+            let (left, right) = (values(depth * ROWS, 1), values(depth * COLUMNS, 2));
             let start: Tile = std::array::from_fn(|row| [row as f32; COLUMNS]);
             let mut expected = start;
             portable(&left, &right, &mut expected);
@@ -189,19 +193,19 @@ mod tests {
             };
             let mut found = start;
             multiply(&left, &right, &mut found);
-            check(found, "the one chosen");
+            check(found, "detected");
             #[cfg(target_arch = "x86_64")]
             if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
                 let mut found = start;
-                // SAFETY: the processor has them.
+                // SAFETY: the processor supports AVX2 and FMA, as detected above.
                 unsafe { x86::narrow(&left, &right, &mut found) };
-                check(found, "narrow");
+                check(found, "AVX2");
             }
         }
     }
 
     #[test]
-    fn exp_is_exact_to_the_last_digits_and_keeps_nan() {
+    fn exp_is_accurate_and_propagates_nan() {
         for index in -8600..8700 {
             let x = index as f32 / 100.0;
             let expected = f64::from(x).exp();

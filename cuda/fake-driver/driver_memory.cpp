@@ -1,4 +1,4 @@
-// Memory of the card and pinned memory, the pool of streams and that of graphs.
+// Device memory and pinned memory, the memory pool and the memory of graphs.
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -8,15 +8,15 @@
 namespace driver {
 
 static const size_t PAGE = 4096, ARENA = (size_t)1 << 38, BLOCK = 2 << 20;
-static const uint8_t NO_NUMBER = 0xff;
-// Vectors of sixteen bytes are what kernels read; a greater alignment would hide what reads past an end.
+static const uint8_t NAN_BYTE = 0xff; // values of these bytes are NaN in every float type
+// The kernels need 16 bytes. A greater alignment would hide reads past the end.
 static const size_t ALIGNMENT = 16;
 
 static uint64_t arena, next_page;
 static std::map<uint64_t, std::unique_ptr<Allocation>> allocations; // by `page`
 static std::map<uint64_t, size_t> pinned;
 static size_t used, used_high, reserved, reserved_high;
-static size_t leaving; // bytes whose free was asked for and has not been reached
+static size_t leaving; // bytes that are freed by work that has not run yet
 uint64_t threshold;
 size_t graphs_used, graphs_reserved, graphs_used_high, graphs_reserved_high;
 
@@ -42,7 +42,7 @@ const char* describe(uint64_t address) {
     static char text[200];
     Allocation* found = find(address);
     if (!found)
-        snprintf(text, sizeof text, "%#lx, which is no memory of the card", (unsigned long)address);
+        snprintf(text, sizeof text, "%#lx, which is not device memory", (unsigned long)address);
     else
         snprintf(text, sizeof text, "byte %ld of %s memory of %zu bytes%s", (long)(address - found->begin),
                  found->open ? "live" : found->lives ? "not yet allocated" : "freed", found->bytes,
@@ -57,18 +57,18 @@ bool is_alive(uint64_t address, size_t count, const char* what) {
     return false;
 }
 
-// Says which kernel went where it must not.
+// Reports an invalid access on SIGSEGV and exits.
 static void outside(int, siginfo_t* info, void*) {
     uint64_t address = (uint64_t)info->si_addr;
     bool in_kernel = running && running->kind == Operation::KERNEL;
     const char* kernel = in_kernel ? running->function->name.c_str() : "the program";
-    fprintf(stderr, "emulated CUDA: %s went to %s\n", kernel, describe(address));
+    fprintf(stderr, "fake CUDA driver: invalid access by %s to %s\n", kernel, describe(address));
     _exit(98);
 }
 
 Allocation* reserve(size_t bytes) {
     if (!arena) {
-        // Where few pairs of numbers look like an address.
+        // A range that few pairs of integers resemble.
         void* wanted = (void*)0x6b4d00000000;
         void* found = mmap(wanted, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (found == MAP_FAILED) return nullptr;
@@ -89,10 +89,10 @@ Allocation* reserve(size_t bytes) {
 
 void open(Allocation* allocation) {
     if (mprotect((void*)allocation->page, allocation->pages, PROT_READ | PROT_WRITE)) {
-        fprintf(stderr, "emulated CUDA: the machine has no memory left\n");
+        fprintf(stderr, "fake CUDA driver: out of memory\n");
         abort();
     }
-    memset((void*)allocation->page, NO_NUMBER, allocation->pages);
+    memset((void*)allocation->page, NAN_BYTE, allocation->pages);
     allocation->open = true;
 }
 
@@ -101,8 +101,8 @@ void close(Allocation* allocation) {
     size_t first = allocation->begin - allocation->page, end = first + allocation->bytes;
     for (size_t i = 0; i < allocation->pages; i++) {
         if (i == first) i = end;
-        if (i == allocation->pages || bytes[i] == NO_NUMBER) continue;
-        complain("something was written to %s", describe(allocation->page + i));
+        if (i == allocation->pages || bytes[i] == NAN_BYTE) continue;
+        complain("invalid write to %s", describe(allocation->page + i));
         break;
     }
     allocation->open = false;
@@ -111,14 +111,14 @@ void close(Allocation* allocation) {
     mprotect((void*)allocation->page, allocation->pages, PROT_NONE);
 }
 
-// What streams hold and do not use goes back, but for so many bytes.
+// Returns the unused memory of the pool to the system, except for `keep` bytes.
 void released_memory(size_t keep) {
     size_t least = rounded(used + leaving, BLOCK);
     if (least < keep) least = keep;
     if (least < reserved) reserved = least;
 }
 
-static int take(size_t bytes) {
+static int reserve_in_pool(size_t bytes) {
     size_t needed = rounded(used + bytes, BLOCK);
     if (needed > reserved) {
         if (needed - reserved > free_memory()) return OUT_OF_MEMORY;
@@ -147,10 +147,10 @@ void report_memory() {
     size_t count = 0, bytes = 0;
     for (auto& [_, allocation] : allocations)
         if (allocation->lives && !allocation->graph) count++, bytes += allocation->bytes;
-    if (count) complain("%zu allocations of %zu bytes were never freed", count, bytes);
-    if (!pinned.empty()) complain("%zu pieces of pinned memory were never freed", pinned.size());
+    if (count) complain("%zu allocations of %zu bytes in total are not freed at exit", count, bytes);
+    if (!pinned.empty()) complain("%zu pinned allocations are not freed at exit", pinned.size());
     if (setting("REPORT"))
-        fprintf(stderr, "emulated CUDA: at most %zu bytes in use, %zu reserved; by graphs %zu, %zu reserved\n",
+        fprintf(stderr, "fake CUDA driver: peak %zu bytes used, %zu reserved; graphs %zu used, %zu reserved\n",
                 used_high, reserved_high, graphs_used_high, graphs_reserved_high);
 }
 
@@ -167,7 +167,7 @@ API int cuMemAllocAsync(uint64_t* address, size_t bytes, void* handle) {
     if (stream->capture == Stream::INVALIDATED) return CAPTURE_INVALIDATED;
     bool captured = stream->capture == Stream::ACTIVE;
     if (!captured)
-        if (int code = take(bytes)) return code;
+        if (int code = reserve_in_pool(bytes)) return code;
     Allocation* made = reserve(bytes);
     if (!made) return OUT_OF_MEMORY;
     if (captured) made->graph = stream->graph, stream->graph->allocations.push_back(made);
@@ -185,15 +185,15 @@ API int cuMemFreeAsync(uint64_t address, void* handle) {
     if (stream->capture == Stream::INVALIDATED) return CAPTURE_INVALIDATED;
     Allocation* found = find(address);
     if (!found || found->begin != address) {
-        complain("a free of %s", describe(address));
+        complain("invalid free of %s", describe(address));
         return INVALID_VALUE;
     }
     if (!found->lives) {
-        complain("a second free of %s", describe(address));
+        complain("double free of %s", describe(address));
         return INVALID_VALUE;
     }
     if (stream->capture == Stream::ACTIVE && found->graph != stream->graph) {
-        complain("memory that is not the graph's is freed while a stream is captured: %s", describe(address));
+        complain("free during a capture of memory that the graph does not own: %s", describe(address));
         return forbidden_while_capturing(INVALID_VALUE);
     }
     found->lives = false;
@@ -209,7 +209,7 @@ API int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
     ENTER_CONTEXT(cuMemAlloc_v2);
     if (captures_here()) return forbidden_while_capturing(CAPTURE_UNSUPPORTED);
     if (!address || !bytes) return INVALID_VALUE;
-    if (int code = take(bytes)) return code;
+    if (int code = reserve_in_pool(bytes)) return code;
     Allocation* made = reserve(bytes);
     if (!made) return OUT_OF_MEMORY;
     open(made);
@@ -223,7 +223,7 @@ API int cuMemFree_v2(uint64_t address) {
     drain_all();
     Allocation* found = find(address);
     if (!found || found->begin != address || !found->lives || !found->open) {
-        complain("a free of %s", describe(address));
+        complain("invalid free of %s", describe(address));
         return INVALID_VALUE;
     }
     found->lives = false;
@@ -249,7 +249,7 @@ API int cuMemFreeHost(void* host) {
     if (captures_here()) return forbidden_while_capturing(CAPTURE_UNSUPPORTED);
     auto found = pinned.find((uint64_t)host);
     if (found == pinned.end()) {
-        complain("a free of pinned memory that is none");
+        complain("invalid free of pinned memory");
         return INVALID_VALUE;
     }
     drain_all();
@@ -295,7 +295,7 @@ API int cuMemPoolSetAttribute(void* pool, int attribute, void* value) {
         threshold = number;
         return SUCCESS;
     }
-    // High-water marks can be set back, to zero alone.
+    // High-water marks can only be reset, by setting them to zero.
     if ((attribute != 6 && attribute != 8) || number) return INVALID_VALUE;
     (attribute == 6 ? reserved_high : used_high) = attribute == 6 ? reserved : used;
     return SUCCESS;

@@ -1,0 +1,143 @@
+//! Multiplies a packed weight with columns that are gathered panel by panel.
+
+use candle_core::{Result, bail};
+use rayon::prelude::*;
+
+use super::cpu::zeros;
+use super::microkernel::{COLUMNS, ROWS, Tile, ZEROS, multiply};
+
+/// Elements of gathered columns in memory at a time: 8 MiB, the size of common third-level caches.
+const STRIP_ELEMENTS: usize = 2 << 20;
+
+/// Depth of the pieces that panels are multiplied in.
+const DEPTH: usize = 256;
+
+/// Panels of the weight, and of the columns, in one unit of work. The columns of a unit, `DEPTH` deep, are 256 KiB: they
+/// stay in the second-level cache while the weight streams through.
+const GROUP: usize = 8;
+
+/// A matrix `[rows, depth]` stored in panels `[depth][ROWS]`. The last panel is padded with zeros.
+pub(super) struct PackedMatrix {
+    rows: usize,
+    depth: usize,
+    elements: Vec<f32>,
+}
+
+impl PackedMatrix {
+    /// Packs row-major elements.
+    ///
+    /// Fails if `depth` is zero or does not divide the number of elements.
+    pub(super) fn new(matrix: &[f32], depth: usize) -> Result<Self> {
+        if depth == 0 || !matrix.len().is_multiple_of(depth) {
+            bail!("a weight of {} values cannot have rows of {depth}", matrix.len())
+        }
+        let rows = matrix.len() / depth;
+        let mut elements = zeros(rows.div_ceil(ROWS) * ROWS * depth);
+        let panels = elements.chunks_exact_mut(ROWS * depth);
+        panels.zip(matrix.chunks(ROWS * depth)).for_each(|(panel, rows)| pack::<ROWS>(rows, depth, panel));
+        Ok(PackedMatrix { rows, depth, elements })
+    }
+
+    /// The number of rows.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The number of columns, at least 1.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// The panels, from the first rows to the last.
+    pub(super) fn panels(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.elements.chunks_exact(ROWS * self.depth)
+    }
+
+    /// Multiplies the matrix with `columns` columns.
+    ///
+    /// `gather(column, panel)` fills a zeroed panel `[depth][COLUMNS]` with the columns from `column` on.
+    /// `put(row, column, tile)` receives each tile of the product exactly once, from several threads. The tiles at the
+    /// edges extend beyond the product.
+    pub(super) fn multiply(
+        &self,
+        columns: usize,
+        gather: impl Fn(usize, &mut [f32]) + Sync,
+        put: impl Fn(usize, usize, &Tile) + Sync,
+    ) {
+        let size = COLUMNS * self.depth;
+        let at_once = (STRIP_ELEMENTS / size).clamp(1, columns.div_ceil(COLUMNS).max(1));
+        let mut gathered = zeros(at_once * size);
+        for first in (0..columns).step_by(at_once * COLUMNS) {
+            let panels = at_once.min((columns - first).div_ceil(COLUMNS));
+            let strip = gathered.split_at_mut(panels * size).0;
+            strip.par_chunks_exact_mut(size).enumerate().for_each(|(index, panel)| {
+                panel.fill(0.0);
+                gather(first + index * COLUMNS, panel);
+            });
+            self.multiply_strip(strip, &|row, column, tile: &Tile| put(row, first + column, tile));
+        }
+    }
+
+    fn multiply_strip(&self, columns: &[f32], put: &(impl Fn(usize, usize, &Tile) + Sync)) {
+        let (left, right) = (ROWS * self.depth, COLUMNS * self.depth);
+        let groups = columns.chunks(GROUP * right).enumerate();
+        let work: Vec<_> = groups
+            .flat_map(|columns| self.elements.chunks(GROUP * left).enumerate().map(move |rows| (rows, columns)))
+            .collect();
+        work.into_par_iter().for_each_init(
+            || vec![ZEROS; GROUP * GROUP],
+            |tiles, ((row, rows), (column, columns))| {
+                tiles.fill(ZEROS);
+                for depth in (0..self.depth).step_by(DEPTH) {
+                    let piece = |panel, size| piece(panel, size, depth);
+                    for (row, tiles) in rows.chunks_exact(left).zip(tiles.chunks_mut(GROUP)) {
+                        for (column, tile) in columns.chunks_exact(right).zip(tiles) {
+                            multiply(piece(row, ROWS), piece(column, COLUMNS), tile);
+                        }
+                    }
+                }
+                let rows = rows.chunks_exact(left).zip(row * GROUP..).zip(tiles.chunks(GROUP));
+                for ((_, row), tiles) in rows {
+                    for ((_, column), tile) in columns.chunks_exact(right).zip(column * GROUP..).zip(tiles) {
+                        put(row * ROWS, column * COLUMNS, tile);
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// The part of a panel `[..][size]` between `depth` and `depth + DEPTH`.
+fn piece(panel: &[f32], size: usize, depth: usize) -> &[f32] {
+    let rest = panel.split_at(depth * size).1;
+    rest.split_at(rest.len().min(DEPTH * size)).0
+}
+
+/// Transposes at most `N` rows of `depth` elements, which is at least 1, into a panel `[depth][N]`.
+pub(super) fn pack<const N: usize>(rows: &[f32], depth: usize, panel: &mut [f32]) {
+    for (index, row) in rows.chunks(depth).enumerate().take(N) {
+        pack_row::<N>(row, index, panel);
+    }
+}
+
+/// Writes one row as the column `index`, less than `N`, of a panel `[depth][N]`.
+pub(super) fn pack_row<const N: usize>(row: &[f32], index: usize, panel: &mut [f32]) {
+    for (value, line) in row.iter().zip(panel.as_chunks_mut::<N>().0) {
+        #[expect(clippy::indexing_slicing, reason = "the contract: `index` is less than `N`")]
+        {
+            line[index] = *value;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejects_a_depth_that_does_not_fit() {
+        for depth in [0, 4] {
+            assert!(PackedMatrix::new(&[0.0; 6], depth).is_err());
+        }
+    }
+}
