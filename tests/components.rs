@@ -121,7 +121,7 @@ fn averaged(rows: Vec<Row>) -> Vec<Row> {
 }
 
 fn notices(report: &Value) -> Vec<&str> {
-    report["notices"].as_array().unwrap().iter().map(|notice| notice.as_str().unwrap()).collect()
+    report["notices"].as_array().unwrap().iter().map(|notice| notice["text"].as_str().unwrap()).collect()
 }
 
 // --- Pruning, and the average --------------------------------------------------------------------------------------
@@ -197,8 +197,8 @@ fn an_average_that_is_not_there_or_not_whole_is_refused_by_name() {
     let counters = fixture("tiny-sd1.ckpt");
     let reshaped_average = format!("tensor {}: ", average_of(weight));
     let cases: [(&Path, &[&str]); 4] = [
-        (&counters, &["tiny-sd1.ckpt: ", "no average"]),
-        (&without, &["without.safetensors: ", "no average"]),
+        (&counters, &["tiny-sd1.ckpt: ", "no EMA"]),
+        (&without, &["without.safetensors: ", "no EMA"]),
         (&lacking, &["lacking.safetensors: ", weight]),
         (&reshaped, &["reshaped.safetensors: ", &reshaped_average, "shape"]),
     ];
@@ -252,7 +252,7 @@ fn the_autoencoder_by_itself_goes_back_where_it_came_from() {
         assert!(rows.iter().all(|row| !row.0.starts_with(VAE)));
         let (vae, merged) = (folder.join(&vae), folder.join(&format!("{name}.safetensors")));
         let report = run!["merge-vae", fixture(name), "--vae", &vae, "-o", &merged, "--json"].json();
-        assert_eq!(report["autoencoder"]["merged"], "same");
+        assert_eq!(report["vae"]["merged"], "same");
         assert_rows(&read(&merged), &expected(name));
     }
 }
@@ -282,9 +282,9 @@ fn a_component_that_is_not_there_is_refused() {
     let before = folder.snapshot();
     for extension in ["ckpt", "safetensors"] {
         let output = folder.join(&format!("out.{extension}"));
-        convert(&vae, &output, &["--component", "unet"]).refused(&["tiny-vae.ckpt: ", "no unet"]);
+        convert(&vae, &output, &["--component", "unet"]).refused(&["tiny-vae.ckpt: ", "no UNet"]);
         convert(&vae, &output, &["--component", "text-encoder"]).refused(&["tiny-vae.ckpt: ", "no text encoder"]);
-        convert(&headless, &output, &["--component", "vae"]).refused(&["headless.safetensors: ", "no autoencoder"]);
+        convert(&headless, &output, &["--component", "vae"]).refused(&["headless.safetensors: ", "no VAE"]);
     }
     assert_eq!(folder.snapshot(), before);
 }
@@ -313,22 +313,28 @@ fn right_ids() -> Row {
 }
 
 #[test]
-fn broken_position_ids_are_mended_in_place_and_described() {
+fn broken_position_ids_are_fixed_in_place_and_reported() {
     let folder = Folder::new();
     let right = expected("tiny-sd1.safetensors");
-    // How they are broken, what inspect says, what the notice says.
-    let cases: [(LazyTensor, &[&str], &[&str]); 4] = [
-        (ids(Dtype::F16, f32::from), &["F16", "right numbers"], &["the right numbers, but F16"]),
-        (ids(Dtype::F32, |index| f32::from(index) * 0.9999), &["F32", "WRONG"], &["wrong numbers, F32"]),
-        (ids(Dtype::I64, |index| f32::from(index + 1)), &["I64", "WRONG"], &["wrong numbers, I64"]),
-        (ids(Dtype::F16, |_| f32::NAN), &["F16", "WRONG"], &["wrong numbers, F16"]),
+    // How they are broken, what inspect prints, the state in JSON, what the notice contains.
+    let cases: [(LazyTensor, &[&str], &str, &[&str]); 4] = [
+        (ids(Dtype::F16, f32::from), &["F16 instead of I64"], "wrong-dtype", &["correct values in F16"]),
+        (
+            ids(Dtype::F32, |index| f32::from(index) * 0.9999),
+            &["F32", "WRONG"],
+            "wrong-values",
+            &["wrong values in F32"],
+        ),
+        (ids(Dtype::I64, |index| f32::from(index + 1)), &["I64", "WRONG"], "wrong-values", &["wrong values in I64"]),
+        (ids(Dtype::F16, |_| f32::NAN), &["F16", "WRONG"], "wrong-values", &["wrong values in F16"]),
     ];
-    for (index, (ids, inspected, noticed)) in cases.into_iter().enumerate() {
+    for (index, (ids, inspected, state, noticed)) in cases.into_iter().enumerate() {
         let input = with_ids(&folder, &format!("{index}.in.safetensors"), ids);
         let report = run!["inspect", &input, "--json"].json();
-        let said = report["files"][0]["position_ids"].as_str().unwrap();
-        assert!(inspected.iter().all(|word| said.contains(word)), "{said}");
-        assert!(run!["inspect", &input].done().contains(&format!("  position_ids      {said}\n")));
+        assert_eq!(report["files"][0]["position_ids"], state);
+        let text = run!["inspect", &input].done();
+        let line = text.lines().find(|line| line.starts_with("  position_ids      ")).unwrap();
+        assert!(inspected.iter().all(|word| line.contains(word)), "{line}");
 
         let (report, rows) = converted(&folder, &input, &["--fix-position-ids"], &format!("{index}.out.safetensors"));
         assert_rows(&rows, &right);
@@ -343,10 +349,10 @@ fn broken_position_ids_are_mended_in_place_and_described() {
 }
 
 #[test]
-fn right_position_ids_are_kept_without_a_word_and_broken_ones_unless_asked() {
+fn correct_position_ids_are_kept_silently_and_broken_ones_unless_asked() {
     let folder = Folder::new();
     let input = fixture("tiny-sd1.safetensors");
-    assert_eq!(run!["inspect", &input, "--json"].json()["files"][0]["position_ids"], "right");
+    assert_eq!(run!["inspect", &input, "--json"].json()["files"][0]["position_ids"], "ok");
     let (report, rows) = converted(&folder, &input, &["--fix-position-ids"], "right.safetensors");
     assert_rows(&rows, &expected("tiny-sd1.safetensors"));
     assert_eq!(report["notices"], Value::Array(vec![]));
@@ -362,7 +368,7 @@ fn missing_position_ids_are_put_before_the_position_embedding() {
     let folder = Folder::new();
     let input = made(&folder, "missing.safetensors", |all| all.retain(|(key, _)| key != IDS));
     let inspected = run!["inspect", &input, "--json"].json();
-    assert_eq!(inspected["files"][0]["position_ids"], "missing; --fix-position-ids puts them in");
+    assert_eq!(inspected["files"][0]["position_ids"], "missing");
     let mut whole = read(&input);
     let before = whole.iter().position(|row| row.0 == POSITIONS).unwrap();
     whole.insert(before, right_ids());
@@ -371,7 +377,7 @@ fn missing_position_ids_are_put_before_the_position_embedding() {
     assert_rows(&read(&output), &whole);
     let notices = notices(&report);
     assert!(notices.len() == 1 && notices[0].contains("missing") && notices[0].contains(IDS), "{notices:?}");
-    assert_eq!(run!["inspect", &output, "--json"].json()["files"][0]["position_ids"], "right");
+    assert_eq!(run!["inspect", &output, "--json"].json()["files"][0]["position_ids"], "ok");
     // Where the text encoder does not go, they are not missed.
     let (report, rows) = converted(&folder, &input, &["--fix-position-ids", "--component", "unet"], "unet.safetensors");
     assert_eq!((rows.len(), &report["notices"]), (686, &Value::Array(vec![])));

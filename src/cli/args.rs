@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::format::Target;
 use crate::io::parallel;
 use crate::model::Component;
-use crate::model::architecture::Prediction;
+use crate::model::family::Prediction;
 use crate::plan::convert::Ema;
 use crate::plan::merge_vae::VaeDtype;
 use crate::tensor::Dtype;
@@ -327,7 +327,7 @@ impl From<ComponentArgument> for Component {
     fn from(argument: ComponentArgument) -> Self {
         match argument {
             ComponentArgument::Unet => Component::Unet,
-            ComponentArgument::Vae => Component::Autoencoder,
+            ComponentArgument::Vae => Component::Vae,
             ComponentArgument::TextEncoder => Component::TextEncoder,
         }
     }

@@ -9,7 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::hash::content_hash;
 use crate::error::Result;
 use crate::format::Container;
-use crate::model::{Component, autoencoder, published};
+use crate::model::{Component, published, vae};
 use crate::plan::translate;
 use crate::report::{Hashes, LeftOut};
 
@@ -28,14 +28,14 @@ fn hash(path: &Path, terminal: &Terminal) -> Result<Hashes> {
     let state_dict = &checkpoint.contents().state_dict;
     let mut components = Vec::new();
     for &component in Component::ALL {
-        let tensors = || state_dict.iter().filter(|(key, _)| Component::of_key(key) == component);
+        let tensors = || state_dict.iter().filter(|(key, _)| Component::from_key(key) == component);
         if tensors().next().is_none() {
             continue;
         }
         // The autoencoder of a file of its own has the keys it would have in a checkpoint.
-        let canonical = tensors().map(|(key, tensor)| (autoencoder::canonical_key(key), tensor));
+        let canonical = tensors().map(|(key, tensor)| (vae::canonical_key(key), tensor));
         let hash = content_hash(canonical, terminal.jobs(), terminal).map_err(|error| error.in_file(path))?;
-        components.push((component.name(), hash));
+        components.push((component, hash));
     }
     Ok(Hashes::new(path, file, published, components, LeftOut::unreadable(checkpoint.contents())))
 }

@@ -6,32 +6,33 @@ use serde::Serialize;
 
 use crate::checkpoint::hash::FileHashes;
 use crate::error::printable;
-use crate::report::LeftOut;
+use crate::model::Component;
+use crate::report::write_report::LeftOut;
 
 /// The hashes of one file.
 #[derive(Debug, Serialize)]
 pub struct Hashes {
     file: String,
-    /// Of the file; a folder has none.
+    /// The sha256 of the file. Folders have none.
     sha256: Option<String>,
     autov2: Option<String>,
     autov3: Option<String>,
     legacy: Option<String>,
-    /// The published file it is, if it is one.
+    /// The published file that has this hash.
     published: Option<String>,
     /// The content hash of each component.
-    components: IndexMap<&'static str, String>,
-    /// Tensors that could not be read, and are in no component's hash.
+    components: IndexMap<Component, String>,
+    /// Tensors that cannot be read, so that no hash covers them.
     unreadable: Vec<LeftOut>,
 }
 
 impl Hashes {
-    /// Puts the hashes of a file and of its components together.
+    /// Combines the hashes of a file and of its components.
     pub fn new(
         path: &Path,
         file: Option<FileHashes>,
         published: Option<String>,
-        components: Vec<(&'static str, String)>,
+        components: Vec<(Component, String)>,
         unreadable: Vec<LeftOut>,
     ) -> Self {
         Hashes {
@@ -46,7 +47,7 @@ impl Hashes {
         }
     }
 
-    /// A block of lines for people.
+    /// Formats the hashes, one per line.
     pub fn to_text(&self) -> String {
         let mut out = format!("{}\n", printable(&self.file));
         let mut line = |label: &str, text: &str| {
@@ -67,7 +68,7 @@ impl Hashes {
             line("published as", published);
         }
         for (component, hash) in &self.components {
-            line(component, hash);
+            line(component.text(), hash);
         }
         for tensor in &self.unreadable {
             line("not hashed", &tensor.to_text());

@@ -3,30 +3,30 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::error::{Error, printable};
-use crate::format::Contents;
-use crate::plan::{Change, Ledger, Outcome as Fate};
-use crate::report::{ComponentSummary, count, size};
+use crate::format::{Contents, Opaque, Unreadable};
+use crate::plan::{Change, Disposition, Ledger, Notice, NoticeCode};
+use crate::report::components::ComponentSummary;
+use crate::report::units::{count, size};
 
-/// A value or tensor that is not in the output, and what it is.
+/// A value or tensor that is not in the output.
 #[derive(Debug, Clone, Serialize)]
 pub struct LeftOut {
-    /// Its path in the file.
+    /// The path in the file.
     pub path: String,
     /// What it is, or why it is left out.
     pub what: String,
 }
 
 impl LeftOut {
-    /// The opaque values of a file.
+    /// Lists the opaque values of a file.
     pub fn opaque(contents: &Contents) -> Vec<Self> {
-        let line = |opaque: &crate::format::Opaque| LeftOut { path: opaque.path.clone(), what: opaque.what.clone() };
+        let line = |opaque: &Opaque| LeftOut { path: opaque.path.clone(), what: opaque.what.clone() };
         contents.opaque.iter().map(line).collect()
     }
 
-    /// The tensors of a file that no output can hold.
+    /// Lists the tensors of a file that cannot be read.
     pub fn unreadable(contents: &Contents) -> Vec<Self> {
-        let line =
-            |tensor: &crate::format::Unreadable| LeftOut { path: tensor.key.clone(), what: tensor.reason.clone() };
+        let line = |tensor: &Unreadable| LeftOut { path: tensor.key.clone(), what: tensor.reason.clone() };
         contents.unreadable.iter().map(line).collect()
     }
 
@@ -36,103 +36,105 @@ impl LeftOut {
     }
 }
 
-/// What a command that writes a checkpoint did.
+/// The result of a command that writes a checkpoint.
 #[derive(Debug, Serialize)]
-pub struct Outcome {
-    /// The file it came from.
+pub struct WriteReport {
+    /// The input path.
     pub input: String,
-    /// The file that was written.
+    /// The output path.
     pub output: String,
-    /// Its container.
+    /// The output format.
     pub format: &'static str,
-    /// Tensors in it.
+    /// The number of tensors in the output.
     pub tensors: usize,
-    /// Its bytes.
+    /// The size of the output in bytes.
     pub bytes: u64,
-    /// Nothing was written; this is what would have been.
+    /// Whether this was a dry run: nothing was written.
     pub dry_run: bool,
-    /// It was read again and found as planned.
+    /// Whether the output was read back and compared with the plan.
     pub verified: bool,
-    /// The merged autoencoder, where there was one.
+    /// The merge of a VAE, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub autoencoder: Option<AutoencoderReport>,
-    /// Values beside the tensors that are not in the output.
+    pub vae: Option<VaeReport>,
+    /// Values that are not in the output.
     pub left_out: Vec<LeftOut>,
-    /// What else the user should know.
-    pub notices: Vec<String>,
-    /// Every key of every input, and what became of it.
+    /// Further facts the user should know.
+    pub notices: Vec<Notice>,
+    /// The disposition of each key of each input.
     pub ledger: Ledger,
 }
 
-/// The autoencoder before and after a merge.
+/// The VAE before and after a merge.
 #[derive(Debug, Serialize)]
-pub struct AutoencoderReport {
-    /// The file it came from.
+pub struct VaeReport {
+    /// The VAE file.
     pub file: String,
-    /// That file's sha256.
+    /// The sha256 of the VAE file.
     pub sha256: String,
-    /// The published file it is, if it is one.
+    /// The published file with this hash.
     pub published: Option<String>,
-    /// Whether the sidecar beside the checkpoint was taken, none being named.
+    /// Whether the file is a sidecar that was found beside the checkpoint.
     pub sidecar: bool,
-    /// The checkpoint's own, if it had one.
-    pub before: Option<Side>,
-    /// The output's.
-    pub after: Side,
-    /// Whether the merge changed anything.
+    /// The checkpoint's own VAE, if it had one.
+    pub before: Option<VaeSummary>,
+    /// The VAE of the output.
+    pub after: VaeSummary,
+    /// Whether the merge changed the VAE.
     pub merged: Merged,
 }
 
-/// What a merge came to.
+/// The effect of a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 #[serde(rename_all = "kebab-case")]
 pub enum Merged {
-    /// The autoencoder is another one now.
+    /// The VAE changed.
     Changed,
-    /// It was the same before.
+    /// The checkpoint already had this VAE.
     Same,
 }
 
-/// An autoencoder in figures.
+/// The figures of a VAE.
 #[derive(Debug, Serialize)]
-pub struct Side {
+pub struct VaeSummary {
     /// Tensors, parameters, bytes, dtypes.
     #[serde(flatten)]
     pub summary: ComponentSummary,
-    /// The hash of its tensors, the same in every container.
+    /// The content hash, which does not depend on the container.
     pub content_hash: String,
 }
 
-impl Side {
+impl VaeSummary {
     fn to_text(&self) -> String {
         let hash: String = self.content_hash.chars().take(16).collect();
         format!("{}, content {hash}", self.summary.to_text())
     }
 }
 
-impl Outcome {
-    /// A few lines for people; a dry run lists every key.
+impl WriteReport {
+    /// Formats a few lines. A dry run lists every key.
     pub fn to_text(&self) -> String {
         let mut out = String::new();
         let state = match (self.dry_run, self.verified) {
-            (true, _) => "dry run, nothing was written",
+            (true, _) => "dry run, nothing written",
             (false, true) => "verified",
             (false, false) => "not verified",
         };
         let (input, output) = (printable(&self.input), printable(&self.output));
         let tensors = count(self.tensors, "tensor");
         let _ = writeln!(out, "{input} -> {output}: {}, {tensors}, {}, {state}", self.format, size(self.bytes));
-        if let Some(autoencoder) = &self.autoencoder {
-            autoencoder.write_text(&mut out);
+        if let Some(vae) = &self.vae {
+            vae.write_text(&mut out);
         }
-        for (origin, fate, count) in self.ledger.summary() {
-            let _ = writeln!(out, "  {:<12} {count:>5} {fate}", origin.name());
+        for (origin, disposition, count) in self.ledger.summary() {
+            let _ = writeln!(out, "  {:<12} {count:>5} {disposition}", origin.text());
         }
         for left_out in &self.left_out {
             let _ = writeln!(out, "  left out     {}", left_out.to_text());
         }
         for notice in &self.notices {
-            let _ = writeln!(out, "  note         {}", printable(notice));
+            let advice = advice(notice.code).map_or_else(String::new, |advice| format!("; {advice}"));
+            let _ = writeln!(out, "  note         {}{advice}", printable(&notice.text));
         }
         if self.dry_run {
             self.write_ledger(&mut out);
@@ -142,48 +144,58 @@ impl Outcome {
 
     fn write_ledger(&self, out: &mut String) {
         for line in self.ledger.lines() {
-            let from = line.from.name();
-            let fate = match &line.outcome {
-                Fate::Written { key, changes } if changes.is_empty() && *key == line.input => "kept".to_owned(),
-                Fate::Written { key, changes } => {
-                    let words: Vec<String> = changes.iter().map(Change::word).collect();
+            let from = line.from.text();
+            let disposition = match &line.disposition {
+                Disposition::Written { key, changes } if changes.is_empty() && *key == line.input => "kept".to_owned(),
+                Disposition::Written { key, changes } => {
+                    let words: Vec<String> = changes.iter().map(Change::text).collect();
                     format!("-> {} ({})", printable(key), words.join(", "))
                 }
-                Fate::Split { keys, changes } => {
-                    let words: Vec<String> = changes.iter().map(Change::word).collect();
+                Disposition::Split { keys, changes } => {
+                    let words: Vec<String> = changes.iter().map(Change::text).collect();
                     format!("-> {} ({})", printable(&keys.join(", ")), words.join(", "))
                 }
-                Fate::Replaced => "replaced".to_owned(),
-                Fate::Dropped { reason } => format!("left out: {reason}"),
+                Disposition::Replaced => "replaced".to_owned(),
+                Disposition::Dropped { reason } => format!("left out: {}", reason.text()),
             };
-            let _ = writeln!(out, "    {from} {}: {fate}", printable(&line.input));
+            let _ = writeln!(out, "    {from} {}: {disposition}", printable(&line.input));
         }
     }
 }
 
-impl AutoencoderReport {
+/// What to do about a notice, in terms of the command line.
+fn advice(code: NoticeCode) -> Option<&'static str> {
+    match code {
+        NoticeCode::UnknownKept => Some("inspect --keys lists them"),
+        NoticeCode::NotInFolders => Some("--dry-run lists them"),
+        NoticeCode::PredictionAssumed => Some("--prediction sets it"),
+        _ => None,
+    }
+}
+
+impl VaeReport {
     fn write_text(&self, out: &mut String) {
-        let sidecar = if self.sidecar { ", the sidecar beside the checkpoint" } else { "" };
+        let sidecar = if self.sidecar { ", sidecar of the checkpoint" } else { "" };
         let hash: String = self.sha256.chars().take(10).collect();
-        let _ = writeln!(out, "  autoencoder  {} (sha256 {hash}{sidecar})", printable(&self.file));
+        let _ = writeln!(out, "  VAE          {} (sha256 {hash}{sidecar})", printable(&self.file));
         if let Some(published) = &self.published {
             let _ = writeln!(out, "  confirmed    {published}");
         }
-        let before = self.before.as_ref().map_or_else(|| "none".to_owned(), Side::to_text);
+        let before = self.before.as_ref().map_or_else(|| "none".to_owned(), VaeSummary::to_text);
         let _ = writeln!(out, "  before       {before}");
         let _ = writeln!(out, "  after        {}", self.after.to_text());
         if self.merged == Merged::Same {
-            let _ = writeln!(out, "  note         the checkpoint had exactly this autoencoder already");
+            let _ = writeln!(out, "  note         the checkpoint already had this VAE");
         }
     }
 }
 
-/// A failure as JSON.
+/// An error as JSON.
 #[derive(Debug, Serialize)]
 pub struct Failure {
-    /// Who must act.
+    /// The kind of error.
     kind: &'static str,
-    /// The whole line.
+    /// The whole line that is printed.
     message: String,
     file: Option<String>,
     tensor: Option<String>,
