@@ -1,4 +1,4 @@
-//! `hash` and `diff`: what tells one upload from another, and what exactly is not the same.
+//! `hash` identifies files and components, `diff` lists the differences.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[macro_use]
@@ -24,11 +24,11 @@ const NOTHING: &str = "e3b0c442";
 
 // --- hash ----------------------------------------------------------------------------------------------------------
 
-/// What `hash --json` says of one file.
+/// The result of `hash --json` for one file.
 #[track_caller]
 fn hashes(path: &Path) -> Value {
     let mut report = run!["hash", path, "--json"].json();
-    assert_eq!(report.as_object().unwrap().len(), 1);
+    assert_eq!((report.as_object().unwrap().len(), &report["schema"]), (2, &json!("trinart-ckpt/1")));
     assert_eq!(report["files"].as_array().unwrap().len(), 1);
     report["files"][0].take()
 }
@@ -326,7 +326,11 @@ fn every_way_to_differ_is_told_with_its_figures() {
         { "name": "other", "equal": 1, "different": [] },
     ]);
     let report = run!["diff", &a, &b, "--json"].json_of_no();
-    assert_eq!(report, json!({ "a": a, "b": b, "equal": false, "components": components, "not_compared": 0 }));
+    let schema = "trinart-ckpt/1";
+    assert_eq!(
+        report,
+        json!({ "schema": schema, "a": a, "b": b, "equal": false, "components": components, "not_compared": 0 })
+    );
 }
 
 /// How the one tensor of a file compares with the one of another, asked both ways.

@@ -133,7 +133,7 @@ fn whatever_would_be_lost_or_guessed_is_refused_by_name() {
         (&base, &reshaped, &["reshaped.ckpt: tensor encoder.conv_in.bias: shape [7], the checkpoint has [4]"]),
         (&base, &foreign, &["foreign.ckpt: ", "no VAE", "model.diffusion_model.encoder.conv_in.weight"]),
         (&base, &two, &["two.safetensors: ", "2 VAEs", "first_stage_model.encoder"]),
-        (&base, &diffusers, &["diffusers.safetensors: tensor encoder.conv_in.weight: shape [1] "]),
+        (&base, &diffusers, &["diffusers.safetensors: tensor encoder.conv_in.weight: shape [1], "]),
         (&headless, &lacking, &["lacking.safetensors: tensor decoder.conv_in.weight: "]),
     ];
     let before = folder.snapshot();

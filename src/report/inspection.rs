@@ -25,7 +25,7 @@ const SHOWN: usize = 100;
 pub struct Inspection {
     file: String,
     bytes: u64,
-    container: &'static str,
+    container: String,
     /// The architecture, if keys and shapes show one.
     architecture: Option<&'static str>,
     /// The task of the UNet, if there is one.
@@ -55,6 +55,8 @@ pub struct Inspection {
     globals: IndexMap<String, usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<Vec<Key>>,
+    #[serde(skip)]
+    container_text: &'static str,
     #[serde(skip)]
     architecture_text: Option<String>,
 }
@@ -157,7 +159,8 @@ impl Inspection {
         Inspection {
             file: checkpoint.path().to_string_lossy().into_owned(),
             bytes: checkpoint.file_bytes(),
-            container: contents.container.name(),
+            container: contents.container.name().replace(' ', "-"),
+            container_text: contents.container.name(),
             architecture: detection.architecture().map(|it| it.name()),
             task: detection.task.map(|it| it.name()),
             prediction: detection.task.map(|_| detection.prediction.name()),
@@ -188,7 +191,7 @@ impl Inspection {
         };
         let under =
             if self.root.is_empty() { String::new() } else { format!(", tensors under {}", printable(&self.root)) };
-        line("container", &format!("{}, {}{under}", self.container, size(self.bytes)));
+        line("container", &format!("{}, {}{under}", self.container_text, size(self.bytes)));
         let is_unet = self.components.iter().any(|component| component.component == Component::Unet);
         if let Some(architecture) = &self.architecture_text {
             line("architecture", architecture);
