@@ -3,7 +3,6 @@ use std::path::Path;
 use super::Exit;
 use super::args::Hash;
 use super::each::{Names, each};
-use super::output::published_text;
 use super::terminal::Terminal;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::hash::content_hash;
@@ -24,7 +23,6 @@ fn hash(path: &Path, terminal: &Terminal) -> Result<Hashes> {
     let is_folder = checkpoint.contents().container == Container::Diffusers;
     let file = if is_folder { None } else { Some(checkpoint.file_hashes(terminal.jobs(), terminal)?) };
     let known = file.as_ref().and_then(|file| published::identify(checkpoint.file_bytes(), &file.sha256));
-    let published = known.map(published_text);
     let state_dict = &checkpoint.contents().state_dict;
     let mut components = Vec::new();
     for &component in Component::ALL {
@@ -37,5 +35,5 @@ fn hash(path: &Path, terminal: &Terminal) -> Result<Hashes> {
         let hash = content_hash(canonical, terminal.jobs(), terminal).map_err(|error| error.in_file(path))?;
         components.push((component, hash));
     }
-    Ok(Hashes::new(path, file, published, components, LeftOut::unreadable(checkpoint.contents())))
+    Ok(Hashes::new(path, file, known, components, LeftOut::unreadable(checkpoint.contents())))
 }

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::Exit;
 use super::args::MergeVae;
-use super::output::{conclude, published_text};
+use super::output::conclude;
 use super::terminal::Terminal;
 use crate::checkpoint::hash;
 use crate::error::{Error, Result};
@@ -10,7 +10,7 @@ use crate::format::Target;
 use crate::model::published::{self, Published};
 use crate::model::{Component, vae};
 use crate::plan::{Origin, merge_vae, sidecar_name, translate};
-use crate::report::{ComponentSummary, LeftOut, Merged, VaeReport, VaeSummary, WriteReport};
+use crate::report::{ComponentSummary, LeftOut, Merged, PublishedFile, VaeReport, VaeSummary, WriteReport};
 use crate::state_dict::StateDict;
 
 /// Merges and reports.
@@ -59,7 +59,7 @@ fn merge(command: &MergeVae, terminal: &Terminal) -> Result<WriteReport> {
     outcome.vae = Some(VaeReport {
         file: vae_path.to_string_lossy().into_owned(),
         sha256,
-        published: known.map(published_text),
+        published: known.map(PublishedFile::from),
         sidecar: command.vae.is_none(),
         before,
         after,

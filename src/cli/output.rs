@@ -158,11 +158,3 @@ pub(super) fn published(checkpoint: &Checkpoint, terminal: &Terminal) -> Result<
     let sha256 = checkpoint.sha256(terminal)?;
     Ok(published::identify(checkpoint.file_bytes(), &sha256))
 }
-
-/// How a published file is named to people.
-pub(super) fn published_text(published: &Published) -> String {
-    match published.withdrawn {
-        Some(reason) => format!("{} (WITHDRAWN: {reason})", published.name),
-        None => published.name.to_owned(),
-    }
-}

@@ -120,6 +120,13 @@ mod tests {
     }
 
     #[test]
+    fn refuses_to_create_more_positions_than_any_text_encoder_has() {
+        assert!(correct(MOST_POSITIONS).is_ok());
+        assert!(correct(MOST_POSITIONS + 1).is_err());
+        assert_eq!(describe(77), "I64, 0 to 76");
+    }
+
+    #[test]
     fn distinguishes_wrong_dtypes_from_wrong_values() {
         let right = correct(77).unwrap();
         assert_eq!(right.shape().dims(), [1, 77]);

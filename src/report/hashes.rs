@@ -7,6 +7,8 @@ use serde::Serialize;
 use crate::checkpoint::hash::FileHashes;
 use crate::error::printable;
 use crate::model::Component;
+use crate::model::published::Published;
+use crate::report::published_file::PublishedFile;
 use crate::report::write_report::LeftOut;
 
 /// The hashes of one file.
@@ -19,7 +21,7 @@ pub struct Hashes {
     autov3: Option<String>,
     legacy: Option<String>,
     /// The published file that has this hash.
-    published: Option<String>,
+    published: Option<PublishedFile>,
     /// The content hash of each component.
     components: IndexMap<Component, String>,
     /// Tensors that cannot be read, so that no hash covers them.
@@ -31,7 +33,7 @@ impl Hashes {
     pub fn new(
         path: &Path,
         file: Option<FileHashes>,
-        published: Option<String>,
+        published: Option<&'static Published>,
         components: Vec<(Component, String)>,
         unreadable: Vec<LeftOut>,
     ) -> Self {
@@ -41,7 +43,7 @@ impl Hashes {
             sha256: file.as_ref().map(|file| file.sha256.clone()),
             autov3: file.as_ref().and_then(|file| file.autov3.clone()),
             legacy: file.map(|file| file.legacy),
-            published,
+            published: published.map(PublishedFile::from),
             components: components.into_iter().collect(),
             unreadable,
         }
@@ -65,7 +67,7 @@ impl Hashes {
             }
         }
         if let Some(published) = &self.published {
-            line("published as", published);
+            line("published as", &published.to_text());
         }
         for (component, hash) in &self.components {
             line(component.text(), hash);

@@ -11,7 +11,9 @@ use crate::model::Component;
 use crate::model::detection::{Detection, Evidence};
 use crate::model::family::Prediction;
 use crate::model::position_ids::{self, State};
+use crate::model::published::Published;
 use crate::report::components::ComponentSummary;
+use crate::report::published_file::PublishedFile;
 use crate::report::units::{count, size};
 use crate::report::write_report::LeftOut;
 use crate::state_dict::StateDict;
@@ -43,7 +45,7 @@ pub struct Inspection {
     /// The state of the text encoder's position_ids; `None` without a text encoder.
     position_ids: Option<PositionIds>,
     /// The published file with this size and sha256.
-    published: Option<String>,
+    published: Option<PublishedFile>,
     metadata: IndexMap<String, String>,
     /// Values that no output can hold.
     opaque: Vec<LeftOut>,
@@ -140,7 +142,7 @@ impl Inspection {
         checkpoint: &Checkpoint,
         components: Vec<ComponentSummary>,
         detection: &Detection,
-        published: Option<String>,
+        published: Option<&'static Published>,
         keys: bool,
     ) -> Self {
         let contents = checkpoint.contents();
@@ -172,7 +174,7 @@ impl Inspection {
             components,
             // Newer folders have none, and need none.
             position_ids: position_ids(&contents.state_dict).filter(|_| contents.container != Container::Diffusers),
-            published,
+            published: published.map(PublishedFile::from),
             metadata: contents.metadata.iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
             opaque: LeftOut::opaque(contents),
             dangers: contents.dangers.iter().map(Finding::to_text).collect(),
@@ -199,7 +201,7 @@ impl Inspection {
             line("architecture", "unknown");
         }
         if let Some(published) = &self.published {
-            line("published as", published);
+            line("published as", &published.to_text());
         }
         line("tensors", &format!("{}, {}", self.tensors, size(self.tensor_bytes)));
         for component in &self.components {

@@ -6,6 +6,7 @@ use crate::error::{Error, printable};
 use crate::format::{Contents, Opaque, Unreadable};
 use crate::plan::{Change, Disposition, Ledger, Notice, NoticeCode};
 use crate::report::components::ComponentSummary;
+use crate::report::published_file::PublishedFile;
 use crate::report::units::{count, size};
 
 /// A value or tensor that is not in the output.
@@ -72,7 +73,7 @@ pub struct VaeReport {
     /// The sha256 of the VAE file.
     pub sha256: String,
     /// The published file with this hash.
-    pub published: Option<String>,
+    pub published: Option<PublishedFile>,
     /// Whether the file is a sidecar that was found beside the checkpoint.
     pub sidecar: bool,
     /// The checkpoint's own VAE, if it had one.
@@ -179,7 +180,7 @@ impl VaeReport {
         let hash: String = self.sha256.chars().take(10).collect();
         let _ = writeln!(out, "  VAE          {} (sha256 {hash}{sidecar})", printable(&self.file));
         if let Some(published) = &self.published {
-            let _ = writeln!(out, "  confirmed    {published}");
+            let _ = writeln!(out, "  confirmed    {}", published.to_text());
         }
         let before = self.before.as_ref().map_or_else(|| "none".to_owned(), VaeSummary::to_text);
         let _ = writeln!(out, "  before       {before}");
