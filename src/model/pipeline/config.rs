@@ -9,7 +9,6 @@ pub(super) fn text(value: &Value) -> String {
 }
 
 /// Adds fields to a configuration, or replaces them.
-#[expect(clippy::indexing_slicing, reason = "assigns to fields of a JSON object, which inserts missing ones")]
 pub(super) fn add<const N: usize>(config: &mut Value, fields: [(&str, Value); N]) {
     for (name, value) in fields {
         config[name] = value;
