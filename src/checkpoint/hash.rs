@@ -4,34 +4,35 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-use crate::error::Result;
+use crate::error::{OrInternal, Result};
 use crate::io::{Progress, Source, parallel};
 use crate::tensor::LazyTensor;
 
-/// Bytes hashed at a time.
+/// Bytes per read.
 const PIECE: usize = 1 << 20;
 
-/// Where WebUI's first hash looked: 64 KiB at 1 MiB. It collides, and is all that old pictures carry.
+/// The range of WebUI's first hash: 64 KiB at 1 MiB. It collides, but old pictures have no other hash.
 const LEGACY: std::ops::Range<u64> = 0x10_0000..0x11_0000;
 
-/// The hashes by which a file is known on model pages and in pictures, as WebUI computes them.
+/// The hashes that identify a file on model pages and in picture metadata, as WebUI computes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FileHashes {
-    /// Of the whole file; its first ten digits are the "Model hash" of pictures and AutoV2 on model pages.
+    /// The sha256 of the file, hexadecimal. The first ten digits are the "Model hash" of pictures, and AutoV2.
     pub sha256: String,
-    /// The model hash of WebUI before January 2023, eight digits.
+    /// The model hash of WebUI before January 2023: eight digits.
     pub legacy: String,
-    /// AutoV3, twelve digits: of what follows a safetensors header, so that editing metadata does not change it.
+    /// AutoV3: twelve digits of the hash of the data after a safetensors header. Editing metadata does not change it.
     pub autov3: Option<String>,
 }
 
 impl FileHashes {
-    /// The first ten digits of the sha256.
+    /// AutoV2: the first ten digits of the sha256.
     pub fn autov2(&self) -> &str {
-        self.sha256.get(..10).unwrap_or(&self.sha256)
+        self.sha256.split_at_checked(10).map_or(&self.sha256, |(first, _)| first)
     }
 
-    /// Hashes a file; `data` is where its header ends, in a safetensors file. Reads all of it, twice if there is `data`.
+    /// Hashes a file. `data` is the end of the header of a safetensors file. Reads the file once, or twice with `data`.
     pub fn new(source: &Source, data: Option<u64>, jobs: usize, progress: &dyn Progress) -> Result<Self> {
         let len = source.len();
         let legacy = LEGACY.start.min(len)..LEGACY.end.min(len);
@@ -40,14 +41,14 @@ impl FileHashes {
         progress.begin("hashing", ranges.iter().map(|range| range.end - range.start).sum());
         let hashes = parallel::map(jobs, &ranges, || (), |(), range| range_sha256(source, range.clone(), progress))?;
         let mut hashes = hashes.into_iter();
-        let sha256 = hashes.next().unwrap_or_default();
         let digits = |hash: String, count: usize| hash.chars().take(count).collect::<String>();
-        let legacy = digits(hashes.next().unwrap_or_default(), 8);
+        let sha256 = hashes.next().or_internal("the file was not hashed")?;
+        let legacy = digits(hashes.next().or_internal("the legacy range was not hashed")?, 8);
         Ok(FileHashes { sha256, legacy, autov3: hashes.next().map(|hash| digits(hash, 12)) })
     }
 }
 
-/// The sha256 of a whole file, in hexadecimal.
+/// Returns the sha256 of a file, hexadecimal.
 pub fn file_sha256(source: &Source, progress: &dyn Progress) -> Result<String> {
     progress.begin("hashing", source.len());
     range_sha256(source, 0..source.len(), progress)
@@ -60,19 +61,20 @@ fn range_sha256(source: &Source, range: std::ops::Range<u64>, progress: &dyn Pro
     while offset < range.end {
         progress.check()?;
         let count = (range.end - offset).min(PIECE as u64) as usize;
-        let piece = buffer.get_mut(..count).unwrap_or_default();
-        source.read_at(offset, piece)?;
-        hasher.update(&*piece);
+        // Only the last piece is shorter.
+        buffer.truncate(count);
+        source.read_at(offset, &mut buffer)?;
+        hasher.update(&buffer);
         offset += count as u64;
         progress.advance(count as u64);
     }
     Ok(hexadecimal(&hasher.finalize()))
 }
 
-/// One hash for a set of tensors, the same whatever file, container or order they come from.
+/// Returns the content hash of a set of tensors. It does not depend on the file, the container or the order.
 ///
-/// It is the sha256 of one line per tensor, sorted by key: `KEY DTYPE [SHAPE] SHA256-OF-ELEMENTS`, the elements
-/// row-major and little-endian. Another dtype gives another hash.
+/// It is the sha256, hexadecimal, of one line per tensor, sorted by key: `KEY DTYPE [SHAPE] SHA256-OF-ELEMENTS`. Elements
+/// are row-major and little-endian. Another dtype gives another hash.
 pub fn content_hash<'a, K: AsRef<str> + Sync>(
     tensors: impl Iterator<Item = (K, &'a LazyTensor)>,
     jobs: usize,
@@ -106,7 +108,7 @@ fn digest(tensor: &LazyTensor, buffer: &mut [u8], progress: &dyn Progress) -> Re
     while offset < tensor.bytes() {
         progress.check()?;
         let count = (tensor.bytes() - offset).min(buffer.len() as u64) as usize;
-        let piece = buffer.get_mut(..count).unwrap_or_default();
+        let (piece, _) = buffer.split_at_mut(count);
         tensor.read(offset / size, piece, None)?;
         hasher.update(&*piece);
         offset += count as u64;
@@ -136,8 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn short_files_have_the_legacy_hash_of_nothing() {
-        // The sha256 of no bytes begins e3b0c442; WebUI shows the same for such files.
+    fn short_files_have_the_legacy_hash_of_no_bytes() {
+        // The sha256 of no bytes starts with e3b0c442. WebUI shows the same for such files.
         let found = hashes(b"abc", None);
         assert_eq!(found.legacy, "e3b0c442");
         assert_eq!(found.autov2(), "ba7816bf8f");
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn each_hash_sees_its_own_range() {
+    fn each_hash_covers_its_own_range() {
         let mut bytes: Vec<u8> = (0..0x12_0000_u32).map(|index| (index % 251) as u8).collect();
         let before = hashes(&bytes, Some(100));
         bytes[50] ^= 1;
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_content_hash_does_not_know_the_order() {
+    fn the_content_hash_ignores_the_order() {
         let tensor = |value: u8| LazyTensor::Owned {
             dtype: crate::tensor::Dtype::U8,
             shape: crate::tensor::Shape::new([1]).unwrap(),

@@ -1,4 +1,4 @@
-//! A checkpoint: what a file holds, and the hashes by which it is known.
+//! Opened checkpoints, their hashes, and the comparison of tensors.
 
 pub mod compare;
 pub mod hash;
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::hash::FileHashes;
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::format::{self, Container, Contents, Opaque};
 use crate::io::{Progress, Source};
 use crate::metadata::Plain;
@@ -20,20 +20,20 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint of any container. Costs its headers.
+    /// Opens a checkpoint of any container. Reads only headers.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Ok(Checkpoint { contents: format::open(path)? })
     }
 
-    /// The checkpoint reduced to its tensors, if its pickle names something dangerous; else as it is.
+    /// Drops everything but the tensors if the pickle is dangerous. Otherwise returns the checkpoint unchanged.
     #[must_use]
     pub fn sanitized(mut self) -> Self {
         if self.contents.dangers.is_empty() {
             return self;
         }
-        let left = |(name, _)| Opaque { path: name, what: "left behind with the dangerous names".into() };
+        let dropped = |(name, _)| Opaque { path: name, what: "dropped because the pickle is dangerous".into() };
         let metadata = std::mem::take(&mut self.contents.metadata);
-        self.contents.opaque.extend(metadata.into_iter().map(left));
+        self.contents.opaque.extend(metadata.into_iter().map(dropped));
         let dangers = self.contents.dangers.iter();
         let named =
             dangers.map(|danger| Opaque { path: danger.name.clone(), what: format!("DANGEROUS: {}", danger.reason) });
@@ -41,55 +41,55 @@ impl Checkpoint {
         self
     }
 
-    /// The same file with other tensors in it: the same ones under other names.
+    /// Replaces the state dict, such as by one with the same tensors under other keys.
     #[must_use]
     pub fn with_tensors(mut self, state_dict: StateDict) -> Self {
         self.contents.state_dict = state_dict;
         self
     }
 
-    /// The same file with this metadata besides its own.
+    /// Adds metadata.
     #[must_use]
     pub fn with_metadata(mut self, metadata: impl IntoIterator<Item = (String, Plain)>) -> Self {
         self.contents.metadata.extend(metadata);
         self
     }
 
-    /// What the file holds.
+    /// The contents of the file.
     pub fn contents(&self) -> &Contents {
         &self.contents
     }
 
-    /// The path it was opened by.
+    /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.contents.path
     }
 
-    /// The file's name without its folders.
+    /// The file name, or the whole path if it has none.
     pub fn file_name(&self) -> String {
-        self.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.path().file_name().unwrap_or(self.path().as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// Bytes of the file, or of a folder's weights.
+    /// The size in bytes of the file, or of all weight files of a folder.
     pub fn file_bytes(&self) -> u64 {
         self.contents.sources.iter().map(|source| source.len()).sum()
     }
 
-    /// The one file of a checkpoint that is one.
+    /// Returns the file. Fails for a folder.
     pub fn file(&self) -> Result<&Arc<Source>> {
         match self.contents.sources.as_slice() {
             [source] => Ok(source),
-            _ => Err(Error::unsupported("a folder has no hash of its own; its files have").in_file(self.path())),
+            _ => Err(Error::unsupported("a folder has no file hash").in_file(self.path())),
         }
     }
 
-    /// The sha256 of the whole file, in hexadecimal; WebUI shows its first ten digits. Reads all of it.
+    /// Returns the sha256 of the file, hexadecimal. Reads the whole file. Fails for a folder.
     pub fn sha256(&self, progress: &dyn Progress) -> Result<String> {
         hash::file_sha256(self.file()?, progress)
     }
 
-    /// An error if the file's pickle names something dangerous. Nothing of it was or will be run here; but who keeps
-    /// such a file will want to know before anything is made of it.
+    /// Fails if the pickle of the file is dangerous. Nothing in it is ever executed here, but its output would hide the
+    /// danger.
     pub fn refuse_dangers(&self) -> Result<()> {
         let Some(danger) = self.contents.dangers.first() else { return Ok(()) };
         let more = match self.contents.dangers.len() {
@@ -97,14 +97,15 @@ impl Checkpoint {
             count => format!(", and {} more", count - 1),
         };
         let text = danger.to_text();
-        let found = format!("{text}{more}; nothing was executed. --sanitize takes the tensors and leaves the rest");
+        let found = format!("{text}{more}; nothing was executed");
         Err(Error::unsupported(found)
+            .with_hint(Hint::Sanitize)
             .at(danger.offset)
             .in_record(self.contents.container.pickle())
             .in_file(self.path()))
     }
 
-    /// The one file that all tensors with such a key lie in; of several, an error.
+    /// Returns the file that holds all tensors with a wanted key. Fails if there are several files.
     pub fn file_of(&self, is_wanted: impl Fn(&str) -> bool) -> Result<&Arc<Source>> {
         let tensors = self.contents.state_dict.iter().filter(|(key, _)| is_wanted(key));
         let mut sources = tensors.flat_map(|(_, tensor)| tensor.storages()).map(|storage| storage.source());
@@ -117,7 +118,8 @@ impl Checkpoint {
         }
     }
 
-    /// All hashes of the whole file that model pages and pictures show. Reads it once or twice.
+    /// Returns the file hashes of model pages and pictures. Reads the file once, or twice for safetensors. Fails for a
+    /// folder.
     pub fn file_hashes(&self, jobs: usize, progress: &dyn Progress) -> Result<FileHashes> {
         let source = self.file()?;
         let data = match self.contents.container {
@@ -127,7 +129,7 @@ impl Checkpoint {
         FileHashes::new(source, data, jobs, progress)
     }
 
-    /// An error if a tensor of the file cannot be taken into an output, or into a comparison.
+    /// Fails if the file has a tensor that cannot be read.
     pub fn refuse_unreadable(&self) -> Result<()> {
         match self.contents.unreadable.first() {
             Some(unreadable) => Err(self.unreadable_error(&unreadable.key, &unreadable.reason)),
@@ -135,7 +137,7 @@ impl Checkpoint {
         }
     }
 
-    /// The error of a tensor that is in the file but cannot be taken into an output.
+    /// Returns the error for a tensor that cannot be read.
     pub fn unreadable_error(&self, key: &str, reason: &str) -> Error {
         Error::unsupported(reason).in_tensor(key).in_file(self.path())
     }

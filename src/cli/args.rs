@@ -1,22 +1,18 @@
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
-use crate::format::Target;
+use super::values::{
+    ComponentArgument, DtypeArgument, EmaArgument, PredictionArgument, TargetArgument, VaeDtypeArgument,
+};
 use crate::io::parallel;
-use crate::model::Component;
-use crate::model::architecture::Prediction;
-use crate::plan::convert::Ema;
-use crate::plan::merge_vae::VaeDtype;
-use crate::tensor::Dtype;
 
-/// Keeps Stable Diffusion checkpoints in order: merges autoencoders, converts containers, shows what is inside.
+/// Merge, convert, inspect and check Stable Diffusion checkpoints
 ///
-/// Takes .safetensors files, PyTorch files (.ckpt .pt .pth .bin, zip or legacy) and diffusers folders, told apart by
-/// their content. Nothing in a file is ever executed.
+/// Reads .safetensors files, PyTorch files (.ckpt .pt .pth .bin, zip or legacy) and diffusers folders, and detects the
+/// format from the content. Never executes anything in a file.
 ///
-/// Exit codes: 0 done, or the answer is yes; 1 the answer is no (two files differ, a written file did not verify);
-/// 2 could not run.
+/// Exit codes: 0 success or equal; 1 different, dangerous or failed; 2 error.
 #[derive(Debug, Parser)]
 #[command(name = "trinart-ckpt", version, arg_required_else_help = true)]
 pub(super) struct Arguments {
@@ -27,14 +23,15 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub(super) struct Common {
-    /// Print one JSON document on stdout and nothing else there
+    /// Print one JSON document on stdout
     #[arg(long, global = true)]
     pub json: bool,
-    /// Print nothing but errors
+    /// Print errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Threads to use
+    /// Set the number of threads
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
 }
@@ -57,28 +54,32 @@ pub(super) enum Command {
     RenderCheck(Box<super::render::args::RenderCheck>),
 }
 
-/// Put a separately trained autoencoder into a checkpoint
+/// Merge a separately trained VAE into a checkpoint
 ///
-/// Replaces every tensor of the checkpoint's autoencoder (first_stage_model.*) by the one from --vae, or inserts it
-/// where the checkpoint has none; everything else stays byte for byte, in its order. The autoencoder may have bare
-/// keys, lie under first_stage_model. or vae., be nested under state_dict, be a whole
-/// checkpoint, or a diffusers AutoencoderKL, file or folder; losses and training averages are left out. A missing key or a shape that differs is an error, and nothing is written.
+/// Replaces the VAE of the checkpoint (first_stage_model.*) by the one from --vae, or inserts it if the checkpoint has
+/// none. Everything else stays byte for byte, in the same order.
 ///
-/// Without --vae the sidecar beside the checkpoint is taken: NAME.vae.pt, NAME.vae.ckpt or NAME.vae.safetensors.
+/// The VAE may be a file with or without the prefix first_stage_model. or vae., a whole checkpoint, or a diffusers
+/// AutoencoderKL, file or folder. Training losses and averages are left out. A missing key or a differing shape is an
+/// error, and nothing is written.
+///
+/// Without --vae, uses the sidecar beside the checkpoint: NAME.vae.pt, NAME.vae.ckpt or NAME.vae.safetensors.
 #[derive(Debug, Args)]
 pub(super) struct MergeVae {
-    /// The checkpoint
+    /// Checkpoint to merge into
     pub checkpoint: PathBuf,
-    /// The autoencoder [default: the sidecar beside the checkpoint]
+    /// VAE to merge [default: the sidecar beside the checkpoint]
     #[arg(long, value_name = "VAE")]
     pub vae: Option<PathBuf>,
-    /// The type of the autoencoder's tensors [default: keep, or what --dtype says]
+    /// Set the dtype of the VAE [default: the dtype of --dtype, otherwise keep]
     #[arg(long, value_enum, value_name = "DTYPE")]
     pub vae_dtype: Option<VaeDtypeArgument>,
-    /// Keep the checkpoint's own tensors where the autoencoder has none
+    /// Keep the checkpoint's own tensors where the VAE lacks them
+    ///
+    /// Tensors of the VAE that the checkpoint lacks are left out.
     #[arg(long)]
     pub partial: bool,
-    /// Take an autoencoder that its authors have withdrawn
+    /// Accept a VAE that its authors have withdrawn
     #[arg(long)]
     pub allow_withdrawn: bool,
     #[command(flatten)]
@@ -87,27 +88,32 @@ pub(super) struct MergeVae {
     pub writing: Writing,
 }
 
-/// Move checkpoints between containers and element types
+/// Convert checkpoints between formats and dtypes
 ///
-/// A diffusers folder becomes a single file in the names of the original code, and the other way round. Writes .safetensors files, .ckpt files that torch.load(weights_only=True, mmap=True) and every WebUI load, and folders that diffusers opens without a download.
-/// --dtype changes floating tensors only. Values that are not plain (callbacks, optimizer states) are left out and
-/// listed.
+/// Converts a diffusers folder to a single file with LDM keys, and a single file to a folder. Writes .safetensors files,
+/// .ckpt files that torch.load(weights_only=True, mmap=True) and every WebUI load, and folders that diffusers opens
+/// without a download.
+///
+/// --dtype casts floating-point tensors only. Values that are not plain data (callbacks, optimizer states) are left out
+/// and listed.
 #[derive(Debug, Args)]
 pub(super) struct Convert {
-    /// The checkpoints
-    #[arg(required = true)]
+    /// Checkpoints to convert
+    #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
-    /// What becomes of the average of the weights (model_ema.*) [default: keep; drop with --prune]
-    #[arg(long, value_enum, value_name = "WHAT")]
+    /// Keep, drop or use the EMA of the weights (model_ema.*) [default: keep; drop with --prune]
+    #[arg(long, value_enum, value_name = "ACTION", help_heading = "Content")]
     pub ema: Option<EmaArgument>,
-    /// Keep what inference needs, nothing else
-    #[arg(long)]
+    /// Keep only what inference needs
+    #[arg(long, help_heading = "Content")]
     pub prune: bool,
-    /// Keep one component, nothing else; an autoencoder gets the bare keys that WebUI loads
-    #[arg(long, value_enum, value_name = "COMPONENT")]
+    /// Keep only one component
+    ///
+    /// A VAE gets keys without prefix, as WebUI loads it.
+    #[arg(long, value_enum, value_name = "COMPONENT", help_heading = "Content")]
     pub component: Option<ComponentArgument>,
-    /// Make the text encoder's position_ids what they have to be: I64, 0 to 76
-    #[arg(long)]
+    /// Correct or add the text encoder's position_ids: I64, 0 to 76
+    #[arg(long, help_heading = "Content")]
     pub fix_position_ids: bool,
     #[command(flatten)]
     pub output: OutputFileOrFolder,
@@ -115,245 +121,147 @@ pub(super) struct Convert {
     pub writing: Writing,
 }
 
-/// Show what is in a file: container, components, dtypes, metadata, opaque values
+/// Show the contents of files: components, dtypes, metadata
 ///
-/// Reads headers only.
+/// Reads headers only, and the 77 position_ids.
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// The files
-    #[arg(required = true)]
+    /// Files or diffusers folders to inspect
+    #[arg(required = true, value_name = "PATH")]
     pub files: Vec<PathBuf>,
     /// List every tensor
     #[arg(long)]
     pub keys: bool,
 }
 
-/// Compare two checkpoints, tensor by tensor, whatever their containers
+/// Compare two checkpoints, tensor by tensor
 ///
-/// Exit code 0: equal; 1: they differ.
+/// Compares keys, shapes, dtypes and values, whatever the formats. Exit codes: 0 equal; 1 different; 2 error.
 #[derive(Debug, Args)]
 pub(super) struct Diff {
-    /// A checkpoint
+    /// First checkpoint
     pub a: PathBuf,
-    /// Another one
+    /// Second checkpoint
     pub b: PathBuf,
 }
 
-/// Hash files: sha256 and WebUI's short forms, and each component's content
+/// Print the hashes of files and of their components
 ///
-/// A component's content hash is the same in every container, so it tells a wrong upload from the right one, and which
-/// autoencoder a checkpoint carries.
+/// Prints sha256, AutoV2, AutoV3 and the legacy hash of WebUI, and a content hash for each component. Content hashes do
+/// not depend on the format, so they identify the VAE in a checkpoint, or a wrong upload.
 #[derive(Debug, Args)]
 pub(super) struct Hash {
-    /// The files
-    #[arg(required = true)]
+    /// Files or diffusers folders to hash
+    #[arg(required = true, value_name = "PATH")]
     pub files: Vec<PathBuf>,
 }
 
-/// Say what files would do to whoever loads them with Python; nothing of them is run
+/// Scan for pickles that would run code when loaded
 ///
-/// Looks through every pickle: bare ones, those of PyTorch files of any age, every record of a zip, pickles within
-/// pickles. Folders are searched; symbolic links in them are not followed. Exit code 0: nothing dangerous; 1: something
-/// dangerous; 2: something could not be read.
+/// Scans every pickle: bare ones, those in PyTorch files of any age, in every record of a zip, and in other pickles.
+/// Executes nothing. Searches folders, but does not follow symbolic links in them.
+///
+/// Exit codes: 0 nothing dangerous; 1 something dangerous; 2 something could not be read.
 #[derive(Debug, Args)]
 pub(super) struct Scan {
-    /// Files and folders
+    /// Files and folders to scan
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
 pub(super) struct OutputFile {
-    /// The file to write; its extension decides the format, a folder or a / at the end means diffusers
+    /// Write to this file or diffusers folder
+    ///
+    /// The extension determines the format. An existing folder, or a trailing /, means diffusers.
     #[arg(short, long, value_name = "OUTPUT")]
     pub output: PathBuf,
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
+#[command(next_help_heading = "Output")]
 pub(super) struct OutputFileOrFolder {
-    /// The file to write; its extension decides the format, a folder or a / at the end means diffusers
+    /// Write to this file or diffusers folder
+    ///
+    /// The extension determines the format. An existing folder, or a trailing /, means diffusers.
     #[arg(short, long, value_name = "OUTPUT")]
     pub output: Option<PathBuf>,
-    /// The folder to write into, one file for each input, named after it; needs --to
+    /// Write one output per input into this folder, named after the input; needs --to
     #[arg(long, value_name = "DIR", requires = "to")]
     pub out_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
 pub(super) struct Writing {
-    /// The format to write, whatever the output is called
+    /// Set the output format, overriding the extension
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub to: Option<TargetArgument>,
-    /// Cast the floating tensors to this type
+    /// Cast floating-point tensors to this dtype
     #[arg(long, value_enum, value_name = "DTYPE")]
     pub dtype: Option<DtypeArgument>,
-    /// Take the largest value of the new type for values too large for it, rather than stop
+    /// Clamp values that overflow the new dtype, instead of failing
     #[arg(long)]
     pub saturate: bool,
-    /// Replace a file that is there already
+    /// Replace an existing output
     #[arg(long)]
     pub force: bool,
-    /// Print what would be written, tensor by tensor, and write nothing
+    /// Print the plan for every tensor and write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Take the tensors of a file whose pickle names something dangerous, and nothing else of it
+    /// Accept a file with a dangerous pickle, and read only its tensors
     #[arg(long)]
     pub sanitize: bool,
-    /// Do not read the written file again to hold it against the plan
+    /// Do not read the output back to verify it
     #[arg(long)]
     pub no_verify: bool,
     #[command(flatten)]
     pub folder: FolderWriting,
 }
 
-/// How a diffusers folder is written.
+/// How to write a diffusers folder.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Options for diffusers folders")]
+#[command(next_help_heading = "Diffusers folders")]
 pub(super) struct FolderWriting {
-    /// What the UNet predicts, for the scheduler [default: epsilon; v for SD v2 and marked models]
-    #[arg(long, value_enum, value_name = "WHAT")]
+    /// Set what the UNet predicts [default: epsilon; v for SD v2 and marked models]
+    ///
+    /// The scheduler configuration records it.
+    #[arg(long, value_enum, value_name = "PREDICTION")]
     pub prediction: Option<PredictionArgument>,
     /// Write weights as .bin, for programs that do not read safetensors
     #[arg(long)]
     pub bin: bool,
-    /// Name the weights after a variant: fp16 makes diffusion_pytorch_model.fp16.safetensors
+    /// Add a variant to the names of the weight files
+    ///
+    /// For example, fp16 makes diffusion_pytorch_model.fp16.safetensors.
     #[arg(long, value_name = "NAME", value_parser = variant)]
     pub variant: Option<String>,
-    /// Cut weights into shards of at most so many bytes; kB, MB and GB may follow [default: 10GB]
+    /// Split weights into shards of at most SIZE bytes; accepts kB, MB and GB [default: 10GB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_shard_size: Option<u64>,
 }
 
-/// A variant is part of a file's name.
+/// Parses a variant, which becomes part of file names.
 fn variant(text: &str) -> Result<String, String> {
     let is_plain = !text.is_empty() && text.chars().all(|it| it.is_ascii_alphanumeric() || it == '_');
-    if is_plain { Ok(text.to_owned()) } else { Err("letters, digits and _ only".into()) }
+    if is_plain { Ok(text.to_owned()) } else { Err("expected letters, digits and _ only".into()) }
 }
 
-/// Bytes, in the decimal units of model pages.
+/// Parses a number of bytes, with an optional decimal unit.
 fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|it: char| it.is_ascii_alphabetic());
-    let unit = match text.strip_prefix(digits).unwrap_or_default().to_ascii_uppercase().as_str() {
+    let (_, unit) = text.split_at(digits.len());
+    let unit = match unit.to_ascii_uppercase().as_str() {
         "" | "B" => 1,
         "KB" => 1_000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
-        _ => return Err("a number of bytes, or of kB, MB, GB".into()),
+        _ => return Err("expected a number of bytes, or of kB, MB or GB".into()),
     };
     let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|&bytes| bytes > 0);
-    bytes.ok_or_else(|| "a number of bytes above 0, such as 500MB".into())
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum PredictionArgument {
-    /// The noise
-    Epsilon,
-    /// The velocity
-    V,
-}
-
-impl From<PredictionArgument> for Prediction {
-    fn from(argument: PredictionArgument) -> Self {
-        match argument {
-            PredictionArgument::Epsilon => Prediction::Epsilon,
-            PredictionArgument::V => Prediction::Velocity,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum TargetArgument {
-    Safetensors,
-    Ckpt,
-    Diffusers,
-}
-
-impl From<TargetArgument> for Target {
-    fn from(argument: TargetArgument) -> Self {
-        match argument {
-            TargetArgument::Safetensors => Target::Safetensors,
-            TargetArgument::Ckpt => Target::Torch,
-            TargetArgument::Diffusers => Target::Diffusers,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum DtypeArgument {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl From<DtypeArgument> for Dtype {
-    fn from(argument: DtypeArgument) -> Self {
-        match argument {
-            DtypeArgument::F32 => Dtype::F32,
-            DtypeArgument::F16 => Dtype::F16,
-            DtypeArgument::Bf16 => Dtype::BF16,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum EmaArgument {
-    /// It stays beside the weights
-    Keep,
-    /// It is left out
-    Drop,
-    /// It takes the place of the weights
-    Use,
-}
-
-impl From<EmaArgument> for Ema {
-    fn from(argument: EmaArgument) -> Self {
-        match argument {
-            EmaArgument::Keep => Ema::Keep,
-            EmaArgument::Drop => Ema::Drop,
-            EmaArgument::Use => Ema::Use,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum ComponentArgument {
-    Unet,
-    Vae,
-    TextEncoder,
-}
-
-impl From<ComponentArgument> for Component {
-    fn from(argument: ComponentArgument) -> Self {
-        match argument {
-            ComponentArgument::Unet => Component::Unet,
-            ComponentArgument::Vae => Component::Autoencoder,
-            ComponentArgument::TextEncoder => Component::TextEncoder,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum VaeDtypeArgument {
-    /// Bit for bit as it is
-    Keep,
-    /// As the checkpoint's autoencoder has it
-    Match,
-    F32,
-    F16,
-    Bf16,
-}
-
-impl From<VaeDtypeArgument> for VaeDtype {
-    fn from(argument: VaeDtypeArgument) -> Self {
-        match argument {
-            VaeDtypeArgument::Keep => VaeDtype::Keep,
-            VaeDtypeArgument::Match => VaeDtype::Match,
-            VaeDtypeArgument::F32 => VaeDtype::As(Dtype::F32),
-            VaeDtypeArgument::F16 => VaeDtype::As(Dtype::F16),
-            VaeDtypeArgument::Bf16 => VaeDtype::As(Dtype::BF16),
-        }
-    }
+    bytes.ok_or_else(|| "expected a number of bytes above 0, such as 500MB".into())
 }
 
 #[cfg(test)]
@@ -364,5 +272,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn parses_sizes_with_units() {
+        assert_eq!(size("500MB"), Ok(500_000_000));
+        assert_eq!(size("7"), Ok(7));
+        assert!(["0", "MB", "5 apples", "99999999999GB"].iter().all(|text| size(text).is_err()));
     }
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::Target;
 use crate::plan::convert::{self, Options};
 use crate::plan::{Cast, Origin, translate};
-use crate::report::Outcome;
+use crate::report::WriteReport;
 
 /// Converts each input; a failing one does not stop the others.
 pub(super) fn run(command: &Convert, terminal: &Terminal) -> Exit {
@@ -22,7 +22,7 @@ pub(super) fn run(command: &Convert, terminal: &Terminal) -> Exit {
     }
     let names = Names { list: "results", file: "input", between: "" };
     let work = |input: &Path| convert(command, input, &output_in_folder(command, input)?, terminal);
-    each(&command.inputs, &names, terminal, work, Outcome::to_text)
+    each(&command.inputs, &names, terminal, work, WriteReport::to_text)
 }
 
 fn check_usage(command: &Convert) -> Result<()> {
@@ -55,7 +55,7 @@ fn output_in_folder(command: &Convert, input: &Path) -> Result<PathBuf> {
     Ok(folder.join(name))
 }
 
-fn convert(command: &Convert, input: &Path, output: &Path, terminal: &Terminal) -> Result<Outcome> {
+fn convert(command: &Convert, input: &Path, output: &Path, terminal: &Terminal) -> Result<WriteReport> {
     let writing = &command.writing;
     let target = writing.target(output)?;
     let (checkpoint, translation) = translate::to_ldm(writing.open(input)?)?;

@@ -6,7 +6,7 @@ use crate::checkpoint::compare::{compare, pair_up};
 use crate::error::{Error, Result};
 use crate::format::Container;
 use crate::io::{Progress, parallel};
-use crate::model::autoencoder;
+use crate::model::vae;
 use crate::plan::translate;
 use crate::report::Difference;
 
@@ -30,7 +30,7 @@ fn diff(command: &Diff, terminal: &Terminal) -> Result<Difference> {
     a.refuse_unreadable()?;
     b.refuse_unreadable()?;
     let (left, right) = (&a.contents().state_dict, &b.contents().state_dict);
-    let canonical = |key: &str| autoencoder::canonical_key(key).into_owned();
+    let canonical = |key: &str| vae::canonical_key(key).into_owned();
     let mut pairs = pair_up(left, right, canonical);
     let is_folder = |checkpoint: &Checkpoint| checkpoint.contents().container == Container::Diffusers;
     let before = pairs.len();

@@ -3,13 +3,12 @@ use std::path::Path;
 use super::Exit;
 use super::args::Hash;
 use super::each::{Names, each};
-use super::output::published_text;
 use super::terminal::Terminal;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::hash::content_hash;
 use crate::error::Result;
 use crate::format::Container;
-use crate::model::{Component, autoencoder, published};
+use crate::model::{Component, published, vae};
 use crate::plan::translate;
 use crate::report::{Hashes, LeftOut};
 
@@ -24,18 +23,17 @@ fn hash(path: &Path, terminal: &Terminal) -> Result<Hashes> {
     let is_folder = checkpoint.contents().container == Container::Diffusers;
     let file = if is_folder { None } else { Some(checkpoint.file_hashes(terminal.jobs(), terminal)?) };
     let known = file.as_ref().and_then(|file| published::identify(checkpoint.file_bytes(), &file.sha256));
-    let published = known.map(published_text);
     let state_dict = &checkpoint.contents().state_dict;
     let mut components = Vec::new();
     for &component in Component::ALL {
-        let tensors = || state_dict.iter().filter(|(key, _)| Component::of_key(key) == component);
+        let tensors = || state_dict.iter().filter(|(key, _)| Component::from_key(key) == component);
         if tensors().next().is_none() {
             continue;
         }
         // The autoencoder of a file of its own has the keys it would have in a checkpoint.
-        let canonical = tensors().map(|(key, tensor)| (autoencoder::canonical_key(key), tensor));
+        let canonical = tensors().map(|(key, tensor)| (vae::canonical_key(key), tensor));
         let hash = content_hash(canonical, terminal.jobs(), terminal).map_err(|error| error.in_file(path))?;
-        components.push((component.name(), hash));
+        components.push((component, hash));
     }
-    Ok(Hashes::new(path, file, published, components, LeftOut::unreadable(checkpoint.contents())))
+    Ok(Hashes::new(path, file, known, components, LeftOut::unreadable(checkpoint.contents())))
 }

@@ -3,7 +3,7 @@ use std::path::Path;
 use super::Exit;
 use super::args::Inspect;
 use super::each::{Names, each};
-use super::output::{published, published_text};
+use super::output::published;
 use super::terminal::Terminal;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -31,5 +31,5 @@ fn inspect(path: &Path, keys: bool, terminal: &Terminal) -> Result<Inspection> {
     let translated =
         translate::to_ldm(checkpoint.clone()).map_or_else(|_| checkpoint.clone(), |(translated, _)| translated);
     let components = components(&translated.contents().state_dict, detection.architecture());
-    Ok(Inspection::new(&checkpoint, components, &detection, known.map(published_text), keys))
+    Ok(Inspection::new(&checkpoint, components, &detection, known, keys))
 }

@@ -2,15 +2,15 @@ use std::path::{Path, PathBuf};
 
 use super::Exit;
 use super::args::MergeVae;
-use super::output::{conclude, published_text};
+use super::output::conclude;
 use super::terminal::Terminal;
 use crate::checkpoint::hash;
 use crate::error::{Error, Result};
 use crate::format::Target;
-use crate::model::autoencoder;
 use crate::model::published::{self, Published};
+use crate::model::{Component, vae};
 use crate::plan::{Origin, merge_vae, sidecar_name, translate};
-use crate::report::{AutoencoderReport, ComponentSummary, LeftOut, Merged, Outcome, Side};
+use crate::report::{ComponentSummary, LeftOut, Merged, PublishedFile, VaeReport, VaeSummary, WriteReport};
 use crate::state_dict::StateDict;
 
 /// Merges and reports.
@@ -18,13 +18,13 @@ pub(super) fn run(command: &MergeVae, terminal: &Terminal) -> Exit {
     conclude(merge(command, terminal), terminal)
 }
 
-fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {
+fn merge(command: &MergeVae, terminal: &Terminal) -> Result<WriteReport> {
     let writing = &command.writing;
     let output = command.output.output.as_path();
     let target = writing.target(output)?;
     let (base, base_translation) = translate::to_ldm(writing.open(&command.checkpoint)?)?;
     let vae_path = command.vae.clone().map_or_else(|| sidecar(&command.checkpoint), Ok)?;
-    let (vae, vae_translation) = translate::autoencoder_to_ldm(writing.open(&vae_path)?)?;
+    let (donor, vae_translation) = translate::vae_to_ldm(writing.open(&vae_path)?)?;
     writing.check_destination(output)?;
     let options = merge_vae::Options {
         dtype: writing.dtype.map(Into::into),
@@ -33,16 +33,16 @@ fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {
         partial: command.partial,
     };
     // What can be refused by the headers is refused before half a gigabyte is hashed.
-    let mut resolved = merge_vae::plan(&base, &vae, &options)?;
-    let vae_file = vae.file_of(|key| autoencoder::is_key(autoencoder::bare_key(key)))?;
+    let mut resolved = merge_vae::plan(&base, &donor, &options)?;
+    let vae_file = donor.file_of(|key| vae::is_key(vae::bare_key(key)))?;
     let sha256 = hash::file_sha256(vae_file, terminal)?;
     let known = published::identify(vae_file.len(), &sha256);
     if !command.allow_withdrawn {
-        refuse_withdrawn(known).map_err(|error| error.in_file(vae.path()))?;
+        refuse_withdrawn(known).map_err(|error| error.in_file(donor.path()))?;
     }
-    merge_vae::record(&mut resolved.metadata, &vae, &sha256);
+    merge_vae::record(&mut resolved.metadata, &donor, &sha256);
     base_translation.trace_back(Origin::Checkpoint, &mut resolved.ledger);
-    vae_translation.trace_back(Origin::Autoencoder, &mut resolved.ledger);
+    vae_translation.trace_back(Origin::Vae, &mut resolved.ledger);
     resolved.notices.extend(base_translation.notices);
     if target != Target::Diffusers {
         resolved.notices.extend(base_translation.single_file_notices);
@@ -52,14 +52,14 @@ fn merge(command: &MergeVae, terminal: &Terminal) -> Result<Outcome> {
     let after = after.ok_or_else(|| Error::missing("the output would have no autoencoder").in_file(output))?;
     let mut outcome = writing.write(&base, output, resolved, terminal)?;
     let is_same = before.as_ref().is_some_and(|before| before.content_hash == after.content_hash);
-    outcome.left_out.extend(LeftOut::opaque(vae.contents()).into_iter().map(|mut left_out| {
-        left_out.path = format!("{}: {}", vae.file_name(), left_out.path);
+    outcome.left_out.extend(LeftOut::opaque(donor.contents()).into_iter().map(|mut left_out| {
+        left_out.path = format!("{}: {}", donor.file_name(), left_out.path);
         left_out
     }));
-    outcome.autoencoder = Some(AutoencoderReport {
+    outcome.vae = Some(VaeReport {
         file: vae_path.to_string_lossy().into_owned(),
         sha256,
-        published: known.map(published_text),
+        published: known.map(PublishedFile::from),
         sidecar: command.vae.is_none(),
         before,
         after,
@@ -102,14 +102,14 @@ fn sidecar(checkpoint: &Path) -> Result<PathBuf> {
 }
 
 /// The autoencoder of a state dict in figures; `None` if it has none.
-fn side(state_dict: &StateDict, terminal: &Terminal) -> Result<Option<Side>> {
-    let tensors = || state_dict.iter().filter(|(key, _)| autoencoder::is_checkpoint_key(key));
-    let summary = ComponentSummary::new("autoencoder", tensors().map(|(_, tensor)| tensor));
+fn side(state_dict: &StateDict, terminal: &Terminal) -> Result<Option<VaeSummary>> {
+    let tensors = || state_dict.iter().filter(|(key, _)| vae::is_checkpoint_key(key));
+    let summary = ComponentSummary::new(Component::Vae, tensors().map(|(_, tensor)| tensor));
     if summary.tensors == 0 {
         return Ok(None);
     }
     let content_hash = hash::content_hash(tensors(), terminal.jobs(), terminal)?;
-    Ok(Some(Side { summary, content_hash }))
+    Ok(Some(VaeSummary { summary, content_hash }))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod output;
 mod render;
 mod scan;
 mod terminal;
+mod values;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -11,9 +11,9 @@ use crate::format::diffusers::{self, Companions, Files};
 use crate::format::{self, Container, Target, WriteOptions, Written};
 use crate::io::{Overwrite, Scratch, ScratchFolder};
 use crate::model::published::{self, Published};
-use crate::plan::Resolved;
 use crate::plan::folders::{self, FolderPlan};
-use crate::report::{LeftOut, Outcome};
+use crate::plan::{Notice, NoticeCode, Resolved};
+use crate::report::{LeftOut, WriteReport};
 use crate::tensor::Overflow;
 
 impl Writing {
@@ -57,7 +57,7 @@ impl Writing {
         output: &Path,
         resolved: Resolved,
         terminal: &Terminal,
-    ) -> Result<Outcome> {
+    ) -> Result<WriteReport> {
         let target = self.target(output)?;
         let options = WriteOptions {
             overwrite: self.overwrite(),
@@ -78,7 +78,7 @@ impl Writing {
                 (resolved, written)
             }
         };
-        Ok(Outcome {
+        Ok(WriteReport {
             input: input.path().to_string_lossy().into_owned(),
             output: output.to_string_lossy().into_owned(),
             format: target.name(),
@@ -86,7 +86,7 @@ impl Writing {
             bytes: written.bytes,
             dry_run: self.dry_run,
             verified: written.verified,
-            autoencoder: None,
+            vae: None,
             left_out: LeftOut::opaque(input.contents()),
             notices: resolved.notices,
             ledger: resolved.ledger,
@@ -109,7 +109,8 @@ impl Writing {
         let planned = folders::to_folder(resolved, companions.files, prediction);
         let FolderPlan { mut resolved, files } = planned.map_err(|error| error.in_file(input.path()))?;
         resolved.notices.extend(companions.unknown.iter().map(|name| {
-            format!("{name} is left out: a part of the pipeline that this program does not know, and it runs without")
+            let text = format!("left out {name}: an optional part of the pipeline that this program does not know");
+            Notice::new(NoticeCode::PipelinePartDropped, text)
         }));
         let files = Files {
             texts: &files,
@@ -136,7 +137,7 @@ fn would_be_written(bytes: u64) -> Written {
 }
 
 /// Prints what came of writing one file, and says how to end.
-pub(super) fn conclude(result: Result<Outcome>, terminal: &Terminal) -> Exit {
+pub(super) fn conclude(result: Result<WriteReport>, terminal: &Terminal) -> Exit {
     match result {
         Ok(outcome) => {
             terminal.result(|| outcome.to_text(), &outcome);
@@ -156,12 +157,4 @@ pub(super) fn published(checkpoint: &Checkpoint, terminal: &Terminal) -> Result<
     }
     let sha256 = checkpoint.sha256(terminal)?;
     Ok(published::identify(checkpoint.file_bytes(), &sha256))
-}
-
-/// How a published file is named to people.
-pub(super) fn published_text(published: &Published) -> String {
-    match published.withdrawn {
-        Some(reason) => format!("{} (WITHDRAWN: {reason})", published.name),
-        None => published.name.to_owned(),
-    }
 }

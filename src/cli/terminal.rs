@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::args::Common;
 use crate::error::{Error, printable_json};
 use crate::io::Progress;
-use crate::report::Failure;
+use crate::report::{Failure, to_json};
 
 /// Where results, errors and progress go.
 pub(super) struct Terminal {
@@ -57,7 +57,13 @@ impl Terminal {
     pub(super) fn result(&self, text: impl FnOnce() -> String, document: &impl Serialize) {
         self.bar.finish_and_clear();
         let printed = if self.json {
-            printable_json(&serde_json::to_string_pretty(document).unwrap_or_default()) + "\n"
+            match to_json(document) {
+                Ok(json) => printable_json(&json) + "\n",
+                Err(error) => {
+                    self.unheard.store(true, Ordering::Relaxed);
+                    return self.error(&error);
+                }
+            }
         } else if self.quiet {
             return;
         } else {

@@ -1,27 +1,28 @@
-//! Whether a component has all its tensors, and none that it should not have.
+//! Compares a component with the schema of its architecture: missing and extra tensors.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
 use crate::model::Component;
-use crate::model::architecture::Architecture;
-use crate::model::autoencoder;
+use crate::model::family::Architecture;
 use crate::model::layout::{self, Folder, Layout};
+use crate::model::vae;
 use crate::state_dict::StateDict;
 
-/// What a component lacks, and what it has too much.
+/// The missing and extra tensors of a component.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Completeness {
-    /// Keys that the architecture has and the file has not, under any spelling. Those that pictures do not need
-    /// (position_ids, CLIP's scale) are not missed.
+    /// Keys of the architecture that the file lacks under every known spelling. Tensors that rendering does not use
+    /// (position_ids, CLIP's `logit_scale`) do not count.
     pub missing: Vec<String>,
-    /// Keys of the file that the architecture does not have.
+    /// Keys of the file that the architecture lacks.
     pub extra: Vec<String>,
 }
 
-/// Holds a component of a state dict in LDM names against the schema of its architecture. `None` for components that
-/// have no schema, and where the architecture is not known; the autoencoder is the same in all of them.
+/// Compares a component of a state dict in LDM names with the schema of its architecture. `None` for components without
+/// a schema, and if the architecture is unknown. The VAE is the same in all architectures.
 pub fn completeness(
     state_dict: &StateDict,
     component: Component,
@@ -29,19 +30,21 @@ pub fn completeness(
 ) -> Option<Completeness> {
     let folders: &[Folder] = match component {
         Component::Unet => &[Folder::Unet],
-        Component::Autoencoder => &[Folder::Vae],
+        Component::Vae => &[Folder::Vae],
         Component::TextEncoder => &[Folder::TextEncoder, Folder::TextEncoder2],
         _ => return None,
     };
-    let architecture = architecture.or((component == Component::Autoencoder).then_some(Architecture::Sd1))?;
+    let architecture = architecture.or((component == Component::Vae).then_some(Architecture::Sd1))?;
     let layout = Layout::of(architecture);
     let mut present = BTreeSet::new();
     let mut found = Completeness::default();
-    for key in state_dict.keys().filter(|key| Component::of_key(key) == component) {
-        let canonical = autoencoder::canonical_key(key);
-        let place = layout.to_diffusers(&canonical).next();
-        match place.and_then(|place| layout.to_ldm(place.folder, place.key)) {
-            Some(written) => drop(present.insert(written.key)),
+    for key in state_dict.keys().filter(|key| Component::from_key(key) == component) {
+        let canonical = vae::canonical_key(key);
+        let mapped = layout.to_diffusers(&canonical).next();
+        match mapped.and_then(|mapped| layout.to_ldm(mapped.folder, mapped.key)) {
+            Some(written) => {
+                present.insert(written.key);
+            }
             None => found.extra.push(key.to_owned()),
         }
     }
@@ -50,7 +53,7 @@ pub fn completeness(
     let is_missing = |key: &&str| !present.contains(key) && layout::is_needed(key, &dims);
     let missing: Vec<&str> = wanted.map(|pair| pair.ldm.key.as_str()).filter(is_missing).collect();
     found.missing = missing.into_iter().map(str::to_owned).collect();
-    // The parts of a fused projection share its key.
+    // The parts of a fused projection share a key.
     found.missing.dedup();
     Some(found)
 }
@@ -79,7 +82,7 @@ mod tests {
     #[test]
     fn a_real_checkpoint_is_complete() {
         let state_dict = of_keys(real_keys());
-        for component in [Component::Unet, Component::Autoencoder, Component::TextEncoder] {
+        for component in [Component::Unet, Component::Vae, Component::TextEncoder] {
             let found = completeness(&state_dict, component, Some(Architecture::Sd1));
             assert_eq!(found, Some(Completeness::default()), "{component:?}");
         }
@@ -88,10 +91,10 @@ mod tests {
     }
 
     #[test]
-    fn names_exactly_what_is_missing_and_what_is_too_much() {
+    fn lists_missing_and_extra_keys() {
         let gone = "first_stage_model.decoder.conv_in.bias";
         let keys = real_keys().into_iter().filter(|&key| key != gone).chain(["first_stage_model.encoder.stray"]);
-        let found = completeness(&of_keys(keys), Component::Autoencoder, None).unwrap();
+        let found = completeness(&of_keys(keys), Component::Vae, None).unwrap();
         assert_eq!(
             found,
             Completeness { missing: vec![gone.into()], extra: vec!["first_stage_model.encoder.stray".into()] }
@@ -99,13 +102,13 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_and_bare_autoencoders_are_complete_too() {
+    fn accepts_other_spellings_and_vaes_without_prefix() {
         let spelled = real_keys().into_iter().map(|key| key.replace("transformer.text_model.", "transformer."));
         let spelled: Vec<String> = spelled.collect();
         let state_dict = of_keys(spelled.iter().map(String::as_str));
         let found = completeness(&state_dict, Component::TextEncoder, Some(Architecture::Sd1));
         assert_eq!(found, Some(Completeness::default()));
         let bare = real_keys().into_iter().filter_map(|key| key.strip_prefix("first_stage_model."));
-        assert_eq!(completeness(&of_keys(bare), Component::Autoencoder, None), Some(Completeness::default()));
+        assert_eq!(completeness(&of_keys(bare), Component::Vae, None), Some(Completeness::default()));
     }
 }

@@ -1,42 +1,45 @@
-//! The parts of a checkpoint, told apart by the prefixes of their keys (the LDM layout).
+//! The components of a checkpoint, identified by the prefixes of their keys in the LDM layout.
 
-/// A part of a checkpoint.
+use serde::{Serialize, Serializer};
+
+/// A component of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Component {
     /// The denoising network.
     Unet,
-    /// The KL autoencoder.
-    Autoencoder,
-    /// The text encoder, or the two of SDXL.
+    /// The VAE.
+    Vae,
+    /// The text encoder, or both text encoders of SDXL.
     TextEncoder,
     /// The exponential moving average of the UNet's weights.
     Ema,
-    /// The buffers of the diffusion schedule.
+    /// The buffers of the noise schedule.
     Schedule,
-    /// What training needed and nothing else does: losses, discriminators, counters.
+    /// Tensors that only training needs: losses, discriminators, counters.
     TrainingResidue,
-    /// Keys of none of these.
+    /// Unknown keys.
     Other,
 }
 
-/// Prefixes by component; the first that fits decides, so the longer ones stand first.
+/// Prefixes by component. The first match decides, so longer prefixes come first.
 const PREFIXES: &[(&str, Component)] = &[
     ("model.diffusion_model.", Component::Unet),
     ("first_stage_model.loss.", Component::TrainingResidue),
-    ("first_stage_model.", Component::Autoencoder),
+    ("first_stage_model.", Component::Vae),
     ("cond_stage_model.", Component::TextEncoder),
     ("conditioner.", Component::TextEncoder),
     ("model_ema.", Component::Ema),
-    ("encoder.", Component::Autoencoder),
-    ("decoder.", Component::Autoencoder),
-    ("quant_conv.", Component::Autoencoder),
-    ("post_quant_conv.", Component::Autoencoder),
-    ("vae.", Component::Autoencoder),
+    ("encoder.", Component::Vae),
+    ("decoder.", Component::Vae),
+    ("quant_conv.", Component::Vae),
+    ("post_quant_conv.", Component::Vae),
+    ("vae.", Component::Vae),
     ("loss.", Component::TrainingResidue),
     ("optimizer.", Component::TrainingResidue),
 ];
 
-/// The buffers that Latent Diffusion registers for its schedule, and the learned log-variance some versions keep.
+/// The buffers that Latent Diffusion registers for its schedule, and the log variance that some versions learn.
 const SCHEDULE: &[&str] = &[
     "betas",
     "alphas_cumprod",
@@ -54,10 +57,10 @@ const SCHEDULE: &[&str] = &[
 ];
 
 impl Component {
-    /// All of them, in the order they are reported.
+    /// All components, in the order of reports.
     pub const ALL: &'static [Component] = &[
         Component::Unet,
-        Component::Autoencoder,
+        Component::Vae,
         Component::TextEncoder,
         Component::Ema,
         Component::Schedule,
@@ -65,8 +68,8 @@ impl Component {
         Component::Other,
     ];
 
-    /// The component a key belongs to.
-    pub fn of_key(key: &str) -> Self {
+    /// Returns the component that a key belongs to.
+    pub fn from_key(key: &str) -> Self {
         if SCHEDULE.contains(&key) {
             return Component::Schedule;
         }
@@ -74,17 +77,36 @@ impl Component {
         found.map_or(Component::Other, |&(_, component)| component)
     }
 
-    /// Its name for people and for `--json`.
+    /// The word for scripts, as in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Component::Unet => "unet",
-            Component::Autoencoder => "autoencoder",
-            Component::TextEncoder => "text encoder",
+            Component::Vae => "vae",
+            Component::TextEncoder => "text-encoder",
             Component::Ema => "ema",
+            Component::Schedule => "schedule-buffers",
+            Component::TrainingResidue => "training-residue",
+            Component::Other => "other",
+        }
+    }
+
+    /// The name for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Component::Unet => "UNet",
+            Component::Vae => "VAE",
+            Component::TextEncoder => "text encoder",
+            Component::Ema => "EMA",
             Component::Schedule => "schedule buffers",
             Component::TrainingResidue => "training residue",
             Component::Other => "other",
         }
+    }
+}
+
+impl Serialize for Component {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 
@@ -93,16 +115,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_of_a_full_checkpoint_has_its_component() {
+    fn assigns_each_key_of_a_real_checkpoint_to_its_component() {
         let keys = include_str!("../../fixtures/sd1-ldm.keys");
         let keys = keys.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(' ').next());
         let mut counts = std::collections::BTreeMap::new();
         for key in keys {
-            *counts.entry(Component::of_key(key)).or_insert(0) += 1;
+            *counts.entry(Component::from_key(key)).or_insert(0) += 1;
         }
         let expected = [
             (Component::Unet, 686),
-            (Component::Autoencoder, 248),
+            (Component::Vae, 248),
             (Component::TextEncoder, 197),
             (Component::Ema, 688),
             (Component::Schedule, 12),

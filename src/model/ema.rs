@@ -1,21 +1,22 @@
-//! The exponential moving average of the UNet's weights, as Latent Diffusion keeps it beside them.
+//! The exponential moving average (EMA) of the UNet weights, as Latent Diffusion stores it.
 
-/// What all keys of the average begin with.
+/// The prefix of the EMA in a checkpoint.
 pub const PREFIX: &str = "model_ema.";
 
-/// The part of a UNet key that the average's names leave out.
+/// The part of a UNet key that the EMA key omits.
 const MODEL: &str = "model.";
 
-/// What the average counts for itself.
+/// The counters of the EMA.
 const COUNTERS: &[&str] = &["model_ema.decay", "model_ema.num_updates"];
 
-/// The key of a UNet tensor's average: the same name without its dots, which PyTorch forbids in names of buffers.
+/// Returns the EMA key of a UNet tensor: its name without dots, which PyTorch forbids in buffer names. `None` for
+/// other tensors.
 pub fn key_of(unet_key: &str) -> Option<String> {
     let name = unet_key.strip_prefix(MODEL).filter(|name| name.starts_with("diffusion_model."))?;
     Some(format!("{PREFIX}{}", name.replace('.', "")))
 }
 
-/// Whether a key is one of the average's counters rather than an averaged tensor.
+/// Returns whether a key is a counter of the EMA rather than an averaged tensor.
 pub fn is_counter(key: &str) -> bool {
     COUNTERS.contains(&key)
 }
@@ -26,7 +27,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_unet_key_of_a_real_checkpoint_has_its_average() {
+    fn finds_the_ema_of_each_unet_key_in_a_real_checkpoint() {
         let keys: BTreeSet<&str> = include_str!("../../fixtures/sd1-ldm.keys")
             .lines()
             .filter(|line| !line.starts_with('#'))

@@ -1,48 +1,63 @@
-//! The text encoder's position_ids: a constant, 0 to 76, that many checkpoints carry in a broken form.
+//! The position_ids of text encoders: the constant 0 to 76, which many checkpoints hold in a broken form.
 //!
-//! Casting a whole checkpoint to half and merging checkpoints both turn them into floats, and merging then into wrong
-//! ones; WebUI truncates what it finds (75.9975 becomes 75), ComfyUI rounds, so the same file renders differently.
+//! Casting a whole checkpoint to half precision and merging checkpoints turn them into floats, and merging may change
+//! the values. WebUI truncates the result (75.9975 becomes 75), ComfyUI rounds it, so the same file renders differently.
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, LazyTensor, Overflow, Shape};
 
-/// The last part of the key, in every layout.
+/// The end of the key, in every layout.
 const NAME: &str = "embeddings.position_ids";
 
-/// The tensor beside it that tells how many positions there are.
+/// The end of the position embedding's key. Its rows are the positions.
 const POSITIONS: &str = "embeddings.position_embedding.weight";
 
-/// What is wrong with position_ids; nothing, if they are `Right`.
+/// The most positions that position_ids are created for. A forged embedding without columns can have any number of rows.
+const MOST_POSITIONS: u64 = 1 << 16;
+
+/// The state of position_ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// I64, 0 to the last position.
-    Right,
-    /// The right numbers in another type.
+    Correct,
+    /// The correct values in another dtype.
     WrongDtype,
-    /// Other numbers.
+    /// Other values.
     WrongValues,
 }
 
-/// Whether a key is one of position_ids.
+impl State {
+    /// The word for scripts, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Correct => "ok",
+            State::WrongDtype => "wrong-dtype",
+            State::WrongValues => "wrong-values",
+        }
+    }
+}
+
+/// Returns whether this is the key of position_ids.
 pub fn is_key(key: &str) -> bool {
     key == NAME || key.strip_suffix(NAME).is_some_and(|prefix| prefix.ends_with('.'))
 }
 
-/// The key of position_ids beside this position embedding; `None` for every other key.
+/// Returns the key of the position_ids that belong to this position embedding; `None` for other keys.
 pub fn key_beside(key: &str) -> Option<String> {
     key.strip_suffix(POSITIONS).map(|prefix| format!("{prefix}{NAME}"))
 }
 
-/// The key of the position embedding beside these position_ids; `None` for every other key.
+/// Returns the key of the position embedding that belongs to these position_ids; `None` for other keys.
 pub fn embedding_beside(key: &str) -> Option<String> {
     Some(format!("{}{POSITIONS}", key.strip_suffix(NAME)?))
 }
 
-/// Judges position_ids beside an embedding of so many positions, where that is known. Reads them, 77 numbers.
-pub fn judge(tensor: &LazyTensor, positions: Option<u64>) -> Result<State> {
+/// Checks position_ids against the number of positions, if known. Reads the tensor: 77 values.
+pub fn check(tensor: &LazyTensor, positions: Option<u64>) -> Result<State> {
     if positions.is_some_and(|positions| positions != tensor.shape().elements()) {
         return Ok(State::WrongValues);
     }
@@ -57,19 +72,30 @@ pub fn judge(tensor: &LazyTensor, positions: Option<u64>) -> Result<State> {
         _ => Vec::<f64>::new(),
     };
     Ok(match (values.iter().copied().eq(expected), tensor.dtype()) {
-        (true, Dtype::I64) => State::Right,
+        (true, Dtype::I64) => State::Correct,
         (true, _) => State::WrongDtype,
         (false, _) => State::WrongValues,
     })
 }
 
-/// Right position_ids for so many positions: I64, shape `[1, positions]`.
-pub fn right(positions: u64) -> Result<LazyTensor> {
+/// Describes correct position_ids: `I64, 0 to 76`.
+pub fn describe(positions: u64) -> String {
+    match positions.checked_sub(1) {
+        Some(last) => format!("I64, 0 to {last}"),
+        None => "I64, empty".to_owned(),
+    }
+}
+
+/// Returns the correct position_ids: I64, shape `[1, positions]`. Fails for more positions than any text encoder has.
+pub fn correct(positions: u64) -> Result<LazyTensor> {
+    if positions > MOST_POSITIONS {
+        return Err(Error::limit(format!("{positions} positions, the limit is {MOST_POSITIONS}")));
+    }
     let bytes: Vec<u8> = (0..positions).flat_map(u64::to_le_bytes).collect();
     Ok(LazyTensor::Owned { dtype: Dtype::I64, shape: Shape::new([1, positions])?, bytes: Arc::from(bytes) })
 }
 
-/// How many positions the position embedding of this key has.
+/// Returns the number of positions of the embedding that belongs to these position_ids.
 pub fn positions(state_dict: &StateDict, ids: &str) -> Option<u64> {
     state_dict.get(&embedding_beside(ids)?)?.shape().dims().first().copied()
 }
@@ -79,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_of_every_layout_are_known() {
+    fn recognizes_the_keys_of_every_layout() {
         for key in [
             "cond_stage_model.transformer.text_model.embeddings.position_ids",
             "cond_stage_model.transformer.embeddings.position_ids",
@@ -94,18 +120,25 @@ mod tests {
     }
 
     #[test]
-    fn tells_right_ones_from_halves_and_from_wrong_ones() {
-        let right = right(77).unwrap();
+    fn refuses_to_create_more_positions_than_any_text_encoder_has() {
+        assert!(correct(MOST_POSITIONS).is_ok());
+        assert!(correct(MOST_POSITIONS + 1).is_err());
+        assert_eq!(describe(77), "I64, 0 to 76");
+    }
+
+    #[test]
+    fn distinguishes_wrong_dtypes_from_wrong_values() {
+        let right = correct(77).unwrap();
         assert_eq!(right.shape().dims(), [1, 77]);
-        assert_eq!(judge(&right, Some(77)).unwrap(), State::Right);
-        assert_eq!(judge(&right, Some(78)).unwrap(), State::WrongValues);
+        assert_eq!(check(&right, Some(77)).unwrap(), State::Correct);
+        assert_eq!(check(&right, Some(78)).unwrap(), State::WrongValues);
         let floats = |values: &dyn Fn(u64) -> f32| LazyTensor::Owned {
             dtype: Dtype::F32,
             shape: Shape::new([1, 77]).unwrap(),
             bytes: (0..77).flat_map(|index| values(index).to_le_bytes()).collect::<Vec<_>>().into(),
         };
-        assert_eq!(judge(&floats(&|index| index as f32), None).unwrap(), State::WrongDtype);
-        assert_eq!(judge(&floats(&|index| index as f32 * 0.9999), None).unwrap(), State::WrongValues);
-        assert_eq!(judge(&floats(&|index| index as f32 + 1.0), None).unwrap(), State::WrongValues);
+        assert_eq!(check(&floats(&|index| index as f32), None).unwrap(), State::WrongDtype);
+        assert_eq!(check(&floats(&|index| index as f32 * 0.9999), None).unwrap(), State::WrongValues);
+        assert_eq!(check(&floats(&|index| index as f32 + 1.0), None).unwrap(), State::WrongValues);
     }
 }

@@ -1,22 +1,22 @@
 //! The published TrinArt files, by size and sha256.
 //!
-//! Figures from the model repositories (naclbit/trinart_characters_19.2m_stable_diffusion_v1,
+//! Sizes and hashes from the model repositories (naclbit/trinart_characters_19.2m_stable_diffusion_v1,
 //! naclbit/trinart_derrida_characters_v2_stable_diffusion, naclbit/trinart_stable_diffusion_v2).
 
-/// A file that was published.
+/// A published file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Its name where it was published.
+    /// The file name in the model repository.
     pub name: &'static str,
-    /// Bytes of it.
+    /// The size in bytes.
     pub bytes: u64,
-    /// Its sha256.
+    /// The sha256, lower-case hexadecimal.
     pub sha256: &'static str,
-    /// Why it must not be used, and what to use instead; `None` for good files.
+    /// Why the file was withdrawn, and what replaces it; `None` for files in use.
     pub withdrawn: Option<&'static str>,
 }
 
-/// The files whose exact size is known; only those can be recognised without hashing everything.
+/// The files whose exact size is known, so that other files need not be hashed.
 const PUBLISHED: &[Published] = &[
     Published {
         name: "autoencoder_fix_kl-f8-trinart_characters.ckpt",
@@ -29,7 +29,7 @@ const PUBLISHED: &[Published] = &[
         bytes: 404_661_793,
         sha256: "d2dd1c82220e31a72bd9958dda249ed7f94faf875d5123ae3aab7a1950a82a8f",
         withdrawn: Some(
-            "uploaded by mistake and withdrawn on 5 November 2022; the right one is \
+            "uploaded by mistake and withdrawn on 5 November 2022; replaced by \
              autoencoder_fix_kl-f8-trinart_characters.ckpt, \
              sha256 2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295",
         ),
@@ -54,12 +54,12 @@ const PUBLISHED: &[Published] = &[
     },
 ];
 
-/// Whether a file of this size may be a published one: whether it is worth hashing.
+/// Returns whether a published file has this size, so that hashing can identify it.
 pub fn may_be(bytes: u64) -> bool {
     PUBLISHED.iter().any(|published| published.bytes == bytes)
 }
 
-/// The published file of this size and sha256 (lower case).
+/// Returns the published file with this size in bytes and sha256 (lower-case hexadecimal).
 pub fn identify(bytes: u64, sha256: &str) -> Option<&'static Published> {
     PUBLISHED.iter().find(|published| published.bytes == bytes && published.sha256 == sha256)
 }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_withdrawn_autoencoder_differs_from_the_right_one_by_hash_alone() {
+    fn distinguishes_the_withdrawn_vae_from_its_replacement_by_hash() {
         let right = identify(404_661_793, "2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295").unwrap();
         let wrong = identify(404_661_793, "d2dd1c82220e31a72bd9958dda249ed7f94faf875d5123ae3aab7a1950a82a8f").unwrap();
         assert_eq!(right.withdrawn, None);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_are_sha256() {
+    fn hashes_are_lower_case_sha256() {
         for published in PUBLISHED {
             assert_eq!(published.sha256.len(), 64);
             assert!(published.sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));

@@ -1,35 +1,35 @@
-//! CLIP's vocabulary: what its tokenizer needs, and what a diffusers folder carries of it.
+//! CLIP's vocabulary, for the tokenizer and for the tokenizer files of a diffusers folder.
 
 use std::io::Read;
 use std::sync::LazyLock;
 
 use flate2::read::GzDecoder;
 
-/// The merges of CLIP's byte pair encoding, one a line, compressed; made by fixtures/make_vocabulary.py.
+/// The merges of CLIP's byte pair encoding, one per line, gzipped. Made by fixtures/make_vocabulary.py.
 static COMPRESSED: &[u8] = include_bytes!("merges.txt.gz");
 
+#[expect(clippy::expect_used, reason = "the data is part of the program, and a test reads all of it")]
 static MERGES: LazyLock<String> = LazyLock::new(|| {
     let mut text = String::new();
-    // Part of the program: a test reads it whole.
-    let _ = GzDecoder::new(COMPRESSED).read_to_string(&mut text);
+    GzDecoder::new(COMPRESSED).read_to_string(&mut text).expect("the vocabulary decompresses");
     text
 });
 
-/// What every list of merges begins with.
+/// The first line of a merges file.
 const VERSION: &str = "#version: 0.2\n";
 
-/// What ends a word.
+/// Marks the end of a word.
 const END_OF_WORD: &str = "</w>";
 
-/// What stands before and behind every text.
+/// The tokens before and after each text.
 const SPECIAL: [&str; 2] = ["<|startoftext|>", "<|endoftext|>"];
 
-/// The rules by which tokens are merged, the first one first, in the format of CLIP and of `merges.txt`.
+/// Returns the merge rules in order of priority, in the format of `merges.txt`.
 pub fn merges() -> String {
     format!("{VERSION}{}", MERGES.as_str())
 }
 
-/// The tokens by their numbers, in the spelling of `vocab.json`: each byte a printable character.
+/// Returns the tokens in order of their ids, as `vocab.json` spells them: each byte is a printable character.
 pub fn tokens() -> Vec<String> {
     let bytes: Vec<String> = spelling().map(String::from).collect();
     let ends = bytes.iter().map(|byte| format!("{byte}{END_OF_WORD}"));
@@ -37,8 +37,8 @@ pub fn tokens() -> Vec<String> {
     bytes.iter().cloned().chain(ends).chain(merged).chain(SPECIAL.map(str::to_owned)).collect()
 }
 
-/// The characters that stand for bytes, in the order of their tokens: first the bytes that are printable characters
-/// of Latin-1 themselves, then the others, which get the characters from U+0100 on.
+/// The characters that represent bytes, in the order of their tokens: first the bytes that are printable in Latin-1,
+/// which represent themselves, then the others, from U+0100 on.
 fn spelling() -> impl Iterator<Item = char> {
     let printable = (b'!'..=b'~').chain(0xA1..=0xAC).chain(0xAE..=0xFF);
     let printable: Vec<char> = printable.map(char::from).collect();
@@ -52,7 +52,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_token_has_one_spelling_and_every_merge_is_of_tokens() {
+    fn tokens_are_unique_and_merges_join_tokens() {
         let tokens = tokens();
         assert_eq!(tokens.len(), 49_408);
         let known: BTreeSet<&str> = tokens.iter().map(String::as_str).collect();
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_those_of_the_published_vocabulary() {
+    fn ids_match_the_published_vocabulary() {
         // From vocab.json of openai/clip-vit-large-patch14; "a photo of a cat" is 320, 1125, 539, 320, 2368.
         let tokens = tokens();
         for (number, token) in [

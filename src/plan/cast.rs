@@ -1,18 +1,18 @@
+use super::ledger::Change;
 use crate::error::Result;
-use crate::plan::Change;
 use crate::tensor::{Dtype, LazyTensor, Overflow};
 
-/// A cast of all floating tensors; integers (position_ids!) never change.
+/// A cast of floating-point tensors. Integer tensors, such as position_ids, never change.
 #[derive(Debug, Clone, Copy)]
 pub struct Cast {
-    /// The type they get.
+    /// The new dtype.
     pub to: Dtype,
-    /// What becomes of values that do not fit.
+    /// How to treat values that overflow the new dtype.
     pub overflow: Overflow,
 }
 
 impl Cast {
-    /// The tensor in the wanted type, with the change if it is one.
+    /// Returns the tensor in the new dtype, and the change if there is one.
     pub fn apply(cast: Option<Self>, tensor: &LazyTensor) -> Result<(LazyTensor, Option<Change>)> {
         let from = tensor.dtype();
         match cast {

@@ -1,37 +1,39 @@
-//! A checkpoint as it is, or less of it: cast, pruned, one component, the average in place of the weights.
+//! Plans a conversion: cast, prune, extract a component, replace the weights by their EMA, fix position_ids.
 
 use std::collections::BTreeSet;
 
 use crate::checkpoint::Checkpoint;
-use crate::error::{Error, Result};
-use crate::model::{Component, autoencoder, ema, position_ids};
-use crate::plan::{Cast, Change, Ledger, Origin, Resolved};
+use crate::error::{Error, OrInternal, Result};
+use crate::model::{Component, ema, position_ids, vae};
+use crate::plan::{Cast, Change, DropReason, Ledger, Notice, NoticeCode, Origin, Resolved};
 use crate::state_dict::StateDict;
 use crate::tensor::LazyTensor;
 
-/// What becomes of the exponential moving average of the weights.
+/// How to treat the exponential moving average (EMA) of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ema {
-    /// It stays beside the weights.
+    /// Keep it beside the weights.
     Keep,
-    /// It is left out.
+    /// Drop it.
     Drop,
-    /// It takes the place of the weights.
+    /// Replace the weights by it.
     Use,
 }
 
-/// What to convert.
+/// The options of a conversion. The default keeps everything.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct Options {
-    /// The type of the floating tensors.
+    /// Casts the floating-point tensors.
     pub cast: Option<Cast>,
-    /// The average; unless said, it is kept, and dropped when pruning.
+    /// The EMA. `None` keeps it, or drops it if `prune` is set.
     pub ema: Option<Ema>,
-    /// Keep what inference needs, nothing else.
+    /// Keeps only what inference needs.
     pub prune: bool,
-    /// Keep this component, nothing else.
+    /// Keeps only this component.
     pub component: Option<Component>,
-    /// Make position_ids what they have to be.
+    /// Corrects position_ids, and adds missing ones.
     pub fix_position_ids: bool,
 }
 
@@ -40,34 +42,35 @@ impl Options {
         self.ema.unwrap_or(if self.prune { Ema::Drop } else { Ema::Keep })
     }
 
-    /// Why a key is left out; `None` if it is kept.
-    fn reason_to_leave_out(&self, key: &str) -> Option<String> {
-        let component = Component::of_key(key);
+    /// Returns why a key is dropped; `None` if it is kept.
+    fn drop_reason(&self, key: &str) -> Option<DropReason> {
+        let component = Component::from_key(key);
         if component == Component::Ema {
             return match self.ema() {
-                Ema::Use if ema::is_counter(key) => Some("counter of the average".into()),
-                Ema::Use => Some("average of no tensor in the file".into()),
-                Ema::Drop => Some("average of the weights".into()),
-                Ema::Keep if self.component.is_some() => Some("another component".into()),
-                Ema::Keep => None,
+                Ema::Use if ema::is_counter(key) => Some(DropReason::EmaCounter),
+                Ema::Use => Some(DropReason::EmaUnmatched),
+                Ema::Drop => Some(DropReason::Ema),
+                Ema::Keep => self.component.map(|_| DropReason::OtherComponent),
             };
         }
         if self.component.is_some_and(|wanted| wanted != component) {
-            return Some("another component".into());
+            return Some(DropReason::OtherComponent);
         }
-        let is_needed = matches!(component, Component::Unet | Component::Autoencoder | Component::TextEncoder);
-        (self.prune && !is_needed).then(|| format!("pruned: {}", component.name()))
+        let is_needed = matches!(component, Component::Unet | Component::Vae | Component::TextEncoder);
+        (self.prune && !is_needed).then_some(DropReason::Pruned(component))
     }
 }
 
-/// Plans a conversion; what is kept stays in order. Reads no tensor but position_ids, where they are to be fixed. A
-/// tensor that cannot be read into an output, a component or an average that is not there is an error.
+/// Plans a conversion. Kept tensors keep their order. Reads no tensor data, except position_ids that are to be fixed.
+///
+/// Fails if the checkpoint has an unreadable tensor, if the requested component or EMA is missing, or if nothing would
+/// remain.
 pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Resolved> {
     checkpoint.refuse_unreadable()?;
     let mut conversion = Conversion {
         source: &checkpoint.contents().state_dict,
         options,
-        averages: BTreeSet::new(),
+        ema_keys: BTreeSet::new(),
         state_dict: StateDict::new(),
         ledger: Ledger::default(),
         notices: Vec::new(),
@@ -76,14 +79,15 @@ pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Resolved> {
     let Conversion { state_dict, ledger, mut notices, .. } = conversion;
     if state_dict.is_empty() && !checkpoint.contents().state_dict.is_empty() {
         let found = match options.component {
-            Some(component) => format!("no {} in it", component.name()),
-            None => "nothing of it would be left; it has no component that this program knows".to_owned(),
+            Some(component) => format!("contains no {}", component.text()),
+            None => "nothing would remain: no known component in it".to_owned(),
         };
         return Err(Error::missing(found).in_file(checkpoint.path()));
     }
-    let unknown = state_dict.keys().filter(|key| Component::of_key(key) == Component::Other).count();
+    let unknown = state_dict.keys().filter(|key| Component::from_key(key) == Component::Other).count();
     if unknown > 0 {
-        notices.push(format!("{unknown} tensors of no known component were kept; inspect --keys lists them"));
+        let text = format!("kept {unknown} tensors of no known component");
+        notices.push(Notice::new(NoticeCode::UnknownKept, text));
     }
     Ok(Resolved { state_dict, metadata: checkpoint.contents().metadata.clone(), ledger, notices })
 }
@@ -91,28 +95,28 @@ pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Resolved> {
 struct Conversion<'a> {
     source: &'a StateDict,
     options: &'a Options,
-    /// Keys of the average that took a weight's place.
-    averages: BTreeSet<String>,
+    /// EMA keys that replace a weight.
+    ema_keys: BTreeSet<String>,
     state_dict: StateDict,
     ledger: Ledger,
-    notices: Vec<String>,
+    notices: Vec<Notice>,
 }
 
 impl<'a> Conversion<'a> {
     fn run(&mut self) -> Result<()> {
-        self.find_averages()?;
+        self.find_ema()?;
         for (key, tensor) in self.source.iter() {
             self.insert_missing_position_ids(key)?;
-            if self.averages.contains(key) {
-                // Its line is written where it goes.
+            if self.ema_keys.contains(key) {
+                // The ledger gets its line where the weight is replaced.
                 continue;
             }
-            if let Some(reason) = self.options.reason_to_leave_out(key) {
+            if let Some(reason) = self.options.drop_reason(key) {
                 self.ledger.dropped(Origin::Checkpoint, key, reason);
                 continue;
             }
-            match ema::key_of(key).filter(|average| self.averages.contains(average)) {
-                Some(average) => self.use_average(key, &average)?,
+            match ema::key_of(key).filter(|ema_key| self.ema_keys.contains(ema_key)) {
+                Some(ema_key) => self.use_ema(key, &ema_key)?,
                 None if self.options.fix_position_ids && position_ids::is_key(key) => self.fix(key, tensor)?,
                 None => self.write(key, key, tensor, Vec::new())?,
             }
@@ -120,56 +124,55 @@ impl<'a> Conversion<'a> {
         Ok(())
     }
 
-    /// With the average in use, every weight of the UNet must have one.
-    fn find_averages(&mut self) -> Result<()> {
+    /// Finds the EMA of each UNet weight, if the EMA is to be used. Fails if one is missing.
+    fn find_ema(&mut self) -> Result<()> {
         if self.options.ema() != Ema::Use {
             return Ok(());
         }
         if !self.source.keys().any(|key| key.starts_with(ema::PREFIX) && !ema::is_counter(key)) {
-            return Err(Error::missing("no average of the weights (model_ema.*) in it that could be used"));
+            return Err(Error::missing("contains no EMA weights (model_ema.*)"));
         }
         let wanted = self.options.component.is_none_or(|component| component == Component::Unet);
         for key in self.source.keys().filter(|_| wanted) {
-            let Some(average) = ema::key_of(key) else { continue };
-            if !self.source.contains(&average) {
-                return Err(Error::missing("the average of this weight is not in the file").in_tensor(key));
+            let Some(ema_key) = ema::key_of(key) else { continue };
+            if !self.source.contains(&ema_key) {
+                return Err(Error::missing("the file has no EMA of this weight").in_tensor(key));
             }
-            self.averages.insert(average);
+            self.ema_keys.insert(ema_key);
         }
         Ok(())
     }
 
-    fn use_average(&mut self, key: &str, average: &str) -> Result<()> {
-        let Some(tensor) = self.source.get(average) else { return Ok(()) };
+    fn use_ema(&mut self, key: &str, ema_key: &str) -> Result<()> {
+        let tensor = self.source.get(ema_key).or_internal("a key of the EMA vanished during planning")?;
         if self.source.get(key).is_some_and(|weight| weight.shape() != tensor.shape()) {
-            return Err(
-                Error::mismatch("its shape differs from that of the weight it is the average of").in_tensor(average)
-            );
+            return Err(Error::mismatch("the shape differs from that of the weight").in_tensor(ema_key));
         }
         self.ledger.replaced(Origin::Checkpoint, key);
-        self.write(average, key, tensor, vec![Change::Replaces, Change::Renamed])
+        self.write(ema_key, key, tensor, vec![Change::Replaces, Change::Renamed])
     }
 
     fn fix(&mut self, key: &str, tensor: &LazyTensor) -> Result<()> {
         let positions = position_ids::positions(self.source, key);
-        let state = position_ids::judge(tensor, positions).map_err(|error| error.in_tensor(key))?;
-        if state == position_ids::State::Right {
+        let state = position_ids::check(tensor, positions).map_err(|error| error.in_tensor(key))?;
+        if state == position_ids::State::Correct {
             return self.write(key, key, tensor, Vec::new());
         }
         let positions = positions.unwrap_or_else(|| tensor.shape().elements());
-        self.state_dict.insert(key, position_ids::right(positions)?)?;
+        self.state_dict.insert(key, position_ids::correct(positions)?)?;
         self.ledger.written(Origin::Checkpoint, key, key, vec![Change::Fixed]);
-        let was = match state {
-            position_ids::State::WrongDtype => format!("the right numbers, but {}", tensor.dtype()),
-            _ => format!("wrong numbers, {}", tensor.dtype()),
+        let before = match state {
+            position_ids::State::WrongDtype => format!("correct values in {}", tensor.dtype()),
+            _ => format!("wrong values in {}", tensor.dtype()),
         };
-        self.notices.push(format!("position_ids were {was}; they are I64, 0 to {} now", positions.saturating_sub(1)));
+        let text = format!("fixed position_ids: were {before}, now {}", position_ids::describe(positions));
+        self.notices.push(Notice::new(NoticeCode::PositionIdsFixed, text));
         Ok(())
     }
 
-    /// Puts position_ids before the position embedding they are missing from, as training writes them.
+    /// Adds missing position_ids before their position embedding, which is where training writes them.
     fn insert_missing_position_ids(&mut self, key: &str) -> Result<()> {
-        if !self.options.fix_position_ids || self.options.reason_to_leave_out(key).is_some() {
+        if !self.options.fix_position_ids || self.options.drop_reason(key).is_some() {
             return Ok(());
         }
         let ids = position_ids::key_beside(key).filter(|ids| !self.source.contains(ids));
@@ -178,17 +181,18 @@ impl<'a> Conversion<'a> {
         else {
             return Ok(());
         };
-        self.state_dict.insert(ids.as_str(), position_ids::right(positions)?)?;
+        self.state_dict.insert(ids.as_str(), position_ids::correct(positions)?)?;
         self.ledger.written(Origin::Program, &ids, &ids, vec![Change::Inserted]);
-        self.notices.push(format!("position_ids were missing; {ids} is I64, 0 to {} now", positions.saturating_sub(1)));
+        let text = format!("added missing position_ids: {ids}, {}", position_ids::describe(positions));
+        self.notices.push(Notice::new(NoticeCode::PositionIdsAdded, text));
         Ok(())
     }
 
     fn write(&mut self, input: &str, key: &str, tensor: &LazyTensor, mut changes: Vec<Change>) -> Result<()> {
         let (tensor, cast) = Cast::apply(self.options.cast, tensor).map_err(|error| error.in_tensor(input))?;
-        // An autoencoder by itself has bare keys: so WebUI loads it.
-        let is_alone = self.options.component == Some(Component::Autoencoder);
-        let output = if is_alone { autoencoder::bare_key(key) } else { key };
+        // WebUI loads VAE files without prefix.
+        let is_alone = self.options.component == Some(Component::Vae);
+        let output = if is_alone { vae::bare_key(key) } else { key };
         if output != key {
             changes.push(Change::Renamed);
         }

@@ -1,34 +1,36 @@
-//! A checkpoint in LDM names as a diffusers folder: every tensor under its key there, and the files beside them.
+//! Plans a diffusers folder from a checkpoint in LDM names: the tensors with their diffusers keys, and all other files.
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, OrInternal, Result};
 use crate::format::diffusers::{MODEL_INDEX, SEPARATOR};
 use crate::metadata::{Metadata, Plain};
-use crate::model::architecture::{Architecture, Detection, Prediction, Task, detect};
+use crate::model::detection::{Detection, detect};
+use crate::model::family::{Architecture, Prediction, Task};
 use crate::model::layout::{self, Folder, Layout, Mapped};
 use crate::model::pipeline::Pipeline;
-use crate::model::{Component, autoencoder, position_ids};
-use crate::plan::{Change, Ledger, Line, Origin, Outcome, Resolved};
+use crate::model::{Component, position_ids, vae};
+use crate::plan::{Change, Disposition, DropReason, Ledger, Line, Notice, NoticeCode, Origin, Resolved};
 use crate::state_dict::StateDict;
 use crate::tensor::{LazyTensor, Shape};
 
-/// The key that marks models whose schedule ends in pure noise.
+/// The key that marks models whose noise schedule ends in pure noise.
 const ZERO_TERMINAL_SNR_MARK: &str = "ztsnr";
 
-/// A folder as it will be: the tensors, with keys as in `unet/conv_in.weight`, and the other files.
+/// A planned folder: the tensors, with keys such as `unet/conv_in.weight`, and the other files.
 #[derive(Debug, Clone)]
 pub struct FolderPlan {
-    /// The tensors, their account and the metadata.
+    /// The tensors, the metadata and the ledger.
     pub resolved: Resolved,
-    /// The other files: their paths in the folder, and their texts.
+    /// The other files, as pairs of path in the folder and content.
     pub files: Vec<(String, Vec<u8>)>,
 }
 
-/// Plans the folder of a checkpoint, or of the one component that it has.
+/// Plans the folder of a checkpoint, or of its only component.
 ///
-/// `own` are the files that the input brings, itself a folder; they are taken before those that are made. A component
-/// that is incomplete, and components without the others that a picture needs, are errors.
+/// `own` are the configuration files of the input, if it is a folder; they take precedence over generated ones.
+/// `prediction` overrides what the tensors and the metadata show. Fails if a component is incomplete, or if a pipeline
+/// would lack a component.
 pub fn to_folder(
     resolved: Resolved,
     own: Vec<(String, Vec<u8>)>,
@@ -40,15 +42,17 @@ pub fn to_folder(
     let architecture = architecture(&detection, &folders)?;
     let layout = Layout::of(architecture);
     let is_bare = is_text_bare(&metadata, &ledger);
-    let (tensors, fates) = rename(layout, &state_dict, is_bare)?;
+    let (tensors, destinations) = rename(layout, &state_dict, is_bare)?;
     let tensors = in_order(tensors)?;
     for &folder in &folders {
         refuse_incomplete(layout, folder, &tensors)?;
     }
     let guessed = guess(architecture, &detection, &metadata);
-    let is_asked = folders.contains(&Folder::Unet) && !own.iter().any(|(path, _)| path.starts_with("scheduler/"));
-    if guessed == Prediction::Unknown && prediction.is_none() && is_asked {
-        notices.push("nothing in it tells what SD v2 predicts; v-prediction is assumed; see --prediction".into());
+    let needs_scheduler =
+        folders.contains(&Folder::Unet) && !own.iter().any(|(path, _)| path.starts_with("scheduler/"));
+    if guessed == Prediction::Unknown && prediction.is_none() && needs_scheduler {
+        let text = "assumed v-prediction: SD v2 files do not show what the model predicts";
+        notices.push(Notice::new(NoticeCode::PredictionAssumed, text));
     }
     let pipeline = Pipeline {
         architecture,
@@ -57,36 +61,35 @@ pub fn to_folder(
         zero_terminal_snr: state_dict.contains(ZERO_TERMINAL_SNR_MARK),
     };
     let files = files(&pipeline, &folders, &tensors, own)?;
-    let homeless = fates.values().filter(|fate| matches!(fate, Fate::Homeless(HOMELESS))).count();
-    if homeless > 0 {
-        notices.push(format!("{homeless} tensors have no place in a folder and are left out; --dry-run lists them"));
+    let not_in_folders =
+        destinations.values().filter(|it| matches!(it, Destination::None(DropReason::NotInFolders))).count();
+    if not_in_folders > 0 {
+        let text = format!("left out {not_in_folders} tensors that folders have no place for");
+        notices.push(Notice::new(NoticeCode::NotInFolders, text));
     }
     let mut metadata = metadata;
     metadata.shift_remove(TEXT_KEYS);
-    let ledger = rename_outputs(ledger, &fates);
+    let ledger = rename_outputs(ledger, &destinations);
     Ok(FolderPlan { resolved: Resolved { state_dict: tensors, metadata, ledger, notices }, files })
 }
 
-/// Why a key that no layout knows is left out.
-const HOMELESS: &str = "a folder has no place for it";
+/// A tensor of a folder: its component, its key, and the tensor.
+type FolderTensor = (Folder, String, LazyTensor);
 
-/// A tensor of a folder: its component, its key, itself.
-type Placed = (Folder, String, LazyTensor);
-
-/// What becomes of a key in LDM names.
-enum Fate {
-    /// It goes there, after these changes.
-    Placed(Vec<(String, Vec<Change>)>),
-    /// It goes nowhere, for this reason.
-    Homeless(&'static str),
+/// The destination of a key in LDM names.
+enum Destination {
+    /// These keys in the folder, each after these changes.
+    Keys(Vec<(String, Vec<Change>)>),
+    /// None, for this reason.
+    None(DropReason),
 }
 
-/// The components whose tensors a state dict has.
+/// Returns the components that a state dict has tensors of.
 fn folders_of(state_dict: &StateDict) -> Vec<Folder> {
     let has = |prefixes: &[&str]| state_dict.keys().any(|key| prefixes.iter().any(|prefix| key.starts_with(prefix)));
     let of_folder = |folder: Folder| match folder {
         Folder::Unet => has(&["model.diffusion_model."]),
-        Folder::Vae => state_dict.keys().any(|key| Component::of_key(key) == Component::Autoencoder),
+        Folder::Vae => state_dict.keys().any(|key| Component::from_key(key) == Component::Vae),
         Folder::TextEncoder => has(&["cond_stage_model.", "conditioner.embedders.0.transformer."]),
         Folder::TextEncoder2 => has(&["conditioner.embedders.1.model.", "conditioner.embedders.0.model."]),
     };
@@ -96,98 +99,103 @@ fn folders_of(state_dict: &StateDict) -> Vec<Folder> {
 fn architecture(detection: &Detection, folders: &[Folder]) -> Result<Architecture> {
     match (detection.candidates().as_slice(), folders) {
         (&[only], _) => Ok(only),
-        // The autoencoder is the same in all of them, and so is each of the text encoders.
+        // The VAE is the same in all architectures, and so is each text encoder.
         (_, [Folder::Vae]) => Ok(Architecture::Sd1),
         (&[first, ..], [Folder::TextEncoder | Folder::TextEncoder2]) => Ok(first),
-        _ => Err(Error::unsupported(
-            "of no known architecture, so no folder can be made of it; inspect shows what was seen",
-        )),
+        _ => {
+            let found = format!("unknown architecture ({}): cannot write a folder", detection.doubt());
+            Err(Error::unsupported(found))
+        }
     }
 }
 
-/// Whether the text encoder of SD v1, or the first one of SDXL, came from a folder without `text_model.` in its keys:
-/// it gets them back, so that a folder that was taken apart and put together again has the same bytes.
+/// Returns whether the first text encoder came from a folder without `text_model.` in its keys. Then the new folder omits
+/// it too, so that a round trip gives the same bytes.
 fn is_text_bare(metadata: &Metadata, ledger: &Ledger) -> bool {
     let is_noted = metadata.get(TEXT_KEYS).is_some_and(|noted| noted.to_text() == TEXT_KEYS_BARE);
     is_noted || ledger.lines().iter().any(|line| is_bare_text_key(&line.input))
 }
 
-/// Whether this is a key of a text encoder in a folder, as transformers 5.6 and newer spell it.
+/// Returns whether this is a text encoder key of a folder, as transformers 5.6 and newer spell it.
 pub(super) fn is_bare_text_key(key: &str) -> bool {
     key.split_once(SEPARATOR).is_some_and(|(folder, name)| {
         folder == Folder::TextEncoder.name() && ["embeddings.", "encoder."].iter().any(|it| name.starts_with(it))
     })
 }
 
-/// The metadata field of a single file that notes how the keys of its text encoder were spelled in the folder it came
-/// from, and what it says where they were spelled without `text_model.`.
+/// The metadata field of a single file that records how the folder it came from spelled the text encoder keys, and its
+/// value if they had no `text_model.`.
 pub(super) const TEXT_KEYS: &str = "trinart_ckpt.text_encoder_keys";
 pub(super) const TEXT_KEYS_BARE: &str = "without text_model.";
 
-fn rename(layout: &Layout, state_dict: &StateDict, is_bare: bool) -> Result<(Vec<Placed>, HashMap<String, Fate>)> {
+fn rename(
+    layout: &Layout,
+    state_dict: &StateDict,
+    is_bare: bool,
+) -> Result<(Vec<FolderTensor>, HashMap<String, Destination>)> {
     let mut tensors = Vec::new();
-    let mut fates = HashMap::new();
+    let mut destinations = HashMap::new();
     for (key, tensor) in state_dict.iter() {
-        let canonical = autoencoder::canonical_key(key);
-        let places: Vec<Mapped<'_>> = layout.to_diffusers(&canonical).collect();
-        let fate = match places.as_slice() {
-            [] => Fate::Homeless(reason(key)),
-            [first, ..] if !first.in_folder => Fate::Homeless(reason(key)),
-            places => {
-                let mut written = Vec::new();
-                for place in places {
-                    let (moved, change) = fit(place, tensor).map_err(|error| error.in_tensor(key))?;
-                    let key = match place.key.strip_prefix("text_model.") {
-                        Some(bare) if is_bare && place.folder == Folder::TextEncoder => bare,
-                        _ => place.key,
+        let canonical = vae::canonical_key(key);
+        let mapped: Vec<Mapped<'_>> = layout.to_diffusers(&canonical).collect();
+        let destination = match mapped.as_slice() {
+            [] => Destination::None(drop_reason(key)),
+            [first, ..] if !first.in_folder => Destination::None(drop_reason(key)),
+            mapped => {
+                let mut keys = Vec::new();
+                for mapped in mapped {
+                    let (fitted, change) = fit(mapped, tensor).map_err(|error| error.in_tensor(key))?;
+                    let key = match mapped.key.strip_prefix("text_model.") {
+                        Some(bare) if is_bare && mapped.folder == Folder::TextEncoder => bare,
+                        _ => mapped.key,
                     };
-                    let name = format!("{}{SEPARATOR}{key}", place.folder.name());
-                    tensors.push((place.folder, name.clone(), moved));
-                    written.push((name, change.into_iter().collect()));
+                    let name = format!("{}{SEPARATOR}{key}", mapped.folder.name());
+                    tensors.push((mapped.folder, name.clone(), fitted));
+                    keys.push((name, change.into_iter().collect()));
                 }
-                Fate::Placed(written)
+                Destination::Keys(keys)
             }
         };
-        fates.insert(key.to_owned(), fate);
+        destinations.insert(key.to_owned(), destination);
     }
-    Ok((tensors, fates))
+    Ok((tensors, destinations))
 }
 
-/// Why a key has no place in a folder.
-fn reason(key: &str) -> &'static str {
-    match Component::of_key(key) {
-        Component::Ema => "average of the weights; a folder has no place for it",
-        Component::Schedule => "schedule buffer; a folder's scheduler computes it",
-        Component::TrainingResidue => "training residue; a folder has no place for it",
-        Component::TextEncoder if position_ids::is_key(key) => "says nothing: a constant",
-        Component::TextEncoder => "folders do not have it, and pictures do not need it",
-        _ => HOMELESS,
+/// Returns why folders do not hold a key.
+fn drop_reason(key: &str) -> DropReason {
+    match Component::from_key(key) {
+        Component::Ema => DropReason::EmaNotInFolders,
+        Component::Schedule => DropReason::ScheduleNotInFolders,
+        Component::TrainingResidue => DropReason::ResidueNotInFolders,
+        Component::TextEncoder if position_ids::is_key(key) => DropReason::RedundantConstant,
+        Component::TextEncoder => DropReason::UnusedByTextEncoder,
+        _ => DropReason::NotInFolders,
     }
 }
 
-/// A tensor as its place in a folder has it.
-fn fit(place: &Mapped<'_>, tensor: &LazyTensor) -> Result<(LazyTensor, Option<Change>)> {
+/// Transforms a tensor as the folder needs it. Fails if its shape does not fit.
+fn fit(mapped: &Mapped<'_>, tensor: &LazyTensor) -> Result<(LazyTensor, Option<Change>)> {
     let dims = tensor.shape().dims();
-    let fitted = place.fit(dims).ok_or_else(|| {
-        Error::mismatch(format!("shape {} does not fit its place, which has {:?}", tensor.shape(), place.dims))
-    })?;
+    let fitted = mapped
+        .fit(dims)
+        .ok_or_else(|| Error::mismatch(format!("shape {}, expected one like {:?}", tensor.shape(), mapped.dims)))?;
     let is_reshaped = fitted != dims;
-    match place.change {
-        layout::Change::None => {
+    match mapped.transform {
+        layout::Transform::None => {
             let reshaped = tensor.clone().reshape(Shape::new(fitted)?)?;
             Ok((reshaped, is_reshaped.then_some(Change::Reshaped)))
         }
-        layout::Change::Transpose => Ok((tensor.clone().transpose()?, Some(Change::Transposed))),
-        layout::Change::Split(third) => {
-            let rows = fitted.first().copied().unwrap_or_default();
-            Ok((tensor.clone().rows(third.index() * rows, rows)?, Some(Change::Split)))
+        layout::Transform::Transpose => Ok((tensor.clone().transpose()?, Some(Change::Transposed))),
+        layout::Transform::Split(part) => {
+            let rows = *fitted.first().or_internal("a part of a fused projection has no rows")?;
+            Ok((tensor.clone().rows(part.index() * rows, rows)?, Some(Change::Split)))
         }
-        layout::Change::Join(_) => Err(Error::unsupported("a part of a tensor of the folder")),
+        layout::Transform::Join(_) => Err(Error::internal("a tensor of a checkpoint is a part of a folder's tensor")),
     }
 }
 
-/// Components in their order, in each the order of the safetensors library: so that its files and ours are the same.
-fn in_order(mut tensors: Vec<Placed>) -> Result<StateDict> {
+/// Sorts by component, and within one as the safetensors library does, so that the files are identical to its files.
+fn in_order(mut tensors: Vec<FolderTensor>) -> Result<StateDict> {
     tensors.sort_by(|(folder, key, tensor), (other_folder, other_key, other)| {
         let by_size = other.dtype().size().cmp(&tensor.dtype().size());
         folder.cmp(other_folder).then(by_size).then_with(|| key.cmp(other_key))
@@ -199,13 +207,14 @@ fn in_order(mut tensors: Vec<Placed>) -> Result<StateDict> {
     Ok(state_dict)
 }
 
-/// A tensor of a folder by its key in its component, with or without `text_model.`.
+/// Finds a tensor of a folder by its key in its component, with or without `text_model.`.
 fn find<'a>(tensors: &'a StateDict, folder: Folder, key: &str) -> Option<&'a LazyTensor> {
     let at = |key: &str| tensors.get(&format!("{}{SEPARATOR}{key}", folder.name()));
     at(key).or_else(|| at(key.strip_prefix("text_model.")?))
 }
 
-/// An error if diffusers would make up a tensor of this component. Text encoders may have fewer layers than published.
+/// Fails if the component lacks a tensor, which diffusers would initialize randomly. Text encoders may have fewer layers
+/// than the published ones.
 fn refuse_incomplete(layout: &Layout, folder: Folder, tensors: &StateDict) -> Result<()> {
     let has = |key: &str| find(tensors, folder, key).is_some();
     let layer_of = |key: &str| key.split_once("encoder.layers.")?.1.split('.').next()?.parse::<usize>().ok();
@@ -223,23 +232,25 @@ fn refuse_incomplete(layout: &Layout, folder: Folder, tensors: &StateDict) -> Re
     match missing.find(|tensor| is_needed(&tensor.key)) {
         Some(tensor) => {
             let ldm = layout.to_ldm(folder, &tensor.key).map_or(tensor.key.as_str(), |mapped| mapped.key);
-            let found = format!("missing, and the {} of a folder needs it", folder.name());
+            let found = format!("missing; the {} of a folder needs it", folder.name());
             Err(Error::missing(found).in_tensor(ldm))
         }
         None => Ok(()),
     }
 }
 
-/// What a model predicts whose user did not say; unknown for SD v2 without a mark.
+/// Returns what a model predicts, from its marks and metadata; unknown for SD v2 without either.
 fn guess(architecture: Architecture, detection: &Detection, metadata: &Metadata) -> Prediction {
-    let says = metadata.get("modelspec.prediction_type").map(Plain::to_text).unwrap_or_default();
+    let recorded = metadata.get("modelspec.prediction_type").map(Plain::to_text);
+    let is_recorded_as = |start: &str| recorded.as_ref().is_some_and(|recorded| recorded.starts_with(start));
     match architecture {
-        _ if detection.prediction == Prediction::Velocity || says.starts_with('v') => Prediction::Velocity,
-        Architecture::Sd2 if !says.starts_with("eps") => Prediction::Unknown,
+        _ if detection.prediction == Prediction::Velocity || is_recorded_as("v") => Prediction::Velocity,
+        Architecture::Sd2 if !is_recorded_as("eps") => Prediction::Unknown,
         _ => Prediction::Epsilon,
     }
 }
 
+/// Returns the configuration files of the folder: the input's own ones, and generated ones for the rest.
 fn files(
     pipeline: &Pipeline,
     folders: &[Folder],
@@ -257,19 +268,16 @@ fn files(
     } else {
         let lacking = Folder::of(pipeline.architecture).iter().find(|folder| !folders.contains(folder));
         if let Some(lacking) = lacking {
-            let found = format!(
-                "no {} in it, which a folder of {} needs; --component takes one component alone",
-                lacking.name(),
-                pipeline.architecture.name()
-            );
-            return Err(Error::missing(found));
+            let (lacking, architecture) = (lacking.name(), pipeline.architecture.text());
+            let found = format!("contains no {lacking}, which a folder of {architecture} needs");
+            return Err(Error::missing(found).with_hint(Hint::Component));
         }
         let made = pipeline.files(&dims).ok_or_else(|| {
-            let (architecture, task) = (pipeline.architecture.name(), pipeline.task.name());
-            Error::unsupported(format!("diffusers has no pipeline of {architecture} for {task}"))
+            let (architecture, task) = (pipeline.architecture.text(), pipeline.task.text());
+            Error::unsupported(format!("diffusers has no {task} pipeline for {architecture}"))
         })?;
         if is_pipeline {
-            // The input names its parts, and has them; a configuration may be missing.
+            // The input has all parts that its index names, but a configuration may be missing.
             (own, made.into_iter().filter(|(path, _)| path.ends_with("/config.json")).collect())
         } else {
             (Vec::new(), made)
@@ -281,38 +289,37 @@ fn files(
     Ok(own.into_iter().chain(made).collect())
 }
 
-/// The ledger with the keys of the folder in the place of those in LDM names.
-fn rename_outputs(mut ledger: Ledger, fates: &HashMap<String, Fate>) -> Ledger {
+/// Replaces the LDM keys of the outputs by those in the folder.
+fn rename_outputs(mut ledger: Ledger, destinations: &HashMap<String, Destination>) -> Ledger {
     ledger.rewrite(|line| {
-        let Outcome::Written { key, changes } = &line.outcome else { return vec![line] };
-        let placed = match fates.get(key) {
-            // What this program put in, it may take out again.
-            Some(Fate::Homeless(_)) if line.from == Origin::Program => return Vec::new(),
-            Some(Fate::Homeless(reason)) => {
-                return vec![Line { outcome: Outcome::Dropped { reason: (*reason).into() }, ..line }];
+        let Disposition::Written { key, changes } = &line.disposition else { return vec![line] };
+        let keys = match destinations.get(key) {
+            // A constant that this program added before is not an input, so it needs no line.
+            Some(Destination::None(_)) if line.from == Origin::Program => return Vec::new(),
+            Some(&Destination::None(reason)) => {
+                return vec![Line { disposition: Disposition::Dropped { reason }, ..line }];
             }
-            Some(Fate::Placed(placed)) => placed,
+            Some(Destination::Keys(keys)) => keys,
             None => return vec![line],
         };
         let is_of_layout = |change: &Change| {
             matches!(change, Change::Renamed | Change::Reshaped | Change::Transposed | Change::Joined | Change::Split)
         };
-        let outcome = if placed.iter().any(|(name, _)| *name == line.input) {
-            // There and back again.
+        let disposition = if keys.iter().any(|(name, _)| *name == line.input) {
+            // A round trip from a folder to a folder: the changes of the layout cancel out.
             let changes = changes.iter().filter(|change| !is_of_layout(change)).cloned().collect();
-            Outcome::Written { key: line.input.clone(), changes }
+            Disposition::Written { key: line.input.clone(), changes }
         } else {
             let mut changes = changes.clone();
             changes.push(Change::Renamed);
-            changes.extend(placed.iter().flat_map(|(_, changes)| changes).cloned());
+            changes.extend(keys.iter().flat_map(|(_, changes)| changes).cloned());
             changes.dedup();
-            let mut keys = placed.iter().map(|(name, _)| name.clone());
-            match (keys.next(), keys.next()) {
-                (Some(key), None) => Outcome::Written { key, changes },
-                _ => Outcome::Split { keys: placed.iter().map(|(name, _)| name.clone()).collect(), changes },
+            match keys.as_slice() {
+                [(key, _)] => Disposition::Written { key: key.clone(), changes },
+                keys => Disposition::Split { keys: keys.iter().map(|(name, _)| name.clone()).collect(), changes },
             }
         };
-        vec![Line { outcome, ..line }]
+        vec![Line { disposition, ..line }]
     });
     ledger
 }

@@ -1,69 +1,71 @@
-use std::collections::BTreeMap;
+use indexmap::IndexMap;
+use serde::{Serialize, Serializer};
 
-use serde::Serialize;
-
+use crate::model::Component;
 use crate::tensor::Dtype;
 
-/// Which input a key comes from.
+/// The input that a key comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Origin {
     /// The checkpoint.
     Checkpoint,
-    /// The autoencoder merged into it.
-    Autoencoder,
-    /// No input: this program, which knows the constant.
+    /// The VAE that is merged into the checkpoint.
+    Vae,
+    /// No input: a constant that this program adds.
     Program,
 }
 
 impl Origin {
-    /// Its name for people.
-    pub fn name(self) -> &'static str {
+    /// The name for people.
+    pub fn text(self) -> &'static str {
         match self {
             Origin::Checkpoint => "checkpoint",
-            Origin::Autoencoder => "autoencoder",
+            Origin::Vae => "VAE",
             Origin::Program => "program",
         }
     }
 }
 
-/// Something done to a tensor on its way.
+/// A change to a tensor between input and output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Change {
-    /// It got another key.
+    /// The key differs.
     Renamed,
-    /// It takes the place of another input's tensor.
+    /// The tensor replaces one of another input.
     Replaces,
-    /// Its shape got or lost ones: a convolution of size 1 for a linear layer, or the other way round.
+    /// Trailing dimensions of size 1 were added or removed: a 1x1 convolution became a linear layer or the reverse.
     Reshaped,
-    /// Its rows became columns.
+    /// The matrix was transposed.
     Transposed,
-    /// It was joined with others.
+    /// The tensor was joined with others.
     Joined,
-    /// Its rows went to several tensors.
+    /// The tensor was split by rows.
     Split,
-    /// It was added where there was none.
+    /// The tensor was added where there was none.
     Inserted,
-    /// Its broken numbers were replaced by the right ones.
+    /// Wrong values or a wrong dtype were corrected.
     Fixed,
-    /// Its elements got another type.
+    /// The elements were cast to another dtype.
     Cast {
-        /// The type it had.
+        /// The dtype of the input.
         from: &'static str,
-        /// The type it gets.
+        /// The dtype of the output.
         to: &'static str,
     },
 }
 
 impl Change {
-    /// A cast between two types.
+    /// A cast between two dtypes.
     pub fn cast(from: Dtype, to: Dtype) -> Self {
         Change::Cast { from: from.name(), to: to.name() }
     }
 
-    /// It in a word or two.
-    pub fn word(&self) -> String {
+    /// The change in a word or two.
+    pub fn text(&self) -> String {
         match self {
             Change::Renamed => "renamed".into(),
             Change::Replaces => "replacing".into(),
@@ -78,46 +80,134 @@ impl Change {
     }
 }
 
-/// What became of an input's key.
+/// Why a key is not in the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// A training loss in a VAE file.
+    TrainingLoss,
+    /// A moving average in a VAE file.
+    TrainingAverage,
+    /// A tensor in a VAE file that is not part of the VAE.
+    NotVae,
+    /// A VAE tensor that the checkpoint's VAE does not have.
+    UnknownToCheckpoint,
+    /// EMA weights, dropped on request.
+    Ema,
+    /// A counter of the EMA.
+    EmaCounter,
+    /// EMA weights without a tensor to replace.
+    EmaUnmatched,
+    /// A tensor of another component than the requested one.
+    OtherComponent,
+    /// A tensor of a component that inference does not need.
+    Pruned(Component),
+    /// The constant position_ids of a text encoder, which the output format does not store.
+    RedundantConstant,
+    /// EMA weights, which folders do not hold.
+    EmaNotInFolders,
+    /// A buffer of the noise schedule, which the scheduler of a folder computes.
+    ScheduleNotInFolders,
+    /// Training residue, which folders do not hold.
+    ResidueNotInFolders,
+    /// A tensor of a text encoder that rendering does not use.
+    UnusedByTextEncoder,
+    /// A tensor that folders have no place for.
+    NotInFolders,
+}
+
+impl DropReason {
+    /// The word for scripts, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            DropReason::TrainingLoss => "training-loss",
+            DropReason::TrainingAverage => "training-average",
+            DropReason::NotVae => "not-vae",
+            DropReason::UnknownToCheckpoint => "unknown-to-checkpoint",
+            DropReason::Ema => "ema",
+            DropReason::EmaCounter => "ema-counter",
+            DropReason::EmaUnmatched => "ema-unmatched",
+            DropReason::OtherComponent => "other-component",
+            DropReason::Pruned(_) => "pruned",
+            DropReason::RedundantConstant => "redundant-constant",
+            DropReason::EmaNotInFolders => "ema-not-in-folders",
+            DropReason::ScheduleNotInFolders => "schedule-not-in-folders",
+            DropReason::ResidueNotInFolders => "residue-not-in-folders",
+            DropReason::UnusedByTextEncoder => "unused-by-text-encoder",
+            DropReason::NotInFolders => "not-in-folders",
+        }
+    }
+
+    /// The reason in words.
+    pub fn text(self) -> String {
+        let text = match self {
+            DropReason::TrainingLoss => "training loss",
+            DropReason::TrainingAverage => "training average",
+            DropReason::NotVae => "not part of a VAE",
+            DropReason::UnknownToCheckpoint => "not in the checkpoint's VAE",
+            DropReason::Ema => "EMA weights",
+            DropReason::EmaCounter => "EMA counter",
+            DropReason::EmaUnmatched => "EMA of no tensor in the file",
+            DropReason::OtherComponent => "another component",
+            DropReason::Pruned(component) => return format!("pruned: {}", component.text()),
+            DropReason::RedundantConstant => "redundant constant (position_ids)",
+            DropReason::EmaNotInFolders => "EMA weights; folders do not hold them",
+            DropReason::ScheduleNotInFolders => "schedule buffer; the folder's scheduler computes it",
+            DropReason::ResidueNotInFolders => "training residue; folders do not hold it",
+            DropReason::UnusedByTextEncoder => "unused by rendering; folders do not hold it",
+            DropReason::NotInFolders => "folders have no place for it",
+        };
+        text.to_owned()
+    }
+}
+
+impl Serialize for DropReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// What happened to a key of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It is in the output.
+#[non_exhaustive]
+pub enum Disposition {
+    /// The tensor is in the output.
     Written {
-        /// Under this key.
+        /// The key in the output.
         key: String,
-        /// After these changes; none means bit for bit as it was.
+        /// The changes; empty if the tensor is bit-identical.
         changes: Vec<Change>,
     },
-    /// It is in the output in parts.
+    /// The tensor is in the output in parts.
     Split {
-        /// Under these keys, its rows in their order.
+        /// The keys in the output, in the order of the rows.
         keys: Vec<String>,
-        /// After these changes.
+        /// The changes.
         changes: Vec<Change>,
     },
-    /// Another input's tensor is in the output in its place.
+    /// A tensor of another input is in the output in its place.
     Replaced,
-    /// It is not in the output.
+    /// The tensor is not in the output.
     Dropped {
         /// Why.
-        reason: String,
+        reason: DropReason,
     },
 }
 
-/// One key of one input, and what became of it.
+/// One key of one input, and its disposition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Line {
     /// The input.
     pub from: Origin,
-    /// The key.
+    /// The key in the input.
     pub input: String,
-    /// What became of it.
+    /// What happened to it.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub disposition: Disposition,
 }
 
-/// The account of a plan: every key of every input has exactly one line, every key of the output exactly one origin.
+/// The account of a plan: exactly one line per key of each input, exactly one origin per key of the output.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(transparent)]
 pub struct Ledger {
@@ -125,26 +215,26 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Notes a key that is in the output.
+    /// Records a key that is in the output.
     pub fn written(&mut self, from: Origin, input: &str, key: &str, changes: Vec<Change>) {
-        self.push(from, input, Outcome::Written { key: key.to_owned(), changes });
+        self.push(from, input, Disposition::Written { key: key.to_owned(), changes });
     }
 
-    /// Notes a key whose place another tensor took.
+    /// Records a key that a tensor of another input replaces.
     pub fn replaced(&mut self, from: Origin, input: &str) {
-        self.push(from, input, Outcome::Replaced);
+        self.push(from, input, Disposition::Replaced);
     }
 
-    /// Notes a key that is not in the output.
-    pub fn dropped(&mut self, from: Origin, input: &str, reason: impl Into<String>) {
-        self.push(from, input, Outcome::Dropped { reason: reason.into() });
+    /// Records a key that is not in the output.
+    pub fn dropped(&mut self, from: Origin, input: &str, reason: DropReason) {
+        self.push(from, input, Disposition::Dropped { reason });
     }
 
-    fn push(&mut self, from: Origin, input: &str, outcome: Outcome) {
-        self.lines.push(Line { from, input: input.to_owned(), outcome });
+    fn push(&mut self, from: Origin, input: &str, disposition: Disposition) {
+        self.lines.push(Line { from, input: input.to_owned(), disposition });
     }
 
-    /// Puts other lines in the place of each.
+    /// Replaces each line by the lines that `rewrite` returns.
     pub(super) fn rewrite(&mut self, rewrite: impl Fn(Line) -> Vec<Line>) {
         self.lines = std::mem::take(&mut self.lines).into_iter().flat_map(rewrite).collect();
     }
@@ -154,30 +244,20 @@ impl Ledger {
         &self.lines
     }
 
-    /// How many keys had each fate, in words: `(input, fate, count)`, in the order of their first mention.
+    /// Counts the keys of each input by disposition in words, in the order of first occurrence.
     pub fn summary(&self) -> Vec<(Origin, String, usize)> {
-        let mut order = Vec::new();
-        let mut counts: BTreeMap<(Origin, String), usize> = BTreeMap::new();
+        let mut counts: IndexMap<(Origin, String), usize> = IndexMap::new();
         for line in &self.lines {
-            let fate = match &line.outcome {
-                Outcome::Written { changes, .. } if changes.is_empty() => "kept".into(),
-                Outcome::Written { changes, .. } | Outcome::Split { changes, .. } => {
-                    changes.iter().map(Change::word).collect::<Vec<_>>().join(", ")
+            let text = match &line.disposition {
+                Disposition::Written { changes, .. } if changes.is_empty() => "kept".into(),
+                Disposition::Written { changes, .. } | Disposition::Split { changes, .. } => {
+                    changes.iter().map(Change::text).collect::<Vec<_>>().join(", ")
                 }
-                Outcome::Replaced => "replaced".into(),
-                Outcome::Dropped { reason } => format!("left out: {reason}"),
+                Disposition::Replaced => "replaced".into(),
+                Disposition::Dropped { reason } => format!("left out: {}", reason.text()),
             };
-            let key = (line.from, fate);
-            let count = counts.entry(key.clone()).or_default();
-            if *count == 0 {
-                order.push(key);
-            }
-            *count += 1;
+            *counts.entry((line.from, text)).or_default() += 1;
         }
-        let counted = order.into_iter().map(|key| {
-            let count = counts.get(&key).copied().unwrap_or_default();
-            (key.0, key.1, count)
-        });
-        counted.collect()
+        counts.into_iter().map(|((from, text), count)| (from, text, count)).collect()
     }
 }

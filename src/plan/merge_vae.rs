@@ -1,47 +1,57 @@
-//! An autoencoder into a checkpoint.
+//! Plans a merge of a VAE into a checkpoint.
 //!
-//! WebUI's rules for what is an autoencoder's, without its silences: a key that is missing on either side, a shape
-//! that differs, a file without an autoencoder are errors before anything is written.
+//! The choice of tensors follows WebUI. Unlike WebUI, a missing key on either side, a differing shape and a file without
+//! a VAE are errors, before anything is written.
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
+use serde_json::{Map, Value};
 
 use crate::checkpoint::Checkpoint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, OrInternal, Result};
 use crate::metadata::{MERGE_RECIPE, Metadata, Plain};
-use crate::model::autoencoder;
-use crate::plan::{Cast, Change, Ledger, Origin, Resolved};
+use crate::model::vae::{self, Role};
+use crate::plan::{Cast, Change, DropReason, Ledger, Notice, NoticeCode, Origin, Resolved};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, LazyTensor, Overflow};
 
-/// The types of the autoencoder in the output.
+/// The dtype of the VAE in the output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum VaeDtype {
-    /// Its own: bit for bit.
+    /// The VAE file's own dtypes: the tensors stay bit-identical.
     #[default]
     Keep,
-    /// Those of the checkpoint's autoencoder, tensor by tensor.
+    /// The dtypes of the checkpoint's VAE, tensor by tensor.
     Match,
-    /// This one.
+    /// This dtype.
     As(Dtype),
 }
 
-/// How to merge.
+/// The options of a merge. The default casts nothing and is strict about missing keys.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Options {
-    /// The type of the whole output.
+    /// The dtype of the floating-point tensors in the output; `None` casts nothing.
     pub dtype: Option<Dtype>,
-    /// The type of the autoencoder; `None` follows `dtype`.
+    /// The dtype of the VAE; `None` follows `dtype`.
     pub vae_dtype: Option<VaeDtype>,
-    /// What becomes of values that do not fit their new type.
+    /// How to treat values that overflow a new dtype.
     pub overflow: Overflow,
-    /// Keep the checkpoint's own tensors where the autoencoder has none.
+    /// Keeps the checkpoint's own tensors where the VAE lacks them, and drops VAE tensors that the checkpoint lacks.
     pub partial: bool,
 }
 
-/// Plans a merge. The output has the checkpoint's keys in the checkpoint's order; where it had no autoencoder, the
-/// new one stands before the text encoder.
+impl Default for Options {
+    fn default() -> Self {
+        Options { dtype: None, vae_dtype: None, overflow: Overflow::Refuse, partial: false }
+    }
+}
+
+/// Plans a merge. The output has the keys of the checkpoint in their order. If the checkpoint has no VAE, the new one
+/// goes before the text encoder.
+///
+/// Fails if a key is missing on either side, if a shape differs, or if the VAE file has no VAE or several.
 pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &Options) -> Result<Resolved> {
     base.refuse_unreadable()?;
     let donor = Donor::new(vae)?;
@@ -58,16 +68,16 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &Options) -> Result<Re
             notices: Vec::new(),
         },
     };
-    if base.contents().state_dict.keys().any(autoencoder::is_checkpoint_key) {
+    if base.contents().state_dict.keys().any(vae::is_checkpoint_key) {
         merge.replace()?;
     } else {
         merge.insert()?;
     }
-    merge.account_for_the_rest()?;
+    merge.record_dropped()?;
     Ok(merge.resolved)
 }
 
-/// The file the autoencoder comes from.
+/// The VAE file.
 struct Donor<'a> {
     prefix: &'static str,
     tensors: &'a StateDict,
@@ -76,25 +86,25 @@ struct Donor<'a> {
 impl<'a> Donor<'a> {
     fn new(vae: &'a Checkpoint) -> Result<Self> {
         let contents = vae.contents();
-        let prefix = autoencoder::find_prefix(&contents.state_dict).map_err(|error| error.in_file(vae.path()))?;
+        let prefix = vae::find_prefix(&contents.state_dict).map_err(|error| error.in_file(vae.path()))?;
         for unreadable in &contents.unreadable {
-            if autoencoder::reason_to_leave_out(&unreadable.key, prefix).is_none() {
+            if Role::from_key(&unreadable.key, prefix) == Role::Vae {
                 return Err(vae.unreadable_error(&unreadable.key, &unreadable.reason));
             }
         }
         Ok(Donor { prefix, tensors: &contents.state_dict })
     }
 
-    /// Its tensor for a bare key, with the key it has in its file.
+    /// Returns the tensor with this key, which has no prefix, and its key in the file.
     fn get(&self, bare: &str) -> Option<(String, &'a LazyTensor)> {
         let key = format!("{}{bare}", self.prefix);
         self.tensors.get(&key).map(|tensor| (key, tensor))
     }
 
-    /// Its bare keys.
+    /// The VAE keys, without prefix.
     fn keys(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let prefix = self.prefix;
-        self.tensors.keys().filter_map(move |key| key.strip_prefix(prefix)).filter(|key| autoencoder::is_key(key))
+        self.tensors.keys().filter_map(move |key| key.strip_prefix(prefix)).filter(|key| vae::is_key(key))
     }
 }
 
@@ -103,18 +113,18 @@ struct Merge<'a> {
     vae: &'a Checkpoint,
     options: &'a Options,
     donor: Donor<'a>,
-    /// Bare keys that found their place.
+    /// Keys without prefix that are in the output.
     used: BTreeSet<String>,
     resolved: Resolved,
 }
 
 impl Merge<'_> {
-    /// The checkpoint has an autoencoder: its tensors give way, each to the one of the same name and shape.
+    /// Replaces the tensors of the checkpoint's VAE, each by the tensor with the same key and shape.
     fn replace(&mut self) -> Result<()> {
-        self.refuse_keys_unknown_to_the_checkpoint()?;
+        self.refuse_unknown_keys()?;
         let mut missing = Vec::new();
         for (key, tensor) in self.base.contents().state_dict.iter() {
-            let Some(bare) = key.strip_prefix(autoencoder::PREFIX).filter(|bare| autoencoder::is_key(bare)) else {
+            let Some(bare) = key.strip_prefix(vae::PREFIX).filter(|bare| vae::is_key(bare)) else {
                 self.keep(key, tensor)?;
                 continue;
             };
@@ -125,7 +135,7 @@ impl Merge<'_> {
                         return Err(Error::mismatch(found).in_tensor(vae_key).in_file(self.vae.path()));
                     }
                     self.resolved.ledger.replaced(Origin::Checkpoint, key);
-                    self.place(&vae_key, key, vae_tensor, Some(tensor), Change::Replaces)?;
+                    self.put(&vae_key, key, vae_tensor, Some(tensor), Change::Replaces)?;
                     self.used.insert(bare.to_owned());
                 }
                 None => {
@@ -134,13 +144,13 @@ impl Merge<'_> {
                 }
             }
         }
-        self.judge_missing(&missing)
+        self.report_missing(&missing)
     }
 
-    /// The checkpoint has no autoencoder: a complete one goes in.
+    /// Inserts a complete VAE into a checkpoint that has none.
     fn insert(&mut self) -> Result<()> {
-        if let Some(missing) = autoencoder::keys().iter().find(|bare| self.donor.get(bare).is_none()) {
-            return Err(Error::missing("missing, and the checkpoint has no autoencoder that could keep its own")
+        if let Some(missing) = vae::keys().iter().find(|bare| self.donor.get(bare).is_none()) {
+            return Err(Error::missing("missing, and the checkpoint has no VAE of its own")
                 .in_tensor(format!("{}{missing}", self.donor.prefix))
                 .in_file(self.vae.path()));
         }
@@ -158,53 +168,47 @@ impl Merge<'_> {
     fn insert_all(&mut self) -> Result<()> {
         let keys: Vec<String> = self.donor.keys().map(str::to_owned).collect();
         for bare in keys {
-            let key = format!("{}{bare}", autoencoder::PREFIX);
-            if let Some((vae_key, tensor)) = self.donor.get(&bare) {
-                self.place(&vae_key, &key, tensor, None, Change::Inserted)?;
-            }
+            let key = format!("{}{bare}", vae::PREFIX);
+            let (vae_key, tensor) = self.donor.get(&bare).or_internal("a key of the VAE vanished during planning")?;
+            self.put(&vae_key, &key, tensor, None, Change::Inserted)?;
             self.used.insert(bare);
         }
-        self.resolved
-            .notices
-            .push(format!("the checkpoint carried no autoencoder; {} tensors were inserted", self.used.len()));
+        let text = format!("the checkpoint had no VAE; inserted {} tensors", self.used.len());
+        self.resolved.notices.push(Notice::new(NoticeCode::VaeInserted, text));
         Ok(())
     }
 
-    /// An autoencoder of another architecture has keys that the checkpoint's does not know.
-    fn refuse_keys_unknown_to_the_checkpoint(&self) -> Result<()> {
+    /// Fails if the VAE has a key that the checkpoint's VAE lacks, as VAEs of other architectures do.
+    fn refuse_unknown_keys(&self) -> Result<()> {
         let base = &self.base.contents().state_dict;
-        let unknown = self.donor.keys().find(|bare| !base.contains(&format!("{}{bare}", autoencoder::PREFIX)));
-        match unknown.and_then(|bare| self.donor.get(bare)) {
-            Some((key, _)) if !self.options.partial => {
-                Err(Error::missing("the checkpoint's autoencoder has no such tensor; --partial leaves it out")
-                    .in_tensor(key)
-                    .in_file(self.vae.path()))
-            }
+        let unknown = self.donor.keys().find(|bare| !base.contains(&format!("{}{bare}", vae::PREFIX)));
+        match unknown {
+            Some(bare) if !self.options.partial => Err(Error::missing("the checkpoint's VAE has no such tensor")
+                .with_hint(Hint::Partial)
+                .in_tensor(format!("{}{bare}", self.donor.prefix))
+                .in_file(self.vae.path())),
             _ => Ok(()),
         }
     }
 
-    fn judge_missing(&mut self, missing: &[&str]) -> Result<()> {
+    fn report_missing(&mut self, missing: &[&str]) -> Result<()> {
         let Some(first) = missing.first() else { return Ok(()) };
         if !self.options.partial {
             let more = match missing.len() {
                 1 => String::new(),
-                count => format!(", nor {} others", count - 1),
+                count => format!(", nor are {} others", count - 1),
             };
-            return Err(Error::missing(format!(
-                "not in this autoencoder{more}, but the checkpoint has it; --partial keeps the checkpoint's own"
-            ))
-            .in_tensor(format!("{}{first}", self.donor.prefix))
-            .in_file(self.vae.path()));
+            return Err(Error::missing(format!("not in this VAE{more}, but the checkpoint has it"))
+                .with_hint(Hint::Partial)
+                .in_tensor(format!("{}{first}", self.donor.prefix))
+                .in_file(self.vae.path()));
         }
-        let keys = missing.join(", ");
-        self.resolved
-            .notices
-            .push(format!("kept {} tensors of the checkpoint's own autoencoder: {keys}", missing.len()));
+        let text = format!("kept {} tensors of the checkpoint's own VAE: {}", missing.len(), missing.join(", "));
+        self.resolved.notices.push(Notice::new(NoticeCode::OwnVaeKept, text));
         Ok(())
     }
 
-    /// A tensor of the checkpoint into the output.
+    /// Adds a tensor of the checkpoint to the output.
     fn keep(&mut self, key: &str, tensor: &LazyTensor) -> Result<()> {
         let cast = self.options.dtype.map(|to| Cast { to, overflow: self.options.overflow });
         let (tensor, change) =
@@ -214,8 +218,8 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// A tensor of the autoencoder into the output, in the type that was asked for.
-    fn place(
+    /// Adds a tensor of the VAE to the output, in the requested dtype.
+    fn put(
         &mut self,
         vae_key: &str,
         key: &str,
@@ -235,38 +239,42 @@ impl Merge<'_> {
         let renamed = (vae_key != key).then_some(Change::Renamed);
         let changes = [change].into_iter().chain(renamed).chain(cast).collect();
         self.resolved.state_dict.insert(key, tensor)?;
-        self.resolved.ledger.written(Origin::Autoencoder, vae_key, key, changes);
+        self.resolved.ledger.written(Origin::Vae, vae_key, key, changes);
         Ok(())
     }
 
-    /// Every other key of the autoencoder's file is accounted for too.
-    fn account_for_the_rest(&mut self) -> Result<()> {
+    /// Records every key of the VAE file that is not in the output.
+    fn record_dropped(&mut self) -> Result<()> {
         let readable = self.donor.tensors.keys();
         let unreadable = self.vae.contents().unreadable.iter().map(|unreadable| unreadable.key.as_str());
         for key in readable.chain(unreadable) {
-            let bare = key.strip_prefix(self.donor.prefix).unwrap_or(key);
-            match autoencoder::reason_to_leave_out(key, self.donor.prefix) {
-                Some(reason) => self.resolved.ledger.dropped(Origin::Autoencoder, key, reason),
-                None if self.used.contains(bare) => {}
-                None => {
-                    self.resolved.ledger.dropped(Origin::Autoencoder, key, "unknown to the checkpoint's autoencoder");
+            let reason = match Role::from_key(key, self.donor.prefix) {
+                Role::Vae => {
+                    let bare = key.strip_prefix(self.donor.prefix).or_internal("a VAE key lacks its prefix")?;
+                    if self.used.contains(bare) {
+                        continue;
+                    }
+                    DropReason::UnknownToCheckpoint
                 }
-            }
+                Role::TrainingLoss => DropReason::TrainingLoss,
+                Role::TrainingAverage => DropReason::TrainingAverage,
+                Role::Other => DropReason::NotVae,
+            };
+            self.resolved.ledger.dropped(Origin::Vae, key, reason);
         }
         Ok(())
     }
 }
 
-/// Notes the merge where WebUI looks for it, with the sha256 of the autoencoder's file; an earlier recipe is kept inside
-/// the new one.
+/// Records the merge in the metadata field that WebUI's merger uses, with the sha256 of the VAE file. Keeps an earlier
+/// recipe inside the new one.
 pub fn record(metadata: &mut Metadata, vae: &Checkpoint, sha256: &str) {
-    let mut recipe = json!({
-        "type": "trinart-ckpt merge-vae",
-        "bake_in_vae": vae.file_name(),
-        "bake_in_vae_sha256": sha256,
-    });
-    if let (Some(earlier), Some(recipe)) = (metadata.get(MERGE_RECIPE), recipe.as_object_mut()) {
+    let mut recipe = Map::<String, Value>::new();
+    recipe.insert("type".into(), "trinart-ckpt merge-vae".into());
+    recipe.insert("bake_in_vae".into(), vae.file_name().into());
+    recipe.insert("bake_in_vae_sha256".into(), sha256.into());
+    if let Some(earlier) = metadata.get(MERGE_RECIPE) {
         recipe.insert("earlier_recipe".into(), earlier.to_text().into());
     }
-    metadata.insert(MERGE_RECIPE.into(), Plain::Str(recipe.to_string()));
+    metadata.insert(MERGE_RECIPE.into(), Plain::Str(Value::Object(recipe).to_string()));
 }

@@ -1,28 +1,15 @@
-//! What is to be done to a checkpoint, decided before anything is done. Reads no tensor and writes nothing.
+//! Plans: what to do with each tensor, decided before anything is written. Planning reads no tensor data, except
+//! position_ids that are to be fixed.
 
 mod cast;
 pub mod convert;
 pub mod folders;
 mod ledger;
 pub mod merge_vae;
+mod resolved;
 pub mod sidecar_name;
 pub mod translate;
 
 pub use cast::Cast;
-pub use ledger::{Change, Ledger, Line, Origin, Outcome};
-
-use crate::metadata::Metadata;
-use crate::state_dict::StateDict;
-
-/// A plan carried out as far as it can be without moving a byte: an ordinary state dict, and the account of it.
-#[derive(Debug, Clone)]
-pub struct Resolved {
-    /// The tensors of the output.
-    pub state_dict: StateDict,
-    /// The metadata of the output.
-    pub metadata: Metadata,
-    /// What became of every key.
-    pub ledger: Ledger,
-    /// What the user should know besides.
-    pub notices: Vec<String>,
-}
+pub use ledger::{Change, Disposition, DropReason, Ledger, Line, Origin};
+pub use resolved::{Notice, NoticeCode, Resolved};

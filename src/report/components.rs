@@ -4,37 +4,39 @@ use serde::Serialize;
 
 use crate::error::printable;
 use crate::model::Component;
-use crate::model::architecture::Architecture;
 use crate::model::completeness::{Completeness, completeness};
-use crate::report::{count, size};
+use crate::model::family::Architecture;
+use crate::report::units::{count, size};
 use crate::state_dict::StateDict;
 use crate::tensor::LazyTensor;
 
-/// One component of a checkpoint in figures.
+/// The figures of one component of a checkpoint.
 #[derive(Debug, Clone, Serialize)]
 pub struct ComponentSummary {
-    /// Its name.
-    pub name: &'static str,
-    /// Tensors of it.
+    /// The component.
+    #[serde(rename = "name")]
+    pub component: Component,
+    /// The number of tensors.
     pub tensors: usize,
-    /// Their elements.
+    /// The number of elements.
     pub parameters: u64,
-    /// Their bytes.
+    /// The size in bytes.
     pub bytes: u64,
-    /// Tensors by dtype.
+    /// The number of tensors of each dtype.
     pub dtypes: BTreeMap<&'static str, usize>,
-    /// What it lacks and what it has too much, where its schema is known.
+    /// The missing and extra tensors, if the schema of the component is known.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub completeness: Option<Completeness>,
 }
 
 impl ComponentSummary {
-    /// The figures of some tensors under a name.
-    pub fn new<'a>(name: &'static str, tensors: impl Iterator<Item = &'a LazyTensor>) -> Self {
+    /// Sums up the tensors of a component.
+    pub fn new<'a>(component: Component, tensors: impl Iterator<Item = &'a LazyTensor>) -> Self {
         let (dtypes, completeness) = (BTreeMap::new(), None);
-        let mut summary = ComponentSummary { name, tensors: 0, parameters: 0, bytes: 0, dtypes, completeness };
+        let mut summary = ComponentSummary { component, tensors: 0, parameters: 0, bytes: 0, dtypes, completeness };
         for tensor in tensors {
             summary.tensors += 1;
+            // Tensors of forged files may share elements, so that the sums pass any limit.
             summary.parameters = summary.parameters.saturating_add(tensor.shape().elements());
             summary.bytes = summary.bytes.saturating_add(tensor.bytes());
             *summary.dtypes.entry(tensor.dtype().name()).or_default() += 1;
@@ -42,7 +44,7 @@ impl ComponentSummary {
         summary
     }
 
-    /// `complete`, or what is not: in a few words, with the first of the keys.
+    /// `complete`, or the number of missing and unknown tensors with the first key of each.
     pub fn completeness_text(&self) -> Option<String> {
         let found = self.completeness.as_ref()?;
         let part = |keys: &[String], what: &str| {
@@ -70,7 +72,7 @@ impl ComponentSummary {
     }
 }
 
-/// A count of parameters for people.
+/// Formats a number of parameters.
 fn short(number: u64) -> String {
     let value = number as f64;
     match number {
@@ -81,11 +83,11 @@ fn short(number: u64) -> String {
     }
 }
 
-/// The components of a state dict in LDM names, those that are there, held against their schemas.
+/// Sums up the components that a state dict in LDM names has, and compares them with the schemas of the architecture.
 pub fn components(state_dict: &StateDict, architecture: Option<Architecture>) -> Vec<ComponentSummary> {
     let of = |component: Component| {
-        let tensors = state_dict.iter().filter(move |(key, _)| Component::of_key(key) == component);
-        let mut summary = ComponentSummary::new(component.name(), tensors.map(|(_, tensor)| tensor));
+        let tensors = state_dict.iter().filter(move |(key, _)| Component::from_key(key) == component);
+        let mut summary = ComponentSummary::new(component, tensors.map(|(_, tensor)| tensor));
         summary.completeness = completeness(state_dict, component, architecture);
         summary
     };

@@ -1,112 +1,111 @@
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::checkpoint::compare::Comparison;
+use crate::checkpoint::compare::TensorComparison;
 use crate::error::printable;
 use crate::model::Component;
 use crate::tensor::LazyTensor;
 
-/// Tensors that differ, of one component, that text lists; JSON has all of them.
+/// Different tensors per component that the text lists. JSON lists all.
 const LISTED: usize = 8;
 
-/// What differs between two checkpoints.
+/// The differences between two checkpoints.
 #[derive(Debug, Serialize)]
 pub struct Difference {
     a: String,
     b: String,
-    /// Whether nothing differs.
+    /// Whether all compared tensors are equal.
     pub equal: bool,
     components: Vec<ComponentDifference>,
-    /// Tensors that one side has and a folder, the other side, cannot hold.
+    /// Tensors that were not compared, because one side is a folder, which cannot hold them.
     not_compared: usize,
 }
 
 #[derive(Debug, Serialize)]
 struct ComponentDifference {
-    name: &'static str,
+    name: Component,
     equal: usize,
-    /// The tensors that are not equal.
+    /// The tensors that differ.
     different: Vec<TensorDifference>,
 }
 
-/// One key that is not the same on both sides.
+/// A key whose tensors differ.
 #[derive(Debug, Serialize)]
 struct TensorDifference {
     key: String,
     #[serde(flatten)]
-    found: Found,
+    found: KeyDifference,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "found", rename_all = "kebab-case")]
-enum Found {
+enum KeyDifference {
     OnlyInA,
     OnlyInB,
     Both {
-        a: Side,
-        b: Side,
+        a: TensorSummary,
+        b: TensorSummary,
         #[serde(flatten)]
-        comparison: Comparison,
+        comparison: TensorComparison,
     },
 }
 
 #[derive(Debug, Serialize)]
-struct Side {
+struct TensorSummary {
     dtype: &'static str,
     shape: Vec<u64>,
 }
 
-impl Side {
+impl TensorSummary {
     fn new(tensor: &LazyTensor) -> Self {
-        Side { dtype: tensor.dtype().name(), shape: tensor.shape().dims().to_vec() }
+        TensorSummary { dtype: tensor.dtype().name(), shape: tensor.shape().dims().to_vec() }
     }
 }
 
-/// One key of the comparison: its tensors, and how they compare if both are there.
-pub type Compared<'a> = (String, Option<&'a LazyTensor>, Option<&'a LazyTensor>, Option<Comparison>);
+/// A key, its tensors on both sides, and their comparison if both sides have the key.
+pub type ComparedTensors<'a> = (String, Option<&'a LazyTensor>, Option<&'a LazyTensor>, Option<TensorComparison>);
 
 impl Difference {
-    /// Sorts what was compared by component.
-    pub fn new(a: String, b: String, compared: Vec<Compared<'_>>) -> Self {
-        let mut components: Vec<ComponentDifference> = Component::ALL
-            .iter()
-            .map(|component| ComponentDifference { name: component.name(), equal: 0, different: Vec::new() })
-            .collect();
+    /// Groups compared tensors by component.
+    pub fn new(a: String, b: String, compared: Vec<ComparedTensors<'_>>) -> Self {
+        let mut components = BTreeMap::new();
         for (key, left, right, comparison) in compared {
-            let name = Component::of_key(&key).name();
-            let Some(component) = components.iter_mut().find(|component| component.name == name) else { continue };
+            let name = Component::from_key(&key);
+            let component =
+                components.entry(name).or_insert_with(|| ComponentDifference { name, equal: 0, different: Vec::new() });
             let found = match (left, right, comparison) {
-                (_, _, Some(Comparison::Equal)) => {
+                (_, _, Some(TensorComparison::Equal)) => {
                     component.equal += 1;
                     continue;
                 }
                 (Some(left), Some(right), Some(comparison)) => {
-                    Found::Both { a: Side::new(left), b: Side::new(right), comparison }
+                    KeyDifference::Both { a: TensorSummary::new(left), b: TensorSummary::new(right), comparison }
                 }
-                (Some(_), _, _) => Found::OnlyInA,
-                _ => Found::OnlyInB,
+                (Some(_), _, _) => KeyDifference::OnlyInA,
+                _ => KeyDifference::OnlyInB,
             };
             component.different.push(TensorDifference { key, found });
         }
-        components.retain(|component| component.equal > 0 || !component.different.is_empty());
+        let components: Vec<_> = components.into_values().collect();
         let equal = components.iter().all(|component| component.different.is_empty());
         Difference { a, b, equal, components, not_compared: 0 }
     }
 
-    /// Notes how many tensors were left out of the comparison, because a folder cannot hold them.
+    /// Sets the number of tensors that were not compared, because a folder cannot hold them.
     #[must_use]
     pub fn with_not_compared(mut self, count: usize) -> Self {
         self.not_compared = count;
         self
     }
 
-    /// A line for each component, and the first tensors that differ.
+    /// Formats one line per component, and the first tensors that differ.
     pub fn to_text(&self) -> String {
         let verdict = if self.equal { "equal" } else { "different" };
         let mut out = format!("A {}\nB {}\n{verdict}\n", printable(&self.a), printable(&self.b));
         for component in &self.components {
-            let _ = writeln!(out, "  {:<17} {}", component.name, component.to_text());
+            let _ = writeln!(out, "  {:<17} {}", component.name.text(), component.to_text());
             for tensor in component.different.iter().take(LISTED) {
                 let _ = writeln!(out, "    {}: {}", printable(&tensor.key), tensor.found.to_text());
             }
@@ -115,11 +114,8 @@ impl Difference {
             }
         }
         if self.not_compared > 0 {
-            let _ = writeln!(
-                out,
-                "  not compared      {} tensors that a diffusers folder does not hold",
-                self.not_compared
-            );
+            let _ =
+                writeln!(out, "  not compared      {} tensors that diffusers folders do not hold", self.not_compared);
         }
         out
     }
@@ -140,30 +136,29 @@ impl ComponentDifference {
     }
 }
 
-impl Found {
+impl KeyDifference {
     fn word(&self) -> &'static str {
         match self {
-            Found::OnlyInA => "only in A",
-            Found::OnlyInB => "only in B",
-            Found::Both { comparison, .. } => match comparison {
-                Comparison::Equal => "equal",
-                Comparison::SameValues => "equal but for dtype",
-                Comparison::Shape => "of another shape",
-                Comparison::Values { .. } => "with other values",
+            KeyDifference::OnlyInA => "only in A",
+            KeyDifference::OnlyInB => "only in B",
+            KeyDifference::Both { comparison, .. } => match comparison {
+                TensorComparison::Equal => "equal",
+                TensorComparison::SameValues => "equal except for dtype",
+                TensorComparison::Shape => "with different shapes",
+                TensorComparison::Values { .. } => "with different values",
             },
         }
     }
 
     fn to_text(&self) -> String {
-        let Found::Both { a, b, comparison } = self else { return self.word().to_owned() };
+        let KeyDifference::Both { a, b, comparison } = self else { return self.word().to_owned() };
         match comparison {
-            Comparison::Shape => format!("{:?} against {:?}", a.shape, b.shape),
-            Comparison::Values { elements, max_abs } => {
-                let dtypes =
-                    if a.dtype == b.dtype { String::new() } else { format!("{} against {}, ", a.dtype, b.dtype) };
-                format!("{dtypes}{elements} elements differ, by at most {max_abs:.3e}")
+            TensorComparison::Shape => format!("{:?} and {:?}", a.shape, b.shape),
+            TensorComparison::Values { elements, max_abs } => {
+                let dtypes = if a.dtype == b.dtype { String::new() } else { format!("{} and {}, ", a.dtype, b.dtype) };
+                format!("{dtypes}{elements} elements differ by at most {max_abs:.3e}")
             }
-            _ => format!("{} against {}", a.dtype, b.dtype),
+            _ => format!("{} and {}", a.dtype, b.dtype),
         }
     }
 }

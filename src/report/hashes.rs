@@ -6,32 +6,35 @@ use serde::Serialize;
 
 use crate::checkpoint::hash::FileHashes;
 use crate::error::printable;
-use crate::report::LeftOut;
+use crate::model::Component;
+use crate::model::published::Published;
+use crate::report::published_file::PublishedFile;
+use crate::report::write_report::LeftOut;
 
 /// The hashes of one file.
 #[derive(Debug, Serialize)]
 pub struct Hashes {
     file: String,
-    /// Of the file; a folder has none.
+    /// The sha256 of the file. Folders have none.
     sha256: Option<String>,
     autov2: Option<String>,
     autov3: Option<String>,
     legacy: Option<String>,
-    /// The published file it is, if it is one.
-    published: Option<String>,
+    /// The published file that has this hash.
+    published: Option<PublishedFile>,
     /// The content hash of each component.
-    components: IndexMap<&'static str, String>,
-    /// Tensors that could not be read, and are in no component's hash.
+    components: IndexMap<Component, String>,
+    /// Tensors that cannot be read, so that no hash covers them.
     unreadable: Vec<LeftOut>,
 }
 
 impl Hashes {
-    /// Puts the hashes of a file and of its components together.
+    /// Combines the hashes of a file and of its components.
     pub fn new(
         path: &Path,
         file: Option<FileHashes>,
-        published: Option<String>,
-        components: Vec<(&'static str, String)>,
+        published: Option<&'static Published>,
+        components: Vec<(Component, String)>,
         unreadable: Vec<LeftOut>,
     ) -> Self {
         Hashes {
@@ -40,13 +43,13 @@ impl Hashes {
             sha256: file.as_ref().map(|file| file.sha256.clone()),
             autov3: file.as_ref().and_then(|file| file.autov3.clone()),
             legacy: file.map(|file| file.legacy),
-            published,
+            published: published.map(PublishedFile::from),
             components: components.into_iter().collect(),
             unreadable,
         }
     }
 
-    /// A block of lines for people.
+    /// Formats the hashes, one per line.
     pub fn to_text(&self) -> String {
         let mut out = format!("{}\n", printable(&self.file));
         let mut line = |label: &str, text: &str| {
@@ -64,10 +67,10 @@ impl Hashes {
             }
         }
         if let Some(published) = &self.published {
-            line("published as", published);
+            line("published as", &published.to_text());
         }
         for (component, hash) in &self.components {
-            line(component, hash);
+            line(component.text(), hash);
         }
         for tensor in &self.unreadable {
             line("not hashed", &tensor.to_text());

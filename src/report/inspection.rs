@@ -1,80 +1,129 @@
 use std::fmt::Write;
 
 use indexmap::IndexMap;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::checkpoint::Checkpoint;
 use crate::danger::Finding;
 use crate::error::printable;
 use crate::format::Container;
 use crate::model::Component;
-use crate::model::architecture::{Detection, Prediction};
+use crate::model::detection::{Detection, Evidence};
+use crate::model::family::Prediction;
 use crate::model::position_ids::{self, State};
-use crate::report::{ComponentSummary, LeftOut, count, size};
+use crate::model::published::Published;
+use crate::report::components::ComponentSummary;
+use crate::report::published_file::PublishedFile;
+use crate::report::units::{count, size};
+use crate::report::write_report::LeftOut;
 use crate::state_dict::StateDict;
 use crate::tensor::LazyTensor;
 
-/// Characters of a metadata value that text shows; JSON has all of it.
+/// Characters of a metadata value that the text shows. JSON has the whole value.
 const SHOWN: usize = 100;
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Debug, Serialize)]
 pub struct Inspection {
     file: String,
     bytes: u64,
-    container: &'static str,
-    /// The architecture that keys and shapes show, and for what; `None` where they show none.
-    architecture: Option<String>,
-    /// What was seen, and what each thing says.
-    evidence: Vec<String>,
-    /// Where the tensors are in the file's object; empty for the object itself.
+    container: String,
+    /// The architecture, if keys and shapes show one.
+    architecture: Option<&'static str>,
+    /// The task of the UNet, if there is one.
+    task: Option<&'static str>,
+    /// What the UNet predicts, if there is one.
+    prediction: Option<&'static str>,
+    /// The evidence for the architecture.
+    evidence: Vec<EvidenceLine>,
+    /// The path of the state dict in the pickled object; empty if it is the object itself.
     root: String,
     tensors: usize,
     parameters: u64,
     tensor_bytes: u64,
     components: Vec<ComponentSummary>,
-    /// The text encoder's position_ids: right, or what is wrong with them.
-    position_ids: Option<String>,
-    /// The published file it is, if its size and sha256 say so.
-    published: Option<String>,
+    /// The state of the text encoder's position_ids; `None` without a text encoder.
+    position_ids: Option<PositionIds>,
+    /// The published file with this size and sha256.
+    published: Option<PublishedFile>,
     metadata: IndexMap<String, String>,
-    /// Values that stay in the file whatever is done with it.
+    /// Values that no output can hold.
     opaque: Vec<LeftOut>,
-    /// What loading the file with Python could run.
+    /// What the file could run when loaded with Python.
     dangers: Vec<String>,
     /// Tensors that no output can hold.
     unreadable: Vec<LeftOut>,
-    /// Global names the pickle mentions, with how often.
+    /// The global names in the pickle, with their number of occurrences.
     globals: IndexMap<String, usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<Vec<Key>>,
+    #[serde(skip)]
+    container_text: &'static str,
+    #[serde(skip)]
+    architecture_text: Option<String>,
+}
+
+/// One piece of evidence for the architecture.
+#[derive(Debug, Serialize)]
+struct EvidenceLine {
+    key: String,
+    shape: Vec<u64>,
+    finding: String,
+    candidates: Vec<&'static str>,
+}
+
+impl From<&Evidence> for EvidenceLine {
+    fn from(evidence: &Evidence) -> Self {
+        EvidenceLine {
+            key: evidence.key.clone(),
+            shape: evidence.dims.clone(),
+            finding: evidence.finding.clone(),
+            candidates: evidence.candidates.iter().map(|candidate| candidate.name()).collect(),
+        }
+    }
+}
+
+/// The state of position_ids: a word for scripts, a text for people.
+#[derive(Debug)]
+struct PositionIds {
+    state: &'static str,
+    text: String,
+}
+
+impl Serialize for PositionIds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.state)
+    }
 }
 
 /// `SD v1, text to image`.
 fn architecture_text(detection: &Detection) -> Option<String> {
     let architecture = detection.architecture()?;
-    let task = detection.task.map(|task| format!(", {}", task.name())).unwrap_or_default();
+    let task = detection.task.map_or_else(String::new, |task| format!(", {}", task.text()));
     let prediction = match detection.prediction {
         Prediction::Velocity => ", v-prediction",
         Prediction::Epsilon | Prediction::Unknown => "",
     };
-    Some(format!("{}{task}{prediction}", architecture.name()))
+    Some(format!("{}{task}{prediction}", architecture.text()))
 }
 
-/// What position_ids are like; `None` where there are none. The one thing an inspection reads beyond the headers.
-fn position_ids_text(state_dict: &StateDict) -> Option<String> {
+/// Checks position_ids; `None` without a text encoder. This is the only tensor that an inspection reads.
+fn position_ids(state_dict: &StateDict) -> Option<PositionIds> {
     let Some((key, tensor)) = state_dict.iter().find(|(key, _)| position_ids::is_key(key)) else {
-        let embedding = state_dict.keys().find_map(position_ids::key_beside);
-        return embedding.map(|_| "missing; --fix-position-ids puts them in".to_owned());
+        state_dict.keys().find_map(position_ids::key_beside)?;
+        return Some(PositionIds { state: "missing", text: "missing; --fix-position-ids adds them".to_owned() });
     };
     let dtype = tensor.dtype();
-    Some(match position_ids::judge(tensor, position_ids::positions(state_dict, key)) {
-        Ok(State::Right) => "right".to_owned(),
-        Ok(State::WrongDtype) => {
-            format!("{dtype} instead of I64, but the right numbers; --fix-position-ids mends them")
-        }
-        Ok(State::WrongValues) => format!("{dtype}, WRONG numbers; --fix-position-ids mends them"),
-        Err(error) => error.to_string(),
+    Some(match position_ids::check(tensor, position_ids::positions(state_dict, key)) {
+        Ok(state) => PositionIds {
+            state: state.name(),
+            text: match state {
+                State::Correct => "ok".to_owned(),
+                State::WrongDtype => format!("{dtype} instead of I64; --fix-position-ids corrects them"),
+                State::WrongValues => format!("WRONG values, {dtype}; --fix-position-ids corrects them"),
+            },
+        },
+        Err(error) => PositionIds { state: "unreadable", text: error.to_string() },
     })
 }
 
@@ -87,13 +136,13 @@ struct Key {
 }
 
 impl Inspection {
-    /// Looks at an opened checkpoint; its components as they are in LDM names, and
-    /// its tensors, if `keys`. Reads no tensor but position_ids.
+    /// Inspects a checkpoint. `components` are those of its translation into LDM names; `keys` includes all tensors. Reads
+    /// no tensor data except position_ids.
     pub fn new(
         checkpoint: &Checkpoint,
         components: Vec<ComponentSummary>,
         detection: &Detection,
-        published: Option<String>,
+        published: Option<&'static Published>,
         keys: bool,
     ) -> Self {
         let contents = checkpoint.contents();
@@ -112,32 +161,31 @@ impl Inspection {
         Inspection {
             file: checkpoint.path().to_string_lossy().into_owned(),
             bytes: checkpoint.file_bytes(),
-            container: contents.container.name(),
-            architecture: architecture_text(detection),
-            evidence: detection
-                .evidence
-                .iter()
-                .map(|seen| format!("{} {:?}: {}", seen.key, seen.dims, seen.says))
-                .collect(),
+            container: contents.container.name().replace(' ', "-"),
+            container_text: contents.container.name(),
+            architecture: detection.architecture().map(|it| it.name()),
+            task: detection.task.map(|it| it.name()),
+            prediction: detection.task.map(|_| detection.prediction.name()),
+            evidence: detection.evidence.iter().map(EvidenceLine::from).collect(),
             root: contents.root.clone(),
             tensors: contents.state_dict.len(),
             parameters: components.iter().map(|summary| summary.parameters).sum(),
             tensor_bytes: contents.state_dict.bytes(),
             components,
-            // Folders of today have none, and need none.
-            position_ids: position_ids_text(&contents.state_dict)
-                .filter(|_| contents.container != Container::Diffusers),
-            published,
+            // Newer folders have none, and need none.
+            position_ids: position_ids(&contents.state_dict).filter(|_| contents.container != Container::Diffusers),
+            published: published.map(PublishedFile::from),
             metadata: contents.metadata.iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
             opaque: LeftOut::opaque(contents),
             dangers: contents.dangers.iter().map(Finding::to_text).collect(),
             unreadable: LeftOut::unreadable(contents),
             globals,
             keys: keys.then(list),
+            architecture_text: architecture_text(detection),
         }
     }
 
-    /// A block of lines for people.
+    /// Formats the contents, one fact per line.
     pub fn to_text(&self) -> String {
         let mut out = String::new();
         let mut line = |label: &str, text: &str| {
@@ -145,23 +193,23 @@ impl Inspection {
         };
         let under =
             if self.root.is_empty() { String::new() } else { format!(", tensors under {}", printable(&self.root)) };
-        line("container", &format!("{}, {}{under}", self.container, size(self.bytes)));
-        let is_unet = self.components.iter().any(|component| component.name == Component::Unet.name());
-        if let Some(architecture) = &self.architecture {
+        line("container", &format!("{}, {}{under}", self.container_text, size(self.bytes)));
+        let is_unet = self.components.iter().any(|component| component.component == Component::Unet);
+        if let Some(architecture) = &self.architecture_text {
             line("architecture", architecture);
         } else if is_unet {
             line("architecture", "unknown");
         }
         if let Some(published) = &self.published {
-            line("published as", published);
+            line("published as", &published.to_text());
         }
-        line("tensors", &format!("{} in all, {}", self.tensors, size(self.tensor_bytes)));
+        line("tensors", &format!("{}, {}", self.tensors, size(self.tensor_bytes)));
         for component in &self.components {
-            let completeness = component.completeness_text().map(|text| format!(", {text}")).unwrap_or_default();
-            line(component.name, &format!("{}{completeness}", component.to_text()));
+            let completeness = component.completeness_text().map_or_else(String::new, |text| format!(", {text}"));
+            line(component.component.text(), &format!("{}{completeness}", component.to_text()));
         }
         if let Some(position_ids) = &self.position_ids {
-            line("position_ids", position_ids);
+            line("position_ids", &position_ids.text);
         }
         for (name, value) in &self.metadata {
             let value = printable(value);
@@ -176,7 +224,7 @@ impl Inspection {
             line("DANGER", &format!("the pickle {}", printable(danger)));
         }
         for unreadable in &self.unreadable {
-            line("not readable", &unreadable.to_text());
+            line("unreadable", &unreadable.to_text());
         }
         if !self.globals.is_empty() {
             let names = self.globals.iter().map(|(name, count)| format!("{} x{count}", printable(name)));

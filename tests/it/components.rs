@@ -117,7 +117,7 @@ fn averaged(rows: Vec<Row>) -> Vec<Row> {
 }
 
 fn notices(report: &Value) -> Vec<&str> {
-    report["notices"].as_array().unwrap().iter().map(|notice| notice.as_str().unwrap()).collect()
+    report["notices"].as_array().unwrap().iter().map(|notice| notice["text"].as_str().unwrap()).collect()
 }
 
 // --- Pruning and EMA -----------------------------------------------------------------------------------------------
@@ -193,8 +193,8 @@ fn rejects_a_missing_or_incomplete_ema() {
     let counters = fixture("tiny-sd1.ckpt");
     let reshaped_average = format!("tensor {}: ", average_of(weight));
     let cases: [(&Path, &[&str]); 4] = [
-        (&counters, &["tiny-sd1.ckpt: ", "no average"]),
-        (&without, &["without.safetensors: ", "no average"]),
+        (&counters, &["tiny-sd1.ckpt: ", "no EMA"]),
+        (&without, &["without.safetensors: ", "no EMA"]),
         (&lacking, &["lacking.safetensors: ", weight]),
         (&reshaped, &["reshaped.safetensors: ", &reshaped_average, "shape"]),
     ];
@@ -248,7 +248,7 @@ fn merges_an_extracted_vae_back() {
         assert!(rows.iter().all(|row| !row.0.starts_with(VAE)));
         let (vae, merged) = (folder.join(&vae), folder.join(&format!("{name}.safetensors")));
         let report = run!["merge-vae", fixture(name), "--vae", &vae, "-o", &merged, "--json"].json();
-        assert_eq!(report["autoencoder"]["merged"], "same");
+        assert_eq!(report["vae"]["merged"], "same");
         assert_rows(&read(&merged), &expected(name));
     }
 }
@@ -278,9 +278,9 @@ fn rejects_a_component_that_is_missing() {
     let before = folder.snapshot();
     for extension in ["ckpt", "safetensors"] {
         let output = folder.join(&format!("out.{extension}"));
-        convert(&vae, &output, &["--component", "unet"]).refused(&["tiny-vae.ckpt: ", "no unet"]);
+        convert(&vae, &output, &["--component", "unet"]).refused(&["tiny-vae.ckpt: ", "no UNet"]);
         convert(&vae, &output, &["--component", "text-encoder"]).refused(&["tiny-vae.ckpt: ", "no text encoder"]);
-        convert(&headless, &output, &["--component", "vae"]).refused(&["headless.safetensors: ", "no autoencoder"]);
+        convert(&headless, &output, &["--component", "vae"]).refused(&["headless.safetensors: ", "no VAE"]);
     }
     assert_eq!(folder.snapshot(), before);
 }
@@ -312,19 +312,25 @@ fn right_ids() -> Row {
 fn fixes_position_ids_in_place_and_reports_the_damage() {
     let folder = Folder::new();
     let right = expected("tiny-sd1.safetensors");
-    // The damaged tensor, the text of `inspect`, and words of the notice.
-    let cases: [(LazyTensor, &[&str], &[&str]); 4] = [
-        (ids(Dtype::F16, f32::from), &["F16", "right numbers"], &["the right numbers, but F16"]),
-        (ids(Dtype::F32, |index| f32::from(index) * 0.9999), &["F32", "WRONG"], &["wrong numbers, F32"]),
-        (ids(Dtype::I64, |index| f32::from(index + 1)), &["I64", "WRONG"], &["wrong numbers, I64"]),
-        (ids(Dtype::F16, |_| f32::NAN), &["F16", "WRONG"], &["wrong numbers, F16"]),
+    // How they are broken, what inspect prints, the state in JSON, what the notice contains.
+    let cases: [(LazyTensor, &[&str], &str, &[&str]); 4] = [
+        (ids(Dtype::F16, f32::from), &["F16 instead of I64"], "wrong-dtype", &["correct values in F16"]),
+        (
+            ids(Dtype::F32, |index| f32::from(index) * 0.9999),
+            &["F32", "WRONG"],
+            "wrong-values",
+            &["wrong values in F32"],
+        ),
+        (ids(Dtype::I64, |index| f32::from(index + 1)), &["I64", "WRONG"], "wrong-values", &["wrong values in I64"]),
+        (ids(Dtype::F16, |_| f32::NAN), &["F16", "WRONG"], "wrong-values", &["wrong values in F16"]),
     ];
-    for (index, (ids, inspected, noticed)) in cases.into_iter().enumerate() {
+    for (index, (ids, inspected, state, noticed)) in cases.into_iter().enumerate() {
         let input = with_ids(&folder, &format!("{index}.in.safetensors"), ids);
         let report = run!["inspect", &input, "--json"].json();
-        let state = report["files"][0]["position_ids"].as_str().unwrap();
-        assert!(inspected.iter().all(|word| state.contains(word)), "{state}");
-        assert!(run!["inspect", &input].done().contains(&format!("  position_ids      {state}\n")));
+        assert_eq!(report["files"][0]["position_ids"], state);
+        let text = run!["inspect", &input].done();
+        let line = text.lines().find(|line| line.starts_with("  position_ids      ")).unwrap();
+        assert!(inspected.iter().all(|word| line.contains(word)), "{line}");
 
         let (report, rows) = converted(&folder, &input, &["--fix-position-ids"], &format!("{index}.out.safetensors"));
         assert_rows(&rows, &right);
@@ -342,7 +348,7 @@ fn fixes_position_ids_in_place_and_reports_the_damage() {
 fn changes_position_ids_only_on_request() {
     let folder = Folder::new();
     let input = fixture("tiny-sd1.safetensors");
-    assert_eq!(run!["inspect", &input, "--json"].json()["files"][0]["position_ids"], "right");
+    assert_eq!(run!["inspect", &input, "--json"].json()["files"][0]["position_ids"], "ok");
     let (report, rows) = converted(&folder, &input, &["--fix-position-ids"], "right.safetensors");
     assert_rows(&rows, &expected("tiny-sd1.safetensors"));
     assert_eq!(report["notices"], Value::Array(vec![]));
@@ -358,7 +364,7 @@ fn inserts_position_ids_before_the_position_embedding() {
     let folder = Folder::new();
     let input = made(&folder, "missing.safetensors", |all| all.retain(|(key, _)| key != IDS));
     let inspected = run!["inspect", &input, "--json"].json();
-    assert_eq!(inspected["files"][0]["position_ids"], "missing; --fix-position-ids puts them in");
+    assert_eq!(inspected["files"][0]["position_ids"], "missing");
     let mut whole = read(&input);
     let before = whole.iter().position(|row| row.0 == POSITIONS).unwrap();
     whole.insert(before, right_ids());
@@ -367,7 +373,7 @@ fn inserts_position_ids_before_the_position_embedding() {
     assert_rows(&read(&output), &whole);
     let notices = notices(&report);
     assert!(notices.len() == 1 && notices[0].contains("missing") && notices[0].contains(IDS), "{notices:?}");
-    assert_eq!(run!["inspect", &output, "--json"].json()["files"][0]["position_ids"], "right");
+    assert_eq!(run!["inspect", &output, "--json"].json()["files"][0]["position_ids"], "ok");
     // Output without the text encoder needs no position_ids.
     let (report, rows) = converted(&folder, &input, &["--fix-position-ids", "--component", "unet"], "unet.safetensors");
     assert_eq!((rows.len(), &report["notices"]), (686, &Value::Array(vec![])));

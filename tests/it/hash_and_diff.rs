@@ -9,6 +9,7 @@ use crate::support::{
 };
 use half::{bf16, f16};
 use serde_json::{Value, json};
+use trinart_ckpt::model::Component;
 use trinart_ckpt::tensor::{Dtype, LazyTensor};
 
 const VAE: &str = "first_stage_model.";
@@ -23,7 +24,7 @@ const NOTHING: &str = "e3b0c442";
 #[track_caller]
 fn hashes(path: &Path) -> Value {
     let mut report = run!["hash", path, "--json"].json();
-    assert_eq!(report.as_object().unwrap().len(), 1);
+    assert_eq!((report.as_object().unwrap().len(), &report["schema"]), (2, &json!("trinart-ckpt/1")));
     assert_eq!(report["files"].as_array().unwrap().len(), 1);
     report["files"][0].take()
 }
@@ -70,7 +71,8 @@ fn prints_every_hash_with_its_name() {
         let mut lines = vec![("sha256", &found["sha256"]), ("AutoV2", &found["autov2"])];
         lines.extend(found["autov3"].is_string().then_some(("AutoV3", &found["autov3"])));
         lines.push(("legacy hash", &found["legacy"]));
-        lines.extend(found["components"].as_object().unwrap().iter().map(|(name, hash)| (name.as_str(), hash)));
+        let label = |name: &str| Component::ALL.iter().find(|it| it.name() == name).unwrap().text();
+        lines.extend(found["components"].as_object().unwrap().iter().map(|(name, hash)| (label(name), hash)));
         let lines = lines.iter().map(|(label, hash)| format!("  {label:<17} {}\n", hash.as_str().unwrap()));
         assert_eq!(text, format!("{}\n{}", fixture(name).display(), lines.collect::<String>()));
     }
@@ -128,10 +130,10 @@ fn hashes_64_kib_at_1_mib_for_the_legacy_hash() {
 
 #[test]
 fn hashes_content_independently_of_the_container() {
-    let prefixes = [("unet", "model.diffusion_model."), ("autoencoder", VAE), ("text encoder", "cond_stage_model.")];
+    let prefixes = [("unet", "model.diffusion_model."), ("vae", VAE), ("text-encoder", "cond_stage_model.")];
     let first = hashes(&fixture(SAME[0]))["components"].take();
     let names: Vec<&String> = first.as_object().unwrap().keys().collect();
-    assert_eq!(names, ["unet", "autoencoder", "text encoder", "ema", "schedule buffers"]);
+    assert_eq!(names, ["unet", "vae", "text-encoder", "ema", "schedule-buffers"]);
     for (name, prefix) in prefixes {
         let rows = expected(SAME[0]).into_iter().filter(|row| row.0.starts_with(prefix));
         assert_eq!(first[name], content(rows), "{name}");
@@ -146,8 +148,8 @@ fn hashes_a_vae_alone_and_merged_alike() {
     let folder = Folder::new();
     let alone = hashes(&fixture("tiny-vae.vae.pt"))["components"].take();
     let rows = expected("tiny-vae.vae.pt").into_iter().map(|row| (format!("{VAE}{}", row.0), row.1, row.2, row.3));
-    assert_eq!(alone, json!({ "autoencoder": content(rows) }));
-    assert_eq!(hashes(&fixture("tiny-vae.ckpt"))["components"]["autoencoder"], alone["autoencoder"]);
+    assert_eq!(alone, json!({ "vae": content(rows) }));
+    assert_eq!(hashes(&fixture("tiny-vae.ckpt"))["components"]["vae"], alone["vae"]);
     let prefixed = folder.join("prefixed.safetensors");
     let all = tensors(&fixture("tiny-vae.vae.pt")).into_iter();
     save(&prefixed, all.map(|(key, tensor)| (format!("vae.{key}"), tensor)));
@@ -156,9 +158,9 @@ fn hashes_a_vae_alone_and_merged_alike() {
         let merged = folder.join(&format!("{name}.merged.safetensors"));
         run!["merge-vae", fixture(name), "--vae", fixture("tiny-vae.ckpt"), "-o", &merged].done();
         let (before, after) = (hashes(&fixture(name)), hashes(&merged));
-        assert_eq!(after["components"]["autoencoder"], alone["autoencoder"]);
-        assert_ne!(before["components"]["autoencoder"], alone["autoencoder"]);
-        for other in ["unet", "text encoder", "ema", "schedule buffers"] {
+        assert_eq!(after["components"]["vae"], alone["vae"]);
+        assert_ne!(before["components"]["vae"], alone["vae"]);
+        for other in ["unet", "text-encoder", "ema", "schedule-buffers"] {
             assert_eq!(before["components"][other], after["components"][other]);
         }
     }
@@ -170,7 +172,7 @@ fn includes_the_dtype_in_the_content_hash() {
     let output = folder.join("f16.safetensors");
     run!["convert", fixture("tiny-sd1.ckpt"), "-o", &output, "--dtype", "f16"].done();
     let (before, after) = (hashes(&fixture("tiny-sd1.ckpt")), hashes(&output));
-    assert_ne!(before["components"]["autoencoder"], after["components"]["autoencoder"]);
+    assert_ne!(before["components"]["vae"], after["components"]["vae"]);
     // The UNet of the fixture is f16 already.
     assert_eq!(before["components"]["unet"], after["components"]["unet"]);
 }
@@ -219,10 +221,11 @@ fn finds_equal_content_in_every_container() {
         assert!(text.starts_with(&format!("A {}\nB {}\nequal\n", a.display(), b.display())), "{text}");
         let report = run!["diff", &a, &b, "--json"].json();
         assert_eq!((&report["a"], &report["b"], &report["equal"]), (&json!(a), &json!(b), &json!(true)));
-        let equal = [("unet", 686), ("autoencoder", 248), ("text encoder", 197), ("ema", 2), ("schedule buffers", 12)];
+        let equal = [("unet", 686), ("vae", 248), ("text-encoder", 197), ("ema", 2), ("schedule-buffers", 12)];
         assert_eq!(counts(&report), equal.map(|(name, equal)| (name, (equal, 0))).into());
         for (name, equal) in equal {
-            assert!(text.contains(&format!("  {name:<17} {equal} equal\n")), "{text}");
+            let label = Component::ALL.iter().find(|it| it.name() == name).unwrap().text();
+            assert!(text.contains(&format!("  {label:<17} {equal} equal\n")), "{text}");
         }
     }
 }
@@ -234,20 +237,23 @@ fn finds_only_the_vae_different_after_a_merge() {
     run!["merge-vae", &base, "--vae", fixture("tiny-vae.ckpt"), "-o", &merged].done();
     let report = run!["diff", &base, &merged, "--json"].json_of_no();
     assert_eq!(report["equal"], false);
-    let others = [("unet", (686, 0)), ("text encoder", (197, 0)), ("ema", (2, 0)), ("schedule buffers", (12, 0))];
-    assert_eq!(counts(&report), others.into_iter().chain([("autoencoder", (0, 248))]).collect());
+    let others = [("unet", (686, 0)), ("text-encoder", (197, 0)), ("ema", (2, 0)), ("schedule-buffers", (12, 0))];
+    assert_eq!(counts(&report), others.into_iter().chain([("vae", (0, 248))]).collect());
     let components = report["components"].as_array().unwrap();
     let listed = components.iter().flat_map(|component| component["different"].as_array().unwrap());
     let keys: Vec<&str> = listed.map(|line| line["key"].as_str().unwrap()).collect();
     let expected = expected("tiny-sd1.ckpt").into_iter().map(|row| row.0).filter(|key| key.starts_with(VAE));
     assert!(expected.eq(keys.iter().copied()), "{keys:?}");
     let text = run!["diff", &base, &merged].no();
-    assert!(text.contains("\ndifferent\n") && text.contains("  autoencoder       248 with other values\n"), "{text}");
+    assert!(
+        text.contains("\ndifferent\n") && text.contains("  VAE               248 with different values\n"),
+        "{text}"
+    );
     assert_eq!(text.lines().filter(|line| line.starts_with("    first_stage_model.")).count(), 8);
     assert!(text.contains("    and 240 more; --json lists all\n"), "{text}");
     // The VAE in a file of bare keys is compared with that of the checkpoint.
     let report = run!["diff", &merged, fixture("tiny-vae.vae.pt"), "--json"].json_of_no();
-    assert_eq!(counts(&report)["autoencoder"], (248, 0));
+    assert_eq!(counts(&report)["vae"], (248, 0));
     assert_eq!(counts(&report)["unet"], (0, 686));
 }
 
@@ -258,10 +264,10 @@ fn finds_an_f16_copy_equal_but_for_dtype() {
     run!["convert", fixture("tiny-sd1.ckpt"), "-o", &copy, "--dtype", "f16"].done();
     for (a, b) in [(fixture("tiny-sd1.ckpt"), copy.clone()), (copy, fixture("tiny-sd1.ckpt"))] {
         let text = run!["diff", &a, &b].no();
-        assert!(text.contains("  autoencoder       248 equal but for dtype\n"), "{text}");
-        assert!(text.contains("  unet              686 equal\n"), "{text}");
+        assert!(text.contains("  VAE               248 equal except for dtype\n"), "{text}");
+        assert!(text.contains("  UNet              686 equal\n"), "{text}");
         let report = run!["diff", &a, &b, "--json"].json_of_no();
-        assert_eq!(counts(&report)["autoencoder"], (0, 248));
+        assert_eq!(counts(&report)["vae"], (0, 248));
         let different = report["components"].as_array().unwrap().iter().flat_map(|component| {
             component["different"].as_array().unwrap().iter().map(|line| (&line["found"], &line["result"]))
         });
@@ -291,11 +297,11 @@ fn reports_every_kind_of_difference() {
     let (a, b) = (file(&folder, "a.safetensors", &a), file(&folder, "b.ckpt", &b));
     let text = run!["diff", &a, &b].no();
     for line in [
-        "  unet              1 equal, 1 only in A, 1 of another shape\n",
+        "  UNet              1 equal, 1 only in A, 1 with different shapes\n",
         "    model.diffusion_model.only_a: only in A\n",
-        "    model.diffusion_model.shape: [2] against [2, 1]\n",
-        "  autoencoder       1 with other values\n",
-        "    first_stage_model.encoder.values: 2 elements differ, by at most 1.500e0\n",
+        "    model.diffusion_model.shape: [2] and [2, 1]\n",
+        "  VAE               1 with different values\n",
+        "    first_stage_model.encoder.values: 2 elements differ by at most 1.500e0\n",
         "  text encoder      1 only in B\n",
         "    cond_stage_model.only_b: only in B\n",
         "  other             1 equal\n",
@@ -311,12 +317,16 @@ fn reports_every_kind_of_difference() {
     let only_b = json!({ "key": "cond_stage_model.only_b", "found": "only-in-b" });
     let components = json!([
         { "name": "unet", "equal": 1, "different": [only_a, shape] },
-        { "name": "autoencoder", "equal": 0, "different": [values] },
-        { "name": "text encoder", "equal": 0, "different": [only_b] },
+        { "name": "vae", "equal": 0, "different": [values] },
+        { "name": "text-encoder", "equal": 0, "different": [only_b] },
         { "name": "other", "equal": 1, "different": [] },
     ]);
     let report = run!["diff", &a, &b, "--json"].json_of_no();
-    assert_eq!(report, json!({ "a": a, "b": b, "equal": false, "components": components, "not_compared": 0 }));
+    let schema = "trinart-ckpt/1";
+    assert_eq!(
+        report,
+        json!({ "schema": schema, "a": a, "b": b, "equal": false, "components": components, "not_compared": 0 })
+    );
 }
 
 /// The results of comparing two one-tensor files, in both directions.

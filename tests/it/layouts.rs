@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
 use Folder::{TextEncoder, TextEncoder2, Unet, Vae};
-use trinart_ckpt::model::architecture::{self, Architecture, Detection, Naming, Prediction, Task};
-use trinart_ckpt::model::autoencoder;
-use trinart_ckpt::model::layout::{Change, Folder, Layout, Tensor, Third};
+use trinart_ckpt::model::detection::{self, Detection, Naming};
+use trinart_ckpt::model::family::{Architecture, Prediction, Task};
+use trinart_ckpt::model::layout::{Folder, Layout, Qkv, Tensor, Transform};
+use trinart_ckpt::model::vae;
 
 type Shapes = BTreeMap<String, Vec<u64>>;
 
@@ -112,12 +113,12 @@ fn maps_each_tensor_as_the_diffusers_loader_does() {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let [key, _, _, from, how] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
             let change = match how {
-                "=" => Change::None,
-                "T" => Change::Transpose,
-                third => Change::Split(Third::ALL[third.parse::<usize>().unwrap()]),
+                "=" => Transform::None,
+                "T" => Transform::Transpose,
+                third => Transform::Split(Qkv::ALL[third.parse::<usize>().unwrap()]),
             };
             let place = Layout::of(architecture).to_ldm(folder, key).unwrap();
-            assert_eq!((place.key, place.change), (&*format!("{prefix}{from}"), change.inverse()), "{line}");
+            assert_eq!((place.key, place.transform), (&*format!("{prefix}{from}"), change.inverse()), "{line}");
         }
     }
 }
@@ -188,12 +189,14 @@ fn maps_a_folder_to_a_checkpoint() {
         let (ldm, diffusers) = lists(architecture, folder);
         let layout = Layout::of(architecture);
         let mut made = Shapes::new();
-        let mut thirds: BTreeMap<String, BTreeSet<Third>> = BTreeMap::new();
+        let mut thirds: BTreeMap<String, BTreeSet<Qkv>> = BTreeMap::new();
         for (key, dims) in &diffusers {
             let place = layout.to_ldm(folder, key).unwrap();
             let before = made.insert(place.key.to_owned(), place.fit(dims).unwrap());
-            match place.change {
-                Change::Join(third) => assert!(thirds.entry(place.key.to_owned()).or_default().insert(third), "{key}"),
+            match place.transform {
+                Transform::Join(third) => {
+                    assert!(thirds.entry(place.key.to_owned()).or_default().insert(third), "{key}")
+                }
                 _ => assert_eq!(before, None, "{key}"),
             }
         }
@@ -218,13 +221,13 @@ fn round_trips_every_key() {
         assert_eq!(layout.architecture(), architecture);
         for pair in layout.pairs() {
             let back = layout.to_ldm(pair.folder, &pair.diffusers.key).unwrap();
-            assert_eq!((back.key, back.change), (pair.ldm.key.as_str(), pair.change.inverse()));
+            assert_eq!((back.key, back.transform), (pair.ldm.key.as_str(), pair.transform.inverse()));
             let there = layout.to_diffusers(&pair.ldm.key);
             let there: Vec<_> = there.filter(|place| place.key == pair.diffusers.key).collect();
             assert_eq!(there.len(), 1);
             assert_eq!(
-                (there[0].folder, there[0].change, there[0].dims),
-                (pair.folder, pair.change, &pair.diffusers.dims[..])
+                (there[0].folder, there[0].transform, there[0].dims),
+                (pair.folder, pair.transform, &pair.diffusers.dims[..])
             );
         }
     }
@@ -254,18 +257,18 @@ fn maps_each_spelling_to_one_tensor() {
 fn agrees_with_the_keys_that_merge_vae_replaces() {
     let keys: BTreeSet<String> = Layout::of(Sd1)
         .ldm_schema(Vae)
-        .map(|tensor| tensor.key.strip_prefix(autoencoder::PREFIX).unwrap().to_owned())
+        .map(|tensor| tensor.key.strip_prefix(vae::PREFIX).unwrap().to_owned())
         .collect();
-    assert_eq!(keys, autoencoder::keys());
+    assert_eq!(keys, vae::keys());
 }
 
 #[test]
 fn accepts_alternative_spellings() {
     let to_diffusers = |architecture, key: &str| {
         let places = Layout::of(architecture).to_diffusers(key);
-        places.map(|place| (place.key.to_owned(), place.change)).collect::<Vec<_>>()
+        places.map(|place| (place.key.to_owned(), place.transform)).collect::<Vec<_>>()
     };
-    let one = |key: &str| vec![(key.to_owned(), Change::None)];
+    let one = |key: &str| vec![(key.to_owned(), Transform::None)];
     let layer = "encoder.layers.3.mlp.fc1.bias";
     assert_eq!(
         to_diffusers(Sd1, &format!("cond_stage_model.transformer.{layer}")),
@@ -282,17 +285,17 @@ fn accepts_alternative_spellings() {
         assert_eq!(to_diffusers(SdxlBase, &key), one(upsampler));
     }
     let projection = |leaf: &str| format!("conditioner.embedders.1.model.text_projection{leaf}");
-    assert_eq!(to_diffusers(SdxlBase, &projection("")), [("text_projection.weight".to_owned(), Change::Transpose)]);
+    assert_eq!(to_diffusers(SdxlBase, &projection("")), [("text_projection.weight".to_owned(), Transform::Transpose)]);
     assert_eq!(to_diffusers(SdxlBase, &projection(".weight")), one("text_projection.weight"));
     let turbo = "conditioner.embedders.0.model.transformer.resblocks.22.attn.in_proj_bias";
     let names = ["q", "k", "v"].map(|name| format!("text_model.encoder.layers.22.self_attn.{name}_proj.bias"));
-    let expected: Vec<_> = names.into_iter().zip(Third::ALL.map(Change::Split)).collect();
+    let expected: Vec<_> = names.into_iter().zip(Qkv::ALL.map(Transform::Split)).collect();
     assert_eq!(to_diffusers(Sd2, turbo), expected);
 
     let to_ldm = |architecture, folder, key: &str| {
-        Layout::of(architecture).to_ldm(folder, key).map(|place| (place.key.to_owned(), place.change))
+        Layout::of(architecture).to_ldm(folder, key).map(|place| (place.key.to_owned(), place.transform))
     };
-    let one = |key: &str| Some((key.to_owned(), Change::None));
+    let one = |key: &str| Some((key.to_owned(), Transform::None));
     assert_eq!(to_ldm(Sd1, TextEncoder, layer), one(&format!("cond_stage_model.transformer.text_model.{layer}")),);
     let attention = "encoder.mid_block.attentions.0";
     for (new, old, ldm) in
@@ -396,7 +399,7 @@ fn measures_widths_from_shapes() {
 // --- Detection -----------------------------------------------------------------------------------------------------
 
 fn detect(shapes: &Shapes) -> Detection {
-    architecture::detect_by(&|key| shapes.get(key).cloned())
+    detection::detect_by(&|key| shapes.get(key).cloned())
 }
 
 fn checkpoint(architecture: Architecture) -> Shapes {
@@ -435,6 +438,7 @@ fn detects_components_of_folders() {
             (_, Vae) => Architecture::ALL.to_vec(),
             (_, TextEncoder) => vec![Sd1, SdxlBase],
             (_, TextEncoder2) => vec![SdxlBase, SdxlRefiner],
+            other => panic!("no expectation for {other:?}"),
         };
         assert_eq!(found.candidates(), expected, "{architecture:?} {folder:?} {found:#?}");
         assert_eq!(found.architecture().is_some(), expected.len() == 1);
@@ -499,7 +503,7 @@ fn detects_nothing_in_other_models() {
     other.insert("embedder.model.ln_final.weight".into(), vec![1024]);
     let found = detect(&other);
     assert_eq!(found.architecture(), None);
-    assert_eq!(found.evidence[0].says, "of SD v2 unCLIP");
+    assert_eq!(found.evidence[0].finding, "a key of SD v2 unCLIP");
     // A distilled SDXL with fewer transformer blocks.
     let mut distilled = checkpoint(SdxlBase);
     distilled.retain(|key, _| !key.contains("transformer_blocks.9."));

@@ -97,8 +97,8 @@ fn inserts_a_missing_vae_before_the_text_encoder() {
     let vae = expected("tiny-vae.vae.pt").into_iter().map(|row| (format!("{PREFIX}{}", row.0), row.1, row.2, row.3));
     rows.splice(text_encoder..text_encoder, vae);
     assert_rows(&read(&output), &rows);
-    assert_eq!(report["autoencoder"]["before"], Value::Null);
-    assert_eq!(report["autoencoder"]["after"]["tensors"], 248);
+    assert_eq!(report["vae"]["before"], Value::Null);
+    assert_eq!(report["vae"]["after"]["tensors"], 248);
 }
 
 #[test]
@@ -129,9 +129,9 @@ fn rejects_a_vae_that_does_not_fit() {
         (&base, &lacking, &["lacking.safetensors: tensor decoder.conv_in.weight: "]),
         (&base, &extra, &["extra.ckpt: tensor encoder.down.4.block.0.conv1.weight: "]),
         (&base, &reshaped, &["reshaped.ckpt: tensor encoder.conv_in.bias: shape [7], the checkpoint has [4]"]),
-        (&base, &foreign, &["foreign.ckpt: ", "no autoencoder", "model.diffusion_model.encoder.conv_in.weight"]),
-        (&base, &two, &["two.safetensors: ", "two autoencoders", "first_stage_model.encoder"]),
-        (&base, &diffusers, &["diffusers.safetensors: tensor encoder.conv_in.weight: shape [1] "]),
+        (&base, &foreign, &["foreign.ckpt: ", "no VAE", "model.diffusion_model.encoder.conv_in.weight"]),
+        (&base, &two, &["two.safetensors: ", "2 VAEs", "first_stage_model.encoder"]),
+        (&base, &diffusers, &["diffusers.safetensors: tensor encoder.conv_in.weight: shape [1], "]),
         (&headless, &lacking, &["lacking.safetensors: tensor decoder.conv_in.weight: "]),
     ];
     let before = folder.snapshot();
@@ -241,8 +241,8 @@ fn finds_the_sidecar_vae() {
     ]);
     let sidecar = folder.copy_fixture("tiny-vae.vae.pt", "model.v1.vae.pt");
     let report = run!["merge-vae", &base, "-o", &output, "--json"].json();
-    assert_eq!(report["autoencoder"]["sidecar"], true);
-    assert_eq!(report["autoencoder"]["file"], sidecar.to_str().unwrap());
+    assert_eq!(report["vae"]["sidecar"], true);
+    assert_eq!(report["vae"]["file"], sidecar.to_str().unwrap());
     assert_rows(&read(&output), &merged_fixtures("tiny-sd1.safetensors"));
     folder.copy_fixture("tiny-vae.ckpt", "model.v1.vae.ckpt");
     run!["merge-vae", &base, "-o", folder.join("second.safetensors")]
@@ -283,7 +283,7 @@ fn accounts_for_every_key_in_the_ledger() {
         };
         let sorted = |rows: Vec<Row>| rows.into_iter().map(|row| row.0).collect::<BTreeSet<_>>();
         assert!(of("checkpoint").into_iter().eq(sorted(expected(base))));
-        assert!(of("autoencoder").into_iter().eq(sorted(expected("tiny-vae.ckpt"))));
+        assert!(of("vae").into_iter().eq(sorted(expected("tiny-vae.ckpt"))));
         let mut outputs: Vec<&str> = lines.iter().filter_map(|line| line["key"].as_str()).collect();
         outputs.sort_unstable();
         assert!(outputs.into_iter().eq(sorted(expected(base))));
@@ -311,11 +311,11 @@ fn reports_vae_hashes_independent_of_the_container() {
             let output = folder.join(&format!("{base}.{extension}"));
             let vae = fixture("tiny-vae.vae.pt");
             let report = run!["merge-vae", fixture(base), "--vae", &vae, "-o", &output, "--json"].json();
-            let autoencoder = &report["autoencoder"];
-            assert_eq!(autoencoder["before"]["content_hash"], before.as_str());
-            assert_eq!(autoencoder["after"]["content_hash"], after.as_str());
-            assert_eq!(autoencoder["sha256"], facts("tiny-vae.vae.pt")["sha256"]);
-            assert_eq!(autoencoder["merged"], "changed");
+            let merged = &report["vae"];
+            assert_eq!(merged["before"]["content_hash"], before.as_str());
+            assert_eq!(merged["after"]["content_hash"], after.as_str());
+            assert_eq!(merged["sha256"], facts("tiny-vae.vae.pt")["sha256"]);
+            assert_eq!(merged["merged"], "changed");
         }
     }
 }
@@ -328,10 +328,10 @@ fn reports_a_vae_that_was_already_merged() {
     let text = run!["merge-vae", fixture("tiny-sd1.ckpt"), "--vae", &vae, "-o", &first].done();
     assert!(!text.contains("already"), "{text}");
     let text = run!["merge-vae", &first, "--vae", &vae, "-o", &second].done();
-    assert!(text.contains("exactly this autoencoder already"), "{text}");
+    assert!(text.contains("already had this VAE"), "{text}");
     let third = folder.join("third.safetensors");
     let report = run!["merge-vae", &first, "--vae", &vae, "-o", &third, "--json", "--dry-run"].json();
-    assert_eq!(report["autoencoder"]["merged"], "same");
+    assert_eq!(report["vae"]["merged"], "same");
     assert_rows(&read(&second), &read(&first));
 }
 

@@ -11,7 +11,7 @@ use crate::checkpoint::compare::{self, pair_up};
 use crate::cli::terminal::Terminal;
 use crate::error::{Error, Result};
 use crate::io::{Progress, parallel};
-use crate::model::{autoencoder, position_ids};
+use crate::model::{position_ids, vae};
 use crate::render::checks::{self, Check};
 use crate::render::kernels::Accelerator;
 use crate::render::observer::Trace;
@@ -134,7 +134,7 @@ struct Part {
 
 /// The parts that differ. Reads both.
 fn differing(a: &StateDict, b: &StateDict, terminal: &Terminal) -> Result<Vec<Part>> {
-    let mut pairs = pair_up(a, b, |key| autoencoder::canonical_key(key).into_owned());
+    let mut pairs = pair_up(a, b, |key| vae::canonical_key(key).into_owned());
     // The render has position_ids of its own.
     let is_rendered = |key: &str| PARTS.iter().any(|(_, prefix)| key.starts_with(prefix)) && !position_ids::is_key(key);
     pairs.retain(|(key, ..)| is_rendered(key));
@@ -146,7 +146,7 @@ fn differing(a: &StateDict, b: &StateDict, terminal: &Terminal) -> Result<Vec<Pa
         |(), (key, a, b)| match (a, b) {
             (Some(a), Some(b)) => {
                 let found = compare::compare(a, b, terminal).map_err(|error| error.in_tensor(key.as_str()))?;
-                Ok::<_, Error>(found == compare::Comparison::Equal)
+                Ok::<_, Error>(found == compare::TensorComparison::Equal)
             }
             _ => Ok(false),
         },

@@ -1,4 +1,4 @@
-//! What `render-check` can be told.
+//! The command line of `render-check`.
 
 use std::path::PathBuf;
 
@@ -6,80 +6,99 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
 use super::device::Device;
-use crate::cli::args::DtypeArgument;
+use crate::cli::values::DtypeArgument;
 use crate::render::prompt::PRESETS;
 
-/// Render a picture with a checkpoint of SD v1, and judge it
+/// Render a picture with an SD v1 checkpoint and check it
 ///
-/// txt2img straight from the checkpoint, on a card or on the CPU, without side files: the noise, the samplers and the prompt syntax
-/// are WebUI's, and the PNG carries WebUI's parameters. Exit code 0: all checks passed; 1: one failed.
+/// Runs txt2img straight from the checkpoint, on the CPU or an NVIDIA GPU, without other files. Noise, samplers and
+/// prompt syntax are those of WebUI, and the PNG holds WebUI's parameters.
+///
+/// Exit codes: 0 all checks passed; 1 a check failed; 2 error.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RenderCheck {
-    /// The checkpoint
+    /// Checkpoint to render with
     pub checkpoint: PathBuf,
-    /// Render with this autoencoder in the place of the checkpoint's
+    /// Render with this VAE instead of the checkpoint's own
     #[arg(long, value_name = "VAE")]
     pub vae: Option<PathBuf>,
-    /// The picture to write, a PNG
-    #[arg(short, long, value_name = "PICTURE")]
-    pub output: PathBuf,
-    /// Replace a file that is there already
-    #[arg(long)]
-    pub force: bool,
-    /// The prompt, in WebUI's syntax: (word:1.2), [word], BREAK, AND
-    #[arg(long)]
-    pub prompt: Option<String>,
-    /// The negative prompt
-    #[arg(long)]
-    pub negative: Option<String>,
-    /// How the prompt is written: WebUI's way, or the TrinArt service's (a b c::4 d::1) [default: webui]
-    #[arg(long, value_enum, value_name = "SYNTAX")]
-    pub prompt_syntax: Option<SyntaxArgument>,
-    /// Add the negative prompt of a recipe from the model card of TrinArt Characters
-    #[arg(long, value_parser = PossibleValuesParser::new(PRESETS.iter().map(|preset| preset.name)))]
-    pub preset: Option<String>,
-    /// The seed [default: 0]
-    #[arg(long)]
-    pub seed: Option<u64>,
-    /// Steps [default: 20]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub steps: Option<u16>,
-    /// Euler, Euler a, DDIM, DPM++ 2M, DPM++ 2M Karras, Heun, LMS, DPM2 a, UniPC [default: Euler a]
-    #[arg(long)]
-    pub sampler: Option<String>,
-    /// The scale of the guidance [default: 7]
-    #[arg(long, value_parser = finite)]
-    pub cfg: Option<f64>,
-    /// Width and height in pixels, multiples of 8 from 64 to 2048 [default: 512x512]
-    #[arg(long, value_name = "WxH", value_parser = size)]
-    pub size: Option<(usize, usize)>,
-    /// The layer of the text encoder to take, from its end [default: 1]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=12))]
-    pub clip_skip: Option<u8>,
-    /// Whose noise: nv is WebUI's GPU, its default; cpu is torch's CPU [default: nv]
-    #[arg(long, value_enum)]
-    pub rng: Option<RngArgument>,
-    /// Where to compute: auto, cpu, cuda or cuda:N. auto takes the first NVIDIA card where there is one and this
-    /// program was built for them, else the CPU
+    /// Set the device: auto, cpu, cuda or cuda:N
+    ///
+    /// auto uses the first NVIDIA GPU if there is one and this program was built with CUDA, otherwise the CPU.
     #[arg(long, default_value = "auto", value_parser = Device::parse)]
     pub device: Device,
-    /// The type of the weights, and on a card that of the values between the layers; sums are always f32. On the CPU
-    /// weights are rounded to it first, as programs do that keep them in half precision, and all else is f32. An
-    /// autoencoder that does not fit stays in f32 [default: f16 on a card, f32 on the CPU]
+    /// Set the dtype of the weights [default: f16 on a GPU, f32 on the CPU]
+    ///
+    /// On a GPU it is also the dtype of the values between layers; sums are always f32. On the CPU only the weights are
+    /// rounded, as in programs that keep them in half precision. A VAE that overflows f16 stays in f32.
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeArgument>,
-    /// Compare with a picture, or with what another checkpoint renders
-    #[arg(long, value_name = "CHECKPOINT|PICTURE")]
+
+    /// Set the prompt, in WebUI syntax: (word:1.2), [word], BREAK, AND
+    #[arg(long, help_heading = "Picture")]
+    pub prompt: Option<String>,
+    /// Set the negative prompt
+    #[arg(long, help_heading = "Picture")]
+    pub negative: Option<String>,
+    /// Set the prompt syntax: WebUI's, or that of the TrinArt service (a b c::4 d::1) [default: webui]
+    #[arg(long, value_enum, value_name = "SYNTAX", help_heading = "Picture")]
+    pub prompt_syntax: Option<SyntaxArgument>,
+    /// Add a negative prompt from the model card of TrinArt Characters
+    #[arg(
+        long,
+        value_parser = PossibleValuesParser::new(PRESETS.iter().map(|preset| preset.name)),
+        help_heading = "Picture",
+    )]
+    pub preset: Option<String>,
+    /// Set the seed [default: 0]
+    #[arg(long, help_heading = "Picture")]
+    pub seed: Option<u64>,
+    /// Set the number of steps [default: 20]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Picture")]
+    pub steps: Option<u16>,
+    /// Set the sampler [default: Euler a]
+    ///
+    /// One of Euler, Euler a, DDIM, DPM++ 2M, DPM++ 2M Karras, Heun, LMS, DPM2 a, UniPC.
+    #[arg(long, help_heading = "Picture")]
+    pub sampler: Option<String>,
+    /// Set the CFG scale [default: 7]
+    #[arg(long, value_parser = finite, help_heading = "Picture")]
+    pub cfg: Option<f64>,
+    /// Set width and height in pixels, multiples of 8 from 64 to 2048 [default: 512x512]
+    #[arg(long, value_name = "WxH", value_parser = size, help_heading = "Picture")]
+    pub size: Option<(usize, usize)>,
+    /// Use this layer of the text encoder, counted from the last [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=12), help_heading = "Picture")]
+    pub clip_skip: Option<u8>,
+    /// Set the noise generator: WebUI's GPU noise (nv), or torch's CPU noise (cpu) [default: nv]
+    #[arg(long, value_enum, help_heading = "Picture")]
+    pub rng: Option<RngArgument>,
+
+    /// Compare with a picture, or with the render of another checkpoint
+    #[arg(long, value_name = "CHECKPOINT|PICTURE", help_heading = "Comparison")]
     pub against: Option<PathBuf>,
-    /// Take everything that is not said from the parameters of this picture, and compare with it
-    #[arg(long, value_name = "PICTURE", conflicts_with = "against")]
+    /// Take the settings from the parameters of this picture, and compare with it
+    ///
+    /// Options on the command line override the picture's parameters.
+    #[arg(long, value_name = "PICTURE", conflicts_with = "against", help_heading = "Comparison")]
     pub like: Option<PathBuf>,
-    /// Where the contact sheet of a comparison goes: both pictures and their difference, eight times amplified
-    /// [default: beside the picture, as NAME.sheet.png]
-    #[arg(long, value_name = "PICTURE")]
+    /// Write the contact sheet of a comparison here [default: beside the picture, as NAME.sheet.png]
+    ///
+    /// It shows both pictures and their difference, amplified eight times.
+    #[arg(long, value_name = "PICTURE", help_heading = "Comparison")]
     pub sheet: Option<PathBuf>,
-    /// For debugging: write the tensors between the stages (text, noise, each call's epsilon, each step's latent, decoded)
-    #[arg(long, value_name = "SAFETENSORS")]
+
+    /// Write the picture to this PNG file
+    #[arg(short, long, value_name = "PICTURE", help_heading = "Output")]
+    pub output: PathBuf,
+    /// Replace existing output files
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
+    /// Write intermediate tensors to this file, for debugging
+    ///
+    /// They are the text embeddings, the noise, the epsilon of each UNet call, the latent of each step and the decoded
+    /// image.
+    #[arg(long, value_name = "SAFETENSORS", help_heading = "Output")]
     pub dump: Option<PathBuf>,
 }
 
@@ -97,15 +116,15 @@ pub(in crate::cli) enum RngArgument {
 
 fn finite(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
-    number.ok_or_else(|| format!("{text:?} is no number"))
+    number.ok_or_else(|| format!("expected a finite number, found {text:?}"))
 }
 
-/// `512x768`: multiples of 8, from 64 to 2048, as in WebUI.
+/// Parses a size such as `512x768`: multiples of 8 from 64 to 2048, as in WebUI.
 pub(super) fn size(text: &str) -> Result<(usize, usize), String> {
     let side = |text: &str| {
         let side = text.trim().parse::<usize>().ok();
         side.filter(|side| side.is_multiple_of(8) && (64..=2048).contains(side))
     };
     let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
-    sides.ok_or_else(|| format!("{text:?} is no size such as 512x768, of multiples of 8 from 64 to 2048"))
+    sides.ok_or_else(|| format!("expected a size such as 512x768, multiples of 8 from 64 to 2048, found {text:?}"))
 }

@@ -13,7 +13,6 @@ use crate::model::position_ids::{self, State};
 use crate::plan::{merge_vae, translate};
 use crate::render::checks::{Check, Verdict};
 use crate::state_dict::StateDict;
-use crate::tensor::Overflow;
 
 /// A checkpoint that can be rendered.
 pub(super) struct Model {
@@ -60,9 +59,9 @@ impl Model {
     ) -> Result<(Self, String, String)> {
         let vae = Checkpoint::open(path)?;
         vae.refuse_dangers()?;
-        let (vae, _) = translate::autoencoder_to_ldm(vae)?;
+        let (vae, _) = translate::vae_to_ldm(vae)?;
         let (base, _) = translate::to_ldm(Checkpoint::open(base)?)?;
-        let options = merge_vae::Options { dtype: None, vae_dtype: None, overflow: Overflow::Refuse, partial: false };
+        let options = merge_vae::Options::default();
         let resolved = merge_vae::plan(&base, &vae, &options)?;
         let hash = match path.is_dir() {
             true => String::new(),
@@ -82,9 +81,9 @@ fn stem(path: &Path) -> String {
 pub(super) fn judge_position_ids(state_dict: &StateDict) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     for (key, tensor) in state_dict.iter().filter(|(key, _)| position_ids::is_key(key)) {
-        let state = position_ids::judge(tensor, position_ids::positions(state_dict, key));
+        let state = position_ids::check(tensor, position_ids::positions(state_dict, key));
         let found = match state.map_err(|error| error.in_tensor(key))? {
-            State::Right => continue,
+            State::Correct => continue,
             State::WrongDtype => format!("the right numbers, but {}; rendered with I64", tensor.dtype()),
             State::WrongValues => format!("wrong numbers, {}; rendered with the right ones", tensor.dtype()),
         };

@@ -1,17 +1,17 @@
-use super::Folder;
+use super::folder::Folder;
 use super::sizes;
-use super::table::{Component, Pair, Row};
+use super::table::{Pair, PairBuilder, Row};
 
-/// The layers of CLIP ViT-L.
+/// Layers of CLIP ViT-L.
 const LAYERS: usize = 12;
 
-/// The numbers of the positions as folders of old have them, with and without the prefix.
+/// The keys of position_ids in older folders, with and without the prefix.
 pub(super) const POSITION_IDS: &[&str] = &["text_model.embeddings.position_ids", "embeddings.position_ids"];
 
-/// Writes down CLIP ViT-L, which has transformers' own names on both sides, under these prefixes in LDM.
+/// Adds CLIP ViT-L. Both layouts use the names of transformers; `ldm` lists the LDM prefixes.
 pub(super) fn add(pairs: &mut Vec<Pair>, ldm: &[&str], sizes: sizes::Text) {
     let sizes::Text { vocabulary, positions, width, hidden, .. } = sizes;
-    let mut component = Component { pairs, folder: Folder::TextEncoder, ldm, diffusers: &["text_model.", ""] };
+    let mut component = PairBuilder { pairs, folder: Folder::TextEncoder, ldm, diffusers: &["text_model.", ""] };
     let position_ids = &["embeddings.position_ids"];
     component.tensor(Row { in_folder: false, ..Row::new(position_ids, position_ids, &[1, positions]) });
     for (name, rows) in [("token_embedding", vocabulary), ("position_embedding", positions)] {

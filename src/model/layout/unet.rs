@@ -1,31 +1,28 @@
-use super::Folder;
+use super::folder::{Folder, UNET_PREFIX};
 use super::sizes;
-use super::table::{Component, Pair, Row};
-use crate::model::architecture::Architecture;
+use super::table::{Pair, PairBuilder, Row};
+use crate::model::family::Architecture;
 
-/// Where a checkpoint keeps its UNet.
-pub(super) const PREFIX: &str = "model.diffusion_model.";
-
-/// Residual blocks at each resolution on the way down; one more on the way up.
+/// Residual blocks per resolution in the down path. The up path has one more.
 const BLOCKS: usize = 2;
 
-/// Which layers a UNet has. Widths do not decide it.
+/// The layers of a UNet, whatever its widths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::model) struct Structure {
-    /// Transformer blocks in each attention, by resolution, the highest first; 0 where there is no attention.
+    /// Transformer blocks per attention at each resolution, the highest resolution first; 0 without attention.
     pub(in crate::model) depths: &'static [usize],
-    /// Transformer blocks in the middle.
+    /// Transformer blocks of the middle block.
     middle: usize,
-    /// Whether it is told more than time and text.
+    /// Whether it takes extra conditioning besides time and text.
     pub(in crate::model) label: bool,
-    /// Whether the layers around the transformer blocks are linear, not 1x1 convolutions.
+    /// Whether `proj_in` and `proj_out` are linear layers rather than 1x1 convolutions.
     linear: bool,
-    /// Resolutions at which the width is another than one above.
+    /// For each resolution, whether its width differs from the next higher resolution.
     widens: &'static [bool],
 }
 
 impl Structure {
-    /// That of an architecture.
+    /// Returns the structure of an architecture.
     pub(in crate::model) fn of(architecture: Architecture) -> Self {
         const FOUR: &[bool] = &[false, true, true, false];
         match architecture {
@@ -46,14 +43,14 @@ impl Structure {
     }
 }
 
-/// Writes down a UNet by walking through it, as the original code builds it.
+/// Adds a UNet, layer by layer, in the order of the original code.
 pub(super) fn add(pairs: &mut Vec<Pair>, structure: &Structure, sizes: &sizes::Unet) {
-    let component = Component { pairs, folder: Folder::Unet, ldm: &[PREFIX], diffusers: &[""] };
+    let component = PairBuilder { pairs, folder: Folder::Unet, ldm: &[UNET_PREFIX], diffusers: &[""] };
     Walk { component, structure, sizes }.all();
 }
 
 struct Walk<'a> {
-    component: Component<'a>,
+    component: PairBuilder<'a>,
     structure: &'a Structure,
     sizes: &'a sizes::Unet,
 }
@@ -61,8 +58,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn all(&mut self) {
         let &sizes::Unet { input, output, time, label, ref widths, .. } = self.sizes;
-        let first = widths.first().copied().unwrap_or_default();
-        let last = widths.last().copied().unwrap_or_default();
+        let (first, last) = (widths.first, widths.last());
         self.component.layer("time_embed.0", "time_embedding.linear_1", &[time, first]);
         self.component.layer("time_embed.2", "time_embedding.linear_2", &[time, time]);
         if self.structure.label {
@@ -70,61 +66,58 @@ impl Walk<'_> {
             self.component.layer("label_emb.0.2", "add_embedding.linear_2", &[time, time]);
         }
         self.component.layer("input_blocks.0.0", "conv_in", &[first, input, 3, 3]);
-        let kept = self.down(first);
+        let skips = self.down(first);
         self.residual("middle_block.0", "mid_block.resnets.0", last, last, false);
         self.attention("middle_block.1", "mid_block.attentions.0", last, self.structure.middle);
         self.residual("middle_block.2", "mid_block.resnets.1", last, last, false);
-        self.up(last, kept);
+        self.up(last, skips);
         self.component.layer("out.0", "conv_norm_out", &[first]);
         self.component.layer("out.2", "conv_out", &[output, first, 3, 3]);
     }
 
-    /// The way down; gives the widths of what is kept for the way up, in order.
+    /// Adds the down path. Returns the widths of the skip connections, in order.
     fn down(&mut self, first: u64) -> Vec<u64> {
         let levels = self.levels();
-        let mut kept = vec![first];
+        let mut skips = vec![first];
         let mut width = first;
         for &(level, out, depth, widens) in &levels {
             for index in 0..BLOCKS {
-                let block = format!("input_blocks.{}", kept.len());
+                let block = format!("input_blocks.{}", skips.len());
                 let shortcut = index == 0 && widens;
                 let resnet = format!("down_blocks.{level}.resnets.{index}");
                 self.residual(&format!("{block}.0"), &resnet, width, out, shortcut);
                 self.attention(&format!("{block}.1"), &format!("down_blocks.{level}.attentions.{index}"), out, depth);
-                kept.push(out);
+                skips.push(out);
                 width = out;
             }
             if level + 1 < levels.len() {
-                let ldm = format!("input_blocks.{}.0.op", kept.len());
+                let ldm = format!("input_blocks.{}.0.op", skips.len());
                 let diffusers = format!("down_blocks.{level}.downsamplers.0.conv");
                 self.component.layer(&ldm, &diffusers, &[out, out, 3, 3]);
-                kept.push(out);
+                skips.push(out);
             }
         }
-        kept
+        skips
     }
 
-    /// The way up: each block takes one of those kept.
-    fn up(&mut self, mut width: u64, mut kept: Vec<u64>) {
-        let mut block = 0;
-        for (up, (level, out, depth, _)) in self.levels().into_iter().rev().enumerate() {
-            for index in 0..=BLOCKS {
-                let resnet = format!("up_blocks.{up}.resnets.{index}");
-                let input = width + kept.pop().unwrap_or_default();
-                self.residual(&format!("output_blocks.{block}.0"), &resnet, input, out, true);
-                let attention = format!("up_blocks.{up}.attentions.{index}");
-                self.attention(&format!("output_blocks.{block}.1"), &attention, out, depth);
-                width = out;
-                if index == BLOCKS && level > 0 {
-                    self.upsampler(block, up, out, depth > 0);
-                }
-                block += 1;
+    /// Adds the up path. Each block takes the last remaining skip connection.
+    fn up(&mut self, mut width: u64, skips: Vec<u64>) {
+        let levels = self.levels().into_iter().rev().enumerate();
+        let blocks = levels.flat_map(|(up, level)| (0..=BLOCKS).map(move |index| (up, level, index)));
+        for (block, ((up, (level, out, depth, _), index), skip)) in blocks.zip(skips.into_iter().rev()).enumerate() {
+            let resnet = format!("up_blocks.{up}.resnets.{index}");
+            self.residual(&format!("output_blocks.{block}.0"), &resnet, width + skip, out, true);
+            let attention = format!("up_blocks.{up}.attentions.{index}");
+            self.attention(&format!("output_blocks.{block}.1"), &attention, out, depth);
+            width = out;
+            if index == BLOCKS && level > 0 {
+                self.upsampler(block, up, out, depth > 0);
             }
         }
     }
 
-    /// It stands behind the attention, and where there is none in its place. Converters have confused that, and taken
-    /// it for an attention.
+    /// Adds an upsampler. Its index follows the attention's; without attention it takes the attention's index. Some
+    /// converters have confused the two, or named it as an attention.
     fn upsampler(&mut self, block: usize, up: usize, width: u64, behind_attention: bool) {
         let (right, wrong) = if behind_attention { (2, 1) } else { (1, 2) };
         let ldm = [right, wrong].map(|index| format!("output_blocks.{block}.{index}.conv"));
@@ -152,7 +145,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Within an attention the names are the same on both sides.
+    /// Adds an attention. Names inside it are the same in both layouts.
     fn attention(&mut self, ldm: &str, diffusers: &str, width: u64, depth: usize) {
         if depth == 0 {
             return;
@@ -195,10 +188,10 @@ impl Walk<'_> {
         }
     }
 
-    /// The resolutions: number, width, depth of the attentions, whether the width is new.
+    /// The resolutions: index, width, transformer blocks per attention, and whether the width changes.
     fn levels(&self) -> Vec<(usize, u64, usize, bool)> {
         let rest = self.structure.depths.iter().zip(self.structure.widens);
         let levels = self.sizes.widths.iter().zip(rest).enumerate();
-        levels.map(|(level, (&width, (&depth, &widens)))| (level, width, depth, widens)).collect()
+        levels.map(|(level, (width, (&depth, &widens)))| (level, width, depth, widens)).collect()
     }
 }

@@ -1,9 +1,11 @@
-//! The pipeline of a diffusers folder: which class runs it, and the configuration of every part, told from the shapes
-//! of its tensors and from what is known of its architecture.
+//! The pipeline of a diffusers folder: its class, and the configuration of each component, derived from the shapes of
+//! the tensors and from the architecture.
 //!
-//! What shapes do not tell has the value of the published models: numbers of attention heads, groups of the
-//! normalisations, the scale of the latents.
+//! Properties that shapes do not show have the values of the published models: the number of attention heads, the groups
+//! of normalizations, the scaling factor of the latents.
 
+mod config;
+mod definition;
 mod scheduler;
 mod text_encoder;
 mod tokenizer;
@@ -12,27 +14,14 @@ mod vae;
 
 use serde_json::{Map, Value, json};
 
-use crate::model::architecture::{Architecture, Prediction, Task};
+use crate::model::family::{Architecture, Task};
 use crate::model::layout::Folder;
-
-/// The dimensions of a tensor by its key in its component.
-pub type Dims<'a> = &'a dyn Fn(&str) -> Option<Vec<u64>>;
-
-/// What a pipeline is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pipeline {
-    /// The architecture of its components.
-    pub architecture: Architecture,
-    /// What its UNet is given.
-    pub task: Task,
-    /// What its UNet predicts. Unknown is only SD v2's, and taken for the velocity.
-    pub prediction: Prediction,
-    /// Whether its schedule ends in pure noise: of some models of v-prediction.
-    pub zero_terminal_snr: bool,
-}
+pub use config::Dims;
+use config::text;
+pub use definition::Pipeline;
 
 impl Pipeline {
-    /// The class of diffusers that runs it; `None` where it needs parts that a checkpoint does not have.
+    /// The diffusers class; `None` if the pipeline needs components that a checkpoint does not have.
     fn class(&self) -> Option<&'static str> {
         use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
         match (self.architecture, self.task) {
@@ -47,8 +36,8 @@ impl Pipeline {
         }
     }
 
-    /// Every file of the folder but the weights: its path inside, and its text. `None` where diffusers needs parts
-    /// that a checkpoint does not have.
+    /// Returns all files of the folder except the weights, as pairs of path and text. `None` if the pipeline needs
+    /// components that a checkpoint does not have.
     pub fn files(&self, dims: &dyn Fn(Folder, &str) -> Option<Vec<u64>>) -> Option<Vec<(String, String)>> {
         let mut files = vec![("model_index.json".to_owned(), text(&self.model_index()?))];
         for &folder in Folder::of(self.architecture) {
@@ -62,7 +51,7 @@ impl Pipeline {
         Some(files)
     }
 
-    /// The configuration of one component.
+    /// Returns `config.json` of a component.
     pub fn config(&self, folder: Folder, dims: Dims<'_>) -> Value {
         match folder {
             Folder::Unet => unet::config(self, dims),
@@ -71,7 +60,7 @@ impl Pipeline {
         }
     }
 
-    /// The folders of its tokenizers, and the token each fills up with.
+    /// The subfolders of the tokenizers, and the padding token of each.
     fn tokenizers(&self) -> &'static [(&'static str, &'static str)] {
         const END: &str = "<|endoftext|>";
         match self.architecture {
@@ -122,37 +111,4 @@ impl Pipeline {
         }
         Some(Value::Object(index))
     }
-}
-
-/// As diffusers writes it: indented, with an end of line.
-fn text(value: &Value) -> String {
-    format!("{value:#}\n")
-}
-
-/// Adds fields to a configuration.
-fn add(config: &mut Value, more: Value) {
-    if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
-        config.extend(more);
-    }
-}
-
-/// A dimension of a tensor; `published` where there is no such tensor.
-fn dim(dims: Dims<'_>, key: &str, axis: usize, published: u64) -> u64 {
-    dims(key).and_then(|dims| dims.get(axis).copied()).unwrap_or(published)
-}
-
-/// 8 heads and 32 groups are what published models have; fewer where the channels of a toy cannot be divided so.
-fn divisor(widths: &[u64], published: u64) -> u64 {
-    let gcd = |mut a: u64, mut b: u64| {
-        while b > 0 {
-            (a, b) = (b, a % b);
-        }
-        a
-    };
-    widths.iter().copied().fold(published, gcd)
-}
-
-/// Heads of a published model, whose size is 64: of SD v2, SDXL and every text encoder.
-fn heads(width: u64) -> u64 {
-    (width / 64).max(1)
 }

@@ -1,9 +1,10 @@
 use serde_json::{Value, json};
 
-use super::{Pipeline, add};
-use crate::model::architecture::{Architecture, Prediction, Task};
+use super::config::add;
+use super::definition::Pipeline;
+use crate::model::family::{Architecture, Prediction, Task};
 
-/// The class of diffusers: that of the published model.
+/// Returns the scheduler class of the published model.
 pub(super) fn class(pipeline: &Pipeline) -> &'static str {
     match (pipeline.architecture, pipeline.task) {
         (_, Task::InstructPix2Pix) => "EulerAncestralDiscreteScheduler",
@@ -13,7 +14,7 @@ pub(super) fn class(pipeline: &Pipeline) -> &'static str {
     }
 }
 
-/// `scheduler_config.json`: the noise that the models were trained with, which is the same for all of them.
+/// Returns `scheduler_config.json`. All models were trained with the same noise schedule.
 pub(super) fn config(pipeline: &Pipeline) -> Value {
     let class = class(pipeline);
     let mut config = json!({
@@ -29,16 +30,16 @@ pub(super) fn config(pipeline: &Pipeline) -> Value {
         "steps_offset": 1,
         "trained_betas": null,
     });
-    let rest = match class {
-        "PNDMScheduler" => {
-            json!({ "clip_sample": false, "set_alpha_to_one": false, "skip_prk_steps": true })
-        }
-        "DDIMScheduler" => json!({ "clip_sample": false, "set_alpha_to_one": false }),
-        _ => json!({ "timestep_spacing": "leading" }),
-    };
-    add(&mut config, rest);
+    match class {
+        "PNDMScheduler" => add(
+            &mut config,
+            [("clip_sample", false.into()), ("set_alpha_to_one", false.into()), ("skip_prk_steps", true.into())],
+        ),
+        "DDIMScheduler" => add(&mut config, [("clip_sample", false.into()), ("set_alpha_to_one", false.into())]),
+        _ => add(&mut config, [("timestep_spacing", "leading".into())]),
+    }
     if pipeline.zero_terminal_snr {
-        add(&mut config, json!({ "rescale_betas_zero_snr": true, "timestep_spacing": "trailing" }));
+        add(&mut config, [("rescale_betas_zero_snr", true.into()), ("timestep_spacing", "trailing".into())]);
     }
     config
 }

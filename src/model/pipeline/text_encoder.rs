@@ -1,10 +1,10 @@
 use serde_json::{Value, json};
 
-use super::{Dims, dim, heads};
-use crate::model::architecture::Architecture;
+use super::config::{Dims, dim, heads};
+use crate::model::family::Architecture;
 use crate::model::layout::Folder;
 
-/// The class of transformers.
+/// Returns the transformers class.
 pub(super) fn class(folder: Folder) -> &'static str {
     match folder {
         Folder::TextEncoder2 => "CLIPTextModelWithProjection",
@@ -12,7 +12,7 @@ pub(super) fn class(folder: Folder) -> &'static str {
     }
 }
 
-/// `config.json` of a text encoder.
+/// Returns `config.json` of a text encoder.
 pub(super) fn config(architecture: Architecture, folder: Folder, dims: Dims<'_>) -> Value {
     let is_open_clip = folder == Folder::TextEncoder2 || architecture == Architecture::Sd2;
     let width = dim(dims, "text_model.final_layer_norm.weight", 0, 768);
@@ -21,8 +21,8 @@ pub(super) fn config(architecture: Architecture, folder: Folder, dims: Dims<'_>)
     json!({
         "architectures": [class(folder)],
         "attention_dropout": 0.0,
-        // The numbers that CLIP was published with. transformers takes 2 to mean that the text ends at the highest
-        // token, which is right for a vocabulary with more tokens too.
+        // The values that CLIP was published with. transformers reads 2 as "the text ends at the highest token id",
+        // which also holds for extended vocabularies.
         "bos_token_id": 0,
         "eos_token_id": 2,
         "pad_token_id": 1,
@@ -42,7 +42,7 @@ pub(super) fn config(architecture: Architecture, folder: Folder, dims: Dims<'_>)
     })
 }
 
-/// Where the folder has no projection: SD v2's says 512, which nothing uses.
+/// Returns the projection size if the folder has no projection. SD v2 was published with 512, which is unused.
 fn projection(architecture: Architecture, width: u64) -> u64 {
     if architecture == Architecture::Sd2 { 512 } else { width }
 }

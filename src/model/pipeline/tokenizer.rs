@@ -1,9 +1,9 @@
 use serde_json::{Map, Value, json};
 
-use super::text;
+use super::config::text;
 use crate::model::vocabulary;
 
-/// The files of a CLIPTokenizer that fills texts up with `pad`: their names and texts.
+/// Returns the files of a CLIPTokenizer with the padding token `pad`, as pairs of name and text.
 pub(super) fn files(pad: &str) -> Vec<(&'static str, String)> {
     let vocabulary: Map<String, Value> =
         vocabulary::tokens().into_iter().enumerate().map(|(number, token)| (token, number.into())).collect();

@@ -1,14 +1,15 @@
 use serde_json::{Value, json};
 
-use super::{Dims, Pipeline, add, dim, divisor, heads};
-use crate::model::architecture::{Architecture, Prediction, Task};
+use super::config::{Dims, add, dim, divisor, heads};
+use super::definition::Pipeline;
+use crate::model::family::{Architecture, Prediction, Task};
 
 const CROSS_DOWN: &str = "CrossAttnDownBlock2D";
 const CROSS_UP: &str = "CrossAttnUpBlock2D";
 const DOWN: &str = "DownBlock2D";
 const UP: &str = "UpBlock2D";
 
-/// `config.json` of a UNet2DConditionModel.
+/// Returns `config.json` of a UNet2DConditionModel.
 pub(super) fn config(pipeline: &Pipeline, dims: Dims<'_>) -> Value {
     let architecture = pipeline.architecture;
     let (down, up): (&[&str], &[&str]) = match architecture {
@@ -21,7 +22,7 @@ pub(super) fn config(pipeline: &Pipeline, dims: Dims<'_>) -> Value {
     let widths: Vec<u64> = (0..down.len())
         .map(|level| dim(dims, &format!("down_blocks.{level}.resnets.0.conv2.weight"), 0, 320))
         .collect();
-    // What diffusers calls the dimension of a head is their number.
+    // In diffusers, `attention_head_dim` is the number of heads.
     let attention_heads = match architecture {
         Architecture::Sd1 => json!(divisor(&widths, 8)),
         _ => json!(widths.iter().map(|&width| heads(width)).collect::<Vec<_>>()),
@@ -57,17 +58,17 @@ pub(super) fn config(pipeline: &Pipeline, dims: Dims<'_>) -> Value {
     });
     if let Architecture::SdxlBase | Architecture::SdxlRefiner = architecture {
         let label = dim(dims, "add_embedding.linear_1.weight", 1, 2816);
-        let more = json!({
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 256,
-            "projection_class_embeddings_input_dim": label,
-        });
-        add(&mut config, more);
+        let fields = [
+            ("addition_embed_type", "text_time".into()),
+            ("addition_time_embed_dim", 256.into()),
+            ("projection_class_embeddings_input_dim", label.into()),
+        ];
+        add(&mut config, fields);
     }
     config
 }
 
-/// Width and height of the latents the published model was trained with last.
+/// Returns the latent width and height of the last training stage of the published model.
 fn sample_size(pipeline: &Pipeline) -> u64 {
     match (pipeline.architecture, pipeline.task) {
         (Architecture::Sd2, Task::TextToImage) if pipeline.prediction != Prediction::Epsilon => 96,

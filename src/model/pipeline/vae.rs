@@ -1,9 +1,9 @@
 use serde_json::{Value, json};
 
-use super::{Dims, dim, divisor};
-use crate::model::architecture::Architecture;
+use super::config::{Dims, dim, divisor};
+use crate::model::family::Architecture;
 
-/// `config.json` of an AutoencoderKL.
+/// Returns `config.json` of an AutoencoderKL.
 pub(super) fn config(architecture: Architecture, dims: Dims<'_>) -> Value {
     const LEVELS: usize = 4;
     let widths: Vec<u64> = (0..LEVELS)
@@ -15,7 +15,7 @@ pub(super) fn config(architecture: Architecture, dims: Dims<'_>) -> Value {
         "act_fn": "silu",
         "block_out_channels": widths,
         "down_block_types": vec!["DownEncoderBlock2D"; LEVELS],
-        // SDXL's overflows in half precision.
+        // The SDXL VAE overflows in half precision.
         "force_upcast": is_xl,
         "in_channels": dim(dims, "encoder.conv_in.weight", 1, 3),
         "latent_channels": dim(dims, "decoder.conv_in.weight", 1, 4),

@@ -13,7 +13,8 @@ use candle_core::{DType, Device, Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::error::{Error, Result};
-use crate::model::architecture::{Architecture, Task, detect_by};
+use crate::model::detection::detect_by;
+use crate::model::family::{Architecture, Task};
 use crate::render::kernels::Kernels;
 use crate::render::observer::Trace;
 use crate::render::ops::{Conv2d, Engine, GroupNorm, Image, Linear, Padding};
@@ -314,7 +315,7 @@ fn refuse_others(state_dict: &StateDict) -> Result<()> {
     let found = detect_by(&dims);
     let candidates = found.candidates();
     if !candidates.is_empty() && !candidates.contains(&Architecture::Sd1) {
-        let names: Vec<_> = candidates.iter().map(|architecture| architecture.name()).collect();
+        let names: Vec<_> = candidates.iter().map(|architecture| architecture.text()).collect();
         let message = format!("the UNet is that of {}; only SD v1 can be rendered", names.join(" or "));
         return Err(Error::unsupported(message));
     }

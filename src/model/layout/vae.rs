@@ -1,12 +1,13 @@
-use super::Folder;
+use super::folder::Folder;
 use super::sizes;
-use super::table::{Component, Pair, Row};
-pub(super) use crate::model::autoencoder::PREFIX;
+use super::table::{Pair, PairBuilder, Row};
+use crate::model::vae::PREFIX;
 
-/// Residual blocks at each resolution on the way down; one more on the way up.
+/// Residual blocks per resolution of the encoder. The decoder has one more.
 const BLOCKS: usize = 2;
 
-/// The attention in the middle: 1x1 convolutions in LDM, linear layers in diffusers, under two sets of names there.
+/// The attention of the middle block: 1x1 convolutions in LDM, linear layers in diffusers, which has used two sets of
+/// names.
 const ATTENTION: [(&str, [&str; 2]); 4] = [
     ("q", ["to_q", "query"]),
     ("k", ["to_k", "key"]),
@@ -14,23 +15,21 @@ const ATTENTION: [(&str, [&str; 2]); 4] = [
     ("proj_out", ["to_out.0", "proj_attn"]),
 ];
 
-/// Writes down the autoencoder by walking through it, as the original code builds it.
-pub(super) fn add(pairs: &mut Vec<Pair>, sizes: &sizes::Autoencoder) {
-    let component = Component { pairs, folder: Folder::Vae, ldm: &[PREFIX], diffusers: &[""] };
+/// Adds the VAE, layer by layer, in the order of the original code.
+pub(super) fn add(pairs: &mut Vec<Pair>, sizes: &sizes::Vae) {
+    let component = PairBuilder { pairs, folder: Folder::Vae, ldm: &[PREFIX], diffusers: &[""] };
     Walk { component, sizes }.all();
 }
 
 struct Walk<'a> {
-    component: Component<'a>,
-    sizes: &'a sizes::Autoencoder,
+    component: PairBuilder<'a>,
+    sizes: &'a sizes::Vae,
 }
 
 impl Walk<'_> {
     fn all(&mut self) {
-        let &sizes::Autoencoder { image, latent, ref widths } = self.sizes;
-        let first = widths.first().copied().unwrap_or_default();
-        let last = widths.last().copied().unwrap_or_default();
-        // A mean and a variance for each channel.
+        let &sizes::Vae { image, latent, widths: [first, .., last] } = self.sizes;
+        // A mean and a log variance per latent channel.
         let moments = 2 * latent;
         self.ends("encoder", "conv_in", &[first, image, 3, 3]);
         self.down(first);
@@ -71,7 +70,7 @@ impl Walk<'_> {
         }
     }
 
-    /// LDM counts the resolutions from the highest on the way up too, diffusers in the order of the way.
+    /// LDM numbers the resolutions of the decoder from the highest, diffusers in the order of execution.
     fn up(&mut self, last: u64) {
         let levels = self.sizes.widths.len();
         for (level, &out) in self.sizes.widths.iter().enumerate() {

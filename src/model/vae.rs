@@ -1,4 +1,4 @@
-//! The KL autoencoder of Stable Diffusion (kl-f8): its keys, and the ways in which files name them.
+//! The VAE of Stable Diffusion (kl-f8, an autoencoder): its keys, and the prefixes that files give them.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -6,41 +6,40 @@ use std::collections::BTreeSet;
 use crate::error::{Error, Result};
 use crate::state_dict::StateDict;
 
-/// Where a checkpoint keeps its autoencoder.
+/// The prefix of the VAE in a checkpoint.
 pub const PREFIX: &str = "first_stage_model.";
 
-/// The four parts every key of an autoencoder begins with.
+/// The parts of a VAE. Each key begins with one of them, after the prefix.
 pub const PARTS: &[&str] = &["encoder.", "decoder.", "quant_conv.", "post_quant_conv."];
 
-/// The prefixes under which files keep an autoencoder: none, the checkpoint's, and that of some trainers.
+/// The prefixes that files use: that of a checkpoint, that of some trainers, and none.
 const PREFIXES: &[&str] = &[PREFIX, "vae.", ""];
 
-/// Whether a key, without its prefix, belongs to an autoencoder.
+/// Returns whether a key without prefix belongs to a VAE.
 pub fn is_key(key: &str) -> bool {
     PARTS.iter().any(|part| key.starts_with(part))
 }
 
-/// Whether a key of a checkpoint belongs to its autoencoder. What else lies under the prefix is training residue.
+/// Returns whether a key of a checkpoint belongs to its VAE. Other keys with the prefix are training residue.
 pub fn is_checkpoint_key(key: &str) -> bool {
     key.strip_prefix(PREFIX).is_some_and(is_key)
 }
 
-/// The key a tensor of an autoencoder has in a checkpoint, whatever prefix its own file gives it; other keys as they
-/// are.
+/// Returns the key that a VAE tensor has in a checkpoint, whatever its prefix. Leaves other keys unchanged.
 pub fn canonical_key(key: &str) -> Cow<'_, str> {
     let bare = bare_key(key);
     if is_key(bare) { format!("{PREFIX}{bare}").into() } else { key.into() }
 }
 
-/// The key a tensor of an autoencoder has in a file of its own, as WebUI loads it; other keys as they are.
+/// Returns the key that a VAE tensor has in a VAE file, as WebUI loads it. Leaves other keys unchanged.
 pub fn bare_key(key: &str) -> &str {
     let bare = [PREFIX, "vae."].into_iter().find_map(|prefix| key.strip_prefix(prefix));
     bare.filter(|bare| is_key(bare)).unwrap_or(key)
 }
 
-/// Finds the prefix of the autoencoder in a file: bare keys, `first_stage_model.` as in a whole checkpoint, `vae.`.
+/// Finds the prefix of the VAE in a file: none, `first_stage_model.` as in a checkpoint, or `vae.`.
 ///
-/// None at all, two at once, or diffusers' names are errors that say so.
+/// Fails if there is no VAE, if there are several, or if the keys are in diffusers names.
 pub fn find_prefix(state_dict: &StateDict) -> Result<&'static str> {
     let count =
         |prefix: &str| state_dict.keys().filter_map(|key| key.strip_prefix(prefix)).filter(|key| is_key(key)).count();
@@ -50,52 +49,70 @@ pub fn find_prefix(state_dict: &StateDict) -> Result<&'static str> {
         [] => {
             let keys: Vec<&str> = state_dict.keys().take(3).collect();
             return Err(Error::missing(format!(
-                "no autoencoder in it: expected keys like {PREFIX}encoder.conv_in.weight or encoder.conv_in.weight, found {}",
+                "contains no VAE: expected keys like {PREFIX}encoder.conv_in.weight or encoder.conv_in.weight, found {}",
                 if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
             )));
         }
         _ => {
             let prefixes = found.iter().map(|prefix| format!("{prefix}encoder.…")).collect::<Vec<_>>().join(" and ");
             return Err(Error::conflict(format!(
-                "two autoencoders in it: {prefixes}; it is not said which one is meant"
+                "contains {} VAEs: {prefixes}; expected a file with one",
+                found.len()
             )));
         }
     };
     let bare = |key: &str| key.strip_prefix(prefix).map(str::to_owned);
     match state_dict.keys().find(|key| bare(key).is_some_and(|key| is_diffusers_key(&key))) {
         Some(key) => Err(Error::unsupported(
-            "an autoencoder in diffusers' names; merge-vae takes the names of Latent Diffusion (encoder.down.0.…)",
+            "the VAE is in diffusers names; expected those of Latent Diffusion (encoder.down.0.…)",
         )
         .in_tensor(key)),
         None => Ok(prefix),
     }
 }
 
-/// Whether a bare key is one that only diffusers gives to an autoencoder.
+/// Returns whether a key without prefix is a VAE key that only diffusers uses.
 pub fn is_diffusers_key(key: &str) -> bool {
-    let part = key.split('.').nth(1).unwrap_or_default();
-    is_key(key) && matches!(part, "down_blocks" | "up_blocks" | "mid_block" | "conv_norm_out")
+    let block = key.split('.').nth(1);
+    is_key(key) && matches!(block, Some("down_blocks" | "up_blocks" | "mid_block" | "conv_norm_out"))
 }
 
-/// Why a key of an autoencoder's file is left out of a merge; `None` for the keys that are merged. As in WebUI, losses
-/// and the averages kept for training go; so does everything that is not an autoencoder's.
-pub fn reason_to_leave_out(key: &str, prefix: &str) -> Option<&'static str> {
-    let bare = key.strip_prefix(prefix).unwrap_or(key);
-    if key.starts_with(prefix) && is_key(bare) {
-        None
-    } else if bare.starts_with("loss") {
-        Some("training loss")
-    } else if bare.starts_with("model_ema") {
-        Some("training average")
-    } else {
-        Some("not part of an autoencoder")
+/// The role of a tensor in a VAE file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Role {
+    /// A tensor of the VAE.
+    Vae,
+    /// A training loss, such as a discriminator.
+    TrainingLoss,
+    /// A moving average kept for training.
+    TrainingAverage,
+    /// A tensor of something else.
+    Other,
+}
+
+impl Role {
+    /// Returns the role of a key in a file whose VAE has this prefix. Follows WebUI, which loads only the VAE and skips
+    /// losses and averages.
+    pub fn from_key(key: &str, prefix: &str) -> Self {
+        let bare = key.strip_prefix(prefix);
+        let name = bare.unwrap_or(key);
+        if bare.is_some_and(is_key) {
+            Role::Vae
+        } else if name.starts_with("loss") {
+            Role::TrainingLoss
+        } else if name.starts_with("model_ema") {
+            Role::TrainingAverage
+        } else {
+            Role::Other
+        }
     }
 }
 
-/// All keys of kl-f8, without prefix: 248, the same for SD v1, v2 and XL.
+/// Returns all keys of kl-f8, without prefix: 248, the same for SD v1, SD v2 and SDXL.
 ///
-/// Four resolutions; two residual blocks each on the way down, three on the way up; a shortcut where the width
-/// changes (widths 1, 2, 4, 4 times the first); an attention between two blocks in the middle.
+/// Four resolutions; two residual blocks each in the encoder, three in the decoder; a shortcut where the width changes
+/// (widths 1, 2, 4, 4 times the first); an attention between the two middle blocks.
 pub fn keys() -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     let mut layer = |name: String| {
@@ -143,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_keys_are_those_of_the_real_autoencoder() {
+    fn keys_match_a_real_checkpoint() {
         let all = include_str!("../../fixtures/sd1-ldm.keys");
         let real: BTreeSet<String> =
             all.lines().filter_map(|line| line.split(' ').next()?.strip_prefix(PREFIX)).map(str::to_owned).collect();
@@ -152,11 +169,11 @@ mod tests {
     }
 
     #[test]
-    fn leaves_out_what_webui_leaves_out() {
-        assert_eq!(reason_to_leave_out("encoder.conv_in.weight", ""), None);
-        assert!(reason_to_leave_out("loss.logvar", "").is_some());
-        assert!(reason_to_leave_out("model_ema.decay", "").is_some());
-        assert!(reason_to_leave_out("model.diffusion_model.out.2.bias", PREFIX).is_some());
-        assert_eq!(reason_to_leave_out("first_stage_model.decoder.conv_out.bias", PREFIX), None);
+    fn skips_the_tensors_that_webui_skips() {
+        assert_eq!(Role::from_key("encoder.conv_in.weight", ""), Role::Vae);
+        assert_eq!(Role::from_key("loss.logvar", ""), Role::TrainingLoss);
+        assert_eq!(Role::from_key("model_ema.decay", ""), Role::TrainingAverage);
+        assert_eq!(Role::from_key("model.diffusion_model.out.2.bias", PREFIX), Role::Other);
+        assert_eq!(Role::from_key("first_stage_model.decoder.conv_out.bias", PREFIX), Role::Vae);
     }
 }

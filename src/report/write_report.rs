@@ -1,0 +1,216 @@
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::error::{Error, printable};
+use crate::format::{Contents, Opaque, Unreadable};
+use crate::plan::{Change, Disposition, Ledger, Notice, NoticeCode};
+use crate::report::components::ComponentSummary;
+use crate::report::published_file::PublishedFile;
+use crate::report::units::{count, size};
+
+/// A value or tensor that is not in the output.
+#[derive(Debug, Clone, Serialize)]
+pub struct LeftOut {
+    /// The path in the file.
+    pub path: String,
+    /// What it is, or why it is left out.
+    pub what: String,
+}
+
+impl LeftOut {
+    /// Lists the opaque values of a file.
+    pub fn opaque(contents: &Contents) -> Vec<Self> {
+        let line = |opaque: &Opaque| LeftOut { path: opaque.path.clone(), what: opaque.what.clone() };
+        contents.opaque.iter().map(line).collect()
+    }
+
+    /// Lists the tensors of a file that cannot be read.
+    pub fn unreadable(contents: &Contents) -> Vec<Self> {
+        let line = |tensor: &Unreadable| LeftOut { path: tensor.key.clone(), what: tensor.reason.clone() };
+        contents.unreadable.iter().map(line).collect()
+    }
+
+    /// `callbacks (dict, pytorch_lightning.….ModelCheckpoint)`.
+    pub fn to_text(&self) -> String {
+        format!("{} ({})", printable(&self.path), printable(&self.what))
+    }
+}
+
+/// The result of a command that writes a checkpoint.
+#[derive(Debug, Serialize)]
+pub struct WriteReport {
+    /// The input path.
+    pub input: String,
+    /// The output path.
+    pub output: String,
+    /// The output format.
+    pub format: &'static str,
+    /// The number of tensors in the output.
+    pub tensors: usize,
+    /// The size of the output in bytes.
+    pub bytes: u64,
+    /// Whether this was a dry run: nothing was written.
+    pub dry_run: bool,
+    /// Whether the output was read back and compared with the plan.
+    pub verified: bool,
+    /// The merge of a VAE, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vae: Option<VaeReport>,
+    /// Values that are not in the output.
+    pub left_out: Vec<LeftOut>,
+    /// Further facts the user should know.
+    pub notices: Vec<Notice>,
+    /// The disposition of each key of each input.
+    pub ledger: Ledger,
+}
+
+/// The VAE before and after a merge.
+#[derive(Debug, Serialize)]
+pub struct VaeReport {
+    /// The VAE file.
+    pub file: String,
+    /// The sha256 of the VAE file.
+    pub sha256: String,
+    /// The published file with this hash.
+    pub published: Option<PublishedFile>,
+    /// Whether the file is a sidecar that was found beside the checkpoint.
+    pub sidecar: bool,
+    /// The checkpoint's own VAE, if it had one.
+    pub before: Option<VaeSummary>,
+    /// The VAE of the output.
+    pub after: VaeSummary,
+    /// Whether the merge changed the VAE.
+    pub merged: Merged,
+}
+
+/// The effect of a merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+#[serde(rename_all = "kebab-case")]
+pub enum Merged {
+    /// The VAE changed.
+    Changed,
+    /// The checkpoint already had this VAE.
+    Same,
+}
+
+/// The figures of a VAE.
+#[derive(Debug, Serialize)]
+pub struct VaeSummary {
+    /// Tensors, parameters, bytes, dtypes.
+    #[serde(flatten)]
+    pub summary: ComponentSummary,
+    /// The content hash, which does not depend on the container.
+    pub content_hash: String,
+}
+
+impl VaeSummary {
+    fn to_text(&self) -> String {
+        let hash: String = self.content_hash.chars().take(16).collect();
+        format!("{}, content {hash}", self.summary.to_text())
+    }
+}
+
+impl WriteReport {
+    /// Formats a few lines. A dry run lists every key.
+    pub fn to_text(&self) -> String {
+        let mut out = String::new();
+        let state = match (self.dry_run, self.verified) {
+            (true, _) => "dry run, nothing written",
+            (false, true) => "verified",
+            (false, false) => "not verified",
+        };
+        let (input, output) = (printable(&self.input), printable(&self.output));
+        let tensors = count(self.tensors, "tensor");
+        let _ = writeln!(out, "{input} -> {output}: {}, {tensors}, {}, {state}", self.format, size(self.bytes));
+        if let Some(vae) = &self.vae {
+            vae.write_text(&mut out);
+        }
+        for (origin, disposition, count) in self.ledger.summary() {
+            let _ = writeln!(out, "  {:<12} {count:>5} {disposition}", origin.text());
+        }
+        for left_out in &self.left_out {
+            let _ = writeln!(out, "  left out     {}", left_out.to_text());
+        }
+        for notice in &self.notices {
+            let advice = advice(notice.code).map_or_else(String::new, |advice| format!("; {advice}"));
+            let _ = writeln!(out, "  note         {}{advice}", printable(&notice.text));
+        }
+        if self.dry_run {
+            self.write_ledger(&mut out);
+        }
+        out
+    }
+
+    fn write_ledger(&self, out: &mut String) {
+        for line in self.ledger.lines() {
+            let from = line.from.text();
+            let disposition = match &line.disposition {
+                Disposition::Written { key, changes } if changes.is_empty() && *key == line.input => "kept".to_owned(),
+                Disposition::Written { key, changes } => {
+                    let words: Vec<String> = changes.iter().map(Change::text).collect();
+                    format!("-> {} ({})", printable(key), words.join(", "))
+                }
+                Disposition::Split { keys, changes } => {
+                    let words: Vec<String> = changes.iter().map(Change::text).collect();
+                    format!("-> {} ({})", printable(&keys.join(", ")), words.join(", "))
+                }
+                Disposition::Replaced => "replaced".to_owned(),
+                Disposition::Dropped { reason } => format!("left out: {}", reason.text()),
+            };
+            let _ = writeln!(out, "    {from} {}: {disposition}", printable(&line.input));
+        }
+    }
+}
+
+/// What to do about a notice, in terms of the command line.
+fn advice(code: NoticeCode) -> Option<&'static str> {
+    match code {
+        NoticeCode::UnknownKept => Some("inspect --keys lists them"),
+        NoticeCode::NotInFolders => Some("--dry-run lists them"),
+        NoticeCode::PredictionAssumed => Some("--prediction sets it"),
+        _ => None,
+    }
+}
+
+impl VaeReport {
+    fn write_text(&self, out: &mut String) {
+        let sidecar = if self.sidecar { ", sidecar of the checkpoint" } else { "" };
+        let hash: String = self.sha256.chars().take(10).collect();
+        let _ = writeln!(out, "  VAE          {} (sha256 {hash}{sidecar})", printable(&self.file));
+        if let Some(published) = &self.published {
+            let _ = writeln!(out, "  confirmed    {}", published.to_text());
+        }
+        let before = self.before.as_ref().map_or_else(|| "none".to_owned(), VaeSummary::to_text);
+        let _ = writeln!(out, "  before       {before}");
+        let _ = writeln!(out, "  after        {}", self.after.to_text());
+        if self.merged == Merged::Same {
+            let _ = writeln!(out, "  note         the checkpoint already had this VAE");
+        }
+    }
+}
+
+/// An error as JSON.
+#[derive(Debug, Serialize)]
+pub struct Failure {
+    /// The kind of error.
+    kind: &'static str,
+    /// The whole line that is printed.
+    message: String,
+    file: Option<String>,
+    tensor: Option<String>,
+    offset: Option<u64>,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        Failure {
+            kind: error.kind().name(),
+            message: error.to_string(),
+            file: error.file().map(|file| file.to_string_lossy().into_owned()),
+            tensor: error.tensor().map(str::to_owned),
+            offset: error.offset(),
+        }
+    }
+}
