@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use serde_json::Value;
 use support::{Folder, Row, assert_one_line, assert_rows, expected, f32s, facts, fixture, read, save, sha256, tensors};
-use trinart_ckpt::Plain;
+use trinart_ckpt::PyValue;
 use trinart_ckpt::format;
 use trinart_ckpt::tensor::LazyTensor;
 
@@ -259,9 +259,9 @@ fn metadata_is_kept_and_the_recipe_names_the_autoencoder_by_hash() {
     let base = fixture("tiny-sd1.ckpt");
     run!["merge-vae", &base, "--vae", fixture("tiny-vae.ckpt"), "-o", &output].done();
     let (before, mut after) = (format::open(&base).unwrap().metadata, format::open(&output).unwrap().metadata);
-    let Some(Plain::Str(recipe)) = after.shift_remove("sd_merge_recipe") else { panic!("no recipe in {after:?}") };
+    let Some(PyValue::Str(recipe)) = after.shift_remove("sd_merge_recipe") else { panic!("no recipe in {after:?}") };
     assert_eq!(after, before);
-    assert_eq!(after["global_step"], Plain::Int(470_000));
+    assert_eq!(after["global_step"], PyValue::Int(470_000));
     let recipe: Value = serde_json::from_str(&recipe).unwrap();
     let hash = facts("tiny-vae.ckpt")["sha256"].clone();
     assert!(recipe.as_object().unwrap().values().any(|value| *value == hash), "{recipe}");

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use emulation::{CONTRARY, Emulated};
 use tiny::{fixture, model, values};
-use trinart_ckpt::io::Silent;
+use trinart_ckpt::io::NoProgress;
 use trinart_ckpt::render::Engine;
 use trinart_ckpt::render::autoencoder::Autoencoder;
 use trinart_ckpt::render::checks::{Verdict, relative_distance};
@@ -129,7 +129,7 @@ fn settings(sampler: Sampler, steps: usize, dtype: Dtype) -> Settings {
 }
 
 fn rendered(state_dict: &Arc<StateDict>, settings: &Settings, machine: Option<&Arc<dyn Machine>>) -> Rendered {
-    render(state_dict, settings, machine, &Trace::default(), &Silent).unwrap()
+    render(state_dict, settings, machine, &Trace::default(), &NoProgress).unwrap()
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn with(key: &str, change: impl Fn(f32) -> f32) -> Arc<StateDict> {
                 .flat_map(|it| change(f32::from_le_bytes(it.try_into().unwrap())).to_le_bytes())
                 .collect();
             let shape = Shape::new(tensor.shape().dims()).unwrap();
-            LazyTensor::Owned { dtype: Dtype::F32, shape, bytes: bytes.into() }
+            LazyTensor::owned(Dtype::F32, shape, bytes).unwrap()
         } else {
             tensor.clone()
         };

@@ -3,8 +3,6 @@
 //! Casting a whole checkpoint to half and merging checkpoints both turn them into floats, and merging then into wrong
 //! ones; WebUI truncates what it finds (75.9975 becomes 75), ComfyUI rounds, so the same file renders differently.
 
-use std::sync::Arc;
-
 use crate::error::Result;
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, LazyTensor, Overflow, Shape};
@@ -66,7 +64,7 @@ pub fn judge(tensor: &LazyTensor, positions: Option<u64>) -> Result<State> {
 /// Right position_ids for so many positions: I64, shape `[1, positions]`.
 pub fn right(positions: u64) -> Result<LazyTensor> {
     let bytes: Vec<u8> = (0..positions).flat_map(u64::to_le_bytes).collect();
-    Ok(LazyTensor::Owned { dtype: Dtype::I64, shape: Shape::new([1, positions])?, bytes: Arc::from(bytes) })
+    LazyTensor::owned(Dtype::I64, Shape::new([1, positions])?, bytes)
 }
 
 /// How many positions the position embedding of this key has.
@@ -99,10 +97,9 @@ mod tests {
         assert_eq!(right.shape().dims(), [1, 77]);
         assert_eq!(judge(&right, Some(77)).unwrap(), State::Right);
         assert_eq!(judge(&right, Some(78)).unwrap(), State::WrongValues);
-        let floats = |values: &dyn Fn(u64) -> f32| LazyTensor::Owned {
-            dtype: Dtype::F32,
-            shape: Shape::new([1, 77]).unwrap(),
-            bytes: (0..77).flat_map(|index| values(index).to_le_bytes()).collect::<Vec<_>>().into(),
+        let floats = |values: &dyn Fn(u64) -> f32| {
+            let bytes: Vec<u8> = (0..77).flat_map(|index| values(index).to_le_bytes()).collect();
+            LazyTensor::owned(Dtype::F32, Shape::new([1, 77]).unwrap(), bytes).unwrap()
         };
         assert_eq!(judge(&floats(&|index| index as f32), None).unwrap(), State::WrongDtype);
         assert_eq!(judge(&floats(&|index| index as f32 * 0.9999), None).unwrap(), State::WrongValues);

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::error::{Error, Result};
 use crate::format::diffusers::{MODEL_INDEX, SEPARATOR};
-use crate::metadata::{Metadata, Plain};
+use crate::metadata::{Metadata, PyValue};
 use crate::model::architecture::{Architecture, Detection, Prediction, Task, detect};
 use crate::model::layout::{self, Folder, Layout, Mapped};
 use crate::model::pipeline::Pipeline;
@@ -232,7 +232,7 @@ fn refuse_incomplete(layout: &Layout, folder: Folder, tensors: &StateDict) -> Re
 
 /// What a model predicts whose user did not say; unknown for SD v2 without a mark.
 fn guess(architecture: Architecture, detection: &Detection, metadata: &Metadata) -> Prediction {
-    let says = metadata.get("modelspec.prediction_type").map(Plain::to_text).unwrap_or_default();
+    let says = metadata.get("modelspec.prediction_type").map(PyValue::to_text).unwrap_or_default();
     match architecture {
         _ if detection.prediction == Prediction::Velocity || says.starts_with('v') => Prediction::Velocity,
         Architecture::Sd2 if !says.starts_with("eps") => Prediction::Unknown,

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::metadata::{MERGE_RECIPE, Metadata, Plain};
+use crate::metadata::{MERGE_RECIPE, Metadata, PyValue};
 use crate::model::autoencoder;
 use crate::plan::{Cast, Change, Ledger, Origin, Resolved};
 use crate::state_dict::StateDict;
@@ -268,5 +268,5 @@ pub fn record(metadata: &mut Metadata, vae: &Checkpoint, sha256: &str) {
     if let (Some(earlier), Some(recipe)) = (metadata.get(MERGE_RECIPE), recipe.as_object_mut()) {
         recipe.insert("earlier_recipe".into(), earlier.to_text().into());
     }
-    metadata.insert(MERGE_RECIPE.into(), Plain::Str(recipe.to_string()));
+    metadata.insert(MERGE_RECIPE.into(), PyValue::Str(recipe.to_string()));
 }

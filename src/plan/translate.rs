@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::format::{Container, diffusers};
-use crate::metadata::Plain;
+use crate::metadata::PyValue;
 use crate::model::architecture::{Architecture, Detection, detect, detect_by};
 use crate::model::layout::{self, Folder, Layout, Mapped, Third};
 use crate::model::{Component, autoencoder, position_ids};
@@ -82,7 +82,7 @@ pub fn to_ldm(checkpoint: Checkpoint) -> Result<(Checkpoint, Translation)> {
     let keys: Vec<_> = keys.collect();
     let (state_dict, translation) = translate(architecture, &keys).map_err(|error| error.in_file(checkpoint.path()))?;
     let is_bare = keys.iter().any(|(_, _, key, _)| is_bare_text_key(key));
-    let noted = is_bare.then(|| (TEXT_KEYS.to_owned(), Plain::Str(TEXT_KEYS_BARE.to_owned())));
+    let noted = is_bare.then(|| (TEXT_KEYS.to_owned(), PyValue::Str(TEXT_KEYS_BARE.to_owned())));
     Ok((checkpoint.with_tensors(state_dict).with_metadata(noted), translation))
 }
 

@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::error::{Error, printable};
+use crate::error::{Error, Hint, printable};
 use crate::format::Contents;
 use crate::plan::{Change, Ledger, Outcome as Fate};
 use crate::report::{ComponentSummary, count, size};
@@ -19,14 +19,17 @@ pub struct LeftOut {
 impl LeftOut {
     /// The opaque values of a file.
     pub fn opaque(contents: &Contents) -> Vec<Self> {
-        let line = |opaque: &crate::format::Opaque| LeftOut { path: opaque.path.clone(), what: opaque.what.clone() };
+        let line =
+            |opaque: &crate::format::OpaqueValue| LeftOut { path: opaque.path.clone(), what: opaque.what.clone() };
         contents.opaque.iter().map(line).collect()
     }
 
     /// The tensors of a file that no output can hold.
     pub fn unreadable(contents: &Contents) -> Vec<Self> {
-        let line =
-            |tensor: &crate::format::Unreadable| LeftOut { path: tensor.key.clone(), what: tensor.reason.clone() };
+        let line = |tensor: &crate::format::UnreadableTensor| LeftOut {
+            path: tensor.key.clone(),
+            what: tensor.reason.clone(),
+        };
         contents.unreadable.iter().map(line).collect()
     }
 
@@ -188,6 +191,8 @@ pub struct Failure {
     file: Option<String>,
     tensor: Option<String>,
     offset: Option<u64>,
+    /// What the caller can do about it.
+    hint: Option<&'static str>,
 }
 
 impl From<&Error> for Failure {
@@ -198,6 +203,7 @@ impl From<&Error> for Failure {
             file: error.file().map(|file| file.to_string_lossy().into_owned()),
             tensor: error.tensor().map(str::to_owned),
             offset: error.offset(),
+            hint: error.hint().map(Hint::name),
         }
     }
 }
