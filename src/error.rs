@@ -1,8 +1,8 @@
-//! The one error of the library: what kind it is, where it happened, what was found and what was expected.
+//! The library's error type: a kind, a location, a message and an optional hint.
 //!
-//! An error is built where the fact is known and gains its place on the way out:
-//! `Error::malformed("…").at(offset).in_tensor(key).in_file(path)`. A place that is already set is kept, so the
-//! innermost caller, who knows best, wins.
+//! An error is created where the fault is found, and callers add the location as it propagates:
+//! `Error::malformed("…").at(offset).in_tensor(key).in_file(path)`. A location that is already set is kept, because the
+//! innermost caller has the most precise one.
 
 use std::fmt;
 use std::io;
@@ -11,36 +11,38 @@ use std::path::{Path, PathBuf};
 /// `Result` with the library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Errors sorted by who must act.
+/// The kind of an [`Error`], by who can resolve it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// The operating system refused: permissions, a full disk, a vanished file.
+    /// An operating system call failed: permissions, a full disk, a missing file.
     Io,
-    /// The file contradicts its own format: it is damaged, cut short or forged.
+    /// The file violates its own format: it is damaged, truncated or forged.
     Malformed,
-    /// The file is well formed but holds something this program does not take.
+    /// The file is well formed but uses something that this program does not support.
     Unsupported,
-    /// A named limit of [`crate::limits`] was passed.
+    /// The file exceeds a limit of [`crate::limits`].
     Limit,
-    /// Something that has to be there is not.
+    /// Something required is missing.
     Missing,
-    /// Two things that have to agree do not.
+    /// Two values that must agree differ.
     Mismatch,
-    /// The request contradicts what is there: an output that exists, a name that occurs twice.
+    /// The request conflicts with what exists: an output that already exists, a duplicate name.
     Conflict,
-    /// The command line asks for something that makes no sense.
+    /// The request itself is invalid.
     Usage,
-    /// What was written is not what was planned.
+    /// The written output differs from the plan.
     Unverified,
-    /// The user interrupted the work.
+    /// The user interrupted the operation.
     Interrupted,
-    /// A state that cannot happen, happened: a bug of this program, whatever the input.
+    /// An invariant of this program is broken: a bug, whatever the input.
     Internal,
 }
 
-/// What a caller could ask for to get past an error. The library names the remedy; the command line words it as an
-/// option, another program as a button or a builder method.
+/// What the caller can do about an [`Error`].
+///
+/// The library names the remedy. A program that uses the library words it: the command line as an option, another program
+/// as a button.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hint {
@@ -48,7 +50,7 @@ pub enum Hint {
     Overwrite,
     /// Clamp values that overflow the new dtype to its largest value.
     Saturate,
-    /// Take only the tensors of a file with a dangerous pickle.
+    /// Take only the tensors of a file that has a dangerous pickle.
     Sanitize,
     /// Keep the checkpoint's own tensors where the VAE lacks them.
     Partial,
@@ -68,8 +70,27 @@ pub enum Hint {
     SmallerOrCpu,
 }
 
+impl Hint {
+    /// The hint as a stable word for machine-readable output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Hint::Overwrite => "overwrite",
+            Hint::Saturate => "saturate",
+            Hint::Sanitize => "sanitize",
+            Hint::Partial => "partial",
+            Hint::AllowWithdrawn => "allow-withdrawn",
+            Hint::NameVae => "name-vae",
+            Hint::NameFormat => "name-format",
+            Hint::OutputFolder => "output-folder",
+            Hint::Component => "component",
+            Hint::Cpu => "cpu",
+            Hint::SmallerOrCpu => "smaller-or-cpu",
+        }
+    }
+}
+
 impl Kind {
-    /// The word `--json` prints for this kind.
+    /// The kind as a stable word for machine-readable output.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Io => "io",
@@ -87,7 +108,7 @@ impl Kind {
     }
 }
 
-/// A failure with its place. Displays as one line: `FILE: tensor KEY: byte N: what was found and what was expected`.
+/// A failure and its location. Displays as one line: `FILE: tensor KEY: byte N: what was found and what was expected`.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
 
@@ -110,7 +131,7 @@ macro_rules! constructors {
 }
 
 impl Error {
-    /// An error of `kind` without a place.
+    /// Creates an error of `kind` without a location.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Error(Box::new(Inner {
             kind,
@@ -125,122 +146,123 @@ impl Error {
     }
 
     constructors! {
-        /// A [`Kind::Malformed`] error.
+        /// Creates a [`Kind::Malformed`] error.
         malformed => Malformed;
-        /// A [`Kind::Unsupported`] error.
+        /// Creates a [`Kind::Unsupported`] error.
         unsupported => Unsupported;
-        /// A [`Kind::Limit`] error.
+        /// Creates a [`Kind::Limit`] error.
         limit => Limit;
-        /// A [`Kind::Missing`] error.
+        /// Creates a [`Kind::Missing`] error.
         missing => Missing;
-        /// A [`Kind::Mismatch`] error.
+        /// Creates a [`Kind::Mismatch`] error.
         mismatch => Mismatch;
-        /// A [`Kind::Conflict`] error.
+        /// Creates a [`Kind::Conflict`] error.
         conflict => Conflict;
-        /// A [`Kind::Usage`] error.
+        /// Creates a [`Kind::Usage`] error.
         usage => Usage;
-        /// A [`Kind::Unverified`] error.
+        /// Creates a [`Kind::Unverified`] error.
         unverified => Unverified;
     }
 
-    /// The work was stopped by the user.
+    /// Creates the error for an operation that the user interrupted.
     pub fn interrupted() -> Self {
         Self::new(Kind::Interrupted, "interrupted; nothing was written")
     }
 
-    /// A state that the code rules out. `what` names the broken assumption, for the person who reads the report.
+    /// Creates the error for a state that the code rules out. `what` names the broken assumption.
     ///
-    /// Use it where a default value would hide the fault: an index that was checked before, a lookup of a key that
-    /// was just inserted, a length that cannot overflow.
+    /// Use it where a default value would hide a bug: an index that was checked before, a lookup of a key that was just
+    /// inserted, a length that cannot overflow.
     pub fn internal(what: impl Into<String>) -> Self {
         let what = what.into();
         Self::new(Kind::Internal, format!("internal error: {what}; this is a bug in trinart-ckpt, please report it"))
     }
 
-    /// A failed call to the operating system; `action` says what was attempted ("cannot open").
+    /// Creates the error for a failed system call. `action` describes the attempt ("cannot open").
     pub fn io(action: &str, source: io::Error) -> Self {
         let mut error = Self::new(Kind::Io, format!("{action}: {source}"));
         error.0.source = Some(source);
         error
     }
 
-    /// Adds what the caller could ask for to get past this error, unless an inner caller already did.
+    /// Sets the hint, unless it is already set.
     #[must_use]
     pub fn with_hint(mut self, hint: Hint) -> Self {
         self.0.hint.get_or_insert(hint);
         self
     }
 
-    /// What the caller could ask for to get past this error.
+    /// What the caller can do about this error, where the library has a suggestion.
     pub fn hint(&self) -> Option<Hint> {
         self.0.hint
     }
 
-    /// Names the file, unless an inner caller already did.
+    /// Sets the file, unless it is already set.
     #[must_use]
     pub fn in_file(mut self, path: impl AsRef<Path>) -> Self {
         self.0.file.get_or_insert_with(|| path.as_ref().to_owned());
         self
     }
 
-    /// Names the place that a file will have, where it was named by the one below `from` that it has for now.
+    /// Replaces a file path below `from` by the same path below `to`.
     #[must_use]
-    pub fn moved(mut self, from: &Path, to: &Path) -> Self {
+    pub fn relocated(mut self, from: &Path, to: &Path) -> Self {
         if let Some(rest) = self.0.file.as_deref().and_then(|file| file.strip_prefix(from).ok()) {
             self.0.file = Some(to.join(rest));
         }
         self
     }
 
-    /// Names the record of a zip in which the offset counts, unless an inner caller already did.
+    /// Sets the zip record that the offset is relative to, unless it is already set.
     #[must_use]
     pub fn in_record(mut self, record: impl Into<String>) -> Self {
         self.0.record.get_or_insert_with(|| record.into());
         self
     }
 
-    /// Names the tensor, unless an inner caller already did.
+    /// Sets the tensor's key, unless it is already set.
     #[must_use]
     pub fn in_tensor(mut self, key: impl Into<String>) -> Self {
         self.0.tensor.get_or_insert_with(|| key.into());
         self
     }
 
-    /// Gives the byte offset: within the record, where one is named, else within the file.
+    /// Sets the byte offset, unless it is already set. It is relative to the record if there is one, else to the file.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Self {
         self.0.offset.get_or_insert(offset);
         self
     }
 
-    /// Moves the byte offset: a part of a file knows its own offsets only.
+    /// Replaces the byte offset, to convert an offset within a part of a file to one within the file.
     #[must_use]
     pub fn move_to(mut self, offset: u64) -> Self {
         self.0.offset = Some(offset);
         self
     }
 
-    /// Who must act.
+    /// The kind of failure.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
 
-    /// The file it happened in.
+    /// The file the failure is in.
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
     }
 
-    /// The tensor it happened in.
+    /// The key of the tensor the failure is in.
     pub fn tensor(&self) -> Option<&str> {
         self.0.tensor.as_deref()
     }
 
-    /// What happened, without the place. Text of the file may be in it: not for a terminal as it is.
+    /// The message, without the location. It may quote text from the file: pass it through [`printable`] before printing
+    /// it to a terminal.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The byte it happened at.
+    /// The byte offset of the failure.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
     }
@@ -270,9 +292,9 @@ impl std::error::Error for Error {
     }
 }
 
-/// Turns a value that must be there into a [`Kind::Internal`] error where it is not, rather than into a default.
+/// Turns the absence of a value that must exist into a [`Kind::Internal`] error, instead of a default value.
 pub trait OrInternal<T> {
-    /// The value, or an internal error that names the broken assumption `what`.
+    /// Returns the value, or an internal error that names the broken assumption `what`.
     fn or_internal(self, what: &str) -> Result<T>;
 }
 
@@ -288,8 +310,8 @@ impl<T, E: fmt::Display> OrInternal<T> for Result<T, E> {
     }
 }
 
-/// Text from a file, made safe for a terminal and for one line: control characters (escape sequences, line breaks,
-/// direction overrides) come out as `\u{…}`, everything else as it is. Cut after 300 characters.
+/// Makes text from a file safe to print on one line of a terminal: escapes control characters (escape sequences, line
+/// breaks, direction overrides) as `\u{…}`, and cuts the text after 300 characters.
 pub fn printable(text: &str) -> String {
     const LONGEST: usize = 300;
     let mut shown = String::with_capacity(text.len().min(LONGEST));
@@ -307,12 +329,12 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// JSON made safe for a terminal: what [`printable`] escapes can only stand within its strings, and is escaped there.
+/// Makes JSON safe to print to a terminal: escapes, within its strings, the characters that [`printable`] escapes.
 pub fn printable_json(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
     for character in json.chars() {
         if is_unsafe_to_print(character) && character != '\n' {
-            // None of them lies beyond the Basic Multilingual Plane, so one escape is enough.
+            // All of them are in the Basic Multilingual Plane, so one escape is enough.
             shown.push_str(&format!("\\u{:04x}", u32::from(character)));
         } else {
             shown.push(character);
@@ -322,7 +344,7 @@ pub fn printable_json(json: &str) -> String {
 }
 
 fn is_unsafe_to_print(character: char) -> bool {
-    // Besides the controls: the characters that reorder or hide text, which make a name look like another one.
+    // Control characters, and the characters that reorder or hide text and so make one name look like another.
     character.is_control()
         || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
@@ -332,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn displays_place_before_message() {
+    fn displays_the_location_before_the_message() {
         let error = Error::mismatch("shape [4], the checkpoint has [5]").at(12).in_tensor("a.weight").in_file("vae.pt");
         assert_eq!(error.to_string(), "vae.pt: tensor a.weight: byte 12: shape [4], the checkpoint has [5]");
     }
@@ -345,13 +367,13 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_place_wins() {
+    fn keeps_the_innermost_location() {
         let error = Error::missing("x").in_file("inner").in_file("outer");
         assert_eq!(error.file(), Some(Path::new("inner")));
     }
 
     #[test]
-    fn json_stays_json() {
+    fn escaped_json_parses_to_the_same_text() {
         let text = "a\u{9b}31m\u{202e}\u{7f}é\n";
         let json = format!("{{\n  \"a\": {}\n}}\n", serde_json::Value::from(text));
         let shown = printable_json(&json);
@@ -361,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_what_a_terminal_would_obey() {
+    fn escapes_control_characters_and_direction_overrides() {
         let error = Error::malformed("found \x1b]0;owned\x07\nsecond line").in_tensor("a\u{202e}b");
         let line = error.to_string();
         assert!(!line.chars().any(is_unsafe_to_print), "{line:?}");

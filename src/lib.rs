@@ -7,15 +7,13 @@
 //! ```no_run
 //! use trinart_ckpt::checkpoint::Checkpoint;
 //! use trinart_ckpt::format::{self, Target, WriteOptions};
-//! use trinart_ckpt::io::{Overwrite, Silent};
 //! use trinart_ckpt::plan::{Resolved, convert};
 //!
 //! # fn main() -> trinart_ckpt::Result<()> {
 //! let checkpoint = Checkpoint::open("model.ckpt")?;
 //! let resolved = convert::plan(&checkpoint, &convert::Options::default())?;
-//! let options = WriteOptions { overwrite: Overwrite::Refuse, verify: true, jobs: 2, progress: &Silent };
 //! let Resolved { state_dict, metadata, .. } = &resolved;
-//! format::write("model.safetensors".as_ref(), Target::Safetensors, state_dict, metadata, &options)?;
+//! format::write("model.safetensors".as_ref(), Target::Safetensors, state_dict, metadata, &WriteOptions::default())?;
 //! # Ok(())
 //! # }
 //! ```
@@ -39,5 +37,5 @@ pub mod state_dict;
 pub mod tensor;
 
 pub use error::{Error, Kind, Result};
-pub use metadata::{Metadata, Plain};
+pub use metadata::{Metadata, PyValue};
 pub use state_dict::StateDict;

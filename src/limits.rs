@@ -1,126 +1,124 @@
-//! Every bound on what a file may ask of this program, each with its reason.
+//! Every bound on what a file may make this program do, with its reason.
 //!
-//! No number read from a file sizes an allocation, indexes or recurses beyond these. In parentheses: what a real Stable
-//! Diffusion checkpoint needs.
+//! No number read from a file sizes an allocation, an index or a recursion beyond these bounds. The figures in
+//! parentheses are what a real Stable Diffusion checkpoint needs.
 
-/// Bytes of one object pickle (`data.pkl`, or the object of a legacy file) (134 KB). A pickle is held in memory whole.
+/// Bytes of an object pickle: `data.pkl`, or the object of a legacy file (134 KB). A pickle is held in memory whole.
 pub const PICKLE_BYTES: u64 = 32 << 20;
 
-/// Values one pickle may build (30,000). A call is the largest, at about 140 bytes; this bounds the arena to 140 MB.
+/// Values built by one pickle (30,000). The largest, a call, takes about 140 bytes: this bounds the arena to 140 MB.
 pub const PICKLE_NODES: usize = 1_000_000;
 
-/// Values on a pickle's stack (3,000: a dict's items come by the thousand).
+/// Values on a pickle's stack (3,000: the items of a dict are pushed by the thousand).
 pub const PICKLE_STACK: usize = 1_000_000;
 
-/// Opcodes one pickle may hold (36,000). Bounds the time of a pickle whose opcodes build nothing.
+/// Opcodes in one pickle (36,000). Bounds the time of a pickle whose opcodes build nothing.
 pub const PICKLE_OPCODES: u64 = 20_000_000;
 
-/// Entries of the memo (9,000).
+/// Entries of a pickle's memo (9,000).
 pub const PICKLE_MEMO: usize = 500_000;
 
-/// Marks open at once (3). CPython's pickler stops near 1,000 levels of nesting.
+/// Open marks in a pickle (3). CPython's pickler stops near 1,000 levels of nesting.
 pub const PICKLE_MARKS: usize = 100_000;
 
-/// Decimal digits of an integer in text form; CPython refuses more by default, because parsing them is quadratic.
+/// Decimal digits of an integer in text form. CPython has the same default limit, because parsing takes quadratic time.
 pub const INTEGER_DIGITS: usize = 4300;
 
-/// Bytes of a module or class name in a pickle; real ones stay under 100.
+/// Bytes of a module or class name in a pickle; real names stay under 100.
 pub const GLOBAL_NAME_BYTES: usize = 1024;
 
-/// Bytes of all names in a pickle, each counted once (1 KB). Names made of memoised pieces weigh more than the file.
+/// Bytes of all names in a pickle, each counted once (1 KB). Names built from memoized pieces can outgrow the file.
 pub const GLOBAL_NAMES_BYTES: usize = 4 << 20;
 
-/// Different names in a pickle (13).
+/// Distinct names in a pickle (13).
 pub const GLOBAL_NAMES: usize = 100_000;
 
-/// Names of one level that are listed one by one, of one pickle (13).
+/// Names of one danger level that are listed individually, per pickle (13).
 pub const FINDINGS: usize = 1000;
 
-/// Pickles within pickles, and zips within zips, that a scan goes into (1).
+/// Nesting depth of pickles and zips that a scan follows (1).
 pub const SCAN_DEPTH: usize = 8;
 
-/// Pickles one behind another that a scan looks at (5, in legacy files).
+/// Consecutive pickles that a scan reads (5, in legacy files).
 pub const SCAN_STACKED: usize = 1000;
 
-/// Bytes of pickles that a scan looks through in one file, and bytes that it inflates, some of them again and again
-/// (134 KB). Bounds the time of a zip whose records all lie on the same bytes.
+/// Bytes of pickles that a scan reads per file, and bytes that it inflates, each repetition counted (134 KB). Bounds the
+/// time of a zip whose records all refer to the same bytes.
 pub const SCAN_BYTES: u64 = 64 << 20;
 
-/// Values of all pickles that a scan looks through in one file (30,000). Bounds the time of many that are small in
-/// bytes.
+/// Values of all pickles that a scan reads per file (30,000). Bounds the time of many pickles that are small in bytes.
 pub const SCAN_VALUES: usize = 4 * PICKLE_NODES;
 
-/// Records of all zips within a file that a scan looks at, those that no directory lists among them (1,147). A zip counts
-/// as a hundred. Bounds the time of zips that lie within one another.
+/// Records of all zips that a scan reads per file, including those that no directory lists (1,147). A zip counts as a
+/// hundred. Bounds the time of nested zips.
 pub const SCAN_RECORDS: usize = 2 * ZIP_ENTRIES;
 
 /// Bytes of a tensor's key (110).
 pub const KEY_BYTES: usize = 4096;
 
-/// Bytes of a storage's name (20). It is repeated for every tensor.
+/// Bytes of a storage's name (20). The name is repeated for every tensor.
 pub const STORAGE_KEY_BYTES: usize = 128;
 
-/// Dimensions of a tensor; torch's own maximum is 64.
+/// Dimensions of a tensor; torch has the same maximum.
 pub const RANK: usize = 64;
 
-/// Tensors in one file (1,831). Bounds what is kept of them to 150 MB.
+/// Tensors in one file (1,831). Bounds the memory for their descriptions to 150 MB.
 pub const TENSORS: usize = 75_000;
 
-/// Levels of nesting followed inside a plain metadata value; deeper values stay opaque.
-pub const PLAIN_DEPTH: usize = 64;
+/// Nesting depth of metadata values that are kept; deeper values stay opaque.
+pub const METADATA_DEPTH: usize = 64;
 
-/// Values taken out of one pickle as plain metadata; what is over stays opaque. Bounds the copies that a shared
-/// subtree, referenced again and again, could ask for.
-pub const PLAIN_VALUES: usize = 200_000;
+/// Metadata values taken from one pickle; the rest stays opaque. Bounds the copies that a subtree with many references
+/// causes.
+pub const METADATA_VALUES: usize = 200_000;
 
-/// Bytes of text taken out of one pickle as plain metadata (2 KB): a text that is referred to again and again is copied
-/// each time.
-pub const PLAIN_BYTES: usize = 16 << 20;
+/// Bytes of text taken from one pickle as metadata (2 KB). A text with many references is copied for each.
+pub const METADATA_TEXT_BYTES: usize = 16 << 20;
 
-/// Values looked at, in one file, to put into words what the opaque ones are.
+/// Values visited per file to describe its opaque values.
 pub const DESCRIBED_VALUES: usize = 1_000_000;
 
-/// Opaque values listed one by one (5); what is over is counted. A line costs a hundred bytes, its value perhaps two.
+/// Opaque values that are listed individually (5); the rest is counted. An entry takes about a hundred bytes, a value in
+/// the file can take two.
 pub const OPAQUE_LISTED: usize = 10_000;
 
-/// Calls folded into one another around a tensor (`_rebuild_parameter(_rebuild_from_type_v2(…))`); torch writes two.
+/// Calls nested around a tensor (`_rebuild_parameter(_rebuild_from_type_v2(…))`); torch writes two.
 pub const REBUILD_DEPTH: usize = 8;
 
-/// Records in a zip container (1,147): one per tensor, and some.
+/// Records in a zip container (1,147): one per tensor, and a few more.
 pub const ZIP_ENTRIES: usize = 110_000;
 
 /// Bytes of the small text records (`version`, `byteorder`) (7).
 pub const ZIP_TEXT_RECORD: u64 = 4096;
 
-/// Bytes out per byte in that deflate can reach (1032), with some air; a claim above it is a lie.
+/// Bytes of output per byte of input that deflate can reach (1032), with a margin. A file that claims more is forged.
 pub const INFLATE_RATIO: u64 = 1100;
 
-/// Times that one deflated storage is inflated, in bytes of its length (1: whoever reads it holds it). Tensors that are
-/// views of two storages in turns could ask for each again and again.
+/// Times that one deflated storage is inflated, as a multiple of its length (1, because a reader keeps the inflated
+/// bytes). Tensors that alternate between two storages could otherwise inflate each of them without end.
 pub const INFLATE_TIMES: u64 = 8;
 
-/// Bytes within which [`INFLATE_TIMES`] does not count.
+/// Bytes below which [`INFLATE_TIMES`] does not apply.
 pub const INFLATE_BYTES: u64 = 1 << 20;
 
-/// Bytes of a safetensors header (130 KB); the format's own maximum.
+/// Bytes of a safetensors header (130 KB); the maximum of the format itself.
 pub const SAFETENSORS_HEADER: u64 = 100_000_000;
 
-/// Fields of metadata in a safetensors header (60).
+/// Metadata fields in a safetensors header (60).
 pub const METADATA_FIELDS: usize = 10_000;
 
-/// Bytes of metadata in a safetensors header (100 KB, where a training tool lists its tags). It is copied into every
-/// output.
+/// Bytes of metadata in a safetensors header (100 KB, where a training tool lists its tags). Every output gets a copy.
 pub const METADATA_BYTES: usize = 16 << 20;
 
-/// Bytes of a configuration or index beside weights (100 KB: an index has a line for each tensor).
+/// Bytes of a configuration or index file beside weights (100 KB: an index has a line for each tensor).
 pub const JSON_FILE: u64 = 16 << 20;
 
-/// Bytes a strided view may grow to over its storage: a stride of 0 turns four bytes into any number of elements.
-/// A view within [`VIEW_BYTES`] is always fine.
+/// How many times larger than its storage a strided view may be: a stride of 0 turns four bytes into any number of
+/// elements. Views of up to [`VIEW_BYTES`] are always allowed.
 pub const VIEW_GROWTH: u64 = 16;
 
 /// See [`VIEW_GROWTH`].
 pub const VIEW_BYTES: u64 = 1 << 30;
 
-/// Bytes one tensor, and one output file, may have: what a file offset can say.
+/// Bytes of one tensor and of one output file: the maximum of a file offset.
 pub const FILE_BYTES: u64 = i64::MAX as u64;

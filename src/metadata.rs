@@ -1,63 +1,64 @@
-//! What a checkpoint carries beside its tensors, as far as it is plain: numbers, text, lists, dicts.
+//! Metadata of a checkpoint: the plain Python values beside its tensors.
 
 use std::fmt::Write;
 
 use indexmap::IndexMap;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, SerializeTuple, Serializer};
 
-/// Names and plain values, in the order of their file.
-pub type Metadata = IndexMap<String, Plain>;
+/// Metadata fields by name, in the order of their file.
+pub type Metadata = IndexMap<String, PyValue>;
 
-/// The field that WebUI reads a merge's recipe from.
+/// The field that WebUI reads the recipe of a merge from.
 pub const MERGE_RECIPE: &str = "sd_merge_recipe";
 
-/// A value of Python's plain types. Serialises in order, so that pickles and JSON come out as they went in.
+/// A value of one of Python's built-in types. Serializes dicts in their order.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Plain {
+#[non_exhaustive]
+pub enum PyValue {
     /// `None`.
     None,
     /// `True` or `False`.
     Bool(bool),
-    /// An integer that fits.
+    /// An integer of up to 64 bits.
     Int(i64),
-    /// A float; also what a NumPy scalar becomes.
+    /// A float. NumPy scalars of floating-point types are converted to it.
     Float(f64),
-    /// Text.
+    /// A `str`.
     Str(String),
-    /// Bytes.
+    /// A `bytes` object.
     Bytes(Vec<u8>),
     /// A list.
-    List(Vec<Plain>),
+    List(Vec<PyValue>),
     /// A tuple.
-    Tuple(Vec<Plain>),
+    Tuple(Vec<PyValue>),
     /// A dict, in insertion order.
-    Dict(Vec<(Plain, Plain)>),
+    Dict(Vec<(PyValue, PyValue)>),
 }
 
-impl Serialize for Plain {
+impl Serialize for PyValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Plain::None => serializer.serialize_unit(),
-            Plain::Bool(value) => serializer.serialize_bool(*value),
-            Plain::Int(value) => serializer.serialize_i64(*value),
-            Plain::Float(value) => serializer.serialize_f64(*value),
-            Plain::Str(value) => serializer.serialize_str(value),
-            Plain::Bytes(value) => serializer.serialize_bytes(value),
-            Plain::List(items) => {
+            PyValue::None => serializer.serialize_unit(),
+            PyValue::Bool(value) => serializer.serialize_bool(*value),
+            PyValue::Int(value) => serializer.serialize_i64(*value),
+            PyValue::Float(value) => serializer.serialize_f64(*value),
+            PyValue::Str(value) => serializer.serialize_str(value),
+            PyValue::Bytes(value) => serializer.serialize_bytes(value),
+            PyValue::List(items) => {
                 let mut list = serializer.serialize_seq(Some(items.len()))?;
                 for item in items {
                     list.serialize_element(item)?;
                 }
                 list.end()
             }
-            Plain::Tuple(items) => {
+            PyValue::Tuple(items) => {
                 let mut tuple = serializer.serialize_tuple(items.len())?;
                 for item in items {
                     tuple.serialize_element(item)?;
                 }
                 tuple.end()
             }
-            Plain::Dict(pairs) => {
+            PyValue::Dict(pairs) => {
                 let mut map = serializer.serialize_map(Some(pairs.len()))?;
                 for (key, value) in pairs {
                     map.serialize_entry(key, value)?;
@@ -68,12 +69,14 @@ impl Serialize for Plain {
     }
 }
 
-impl Plain {
-    /// The value as the text of a safetensors metadata field: a string as it is, anything else as JSON the way
-    /// Python's `json.dumps` spells it (`NaN` and `Infinity` included, tuples as lists, bytes as lists of numbers).
+impl PyValue {
+    /// Returns the value as the text of a safetensors metadata field.
+    ///
+    /// A string is unchanged. Any other value becomes JSON in the format of Python's `json.dumps`: `NaN` and `Infinity` are
+    /// allowed, and tuples become lists. Bytes become lists of numbers.
     pub fn to_text(&self) -> String {
         match self {
-            Plain::Str(text) => text.clone(),
+            PyValue::Str(text) => text.clone(),
             other => {
                 let mut json = String::new();
                 other.write_json(&mut json);
@@ -84,22 +87,22 @@ impl Plain {
 
     fn write_json(&self, out: &mut String) {
         match self {
-            Plain::None => out.push_str("null"),
-            Plain::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-            Plain::Int(value) => {
+            PyValue::None => out.push_str("null"),
+            PyValue::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+            PyValue::Int(value) => {
                 let _ = write!(out, "{value}");
             }
-            Plain::Float(value) if value.is_nan() => out.push_str("NaN"),
-            Plain::Float(value) if value.is_infinite() => {
+            PyValue::Float(value) if value.is_nan() => out.push_str("NaN"),
+            PyValue::Float(value) if value.is_infinite() => {
                 out.push_str(if *value > 0.0 { "Infinity" } else { "-Infinity" });
             }
-            Plain::Float(value) => {
+            PyValue::Float(value) => {
                 let _ = write!(out, "{value:?}");
             }
-            Plain::Str(text) => out.push_str(&json_string(text)),
-            Plain::Bytes(bytes) => write_list(out, bytes, |out, byte| out.push_str(&byte.to_string())),
-            Plain::List(items) | Plain::Tuple(items) => write_list(out, items, |out, item| item.write_json(out)),
-            Plain::Dict(pairs) => {
+            PyValue::Str(text) => out.push_str(&json_string(text)),
+            PyValue::Bytes(bytes) => write_list(out, bytes, |out, byte| out.push_str(&byte.to_string())),
+            PyValue::List(items) | PyValue::Tuple(items) => write_list(out, items, |out, item| item.write_json(out)),
+            PyValue::Dict(pairs) => {
                 out.push('{');
                 for (index, (key, value)) in pairs.iter().enumerate() {
                     if index > 0 {
@@ -135,11 +138,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_stays_text_and_the_rest_becomes_json() {
-        assert_eq!(Plain::Str("{\"a\": 1}".into()).to_text(), "{\"a\": 1}");
-        let value = Plain::Dict(vec![
-            (Plain::Str("z".into()), Plain::Float(1e-4)),
-            (Plain::Int(3), Plain::Tuple(vec![Plain::None, Plain::Bool(true), Plain::Float(f64::NAN)])),
+    fn keeps_text_and_turns_other_values_into_json() {
+        assert_eq!(PyValue::Str("{\"a\": 1}".into()).to_text(), "{\"a\": 1}");
+        let value = PyValue::Dict(vec![
+            (PyValue::Str("z".into()), PyValue::Float(1e-4)),
+            (PyValue::Int(3), PyValue::Tuple(vec![PyValue::None, PyValue::Bool(true), PyValue::Float(f64::NAN)])),
         ]);
         assert_eq!(value.to_text(), r#"{"z": 0.0001, "3": [null, true, NaN]}"#);
     }

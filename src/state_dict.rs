@@ -1,4 +1,4 @@
-//! The state dict: ordered, unique keys, each with a tensor.
+//! State dicts: tensors by key, in order.
 
 use indexmap::IndexMap;
 use indexmap::map::Entry;
@@ -7,20 +7,24 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::tensor::LazyTensor;
 
-/// What a checkpoint is about: tensors by key, in the order of their file. The one noun that writing, hashing,
-/// comparing and rendering accept.
+/// The tensors of a checkpoint by key, in the order of their file.
+///
+/// Keys are unique, and there are at most [`limits::TENSORS`] of them. Writing, hashing, comparing and rendering all take a
+/// state dict.
 #[derive(Debug, Clone, Default)]
 pub struct StateDict {
     tensors: IndexMap<String, LazyTensor>,
 }
 
 impl StateDict {
-    /// No tensors.
+    /// Creates an empty state dict.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a tensor at the end. A key that is there already, or one of unreasonable length, is an error.
+    /// Appends a tensor.
+    ///
+    /// Fails if the key exists already or is longer than [`limits::KEY_BYTES`], or if there are [`limits::TENSORS`] tensors.
     pub fn insert(&mut self, key: impl Into<String>, tensor: LazyTensor) -> Result<()> {
         let key = key.into();
         if key.len() > limits::KEY_BYTES {
@@ -30,32 +34,32 @@ impl StateDict {
             return Err(Error::limit(format!("more than {} tensors", limits::TENSORS)));
         }
         match self.tensors.entry(key) {
-            Entry::Occupied(taken) => {
-                Err(Error::conflict("the key occurs twice in the state dict").in_tensor(taken.key().as_str()))
+            Entry::Occupied(existing) => {
+                Err(Error::conflict("duplicate key in the state dict").in_tensor(existing.key().as_str()))
             }
-            Entry::Vacant(free) => {
-                free.insert(tensor);
+            Entry::Vacant(entry) => {
+                entry.insert(tensor);
                 Ok(())
             }
         }
     }
 
-    /// The tensor of this key.
+    /// Returns the tensor with this key.
     pub fn get(&self, key: &str) -> Option<&LazyTensor> {
         self.tensors.get(key)
     }
 
-    /// Whether there is a tensor of this key.
+    /// Returns whether there is a tensor with this key.
     pub fn contains(&self, key: &str) -> bool {
         self.tensors.contains_key(key)
     }
 
-    /// How many tensors there are.
+    /// The number of tensors.
     pub fn len(&self) -> usize {
         self.tensors.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
@@ -70,7 +74,8 @@ impl StateDict {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Bytes of all tensors.
+    /// Bytes of all tensors, at most [`u64::MAX`]: overlapping views of a storage each count, so that the sum can exceed any
+    /// file.
     pub fn bytes(&self) -> u64 {
         self.tensors.values().map(LazyTensor::bytes).fold(0, u64::saturating_add)
     }

@@ -140,14 +140,12 @@ pub fn pair_up<'a>(a: &'a StateDict, b: &'a StateDict, canonical: impl Fn(&str) 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::io::Silent;
+    use crate::io::NoProgress;
     use crate::tensor::Shape;
 
     fn owned(dtype: Dtype, count: u64, bytes: Vec<u8>) -> LazyTensor {
-        LazyTensor::Owned { dtype, shape: Shape::new([count]).unwrap(), bytes: Arc::from(bytes) }
+        LazyTensor::owned(dtype, Shape::new([count]).unwrap(), bytes).unwrap()
     }
 
     fn singles(values: &[f32]) -> LazyTensor {
@@ -156,11 +154,11 @@ mod tests {
 
     #[test]
     fn counts_different_elements_and_measures_the_difference() {
-        let result = compare(&singles(&[1.0, 2.0, f32::NAN]), &singles(&[1.0, 2.5, 0.0]), &Silent).unwrap();
+        let result = compare(&singles(&[1.0, 2.0, f32::NAN]), &singles(&[1.0, 2.5, 0.0]), &NoProgress).unwrap();
         assert_eq!(result, TensorComparison::Values { elements: 2, max_abs: 0.5 });
         let same = singles(&[1.0, f32::NAN]);
-        assert_eq!(compare(&same, &same, &Silent).unwrap(), TensorComparison::Equal);
-        assert_eq!(compare(&same, &singles(&[1.0]), &Silent).unwrap(), TensorComparison::Shape);
+        assert_eq!(compare(&same, &same, &NoProgress).unwrap(), TensorComparison::Equal);
+        assert_eq!(compare(&same, &singles(&[1.0]), &NoProgress).unwrap(), TensorComparison::Shape);
     }
 
     #[test]
@@ -168,9 +166,9 @@ mod tests {
         let values = [0.1_f32, -7.3, 65504.0];
         let halves = values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect();
         let halves = owned(Dtype::F16, 3, halves);
-        assert_eq!(compare(&singles(&values), &halves, &Silent).unwrap(), TensorComparison::SameValues);
-        assert_eq!(compare(&halves, &singles(&values), &Silent).unwrap(), TensorComparison::SameValues);
-        let other = compare(&singles(&[0.2, -7.3, 65504.0]), &halves, &Silent).unwrap();
+        assert_eq!(compare(&singles(&values), &halves, &NoProgress).unwrap(), TensorComparison::SameValues);
+        assert_eq!(compare(&halves, &singles(&values), &NoProgress).unwrap(), TensorComparison::SameValues);
+        let other = compare(&singles(&[0.2, -7.3, 65504.0]), &halves, &NoProgress).unwrap();
         assert!(matches!(other, TensorComparison::Values { .. }), "{other:?}");
     }
 
@@ -179,7 +177,7 @@ mod tests {
         let ids = |values: &[i64]| {
             owned(Dtype::I64, values.len() as u64, values.iter().flat_map(|value| value.to_le_bytes()).collect())
         };
-        let result = compare(&ids(&[0, 1, 2]), &ids(&[0, 1, 5]), &Silent).unwrap();
+        let result = compare(&ids(&[0, 1, 2]), &ids(&[0, 1, 5]), &NoProgress).unwrap();
         assert_eq!(result, TensorComparison::Values { elements: 1, max_abs: 3.0 });
     }
 }

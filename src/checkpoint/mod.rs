@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use self::hash::FileHashes;
 use crate::error::{Error, Hint, Result};
-use crate::format::{self, Container, Contents, Opaque};
+use crate::format::{self, Container, Contents, OpaqueValue};
 use crate::io::{Progress, Source};
-use crate::metadata::Plain;
+use crate::metadata::PyValue;
 use crate::state_dict::StateDict;
 
 /// An opened checkpoint.
@@ -31,12 +31,12 @@ impl Checkpoint {
         if self.contents.dangers.is_empty() {
             return self;
         }
-        let dropped = |(name, _)| Opaque { path: name, what: "dropped because the pickle is dangerous".into() };
+        let dropped = |(name, _)| OpaqueValue { path: name, what: "dropped because the pickle is dangerous".into() };
         let metadata = std::mem::take(&mut self.contents.metadata);
         self.contents.opaque.extend(metadata.into_iter().map(dropped));
         let dangers = self.contents.dangers.iter();
-        let named =
-            dangers.map(|danger| Opaque { path: danger.name.clone(), what: format!("DANGEROUS: {}", danger.reason) });
+        let named = dangers
+            .map(|danger| OpaqueValue { path: danger.name.clone(), what: format!("DANGEROUS: {}", danger.reason) });
         self.contents.opaque.extend(named);
         self
     }
@@ -50,7 +50,7 @@ impl Checkpoint {
 
     /// Adds metadata.
     #[must_use]
-    pub fn with_metadata(mut self, metadata: impl IntoIterator<Item = (String, Plain)>) -> Self {
+    pub fn with_metadata(mut self, metadata: impl IntoIterator<Item = (String, PyValue)>) -> Self {
         self.contents.metadata.extend(metadata);
         self
     }

@@ -5,6 +5,7 @@ mod convert;
 mod diff;
 mod each;
 mod hash;
+mod hints;
 mod inspect;
 mod merge_vae;
 mod output;

@@ -9,7 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::format::diffusers::{self, Companions, Files};
 use crate::format::{self, Container, Target, WriteOptions, Written};
-use crate::io::{Overwrite, Scratch, ScratchFolder};
+use crate::io::{AtomicFile, AtomicFolder, Overwrite};
 use crate::model::published::{self, Published};
 use crate::plan::folders::{self, FolderPlan};
 use crate::plan::{Notice, NoticeCode, Resolved};
@@ -18,7 +18,7 @@ use crate::tensor::Overflow;
 
 impl Writing {
     pub(super) fn target(&self, output: &Path) -> Result<Target> {
-        self.to.map_or_else(|| Target::of_path(output), |to| Ok(to.into()))
+        self.to.map_or_else(|| Target::from_path(output), |to| Ok(to.into()))
     }
 
     pub(super) fn overflow(&self) -> Overflow {
@@ -33,9 +33,9 @@ impl Writing {
     pub(super) fn check_destination(&self, output: &Path) -> Result<()> {
         match self.target(output)? {
             // What would be lost in it is known when it is known what goes in.
-            Target::Diffusers => ScratchFolder::check_destination(output, self.overwrite(), &|_| true),
+            Target::Diffusers => AtomicFolder::check_destination(output, self.overwrite(), &|_| true),
             Target::Safetensors | Target::Torch | Target::TorchBare => {
-                Scratch::check_destination(output, self.overwrite())
+                AtomicFile::check_destination(output, self.overwrite())
             }
         }
     }

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use super::args::Common;
+use super::hints;
 use crate::error::{Error, printable_json};
 use crate::io::Progress;
 use crate::report::{Failure, to_json};
@@ -85,10 +86,12 @@ impl Terminal {
         self.unheard.load(Ordering::Relaxed)
     }
 
-    /// Prints an error, one line.
+    /// Prints an error and its hint on one line.
     pub(super) fn error(&self, error: &Error) {
         self.bar.finish_and_clear();
-        let _ = writeln!(io::stderr(), "trinart-ckpt: {error}");
+        let hint = error.hint().map_or_else(String::new, |hint| format!(" ({})", hints::option(hint)));
+        // Without a working stderr, the exit code is all that is left.
+        let _ = writeln!(io::stderr(), "trinart-ckpt: {error}{hint}");
     }
 
     /// Prints an error that ends the command, for scripts too.

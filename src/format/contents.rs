@@ -11,60 +11,61 @@ use crate::metadata::Metadata;
 use crate::pickle::GlobalUse;
 use crate::state_dict::StateDict;
 
-/// What was found in a file.
+/// The contents of a checkpoint: its tensors, which are not read yet, and everything else that was found.
 #[derive(Debug, Clone)]
 pub struct Contents {
-    /// The file, or the folder.
+    /// The file or folder.
     pub path: PathBuf,
-    /// The files read: the one file, or the weights of a folder.
+    /// The open files: one, or the weights of a folder.
     pub sources: Vec<Arc<Source>>,
-    /// Its container.
+    /// The container.
     pub container: Container,
     /// The tensors.
     pub state_dict: StateDict,
-    /// Where in the file's object the tensors were found: `state_dict`, or nothing for the object itself.
+    /// The path of keys within a pickle at which the tensors were found, joined by dots: `state_dict`, or empty for the
+    /// object itself.
     pub root: String,
-    /// Plain values beside the tensors, in order.
+    /// The plain values beside the tensors, in order.
     pub metadata: Metadata,
-    /// The configurations of a folder: `model_index` and that of each component.
+    /// The configurations of a folder by component, and `model_index`.
     pub configs: IndexMap<String, Value>,
-    /// Values that are neither tensors nor plain. They are never written anywhere.
-    pub opaque: Vec<Opaque>,
-    /// Tensors of kinds that no output can hold.
-    pub unreadable: Vec<Unreadable>,
-    /// Dangerous names in its pickle: what loading it with Python could run.
+    /// Values that are neither tensors nor plain. No output contains them.
+    pub opaque: Vec<OpaqueValue>,
+    /// Tensors of unsupported kinds. No output contains them.
+    pub unreadable: Vec<UnreadableTensor>,
+    /// Dangerous names in the pickle: what loading it with Python could execute.
     pub dangers: Vec<Finding>,
-    /// The global names its pickle mentions, with their offsets.
+    /// The global names in the pickle, with their offsets.
     pub globals: Vec<GlobalUse>,
 }
 
-/// A value that is left where it is.
+/// A value beside the tensors that is neither a tensor nor plain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opaque {
-    /// Its path of dict keys, joined by dots.
+pub struct OpaqueValue {
+    /// The path of dict keys to it, joined by dots.
     pub path: String,
-    /// What it is, for people: "dict with 12 tensors, torch.optim.AdamW".
+    /// A description: `dict, 12 tensors, torch.optim.AdamW`.
     pub what: String,
 }
 
-/// A tensor that is there but cannot be taken: sparse, quantized, without data.
+/// A tensor of an unsupported kind: sparse, quantized, without data.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreadable {
-    /// Its key in the state dict.
+pub struct UnreadableTensor {
+    /// The key in the state dict.
     pub key: String,
-    /// Why.
+    /// The reason why it is unsupported.
     pub reason: String,
 }
 
 impl Contents {
-    /// An empty find in a file.
-    pub(super) fn of_file(source: &Arc<Source>, container: Container) -> Self {
+    /// Creates empty contents of a file.
+    pub(super) fn for_source(source: &Arc<Source>, container: Container) -> Self {
         let mut contents = Contents::new(source.path(), container);
         contents.sources.push(Arc::clone(source));
         contents
     }
 
-    /// An empty find at `path`.
+    /// Creates empty contents of a file or folder.
     pub(super) fn new(path: &Path, container: Container) -> Self {
         Contents {
             path: path.to_owned(),

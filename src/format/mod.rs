@@ -1,10 +1,10 @@
-//! Containers: what a file is, opening it, writing it. One folder each, the same file names in each.
+//! Containers: detects, opens and writes checkpoint files. Each container has a folder of its name.
 //!
-//! [`open()`] checks every fact and moves no tensor; [`write()`] knows every offset before the first byte.
+//! [`open()`] checks all headers and reads no tensor. [`write()`] computes every offset before it writes the first byte.
 
 mod contents;
 pub mod diffusers;
-mod frame;
+mod file_layout;
 mod payload;
 pub mod safetensors;
 mod sniff;
@@ -15,7 +15,7 @@ pub(crate) mod zip;
 
 use std::path::Path;
 
-pub use contents::{Contents, Opaque, Unreadable};
+pub use contents::{Contents, OpaqueValue, UnreadableTensor};
 pub(crate) use sniff::is_tar;
 pub use sniff::sniff;
 pub use write::{
@@ -25,21 +25,22 @@ pub use write::{
 use crate::error::Result;
 use crate::io::Source;
 
-/// The containers this program reads.
+/// The containers that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Container {
-    /// safetensors: a JSON header, then the tensors.
+    /// A safetensors file: a JSON header, then the tensors.
     Safetensors,
-    /// What `torch.save` writes since PyTorch 1.6: a zip with a pickle and one record per storage.
+    /// The format of `torch.save` since PyTorch 1.6: a zip of a pickle and one record per storage.
     TorchZip,
-    /// What `torch.save` wrote before: five pickles, then the storages.
+    /// The format of `torch.save` before PyTorch 1.6: five pickles, then the storages.
     TorchLegacy,
-    /// A folder of diffusers, or the folder of one component.
+    /// A diffusers folder, or the folder of one component.
     Diffusers,
 }
 
 impl Container {
-    /// Its name for people.
+    /// The name of the container, as printed in reports.
     pub fn name(self) -> &'static str {
         match self {
             Container::Safetensors => "safetensors",
@@ -49,7 +50,7 @@ impl Container {
         }
     }
 
-    /// The name of the pickle that offsets of its names count in.
+    /// The name of the pickle that offsets of global names are relative to; "none" for a container without pickles.
     pub fn pickle(self) -> &'static str {
         match self {
             Container::Safetensors => "none",
@@ -59,8 +60,9 @@ impl Container {
     }
 }
 
-/// Opens a checkpoint of any container, found by its content, or a diffusers folder. Costs its headers, whatever its
-/// size.
+/// Opens a checkpoint file of any container, or a diffusers folder. Reads only headers and pickles, whatever the size.
+///
+/// Detects the container by content. Fails if the file is not a checkpoint, violates its format or exceeds a limit.
 pub fn open(path: impl AsRef<Path>) -> Result<Contents> {
     let path = path.as_ref();
     if path.is_dir() { diffusers::read(path) } else { open_file(path) }

@@ -1,4 +1,4 @@
-//! What a file is, by its first bytes; its name is never asked.
+//! Detects the container of a file by its first bytes, regardless of its name.
 
 use std::sync::Arc;
 
@@ -8,20 +8,22 @@ use crate::io::Source;
 use crate::limits;
 use crate::pickle::op;
 
-/// Enough to see a tar header.
-const HEAD: u64 = 512;
+/// Bytes that are examined: the length of a tar header.
+const HEAD: usize = 512;
 
-/// The integer every legacy file begins with, 0x1950a86a20f9469cfc6c, as a LONG1 of ten bytes.
+/// The integer that every legacy file begins with, 0x1950a86a20f9469cfc6c, as a LONG1 of ten bytes.
 const LEGACY_MAGIC: [u8; 12] = [op::LONG1, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
-/// Decides the container. A file that is none of ours is an error that says what it is, where that is known.
+/// Returns the container of a file.
+///
+/// Fails if it is not a supported one. The error names the format if it is a known one.
 pub fn sniff(source: &Arc<Source>) -> Result<Container> {
-    let head = source.read(0, source.len().min(HEAD))?;
+    let head = source.read(0, source.len().min(HEAD as u64))?;
     classify(&head, source.len()).map_err(|error| error.in_file(source.path()))
 }
 
 fn classify(head: &[u8], len: u64) -> Result<Container> {
-    // From the most reliable sign to the least: a safetensors length may look like an opcode.
+    // From the most to the least reliable signature: the length in a safetensors file can look like an opcode.
     if head.starts_with(b"PK\x03\x04") {
         return Ok(Container::TorchZip);
     }
@@ -36,20 +38,20 @@ fn classify(head: &[u8], len: u64) -> Result<Container> {
     }
     if looks_like_pickle(head) {
         return Err(Error::unsupported(
-            "a bare pickle, not a checkpoint: pickle.dump of a state dict hides its tensors in nested pickles, \
-             which torch.load refuses too; save it with torch.save",
+            "a bare pickle, not a checkpoint: pickle.dump hides the tensors of a state dict in nested pickles, \
+             which torch.load rejects too; save it with torch.save",
         ));
     }
     let start: Vec<String> = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     Err(Error::malformed(format!(
-        "not a checkpoint: it begins with {}; expected a safetensors or PyTorch file",
+        "not a checkpoint: begins with {}; expected a safetensors or PyTorch file",
         start.join(" ")
     )))
 }
 
 fn is_safetensors(head: &[u8], len: u64) -> bool {
     let Some((length, rest)) = head.split_first_chunk::<8>() else { return false };
-    // A length past the end still is a safetensors file, one that was cut short; its reader says so.
+    // A length past the end means a safetensors file that was cut short; its reader reports that.
     let length = u64::from_le_bytes(*length);
     let plausible = length <= limits::SAFETENSORS_HEADER || length <= len;
     rest.first() == Some(&b'{') && plausible
@@ -58,7 +60,7 @@ fn is_safetensors(head: &[u8], len: u64) -> bool {
 fn is_legacy(head: &[u8]) -> bool {
     let body = match head {
         [op::PROTO, 2..=3, body @ ..] => body,
-        // Protocols 4 and 5 frame the number.
+        // Protocols 4 and 5 have a frame around the number.
         [op::PROTO, 4..=5, op::FRAME, _, _, _, _, _, _, _, _, body @ ..] => body,
         _ => return false,
     };
@@ -75,7 +77,7 @@ fn looks_like_pickle(head: &[u8]) -> bool {
     }
 }
 
-/// Files that people mistake for checkpoints.
+/// Returns a description of a known format that is often mistaken for a checkpoint.
 fn foreign(head: &[u8]) -> Option<&'static str> {
     const SIGNS: &[(&[u8], &str)] = &[
         (b"PK\x05\x06", "an empty zip archive"),
@@ -91,7 +93,7 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
         return Some("an empty file");
     }
     if head.iter().all(|&byte| byte == 0) {
-        return Some("a file of zeros, a download that failed");
+        return Some("a file of zeros (a failed download?)");
     }
     if let Some((_, what)) = SIGNS.iter().find(|(sign, _)| head.starts_with(sign)) {
         return Some(what);
@@ -99,22 +101,23 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
     let text = head.trim_ascii_start();
     let page = [&b"<!doctype"[..], b"<html", b"<?xml"];
     if page.iter().any(|start| text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start))) {
-        return Some("a web page (HTML or XML), a download that went wrong");
+        return Some("a web page (HTML or XML; a failed download?)");
     }
     if is_tar(head) {
-        return Some("a tar file; PyTorch before 0.2 wrote such, load and save it again with an old PyTorch");
+        return Some("a tar file, as PyTorch before 0.2 wrote; load it with an old PyTorch and save it again");
     }
     None
 }
 
-/// Whether bytes begin like a tar file.
+/// Returns whether bytes begin with a tar header.
 pub(crate) fn is_tar(bytes: &[u8]) -> bool {
-    let head = bytes.get(..bytes.len().min(HEAD as usize)).unwrap_or_default();
-    if head.get(257..262) == Some(b"ustar") {
+    if bytes.get(257..262) == Some(b"ustar") {
         return true;
     }
-    // The header of 1979: its checksum is the sum of its bytes, the checksum itself counted as spaces.
-    let Some(field) = head.get(148..156).filter(|_| head.len() as u64 == HEAD) else { return false };
+    // The header of 1979: the checksum is the sum of all bytes, with spaces in place of the checksum itself.
+    let Some(head) = bytes.first_chunk::<HEAD>() else { return false };
+    let (_, rest) = head.split_at(148);
+    let Some(field) = rest.first_chunk::<8>() else { return false };
     let digits = field.iter().copied().filter(u8::is_ascii_digit).map(char::from).collect::<String>();
     let Ok(claimed) = u32::from_str_radix(&digits, 8) else { return false };
     let sum: u32 = head.iter().map(|&byte| u32::from(byte)).sum();
@@ -127,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_containers_by_their_first_bytes() {
+    fn detects_containers_by_their_first_bytes() {
         let mut legacy = vec![op::PROTO, 2];
         legacy.extend(LEGACY_MAGIC);
         assert_eq!(classify(&legacy, 1000).unwrap(), Container::TorchLegacy);
@@ -139,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn names_what_it_does_not_take() {
+    fn names_unsupported_formats() {
         for (head, found) in [
             (&b""[..], "empty file"),
             (&[0; 100], "zeros"),

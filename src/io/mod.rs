@@ -1,16 +1,16 @@
-//! Files as this program uses them: a [`Source`] is read at any offset, a [`Scratch`] or
-//! [`ScratchFolder`] becomes the destination or disappears, [`parallel`] spreads work over threads, [`Progress`] watches it.
+//! Files and threads: [`Source`] reads a file at any offset, [`AtomicFile`] and [`AtomicFolder`] replace their
+//! destination in one step or leave it unchanged, [`parallel`] spreads work over threads, [`Progress`] observes it.
 
-mod beside;
-mod block;
+mod aligned_buffer;
+mod atomic_file;
+mod atomic_folder;
 pub mod parallel;
 mod progress;
-mod scratch;
-mod scratch_folder;
 mod source;
+mod staging;
 
-pub use block::Block;
-pub use progress::{Progress, Silent};
-pub use scratch::{Overwrite, Scratch};
-pub use scratch_folder::ScratchFolder;
+pub use aligned_buffer::AlignedBuffer;
+pub use atomic_file::{AtomicFile, Overwrite};
+pub use atomic_folder::AtomicFolder;
+pub use progress::{NoProgress, Progress};
 pub use source::{Source, SourceReader};

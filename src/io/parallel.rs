@@ -1,4 +1,4 @@
-//! The same work on many items, on a few threads.
+//! A parallel map over a slice, with results in order.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,16 +6,17 @@ use std::thread;
 
 use crate::error::Result;
 
-/// Threads to use where the user named no number: two for each of the machine's, as one of the two waits for the disk;
-/// eight at most, past that the disk is the limit.
+/// The default number of threads: two per CPU, because one of the two usually waits for the disk; at most eight, because
+/// beyond that the disk is the limit.
 pub fn default_jobs() -> usize {
     thread::available_parallelism().map_or(2, |count| (2 * count.get()).min(8))
 }
 
-/// `work` on each item, results in the order of the items.
+/// Applies `work` to each item on up to `jobs` threads, and returns the results in the order of the items.
 ///
-/// Items are taken in order, so files are read and written nearly in sequence. `init` makes what a thread keeps
-/// between items (its buffers). After an error no further item is begun; the error of the earliest item is returned.
+/// Threads take items in order, so files are read and written nearly sequentially. `init` makes the state that a thread
+/// keeps between items (its buffers). After an error no thread starts another item. Fails with the error of the earliest
+/// item that failed.
 pub fn map<T, S, R>(
     jobs: usize,
     items: &[T],
@@ -64,7 +65,7 @@ mod tests {
     use crate::error::Error;
 
     #[test]
-    fn keeps_the_order_of_the_items() {
+    fn returns_results_in_the_order_of_the_items() {
         let items: Vec<usize> = (0..1000).collect();
         let squares = map(4, &items, || (), |(), item| Ok(item * item)).unwrap();
         assert_eq!(squares, items.iter().map(|item| item * item).collect::<Vec<_>>());
@@ -73,17 +74,17 @@ mod tests {
     #[test]
     fn stops_after_an_error_and_returns_it() {
         let items: Vec<usize> = (0..1000).collect();
-        let begun = AtomicUsize::new(0);
+        let started = AtomicUsize::new(0);
         let result = map(
             2,
             &items,
             || (),
             |(), &item| {
-                begun.fetch_add(1, Ordering::Relaxed);
+                started.fetch_add(1, Ordering::Relaxed);
                 if item == 3 { Err(Error::usage("three")) } else { Ok(()) }
             },
         );
         assert_eq!(result.unwrap_err().to_string(), "three");
-        assert!(begun.load(Ordering::Relaxed) < 1000);
+        assert!(started.load(Ordering::Relaxed) < 1000);
     }
 }

@@ -1,34 +1,34 @@
 use crate::error::{Error, Result};
 
-/// Watches long work: is told of the bytes that went by, and may ask it to stop.
+/// Observes long-running work, and can stop it.
 pub trait Progress: Sync {
-    /// A phase of `bytes` begins; `what` names it in a word or two ("writing").
+    /// Starts a phase of `bytes` bytes. `what` names it in a word or two ("writing").
     fn begin(&self, what: &'static str, bytes: u64);
 
-    /// A phase of so many steps begins.
+    /// Starts a phase of `steps` steps.
     fn begin_steps(&self, what: &'static str, steps: u64) {
         self.begin(what, steps);
     }
 
-    /// `bytes`, or steps, more are done.
-    fn advance(&self, bytes: u64);
+    /// Reports that `count` more bytes, or steps, are done.
+    fn advance(&self, count: u64);
 
-    /// Whether the user asked to stop; polled every few megabytes.
+    /// Returns whether the user asked to stop. Polled every few megabytes.
     fn interrupted(&self) -> bool {
         false
     }
 
-    /// An [`Error`] of kind `Interrupted` where the user asked to stop.
+    /// Fails with [`Kind::Interrupted`](crate::error::Kind::Interrupted) if the user asked to stop.
     fn check(&self) -> Result<()> {
         if self.interrupted() { Err(Error::interrupted()) } else { Ok(()) }
     }
 }
 
-/// Nobody watches.
+/// A [`Progress`] that does nothing.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Silent;
+pub struct NoProgress;
 
-impl Progress for Silent {
+impl Progress for NoProgress {
     fn begin(&self, _: &'static str, _: u64) {}
     fn advance(&self, _: u64) {}
 }

@@ -11,11 +11,10 @@ use rustix::fs::{Advice, OFlags};
 
 use crate::error::{Error, Result};
 
-/// A regular file, read at any offset by any thread.
+/// A regular file, readable at any offset from any thread.
 ///
-/// Two ways in: [`Source::read_at`] and [`Source::read`] copy bytes out, and a file that was cut off meanwhile is an
-/// error. [`Source::map`] maps the file for whoever has to look at all of it and writes nothing. All check the range
-/// against the length the file had when it was opened.
+/// Ranges are checked against the length the file had when it was opened. A file that was truncated since then is an
+/// error.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
@@ -26,19 +25,21 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens a file for reading. Folders, pipes and devices are refused: they have no length to hold offsets against.
+    /// Opens a file for reading.
+    ///
+    /// Fails for folders, pipes and devices: they have no length to check offsets against.
     pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>> {
         let path = path.as_ref();
         let fail = |error| Error::io("cannot open", error).in_file(path);
-        // Looked at before it is opened: opening a pipe would wait for a writer.
+        // Checked before opening: opening a pipe would wait for a writer.
         let kind = fs::metadata(path).map_err(fail)?;
         if !kind.is_file() {
             let found = if kind.is_dir() { "a folder" } else { "not a regular file (a pipe or a device)" };
             return Err(Error::unsupported(format!("{found}; expected a checkpoint file")).in_file(path));
         }
-        // What was put in its place meanwhile is not waited for either.
-        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(fail)?;
+        // Non-blocking, in case a pipe replaced the file since the check.
+        const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path).map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
         if !metadata.is_file() {
             return Err(Error::unsupported("not a regular file; expected a checkpoint file").in_file(path));
@@ -52,23 +53,23 @@ impl Source {
         }))
     }
 
-    /// The path it was opened by.
+    /// The path the file was opened by.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes in the file when it was opened.
+    /// The file's length in bytes when it was opened.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Fills `out` from `offset` on. A file that ends before is an error.
+    /// Fills `out` with the bytes at `offset`. Fails if the file ends before.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         self.file.read_exact_at(out, offset).map_err(|error| {
             let error = match error.kind() {
                 io::ErrorKind::UnexpectedEof => Error::malformed(format!(
-                    "the file ends before the {} bytes that belong here; it was cut short",
+                    "the file ends before the {} bytes expected here; it was cut short",
                     out.len()
                 )),
                 _ => Error::io("cannot read", error),
@@ -77,15 +78,18 @@ impl Source {
         })
     }
 
-    /// Lets the disk begin to read a place that will be read soon. A hint: nothing fails, nothing waits.
+    /// Asks the kernel to read a range ahead. Returns at once.
     pub fn prefetch(&self, offset: u64, len: u64) {
+        // Only advice: where it is not taken, the later read takes longer.
         let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
     }
 
-    /// The bytes `offset..offset + len`. Costs them in memory: the caller has bounded their number.
+    /// Reads the bytes `offset..offset + len` into memory. The caller must have bounded `len`.
+    ///
+    /// Fails if the range reaches past the end of the file.
     pub fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
         let outside = || {
-            Error::malformed(format!("{len} bytes are said to lie here, the file has {}", self.len))
+            Error::malformed(format!("expected {len} bytes here, the whole file has {}", self.len))
                 .at(offset)
                 .in_file(&self.path)
         };
@@ -95,14 +99,21 @@ impl Source {
         Ok(bytes)
     }
 
-    /// The whole file, mapped, not copied. For looking only: a file that is cut off while it is mapped ends the program
-    /// by a signal. What writes an output reads its input by the other ways.
-    pub fn map(&self) -> Result<&[u8]> {
+    /// Maps the whole file into memory, without copying it.
+    ///
+    /// Fails if the file was truncated since it was opened.
+    ///
+    /// # Safety
+    ///
+    /// While the slice is in use, no process may change or truncate the file. A truncation ends this process with SIGBUS;
+    /// a change makes the slice's bytes change. Code that writes an output must use [`Source::read_at`] instead, which
+    /// has no such requirement.
+    pub(crate) unsafe fn map(&self) -> Result<&[u8]> {
         if self.len == 0 {
             return Ok(&[]);
         }
-        // SAFETY: the mapping is read-only and lives as long as `self.file`. Another process that truncates the file
-        // while it is mapped raises SIGBUS, which ends this process; nothing was written that could be left half done.
+        // SAFETY: the mapping is read-only, and `self` keeps it alive as long as the slice is borrowed. That the file does
+        // not change meanwhile is the caller's contract.
         let map = unsafe { Mmap::map(&self.file) };
         let map = map.map_err(|error| Error::io("cannot map", error).in_file(&self.path))?;
         let map = self.map.get_or_init(|| map);
@@ -110,9 +121,9 @@ impl Source {
         found.ok_or_else(|| Error::mismatch("the file was cut short while it was being read").in_file(&self.path))
     }
 
-    /// An error if the file was changed since it was opened: what was read from it is then not to be trusted.
+    /// Fails if the file's length or modification time changed since it was opened: what was read may be inconsistent.
     pub fn check_unchanged(&self) -> Result<()> {
-        let fail = |error| Error::io("cannot look at", error).in_file(&self.path);
+        let fail = |error| Error::io("cannot read the metadata", error).in_file(&self.path);
         let now = self.file.metadata().map_err(fail)?;
         if now.len() != self.len || now.modified().ok() != self.modified {
             return Err(Error::mismatch("the file was changed while it was being read").in_file(&self.path));
@@ -120,12 +131,12 @@ impl Source {
         Ok(())
     }
 
-    /// A reader of the whole file with a position of its own.
+    /// Returns a reader of the whole file, with its own position.
     pub fn reader(self: &Arc<Self>) -> SourceReader {
         SourceReader { source: Arc::clone(self), position: 0 }
     }
 
-    /// A reader of the bytes `offset..offset + len`, or of as many as are there.
+    /// Returns a reader of the bytes `offset..offset + len`. It ends early where the file does.
     pub fn reader_of(self: &Arc<Self>, offset: u64, len: u64) -> BufReader<Take<SourceReader>> {
         BufReader::new(SourceReader { source: Arc::clone(self), position: offset }.take(len))
     }
@@ -179,13 +190,16 @@ mod tests {
         assert_eq!(&out, b"3456");
         assert_eq!(source.read(3, 4).unwrap(), b"3456");
         assert_eq!(source.read(10, 0).unwrap(), b"");
-        assert_eq!(source.map().unwrap(), b"0123456789");
+        // SAFETY: nothing changes the files of this test.
+        assert_eq!(unsafe { source.map() }.unwrap(), b"0123456789");
         let (_folder, empty) = file_of(b"");
-        assert_eq!(Source::open(&empty).unwrap().map().unwrap(), b"");
+        let empty = Source::open(&empty).unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { empty.map() }.unwrap(), b"");
     }
 
     #[test]
-    fn refuses_ranges_past_the_end() {
+    fn rejects_ranges_past_the_end() {
         let (_folder, path) = file_of(b"0123456789");
         let source = Source::open(&path).unwrap();
         assert!(source.read(7, 4).is_err());
@@ -195,23 +209,24 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_a_file() {
+    fn rejects_folders_and_missing_files() {
         let folder = tempfile::tempdir().unwrap();
         assert!(Source::open(folder.path()).unwrap_err().to_string().contains("a folder"));
         assert!(Source::open(folder.path().join("absent")).is_err());
     }
 
     #[test]
-    fn a_file_that_was_cut_off_is_an_error_not_a_signal() {
+    fn a_truncated_file_is_an_error_not_a_signal() {
         let (_folder, path) = file_of(&[7; 100_000]);
         let source = Source::open(&path).unwrap();
         OpenOptions::new().write(true).open(&path).unwrap().set_len(10).unwrap();
         assert!(source.read(0, 100_000).unwrap_err().to_string().contains("cut short"));
-        assert!(source.map().unwrap_err().to_string().contains("cut short"));
+        // SAFETY: nothing changes the file from here on.
+        assert!(unsafe { source.map() }.unwrap_err().to_string().contains("cut short"));
     }
 
     #[test]
-    fn notices_a_file_that_changed() {
+    fn detects_a_file_that_changed() {
         let (_folder, path) = file_of(b"0123456789");
         let source = Source::open(&path).unwrap();
         source.check_unchanged().unwrap();

@@ -61,14 +61,12 @@ pub fn completeness(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-
     use crate::tensor::{Dtype, LazyTensor, Shape};
 
     fn of_keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> StateDict {
         let mut state_dict = StateDict::new();
         for key in keys {
-            let tensor = LazyTensor::Owned { dtype: Dtype::U8, shape: Shape::new([0]).unwrap(), bytes: Arc::from([]) };
+            let tensor = LazyTensor::owned(Dtype::U8, Shape::new([0]).unwrap(), []).unwrap();
             state_dict.insert(key, tensor).unwrap();
         }
         state_dict

@@ -3,8 +3,6 @@
 //! Casting a whole checkpoint to half precision and merging checkpoints turn them into floats, and merging may change
 //! the values. WebUI truncates the result (75.9975 becomes 75), ComfyUI rounds it, so the same file renders differently.
 
-use std::sync::Arc;
-
 use crate::error::{Error, Result};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, LazyTensor, Overflow, Shape};
@@ -92,7 +90,7 @@ pub fn correct(positions: u64) -> Result<LazyTensor> {
         return Err(Error::limit(format!("{positions} positions, the limit is {MOST_POSITIONS}")));
     }
     let bytes: Vec<u8> = (0..positions).flat_map(u64::to_le_bytes).collect();
-    Ok(LazyTensor::Owned { dtype: Dtype::I64, shape: Shape::new([1, positions])?, bytes: Arc::from(bytes) })
+    LazyTensor::owned(Dtype::I64, Shape::new([1, positions])?, bytes)
 }
 
 /// Returns the number of positions of the embedding that belongs to these position_ids.
@@ -132,10 +130,9 @@ mod tests {
         assert_eq!(right.shape().dims(), [1, 77]);
         assert_eq!(check(&right, Some(77)).unwrap(), State::Correct);
         assert_eq!(check(&right, Some(78)).unwrap(), State::WrongValues);
-        let floats = |values: &dyn Fn(u64) -> f32| LazyTensor::Owned {
-            dtype: Dtype::F32,
-            shape: Shape::new([1, 77]).unwrap(),
-            bytes: (0..77).flat_map(|index| values(index).to_le_bytes()).collect::<Vec<_>>().into(),
+        let floats = |values: &dyn Fn(u64) -> f32| {
+            let bytes: Vec<u8> = (0..77).flat_map(|index| values(index).to_le_bytes()).collect();
+            LazyTensor::owned(Dtype::F32, Shape::new([1, 77]).unwrap(), bytes).unwrap()
         };
         assert_eq!(check(&floats(&|index| index as f32), None).unwrap(), State::WrongDtype);
         assert_eq!(check(&floats(&|index| index as f32 * 0.9999), None).unwrap(), State::WrongValues);

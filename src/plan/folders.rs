@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::error::{Error, Hint, OrInternal, Result};
 use crate::format::diffusers::{MODEL_INDEX, SEPARATOR};
-use crate::metadata::{Metadata, Plain};
+use crate::metadata::{Metadata, PyValue};
 use crate::model::detection::{Detection, detect};
 use crate::model::family::{Architecture, Prediction, Task};
 use crate::model::layout::{self, Folder, Layout, Mapped};
@@ -241,7 +241,7 @@ fn refuse_incomplete(layout: &Layout, folder: Folder, tensors: &StateDict) -> Re
 
 /// Returns what a model predicts, from its marks and metadata; unknown for SD v2 without either.
 fn guess(architecture: Architecture, detection: &Detection, metadata: &Metadata) -> Prediction {
-    let recorded = metadata.get("modelspec.prediction_type").map(Plain::to_text);
+    let recorded = metadata.get("modelspec.prediction_type").map(PyValue::to_text);
     let is_recorded_as = |start: &str| recorded.as_ref().is_some_and(|recorded| recorded.starts_with(start));
     match architecture {
         _ if detection.prediction == Prediction::Velocity || is_recorded_as("v") => Prediction::Velocity,

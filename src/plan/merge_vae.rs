@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Hint, OrInternal, Result};
-use crate::metadata::{MERGE_RECIPE, Metadata, Plain};
+use crate::metadata::{MERGE_RECIPE, Metadata, PyValue};
 use crate::model::vae::{self, Role};
 use crate::plan::{Cast, Change, DropReason, Ledger, Notice, NoticeCode, Origin, Resolved};
 use crate::state_dict::StateDict;
@@ -276,5 +276,5 @@ pub fn record(metadata: &mut Metadata, vae: &Checkpoint, sha256: &str) {
     if let Some(earlier) = metadata.get(MERGE_RECIPE) {
         recipe.insert("earlier_recipe".into(), earlier.to_text().into());
     }
-    metadata.insert(MERGE_RECIPE.into(), Plain::Str(Value::Object(recipe).to_string()));
+    metadata.insert(MERGE_RECIPE.into(), PyValue::Str(Value::Object(recipe).to_string()));
 }

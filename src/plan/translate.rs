@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, OrInternal, Result};
 use crate::format::{Container, diffusers};
-use crate::metadata::Plain;
+use crate::metadata::PyValue;
 use crate::model::detection::{Detection, detect, detect_by};
 use crate::model::family::Architecture;
 use crate::model::layout::{self, Folder, Layout, Mapped, Qkv};
@@ -84,7 +84,7 @@ pub fn to_ldm(checkpoint: Checkpoint) -> Result<(Checkpoint, Translation)> {
     let keys: Vec<_> = keys.collect();
     let (state_dict, translation) = translate(architecture, &keys).map_err(|error| error.in_file(checkpoint.path()))?;
     let is_bare = keys.iter().any(|(_, _, key, _)| is_bare_text_key(key));
-    let recorded = is_bare.then(|| (TEXT_KEYS.to_owned(), Plain::Str(TEXT_KEYS_BARE.to_owned())));
+    let recorded = is_bare.then(|| (TEXT_KEYS.to_owned(), PyValue::Str(TEXT_KEYS_BARE.to_owned())));
     Ok((checkpoint.with_tensors(state_dict).with_metadata(recorded), translation))
 }
 

@@ -30,7 +30,7 @@ impl Dump {
             let values = tensor.to_dtype(DType::F32).and_then(|it| it.flatten_all()?.to_vec1::<f32>());
             let bytes: Vec<u8> = values.map_err(from_candle)?.into_iter().flat_map(f32::to_le_bytes).collect();
             let shape: Vec<u64> = tensor.dims().iter().map(|&dim| dim as u64).collect();
-            let tensor = LazyTensor::Owned { dtype: Dtype::F32, shape: Shape::new(shape)?, bytes: bytes.into() };
+            let tensor = LazyTensor::owned(Dtype::F32, Shape::new(shape)?, bytes)?;
             state_dict.insert(name.as_str(), tensor)?;
         }
         Ok(state_dict)

@@ -123,7 +123,7 @@ mod tests {
         let mut state_dict = StateDict::new();
         let owned = |dtype: Dtype, bytes: Vec<u8>| {
             let shape = Shape::new([2]).unwrap();
-            LazyTensor::Owned { dtype, shape, bytes: bytes.into() }
+            LazyTensor::owned(dtype, shape, bytes).unwrap()
         };
         for (key, values) in
             [("good", [0.0_f32, 1.0]), ("zero", [0.0, -0.0]), ("nan", [1.0, f32::NAN]), ("unasked", [0.0; 2])]

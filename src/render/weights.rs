@@ -220,7 +220,7 @@ fn elements<T, const N: usize>(lazy: &LazyTensor, element: impl Fn([u8; N]) -> T
     elements.try_reserve_exact(length).map_err(|_| too_large())?;
 
     let _inflated = lazy.hold()?;
-    let promised = lazy.promised_crc32();
+    let promised = lazy.expected_crc32();
     let mut raw = promised.map(|_| Hasher::new());
     let mut piece = vec![0; PIECE.min(length) * N];
     while elements.len() < length {
@@ -255,8 +255,7 @@ mod tests {
     fn owned(dtype: Dtype, dims: &[u64], bytes: impl Into<Vec<u8>>) -> LazyTensor {
         let bytes = bytes.into();
         let shape = Shape::new(dims).unwrap();
-        assert_eq!(shape.bytes(dtype), bytes.len() as u64);
-        LazyTensor::Owned { dtype, shape, bytes: bytes.into() }
+        LazyTensor::owned(dtype, shape, bytes).unwrap()
     }
 
     fn builder(key: &str, tensor: LazyTensor) -> VarBuilder<'static> {

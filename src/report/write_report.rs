@@ -2,8 +2,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::error::{Error, printable};
-use crate::format::{Contents, Opaque, Unreadable};
+use crate::error::{Error, Hint, printable};
+use crate::format::{Contents, OpaqueValue, UnreadableTensor};
 use crate::plan::{Change, Disposition, Ledger, Notice, NoticeCode};
 use crate::report::components::ComponentSummary;
 use crate::report::published_file::PublishedFile;
@@ -21,13 +21,13 @@ pub struct LeftOut {
 impl LeftOut {
     /// Lists the opaque values of a file.
     pub fn opaque(contents: &Contents) -> Vec<Self> {
-        let line = |opaque: &Opaque| LeftOut { path: opaque.path.clone(), what: opaque.what.clone() };
+        let line = |opaque: &OpaqueValue| LeftOut { path: opaque.path.clone(), what: opaque.what.clone() };
         contents.opaque.iter().map(line).collect()
     }
 
     /// Lists the tensors of a file that cannot be read.
     pub fn unreadable(contents: &Contents) -> Vec<Self> {
-        let line = |tensor: &Unreadable| LeftOut { path: tensor.key.clone(), what: tensor.reason.clone() };
+        let line = |tensor: &UnreadableTensor| LeftOut { path: tensor.key.clone(), what: tensor.reason.clone() };
         contents.unreadable.iter().map(line).collect()
     }
 
@@ -201,6 +201,8 @@ pub struct Failure {
     file: Option<String>,
     tensor: Option<String>,
     offset: Option<u64>,
+    /// What the caller can do about it.
+    hint: Option<&'static str>,
 }
 
 impl From<&Error> for Failure {
@@ -211,6 +213,7 @@ impl From<&Error> for Failure {
             file: error.file().map(|file| file.to_string_lossy().into_owned()),
             tensor: error.tensor().map(str::to_owned),
             offset: error.offset(),
+            hint: error.hint().map(Hint::name),
         }
     }
 }

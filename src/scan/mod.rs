@@ -52,8 +52,11 @@ impl Scan {
 pub fn scan(path: impl AsRef<Path>) -> Result<Option<Scan>> {
     let path = path.as_ref();
     let source = Source::open(path)?;
+    // SAFETY: this process writes no file during a scan. A file that another process changes meanwhile can make the scan's
+    // result wrong, and one that it truncates ends this process with SIGBUS; neither can harm an output.
+    let bytes = unsafe { source.map() }?;
     let mut scanner = Scanner::default();
-    let content = scan_file(&mut scanner, source.map()?, folder::is_named_like_a_pickle(path));
+    let content = scan_file(&mut scanner, bytes, folder::is_named_like_a_pickle(path));
     let sniffed = format::sniff(&source);
     let container = match (&sniffed, content) {
         (Ok(container), _) => container.name(),

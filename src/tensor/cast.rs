@@ -1,43 +1,54 @@
-//! Conversion between floating types, rounding to the nearest even as PyTorch does.
+//! Conversion between floating-point dtypes. Rounds to nearest, ties to even, as PyTorch does.
 //!
-//! A value that is finite before and infinite after is an error that names it, unless it is asked to saturate.
+//! A finite value that would become infinite is an error, or saturates if [`Overflow::Saturate`] is given.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, OrInternal, Result};
 use crate::tensor::Dtype;
 
-/// What to do with a value too large for the target type.
+/// How to treat a finite value that is too large for the target dtype.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// It is an error that names the value.
+    /// Fail with an error that names the element and its value.
     #[default]
     Refuse,
-    /// It becomes the largest finite value of its sign.
+    /// Replace it by the largest finite value with its sign.
     Saturate,
 }
 
-/// Whether [`cast`] converts between these two.
+/// Returns whether [`cast`] converts between these dtypes.
 pub fn is_supported(from: Dtype, to: Dtype) -> bool {
     from.is_float() && matches!(to, Dtype::F16 | Dtype::BF16 | Dtype::F32)
 }
 
-/// Elements converted at a time: two blocks of 4 KiB stay in the first-level cache.
+/// Elements converted at a time: two blocks of 4 KiB fit in the first-level cache.
 const BLOCK: usize = 1024;
 
-/// Converts little-endian elements of `from` in `input` to `to` in `out`; both hold the same number of elements.
+/// The assumption that `cast` upholds for `widen` and `narrow`.
+const LARGE_CHUNK: &str = "a chunk of a cast is larger than its buffer";
+
+/// Converts the little-endian elements in `input` from `from` to `to` and writes them to `out`.
 ///
-/// `f64` goes through `f32` on its way to a half, as PyTorch's own conversion does. `first` is the index of the first
-/// element in its tensor, for the message.
+/// `f64` is converted to half precision through `f32`, as PyTorch does. `first` is the index of the first element in its
+/// tensor, for the error message.
+///
+/// Fails if the dtypes are not supported, if `input` and `out` do not hold the same whole number of elements, or on an
+/// overflow that `overflow` refuses.
 pub fn cast(from: Dtype, input: &[u8], to: Dtype, out: &mut [u8], overflow: Overflow, first: u64) -> Result<()> {
     if !is_supported(from, to) {
         return Err(Error::unsupported(format!("no conversion from {from} to {to}")));
     }
+    let count = input.len() / from.size();
+    if input.len() != count * from.size() || out.len() != count * to.size() {
+        let (input, out) = (input.len(), out.len());
+        return Err(Error::usage(format!("cannot cast {input} bytes of {from} to {out} bytes of {to}")));
+    }
     let mut block = [0_f32; BLOCK];
     let inputs = input.chunks(BLOCK * from.size());
     for (index, (input, out)) in inputs.zip(out.chunks_mut(BLOCK * to.size())).enumerate() {
-        let values = block.get_mut(..input.len() / from.size()).unwrap_or_default();
+        let values = block.get_mut(..input.len() / from.size()).or_internal(LARGE_CHUNK)?;
         let first = first + (index * BLOCK) as u64;
         widen(from, input, values, overflow, first)?;
         narrow(values, to, out, overflow, first)?;
@@ -45,13 +56,13 @@ pub fn cast(from: Dtype, input: &[u8], to: Dtype, out: &mut [u8], overflow: Over
     Ok(())
 }
 
-/// Any float to `f32`; exact but for `f64`.
+/// Converts any floating-point dtype to `f32`. Exact except for `f64`.
 fn widen(from: Dtype, input: &[u8], values: &mut [f32], overflow: Overflow, first: u64) -> Result<()> {
     match from {
         Dtype::F32 => each(input, values, f32::from_le_bytes),
         Dtype::F16 => {
             let mut halves = [f16::ZERO; BLOCK];
-            let halves = halves.get_mut(..values.len()).unwrap_or_default();
+            let halves = halves.get_mut(..values.len()).or_internal(LARGE_CHUNK)?;
             each(input, halves, f16::from_le_bytes);
             halves.convert_to_f32_slice(values);
         }
@@ -78,11 +89,12 @@ fn widen(from: Dtype, input: &[u8], values: &mut [f32], overflow: Overflow, firs
             255 => f32::NAN,
             exponent => 2_f32.powi(i32::from(exponent) - 127),
         }),
-        _ => return Err(Error::unsupported(format!("{from} is not a floating type"))),
+        _ => return Err(Error::unsupported(format!("{from} is not a floating-point dtype"))),
     }
     Ok(())
 }
 
+/// Converts `f32` to a supported target dtype.
 fn narrow(values: &[f32], to: Dtype, out: &mut [u8], overflow: Overflow, first: u64) -> Result<()> {
     match to {
         Dtype::F32 => {
@@ -93,9 +105,9 @@ fn narrow(values: &[f32], to: Dtype, out: &mut [u8], overflow: Overflow, first: 
         }
         Dtype::F16 => {
             let mut halves = [f16::ZERO; BLOCK];
-            let halves = halves.get_mut(..values.len()).unwrap_or_default();
+            let halves = halves.get_mut(..values.len()).or_internal(LARGE_CHUNK)?;
             halves.convert_from_f32_slice(values);
-            settle(values, halves, f16::is_infinite, f16::MAX, f16::MIN, to, overflow, first)?;
+            handle_overflow(values, halves, f16::is_infinite, f16::MAX, f16::MIN, to, overflow, first)?;
             for (out, half) in out.as_chunks_mut().0.iter_mut().zip(halves) {
                 *out = half.to_le_bytes();
             }
@@ -103,21 +115,21 @@ fn narrow(values: &[f32], to: Dtype, out: &mut [u8], overflow: Overflow, first: 
         }
         Dtype::BF16 => {
             let mut halves = [bf16::ZERO; BLOCK];
-            let halves = halves.get_mut(..values.len()).unwrap_or_default();
+            let halves = halves.get_mut(..values.len()).or_internal(LARGE_CHUNK)?;
             halves.convert_from_f32_slice(values);
-            settle(values, halves, bf16::is_infinite, bf16::MAX, bf16::MIN, to, overflow, first)?;
+            handle_overflow(values, halves, bf16::is_infinite, bf16::MAX, bf16::MIN, to, overflow, first)?;
             for (out, half) in out.as_chunks_mut().0.iter_mut().zip(halves) {
                 *out = half.to_le_bytes();
             }
             Ok(())
         }
-        _ => Err(Error::unsupported(format!("{to} is not a target of a cast"))),
+        _ => Err(Error::unsupported(format!("cannot cast to {to}"))),
     }
 }
 
-/// Finds the values that became infinite and refuses or saturates them.
+/// Refuses or saturates the finite values that became infinite.
 #[allow(clippy::too_many_arguments)]
-fn settle<H: Copy>(
+fn handle_overflow<H: Copy>(
     values: &[f32],
     halves: &mut [H],
     is_infinite: fn(H) -> bool,
@@ -127,7 +139,7 @@ fn settle<H: Copy>(
     overflow: Overflow,
     first: u64,
 ) -> Result<()> {
-    // Almost never anything: one pass without branches before the pass that looks closer.
+    // Overflow is rare: a branchless pass decides whether the detailed one is needed.
     if !halves.iter().fold(false, |any, &half| any | is_infinite(half)) {
         return Ok(());
     }
@@ -143,9 +155,7 @@ fn settle<H: Copy>(
 }
 
 fn overflowed(value: f64, to: Dtype, index: u64) -> Error {
-    Error::mismatch(format!(
-        "element {index} is {value:e}, too large for {to}; --saturate takes the largest {to} instead"
-    ))
+    Error::mismatch(format!("element {index} is {value:e}, too large for {to}")).with_hint(Hint::Saturate)
 }
 
 fn each<const N: usize, T>(input: &[u8], values: &mut [T], convert: impl Fn([u8; N]) -> T) {
@@ -154,16 +164,17 @@ fn each<const N: usize, T>(input: &[u8], values: &mut [T], convert: impl Fn([u8;
     }
 }
 
-/// Which bit patterns of an 8-bit float are not numbers.
+/// Which bit patterns of an 8-bit float are infinite or NaN.
 enum Special {
-    /// The top exponent holds infinities and NaN.
+    /// As in IEEE 754: the highest exponent encodes infinities and NaN.
     Ieee,
-    /// Only all ones is NaN.
+    /// No infinities; NaN has all exponent and mantissa bits set.
     NanOnly,
-    /// Only the pattern of minus zero is NaN.
+    /// No infinities; the pattern of negative zero is NaN.
     OneNan,
 }
 
+/// Decodes an 8-bit float with `exponent_bits` bits of exponent.
 fn small_float(byte: u8, exponent_bits: u32, bias: i32, special: Special) -> f32 {
     let mantissa_bits = 7 - exponent_bits;
     let sign = if byte & 0x80 == 0 { 1.0 } else { -1.0 };
@@ -198,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn rounds_to_nearest_even_and_keeps_specials() {
+    fn rounds_to_nearest_even_and_keeps_infinities_and_nan() {
         let halves = to_f16(&[1.0, 2049.0, 2051.0, -0.0, 6e-8, f32::INFINITY, 65519.0], Overflow::Refuse).unwrap();
         let expected = [1.0, 2048.0, 2052.0, -0.0, 5.960_464_5e-8, f32::INFINITY, 65504.0];
         assert_eq!(halves.iter().map(|half| half.to_f32()).collect::<Vec<_>>(), expected);
@@ -206,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn overflow_names_the_element_and_can_saturate() {
+    fn names_the_element_that_overflows_or_saturates_it() {
         let mut values = vec![0.0; 3000];
         values[2500] = -65520.0;
         let error = to_f16(&values, Overflow::Refuse).unwrap_err().to_string();
@@ -215,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_too_large_for_a_single_are_found() {
+    fn detects_doubles_too_large_for_a_single() {
         let input = 1e300_f64.to_le_bytes();
         let mut out = [0; 4];
         assert!(cast(Dtype::F64, &input, Dtype::F32, &mut out, Overflow::Refuse, 7).is_err());
@@ -224,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_never_cast() {
+    fn rejects_integers() {
         assert!(cast(Dtype::I64, &[0; 8], Dtype::F32, &mut [0; 4], Overflow::Refuse, 0).is_err());
     }
 }

@@ -1,15 +1,18 @@
-//! Elements of a strided view, in row-major order.
+//! Reads the elements of a strided view in row-major order.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, OrInternal, Result};
 use crate::tensor::View;
 
-/// Reads bytes of a storage, from an offset on.
+/// Reads bytes of a storage at an offset.
 type ReadAt<'a> = &'a dyn Fn(u64, &mut [u8]) -> Result<()>;
 
-/// Copies the logical elements `first..` of `view` out of its storage of `len` bytes, as many as `out` holds.
+/// Fills `out` with the elements of `view` from index `first` on. `len` is the length of the storage in bytes, `size` that
+/// of an element.
 ///
-/// Trailing dimensions that lie without gaps are copied as one run; cost is one step per run. Short runs are taken from
-/// lines of the storage that are kept for the next ones, as those of a transposed matrix lie beside one another.
+/// Trailing dimensions without gaps are copied as one run; the cost is one step per run. Short runs are copied from cached
+/// lines of the storage, because the next runs often lie beside them, as in a transposed matrix.
+///
+/// Fails if the view reaches past the storage.
 pub(super) fn gather(
     read_at: ReadAt<'_>,
     len: u64,
@@ -18,8 +21,11 @@ pub(super) fn gather(
     first: u64,
     out: &mut [u8],
 ) -> Result<()> {
+    if out.is_empty() {
+        return Ok(());
+    }
     let (outer, run) = split_runs(view);
-    let mut lines = Lines { read_at, len, kept: Vec::new() };
+    let mut lines = LineCache { read_at, len, slots: Vec::new() };
     let mut position = first;
     let mut rest = out;
     while !rest.is_empty() {
@@ -27,11 +33,11 @@ pub(super) fn gather(
         let element = view.start() + offset_of_row(&outer, row) + column;
         let wanted = (run - column).min(rest.len() as u64 / size as u64);
         if wanted == 0 {
-            return Err(Error::malformed("a read that is not a whole number of elements"));
+            return Err(Error::internal("a strided read is not a whole number of elements"));
         }
-        // Both within `rest`, or within the storage, or refused.
-        let (start, length) = (element.saturating_mul(size as u64), wanted.saturating_mul(size as u64) as usize);
-        let (head, tail) = rest.split_at_mut_checked(length).ok_or_else(outside)?;
+        let start = element.checked_mul(size as u64).ok_or_else(outside)?;
+        let (head, tail) =
+            rest.split_at_mut_checked(wanted as usize * size).or_internal("a run is longer than the read")?;
         lines.copy(start, head)?;
         rest = tail;
         position += wanted;
@@ -43,47 +49,50 @@ fn outside() -> Error {
     Error::malformed("a strided view reaches past its storage")
 }
 
-/// Bytes of a line: what one more read costs nothing beside.
+/// Bytes of a line: few enough that reading them costs little more than the system call.
 const LINE: u64 = 4096;
 
-/// Lines kept at once: 16 MB, so that a matrix of four thousand rows is read once by its columns.
+/// Lines in the cache, 16 MB: enough to read a matrix of four thousand rows by its columns in one pass.
 const LINES: u64 = 4096;
 
-/// Pieces of a storage, each kept until another one takes its place.
-struct Lines<'a> {
+/// A direct-mapped cache of lines of a storage.
+struct LineCache<'a> {
     read_at: ReadAt<'a>,
     len: u64,
-    /// By the line's number, modulo their count: the number, and the bytes.
-    kept: Vec<Option<(u64, Vec<u8>)>>,
+    /// The number and bytes of a line, in the slot of its number modulo the count of slots.
+    slots: Vec<Option<(u64, Vec<u8>)>>,
 }
 
-impl Lines<'_> {
+impl LineCache<'_> {
+    /// Fills `out` with the bytes at `start`.
     fn copy(&mut self, start: u64, out: &mut [u8]) -> Result<()> {
         let end = start.checked_add(out.len() as u64).filter(|&end| end <= self.len).ok_or_else(outside)?;
         let (number, at) = (start / LINE, (start % LINE) as usize);
         if out.len() as u64 * 2 > LINE || end > (number + 1) * LINE {
             return (self.read_at)(start, out);
         }
-        if self.kept.is_empty() {
-            self.kept.resize_with(LINES.min(self.len.div_ceil(LINE)) as usize, || None);
+        if self.slots.is_empty() {
+            self.slots.resize_with(LINES.min(self.len.div_ceil(LINE)) as usize, || None);
         }
-        let place = (number % self.kept.len().max(1) as u64) as usize;
-        let kept = self.kept.get_mut(place).ok_or_else(outside)?;
-        let line = match kept {
+        let slot = number.checked_rem(self.slots.len() as u64).or_internal("a storage without bytes was read")?;
+        let slot = self.slots.get_mut(slot as usize).or_internal("a cache slot is missing")?;
+        let line = match slot {
             Some((found, line)) if *found == number => line,
             _ => {
-                let mut line = kept.take().map(|(_, line)| line).unwrap_or_default();
+                // Reuses the buffer of the line that is evicted, if there is one.
+                let mut line = slot.take().map_or_else(Vec::new, |(_, line)| line);
                 line.resize((self.len - number * LINE).min(LINE) as usize, 0);
                 (self.read_at)(number * LINE, &mut line)?;
-                &mut kept.insert((number, line)).1
+                &mut slot.insert((number, line)).1
             }
         };
-        out.copy_from_slice(line.get(at..at + out.len()).ok_or_else(outside)?);
+        out.copy_from_slice(line.get(at..at + out.len()).or_internal("a range lies outside its line")?);
         Ok(())
     }
 }
 
-/// The dimensions `(size, stride)` that have to be stepped through, and the elements in each run behind them.
+/// Splits a view that is not empty into the outer dimensions, as `(size, stride)`, and the number of elements in each
+/// contiguous run. Leaves out dimensions of size 1.
 fn split_runs(view: &View) -> (Vec<(u64, u64)>, u64) {
     let mut dims: Vec<(u64, u64)> =
         view.shape().dims().iter().copied().zip(view.strides().iter().copied()).filter(|&(dim, _)| dim != 1).collect();
@@ -95,14 +104,15 @@ fn split_runs(view: &View) -> (Vec<(u64, u64)>, u64) {
         run *= dim;
         dims.pop();
     }
-    (dims, run.max(1))
+    (dims, run)
 }
 
+/// Returns the offset, in elements, of the run with index `row`.
 fn offset_of_row(outer: &[(u64, u64)], mut row: u64) -> u64 {
     let mut offset = 0;
     for &(dim, stride) in outer.iter().rev() {
-        offset += row % dim.max(1) * stride;
-        row /= dim.max(1);
+        offset += row % dim * stride;
+        row /= dim;
     }
     offset
 }
@@ -112,7 +122,7 @@ mod tests {
     use super::*;
     use crate::tensor::Shape;
 
-    /// Every element by the definition of a stride, one at a time.
+    /// Reads one element at a time, by the definition of a stride.
     fn by_definition(storage: &[u8], dims: &[u64], strides: &[u64], start: u64) -> Vec<u8> {
         let count: u64 = dims.iter().product();
         (0..count)
@@ -128,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_the_definition_for_any_split_of_the_read() {
+    fn matches_the_definition_for_any_split_of_the_read() {
         let storage: Vec<u8> = (0..=255).collect();
         let read_at = |offset: u64, out: &mut [u8]| {
             out.copy_from_slice(&storage[offset as usize..][..out.len()]);
@@ -155,9 +165,10 @@ mod tests {
             }
         }
     }
+
     #[test]
-    fn what_is_larger_than_the_lines_kept_is_read_all_the_same() {
-        // More rows than lines are kept, and runs that begin in one line and end in the next.
+    fn reads_views_larger_than_the_line_cache() {
+        // More rows than the cache has lines, and runs that cross from one line into the next.
         let (rows, columns) = (LINES + 3, 1500);
         let len = rows * columns * 3;
         let byte = |offset: u64| (offset % 251) as u8;

@@ -1,19 +1,20 @@
-//! Tensors that stay in their file until somebody asks for their elements.
+//! Tensors whose elements stay in their file until they are read.
 //!
-//! A [`LazyTensor`] knows dtype and shape; its elements come by [`LazyTensor::read`], any range of them, in row-major
-//! order and little-endian, whatever strides, byte order or compression the file has. Memory is what the caller's
-//! buffer has, and for a compressed storage that storage.
+//! A [`LazyTensor`] has a dtype and a shape. [`LazyTensor::read`] reads any range of its elements, row-major and
+//! little-endian, whatever the strides, byte order or compression in the file. It uses no memory beyond the caller's
+//! buffer, except for compressed storages, which are inflated whole.
 
 pub mod cast;
 mod dtype;
 mod gather;
 mod lazy;
+mod read;
 mod shape;
 mod storage;
 mod transform;
 
 pub use cast::Overflow;
 pub use dtype::Dtype;
-pub use lazy::{Held, LazyTensor};
+pub use lazy::{InflatedGuard, LazyTensor, StoredView};
 pub use shape::{Shape, View};
 pub use storage::{Extent, Storage};

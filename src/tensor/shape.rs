@@ -4,21 +4,25 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::tensor::Dtype;
 
-/// The sizes of a tensor's dimensions, outermost first. Its product and its bytes are known to fit.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+/// The dimensions of a tensor, outermost first.
+///
+/// The number of elements, and of their bytes in any dtype, is at most [`limits::FILE_BYTES`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Shape {
     dims: Vec<u64>,
     elements: u64,
 }
 
 impl Shape {
-    /// A shape of these dimensions; no dimensions at all is a scalar of one element.
+    /// Creates a shape. No dimensions at all mean a scalar of one element.
+    ///
+    /// Fails if there are more than [`limits::RANK`] dimensions, or more elements than a file can hold.
     pub fn new(dims: impl Into<Vec<u64>>) -> Result<Self> {
         let dims = dims.into();
         if dims.len() > limits::RANK {
             return Err(Error::limit(format!("{} dimensions, the limit is {}", dims.len(), limits::RANK)));
         }
-        // A zero anywhere makes the tensor empty, but the other dimensions still have to make sense.
+        // A dimension of 0 makes the tensor empty, but the others must still be plausible.
         let product = dims.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim.max(1)));
         let product = product.filter(|&product| product <= limits::FILE_BYTES / 16);
         let Some(product) = product else {
@@ -28,17 +32,17 @@ impl Shape {
         Ok(Shape { dims, elements })
     }
 
-    /// The sizes of the dimensions.
+    /// The dimensions.
     pub fn dims(&self) -> &[u64] {
         &self.dims
     }
 
-    /// The product of the dimensions.
+    /// The number of elements: the product of the dimensions.
     pub fn elements(&self) -> u64 {
         self.elements
     }
 
-    /// The bytes of so many elements; cannot overflow, by construction.
+    /// Bytes of a tensor with this shape and `dtype`. Cannot overflow: `new` bounds the elements.
     pub fn bytes(&self, dtype: Dtype) -> u64 {
         self.elements * dtype.size() as u64
     }
@@ -62,7 +66,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// A tensor's place within a storage: where it starts and how it strides, in elements.
+/// The elements of a storage that make up a tensor: a start and a stride per dimension, in elements.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct View {
     shape: Shape,
@@ -71,7 +75,9 @@ pub struct View {
 }
 
 impl View {
-    /// A view that stays within a storage of `available` elements. Anything else is malformed.
+    /// Creates a view of a storage of `available` elements.
+    ///
+    /// Fails if the view reaches past the storage, or does not have one stride per dimension.
     pub fn new(shape: Shape, strides: Vec<u64>, start: u64, available: u64) -> Result<Self> {
         if strides.len() != shape.dims().len() {
             return Err(Error::malformed(format!("shape {shape} has {} strides", strides.len())));
@@ -83,34 +89,34 @@ impl View {
         let needed = if shape.elements() == 0 { u128::from(start) } else { last + 1 };
         if needed > u128::from(available) {
             return Err(Error::malformed(format!(
-                "shape {shape}, strides {strides:?} and offset {start} reach element {needed}, its storage has {available}"
+                "shape {shape}, strides {strides:?} and offset {start} reach element {needed}, the storage has {available}"
             )));
         }
         Ok(View { shape, strides, start })
     }
 
-    /// A row-major view of `shape` from the first element on.
+    /// Creates a row-major view of `shape` that starts at the first element.
     pub fn contiguous(shape: Shape) -> Self {
         let strides = shape.contiguous_strides();
         View { shape, strides, start: 0 }
     }
 
-    /// The logical shape.
+    /// The shape.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// Elements to step per dimension.
+    /// The stride of each dimension, in elements.
     pub fn strides(&self) -> &[u64] {
         &self.strides
     }
 
-    /// The first element's place in the storage.
+    /// The index of the first element in the storage.
     pub fn start(&self) -> u64 {
         self.start
     }
 
-    /// Whether the elements lie in row-major order without gaps. Strides of dimensions of size 1 do not matter.
+    /// Returns whether the elements lie in row-major order without gaps. Strides of dimensions of size 1 do not matter.
     pub fn is_contiguous(&self) -> bool {
         let expected = self.shape.contiguous_strides();
         self.shape.elements() <= 1
@@ -123,7 +129,7 @@ impl View {
                 .all(|((&dim, stride), expected)| dim == 1 || stride == expected)
     }
 
-    /// One past the last element of the storage that it touches; its start where it is empty.
+    /// One past the index of the last element in the storage; [`View::start`] if the view is empty.
     pub fn end(&self) -> u64 {
         if self.shape.elements() == 0 {
             return self.start;
@@ -142,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn scalars_have_one_element_and_empty_ones_none() {
+    fn counts_the_elements_of_scalars_and_empty_tensors() {
         assert_eq!(shape(&[]).elements(), 1);
         assert_eq!(shape(&[3, 0, 2]).elements(), 0);
         assert_eq!(shape(&[2, 3, 4]).contiguous_strides(), [12, 4, 1]);
     }
 
     #[test]
-    fn refuses_products_that_overflow_even_beside_a_zero() {
+    fn rejects_products_that_overflow_even_beside_a_zero() {
         assert!(Shape::new(vec![1 << 40, 1 << 40]).is_err());
         assert!(Shape::new(vec![0, 1 << 40, 1 << 40]).is_err());
         assert!(Shape::new(vec![1; 64]).is_ok());
@@ -157,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn views_stay_within_their_storage() {
+    fn rejects_views_past_their_storage() {
         assert!(View::new(shape(&[2, 3]), vec![3, 1], 0, 6).is_ok());
         assert!(View::new(shape(&[2, 3]), vec![3, 1], 1, 6).is_err());
         assert!(View::new(shape(&[0]), vec![1], 6, 6).is_ok());
@@ -166,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn strides_of_single_dimensions_do_not_matter() {
+    fn ignores_the_strides_of_dimensions_of_size_1() {
         assert!(View::new(shape(&[1, 3]), vec![99, 1], 0, 3).unwrap().is_contiguous());
         assert!(!View::new(shape(&[3, 2]), vec![1, 3], 0, 6).unwrap().is_contiguous());
     }

@@ -1,13 +1,14 @@
-//! Tensors made of tensors, without moving an element before it is asked for.
+//! Tensors derived from other tensors: cast, reshaped, sliced, transposed and joined.
 
-use std::sync::Arc;
-
-use crate::error::{Error, Result};
+use crate::error::{Error, OrInternal, Result};
 use crate::tensor::cast::{self, Overflow};
+use crate::tensor::lazy::Repr;
 use crate::tensor::{Dtype, LazyTensor, Shape, View};
 
 impl LazyTensor {
-    /// This tensor in another floating type; itself where it has that type already.
+    /// Returns this tensor in another floating-point dtype; unchanged if it has that dtype.
+    ///
+    /// Fails unless [`cast::is_supported`] holds. Values that overflow fail when they are read, if `overflow` says so.
     pub fn cast(self, to: Dtype, overflow: Overflow) -> Result<Self> {
         if self.dtype() == to {
             return Ok(self);
@@ -15,10 +16,10 @@ impl LazyTensor {
         if !cast::is_supported(self.dtype(), to) {
             return Err(Error::unsupported(format!("no conversion from {} to {to}", self.dtype())));
         }
-        Ok(LazyTensor::Cast { inner: Box::new(self), to, overflow })
+        Ok(Repr::Cast { inner: Box::new(self), to, overflow }.into())
     }
 
-    /// This tensor under another shape of as many elements; itself where it has that shape already.
+    /// Returns this tensor under another shape. Fails if the number of elements differs.
     pub fn reshape(self, shape: Shape) -> Result<Self> {
         if shape == *self.shape() {
             return Ok(self);
@@ -26,75 +27,93 @@ impl LazyTensor {
         if shape.elements() != self.shape().elements() {
             return Err(Error::mismatch(format!("shape {} cannot become {shape}", self.shape())));
         }
-        match self {
-            // A plain range of a file stays one.
-            LazyTensor::Stored { storage, dtype, view } if view.is_contiguous() => {
+        match self.repr {
+            // A contiguous view of a storage stays one, so that it can be copied verbatim or shared.
+            Repr::Stored { storage, dtype, view } if view.is_contiguous() => {
                 let available = storage.len() / dtype.size() as u64;
                 let strides = shape.contiguous_strides();
                 let view = View::new(shape, strides, view.start(), available)?;
                 LazyTensor::stored(storage, dtype, view)
             }
-            other => Ok(LazyTensor::Reshaped { inner: Box::new(other), shape }),
+            other => Ok(Repr::Reshaped { inner: Box::new(other.into()), shape }.into()),
         }
     }
 
-    /// The rows `first..first + count` of this tensor: of its outermost dimension.
+    /// Returns `count` rows from index `first` on, along the outermost dimension.
+    ///
+    /// Reads the rows into memory unless the tensor is a view of a storage, possibly cast. Fails if the tensor does not
+    /// have these rows.
     pub fn rows(self, first: u64, count: u64) -> Result<Self> {
         let dims = self.shape().dims().to_vec();
-        let inside = dims.first().is_some_and(|&rows| first.checked_add(count).is_some_and(|end| end <= rows));
-        let Some((_, rest)) = dims.split_first().filter(|_| inside) else {
-            return Err(Error::mismatch(format!("shape {} has no rows {first} to {}", self.shape(), first + count)));
+        let available =
+            dims.split_first().filter(|&(&rows, _)| first.checked_add(count).is_some_and(|end| end <= rows));
+        let Some((_, row)) = available else {
+            return Err(Error::mismatch(format!("shape {} does not have {count} rows from row {first}", self.shape())));
         };
-        let shape = Shape::new([&[count], rest].concat())?;
-        match self {
-            LazyTensor::Stored { storage, dtype, view } => {
-                let start = view.start() + first * view.strides().first().copied().unwrap_or_default();
+        let shape = Shape::new([&[count], row].concat())?;
+        match self.repr {
+            Repr::Stored { storage, dtype, view } => {
+                let stride = view.strides().first().copied().or_internal("a view has fewer strides than dimensions")?;
+                // An empty slice starts at the view's start: `first * stride` may lie past the storage.
+                let start = if count == 0 { view.start() } else { view.start() + first * stride };
                 let available = storage.len() / dtype.size() as u64;
                 let view = View::new(shape, view.strides().to_vec(), start, available)?;
                 LazyTensor::stored(storage, dtype, view)
             }
-            LazyTensor::Cast { inner, to, overflow } => inner.rows(first, count)?.cast(to, overflow),
+            Repr::Cast { inner, to, overflow } => inner.rows(first, count)?.cast(to, overflow),
             other => {
-                let per_row = rest.iter().product::<u64>();
-                let dtype = other.dtype();
+                let other = LazyTensor::from(other);
+                let (dtype, row_elements) = (other.dtype(), row.iter().product::<u64>());
                 let mut bytes = vec![0; shape.bytes(dtype) as usize];
-                other.read(first * per_row, &mut bytes, None)?;
-                Ok(LazyTensor::Owned { dtype, shape, bytes: Arc::from(bytes) })
+                other.read(first * row_elements, &mut bytes, None)?;
+                LazyTensor::owned(dtype, shape, bytes)
             }
         }
     }
 
-    /// A matrix with rows and columns exchanged. Costs its elements in memory where it is not a view of a file.
+    /// Returns a matrix with rows and columns exchanged.
+    ///
+    /// Reads the elements into memory unless the tensor is a view of a storage, possibly cast. Fails if the tensor is not a
+    /// matrix.
     pub fn transpose(self) -> Result<Self> {
         let &[rows, columns] = self.shape().dims() else {
-            return Err(Error::mismatch(format!("shape {} is not that of a matrix", self.shape())));
+            return Err(Error::mismatch(format!("shape {} is not a matrix", self.shape())));
         };
         let shape = Shape::new([columns, rows])?;
-        match self {
-            LazyTensor::Stored { storage, dtype, view } => {
+        match self.repr {
+            Repr::Stored { storage, dtype, view } => {
                 let strides = view.strides().iter().rev().copied().collect();
                 let available = storage.len() / dtype.size() as u64;
                 let view = View::new(shape, strides, view.start(), available)?;
                 LazyTensor::stored(storage, dtype, view)
             }
-            LazyTensor::Cast { inner, to, overflow } => inner.transpose()?.cast(to, overflow),
+            Repr::Cast { inner, to, overflow } => inner.transpose()?.cast(to, overflow),
             other => {
+                let other = LazyTensor::from(other);
                 let (dtype, bytes) = (other.dtype(), other.to_bytes()?);
                 let size = dtype.size();
                 let by_column = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
                 let elements = by_column.filter_map(|index| bytes.chunks_exact(size).nth(index as usize));
-                Ok(LazyTensor::Owned { dtype, shape, bytes: elements.flatten().copied().collect() })
+                // Fails if an element was missing.
+                LazyTensor::owned(dtype, shape, elements.flatten().copied().collect::<Vec<u8>>())
             }
         }
     }
 
-    /// Tensors of one type and row shape, one below the other.
+    /// Concatenates tensors along the outermost dimension.
+    ///
+    /// Fails if there are none, or if their dtypes or their other dimensions differ.
     pub fn join(parts: Vec<LazyTensor>) -> Result<Self> {
-        let Some(first) = parts.first() else { return Err(Error::missing("nothing to join")) };
-        let (dtype, row) = (first.dtype(), first.shape().dims().get(1..).unwrap_or_default().to_vec());
+        let Some(first) = parts.first() else { return Err(Error::missing("there are no tensors to join")) };
+        let dtype = first.dtype();
+        let row = first.shape().dims().split_first().map(|(_, row)| row.to_vec());
         let mut rows = 0_u64;
         for part in &parts {
-            let fits = part.shape().dims().split_first().filter(|(_, rest)| *rest == row && part.dtype() == dtype);
+            let fits = part
+                .shape()
+                .dims()
+                .split_first()
+                .filter(|(_, other)| Some(*other) == row.as_deref() && part.dtype() == dtype);
             let Some((count, _)) = fits else {
                 return Err(Error::mismatch(format!(
                     "{} {} cannot be joined with {dtype} {}",
@@ -103,20 +122,23 @@ impl LazyTensor {
                     first.shape()
                 )));
             };
-            rows = rows.saturating_add(*count);
+            rows = rows.checked_add(*count).ok_or_else(|| Error::limit("the joined tensor has too many rows"))?;
         }
+        let row = row.or_internal("joined tensors have no outermost dimension")?;
         let shape = Shape::new([&[rows], row.as_slice()].concat())?;
-        Ok(LazyTensor::Joined { parts, shape })
+        Ok(Repr::Joined { parts, dtype, shape }.into())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::io::Source;
     use crate::tensor::{Extent, Storage};
 
-    /// A matrix of bytes 0, 1, 2, … in a file.
+    /// A matrix of the bytes 0, 1, 2, … in a file.
     fn matrix(rows: u64, columns: u64) -> (tempfile::TempDir, LazyTensor) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
@@ -128,12 +150,11 @@ mod tests {
     }
 
     fn owned(tensor: &LazyTensor) -> LazyTensor {
-        let bytes = Arc::from(tensor.to_bytes().unwrap());
-        LazyTensor::Owned { dtype: tensor.dtype(), shape: tensor.shape().clone(), bytes }
+        LazyTensor::owned(tensor.dtype(), tensor.shape().clone(), tensor.to_bytes().unwrap()).unwrap()
     }
 
     #[test]
-    fn transposes_a_view_and_what_is_none() {
+    fn transposes_views_and_tensors_in_memory() {
         let (_folder, stored) = matrix(2, 3);
         for tensor in [owned(&stored), stored] {
             let transposed = tensor.clone().transpose().unwrap();
@@ -144,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_taken_apart_and_joined_are_the_whole() {
+    fn joining_all_rows_restores_the_tensor() {
         let (_folder, stored) = matrix(6, 2);
         for tensor in [stored.clone().transpose().unwrap().transpose().unwrap(), owned(&stored), stored] {
             let thirds = [0, 2, 4].map(|first| tensor.clone().rows(first, 2).unwrap());
@@ -159,24 +180,25 @@ mod tests {
             }
             assert!(joined.read(11, &mut [0; 2], None).is_err());
             assert!(tensor.clone().rows(5, 2).is_err());
+            assert!(tensor.clone().rows(u64::MAX, 2).is_err());
+            assert_eq!(tensor.clone().rows(6, 0).unwrap().bytes(), 0);
         }
     }
 
     #[test]
-    fn joins_only_what_fits() {
+    fn joins_only_tensors_with_the_same_dtype_and_row_shape() {
         let (_a, a) = matrix(2, 2);
         let (_b, b) = matrix(2, 3);
         assert!(LazyTensor::join(vec![a.clone(), b]).is_err());
         assert!(LazyTensor::join(vec![]).is_err());
-        let wide =
-            LazyTensor::Owned { dtype: Dtype::U16, shape: Shape::new([1, 2]).unwrap(), bytes: Arc::from([0; 4]) };
+        let wide = LazyTensor::owned(Dtype::U16, Shape::new([1, 2]).unwrap(), [0; 4]).unwrap();
         assert!(LazyTensor::join(vec![a, wide]).is_err());
     }
 
     #[test]
-    fn casts_and_reshapes_read_through() {
+    fn reads_through_casts_and_reshapes() {
         let values: Vec<u8> = [1.0_f32, -2.5, 0.5, 4.0].iter().flat_map(|value| value.to_le_bytes()).collect();
-        let singles = LazyTensor::Owned { dtype: Dtype::F32, shape: Shape::new([4]).unwrap(), bytes: values.into() };
+        let singles = LazyTensor::owned(Dtype::F32, Shape::new([4]).unwrap(), values).unwrap();
         let halves = singles.cast(Dtype::F16, Overflow::Refuse).unwrap().reshape(Shape::new([2, 2]).unwrap()).unwrap();
         assert_eq!(halves.shape().dims(), [2, 2]);
         let expected = [1.0, -2.5, 0.5, 4.0].iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes());
@@ -185,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reshaped_range_of_a_file_stays_one() {
+    fn reshaping_keeps_a_contiguous_view_verbatim() {
         let (_folder, stored) = matrix(4, 1);
         let reshaped = stored.reshape(Shape::new([4, 1, 1, 1]).unwrap()).unwrap();
         assert!(reshaped.is_verbatim());

@@ -10,7 +10,7 @@ use crate::support::{
 };
 use half::{bf16, f16};
 use serde_json::Value;
-use trinart_ckpt::Plain;
+use trinart_ckpt::PyValue;
 use trinart_ckpt::format::{self, Container};
 use trinart_ckpt::pickle::Encoder;
 use trinart_ckpt::tensor::Dtype;
@@ -63,12 +63,12 @@ fn keeps_the_order_of_metadata_as_values_or_text() {
         let kept = |name: &&String| names.contains(&name.as_str());
         assert!(values.keys().filter(kept).eq(names), "{values:?}");
         assert!(text.keys().filter(kept).eq(names), "{text:?}");
-        assert_eq!(values["epoch"], Plain::Int(6));
-        assert_eq!(values["pytorch-lightning_version"], Plain::Str("1.4.2".into()));
-        let string = |text: &str| Plain::Str(text.into());
-        let rates = Plain::List(vec![Plain::Float(1e-4)]);
-        let scheduler = vec![(string("last_epoch"), Plain::Int(470_000)), (string("_last_lr"), rates)];
-        assert_eq!(values["lr_schedulers"], Plain::List(vec![Plain::Dict(scheduler)]));
+        assert_eq!(values["epoch"], PyValue::Int(6));
+        assert_eq!(values["pytorch-lightning_version"], PyValue::Str("1.4.2".into()));
+        let string = |text: &str| PyValue::Str(text.into());
+        let rates = PyValue::List(vec![PyValue::Float(1e-4)]);
+        let scheduler = vec![(string("last_epoch"), PyValue::Int(470_000)), (string("_last_lr"), rates)];
+        assert_eq!(values["lr_schedulers"], PyValue::List(vec![PyValue::Dict(scheduler)]));
         assert_eq!(text["global_step"], string("470000"));
         assert_eq!(text["lr_schedulers"], string(r#"[{"last_epoch": 470000, "_last_lr": [0.0001]}]"#));
         assert_eq!(text["datamodule_counts"], string(r#"{"images": 1000, "skipped": 3}"#));
@@ -76,7 +76,7 @@ fn keeps_the_order_of_metadata_as_values_or_text() {
     run!["convert", fixture("tiny-sd1.safetensors"), "-o", &ckpt, "--force"].done();
     let (before, after) = (format::open(fixture("tiny-sd1.safetensors")).unwrap(), format::open(&ckpt).unwrap());
     assert!(after.metadata.iter().eq(before.metadata.iter()), "{:?}", after.metadata);
-    assert_eq!(after.metadata["modelspec.title"], Plain::Str("Tiny SD v1 \u{2013} fixture".into()));
+    assert_eq!(after.metadata["modelspec.title"], PyValue::Str("Tiny SD v1 \u{2013} fixture".into()));
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn limits_views() {
     let path = folder.join("one.safetensors");
     support::save(&path, [("a".to_owned(), f32s(&[1.0]))]);
     let contents = format::open(&path).unwrap();
-    let LazyTensor::Stored { storage, .. } = contents.state_dict.get("a").unwrap() else { panic!("not stored") };
+    let storage = contents.state_dict.get("a").unwrap().storage().unwrap();
     let view = |elements: u64| {
         let view = View::new(Shape::new([elements]).unwrap(), vec![0], 0, 1).unwrap();
         LazyTensor::stored(storage.clone(), Dtype::F32, view)
@@ -166,15 +166,15 @@ fn limits_plain_values() {
     let folder = Folder::new();
     // Values past these limits are opaque; the file still opens.
     let nested = |depth: usize| [b"]".repeat(depth), b"a".repeat(depth - 1)].concat();
-    assert_eq!(taken(&folder, &nested(limits::PLAIN_DEPTH)), (1, 0));
-    assert_eq!(taken(&folder, &nested(limits::PLAIN_DEPTH + 1)), (0, 1));
+    assert_eq!(taken(&folder, &nested(limits::METADATA_DEPTH)), (1, 0));
+    assert_eq!(taken(&folder, &nested(limits::METADATA_DEPTH + 1)), (0, 1));
     let list = |count: usize| [&b"]("[..], &b"N".repeat(count), b"e"].concat();
-    assert_eq!(taken(&folder, &list(limits::PLAIN_VALUES - 1)), (1, 0));
-    assert_eq!(taken(&folder, &list(limits::PLAIN_VALUES)), (0, 1));
+    assert_eq!(taken(&folder, &list(limits::METADATA_VALUES - 1)), (1, 0));
+    assert_eq!(taken(&folder, &list(limits::METADATA_VALUES)), (0, 1));
     let twice = |len: usize| [&b"]"[..], &text(&"a".repeat(len / 2)), b"q\xf0ah\xf0a"].concat();
-    assert_eq!(taken(&folder, &twice(limits::PLAIN_BYTES)), (1, 0));
-    assert_eq!(taken(&folder, &twice(limits::PLAIN_BYTES + 2)), (0, 1));
-    // Opaque values are listed up to a limit and counted beyond it.
+    assert_eq!(taken(&folder, &twice(limits::METADATA_TEXT_BYTES)), (1, 0));
+    assert_eq!(taken(&folder, &twice(limits::METADATA_TEXT_BYTES + 2)), (0, 1));
+    // Opaque values are listed up to a limit, and counted beyond.
     let dict = |count: usize| {
         let items = (0..count as i32).flat_map(|index| [&b"J"[..], &index.to_le_bytes(), b"cm\nC\n"].concat());
         [&b"}("[..], b"NN", &items.collect::<Vec<_>>(), b"u"].concat()

@@ -8,7 +8,7 @@ use crate::support::{
 };
 use half::f16;
 use serde_json::Value;
-use trinart_ckpt::Plain;
+use trinart_ckpt::PyValue;
 use trinart_ckpt::format;
 use trinart_ckpt::tensor::LazyTensor;
 
@@ -257,9 +257,9 @@ fn keeps_metadata_and_records_the_vae_hash() {
     let base = fixture("tiny-sd1.ckpt");
     run!["merge-vae", &base, "--vae", fixture("tiny-vae.ckpt"), "-o", &output].done();
     let (before, mut after) = (format::open(&base).unwrap().metadata, format::open(&output).unwrap().metadata);
-    let Some(Plain::Str(recipe)) = after.shift_remove("sd_merge_recipe") else { panic!("no recipe in {after:?}") };
+    let Some(PyValue::Str(recipe)) = after.shift_remove("sd_merge_recipe") else { panic!("no recipe in {after:?}") };
     assert_eq!(after, before);
-    assert_eq!(after["global_step"], Plain::Int(470_000));
+    assert_eq!(after["global_step"], PyValue::Int(470_000));
     let recipe: Value = serde_json::from_str(&recipe).unwrap();
     let hash = facts("tiny-vae.ckpt")["sha256"].clone();
     assert!(recipe.as_object().unwrap().values().any(|value| *value == hash), "{recipe}");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::support::tiny::{fixture, model, values};
 use candle_core::{DType, Device, Tensor};
 use emulation::{ADVERSE, Emulated};
-use trinart_ckpt::io::Silent;
+use trinart_ckpt::io::NoProgress;
 use trinart_ckpt::render::Engine;
 use trinart_ckpt::render::autoencoder::Autoencoder;
 use trinart_ckpt::render::checks::{Verdict, relative_distance};
@@ -126,7 +126,7 @@ fn settings(sampler: Sampler, steps: usize, dtype: Dtype) -> Settings {
 }
 
 fn rendered(state_dict: &Arc<StateDict>, settings: &Settings, accelerator: Option<&Arc<dyn Accelerator>>) -> Rendered {
-    render(state_dict, settings, accelerator, &Trace::default(), &Silent).unwrap()
+    render(state_dict, settings, accelerator, &Trace::default(), &NoProgress).unwrap()
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn with(key: &str, change: impl Fn(f32) -> f32) -> Arc<StateDict> {
                 .flat_map(|it| change(f32::from_le_bytes(it.try_into().unwrap())).to_le_bytes())
                 .collect();
             let shape = Shape::new(tensor.shape().dims()).unwrap();
-            LazyTensor::Owned { dtype: Dtype::F32, shape, bytes: bytes.into() }
+            LazyTensor::owned(Dtype::F32, shape, bytes).unwrap()
         } else {
             tensor.clone()
         };

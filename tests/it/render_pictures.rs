@@ -3,7 +3,7 @@
 
 use crate::support::tiny::{fixture, model};
 use trinart_ckpt::format;
-use trinart_ckpt::io::Silent;
+use trinart_ckpt::io::NoProgress;
 use trinart_ckpt::render::checks::relative_distance;
 use trinart_ckpt::render::observer::Trace;
 use trinart_ckpt::render::picture::{Picture, compare};
@@ -44,7 +44,7 @@ fn renders_the_reference_picture_with_every_sampler() {
         let name = key.strip_prefix("latent ").unwrap();
         let latent: Vec<f32> =
             latent.to_bytes().unwrap().chunks_exact(4).map(|it| f32::from_le_bytes(it.try_into().unwrap())).collect();
-        let found = render(&model(), &settings(name), None, &Trace::default(), &Silent).unwrap();
+        let found = render(&model(), &settings(name), None, &Trace::default(), &NoProgress).unwrap();
         let distance = relative_distance(&latent, &found.latent);
         // Untrained weights amplify rounding errors in each step, most of all with samplers that add noise.
         assert!(distance < 1e-3, "{name}: {distance:e}");

@@ -20,7 +20,7 @@ use super::Exit;
 use super::terminal::Terminal;
 use crate::error::{Error, Result};
 use crate::format::{self, Target, WriteOptions};
-use crate::io::{Overwrite, Scratch};
+use crate::io::{AtomicFile, Overwrite};
 use crate::metadata::Metadata;
 use crate::render::checks::Verdict;
 use crate::render::dump::Dump;
@@ -119,7 +119,7 @@ fn sheet_path(command: &RenderCheck) -> Option<PathBuf> {
 fn check_destinations(command: &RenderCheck, sheet: Option<&Path>, overwrite: Overwrite) -> Result<()> {
     let mut seen: Vec<&Path> = Vec::new();
     for path in [Some(command.output.as_path()), sheet, command.dump.as_deref()].into_iter().flatten() {
-        Scratch::check_destination(path, overwrite)?;
+        AtomicFile::check_destination(path, overwrite)?;
         if seen.contains(&path) {
             return Err(Error::usage("two outputs cannot be one file").in_file(path));
         }
@@ -130,7 +130,7 @@ fn check_destinations(command: &RenderCheck, sheet: Option<&Path>, overwrite: Ov
 
 /// The whole file or what was there before.
 fn write_file(path: &Path, bytes: &[u8], overwrite: Overwrite) -> Result<()> {
-    let scratch = Scratch::create(path, overwrite)?;
+    let scratch = AtomicFile::create(path, overwrite)?;
     scratch.reserve(bytes.len() as u64)?;
     scratch.write_at(0, bytes)?;
     scratch.sync()?;

@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::hash::file_sha256;
 use crate::cli::terminal::Terminal;
 use crate::error::{Error, Result};
-use crate::io::{Silent, Source};
+use crate::io::{NoProgress, Source};
 use crate::model::position_ids::{self, State};
 use crate::plan::{merge_vae, translate};
 use crate::render::checks::{Check, Verdict};
@@ -46,7 +46,7 @@ impl Model {
 
     /// Begins to hash the file.
     pub(super) fn hash(&self) -> Hash {
-        let hash = |file: Arc<Source>| std::thread::spawn(move || file_sha256(&file, &Silent));
+        let hash = |file: Arc<Source>| std::thread::spawn(move || file_sha256(&file, &NoProgress));
         Hash(self.file.clone().map(hash))
     }
 

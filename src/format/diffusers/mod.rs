@@ -1,6 +1,6 @@
-//! diffusers folders: `model_index.json`, and a folder for each component with its configuration and weights.
+//! Diffusers folders: `model_index.json`, and one folder per component with its configuration and weights.
 //!
-//! The state dict of such a folder has its keys behind the component's name: `unet/conv_in.weight`.
+//! The keys of such a folder's state dict are prefixed with the component: `unet/conv_in.weight`.
 
 mod read;
 mod write;
@@ -11,21 +11,22 @@ pub use write::{Entry, Files, entries};
 /// Component folders that hold tensors.
 pub const COMPONENTS: &[&str] = &["unet", "vae", "text_encoder", "text_encoder_2"];
 
-/// What stands between a component and a key.
+/// The separator between component and key.
 pub const SEPARATOR: char = '/';
 
-/// What names every part of a pipeline; a folder without it is one of a single component.
+/// The file that lists the components of a pipeline. A folder without it holds a single component.
 pub const MODEL_INDEX: &str = "model_index.json";
 
-/// How the weights of a component are called, as safetensors and as `.bin`.
+/// Returns the file stems of a component's weights, as safetensors and as `.bin`.
 fn stems(component: &str) -> (&'static str, &'static str) {
-    match component.starts_with("text_encoder") {
-        true => ("model", "pytorch_model"),
-        false => ("diffusion_pytorch_model", "diffusion_pytorch_model"),
+    if component.starts_with("text_encoder") {
+        ("model", "pytorch_model")
+    } else {
+        ("diffusion_pytorch_model", "diffusion_pytorch_model")
     }
 }
 
-/// Whether a file of this name holds weights of a component, or their index.
+/// Returns whether a file of this name holds a component's weights, or their index.
 pub fn is_weights(name: &str) -> bool {
     let is_of = |component: &str| {
         let (safetensors, bin) = stems(component);

@@ -7,12 +7,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{COMPONENTS, MODEL_INDEX, SEPARATOR, is_weights, stems};
-use crate::error::{Error, Result};
-use crate::format::{Container, Contents, Opaque, Unreadable, open_file};
+use crate::error::{Error, OrInternal, Result};
+use crate::format::{Container, Contents, OpaqueValue, UnreadableTensor, open_file};
 use crate::limits;
 use crate::tensor::LazyTensor;
 
-/// Reads a diffusers folder, or the folder of one component. Costs the headers of its weights.
+/// Opens a diffusers folder, or the folder of one component. Reads the configurations and the headers of the weights.
+///
+/// Fails if the folder has no component, or a component has no weights.
 pub fn read(path: &Path) -> Result<Contents> {
     let mut contents = Contents::new(path, Container::Diffusers);
     if path.join(MODEL_INDEX).is_file() {
@@ -24,7 +26,7 @@ pub fn read(path: &Path) -> Result<Contents> {
             }
         }
         if contents.state_dict.is_empty() {
-            let found = format!("none of the component folders {} in it", COMPONENTS.join(", "));
+            let found = format!("the folder has none of the component folders {}", COMPONENTS.join(", "));
             return Err(Error::missing(found).in_file(path));
         }
         return Ok(contents);
@@ -40,7 +42,7 @@ pub fn read(path: &Path) -> Result<Contents> {
     .in_file(path))
 }
 
-/// The component that a configuration's class makes.
+/// Returns the component that a configuration's class belongs to.
 fn component_of(config: &Value) -> Result<&'static str> {
     let class = config.get("_class_name").and_then(Value::as_str);
     let architecture = config.pointer("/architectures/0").and_then(Value::as_str);
@@ -49,13 +51,12 @@ fn component_of(config: &Value) -> Result<&'static str> {
         Some("AutoencoderKL") => Ok("vae"),
         Some("CLIPTextModel") => Ok("text_encoder"),
         Some("CLIPTextModelWithProjection") => Ok("text_encoder_2"),
-        Some(other) => {
-            Err(Error::unsupported(format!("a component of the class {other}, which this program does not know")))
-        }
-        None => Err(Error::unsupported("config.json names no class; not the folder of a component")),
+        Some(other) => Err(Error::unsupported(format!("a component of the unknown class {other}"))),
+        None => Err(Error::unsupported("config.json names no class; expected the folder of a component")),
     }
 }
 
+/// Reads the configuration and the weights of a component.
 fn read_component(contents: &mut Contents, component: &str, folder: &Path) -> Result<()> {
     let config = folder.join("config.json");
     if config.is_file() {
@@ -63,12 +64,12 @@ fn read_component(contents: &mut Contents, component: &str, folder: &Path) -> Re
     }
     match find_weights(component, folder)? {
         Weights::File(path) => {
-            let found = take(contents, &path)?;
+            let found = open_weights(contents, &path)?;
             for (key, tensor) in found.tensors {
                 insert(contents, component, &key, tensor, &path)?;
             }
             let unreadable = found.unreadable.into_iter();
-            contents.unreadable.extend(unreadable.map(|tensor| Unreadable {
+            contents.unreadable.extend(unreadable.map(|tensor| UnreadableTensor {
                 key: format!("{component}{SEPARATOR}{}", tensor.key),
                 reason: tensor.reason,
             }));
@@ -78,20 +79,20 @@ fn read_component(contents: &mut Contents, component: &str, folder: &Path) -> Re
     }
 }
 
-/// What is taken out of a weights file.
-struct Found {
+/// The tensors of one weights file.
+struct WeightsFile {
     tensors: IndexMap<String, LazyTensor>,
-    unreadable: Vec<Unreadable>,
+    unreadable: Vec<UnreadableTensor>,
 }
 
-/// Opens a weights file; its dangers and source become those of the folder.
-fn take(contents: &mut Contents, path: &Path) -> Result<Found> {
+/// Opens a weights file, and adds its source, dangers and global names to those of the folder.
+fn open_weights(contents: &mut Contents, path: &Path) -> Result<WeightsFile> {
     let opened = open_file(path)?;
     contents.sources.extend(opened.sources);
     contents.dangers.extend(opened.dangers);
     contents.globals.extend(opened.globals);
     let tensors = opened.state_dict.iter().map(|(key, tensor)| (key.to_owned(), tensor.clone())).collect();
-    Ok(Found { tensors, unreadable: opened.unreadable })
+    Ok(WeightsFile { tensors, unreadable: opened.unreadable })
 }
 
 fn insert(contents: &mut Contents, component: &str, key: &str, tensor: LazyTensor, file: &Path) -> Result<()> {
@@ -99,13 +100,14 @@ fn insert(contents: &mut Contents, component: &str, key: &str, tensor: LazyTenso
     inserted.map_err(|error| error.in_file(file))
 }
 
-/// Which weights a component folder has.
+/// The weights of a component folder.
 enum Weights {
     File(PathBuf),
+    /// The index of several files.
     Shards(PathBuf),
 }
 
-/// Chooses safetensors before pickles, and full weights before the fp16 variant, as diffusers does by default.
+/// Prefers safetensors over `.bin`, and full weights over the fp16 variant, as diffusers does by default.
 fn find_weights(component: &str, folder: &Path) -> Result<Weights> {
     let (safetensors, bin) = stems(component);
     for variant in ["", ".fp16"] {
@@ -121,7 +123,7 @@ fn find_weights(component: &str, folder: &Path) -> Result<Weights> {
         }
     }
     let looked = format!("{safetensors}.safetensors, {bin}.bin, their fp16 variants and shards");
-    Err(Error::missing(format!("no weights in it (looked for {looked})")).in_file(folder))
+    Err(Error::missing(format!("no weights found; looked for {looked}")).in_file(folder))
 }
 
 #[derive(Deserialize)]
@@ -132,21 +134,21 @@ struct Index {
 fn read_shards(contents: &mut Contents, component: &str, folder: &Path, index_path: &Path) -> Result<()> {
     let index: Index = serde_json::from_value(json(index_path)?)
         .map_err(|error| Error::malformed(format!("not an index of shards: {error}")).in_file(index_path))?;
-    let mut shards: HashMap<&str, Found> = HashMap::new();
+    let mut shards: HashMap<&str, WeightsFile> = HashMap::new();
     for (key, name) in &index.weight_map {
-        // A name in a file may only mean a file beside it.
+        // Must not lead out of the folder.
         let is_plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
         if !is_plain {
-            let found = format!("the shard {name:?} is not the plain name of a file beside the index");
+            let found = format!("the shard {name:?} is not the name of a file in the folder");
             return Err(Error::malformed(found).in_tensor(key.as_str()).in_file(index_path));
         }
         if !shards.contains_key(name.as_str()) {
-            let found = take(contents, &folder.join(name))?;
+            let found = open_weights(contents, &folder.join(name))?;
             shards.insert(name, found);
         }
-        let tensor = shards.get_mut(name.as_str()).and_then(|shard| shard.tensors.shift_remove(key));
-        let Some(tensor) = tensor else {
-            return Err(Error::missing(format!("the index puts it into {name}, where it is not"))
+        let shard = shards.get_mut(name.as_str()).or_internal("an opened shard is missing")?;
+        let Some(tensor) = shard.tensors.shift_remove(key) else {
+            return Err(Error::missing(format!("listed in the shard {name}, which does not contain it"))
                 .in_tensor(key.as_str())
                 .in_file(index_path));
         };
@@ -158,26 +160,26 @@ fn read_shards(contents: &mut Contents, component: &str, folder: &Path, index_pa
         .filter_map(|name| shards.remove(name.as_str()))
         .flat_map(|shard| shard.tensors.into_keys())
     {
-        let what = "a tensor in a shard that the index does not name".to_owned();
-        contents.opaque.push(Opaque { path: format!("{component}{SEPARATOR}{key}"), what });
+        let what = "a tensor of a shard that the index does not list".to_owned();
+        contents.opaque.push(OpaqueValue { path: format!("{component}{SEPARATOR}{key}"), what });
     }
     Ok(())
 }
 
-/// What a folder has beside its weights.
+/// The files of a folder besides weights.
 #[derive(Debug, Default)]
 pub struct Companions {
-    /// Configurations and tokenizers: paths in the folder, and contents.
+    /// Configurations and tokenizers: the path within the folder, and the content.
     pub files: Vec<(String, Vec<u8>)>,
-    /// Parts of the pipeline that this program does not know, and leaves: a safety checker.
+    /// Unknown parts of the pipeline, which are left out: a safety checker.
     pub unknown: Vec<String>,
 }
 
-/// Parts of a pipeline without weights.
+/// The parts of a pipeline without weights.
 const WEIGHTLESS: &[&str] = &["scheduler", "tokenizer", "tokenizer_2", "feature_extractor"];
 
-/// Reads the small files of a folder. A part that this program does not know is one that the pipeline runs without:
-/// `model_index.json` says so then.
+/// Reads the files of a folder besides weights. Unknown parts are set to null in `model_index.json`, so that the pipeline
+/// loads without them.
 pub fn companions(path: &Path) -> Result<Companions> {
     let mut found = Companions::default();
     let index_path = path.join(MODEL_INDEX);
@@ -200,19 +202,21 @@ pub fn companions(path: &Path) -> Result<Companions> {
             found.unknown.push(name.clone());
         }
     }
-    let text = match found.unknown.is_empty() {
-        true => text(&index_path)?,
-        false => format!("{:#}\n", Value::Object(index)).into_bytes(),
+    let text = if found.unknown.is_empty() {
+        text(&index_path)?
+    } else {
+        format!("{:#}\n", Value::Object(index)).into_bytes()
     };
     found.files.insert(0, (MODEL_INDEX.to_owned(), text));
     Ok(found)
 }
 
-/// Takes the JSON and text files of one folder, but no index of shards.
+/// Reads the JSON and text files of one folder, except an index of shards.
 fn take_texts(found: &mut Companions, folder: &Path, prefix: &str) -> Result<()> {
-    let fail = |error| Error::io("cannot look into the folder", error).in_file(folder);
+    let fail = |error| Error::io("cannot list the folder", error).in_file(folder);
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(fail)? {
+        // A name that is not UTF-8 is not one of the files below.
         names.extend(entry.map_err(fail)?.file_name().into_string());
     }
     names.sort();
@@ -226,7 +230,7 @@ fn take_texts(found: &mut Companions, folder: &Path, prefix: &str) -> Result<()>
     Ok(())
 }
 
-/// A small file.
+/// Reads a small file.
 fn text(path: &Path) -> Result<Vec<u8>> {
     let fail = |error| Error::io("cannot read", error).in_file(path);
     let bytes = fs::metadata(path).map_err(fail)?.len();
@@ -237,7 +241,7 @@ fn text(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(fail)
 }
 
-/// A small JSON file.
+/// Reads a small JSON file.
 fn json(path: &Path) -> Result<Value> {
     serde_json::from_slice(&text(path)?)
         .map_err(|error| Error::malformed(format!("not valid JSON: {error}")).in_file(path))

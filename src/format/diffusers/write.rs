@@ -1,46 +1,46 @@
 use serde_json::{Map, Value, json};
 
 use super::{MODEL_INDEX, SEPARATOR, stems};
-use crate::error::{Error, Result};
-use crate::metadata::{MERGE_RECIPE, Metadata, Plain};
+use crate::error::{Error, OrInternal, Result};
+use crate::metadata::{MERGE_RECIPE, Metadata, PyValue};
 use crate::state_dict::StateDict;
 
-/// What a folder holds beside its weights, and how those are cut into files.
+/// The files of a folder besides weights, and how the weights are split into files.
 #[derive(Debug, Clone, Copy)]
 pub struct Files<'a> {
-    /// Paths in the folder, and contents.
+    /// Configurations and tokenizers: the path within the folder, and the content.
     pub texts: &'a [(String, Vec<u8>)],
-    /// Whether weights are written as `.bin`, which holds no metadata.
+    /// Whether to write the weights as `.bin`, which holds no metadata, instead of safetensors.
     pub bin: bool,
-    /// `fp16` for `diffusion_pytorch_model.fp16.safetensors`.
+    /// The variant in file names: `fp16` for `diffusion_pytorch_model.fp16.safetensors`.
     pub variant: Option<&'a str>,
-    /// Bytes of tensors that one file of weights has, at most; a larger tensor has a file for itself.
+    /// The maximum bytes of tensors per weights file. A larger tensor gets its own file.
     pub shard_bytes: u64,
 }
 
-/// One file of a folder.
+/// A file of a folder.
 #[derive(Debug)]
 pub enum Entry {
-    /// Weights, in safetensors or, by the ending of the path, in a torch zip.
+    /// Weights: a torch zip if the path ends in `.bin`, else safetensors.
     Weights {
-        /// Its path in the folder.
+        /// The path within the folder.
         path: String,
-        /// Its tensors, by the keys in their component.
+        /// The tensors, by their keys within the component.
         state_dict: StateDict,
-        /// Its metadata.
+        /// The metadata.
         metadata: Metadata,
     },
     /// Anything else.
     Text {
-        /// Its path in the folder.
+        /// The path within the folder.
         path: String,
-        /// Its content.
+        /// The content.
         content: Vec<u8>,
     },
 }
 
 impl Entry {
-    /// Its path in the folder.
+    /// The path within the folder.
     pub fn path(&self) -> &str {
         match self {
             Entry::Weights { path, .. } | Entry::Text { path, .. } => path,
@@ -48,10 +48,12 @@ impl Entry {
     }
 }
 
-/// The files of a folder for these tensors, whose keys are as in `unet/conv_in.weight`.
+/// Returns the files of a folder for a state dict with keys such as `unet/conv_in.weight`.
 ///
-/// A folder of one component, without a `model_index.json`, has its weights at the top. The metadata are noted in the
-/// first component's files, all but what is known of a merged autoencoder, which is noted in its own.
+/// Without a `model_index.json`, the weights of the single component go to the top of the folder. Metadata goes into the
+/// weights of the first component, except the recipe of a merged VAE, which goes into those of the VAE.
+///
+/// Fails if a key has no component.
 pub fn entries(state_dict: &StateDict, metadata: &Metadata, files: &Files<'_>) -> Result<Vec<Entry>> {
     let text = |(path, content): &(String, Vec<u8>)| Entry::Text { path: path.clone(), content: content.clone() };
     let mut entries: Vec<Entry> = files.texts.iter().map(text).collect();
@@ -70,33 +72,33 @@ pub fn entries(state_dict: &StateDict, metadata: &Metadata, files: &Files<'_>) -
             }
             in_shard += tensor.bytes();
             total += tensor.bytes();
-            if let Some(shard) = shards.last_mut() {
-                shard.insert(name, tensor.clone())?;
-            }
+            let shard = shards.last_mut().or_internal("a component has no shard")?;
+            shard.insert(name, tensor.clone())?;
         }
         let folder = if is_alone { String::new() } else { format!("{component}/") };
-        let is_noted_in = |name: &str| match name {
+        let belongs_here = |name: &str| match name {
             MERGE_RECIPE if !is_alone => component == "vae",
             _ => first.as_deref() == Some(component),
         };
-        let noted = metadata.iter().filter(|(name, _)| is_noted_in(name));
-        let mut noted: Metadata = noted.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let fields = metadata.iter().filter(|(name, _)| belongs_here(name));
+        let mut fields: Metadata = fields.map(|(name, value)| (name.clone(), value.clone())).collect();
         let (safetensors, bin) = stems(component);
         let (stem, ending) = if files.bin { (bin, "bin") } else { (safetensors, "safetensors") };
         if files.bin {
-            noted.clear();
+            fields.clear();
         } else {
-            // Without it the Python libraries do not open the file.
-            noted.insert("format".into(), Plain::Str("pt".into()));
+            // The Python libraries do not open a file without this field.
+            fields.insert("format".into(), PyValue::Str("pt".into()));
         }
-        let weights = Weights { stem, ending, shards, total, metadata: noted };
+        let weights = Weights { stem, ending, shards, total, metadata: fields };
         weights.push(&mut entries, &folder, files.variant);
     }
     Ok(entries)
 }
 
+/// Splits a key into component and name.
 fn split(key: &str) -> Result<(&str, &str)> {
-    key.split_once(SEPARATOR).ok_or_else(|| Error::unsupported("a key of no component").in_tensor(key))
+    key.split_once(SEPARATOR).ok_or_else(|| Error::unsupported("a key without a component").in_tensor(key))
 }
 
 /// The weights of a component.
@@ -109,20 +111,20 @@ struct Weights {
 }
 
 impl Weights {
-    /// Adds them: one file, or shards and their index.
+    /// Appends the entries: one file, or shards and their index.
     fn push(self, entries: &mut Vec<Entry>, folder: &str, variant: Option<&str>) {
         let Weights { stem, ending, shards, total, metadata } = self;
-        let variant = variant.map(|variant| format!(".{variant}")).unwrap_or_default();
+        let variant = variant.map_or_else(String::new, |variant| format!(".{variant}"));
         let count = shards.len();
-        let mut places = Map::new();
+        let mut weight_map = Map::new();
         for (index, state_dict) in shards.into_iter().enumerate() {
             let shard = if count > 1 { format!("-{:05}-of-{count:05}", index + 1) } else { String::new() };
             let name = format!("{stem}{variant}{shard}.{ending}");
-            places.extend(state_dict.keys().map(|key| (key.to_owned(), Value::from(name.as_str()))));
+            weight_map.extend(state_dict.keys().map(|key| (key.to_owned(), Value::from(name.as_str()))));
             entries.push(Entry::Weights { path: format!("{folder}{name}"), state_dict, metadata: metadata.clone() });
         }
         if count > 1 {
-            let index = json!({ "metadata": { "total_size": total }, "weight_map": places });
+            let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
             let path = format!("{folder}{stem}.{ending}.index{variant}.json");
             entries.push(Entry::Text { path, content: format!("{index:#}\n").into_bytes() });
         }

@@ -2,34 +2,36 @@ use std::fmt;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use safetensors::tensor::{Dtype as Name, Metadata as CrateMetadata, TensorInfo};
+use safetensors::tensor::{Dtype as HeaderDtype, Metadata as CrateMetadata, TensorInfo};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use super::dtype_of;
+use super::from_header;
 use crate::error::{Error, Result};
 use crate::format::{Container, Contents};
 use crate::io::Source;
 use crate::limits;
-use crate::metadata::Plain;
+use crate::metadata::PyValue;
 use crate::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
 
-/// Bytes of the length that precedes the header.
+/// Bytes of the length before the header.
 const PREFIX: u64 = 8;
 
-/// Reads the header of a safetensors file and holds every offset against the file. Keys come in the header's order.
+/// Reads the header of a safetensors file. Keeps the order of the keys.
+///
+/// Fails if the header is invalid, or if the tensors do not cover the rest of the file exactly.
 pub fn read(source: &Arc<Source>) -> Result<Contents> {
     let (bytes, length) = header_bytes(source)?;
     let header = parse(&bytes)?;
-    // A header may have a hundred megabytes, and everything in it is copied again below.
+    // A header can have a hundred megabytes, and everything in it is copied below.
     drop(bytes);
-    let mut contents = Contents::of_file(source, Container::Safetensors);
+    let mut contents = Contents::for_source(source, Container::Safetensors);
     for (key, value) in header.metadata {
-        contents.metadata.insert(key, Plain::Str(value));
+        contents.metadata.insert(key, PyValue::Str(value));
     }
     let begin = PREFIX + length;
     let tensors = header.tensors.into_iter().map(|(key, entry)| {
-        let checked = Checked::new(&entry).map_err(|error| error.in_tensor(&key))?;
+        let checked = CheckedEntry::new(&entry).map_err(|error| error.in_tensor(&key))?;
         Ok((key, checked))
     });
     let tensors = tensors.collect::<Result<Vec<_>>>()?;
@@ -44,7 +46,7 @@ pub fn read(source: &Arc<Source>) -> Result<Contents> {
     Ok(contents)
 }
 
-/// Where the header ends and the tensors begin.
+/// Returns the offset of the first tensor: the length of the header and its prefix.
 pub fn data_offset(source: &Arc<Source>) -> Result<u64> {
     let (_, length) = header_bytes(source)?;
     Ok(PREFIX + length)
@@ -70,20 +72,21 @@ fn parse(bytes: &[u8]) -> Result<Header> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| Error::malformed("the header is not UTF-8").at(PREFIX + error.valid_up_to() as u64))?;
     serde_json::from_str(text).map_err(|error| {
+        // serde_json counts lines and columns from 1, and reports column 0 for the end of a line.
         let line_start: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
         let offset = PREFIX + (line_start + error.column().saturating_sub(1)) as u64;
         Error::malformed(format!("the header is not valid: {error}")).at(offset)
     })
 }
 
-/// The header, in its order.
+/// The header, in the order of the file.
 #[derive(Default)]
 struct Header {
     metadata: IndexMap<String, String>,
     tensors: IndexMap<String, Entry>,
 }
 
-/// One tensor's line of the header, before anything of it is believed.
+/// A tensor's entry in the header, unchecked.
 #[derive(Deserialize)]
 struct Entry {
     dtype: String,
@@ -109,9 +112,10 @@ impl<'de> Deserialize<'de> for Header {
                         if std::mem::replace(&mut has_metadata, true) {
                             return Err(A::Error::custom("__metadata__ occurs twice"));
                         }
-                        // Some writers put null where they have none.
-                        let strings = map.next_value::<Option<UniqueStrings>>()?;
-                        header.metadata = strings.map(|strings| strings.0).unwrap_or_default();
+                        // Some writers store null instead of leaving empty metadata out.
+                        if let Some(UniqueStrings(metadata)) = map.next_value()? {
+                            header.metadata = metadata;
+                        }
                     } else if header.tensors.contains_key(&key) {
                         map.next_value::<IgnoredAny>()?;
                         return Err(A::Error::custom(format!("the tensor {key} occurs twice")));
@@ -130,7 +134,7 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// A JSON object of strings without a key that occurs twice.
+/// A JSON object of strings. Duplicate keys are an error.
 struct UniqueStrings(IndexMap<String, String>);
 
 impl<'de> Deserialize<'de> for UniqueStrings {
@@ -165,43 +169,43 @@ impl<'de> Deserialize<'de> for UniqueStrings {
     }
 }
 
-/// One tensor's line of the header, believed as far as it goes by itself.
-struct Checked {
-    name: Name,
+/// A tensor's entry in the header, checked by itself.
+struct CheckedEntry {
+    header_dtype: HeaderDtype,
     dtype: Dtype,
     shape: Shape,
     start: u64,
     end: u64,
 }
 
-impl Checked {
+impl CheckedEntry {
     fn new(entry: &Entry) -> Result<Self> {
-        let name: Option<Name> = serde_json::from_value(entry.dtype.as_str().into()).ok();
-        let Some((name, dtype)) = name.and_then(|name| Some((name, dtype_of(name)?))) else {
-            return Err(Error::unsupported(format!("the dtype {}, which this program does not know", entry.dtype)));
+        let known: Option<HeaderDtype> = serde_json::from_value(entry.dtype.as_str().into()).ok();
+        let Some((header_dtype, dtype)) = known.and_then(|known| Some((known, from_header(known)?))) else {
+            return Err(Error::unsupported(format!("unknown dtype {}", entry.dtype)));
         };
         let shape = Shape::new(entry.shape.as_slice())?;
         let (start, end) = entry.data_offsets;
         let expected = shape.bytes(dtype);
         if end.checked_sub(start) != Some(expected) {
             return Err(Error::malformed(format!(
-                "{dtype} {shape} has {expected} bytes, its offsets {start} to {end} say otherwise"
+                "{dtype} {shape} needs {expected} bytes, which the offsets {start} to {end} do not match"
             )));
         }
-        Ok(Checked { name, dtype, shape, start, end })
+        Ok(CheckedEntry { header_dtype, dtype, shape, start, end })
     }
 }
 
-/// The tensors must cover the data exactly: from its first byte to its last, without holes or overlaps.
-fn check_coverage(tensors: &[(String, Checked)], available: u64, begin: u64) -> Result<()> {
+/// Fails unless the tensors cover the data exactly, from its first byte to its last, without gaps or overlaps.
+fn check_coverage(tensors: &[(String, CheckedEntry)], available: u64, begin: u64) -> Result<()> {
     let mut by_offset: Vec<_> = tensors.iter().collect();
     by_offset.sort_by_key(|(_, tensor)| (tensor.start, tensor.end));
     let mut covered = 0;
     for (key, tensor) in &by_offset {
         if tensor.start != covered {
-            let what = if tensor.start > covered { "leaves a hole before it" } else { "overlaps the one before it" };
+            let what = if tensor.start > covered { "leaves a gap" } else { "overlaps the previous tensor" };
             return Err(Error::malformed(format!(
-                "it begins at {} of the data and {what}, which ends at {covered}",
+                "begins at {} of the data and {what}: the previous tensor ends at {covered}",
                 tensor.start
             ))
             .at(begin.saturating_add(tensor.start))
@@ -210,7 +214,7 @@ fn check_coverage(tensors: &[(String, Checked)], available: u64, begin: u64) -> 
         covered = tensor.end;
     }
     if covered != available {
-        let what = if covered > available { "; it was cut short" } else { "; something was appended to it" };
+        let what = if covered > available { "; it was cut short" } else { "; extra bytes follow them" };
         return Err(
             Error::malformed(format!("the tensors take {covered} bytes, the file has {available}{what}")).at(begin)
         );
@@ -218,13 +222,15 @@ fn check_coverage(tensors: &[(String, Checked)], available: u64, begin: u64) -> 
     confirm(by_offset)
 }
 
-/// The format's own validation has the last word.
-fn confirm(by_offset: Vec<&(String, Checked)>) -> Result<()> {
-    let size = |value: u64| usize::try_from(value).map_err(|_| Error::limit("a number beyond this machine's word"));
+/// Validates the header with the `safetensors` crate, too.
+fn confirm(by_offset: Vec<&(String, CheckedEntry)>) -> Result<()> {
+    let size = |value: u64| {
+        usize::try_from(value).map_err(|_| Error::limit("a number that does not fit this machine's word size"))
+    };
     let infos = by_offset.into_iter().map(|(key, tensor)| {
         let shape = tensor.shape.dims().iter().copied().map(size).collect::<Result<Vec<_>>>()?;
         let data_offsets = (size(tensor.start)?, size(tensor.end)?);
-        Ok((key.clone(), TensorInfo { dtype: tensor.name, shape, data_offsets }))
+        Ok((key.clone(), TensorInfo { dtype: tensor.header_dtype, shape, data_offsets }))
     });
     CrateMetadata::new(None, infos.collect::<Result<Vec<_>>>()?)
         .map_err(|error| Error::malformed(format!("not a valid safetensors header: {error}")))?;

@@ -1,16 +1,16 @@
-//! PyTorch's names for element types: storage classes and dtypes.
+//! PyTorch's names for dtypes and storage classes.
 
 use crate::pickle::Name;
 use crate::tensor::Dtype;
 
-/// What a storage class says of its elements.
+/// What a storage class says about its elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Elements {
-    /// They are of this type.
+    /// The elements have this dtype.
     Typed(Dtype),
-    /// Bytes; each tensor says its own type.
+    /// Bytes; each tensor has its own dtype.
     Untyped,
-    /// They are quantized, of so many bytes each; their values need a scale that is kept elsewhere.
+    /// Quantized elements of this many bytes. Their values depend on a scale that is stored elsewhere.
     Quantized(u64),
 }
 
@@ -28,7 +28,7 @@ impl Elements {
 const QUANTIZED: &[(&str, u64)] =
     &[("QInt8Storage", 1), ("QUInt8Storage", 1), ("QInt32Storage", 4), ("QUInt4x2Storage", 1), ("QUInt2x4Storage", 1)];
 
-/// `(storage class, dtype name, our dtype)`.
+/// `(storage class, name of the dtype, Dtype)`.
 const NAMES: &[(&str, &str, Dtype)] = &[
     ("BoolStorage", "bool", Dtype::Bool),
     ("ByteStorage", "uint8", Dtype::U8),
@@ -42,7 +42,7 @@ const NAMES: &[(&str, &str, Dtype)] = &[
     ("DoubleStorage", "float64", Dtype::F64),
     ("ComplexFloatStorage", "complex64", Dtype::C64),
     ("ComplexDoubleStorage", "complex128", Dtype::C128),
-    // These have no storage class: they are saved untyped, by `_rebuild_tensor_v3`.
+    // Dtypes without a storage class, saved in untyped storages with `_rebuild_tensor_v3`.
     ("", "uint16", Dtype::U16),
     ("", "uint32", Dtype::U32),
     ("", "uint64", Dtype::U64),
@@ -53,7 +53,8 @@ const NAMES: &[(&str, &str, Dtype)] = &[
     ("", "float8_e8m0fnu", Dtype::F8E8M0),
 ];
 
-/// The elements of the storage class `torch.FloatStorage`, `torch.cuda.FloatStorage`, …; `None` for any other class.
+/// Returns the elements of a storage class such as `torch.FloatStorage` or `torch.cuda.FloatStorage`; `None` for any other
+/// class.
 pub(super) fn storage_class(class: &Name) -> Option<Elements> {
     match (class.module.as_str(), class.name.as_str()) {
         ("torch.storage", "UntypedStorage" | "_UntypedStorage") | ("torch", "UntypedStorage") => {
@@ -71,13 +72,13 @@ pub(super) fn storage_class(class: &Name) -> Option<Elements> {
     }
 }
 
-/// The dtype `torch.float16`.
+/// Returns the dtype of a name such as `torch.float16`.
 pub(super) fn dtype(name: &Name) -> Option<Dtype> {
     let found = NAMES.iter().find(|(_, dtype, _)| name.is("torch", dtype));
     found.map(|&(.., dtype)| dtype)
 }
 
-/// The storage class to write for a dtype: those that every WebUI's restricted unpickler allows. `None` for all others.
+/// Returns the storage class to write for a dtype. `None` if the restricted unpickler of some WebUI rejects the class.
 pub(super) fn writable_class(dtype: Dtype) -> Option<&'static str> {
     use Dtype::{BF16, F16, F32, F64, I32, I64, U8};
     let allowed = matches!(dtype, F32 | F16 | BF16 | F64 | I64 | I32 | U8);
@@ -89,14 +90,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_dtype_has_one_name() {
+    fn every_dtype_has_exactly_one_name() {
         for &dtype in Dtype::ALL {
             assert_eq!(NAMES.iter().filter(|(.., known)| *known == dtype).count(), 1, "{dtype}");
         }
     }
 
     #[test]
-    fn knows_classes_by_module_and_name() {
+    fn recognizes_storage_classes_by_module_and_name() {
         let class = |module: &str, name: &str| storage_class(&Name { module: module.into(), name: name.into() });
         assert_eq!(class("torch", "HalfStorage"), Some(Elements::Typed(Dtype::F16)));
         assert_eq!(class("torch.cuda", "LongStorage"), Some(Elements::Typed(Dtype::I64)));

@@ -1,5 +1,5 @@
-//! The container of PyTorch 0.2 to 1.5: magic number, version, system, object and key list, five pickles back to
-//! back; then each storage, in the order of the key list, with its length before it.
+//! The container of PyTorch 0.2 to 1.5: five consecutive pickles (magic number, version, system, object, key list), then
+//! each storage in the order of the key list, preceded by its element count.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,27 +17,30 @@ use crate::limits;
 use crate::pickle::{self, Node, Pickle};
 use crate::tensor::{Extent, Storage};
 
-/// What the first pickle says, in decimal.
+/// The value of the first pickle, in decimal.
 const MAGIC: &str = "119547037146038801333356";
 
-/// What the second pickle says.
+/// The value of the second pickle.
 const VERSION: i64 = 1001;
 
 /// Bytes of the element count before each storage.
 const COUNT: u64 = 8;
 
-/// Bytes in which a pickle is looked for at first.
+/// Bytes that are tried first when reading a pickle.
 const FIRST_READ: u64 = 1 << 20;
 
-/// Values a side pickle may have besides one per storage.
+/// Values that a pickle other than the object may have, besides two per storage.
 const SIDE_NODES: usize = 64;
 
+/// The third pickle.
 #[derive(Deserialize)]
 struct System {
     little_endian: bool,
 }
 
-/// Reads a legacy file: its pickles, and the length before each storage.
+/// Reads a legacy file: its pickles, and the element count before each storage.
+///
+/// Fails if they contradict one another or the length of the file.
 pub fn read(source: &Arc<Source>) -> Result<Contents> {
     let mut pickles = Pickles { source, offset: 0 };
     let magic = pickles.number("magic number")?;
@@ -46,11 +49,11 @@ pub fn read(source: &Arc<Source>) -> Result<Contents> {
     }
     let version: i64 = pickles.side("protocol version", SIDE_NODES)?;
     if version != VERSION {
-        return Err(Error::unsupported(format!("legacy protocol version {version}; there was only {VERSION}")));
+        return Err(Error::unsupported(format!("legacy protocol version {version}; expected {VERSION}")));
     }
     let system: System = pickles.side("system information", SIDE_NODES)?;
     if !system.little_endian {
-        // PyTorch stores little-endian data on such machines too, other writers do not: there is no telling.
+        // On such machines PyTorch stores little-endian data and other writers do not; the file does not tell which.
         return Err(Error::unsupported(
             "a legacy file from a big-endian machine; save it again with PyTorch 1.6 or newer",
         ));
@@ -60,33 +63,34 @@ pub fn read(source: &Arc<Source>) -> Result<Contents> {
     let references = references(&object).map_err(|error| error.at(begin))?;
     let keys: Vec<String> = pickles.side("storage keys", SIDE_NODES + references.len() * 2)?;
     let storages = storages(source, pickles.offset, &keys, references)?;
-    contents::build(&object, &storages, Contents::of_file(source, Container::TorchLegacy))
+    contents::build(&object, &storages, Contents::for_source(source, Container::TorchLegacy))
 }
 
-/// The pickles at the start of the file, one after the other.
+/// Reads the consecutive pickles at the start of the file.
 struct Pickles<'a> {
     source: &'a Source,
     offset: u64,
 }
 
 impl Pickles<'_> {
-    /// Parses the next pickle; where it ends is only known then.
+    /// Parses the next pickle. Its end is known only after parsing.
     fn next(&mut self) -> Result<Pickle> {
         let begin = self.offset;
-        // One byte past the limit lets the machine tell a long pickle from a short file.
+        // One byte past the limit distinguishes a pickle that is too long from a file that was cut short.
         let most = (self.source.len() - begin).min(limits::PICKLE_BYTES + 1);
         let parse = |window| pickle::parse_vec(self.source.read(begin, window)?);
-        // Most of the file is no pickle. Where a first part of it is no whole one, the rest may make it so.
+        // Most of the file is tensor data. Reads more only if the first part does not hold a whole pickle.
         let first = if most > FIRST_READ { parse(FIRST_READ).ok() } else { None };
         let pickle = first.map_or_else(|| parse(most), Ok).map_err(|error| {
-            let inner = error.offset().unwrap_or_default();
-            error.move_to(begin + inner)
+            // An error without an offset concerns the pickle as a whole.
+            let within = error.offset().unwrap_or(0);
+            error.move_to(begin + within)
         })?;
         self.offset += pickle.bytes().len() as u64;
         Ok(pickle)
     }
 
-    /// Reads the next pickle with serde_pickle, as a value of a known plain type.
+    /// Reads the next pickle as a value of a known plain type, with serde_pickle.
     fn side<T: DeserializeOwned>(&mut self, what: &str, nodes: usize) -> Result<T> {
         let begin = self.offset;
         let pickle = self.bounded(what, nodes)?;
@@ -94,7 +98,7 @@ impl Pickles<'_> {
             .map_err(|error| Error::malformed(format!("the pickle of the {what}: {error}")).at(begin))
     }
 
-    /// Reads the next pickle as one integer of any size, in decimal.
+    /// Reads the next pickle as an integer of any size, and returns it in decimal.
     fn number(&mut self, what: &str) -> Result<String> {
         let begin = self.offset;
         let pickle = self.bounded(what, SIDE_NODES)?;
@@ -102,25 +106,26 @@ impl Pickles<'_> {
         match serde_pickle::value_from_slice(pickle.bytes(), DeOptions::new()) {
             Ok(Value::I64(number)) => Ok(number.to_string()),
             Ok(Value::Int(number)) => Ok(number.to_string()),
-            Ok(other) => Err(fail(format!("{other}; expected a number"))),
+            Ok(other) => Err(fail(format!("expected a number, found {other}"))),
             Err(error) => Err(fail(error.to_string())),
         }
     }
 
-    /// Parses the next pickle and bounds it, before serde_pickle sees it, which recurses and allocates for every mark.
+    /// Parses the next pickle and checks its size. serde_pickle must not see an unbounded one: it recurses and allocates
+    /// for every mark.
     fn bounded(&mut self, what: &str, nodes: usize) -> Result<Pickle> {
         let begin = self.offset;
         let pickle = self.next()?;
         let is_flat =
             pickle.nodes().iter().all(|node| !matches!(node, Node::Object(_) | Node::Persistent(_) | Node::Global(_)));
         if pickle.nodes().len() > nodes || !is_flat {
-            return Err(Error::malformed(format!("the pickle of the {what} holds more than it should")).at(begin));
+            return Err(Error::malformed(format!("the pickle of the {what} holds more values than expected")).at(begin));
         }
         Ok(pickle)
     }
 }
 
-/// Walks over the storages and holds each length against the file and against what the object says.
+/// Locates the storages. Checks each element count against the object pickle and the length of the file.
 fn storages(source: &Arc<Source>, begin: u64, keys: &[String], references: Vec<Reference>) -> Result<Storages> {
     let mut wanted: HashMap<String, Reference> =
         references.into_iter().map(|reference| (reference.key.clone(), reference)).collect();
@@ -128,7 +133,7 @@ fn storages(source: &Arc<Source>, begin: u64, keys: &[String], references: Vec<R
     let mut offset = begin;
     for key in keys {
         let Some(reference) = wanted.remove(key) else {
-            return Err(Error::malformed(format!("storage {key} is listed, but no tensor describes it")).at(offset));
+            return Err(Error::malformed(format!("storage {key} is listed, but no tensor refers to it")).at(offset));
         };
         let mut count = [0; COUNT as usize];
         source.read_at(offset, &mut count)?;
@@ -136,9 +141,8 @@ fn storages(source: &Arc<Source>, begin: u64, keys: &[String], references: Vec<R
         let bytes = u64::try_from(count).ok().and_then(|count| count.checked_mul(reference.size));
         if bytes != Some(reference.bytes) {
             let expected = reference.bytes / reference.size;
-            return Err(
-                Error::malformed(format!("storage {key} has {count} elements, its tensors need {expected}")).at(offset)
-            );
+            return Err(Error::malformed(format!("storage {key} has {count} elements, its tensors expect {expected}"))
+                .at(offset));
         }
         offset += COUNT;
         if source.len() - offset < reference.bytes {
@@ -152,11 +156,11 @@ fn storages(source: &Arc<Source>, begin: u64, keys: &[String], references: Vec<R
         storages.insert(reference, Arc::new(storage));
     }
     if let Some(missing) = wanted.keys().min() {
-        return Err(Error::missing(format!("storage {missing} is not in the file's key list, but a tensor needs it")));
+        return Err(Error::missing(format!("storage {missing} of a tensor is not in the file's key list")));
     }
     if offset != source.len() {
         let left = source.len() - offset;
-        return Err(Error::malformed(format!("{left} bytes behind the last storage")).at(offset));
+        return Err(Error::malformed(format!("{left} bytes follow the last storage")).at(offset));
     }
     Ok(storages)
 }

@@ -1,24 +1,26 @@
-//! The calls by which PyTorch rebuilds a tensor, read as data.
+//! Interprets the calls with which PyTorch rebuilds a tensor, without executing them.
 
 use super::dtype::{Elements, dtype};
-use super::plain::shorten;
+use super::python::shorten;
 use super::storages::Storages;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::pickle::{Id, Name, Node, Pickle};
 use crate::tensor::{Dtype, LazyTensor, Shape, View};
 
-/// What a value turned out to be.
+/// The result of [`rebuild`].
 pub(super) enum Rebuilt {
     /// A tensor.
     Tensor(LazyTensor),
-    /// A tensor of a kind that is not taken, and why.
+    /// A tensor of an unsupported kind, with the reason.
     Unreadable(String),
-    /// Something else.
+    /// Not a tensor.
     NotATensor,
 }
 
-/// Reads the value at `id` as a tensor.
+/// Interprets the value at `id` as a tensor.
+///
+/// Fails if it is a call that builds a tensor with invalid arguments.
 pub(super) fn rebuild(pickle: &Pickle, storages: &Storages, id: Id) -> Result<Rebuilt> {
     let outermost = id;
     let mut id = id;
@@ -27,7 +29,7 @@ pub(super) fn rebuild(pickle: &Pickle, storages: &Storages, id: Id) -> Result<Re
             return if id == outermost {
                 Ok(Rebuilt::NotATensor)
             } else {
-                Err(Error::malformed("a parameter around something that is no tensor"))
+                Err(Error::malformed("a parameter that wraps something other than a tensor"))
             };
         };
         match wrapper(pickle, name, args)? {
@@ -38,30 +40,22 @@ pub(super) fn rebuild(pickle: &Pickle, storages: &Storages, id: Id) -> Result<Re
     Err(Error::limit(format!("a tensor wrapped more than {} times", limits::REBUILD_DEPTH)))
 }
 
-/// Whether the value at `id` is a call that makes a tensor of any kind. Looks at names only.
-pub(super) fn is_tensor(pickle: &Pickle, id: Id) -> bool {
-    pickle.call(id).is_some_and(|(name, ..)| {
-        let module = name.module.as_str();
-        matches!(module, "torch._utils" | "torch._tensor") && name.name.starts_with("_rebuild_")
-            || module == "torch.nn.parameter" && matches!(name.name.as_str(), "Parameter" | "Buffer")
-    })
-}
-
+/// One step of unwrapping a tensor.
 enum Wrapper<'a> {
-    /// The tensor is the one at this value.
+    /// The call wraps the tensor at this value.
     Around(Id),
-    /// The tensor is made by this call.
+    /// This call builds the tensor.
     Call(&'a Name, &'a [Id]),
 }
 
-/// Takes off what is put around a tensor: parameters, subclasses, attributes.
+/// Removes one wrapper from a tensor: a parameter, a subclass or attributes.
 fn wrapper<'a>(pickle: &'a Pickle, name: &'a Name, args: &'a [Id]) -> Result<Wrapper<'a>> {
     let first = || args.first().copied().ok_or_else(|| Error::malformed(format!("{name} without arguments")));
     match (name.module.as_str(), name.name.as_str()) {
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state")
         | ("torch.nn.parameter", "Parameter" | "Buffer") => Ok(Wrapper::Around(first()?)),
         ("torch._tensor" | "torch.tensor", "_rebuild_from_type_v2" | "_rebuild_from_type") => {
-            // (func, type, args, state): what func makes, as an object of a class with attributes.
+            // The arguments are (func, type, args, state): the result of `func(*args)` as an object of class `type`.
             let (Some(func), Some(args)) =
                 (args.first().and_then(|&func| pickle.global(func)), args.get(2).and_then(|&args| pickle.tuple(args)))
             else {
@@ -79,6 +73,7 @@ fn wrapper<'a>(pickle: &'a Pickle, name: &'a Name, args: &'a [Id]) -> Result<Wra
     }
 }
 
+/// Interprets a call that builds a tensor.
 fn call(pickle: &Pickle, storages: &Storages, name: &Name, args: &[Id]) -> Result<Rebuilt> {
     if name.module != "torch._utils" {
         return Ok(Rebuilt::NotATensor);
@@ -89,7 +84,7 @@ fn call(pickle: &Pickle, storages: &Storages, name: &Name, args: &[Id]) -> Resul
             strided(pickle, storages, storage, start, shape, strides, None)
         }
         ("_rebuild_tensor_v2", &[storage, start, shape, strides, _, _, ref rest @ ..]) => {
-            if let Some(reason) = lazy_bits(pickle, rest.first().copied()) {
+            if let Some(reason) = pending_operation(pickle, rest.first().copied()) {
                 return unreadable(reason);
             }
             strided(pickle, storages, storage, start, shape, strides, None)
@@ -101,7 +96,7 @@ fn call(pickle: &Pickle, storages: &Storages, name: &Name, args: &[Id]) -> Resul
             let Some(class) = dtype(class) else {
                 return Ok(Rebuilt::Unreadable(format!("a tensor of {}", shorten(&class.to_string()))));
             };
-            if let Some(reason) = lazy_bits(pickle, rest.first().copied()) {
+            if let Some(reason) = pending_operation(pickle, rest.first().copied()) {
                 return unreadable(reason);
             }
             strided(pickle, storages, storage, start, shape, strides, Some(class))
@@ -114,24 +109,24 @@ fn call(pickle: &Pickle, storages: &Storages, name: &Name, args: &[Id]) -> Resul
             unreadable("a sparse tensor; make it dense with PyTorch first")
         }
         ("_rebuild_nested_tensor", _) => unreadable("a nested tensor"),
-        ("_rebuild_meta_tensor_no_storage", _) => unreadable("a meta tensor, which has no values"),
+        ("_rebuild_meta_tensor_no_storage", _) => unreadable("a meta tensor, which has no data"),
         (other, _) if other.starts_with("_rebuild_") => {
-            Ok(Rebuilt::Unreadable(format!("a tensor made by {}", shorten(other))))
+            Ok(Rebuilt::Unreadable(format!("a tensor built by {}", shorten(other))))
         }
         _ => Ok(Rebuilt::NotATensor),
     }
 }
 
-/// PyTorch notes conjugation and negation that it has not carried out yet; the stored values are then others.
-fn lazy_bits(pickle: &Pickle, metadata: Option<Id>) -> Option<&'static str> {
+/// Returns the reason why a tensor with pending operations is unsupported: PyTorch stores lazy conjugation and negation as
+/// flags, and the stored values are then not the tensor's.
+fn pending_operation(pickle: &Pickle, metadata: Option<Id>) -> Option<&'static str> {
     match metadata.map(|id| pickle.node(id)) {
-        Some(Node::Dict(bits)) if !bits.is_empty() => {
-            Some("a tensor with a conjugation or negation not yet carried out")
-        }
+        Some(Node::Dict(flags)) if !flags.is_empty() => Some("a tensor with a pending conjugation or negation"),
         _ => None,
     }
 }
 
+/// Builds a strided tensor. `own` is the dtype of the tensor if the call gives one.
 #[allow(clippy::too_many_arguments)]
 fn strided(
     pickle: &Pickle,
@@ -144,14 +139,14 @@ fn strided(
 ) -> Result<Rebuilt> {
     let found = storages.resolve(pickle, storage)?;
     let (storage, elements, window) = found.ok_or_else(|| Error::malformed("a tensor without a storage"))?;
-    // An untyped storage under the older call is bytes, for torch too.
+    // Without a dtype in the call, torch treats an untyped storage as bytes.
     let dtype = match (own, elements) {
         (Some(own), _) => own,
         (None, Elements::Typed(dtype)) => dtype,
         (None, Elements::Untyped) => Dtype::U8,
         (None, Elements::Quantized(_)) => return Ok(Rebuilt::Unreadable("a tensor of quantized elements".into())),
     };
-    // The window counts elements of the storage's class, the tensor elements of its own type.
+    // The window counts elements of the storage's dtype, the tensor counts elements of its own.
     let scale = |count: u64| count.checked_mul(elements.size()).map(|bytes| bytes / dtype.size() as u64);
     let overflow = || Error::malformed("a storage larger than any file can hold");
     let (base, available) = scale(window.start).zip(scale(window.len)).ok_or_else(overflow)?;
@@ -166,7 +161,7 @@ fn strided(
     Ok(Rebuilt::Tensor(LazyTensor::stored(storage, dtype, view)?))
 }
 
-/// A tuple, list or `torch.Size` of numbers that are not negative.
+/// Reads a tuple, list or `torch.Size` of non-negative integers.
 fn numbers(pickle: &Pickle, id: Id) -> Result<Vec<u64>> {
     let id = match pickle.call(id) {
         Some((name, &[items], _)) if name.is("torch", "Size") => items,
@@ -180,5 +175,5 @@ fn numbers(pickle: &Pickle, id: Id) -> Result<Vec<u64>> {
 
 fn number(pickle: &Pickle, id: Id) -> Result<u64> {
     let value = pickle.int(id).and_then(|value| u64::try_from(value).ok());
-    value.ok_or_else(|| Error::malformed("a size, stride or offset that is not a number of elements"))
+    value.ok_or_else(|| Error::malformed("a size, stride or offset that is not a non-negative integer"))
 }

@@ -1,35 +1,34 @@
-//! The storages that a pickle refers to, by persistent id.
+//! The storages that a pickle refers to by persistent ids.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::dtype::{Elements, storage_class};
-use crate::error::{Error, Result};
+use crate::error::{Error, OrInternal, Result};
 use crate::limits;
 use crate::pickle::{Id, Node, Pickle};
 use crate::tensor::Storage;
 
-/// One storage as the pickle describes it: `('storage', class, key, location, numel[, view])`.
+/// A storage as a persistent id describes it: `('storage', class, key, location, numel[, view])`.
 #[derive(Debug, Clone)]
 pub(super) struct Reference {
-    /// Its name in the file.
+    /// The storage's name in the file.
     pub key: String,
-    /// The type of its elements.
+    /// What its class says about its elements.
     pub elements: Elements,
     /// Bytes of all elements.
     pub bytes: u64,
-    /// Bytes per element: the unit of a legacy file's counts.
+    /// Bytes per element, the unit of the counts in legacy files.
     pub size: u64,
 }
 
-/// The part of a storage that tensors of one persistent id see. Early legacy files make storages that are windows of
-/// others.
+/// The part of a storage that a persistent id refers to. In early legacy files, a storage can be a window of another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
-    /// Elements before it.
+    /// Elements before the window.
     pub start: u64,
-    /// Elements it has.
+    /// Elements in the window.
     pub len: u64,
 }
 
@@ -44,7 +43,7 @@ impl Storages {
         self.by_key.insert(reference.key.clone(), (reference, storage));
     }
 
-    /// The storage that the value at `id` refers to; `None` if it is no reference to a storage.
+    /// Returns the storage that the value at `id` refers to; `None` if it does not refer to a storage.
     pub(super) fn resolve(&self, pickle: &Pickle, id: Id) -> Result<Option<(Arc<Storage>, Elements, Window)>> {
         let Node::Persistent(target) = pickle.node(id) else { return Ok(None) };
         let Some((reference, window)) = describe(pickle, *target)? else { return Ok(None) };
@@ -54,7 +53,9 @@ impl Storages {
     }
 }
 
-/// Every storage the pickle refers to, each key once, in the order of their first mention.
+/// Returns every storage that the pickle refers to, in the order of first references.
+///
+/// Fails if two references to one storage disagree on its size.
 pub(super) fn references(pickle: &Pickle) -> Result<Vec<Reference>> {
     let mut order: Vec<Reference> = Vec::new();
     let mut seen: HashMap<String, usize> = HashMap::new();
@@ -62,15 +63,15 @@ pub(super) fn references(pickle: &Pickle) -> Result<Vec<Reference>> {
         let Node::Persistent(target) = node else { continue };
         let Some((reference, _)) = describe(pickle, *target)? else { continue };
         match seen.entry(reference.key.clone()) {
-            Entry::Vacant(free) => {
-                free.insert(order.len());
+            Entry::Vacant(entry) => {
+                entry.insert(order.len());
                 order.push(reference);
             }
             Entry::Occupied(first) => {
-                let first = order.get(*first.get());
-                if first.is_some_and(|first| first.bytes != reference.bytes) {
+                let first = order.get(*first.get()).or_internal("a known storage has no reference")?;
+                if first.bytes != reference.bytes {
                     return Err(Error::malformed(format!(
-                        "storage {} is described twice, with two sizes",
+                        "storage {} is referred to with two different sizes",
                         reference.key
                     )));
                 }
@@ -80,10 +81,9 @@ pub(super) fn references(pickle: &Pickle) -> Result<Vec<Reference>> {
     Ok(order)
 }
 
-/// Reads a persistent id. `None` for those that are no storages (old files refer to module sources).
+/// Reads a persistent id. `None` if it does not refer to a storage: old files also refer to module sources.
 fn describe(pickle: &Pickle, target: Id) -> Result<Option<(Reference, Window)>> {
-    let parts = pickle.tuple(target).unwrap_or_default();
-    let Some((&tag, parts)) = parts.split_first() else { return Ok(None) };
+    let Some((&tag, parts)) = pickle.tuple(target).and_then(|parts| parts.split_first()) else { return Ok(None) };
     if pickle.word(tag) != Some("storage") {
         return Ok(None);
     }
@@ -91,8 +91,7 @@ fn describe(pickle: &Pickle, target: Id) -> Result<Option<(Reference, Window)>> 
         return Err(Error::malformed(format!("a storage reference of {} parts", parts.len() + 1)));
     };
     let class = pickle.global(class).ok_or_else(|| Error::malformed("a storage reference without a class"))?;
-    let elements = storage_class(class)
-        .ok_or_else(|| Error::unsupported(format!("the storage class {class}, which this program does not know")))?;
+    let elements = storage_class(class).ok_or_else(|| Error::unsupported(format!("unknown storage class {class}")))?;
     if let Node::Str(text) = pickle.node(key)
         && pickle.text(text).len() > limits::STORAGE_KEY_BYTES
     {
@@ -107,7 +106,7 @@ fn describe(pickle: &Pickle, target: Id) -> Result<Option<(Reference, Window)>> 
     };
     let count = |id: Id, what: &str| {
         let count = pickle.int(id).and_then(|count| u64::try_from(count).ok());
-        count.ok_or_else(|| Error::malformed(format!("storage {key}: its {what} is not a number")))
+        count.ok_or_else(|| Error::malformed(format!("storage {key}: its {what} is not a non-negative integer")))
     };
     let numel = count(numel, "element count")?;
     let size = elements.size();
@@ -118,12 +117,14 @@ fn describe(pickle: &Pickle, target: Id) -> Result<Option<(Reference, Window)>> 
         Some(Some(&[_, start, len])) => {
             let (start, len) = (count(start, "view offset")?, count(len, "view size")?);
             if start.checked_add(len).is_none_or(|end| end > numel) {
-                return Err(Error::malformed(format!("storage {key}: a view of it reaches past its {numel} elements")));
+                return Err(Error::malformed(format!("storage {key}: a view reaches past its {numel} elements")));
             }
             Window { start, len }
         }
         Some(_) if !matches!(view.first().map(|&view| pickle.node(view)), Some(Node::None)) => {
-            return Err(Error::malformed(format!("storage {key}: its view is neither a place in it nor None")));
+            return Err(Error::malformed(format!(
+                "storage {key}: its view is neither None nor a tuple with a start and a size"
+            )));
         }
         _ => Window { start: 0, len: numel },
     };

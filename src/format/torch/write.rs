@@ -1,55 +1,57 @@
-//! A `.ckpt` that loads everywhere: `torch.load` with `weights_only` and `mmap`, every WebUI since October 2022.
+//! Lays out a `.ckpt` that loads in `torch.load` with `weights_only` and `mmap`, and in every WebUI since October 2022.
 //!
-//! That fixes the records (`archive/data.pkl`, `archive/data/N`, `archive/version` and nothing else, stored), the
-//! protocol (2) and the names in the pickle: those below and the storage classes of [`super::dtype::writable_class`].
+//! That dictates the records (`archive/data.pkl`, `archive/data/N` and `archive/version`, uncompressed, and no others), the
+//! pickle protocol (2) and the names in the pickle: those below and the storage classes of
+//! [`super::dtype::writable_class`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::dtype::writable_class;
 use super::zip_frame::ZipFrame;
-use crate::error::{Error, Result};
-use crate::format::frame::{Frame, Place, Record};
+use crate::error::{Error, OrInternal, Result};
+use crate::format::file_layout::{FileLayout, Record, TensorLocation};
 use crate::limits;
 use crate::metadata::Metadata;
 use crate::pickle::Encoder;
 use crate::state_dict::StateDict;
-use crate::tensor::{Dtype, LazyTensor, Overflow, Shape, Storage, View};
+use crate::tensor::{Dtype, LazyTensor, Shape, Storage, StoredView, View};
 
-/// What torch writes since 1.6.
+/// The content of the `version` record since torch 1.6.
 const VERSION: &[u8] = b"3\n";
 
 /// Lays out a torch zip of `{"state_dict": {…}, metadata…}`.
 ///
-/// Tensors that are views of one storage stay so, where storing it once takes no more room than storing them apart.
-pub(in crate::format) fn frame(state_dict: &StateDict, metadata: &Metadata) -> Result<Frame> {
-    let (records, places) = share(state_dict)?;
-    let pickle = pickle(state_dict, metadata, &records, &places)?;
-    lay_out(pickle, records, places)
+/// Tensors that are views of one storage keep sharing it, unless storing them separately takes less space.
+pub(in crate::format) fn layout(state_dict: &StateDict, metadata: &Metadata) -> Result<FileLayout> {
+    let (records, locations) = share(state_dict)?;
+    let pickle = pickle(state_dict, metadata, &records, &locations)?;
+    lay_out(pickle, records, locations)
 }
 
-/// Lays out a torch zip of the tensors alone, by their keys, as diffusers and transformers want their `.bin`.
-pub(in crate::format) fn bare_frame(state_dict: &StateDict) -> Result<Frame> {
-    let (records, places) = share(state_dict)?;
+/// Lays out a torch zip of the tensors alone, by key, as diffusers and transformers expect a `.bin` file.
+pub(in crate::format) fn bare_layout(state_dict: &StateDict) -> Result<FileLayout> {
+    let (records, locations) = share(state_dict)?;
     let mut encoder = Encoder::new();
-    write_tensors(&mut encoder, state_dict, &records, &places)?;
-    lay_out(encoder.finish(), records, places)
+    write_tensors(&mut encoder, state_dict, &records, &locations)?;
+    lay_out(encoder.finish(), records, locations)
 }
 
-fn lay_out(pickle: Vec<u8>, mut records: Vec<Record>, places: Vec<Place>) -> Result<Frame> {
+fn lay_out(pickle: Vec<u8>, mut records: Vec<Record>, locations: Vec<TensorLocation>) -> Result<FileLayout> {
     let mut zip = ZipFrame::default();
     let pickle_offset = zip.place("archive/data.pkl".into(), pickle.len() as u64);
     let mut total = 0_u64;
     for (index, record) in records.iter_mut().enumerate() {
-        total = total.saturating_add(record.tensor.bytes());
-        if total > limits::FILE_BYTES / 2 {
-            return Err(Error::limit("the output would be larger than any file can be"));
-        }
+        // Half the limit leaves room for the headers, whatever their number.
+        total = total
+            .checked_add(record.tensor.bytes())
+            .filter(|&total| total <= limits::FILE_BYTES / 2)
+            .ok_or_else(|| Error::limit("the output would be larger than any file can be"))?;
         record.offset = zip.place(format!("archive/data/{index}"), record.tensor.bytes());
     }
     let version_offset = zip.place("archive/version".into(), VERSION.len() as u64);
     let bytes = zip.bytes();
-    let surround = move |crc32s: &[u32]| {
+    let headers = move |crc32s: &[u32]| {
         let mut all = vec![crc32fast::hash(&pickle)];
         all.extend(crc32s);
         all.push(crc32fast::hash(VERSION));
@@ -58,46 +60,29 @@ fn lay_out(pickle: Vec<u8>, mut records: Vec<Record>, places: Vec<Place>) -> Res
         pieces.push((version_offset, VERSION.to_vec()));
         pieces
     };
-    Ok(Frame { records, places, bytes, surround: Box::new(surround) })
+    Ok(FileLayout { records, locations, bytes, headers: Box::new(headers) })
 }
 
-/// A view of a file's storage, perhaps cast: what sharing can survive.
-struct StoredView<'a> {
-    storage: &'a Arc<Storage>,
-    dtype: Dtype,
-    view: &'a View,
-    cast: Option<(Dtype, Overflow)>,
-}
-
-fn stored_view(tensor: &LazyTensor) -> Option<StoredView<'_>> {
-    match tensor {
-        LazyTensor::Stored { storage, dtype, view } => Some(StoredView { storage, dtype: *dtype, view, cast: None }),
-        LazyTensor::Cast { inner, to, overflow } => {
-            let inner = stored_view(inner).filter(|inner| inner.cast.is_none())?;
-            Some(StoredView { cast: Some((*to, *overflow)), ..inner })
-        }
-        _ => None,
-    }
-}
-
-/// A view that may stay one. Strided views become tensors of their own: readers expect contiguous ones.
+/// Returns the tensor as a view that can keep sharing its storage. Strided views are copied: readers expect contiguous
+/// tensors.
 fn shareable(tensor: &LazyTensor) -> Option<StoredView<'_>> {
-    stored_view(tensor).filter(|stored| stored.view.is_contiguous())
+    tensor.as_stored().filter(|stored| stored.view.is_contiguous())
 }
 
-/// Storages are shared by their address, and only among views of one type that are cast alike.
+/// Views that can share one record: of the same storage, with the same dtype, cast to the same dtype.
 type Group = (*const Storage, Dtype, Option<Dtype>);
 
 fn group_of(stored: &StoredView<'_>) -> Group {
     (Arc::as_ptr(stored.storage), stored.dtype, stored.cast.map(|(to, _)| to))
 }
 
-/// Decides the records: one for each storage that stays shared, one for every other tensor, by first mention.
-fn share(state_dict: &StateDict) -> Result<(Vec<Record>, Vec<Place>)> {
+/// Decides the records, in the order of first use: one for each storage that stays shared, one for every other tensor.
+fn share(state_dict: &StateDict) -> Result<(Vec<Record>, Vec<TensorLocation>)> {
     let mut groups: HashMap<Group, (usize, u64)> = HashMap::new();
     for stored in state_dict.iter().filter_map(|(_, tensor)| shareable(tensor)) {
         let (count, bytes) = groups.entry(group_of(&stored)).or_default();
         *count += 1;
+        // Only compared with the length of the storage, so that saturating is exact enough.
         *bytes = bytes.saturating_add(stored.view.shape().bytes(stored.dtype));
     }
     let is_shared = |stored: &StoredView<'_>| {
@@ -105,7 +90,7 @@ fn share(state_dict: &StateDict) -> Result<(Vec<Record>, Vec<Place>)> {
         groups.get(&group_of(stored)).is_some_and(|&(count, bytes)| count > 1 && whole && bytes >= stored.storage.len())
     };
     let mut records = Vec::new();
-    let mut places = Vec::with_capacity(state_dict.len());
+    let mut locations = Vec::with_capacity(state_dict.len());
     let mut shared: HashMap<Group, usize> = HashMap::new();
     for (key, tensor) in state_dict.iter() {
         let stored = shareable(tensor).filter(is_shared);
@@ -125,9 +110,9 @@ fn share(state_dict: &StateDict) -> Result<(Vec<Record>, Vec<Place>)> {
             shared.insert(group_of(stored), record);
         }
         let view = stored.map_or_else(|| View::contiguous(tensor.shape().clone()), |stored| stored.view.clone());
-        places.push(Place { record, dtype: tensor.dtype(), view });
+        locations.push(TensorLocation { record, dtype: tensor.dtype(), view });
     }
-    Ok((records, places))
+    Ok((records, locations))
 }
 
 fn whole_storage(stored: &StoredView<'_>) -> Result<LazyTensor> {
@@ -140,16 +125,24 @@ fn whole_storage(stored: &StoredView<'_>) -> Result<LazyTensor> {
     }
 }
 
-fn pickle(state_dict: &StateDict, metadata: &Metadata, records: &[Record], places: &[Place]) -> Result<Vec<u8>> {
+/// Encodes `data.pkl`.
+fn pickle(
+    state_dict: &StateDict,
+    metadata: &Metadata,
+    records: &[Record],
+    locations: &[TensorLocation],
+) -> Result<Vec<u8>> {
     if metadata.contains_key("state_dict") {
-        return Err(Error::conflict("a metadata field is called state_dict, the name the tensors have in a .ckpt"));
+        return Err(Error::conflict(
+            "a metadata field is called state_dict, which is where a .ckpt stores the tensors",
+        ));
     }
     let mut encoder = Encoder::new();
     let fields = std::iter::once(None).chain(metadata.iter().map(Some)).collect::<Vec<_>>();
     encoder.dict(fields.into_iter(), |encoder, field| match field {
         None => {
             encoder.str("state_dict")?;
-            write_tensors(encoder, state_dict, records, places)
+            write_tensors(encoder, state_dict, records, locations)
         }
         Some((name, value)) => {
             encoder.str(name)?;
@@ -159,21 +152,27 @@ fn pickle(state_dict: &StateDict, metadata: &Metadata, records: &[Record], place
     Ok(encoder.finish())
 }
 
-fn write_tensors(encoder: &mut Encoder, state_dict: &StateDict, records: &[Record], places: &[Place]) -> Result<()> {
-    let tensors: Vec<_> = state_dict.iter().zip(places).collect();
-    encoder.dict(tensors.into_iter(), |encoder, ((key, _), place)| {
+fn write_tensors(
+    encoder: &mut Encoder,
+    state_dict: &StateDict,
+    records: &[Record],
+    locations: &[TensorLocation],
+) -> Result<()> {
+    let tensors: Vec<_> = state_dict.iter().zip(locations).collect();
+    encoder.dict(tensors.into_iter(), |encoder, ((key, _), location)| {
         encoder.str(key)?;
-        let record = records.get(place.record).map_or(0, |record| record.tensor.shape().elements());
-        tensor(encoder, place, record).map_err(|error| error.in_tensor(key))
+        let record = records.get(location.record).or_internal("a tensor has no record")?;
+        tensor(encoder, location, record.tensor.shape().elements()).map_err(|error| error.in_tensor(key))
     })
 }
 
-/// `_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad=False, hooks=OrderedDict())`.
-fn tensor(encoder: &mut Encoder, place: &Place, elements: u64) -> Result<()> {
-    let class = writable_class(place.dtype).ok_or_else(|| {
+/// Encodes `_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad=False, hooks=OrderedDict())`. `elements` is
+/// the length of the storage.
+fn tensor(encoder: &mut Encoder, location: &TensorLocation, elements: u64) -> Result<()> {
+    let class = writable_class(location.dtype).ok_or_else(|| {
         Error::unsupported(format!(
-            "{} cannot stand in a .ckpt that every WebUI loads; write a .safetensors instead",
-            place.dtype
+            "a .ckpt that every WebUI loads cannot hold {}; write a .safetensors instead",
+            location.dtype
         ))
     })?;
     encoder.global("torch._utils", "_rebuild_tensor_v2");
@@ -181,15 +180,15 @@ fn tensor(encoder: &mut Encoder, place: &Place, elements: u64) -> Result<()> {
         encoder.tuple(5, |encoder| {
             encoder.str("storage")?;
             encoder.global("torch", class);
-            encoder.str(&place.record.to_string())?;
+            encoder.str(&location.record.to_string())?;
             encoder.str("cpu")?;
             encoder.int(elements);
             Ok(())
         })?;
         encoder.persistent();
-        encoder.int(place.view.start());
-        encoder.int_tuple(place.view.shape().dims());
-        encoder.int_tuple(place.view.strides());
+        encoder.int(location.view.start());
+        encoder.int_tuple(location.view.shape().dims());
+        encoder.int_tuple(location.view.strides());
         encoder.bool(false);
         encoder.global("collections", "OrderedDict");
         encoder.tuple(0, |_| Ok(()))?;

@@ -75,7 +75,7 @@ impl Uploader {
         let tensor = unsafe { Tensor::empty(dims, dtype, device) }.map_err(from_candle)?;
         let to = address_mut(&tensor).map_err(from_candle)?;
         let _inflated = lazy.hold()?;
-        let promised = lazy.promised_crc32();
+        let promised = lazy.expected_crc32();
         let (mut sum, mut judged) = (Hasher::new(), Judged::NOTHING);
         let size = dtype.size_in_bytes();
         let bytes = tensor.elem_count() * size;

@@ -18,7 +18,6 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use trinart_ckpt::format::{self, Contents, Target, WriteOptions};
-use trinart_ckpt::io::{Overwrite, Silent};
 use trinart_ckpt::pickle::Encoder;
 use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt::{Metadata, StateDict};
@@ -220,8 +219,7 @@ pub(crate) fn assert_one_line(stderr: &str, words: &[&str]) {
 
 pub(crate) fn tensor(dtype: Dtype, shape: &[u64], bytes: Vec<u8>) -> LazyTensor {
     let shape = Shape::new(shape).unwrap();
-    assert_eq!(shape.bytes(dtype), bytes.len() as u64);
-    LazyTensor::Owned { dtype, shape, bytes: bytes.into() }
+    LazyTensor::owned(dtype, shape, bytes).unwrap()
 }
 
 pub(crate) fn f32s(values: &[f32]) -> LazyTensor {
@@ -245,8 +243,8 @@ pub(crate) fn save(path: &Path, tensors: impl IntoIterator<Item = (String, LazyT
     for (key, tensor) in tensors {
         state_dict.insert(key, tensor).unwrap();
     }
-    let options = WriteOptions { overwrite: Overwrite::Refuse, verify: false, jobs: 2, progress: &Silent };
-    format::write(path, Target::of_path(path).unwrap(), &state_dict, &Metadata::new(), &options).unwrap();
+    let options = WriteOptions::default().verify(false).jobs(2);
+    format::write(path, Target::from_path(path).unwrap(), &state_dict, &Metadata::new(), &options).unwrap();
 }
 
 /// Pickles a tensor as torch does: a call with a reference to a storage of `elements` elements.

@@ -10,7 +10,7 @@ use trinart_ckpt::checkpoint::Checkpoint;
 use trinart_ckpt::checkpoint::hash::content_hash;
 use trinart_ckpt::danger::{self, Level};
 use trinart_ckpt::format::{self, Contents, Target, WriteOptions};
-use trinart_ckpt::io::{Overwrite, Silent};
+use trinart_ckpt::io::{NoProgress, Overwrite};
 use trinart_ckpt::pickle::{parse, parse_lenient};
 use trinart_ckpt::plan::{convert, translate};
 use trinart_ckpt::report::{Inspection, ScanReport, components};
@@ -54,10 +54,10 @@ pub(crate) fn open(path: &Path, outputs: &Path) -> Broken {
     if total > MOST_WRITTEN {
         return Ok(());
     }
-    let hashed = content_hash(contents.state_dict.iter(), 1, &Silent).map_err(|error| error.in_file(path));
+    let hashed = content_hash(contents.state_dict.iter(), 1, &NoProgress).map_err(|error| error.in_file(path));
     let Ok(hash) = hashed.map_err(|error| refused(&error)) else { return Ok(()) };
     if !path.is_dir()
-        && let Err(error) = checkpoint.file_hashes(1, &Silent)
+        && let Err(error) = checkpoint.file_hashes(1, &NoProgress)
     {
         refused(&error)?;
     }
@@ -104,7 +104,7 @@ fn ends(tensor: &LazyTensor) -> trinart_ckpt::Result<(Vec<u8>, Vec<u8>)> {
 
 /// Checks that an output holds the same tensors, and nothing dangerous or opaque.
 fn write_and_read(contents: &Contents, hash: &str, output: &Path, target: Target) -> Broken {
-    let options = WriteOptions { overwrite: Overwrite::Replace, verify: true, jobs: 1, progress: &Silent };
+    let options = WriteOptions::default().overwrite(Overwrite::Replace).jobs(1);
     let nothing = Metadata::new();
     // Like the program: beside dangerous names only the tensors are used.
     let metadata = if contents.dangers.is_empty() { &contents.metadata } else { &nothing };
@@ -120,7 +120,7 @@ fn write_and_read(contents: &Contents, hash: &str, output: &Path, target: Target
     if before != after {
         return Err(format!("wrote {before:?}, read {after:?}"));
     }
-    match content_hash(again.state_dict.iter(), 1, &Silent) {
+    match content_hash(again.state_dict.iter(), 1, &NoProgress) {
         Ok(found) if found == hash => {}
         Ok(_) => return Err("the tensors of the output differ from the input".to_owned()),
         Err(error) => return Err(format!("the output cannot be read: {error}")),

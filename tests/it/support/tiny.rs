@@ -39,7 +39,7 @@ pub(crate) fn values(key: &str, shape: &[u64]) -> Vec<f32> {
 
 pub(crate) fn owned(key: &str, shape: &[u64]) -> LazyTensor {
     let bytes: Vec<u8> = values(key, shape).into_iter().flat_map(f32::to_le_bytes).collect();
-    LazyTensor::Owned { dtype: Dtype::F32, shape: Shape::new(shape).unwrap(), bytes: bytes.into() }
+    LazyTensor::owned(Dtype::F32, Shape::new(shape).unwrap(), bytes).unwrap()
 }
 
 pub(crate) fn model() -> Arc<StateDict> {

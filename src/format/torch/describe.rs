@@ -1,24 +1,23 @@
-//! Words for the values that stay where they are.
+//! Describes opaque values in a few words.
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::plain::shorten;
-use super::rebuild::is_tensor;
+use super::python::{is_tensor, shorten};
 use crate::limits;
 use crate::pickle::{Id, Node, Pickle};
 
-/// Describes values, within a budget of values looked at for one file.
-pub(super) struct Words<'a> {
+/// Describes values. Visits at most [`limits::DESCRIBED_VALUES`] of them per file.
+pub(super) struct Describer<'a> {
     pickle: &'a Pickle,
     budget: usize,
 }
 
-impl<'a> Words<'a> {
+impl<'a> Describer<'a> {
     pub(super) fn new(pickle: &'a Pickle) -> Self {
-        Words { pickle, budget: limits::DESCRIBED_VALUES }
+        Describer { pickle, budget: limits::DESCRIBED_VALUES }
     }
 
-    /// A few words on a value: its kind, the tensors in it, the classes it names.
+    /// Describes a value: its kind, the number of tensors in it, the classes it names.
     pub(super) fn describe(&mut self, id: Id) -> String {
         let pickle = self.pickle;
         let kind = match pickle.node(id) {
@@ -33,7 +32,7 @@ impl<'a> Words<'a> {
             Node::Persistent(_) => "storage".to_owned(),
             Node::Object(object) => match pickle.global(object.callable) {
                 Some(_) if is_tensor(pickle, id) => "tensor".to_owned(),
-                // `copyreg` makes an object of the class it is given.
+                // `copyreg` builds an object of the class in its first argument.
                 Some(name) if matches!(name.module.as_str(), "copy_reg" | "copyreg") => {
                     let class = pickle.tuple(object.args).and_then(|args| pickle.global(*args.first()?));
                     shorten(&class.unwrap_or(name).to_string()).to_owned()
@@ -55,6 +54,7 @@ impl<'a> Words<'a> {
         words.join(", ")
     }
 
+    /// Counts the tensors in a value and collects the classes it names.
     fn survey(&mut self, id: Id) -> (usize, BTreeSet<String>) {
         let pickle = self.pickle;
         let mut tensors = 0;
@@ -62,7 +62,7 @@ impl<'a> Words<'a> {
         let mut seen = HashSet::new();
         let mut pending = vec![id];
         while let Some(id) = pending.pop() {
-            // Each reference counts, not each value: a thousand lists may hold the same one a thousand times.
+            // Counts references rather than values: a thousand lists may each hold the same list a thousand times.
             if self.budget == 0 {
                 break;
             }
@@ -86,14 +86,15 @@ impl<'a> Words<'a> {
                 }
                 _ => {}
             }
-            self.budget = self.budget.saturating_sub(pending.len() - before.min(pending.len()));
+            // May exceed what is left: the next round then stops.
+            self.budget = self.budget.saturating_sub(pending.len() - before);
         }
         (tensors, classes)
     }
 }
 
-/// Modules whose names say nothing of what a value is.
+/// Returns whether names of this module say nothing about what a value is.
 fn is_plumbing(module: &str) -> bool {
-    let top = module.split('.').next().unwrap_or_default();
+    let top = module.split_once('.').map_or(module, |(top, _)| top);
     matches!(top, "collections" | "_codecs" | "numpy" | "copy_reg" | "copyreg" | "__builtin__" | "builtins")
 }

@@ -8,61 +8,66 @@ use rustix::fs::{FallocateFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::io::Block;
-use crate::io::beside::{exists, remove_leftovers, resolve, scratch_name, sync_folder};
+use crate::io::AlignedBuffer;
+use crate::io::staging::{exists, remove, remove_leftovers, resolve, staging_name, sync_folder};
 
-/// What to do about a destination that is already there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How to treat an existing destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overwrite {
-    /// It is an error, and what is there stays.
+    /// Fail and keep what exists.
+    #[default]
     Refuse,
-    /// It is replaced, in one step, by the finished file.
+    /// Replace it in one step, once the output is complete.
     Replace,
 }
 
-/// A file on its way to its destination: written beside it, synced, renamed; removed if it is dropped before.
+/// A file that replaces its destination in one step, or not at all.
 ///
-/// The destination is always what it was or the whole new file. A scratch file is locked while its program lives; one
-/// that a killed program left behind is recognised by the missing lock and removed by the next [`Scratch::create`]
-/// for the same destination.
+/// It is written under a hidden name in the destination's folder, synced, then renamed. Dropping it before
+/// [`AtomicFile::persist`] removes it. The file is locked while its process runs: the next [`AtomicFile::create`] for the
+/// same destination removes unlocked leftovers of killed processes.
 #[derive(Debug)]
-pub struct Scratch {
+pub struct AtomicFile {
     file: File,
-    /// The same file without the page cache, where the file system has that.
+    /// The same file opened for direct I/O; `None` if the file system does not support it.
     direct: Option<File>,
-    /// Taken to write through the page cache: the kernel lets one thread do that at a time, and lets the others spin.
-    writing: Mutex<()>,
+    /// Serializes writes through the page cache: the kernel admits one thread at a time and lets the others spin.
+    buffered_write: Mutex<()>,
     path: PathBuf,
     destination: PathBuf,
     overwrite: Overwrite,
     persisted: bool,
 }
 
-impl Scratch {
-    /// An empty scratch file for `destination`. A destination that is a symbolic link means the file it points to.
+impl AtomicFile {
+    /// Creates an empty file for `destination`. If that is a symbolic link, the file it points to is replaced.
+    ///
+    /// Fails as [`AtomicFile::check_destination`] does, or if the folder is not writable.
     pub fn create(destination: &Path, overwrite: Overwrite) -> Result<Self> {
         let fail = |action: &str, error| Error::io(action, error).in_file(destination);
         Self::check_destination(destination, overwrite)?;
         let (target, folder, name) = resolve(destination)?;
         remove_leftovers(&folder, &name);
-        // A leftover's cleaner may lock and remove our file between its creation and our lock; then try again.
+        // Another process that removes leftovers may lock and remove this file before it is locked here. Then retry.
         for attempt in 0..100_u32 {
-            let path = folder.join(scratch_name(&name, attempt));
+            let path = folder.join(staging_name(&name, attempt));
             let file = match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(fail("cannot create a scratch file beside it", error)),
+                Err(error) => return Err(fail("cannot create a temporary file beside it", error)),
             };
+            // Best effort: without lock support, a concurrent process may take this file for a leftover and remove it.
+            // The check below and the rename in `persist` then fail.
             let _ = file.try_lock();
             let still_ours = match (file.metadata(), fs::metadata(&path)) {
                 (Ok(ours), Ok(there)) => ours.ino() == there.ino(),
                 _ => false,
             };
             if still_ours {
-                return Ok(Scratch {
+                return Ok(AtomicFile {
                     direct: open_direct(&path),
                     file,
-                    writing: Mutex::new(()),
+                    buffered_write: Mutex::new(()),
                     path,
                     destination: target,
                     overwrite,
@@ -70,33 +75,34 @@ impl Scratch {
                 });
             }
         }
-        Err(Error::conflict("no free name for a scratch file beside it").in_file(destination))
+        Err(Error::conflict("no free name for a temporary file beside it").in_file(destination))
     }
 
-    /// An error if `destination` may not be written: it exists and must not be replaced, or it is not a file.
+    /// Fails if `destination` must not be written: it exists and `overwrite` refuses to replace it, it is not a regular
+    /// file, or it is a dangling symbolic link.
     pub fn check_destination(destination: &Path, overwrite: Overwrite) -> Result<()> {
         match fs::metadata(destination) {
             Ok(found) if !found.is_file() => {
-                Err(Error::conflict("exists and is not a regular file; it is left as it is").in_file(destination))
+                Err(Error::conflict("exists and is not a regular file").in_file(destination))
             }
             Ok(_) if overwrite == Overwrite::Refuse => Err(exists(destination)),
             Ok(_) => Ok(()),
-            // To write there would be to guess; to replace it would lose the link.
+            // Creating the target would be a guess, and replacing the link would lose it.
             Err(_) if fs::symlink_metadata(destination).is_ok_and(|found| found.is_symlink()) => {
-                Err(Error::conflict("a symbolic link that leads to no file; it is left as it is").in_file(destination))
+                Err(Error::conflict("a symbolic link to a file that does not exist").in_file(destination))
             }
             Err(_) => Ok(()),
         }
     }
 
-    /// Makes the file `len` bytes long and claims the space now, so that a full disk is found before the first byte.
+    /// Sets the file's length to `len` bytes and allocates the space. Fails if the disk has too little.
     pub fn reserve(&self, len: u64) -> Result<()> {
         if len == 0 {
             return Ok(());
         }
         match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
-            // File systems without it still take the length; a full disk is then found while writing.
+            // Without preallocation, a full disk is found while writing.
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 self.file.set_len(len).map_err(|error| self.write_error(error))
             }
@@ -104,29 +110,29 @@ impl Scratch {
         }
     }
 
-    /// Writes the first `len` bytes of a block at `offset`, a multiple of [`Block::LEN`]; any thread may.
+    /// Writes the first `len` bytes of `buffer` at `offset`, a multiple of [`AlignedBuffer::LEN`]. Callable from any
+    /// thread.
     ///
-    /// Past the page cache where that is possible. A file of gigabytes would only push out of it what is of use, and
-    /// finding pages for it costs more than the disk does.
-    pub fn write_block(&self, offset: u64, block: &Block, len: usize) -> Result<()> {
-        let bytes = block.bytes().get(..len).unwrap_or_default();
-        let (whole, rest) = bytes.split_at(Block::aligned(len));
+    /// Bypasses the page cache where possible: a file of gigabytes would evict useful pages, and allocating pages for it
+    /// costs more than the disk does.
+    pub fn write_block(&self, offset: u64, buffer: &AlignedBuffer, len: usize) -> Result<()> {
+        let (whole, rest) = buffer.slice(0..len)?.split_at(AlignedBuffer::align_down(len));
         let rest_offset = offset + whole.len() as u64;
         match self.direct.as_ref().map(|direct| direct.write_all_at(whole, offset)) {
             Some(Ok(())) => {}
-            // Some file systems say so only now.
             None => self.write_at(offset, whole)?,
+            // Some file systems accept the flag on open and refuse the first write.
             Some(Err(error)) if is_refusal(&error) => self.write_at(offset, whole)?,
             Some(Err(error)) => return Err(self.write_error(error)),
         }
         if rest.is_empty() { Ok(()) } else { self.write_at(rest_offset, rest) }
     }
 
-    /// Reads `len` bytes at `offset`, a multiple of [`Block::LEN`], into the start of a block: from the disk, where that
-    /// is possible, rather than from memory.
-    pub fn read_block(&self, offset: u64, block: &mut Block, len: usize) -> Result<()> {
+    /// Reads `len` bytes at `offset`, a multiple of [`AlignedBuffer::LEN`], into the start of `buffer`. Reads from the
+    /// disk rather than from the page cache where possible.
+    pub fn read_block(&self, offset: u64, buffer: &mut AlignedBuffer, len: usize) -> Result<()> {
         if let Some(direct) = &self.direct {
-            match read_up_to(direct, offset, block.bytes_mut()) {
+            match read_up_to(direct, offset, buffer.bytes_mut()) {
                 Ok(count) if count >= len => return Ok(()),
                 Ok(_) => {
                     return Err(
@@ -134,36 +140,37 @@ impl Scratch {
                     );
                 }
                 Err(error) if is_refusal(&error) => {}
-                Err(error) => return Err(Error::io("cannot read what was written", error).in_file(&self.destination)),
+                Err(error) => return Err(Error::io("cannot read the output back", error).in_file(&self.destination)),
             }
         }
-        let out = block.bytes_mut().get_mut(..len).unwrap_or_default();
-        let read = self.file.read_exact_at(out, offset);
-        read.map_err(|error| Error::io("cannot read what was written", error).in_file(&self.destination))
+        let read = self.file.read_exact_at(buffer.slice_mut(0..len)?, offset);
+        read.map_err(|error| Error::io("cannot read the output back", error).in_file(&self.destination))
     }
 
-    /// Writes `bytes` at `offset`; any thread may.
+    /// Writes `bytes` at `offset`. Callable from any thread.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.buffered_write.lock().unwrap_or_else(PoisonError::into_inner);
         self.file.write_all_at(bytes, offset).map_err(|error| self.write_error(error))
     }
 
-    /// Forces the content to the disk.
+    /// Flushes the content to the disk.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(|error| self.write_error(error))
     }
 
-    /// Where the content is for now, to be read again before it is made final.
+    /// The temporary path of the content.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the content will be.
+    /// The path that [`AtomicFile::persist`] moves the content to.
     pub fn destination(&self) -> &Path {
         &self.destination
     }
 
-    /// Puts the file in its place, in one step. Call [`Scratch::sync`] before.
+    /// Renames the file to its destination. Call [`AtomicFile::sync`] first.
+    ///
+    /// Fails if the destination has appeared meanwhile and must not be replaced.
     pub fn persist(mut self) -> Result<()> {
         let flags = match self.overwrite {
             Overwrite::Replace => RenameFlags::empty(),
@@ -171,7 +178,7 @@ impl Scratch {
         };
         let here = rustix::fs::CWD;
         let renamed = match rustix::fs::renameat_with(here, &self.path, here, &self.destination, flags) {
-            // File systems without the flag: look, then rename.
+            // The file system lacks the flag: check, then rename.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 Self::check_destination(&self.destination, self.overwrite)?;
                 fs::rename(&self.path, &self.destination)
@@ -180,10 +187,9 @@ impl Scratch {
         };
         renamed.map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => exists(&self.destination),
-            _ => Error::io("cannot put the finished file in its place", error).in_file(&self.destination),
+            _ => Error::io("cannot move the finished file into place", error).in_file(&self.destination),
         })?;
         self.persisted = true;
-        // The rename itself has to reach the disk; where folders cannot be synced it will, a little later.
         if let Some(folder) = self.path.parent() {
             sync_folder(folder);
         }
@@ -200,25 +206,26 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
         if !self.persisted {
-            let _ = fs::remove_file(&self.path);
+            remove(&self.path);
         }
     }
 }
 
-/// The scratch file once more, to be written past the page cache; `None` where the file system cannot.
+/// Opens a file for direct I/O; `None` if the file system does not support it.
 fn open_direct(path: &Path) -> Option<File> {
-    let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
-    OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).ok()
+    const DIRECT: i32 = OFlags::DIRECT.bits().cast_signed();
+    OpenOptions::new().read(true).write(true).custom_flags(DIRECT).open(path).ok()
 }
 
+/// Returns whether the file system refuses direct I/O.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
 }
 
-/// Reads until `out` is full or the file ends.
+/// Reads until `out` is full or the file ends, and returns the number of bytes read.
 fn read_up_to(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
     let mut count = 0;
     while let Some(rest) = out.get_mut(count..).filter(|rest| !rest.is_empty()) {
@@ -226,7 +233,7 @@ fn read_up_to(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
             Ok(0) => break,
             Ok(read) => count += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // What is left behind the end of the file is no whole unit, and cannot be asked for.
+            // At the end of the file the position is no longer aligned, and direct reads there are refused.
             Err(error) if count > 0 && is_refusal(&error) => break,
             Err(error) => return Err(error),
         }
@@ -246,82 +253,82 @@ mod tests {
     }
 
     #[test]
-    fn appears_whole_or_not_at_all() {
+    fn the_destination_appears_only_when_complete() {
         let folder = tempfile::tempdir().unwrap();
         let destination = folder.path().join("out");
-        let scratch = Scratch::create(&destination, Overwrite::Refuse).unwrap();
-        scratch.reserve(4).unwrap();
-        scratch.write_at(0, b"full").unwrap();
+        let file = AtomicFile::create(&destination, Overwrite::Refuse).unwrap();
+        file.reserve(4).unwrap();
+        file.write_at(0, b"full").unwrap();
         assert!(!destination.exists());
-        scratch.sync().unwrap();
-        scratch.persist().unwrap();
+        file.sync().unwrap();
+        file.persist().unwrap();
         assert_eq!(fs::read(&destination).unwrap(), b"full");
         assert_eq!(names(folder.path()), ["out"]);
     }
 
     #[test]
-    fn blocks_come_back_as_they_were_written_whatever_the_length_of_the_file() {
-        for len in [1, 4095, 4096, 5000, Block::LEN, Block::LEN + 1, 2 * Block::LEN - 7] {
+    fn reads_back_the_blocks_written_at_any_file_length() {
+        for len in [1, 4095, 4096, 5000, AlignedBuffer::LEN, AlignedBuffer::LEN + 1, 2 * AlignedBuffer::LEN - 7] {
             let folder = tempfile::tempdir().unwrap();
-            let scratch = Scratch::create(&folder.path().join("out"), Overwrite::Refuse).unwrap();
-            scratch.reserve(len as u64).unwrap();
+            let file = AtomicFile::create(&folder.path().join("out"), Overwrite::Refuse).unwrap();
+            file.reserve(len as u64).unwrap();
             let content: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
-            for (index, piece) in content.chunks(Block::LEN).enumerate() {
-                let mut block = Block::new();
-                block.bytes_mut()[..piece.len()].copy_from_slice(piece);
-                scratch.write_block((index * Block::LEN) as u64, &block, piece.len()).unwrap();
+            for (index, piece) in content.chunks(AlignedBuffer::LEN).enumerate() {
+                let mut buffer = AlignedBuffer::new();
+                buffer.bytes_mut()[..piece.len()].copy_from_slice(piece);
+                file.write_block((index * AlignedBuffer::LEN) as u64, &buffer, piece.len()).unwrap();
             }
-            for (index, piece) in content.chunks(Block::LEN).enumerate() {
-                let mut block = Block::new();
-                scratch.read_block((index * Block::LEN) as u64, &mut block, piece.len()).unwrap();
-                assert_eq!(&block.bytes()[..piece.len()], piece, "{len}");
+            for (index, piece) in content.chunks(AlignedBuffer::LEN).enumerate() {
+                let mut buffer = AlignedBuffer::new();
+                file.read_block((index * AlignedBuffer::LEN) as u64, &mut buffer, piece.len()).unwrap();
+                assert_eq!(&buffer.bytes()[..piece.len()], piece, "{len}");
             }
-            scratch.persist().unwrap();
+            file.persist().unwrap();
             assert_eq!(fs::read(folder.path().join("out")).unwrap(), content);
         }
     }
 
     #[test]
-    fn a_dropped_scratch_leaves_nothing() {
+    fn dropping_the_file_removes_it() {
         let folder = tempfile::tempdir().unwrap();
-        let scratch = Scratch::create(&folder.path().join("out"), Overwrite::Refuse).unwrap();
-        scratch.write_at(0, b"half").unwrap();
-        drop(scratch);
+        let file = AtomicFile::create(&folder.path().join("out"), Overwrite::Refuse).unwrap();
+        file.write_at(0, b"half").unwrap();
+        drop(file);
         assert!(names(folder.path()).is_empty());
     }
 
     #[test]
-    fn an_existing_file_needs_force() {
+    fn replaces_an_existing_file_only_when_allowed() {
         let folder = tempfile::tempdir().unwrap();
         let destination = folder.path().join("out");
         fs::write(&destination, b"old").unwrap();
-        assert!(Scratch::create(&destination, Overwrite::Refuse).is_err());
-        let scratch = Scratch::create(&destination, Overwrite::Replace).unwrap();
-        scratch.write_at(0, b"new").unwrap();
+        assert!(AtomicFile::create(&destination, Overwrite::Refuse).is_err());
+        let file = AtomicFile::create(&destination, Overwrite::Replace).unwrap();
+        file.write_at(0, b"new").unwrap();
         assert_eq!(fs::read(&destination).unwrap(), b"old");
-        scratch.persist().unwrap();
+        file.persist().unwrap();
         assert_eq!(fs::read(&destination).unwrap(), b"new");
     }
 
     #[test]
-    fn a_file_that_appears_meanwhile_is_not_overwritten() {
+    fn keeps_a_file_that_appears_meanwhile() {
         let folder = tempfile::tempdir().unwrap();
         let destination = folder.path().join("out");
-        let scratch = Scratch::create(&destination, Overwrite::Refuse).unwrap();
+        let file = AtomicFile::create(&destination, Overwrite::Refuse).unwrap();
         fs::write(&destination, b"theirs").unwrap();
-        assert!(scratch.persist().is_err());
+        assert!(file.persist().is_err());
         assert_eq!(fs::read(&destination).unwrap(), b"theirs");
         assert_eq!(names(folder.path()), ["out"]);
     }
 
     #[test]
-    fn leftovers_of_killed_programs_go_and_living_ones_stay() {
+    fn removes_leftovers_of_killed_processes_only() {
         let folder = tempfile::tempdir().unwrap();
         let destination = folder.path().join("out");
         fs::write(folder.path().join(".out.1-0.trinart-partial"), b"left behind").unwrap();
-        let living = Scratch::create(&destination, Overwrite::Refuse).unwrap();
-        let second = Scratch::create(&destination, Overwrite::Refuse).unwrap();
-        assert_ne!(living.path(), second.path());
+        let running = AtomicFile::create(&destination, Overwrite::Refuse).unwrap();
+        let second = AtomicFile::create(&destination, Overwrite::Refuse).unwrap();
+        assert_ne!(running.path(), second.path());
         assert_eq!(names(folder.path()).len(), 2);
     }
 
@@ -331,14 +338,14 @@ mod tests {
         let (target, link) = (folder.path().join("target"), folder.path().join("link"));
         fs::write(&target, b"old").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        let scratch = Scratch::create(&link, Overwrite::Replace).unwrap();
-        scratch.write_at(0, b"new").unwrap();
-        scratch.persist().unwrap();
+        let file = AtomicFile::create(&link, Overwrite::Replace).unwrap();
+        file.write_at(0, b"new").unwrap();
+        file.persist().unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&target).unwrap(), b"new");
         fs::remove_file(&target).unwrap();
         for overwrite in [Overwrite::Refuse, Overwrite::Replace] {
-            assert!(Scratch::create(&link, overwrite).unwrap_err().to_string().contains("leads to no file"));
+            assert!(AtomicFile::create(&link, overwrite).unwrap_err().to_string().contains("does not exist"));
         }
         assert_eq!(names(folder.path()), ["link"]);
     }

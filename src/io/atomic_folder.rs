@@ -8,14 +8,16 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::io::Overwrite;
-use crate::io::beside::{exists, remove_leftovers, resolve, scratch_name, sync_folder};
+use crate::io::staging::{exists, remove, remove_leftovers, resolve, staging_name, sync_folder};
 
-/// A folder on its way to its destination: filled beside it, renamed in one step; removed if it is dropped before.
+/// A folder that replaces its destination in one step, or not at all; see [`AtomicFile`](super::AtomicFile).
 ///
-/// What [`Scratch`](super::Scratch) is for a file. The destination is always what it was or the whole new folder.
+/// It is filled under a hidden name beside the destination, then renamed. Dropping it before [`AtomicFolder::persist`]
+/// removes it.
 #[derive(Debug)]
-pub struct ScratchFolder {
-    /// Locked while the program lives.
+pub struct AtomicFolder {
+    /// Held while the process runs, so that others do not take the folder for a leftover. `None` if the file system has
+    /// no locks.
     _lock: Option<File>,
     path: PathBuf,
     destination: PathBuf,
@@ -23,36 +25,38 @@ pub struct ScratchFolder {
     persisted: bool,
 }
 
-impl ScratchFolder {
-    /// An empty scratch folder for `destination`, which has passed [`ScratchFolder::check_destination`].
+impl AtomicFolder {
+    /// Creates an empty folder for `destination`, which must have passed [`AtomicFolder::check_destination`].
+    ///
+    /// Fails if the parent folder is not writable.
     pub fn create(destination: &Path, overwrite: Overwrite) -> Result<Self> {
         let (target, folder, name) = resolve(destination)?;
         remove_leftovers(&folder, &name);
         for attempt in 0..100_u32 {
-            let path = folder.join(scratch_name(&name, attempt));
+            let path = folder.join(staging_name(&name, attempt));
             match fs::create_dir(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => {
-                    return Err(Error::io("cannot create a scratch folder beside it", error).in_file(destination));
+                    return Err(Error::io("cannot create a temporary folder beside it", error).in_file(destination));
                 }
             }
             let lock = File::open(&path).ok().filter(|folder| folder.try_lock().is_ok());
             if path.is_dir() {
-                return Ok(ScratchFolder { _lock: lock, path, destination: target, overwrite, persisted: false });
+                return Ok(AtomicFolder { _lock: lock, path, destination: target, overwrite, persisted: false });
             }
         }
-        Err(Error::conflict("no free name for a scratch folder beside it").in_file(destination))
+        Err(Error::conflict("no free name for a temporary folder beside it").in_file(destination))
     }
 
-    /// An error if `destination` may not be written: it is no folder; or it is not empty, and must not be replaced or
-    /// has something in it that would be lost, not being `replaced` by name.
+    /// Fails if `destination` must not be written: it is not a folder; or it is not empty and `overwrite` refuses to
+    /// replace it, or holds an entry whose name does not pass `replaced` and which would be lost.
     pub fn check_destination(destination: &Path, overwrite: Overwrite, replaced: &dyn Fn(&str) -> bool) -> Result<()> {
-        let fail = |error| Error::io("cannot look into the folder", error).in_file(destination);
+        let fail = |error| Error::io("cannot list the folder", error).in_file(destination);
         match fs::metadata(destination) {
             Err(_) => return Ok(()),
             Ok(found) if !found.is_dir() => {
-                return Err(Error::conflict("exists and is not a folder; it is left as it is").in_file(destination));
+                return Err(Error::conflict("exists and is not a folder").in_file(destination));
             }
             Ok(_) => {}
         }
@@ -65,21 +69,23 @@ impl ScratchFolder {
         }
         match names.iter().map(|name| name.to_string_lossy()).find(|name| !replaced(name)) {
             Some(foreign) => {
-                let found = format!("{foreign:?} in it would be lost, the new folder has no such thing; move it away");
+                let found = format!(
+                    "replacing the folder would delete {foreign:?}, which the new folder does not have; move it away first"
+                );
                 Err(Error::conflict(found).in_file(destination))
             }
             None => Ok(()),
         }
     }
 
-    /// Where the content is for now.
+    /// The temporary path of the content.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes a small file at a path inside, with the folders on the way, and forces it to the disk.
+    /// Writes a small file at `path` within the folder, creates missing parent folders, and flushes it to the disk.
     pub fn write(&self, path: &str, content: &[u8]) -> Result<()> {
-        let file = self.inside(path)?;
+        let file = self.create_parent(path)?;
         let written = File::create(&file).and_then(|mut file| {
             io::Write::write_all(&mut file, content)?;
             file.sync_all()
@@ -87,35 +93,40 @@ impl ScratchFolder {
         written.map_err(|error| Error::io("cannot write", error).in_file(self.destination.join(path)))
     }
 
-    /// The place of a file inside, its folder made.
-    pub fn inside(&self, path: &str) -> Result<PathBuf> {
+    /// Creates the parent folder of `path` within the folder, and returns the file's temporary path.
+    pub fn create_parent(&self, path: &str) -> Result<PathBuf> {
         let file = self.path.join(path);
         if let Some(folder) = file.parent() {
             let made = fs::create_dir_all(folder);
-            made.map_err(|error| Error::io("cannot create its folder", error).in_file(self.destination.join(path)))?;
+            made.map_err(|error| {
+                Error::io("cannot create its parent folder", error).in_file(self.destination.join(path))
+            })?;
         }
         Ok(file)
     }
 
-    /// An error that speaks of the place a file will have, rather than of the one it has for now.
-    pub fn as_destination(&self, error: Error) -> Error {
-        error.moved(&self.path, &self.destination)
+    /// Replaces the temporary path in an error by the destination's path.
+    pub fn error_at_destination(&self, error: Error) -> Error {
+        error.relocated(&self.path, &self.destination)
     }
 
-    /// Puts the folder in its place, in one step; one that was there is removed afterwards.
+    /// Renames the folder to its destination. A folder it replaces is removed afterwards.
+    ///
+    /// Fails if the destination is not empty and must not be replaced.
     pub fn persist(mut self) -> Result<()> {
         let fail = |error: io::Error| match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => exists(&self.destination),
-            _ => Error::io("cannot put the finished folder in its place", error).in_file(&self.destination),
+            _ => Error::io("cannot move the finished folder into place", error).in_file(&self.destination),
         };
         sync_folder(&self.path);
-        // An empty folder gives way to a plain rename; a full one only to an exchange.
+        // A rename replaces an empty folder. Replacing one with entries takes an exchange.
         let renamed = fs::rename(&self.path, &self.destination);
         match renamed {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && self.overwrite == Overwrite::Replace => {
                 self.exchange().map_err(fail)?;
-                let _ = fs::remove_dir_all(&self.path);
+                // The new folder is in place; the old one is now a leftover.
+                remove(&self.path);
             }
             Err(error) => return Err(fail(error)),
         }
@@ -129,7 +140,7 @@ impl ScratchFolder {
     fn exchange(&self) -> io::Result<()> {
         let here = rustix::fs::CWD;
         match rustix::fs::renameat_with(here, &self.path, here, &self.destination, RenameFlags::EXCHANGE) {
-            // File systems without the flag: the old one steps aside.
+            // The file system lacks the flag: move the old folder aside first.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 let mut aside = self.path.clone().into_os_string();
                 aside.push(".old");
@@ -145,10 +156,10 @@ impl ScratchFolder {
     }
 }
 
-impl Drop for ScratchFolder {
+impl Drop for AtomicFolder {
     fn drop(&mut self) {
         if !self.persisted {
-            let _ = fs::remove_dir_all(&self.path);
+            remove(&self.path);
         }
     }
 }
@@ -164,14 +175,14 @@ mod tests {
         names
     }
 
-    fn filled(destination: &Path, overwrite: Overwrite, content: &str) -> ScratchFolder {
-        let scratch = ScratchFolder::create(destination, overwrite).unwrap();
-        scratch.write("unet/config.json", content.as_bytes()).unwrap();
-        scratch
+    fn filled(destination: &Path, overwrite: Overwrite, content: &str) -> AtomicFolder {
+        let staged = AtomicFolder::create(destination, overwrite).unwrap();
+        staged.write("unet/config.json", content.as_bytes()).unwrap();
+        staged
     }
 
     #[test]
-    fn appears_whole_or_not_at_all_also_in_an_empty_folder() {
+    fn the_destination_appears_only_when_complete_even_over_an_empty_folder() {
         let folder = tempfile::tempdir().unwrap();
         let destination = folder.path().join("out");
         drop(filled(&destination, Overwrite::Refuse, "half"));
@@ -183,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_there_is_exchanged_with_force_and_else_stays() {
+    fn replaces_an_existing_folder_only_when_allowed() {
         let folder = tempfile::tempdir().unwrap();
         let destination = folder.path().join("out");
         filled(&destination, Overwrite::Refuse, "old").persist().unwrap();
@@ -195,29 +206,29 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_replaced_that_the_new_folder_does_not_have() {
+    fn refuses_to_delete_an_entry_that_the_new_folder_lacks() {
         let folder = tempfile::tempdir().unwrap();
         let destination = folder.path().join("out");
         filled(&destination, Overwrite::Refuse, "old").persist().unwrap();
         let check = |overwrite| {
-            ScratchFolder::check_destination(&destination, overwrite, &|name| name == "unet").map_err(|e| e.to_string())
+            AtomicFolder::check_destination(&destination, overwrite, &|name| name == "unet").map_err(|e| e.to_string())
         };
-        assert!(check(Overwrite::Refuse).unwrap_err().contains("--force"));
+        assert!(check(Overwrite::Refuse).unwrap_err().contains("already exists"));
         check(Overwrite::Replace).unwrap();
         fs::write(destination.join("notes.txt"), "mine").unwrap();
         assert!(check(Overwrite::Replace).unwrap_err().contains("notes.txt"));
     }
 
     #[test]
-    fn what_a_killed_program_left_is_removed() {
+    fn removes_leftovers_of_killed_processes_only() {
         let folder = tempfile::tempdir().unwrap();
         let destination = folder.path().join("out");
-        let scratch = filled(&destination, Overwrite::Refuse, "half");
+        let staged = filled(&destination, Overwrite::Refuse, "half");
         let left = folder.path().join(".out.1-0.trinart-partial");
         fs::create_dir(&left).unwrap();
         fs::write(left.join("weights"), "half").unwrap();
         filled(&destination, Overwrite::Refuse, "new").persist().unwrap();
         assert!(!left.exists());
-        assert!(scratch.path().exists(), "a living one is left alone");
+        assert!(staged.path().exists(), "the folder of a running process is kept");
     }
 }

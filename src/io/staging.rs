@@ -1,0 +1,75 @@
+//! What [`AtomicFile`](super::AtomicFile) and [`AtomicFolder`](super::AtomicFolder) share: both are written beside
+//! their destination, under a hidden name, and leftovers of killed processes are removed.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Hint, Result};
+
+const SUFFIX: &str = ".trinart-partial";
+
+/// Resolves a destination, following symbolic links. Returns its path, its parent folder and its file name.
+pub(super) fn resolve(destination: &Path) -> Result<(PathBuf, PathBuf, OsString)> {
+    // A destination that does not exist yet cannot be canonicalized; its path is used unchanged.
+    let target = fs::canonicalize(destination).unwrap_or_else(|_| destination.to_owned());
+    let name = target.file_name().ok_or_else(|| Error::usage("the output has no file name").in_file(destination))?;
+    let folder = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let name = name.to_owned();
+    Ok((target, folder, name))
+}
+
+/// Returns `.NAME.PID-N.trinart-partial`, with NAME cut so that the result fits in 255 bytes.
+pub(super) fn staging_name(name: &OsStr, attempt: u32) -> OsString {
+    let mut staging = prefix(name);
+    staging.push(format!("{}-{attempt}{SUFFIX}", std::process::id()));
+    staging
+}
+
+fn prefix(name: &OsStr) -> OsString {
+    let name: String = name.to_string_lossy().chars().take(48).collect();
+    OsString::from(format!(".{name}."))
+}
+
+/// Removes the staging files and folders that killed processes left for this destination.
+///
+/// Best effort: a leftover that cannot be removed costs disk space, not correctness.
+pub(super) fn remove_leftovers(folder: &Path, name: &OsStr) {
+    let prefix = prefix(name).to_string_lossy().into_owned();
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let (found, path) = (entry.file_name(), entry.path());
+        let found = found.to_string_lossy();
+        if found.starts_with(&prefix) && found.ends_with(SUFFIX) && is_abandoned(&path) {
+            remove(&path);
+        }
+    }
+}
+
+/// Removes a staging file or folder. Best effort, see [`remove_leftovers`].
+pub(super) fn remove(path: &Path) {
+    let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+}
+
+/// Returns whether no running process holds the lock of this staging file or folder.
+fn is_abandoned(path: &Path) -> bool {
+    let is_real = fs::symlink_metadata(path).is_ok_and(|found| found.is_file() || found.is_dir());
+    is_real && File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+/// Flushes a folder's entries to the disk.
+///
+/// Best effort: some file systems cannot sync a folder and flush it later by themselves.
+pub(super) fn sync_folder(folder: &Path) {
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
+}
+
+/// The error for a destination that exists and must not be replaced.
+pub(super) fn exists(destination: &Path) -> Error {
+    Error::conflict("already exists").with_hint(Hint::Overwrite).in_file(destination)
+}
