@@ -77,7 +77,7 @@ pub fn examine(pickle: &Pickle) -> Vec<Finding> {
     if let Some(bomb) = find_bomb(pickle) {
         let what = match bomb {
             Bomb::Wide => "a value that expands to more than 2^36 elements",
-            Bomb::Deep => "values nested deeper than 20,000",
+            Bomb::Deep => "a value nested more than 20,000 levels deep",
         };
         examiner.unnamed(
             what,

@@ -153,4 +153,11 @@ mod tests {
         let long = [b"c".as_slice(), &b"a".repeat(4 << 20), b"\nb\n."].concat();
         assert_eq!(names(&long)[0].len(), limits::GLOBAL_NAME_BYTES + 1 + 2);
     }
+
+    #[test]
+    fn an_error_at_the_size_limit_has_its_offset() {
+        let bytes = [b"N".as_slice(), &b"\x80\x02".repeat(limits::PICKLE_BYTES as usize / 2)].concat();
+        let broken = parse_lenient(&bytes).broken.unwrap();
+        assert_eq!((broken.error.kind(), broken.offset), (Kind::Limit, limits::PICKLE_BYTES - 1));
+    }
 }

@@ -105,7 +105,7 @@ impl Scanner {
         let loads = |found: &&mut LocatedFinding| found.place == place && found.finding.name == name;
         if let Some(found) = self.findings.iter_mut().skip(first).find(loads) {
             found.finding.level = Level::Suspicious;
-            found.finding.reason = "loads tensors within the pickle, which were scanned";
+            found.finding.reason = "loads tensors within the pickle; these were scanned too";
         }
     }
 }

@@ -203,10 +203,9 @@ fn directory_of(bytes: &[u8], end: usize) -> Option<usize> {
     let zip64 = before.len().checked_sub(Zip64Locator::LEN).and_then(|at| Zip64Locator::parse(before.get(at..)?));
     let zip64 = zip64.and_then(|locator| Zip64EndOfDirectory::parse(from(bytes, locator.end_offset)?));
     let zip64_offset = zip64.and_then(|end| usize::try_from(end.directory_offset).ok()).filter(is_directory);
-    // Some readers accept an end record whose last field is cut off.
-    let mut padded = [0; EndOfDirectory::LEN];
-    padded.iter_mut().zip(record).for_each(|(padded, byte)| *padded = *byte);
-    let end_record = EndOfDirectory::parse(&padded)?;
+    // The last field, the length of the comment, may be cut off: some readers accept that.
+    let fields = record.get(..EndOfDirectory::LEN - size_of::<u16>())?;
+    let end_record = EndOfDirectory::parse(&[fields, &[0; size_of::<u16>()]].concat())?;
     // If other bytes precede the zip, its offsets are wrong and only the size leads to the directory.
     let by_offset = || Some(end_record.directory_offset as usize).filter(is_directory);
     let by_len = || end.checked_sub(end_record.directory_len as usize).filter(is_directory);

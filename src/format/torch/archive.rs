@@ -16,12 +16,12 @@ use crate::tensor::{Extent, Storage};
 /// The records of a torch zip. All are in one folder and are found by their name within it.
 pub(super) struct Archive {
     source: Arc<Source>,
-    records: HashMap<String, Record>,
+    records: HashMap<String, ArchiveRecord>,
 }
 
 /// One file of the archive.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Record {
+pub(super) struct ArchiveRecord {
     pub extent: Extent,
     /// `None` if the writer computed no checksum.
     pub crc32: Option<u32>,
@@ -57,6 +57,7 @@ impl Archive {
         let directory = zip.central_directory_start();
         check_directory(source, directory, zip.len() as u64)?;
         // The local headers are scattered over the file. Without prefetching, a hard disk would seek for each.
+        // The loop below reports errors.
         for index in 0..zip.len() {
             if let Ok(entry) = zip.by_index_data(index) {
                 source.prefetch(entry.header_start(), HEADER_READ as u64);
@@ -91,7 +92,7 @@ impl Archive {
     }
 
     /// Returns a record by its name within the folder.
-    pub(super) fn get(&self, name: &str) -> Option<Record> {
+    pub(super) fn get(&self, name: &str) -> Option<ArchiveRecord> {
         self.records.get(name).copied()
     }
 
@@ -129,7 +130,7 @@ impl Archive {
     }
 
     /// Returns a record as a storage of tensors.
-    pub(super) fn storage(&self, name: &str, record: Record) -> Storage {
+    pub(super) fn storage(&self, name: &str, record: ArchiveRecord) -> Storage {
         Storage::new(Arc::clone(&self.source), name, record.extent).with_crc32(record.crc32)
     }
 }
@@ -180,7 +181,7 @@ fn check_directory(source: &Arc<Source>, begin: u64, count: u64) -> Result<()> {
     Ok(())
 }
 
-fn entry(zip: &mut ZipArchive<BufReader<SourceReader>>, index: usize) -> Result<(String, u64, Record)> {
+fn entry(zip: &mut ZipArchive<BufReader<SourceReader>>, index: usize) -> Result<(String, u64, ArchiveRecord)> {
     let file = zip.by_index_raw(index).map_err(damaged)?;
     let name = std::str::from_utf8(file.name_raw())
         .map_err(|_| Error::malformed("a record of the zip has a name that is not UTF-8"))?
@@ -207,7 +208,7 @@ fn entry(zip: &mut ZipArchive<BufReader<SourceReader>>, index: usize) -> Result<
     };
     // torch writes 0 if checksums are turned off.
     let crc32 = Some(file.crc32()).filter(|&crc32| crc32 != 0);
-    Ok((name, file.header_start(), Record { extent, crc32 }))
+    Ok((name, file.header_start(), ArchiveRecord { extent, crc32 }))
 }
 
 /// Compares a record's local header with its directory entry. PyTorch relies on one of them, other readers on the other.
