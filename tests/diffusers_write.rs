@@ -284,7 +284,7 @@ fn a_folder_that_is_there_needs_force_and_loses_nothing_that_the_new_one_lacks()
     let folder = Folder::new();
     let input = fixture("tiny-sd1.ckpt");
     convert(&input, "out/", &folder, &[]).done();
-    convert(&input, "out", &folder, &[]).refused(&["out", "exists already", "--force"]);
+    convert(&input, "out", &folder, &[]).refused(&["out", "already exists", "--force"]);
     convert(&input, "out", &folder, &["--force"]).done();
     fs::write(folder.join("out/notes.txt"), "mine").unwrap();
     let before = files(folder.path());
