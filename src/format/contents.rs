@@ -13,6 +13,7 @@ use crate::state_dict::StateDict;
 
 /// The contents of a checkpoint: its tensors, which are not read yet, and everything else that was found.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Contents {
     /// The file or folder.
     pub path: PathBuf,

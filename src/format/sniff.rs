@@ -44,7 +44,7 @@ fn classify(head: &[u8], len: u64) -> Result<Container> {
     }
     let start: Vec<String> = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     Err(Error::malformed(format!(
-        "not a checkpoint: begins with {}; expected a safetensors or PyTorch file",
+        "not a checkpoint: it begins with {}; expected a safetensors or PyTorch file",
         start.join(" ")
     )))
 }
@@ -121,8 +121,8 @@ pub(crate) fn is_tar(bytes: &[u8]) -> bool {
     let digits = field.iter().copied().filter(u8::is_ascii_digit).map(char::from).collect::<String>();
     let Ok(claimed) = u32::from_str_radix(&digits, 8) else { return false };
     let sum: u32 = head.iter().map(|&byte| u32::from(byte)).sum();
-    let own: u32 = field.iter().map(|&byte| u32::from(byte)).sum();
-    claimed == sum - own + 8 * u32::from(b' ')
+    let in_field: u32 = field.iter().map(|&byte| u32::from(byte)).sum();
+    claimed == sum - in_field + 8 * u32::from(b' ')
 }
 
 #[cfg(test)]

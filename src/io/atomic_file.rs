@@ -1,4 +1,4 @@
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -48,17 +48,20 @@ impl AtomicFile {
         Self::check_destination(destination, overwrite)?;
         let (target, folder, name) = resolve(destination)?;
         remove_leftovers(&folder, &name);
-        // Another process that removes leftovers may lock and remove this file before it is locked here. Then retry.
+        // A concurrent process that removes leftovers may take the file for one before it is locked here. Then retry.
         for attempt in 0..100_u32 {
             let path = folder.join(staging_name(&name, attempt));
             let file = match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(fail("cannot create a temporary file beside it", error)),
+                Err(error) => return Err(fail("cannot create a temporary file next to it", error)),
             };
-            // Best effort: without lock support, a concurrent process may take this file for a leftover and remove it.
-            // The check below and the rename in `persist` then fail.
-            let _ = file.try_lock();
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => continue,
+                // On a file system without locks, leftovers are not recognized and stay.
+                Ok(()) | Err(TryLockError::Error(_)) => {}
+            }
+            // Still the file at this path, and not one that was removed before the lock.
             let still_ours = match (file.metadata(), fs::metadata(&path)) {
                 (Ok(ours), Ok(there)) => ours.ino() == there.ino(),
                 _ => false,
@@ -75,7 +78,7 @@ impl AtomicFile {
                 });
             }
         }
-        Err(Error::conflict("no free name for a temporary file beside it").in_file(destination))
+        Err(Error::conflict("no free name for a temporary file next to it").in_file(destination))
     }
 
     /// Fails if `destination` must not be written: it exists and `overwrite` refuses to replace it, it is not a regular

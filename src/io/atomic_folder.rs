@@ -1,5 +1,5 @@
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,8 +16,7 @@ use crate::io::staging::{exists, remove, remove_leftovers, resolve, staging_name
 /// removes it.
 #[derive(Debug)]
 pub struct AtomicFolder {
-    /// Held while the process runs, so that others do not take the folder for a leftover. `None` if the file system has
-    /// no locks.
+    /// The open folder, locked so that other processes do not take it for a leftover. `None` if it cannot be opened.
     _lock: Option<File>,
     path: PathBuf,
     destination: PathBuf,
@@ -38,15 +37,19 @@ impl AtomicFolder {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => {
-                    return Err(Error::io("cannot create a temporary folder beside it", error).in_file(destination));
+                    return Err(Error::io("cannot create a temporary folder next to it", error).in_file(destination));
                 }
             }
-            let lock = File::open(&path).ok().filter(|folder| folder.try_lock().is_ok());
+            // As in `AtomicFile::create`: a concurrent process may take the folder for a leftover.
+            let lock = File::open(&path).ok();
+            if let Some(Err(TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
+                continue;
+            }
             if path.is_dir() {
                 return Ok(AtomicFolder { _lock: lock, path, destination: target, overwrite, persisted: false });
             }
         }
-        Err(Error::conflict("no free name for a temporary folder beside it").in_file(destination))
+        Err(Error::conflict("no free name for a temporary folder next to it").in_file(destination))
     }
 
     /// Fails if `destination` must not be written: it is not a folder; or it is not empty and `overwrite` refuses to

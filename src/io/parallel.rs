@@ -32,7 +32,7 @@ where
     let done = Mutex::new(Vec::with_capacity(items.len()));
     let worker = || {
         let mut state = init();
-        let mut own = Vec::new();
+        let mut results = Vec::new();
         while !failed.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(index) else { break };
@@ -40,9 +40,9 @@ where
             if result.is_err() {
                 failed.store(true, Ordering::Relaxed);
             }
-            own.push((index, result));
+            results.push((index, result));
         }
-        done.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+        done.lock().unwrap_or_else(PoisonError::into_inner).extend(results);
     };
     let jobs = jobs.clamp(1, items.len().max(1));
     if jobs == 1 {

@@ -1,5 +1,5 @@
-//! What [`AtomicFile`](super::AtomicFile) and [`AtomicFolder`](super::AtomicFolder) share: both are written beside
-//! their destination, under a hidden name, and leftovers of killed processes are removed.
+//! What [`AtomicFile`](super::AtomicFile) and [`AtomicFolder`](super::AtomicFolder) share: both are written next
+//! to their destination, under a hidden name, and leftovers of killed processes are removed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -43,7 +43,10 @@ pub(super) fn remove_leftovers(folder: &Path, name: &OsStr) {
     for entry in entries.flatten() {
         let (found, path) = (entry.file_name(), entry.path());
         let found = found.to_string_lossy();
-        if found.starts_with(&prefix) && found.ends_with(SUFFIX) && is_abandoned(&path) {
+        if found.starts_with(&prefix)
+            && found.ends_with(SUFFIX)
+            && let Some(_lock) = lock_abandoned(&path)
+        {
             remove(&path);
         }
     }
@@ -54,10 +57,12 @@ pub(super) fn remove(path: &Path) {
     let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
 }
 
-/// Returns whether no running process holds the lock of this staging file or folder.
-fn is_abandoned(path: &Path) -> bool {
-    let is_real = fs::symlink_metadata(path).is_ok_and(|found| found.is_file() || found.is_dir());
-    is_real && File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+/// Locks a staging file or folder. Returns `None` if a running process holds the lock, or if the path is neither.
+///
+/// The lock must be held during the removal: the process that creates a file of this name then sees that it was removed.
+fn lock_abandoned(path: &Path) -> Option<File> {
+    fs::symlink_metadata(path).ok().filter(|found| found.is_file() || found.is_dir())?;
+    File::open(path).ok().filter(|file| file.try_lock().is_ok())
 }
 
 /// Flushes a folder's entries to the disk.

@@ -37,6 +37,7 @@ pub(super) enum Repr {
 
 /// A tensor that is a view of a storage in a file, possibly cast; see [`LazyTensor::as_stored`].
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct StoredView<'a> {
     /// The storage in the file.
     pub storage: &'a Arc<Storage>,

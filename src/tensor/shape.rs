@@ -84,7 +84,7 @@ impl View {
         }
         let mut last = u128::from(start);
         for (&dim, &stride) in shape.dims().iter().zip(&strides) {
-            last += u128::from(dim.saturating_sub(1)) * u128::from(stride);
+            last += u128::from(dim.max(1) - 1) * u128::from(stride);
         }
         let needed = if shape.elements() == 0 { u128::from(start) } else { last + 1 };
         if needed > u128::from(available) {

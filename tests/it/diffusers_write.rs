@@ -280,7 +280,7 @@ fn replaces_a_folder_only_with_force_and_keeps_foreign_files() {
     let folder = Folder::new();
     let input = fixture("tiny-sd1.ckpt");
     convert(&input, "out/", &folder, &[]).done();
-    convert(&input, "out", &folder, &[]).refused(&["out", "exists already", "--force"]);
+    convert(&input, "out", &folder, &[]).refused(&["out", "already exists", "--force"]);
     convert(&input, "out", &folder, &["--force"]).done();
     fs::write(folder.join("out/notes.txt"), "mine").unwrap();
     let before = files(folder.path());

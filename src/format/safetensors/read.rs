@@ -196,25 +196,26 @@ impl CheckedEntry {
     }
 }
 
-/// Fails unless the tensors cover the data exactly, from its first byte to its last, without gaps or overlaps.
+/// Fails unless the tensors cover the data exactly, from its first byte to its last, without holes or overlaps.
 fn check_coverage(tensors: &[(String, CheckedEntry)], available: u64, begin: u64) -> Result<()> {
     let mut by_offset: Vec<_> = tensors.iter().collect();
     by_offset.sort_by_key(|(_, tensor)| (tensor.start, tensor.end));
     let mut covered = 0;
     for (key, tensor) in &by_offset {
         if tensor.start != covered {
-            let what = if tensor.start > covered { "leaves a gap" } else { "overlaps the previous tensor" };
+            let what = if tensor.start > covered { "leaves a hole" } else { "overlaps another tensor" };
             return Err(Error::malformed(format!(
-                "begins at {} of the data and {what}: the previous tensor ends at {covered}",
+                "begins at {} of the data and {what}: the data before it ends at {covered}",
                 tensor.start
             ))
+            // A forged offset may exceed any file.
             .at(begin.saturating_add(tensor.start))
             .in_tensor(key.as_str()));
         }
         covered = tensor.end;
     }
     if covered != available {
-        let what = if covered > available { "; it was cut short" } else { "; extra bytes follow them" };
+        let what = if covered > available { "; it was cut short" } else { "; extra bytes were appended" };
         return Err(
             Error::malformed(format!("the tensors take {covered} bytes, the file has {available}{what}")).at(begin)
         );
