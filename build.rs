@@ -32,7 +32,9 @@ fn main() {
     match command.status() {
         Ok(status) if status.success() => {}
         Ok(status) => println!("cargo::error=nvcc failed to compile the kernels ({status}): {command:?}"),
-        Err(error) => println!("cargo::error=the feature `cuda` requires nvcc, see cuda/README.md: {error}: {command:?}"),
+        Err(error) => {
+            println!("cargo::error=the feature `cuda` requires nvcc, see cuda/README.md: {error}: {command:?}")
+        }
     }
 }
 

@@ -66,7 +66,8 @@ fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
     // The name of the process is in parentheses and may contain spaces.
     let (_, fields) = stat.rsplit_once(')').ok_or("no process name in /proc/self/stat")?;
     let mut times = fields.split_whitespace().skip(11);
-    let mut ticks = || -> Result<f64, Box<dyn Error>> { Ok(times.next().ok_or("no CPU time in /proc/self/stat")?.parse()?) };
+    let mut ticks =
+        || -> Result<f64, Box<dyn Error>> { Ok(times.next().ok_or("no CPU time in /proc/self/stat")?.parse()?) };
     Ok((ticks()? + ticks()?) / 100.0)
 }
 
