@@ -114,13 +114,13 @@ fn wide(kernels: &Kernels, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, cau
     let padded_keys = padded(keys);
     let mut images = Vec::new();
     for image in 0..batch {
-        let of_image = |tensor: &Tensor| tensor.narrow(0, image, 1)?.squeeze(0);
-        let rows = arrange(kernels, &of_image(k)?, [keys, width, 1], width, &[padded_keys, width], kernels.dtype)?;
-        let score = Convolution::of_matrix(kernels, &rows)?;
-        let gather = Convolution::of_matrix(kernels, &transpose(kernels, &of_image(v)?)?)?;
+        let image_of = |tensor: &Tensor| tensor.narrow(0, image, 1)?.squeeze(0);
+        let rows = arrange(kernels, &image_of(k)?, [keys, width, 1], width, &[padded_keys, width], kernels.dtype)?;
+        let score = Convolution::from_matrix(kernels, &rows)?;
+        let gather = Convolution::from_matrix(kernels, &transpose(kernels, &image_of(v)?)?)?;
         for first in (0..queries).step_by(ROWS) {
             let rows = ROWS.min(queries - first);
-            let x = score.forward_to_f32(&of_image(q)?.narrow(0, first, rows)?)?;
+            let x = score.forward_to_f32(&image_of(q)?.narrow(0, first, rows)?)?;
             let weights = kernels.empty(&[rows, padded_keys])?;
             let parameters = SoftmaxParameters {
                 x: address(&x)?,

@@ -105,7 +105,7 @@ impl Convolution {
     }
 
     /// Creates the product with a matrix `[out, in]` of the layers' dtype on the accelerator.
-    pub(super) fn of_matrix(kernels: &Kernels, matrix: &Tensor) -> Result<Self> {
+    pub(super) fn from_matrix(kernels: &Kernels, matrix: &Tensor) -> Result<Self> {
         let (out, input) = matrix.dims2()?;
         Ok(Convolution { kernels: kernels.clone(), weight: matrix.reshape((out, 1, input))?, bias: None, size: 1 })
     }
@@ -172,7 +172,8 @@ impl Convolution {
         }
         let depth = taps * input;
         let row_elements = ROW_BYTES / kernels.dtype.size_in_bytes();
-        let plan = Plan::of(rows, out_channels, depth.div_ceil(row_elements), kernels.accelerator.multiprocessors());
+        let plan =
+            Plan::choose(rows, out_channels, depth.div_ceil(row_elements), kernels.accelerator.multiprocessors());
         let partial = if plan.splits > 1 { Some(kernels.empty_f32(&[plan.splits, rows, out_channels])?) } else { None };
         let parameters = Parameters {
             x: address(x)?,
@@ -250,7 +251,7 @@ struct Plan {
 impl Plan {
     /// Returns the plan with the lowest estimated time: the tiles of the busiest multiprocessor, plus the cost of splitting.
     /// The constants are estimates too.
-    fn of(rows: usize, columns: usize, steps: usize, multiprocessors: usize) -> Plan {
+    fn choose(rows: usize, columns: usize, steps: usize, multiprocessors: usize) -> Plan {
         // In units of one step of one value in the largest tile.
         const FILL: f64 = 4.0;
         const SUM_LAUNCH: f64 = 60_000.0;
@@ -262,9 +263,9 @@ impl Plan {
                     break;
                 }
                 let tiles = rows.div_ceil(tile.rows) * columns.div_ceil(tile.columns) * splits;
-                let tiles_of_busiest = tiles.div_ceil(multiprocessors.max(1)) as f64;
+                let busiest_tiles = tiles.div_ceil(multiprocessors.max(1)) as f64;
                 let steps = steps.div_ceil(splits) as f64 + FILL;
-                let mut cost = tiles_of_busiest * steps * (tile.rows * tile.columns) as f64 / tile.throughput;
+                let mut cost = busiest_tiles * steps * (tile.rows * tile.columns) as f64 / tile.throughput;
                 if splits > 1 {
                     cost += SUM_LAUNCH + SUM_ELEMENT * (splits * rows * columns) as f64;
                 }
@@ -284,9 +285,9 @@ mod tests {
     #[test]
     fn large_results_use_large_tiles_and_small_results_split_the_depth() {
         // 128 channels at 512x512, as at the end of the VAE; 1280 channels at 8x8, as in the middle of the UNet.
-        let large = Plan::of(512 * 512, 128, 18, 132);
+        let large = Plan::choose(512 * 512, 128, 18, 132);
         assert_eq!((large.tile.kernel, large.splits), ("convolve_128x128", 1));
-        let small = Plan::of(2 * 8 * 8, 1280, 180, 132);
+        let small = Plan::choose(2 * 8 * 8, 1280, 180, 132);
         assert!(small.splits > 1, "{small:?}");
     }
 

@@ -78,11 +78,11 @@ struct ConcatChannels {
 ///
 /// Fails if the first image is smaller or the batches differ.
 pub(in crate::render) fn concat_channels(kernels: &Kernels, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let (of_a, a_rows, a_columns, a_width) = a.dims4()?;
+    let (a_batch, a_rows, a_columns, a_width) = a.dims4()?;
     let (batch, rows, columns, b_width) = b.dims4()?;
     check(kernels, a, &[a_width])?;
     check(kernels, b, &[b_width])?;
-    if of_a != batch || a_rows < rows || a_columns < columns {
+    if a_batch != batch || a_rows < rows || a_columns < columns {
         bail!("cannot concatenate the channels of {a:?} and {b:?}")
     }
     let out = kernels.empty(&[batch, rows, columns, a_width + b_width])?;
@@ -192,7 +192,7 @@ pub(in crate::render) fn to_pixels(kernels: &Kernels, planes: &Tensor) -> Result
 /// The inverse of [`to_pixels`]. Writes into the existing F32 tensor `planes`.
 ///
 /// Fails if the shapes or dtypes do not match.
-pub(in crate::render) fn from_pixels(kernels: &Kernels, pixels: &Tensor, planes: &Tensor) -> Result<()> {
+pub(in crate::render) fn write_planes(kernels: &Kernels, pixels: &Tensor, planes: &Tensor) -> Result<()> {
     let (batch, channels, height, width) = planes.dims4()?;
     let (.., padded) = pixels.dims4()?;
     check(kernels, pixels, &[padded])?;

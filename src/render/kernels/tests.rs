@@ -99,7 +99,7 @@ fn convolutions_and_linear_layers_match_candle() {
             let convolution = Convolution::new(&kernels, &weight, Some(&bias)).unwrap();
             let found = convolution.forward(&pixels(&x), *window, epilogue).unwrap();
             let planes = kernels.empty_f32(expected.dims()).unwrap();
-            from_pixels(&kernels, &found, &planes).unwrap();
+            write_planes(&kernels, &found, &planes).unwrap();
             assert_close(&planes.to_device(&Device::Cpu).unwrap(), &expected, tolerance, &case);
         }
         for (rows, width, out) in [(1, 1280, 320), (77, 64, 136), (300, 40, 8)] {
@@ -159,7 +159,7 @@ fn normalizations_match_candle() {
             for silu in [false, true] {
                 let expected = if silu { plain.silu().unwrap() } else { plain.clone() };
                 let planes = kernels.empty_f32(&dims).unwrap();
-                from_pixels(&kernels, &norm.forward(&pixels, silu).unwrap(), &planes).unwrap();
+                write_planes(&kernels, &norm.forward(&pixels, silu).unwrap(), &planes).unwrap();
                 let found = planes.to_device(&Device::Cpu).unwrap();
                 assert_close(&found, &expected, tolerance.max(1e-5), &format!("{accelerator}: {dims:?}"));
             }

@@ -98,12 +98,12 @@ impl Conv2d {
 
     fn run(&self, x: &Image, upsampled: bool, epilogue: Epilogue<'_>) -> Result<Image> {
         match &self.weight {
-            Weight::Packed(weight) => Ok(Image::of_planes(self.packed(weight, x.planes()?, upsampled, epilogue)?)),
+            Weight::Packed(weight) => Ok(Image::from_planes(self.packed(weight, x.planes()?, upsampled, epilogue)?)),
             Weight::Tensor(weight) => {
                 let x = x.planes()?;
                 let (_, _, height, width) = x.dims4()?;
                 let x = if upsampled { x.upsample_nearest2d(2 * height, 2 * width)? } else { x.clone() };
-                Ok(Image::of_planes(self.plain(weight, &x, epilogue)?))
+                Ok(Image::from_planes(self.plain(weight, &x, epilogue)?))
             }
             Weight::Kernels(convolution) => {
                 let Padding { before, after } = self.padding;
@@ -211,13 +211,13 @@ mod tests {
         let conv = Conv2d::new(&Engine::Candle, weight.clone(), bias, stride, padding).unwrap();
         let input = if upsampled { x.upsample_nearest2d(2 * height, 2 * width).unwrap() } else { x.clone() };
         let expected = conv.plain(&weight, &input, Epilogue::default()).unwrap();
-        let x = Image::of_planes(x);
+        let x = Image::from_planes(x);
         let found = if upsampled { conv.forward_upsampled(&x) } else { conv.forward(&x) }.unwrap();
         let case =
             format!("{batch} x {channels}x{height}x{width} -> {out}, {size} by {stride}, {padding:?}, {upsampled}");
         assert_close(found.planes().unwrap(), &expected, 2e-6, &case);
 
-        let (channels, image) = (random(&[out]), Image::of_planes(random(expected.dims())));
+        let (channels, image) = (random(&[out]), Image::from_planes(random(expected.dims())));
         let epilogue = Epilogue { channels: Some(&channels), image: Some(&image) };
         let expected = conv.plain(&weight, x.planes().unwrap(), epilogue);
         if !upsampled {

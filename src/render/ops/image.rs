@@ -26,19 +26,19 @@ impl Image {
     /// of the CPU or of the accelerator.
     pub(in crate::render) fn new(engine: &Engine, planes: &Tensor) -> Result<Self> {
         match engine {
-            Engine::Candle => Ok(Self::of_planes(planes.clone())),
+            Engine::Candle => Ok(Self::from_planes(planes.clone())),
             Engine::Kernels(kernels) => {
                 let planes = planes.contiguous()?.to_device(kernels.accelerator().device())?;
-                Ok(Self::of_pixels(kernels, kernels::to_pixels(kernels, &planes)?, planes.dim(1)?))
+                Ok(Self::from_pixels(kernels, kernels::to_pixels(kernels, &planes)?, planes.dim(1)?))
             }
         }
     }
 
-    pub(super) fn of_planes(planes: Tensor) -> Self {
+    pub(super) fn from_planes(planes: Tensor) -> Self {
         Image { layout: Layout::Planes(planes) }
     }
 
-    pub(super) fn of_pixels(kernels: &Kernels, pixels: Tensor, channels: usize) -> Self {
+    pub(super) fn from_pixels(kernels: &Kernels, pixels: Tensor, channels: usize) -> Self {
         Image { layout: Layout::Pixels { kernels: kernels.clone(), pixels, channels } }
     }
 
@@ -50,7 +50,7 @@ impl Image {
                 let (batch, height, width, _) = pixels.dims4()?;
                 let shape = [batch, *channels, height, width];
                 let planes = kernels.accelerator().empty(&shape, DType::F32)?;
-                kernels::from_pixels(kernels, pixels, &planes)?;
+                kernels::write_planes(kernels, pixels, &planes)?;
                 planes.to_device(&Device::Cpu)
             }
         }
@@ -60,7 +60,7 @@ impl Image {
     pub(in crate::render) fn write_planes(&self, planes: &Tensor) -> Result<()> {
         match &self.layout {
             Layout::Planes(_) => bail!("internal error: the kernels received an image of candle's engine"),
-            Layout::Pixels { kernels, pixels, .. } => kernels::from_pixels(kernels, pixels, planes),
+            Layout::Pixels { kernels, pixels, .. } => kernels::write_planes(kernels, pixels, planes),
         }
     }
 
@@ -77,12 +77,12 @@ impl Image {
         match &self.layout {
             Layout::Planes(planes) => {
                 let (batch, _, height, width) = planes.dims4()?;
-                Ok(Self::of_planes(tokens.transpose(1, 2)?.reshape((batch, (), height, width))?))
+                Ok(Self::from_planes(tokens.transpose(1, 2)?.reshape((batch, (), height, width))?))
             }
             Layout::Pixels { kernels, pixels, .. } => {
                 let (batch, height, width, _) = pixels.dims4()?;
                 let channels = tokens.dim(2)?;
-                Ok(Self::of_pixels(kernels, tokens.reshape((batch, height, width, channels))?, channels))
+                Ok(Self::from_pixels(kernels, tokens.reshape((batch, height, width, channels))?, channels))
             }
         }
     }
@@ -92,7 +92,7 @@ impl Image {
         match &self.layout {
             Layout::Planes(planes) => {
                 let summand = self.with_tokens(&linear.forward(tokens)?)?;
-                Ok(Self::of_planes((planes + summand.planes()?)?))
+                Ok(Self::from_planes((planes + summand.planes()?)?))
             }
             Layout::Pixels { .. } => self.with_tokens(&linear.forward_add(tokens, &self.to_tokens()?)?),
         }
@@ -101,7 +101,7 @@ impl Image {
     /// Returns an image with these pixels, on the accelerator of this image.
     pub(super) fn with_pixels(&self, pixels: Tensor, channels: usize) -> Result<Self> {
         match &self.layout {
-            Layout::Pixels { kernels, .. } => Ok(Self::of_pixels(kernels, pixels, channels)),
+            Layout::Pixels { kernels, .. } => Ok(Self::from_pixels(kernels, pixels, channels)),
             Layout::Planes(_) => bail!("internal error: the kernels received an image of candle's engine"),
         }
     }
@@ -112,12 +112,12 @@ impl Image {
             (Layout::Planes(a), Layout::Planes(b)) => {
                 let (_, _, height, width) = b.dims4()?;
                 let a = a.narrow(2, 0, height)?.narrow(3, 0, width)?;
-                Ok(Self::of_planes(Tensor::cat(&[&a, b], 1)?))
+                Ok(Self::from_planes(Tensor::cat(&[&a, b], 1)?))
             }
             (
-                Layout::Pixels { kernels, pixels: a, channels: of_a },
-                Layout::Pixels { pixels: b, channels: of_b, .. },
-            ) => Ok(Self::of_pixels(kernels, kernels::concat_channels(kernels, a, b)?, of_a + of_b)),
+                Layout::Pixels { kernels, pixels: a, channels: a_channels },
+                Layout::Pixels { pixels: b, channels: b_channels, .. },
+            ) => Ok(Self::from_pixels(kernels, kernels::concat_channels(kernels, a, b)?, a_channels + b_channels)),
             _ => bail!("internal error: images of two engines cannot be concatenated"),
         }
     }

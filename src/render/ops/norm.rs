@@ -15,7 +15,7 @@ pub(in crate::render) struct GroupNorm {
     bias: Tensor,
     groups: usize,
     epsilon: f64,
-    of_kernels: Option<kernels::GroupNorm>,
+    kernels: Option<kernels::GroupNorm>,
 }
 
 impl GroupNorm {
@@ -35,11 +35,11 @@ impl GroupNorm {
                 "no group normalization with {groups} groups, the weight {weight:?} and the bias {bias:?}"
             )
         }
-        let of_kernels = match engine {
+        let kernels = match engine {
             Engine::Kernels(kernels) => Some(kernels::GroupNorm::new(kernels, &weight, &bias, groups, epsilon)?),
             Engine::Candle => None,
         };
-        Ok(GroupNorm { weight, bias, groups, epsilon, of_kernels })
+        Ok(GroupNorm { weight, bias, groups, epsilon, kernels })
     }
 
     /// Normalizes an image.
@@ -53,13 +53,13 @@ impl GroupNorm {
     }
 
     fn run(&self, x: &Image, silu: bool) -> Result<Image> {
-        match &self.of_kernels {
+        match &self.kernels {
             Some(norm) => {
                 let pixels = norm.forward(x.pixels()?, silu)?;
                 let channels = pixels.dim(3)?;
                 x.with_pixels(pixels, channels)
             }
-            None => Ok(Image::of_planes(self.normalized(x.planes()?, silu)?)),
+            None => Ok(Image::from_planes(self.normalized(x.planes()?, silu)?)),
         }
     }
 
@@ -81,13 +81,13 @@ impl GroupNorm {
         if channels != self.weight.dim(0)? || x.elem_count() == 0 {
             candle_core::bail!("a group normalization of {} channels does not accept {x:?}", self.weight.dim(0)?)
         }
-        let (of_group, plane) = (channels / self.groups, height * width);
+        let (group_channels, plane) = (channels / self.groups, height * width);
         let mut out = zeros(batch * channels * plane);
         let normalize = |x: &[f32], weight: &[f32], bias: &[f32]| {
-            let size = of_group * plane;
+            let size = group_channels * plane;
             let groups = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size)).enumerate();
             groups.for_each(|(index, (out, x))| {
-                let first = index % self.groups * of_group;
+                let first = index % self.groups * group_channels;
                 let (mean, variance) = dispatch_simd(|| moments(x));
                 let scale = 1.0 / (variance + self.epsilon).sqrt();
                 let affine = weight.iter().zip(bias).skip(first);
@@ -163,7 +163,7 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 pub(in crate::render) struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
-    of_kernels: Option<kernels::LayerNorm>,
+    kernels: Option<kernels::LayerNorm>,
 }
 
 impl LayerNorm {
@@ -177,16 +177,16 @@ impl LayerNorm {
         if bias.dims() != [width] || width == 0 {
             candle_core::bail!("no layer normalization with the weight {weight:?} and the bias {bias:?}")
         }
-        let of_kernels = match engine {
+        let kernels = match engine {
             Engine::Kernels(kernels) => Some(kernels::LayerNorm::new(kernels, &weight, &bias, Self::EPSILON)?),
             Engine::Candle => None,
         };
-        Ok(LayerNorm { weight, bias, of_kernels })
+        Ok(LayerNorm { weight, bias, kernels })
     }
 
     /// Normalizes each token.
     pub(in crate::render) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if let Some(norm) = &self.of_kernels {
+        if let Some(norm) = &self.kernels {
             return norm.forward(x);
         }
         if is_f32_on_cpu(&[x, &self.weight, &self.bias]) { self.fast(x) } else { self.plain(x) }

@@ -70,9 +70,9 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
     const int first_column = blockIdx.y * BN;
     const int depth = p.size * p.size * p.in;
     const int steps = (depth + DEPTH - 1) / DEPTH;
-    const int of_split = (steps + p.splits - 1) / p.splits;
-    const int begin = blockIdx.z * of_split;
-    const int end = begin + of_split < steps ? begin + of_split : steps;
+    const int split_steps = (steps + p.splits - 1) / p.splits;
+    const int begin = blockIdx.z * split_steps;
+    const int end = begin + split_steps < steps ? begin + split_steps : steps;
 
     // The windows of the rows that this thread copies: their first pixels.
     const int piece = thread & 7, first_of_thread = thread >> 3;

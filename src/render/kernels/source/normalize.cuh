@@ -36,13 +36,13 @@ DEVICE void sums_of_groups(const GroupNorm& p, float* shared, float* sums, int c
     }
     __syncthreads();
     // Eight threads sum a group.
-    const int of_group = p.channels / p.groups;
+    const int group_channels = p.channels / p.groups;
     for (int first = 0; first < p.groups; first += threads / 8) {
         int group = first + thread / 8;
         float sum = 0.0f;
         if (group < p.groups)
-            for (int i = thread % 8; i < of_group * lanes; i += 8)
-                sum += shared[i / of_group * p.channels + group * of_group + i % of_group];
+            for (int i = thread % 8; i < group_channels * lanes; i += 8)
+                sum += shared[i / group_channels * p.channels + group * group_channels + i % group_channels];
         sum += shuffle_xor(sum, 1);
         sum += shuffle_xor(sum, 2);
         sum += shuffle_xor(sum, 4);
@@ -61,12 +61,12 @@ template <typename T> DEVICE void group_moments(const GroupNorm& p) {
     const int chunk = blockIdx.x, image = blockIdx.y;
     const int first = chunk * p.chunk_pixels;
     const int count = first + p.chunk_pixels < p.pixels ? p.chunk_pixels : p.pixels - first;
-    const int of_group = p.channels / p.groups;
+    const int group_channels = p.channels / p.groups;
     const T* x = (const T*)p.x + ((long long)image * p.pixels + first) * p.channels;
     sums_of_groups(p, shared, means, count, x, [](float value, int) { return value; });
-    const float size = (float)(count * of_group);
+    const float size = (float)(count * group_channels);
     sums_of_groups(p, shared, squares, count, x, [=](float value, int channel) {
-        float delta = value - means[channel / of_group] / size;
+        float delta = value - means[channel / group_channels] / size;
         return delta * delta;
     });
     float* out = p.moments + ((long long)image * p.chunks + chunk) * p.groups * 2;
@@ -82,7 +82,7 @@ DEVICE void affine_of_groups(const GroupNorm& p) {
     float* means = (float*)memory;
     float* factors = means + p.groups;
     const int image = blockIdx.x, thread = threadIdx.x;
-    const int of_group = p.channels / p.groups;
+    const int group_channels = p.channels / p.groups;
     for (int first = 0; first < p.groups; first += blockDim.x / 8) {
         int group = first + thread / 8;
         float count = 0.0f, mean = 0.0f, squares = 0.0f;
@@ -99,7 +99,7 @@ DEVICE void affine_of_groups(const GroupNorm& p) {
                 const float* from = p.moments + (((long long)image * p.chunks + chunk) * p.groups + group) * 2;
                 int pixels = p.pixels - chunk * p.chunk_pixels;
                 if (pixels > p.chunk_pixels) pixels = p.chunk_pixels;
-                combine((float)pixels * (float)of_group, from[0], from[1]);
+                combine((float)pixels * (float)group_channels, from[0], from[1]);
             }
         for (int mask = 1; mask < 8; mask <<= 1) {
             float other_count = shuffle_xor(count, mask), other_mean = shuffle_xor(mean, mask);
@@ -114,7 +114,7 @@ DEVICE void affine_of_groups(const GroupNorm& p) {
     __syncthreads();
     float* out = p.affine + (long long)image * 2 * p.channels;
     for (int channel = thread; channel < p.channels; channel += blockDim.x) {
-        int group = channel / of_group;
+        int group = channel / group_channels;
         float factor = p.weight[channel] * factors[group];
         out[channel] = factor;
         out[p.channels + channel] = p.bias[channel] - means[group] * factor;
@@ -123,10 +123,10 @@ DEVICE void affine_of_groups(const GroupNorm& p) {
 
 // Applies the factor and summand of each channel, and SiLU if requested.
 template <typename T> DEVICE void group_apply(const GroupNorm& p) {
-    const long long of_image = (long long)p.pixels * p.channels / 8, count = of_image * p.batch;
+    const long long image_vectors = (long long)p.pixels * p.channels / 8, count = image_vectors * p.batch;
     for (long long index = (long long)blockIdx.x * blockDim.x + threadIdx.x; index < count;
          index += (long long)gridDim.x * blockDim.x) {
-        const float* affine = p.affine + index / of_image * 2 * p.channels + index * 8 % p.channels;
+        const float* affine = p.affine + index / image_vectors * 2 * p.channels + index * 8 % p.channels;
         float values[8], factors[8], summands[8];
         load_eight(values, (const T*)p.x + 8 * index);
         load_eight(factors, affine);

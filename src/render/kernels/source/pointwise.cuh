@@ -59,8 +59,8 @@ template <typename T> DEVICE void concat_channels(const ConcatChannels& p) {
         long long pixel = index * 8 / width;
         int channel = (int)(index * 8 % width);
         long long image = pixel / p.columns / p.rows, row = pixel / p.columns % p.rows, column = pixel % p.columns;
-        long long of_a = (image * p.a_rows + row) * p.a_columns + column;
-        const T* from = channel < p.a_width ? (const T*)p.a + of_a * p.a_width + channel
+        long long a_pixel = (image * p.a_rows + row) * p.a_columns + column;
+        const T* from = channel < p.a_width ? (const T*)p.a + a_pixel * p.a_width + channel
                                             : (const T*)p.b + pixel * p.b_width + channel - p.a_width;
         float values[8];
         load_eight(values, from);
