@@ -12,8 +12,8 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use trinart_ckpt::format;
 use trinart_ckpt::render::Engine;
-use trinart_ckpt::render::autoencoder::Autoencoder;
 use trinart_ckpt::render::unet::Unet;
+use trinart_ckpt::render::vae::Vae;
 use trinart_ckpt::render::weights::var_builder;
 
 type Call = Box<dyn Fn() -> trinart_ckpt::Result<Tensor>>;
@@ -35,12 +35,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             Box::new(move || unet.forward(&x, 500.0, &prompt))
         }
         "decode" => {
-            let autoencoder = Autoencoder::load(weights, &state_dict, &Engine::Candle)?;
+            let autoencoder = Vae::load(weights, &state_dict, &Engine::Candle)?;
             let z = random(&[batch, 4, pixels / 8, pixels / 8])?;
             Box::new(move || autoencoder.decode(&z))
         }
         "encode" => {
-            let autoencoder = Autoencoder::load(weights, &state_dict, &Engine::Candle)?;
+            let autoencoder = Vae::load(weights, &state_dict, &Engine::Candle)?;
             let image = random(&[batch, 3, pixels, pixels])?;
             Box::new(move || Ok(autoencoder.encode(&image)?.0))
         }

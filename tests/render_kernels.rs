@@ -15,20 +15,20 @@ use emulation::{CONTRARY, Emulated};
 use tiny::{fixture, model, values};
 use trinart_ckpt::io::Silent;
 use trinart_ckpt::render::Engine;
-use trinart_ckpt::render::autoencoder::Autoencoder;
 use trinart_ckpt::render::checks::{Verdict, relative_distance};
 use trinart_ckpt::render::clip::TextEncoder;
-use trinart_ckpt::render::flaws::Flaw;
 use trinart_ckpt::render::kernels::{Kernels, Launch, Machine, Recording, address};
 use trinart_ckpt::render::observer::Trace;
 use trinart_ckpt::render::picture::compare;
 use trinart_ckpt::render::pipeline::{Rendered, Settings, render};
 use trinart_ckpt::render::prompt::Syntax;
-use trinart_ckpt::render::rng::Source;
+use trinart_ckpt::render::rng::NoiseSource;
 use trinart_ckpt::render::sampler::Sampler;
-use trinart_ckpt::render::schedule::Spacing;
+use trinart_ckpt::render::schedule::ScheduleType;
 use trinart_ckpt::render::unet::Unet;
-use trinart_ckpt::render::weights::{self, Weights};
+use trinart_ckpt::render::vae::Vae;
+use trinart_ckpt::render::weight_flaws::WeightFlaw;
+use trinart_ckpt::render::weights::{self, WeightLoader};
 use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt::{Error, StateDict, format};
 
@@ -79,7 +79,7 @@ fn models_compute_what_diffusers_does() {
             println!("{name}, {dtype:?}");
             let kernels = Kernels::new(Arc::clone(&machine), dtype).unwrap();
             let (state_dict, engine) = (model(), Engine::Kernels(kernels.clone()));
-            let weights = || Weights::new(Arc::clone(&state_dict)).builder_of(&kernels);
+            let weights = || WeightLoader::new(Arc::clone(&state_dict)).builder_of(&kernels);
 
             let encoder = TextEncoder::load(weights(), &state_dict, &engine).unwrap();
             for clip_skip in [1, 2] {
@@ -99,7 +99,7 @@ fn models_compute_what_diffusers_does() {
                 assert_close(&format!("unet.square.{time:?}"), &found, tolerance);
             }
 
-            let autoencoder = Autoencoder::load(weights(), &state_dict, &engine).unwrap();
+            let autoencoder = Vae::load(weights(), &state_dict, &engine).unwrap();
             let decoded = autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap();
             assert_close("decode", &decoded, tolerance);
             let (mean, logvar) = autoencoder.encode(&input("image", &[1, 3, 64, 48], 1.0)).unwrap();
@@ -116,11 +116,11 @@ fn settings(sampler: Sampler, steps: usize, dtype: Dtype) -> Settings {
         syntax: Syntax::WebUi,
         steps,
         sampler,
-        spacing: Spacing::Karras,
+        schedule: ScheduleType::Karras,
         cfg: 7.0,
         seed: 1234,
         seed_delta: 0,
-        rng: Source::Nv,
+        rng: NoiseSource::Nv,
         width: 64,
         height: 64,
         clip_skip: 1,

@@ -13,10 +13,10 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use tiny::{fixture, model, owned, values};
 use trinart_ckpt::render::Engine;
-use trinart_ckpt::render::autoencoder::Autoencoder;
 use trinart_ckpt::render::clip::TextEncoder;
 use trinart_ckpt::render::observer::{Observer, Trace};
 use trinart_ckpt::render::unet::Unet;
+use trinart_ckpt::render::vae::Vae;
 use trinart_ckpt::render::weights::{tensor, var_builder};
 use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt::{Kind, StateDict, format};
@@ -132,7 +132,7 @@ fn noise_is_predicted_as_by_diffusers() {
 #[test]
 fn images_are_decoded_and_encoded_as_by_diffusers() {
     let state_dict = model();
-    let autoencoder = Autoencoder::load(builder(&state_dict), &state_dict, &Engine::Candle).unwrap();
+    let autoencoder = Vae::load(builder(&state_dict), &state_dict, &Engine::Candle).unwrap();
     assert_eq!((autoencoder.latent_channels(), autoencoder.scale()), (4, 8));
     assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
     let (mean, logvar) = autoencoder.encode(&input("image", &[1, 3, 64, 48], 1.0)).unwrap();
@@ -149,7 +149,7 @@ fn attention_of_autoencoders_may_be_linear_layers() {
             if matrix { tensor.clone().reshape(Shape::new(&dims[..2]).unwrap()).unwrap() } else { tensor.clone() };
         Some((key.to_owned(), tensor))
     });
-    let autoencoder = Autoencoder::load(builder(&linear), &linear, &Engine::Candle).unwrap();
+    let autoencoder = Vae::load(builder(&linear), &linear, &Engine::Candle).unwrap();
     assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
 }
 
@@ -164,7 +164,7 @@ fn the_same_comes_out_of_candles_own_operations() {
     let prompt = unet.prepare(&double(&reference("clip.1"))).unwrap();
     let x = double(&input("wide", &[2, 4, 8, 24], 2.0));
     assert_close("unet.wide.867.33", &unet.forward(&x, 867.33, &prompt).unwrap());
-    let autoencoder = Autoencoder::load(builder_of(&state_dict, DType::F64), &state_dict, &Engine::Candle).unwrap();
+    let autoencoder = Vae::load(builder_of(&state_dict, DType::F64), &state_dict, &Engine::Candle).unwrap();
     assert_close("decode", &autoencoder.decode(&double(&input("latent", &[1, 4, 8, 6], 4.0))).unwrap());
     let (mean, _) = autoencoder.encode(&double(&input("image", &[1, 3, 64, 48], 1.0))).unwrap();
     assert_close("encode.mean", &mean);
@@ -267,7 +267,7 @@ fn a_model_in_full_size_computes_what_diffusers_does() {
         let hidden = encoder.hidden_state(&references.get("tokens"), clip_skip).unwrap();
         references.assert_close(&format!("clip.{clip_skip}"), &hidden);
     }
-    let autoencoder = Autoencoder::load(builder(&state_dict), &state_dict, &Engine::Candle).unwrap();
+    let autoencoder = Vae::load(builder(&state_dict), &state_dict, &Engine::Candle).unwrap();
     references.assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 24, 18], 4.0)).unwrap());
     let (mean, logvar) = autoencoder.encode(&input("image", &[1, 3, 192, 144], 1.0)).unwrap();
     references.assert_close("encode.mean", &mean);

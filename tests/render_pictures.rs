@@ -14,26 +14,26 @@ use trinart_ckpt::render::observer::Trace;
 use trinart_ckpt::render::picture::{Picture, compare};
 use trinart_ckpt::render::pipeline::{Settings, render};
 use trinart_ckpt::render::prompt::Syntax;
-use trinart_ckpt::render::rng::Source;
+use trinart_ckpt::render::rng::NoiseSource;
 use trinart_ckpt::render::sampler::Sampler;
-use trinart_ckpt::render::schedule::Spacing;
+use trinart_ckpt::render::schedule::ScheduleType;
 use trinart_ckpt::tensor::Dtype;
 
 /// As in make_pictures.py.
 fn settings(name: &str) -> Settings {
     let (name, steps) = name.rsplit_once(' ').unwrap();
-    let (sampler, spacing) = Sampler::from_name(name).unwrap();
+    let (sampler, schedule) = Sampler::from_name(name).unwrap();
     Settings {
         prompt: "1girl, cathedral, looking at viewer".into(),
         negative: "bad hands".into(),
         syntax: Syntax::WebUi,
         steps: steps.parse().unwrap(),
         sampler,
-        spacing: spacing.unwrap_or(Spacing::Uniform),
+        schedule: schedule.unwrap_or(ScheduleType::Uniform),
         cfg: 7.0,
         seed: 1234,
         seed_delta: 0,
-        rng: Source::Cpu,
+        rng: NoiseSource::Cpu,
         width: 64,
         height: 64,
         clip_skip: 1,

@@ -3,13 +3,13 @@
 use candle_core::{Result as CandleResult, Tensor};
 
 use crate::error::{Error, Result};
-use crate::render::unet::{Prepared, Unet};
+use crate::render::unet::{PreparedPrompt, Unet};
 use crate::render::weights::from_candle;
 
 /// What the UNet is told: prompts of one length together, and how much each counts.
 pub(super) struct Guidance {
     /// Each with the factors of its members.
-    groups: Vec<(Prepared, Vec<f64>)>,
+    groups: Vec<(PreparedPrompt, Vec<f64>)>,
 }
 
 impl Guidance {

@@ -5,28 +5,28 @@
 //! names; an [`observer`] is shown what is between their layers. An [`Engine`] computes the layers: this crate's own code
 //! for the CPU, candle's operations, or [`kernels`] for graphics cards.
 
-pub mod autoencoder;
-mod blame;
 pub mod checks;
 pub mod clip;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod dump;
-pub mod flaws;
 mod guidance;
 pub mod infotext;
 pub mod kernels;
+mod nonfinite;
 pub mod observer;
 mod ops;
 pub mod picture;
 pub mod pipeline;
-mod place;
 pub mod prompt;
 mod reader;
 pub mod rng;
 pub mod sampler;
 pub mod schedule;
+mod target;
 pub mod unet;
+pub mod vae;
+pub mod weight_flaws;
 pub mod weights;
 
 pub use ops::Engine;

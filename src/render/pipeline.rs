@@ -8,19 +8,19 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::io::Progress;
-use crate::render::blame::{F16_MAX, Seeker, blame};
 use crate::render::checks::{self, Check, Statistics, Verdict, relative_distance};
 use crate::render::clip::TextEncoder;
 use crate::render::guidance::Guidance;
 use crate::render::kernels::Machine;
+use crate::render::nonfinite::{F16_MAX, NonFiniteFinder, weight_checks};
 use crate::render::observer::{Observer, Trace};
 use crate::render::ops::Engine;
 use crate::render::picture::Picture;
-use crate::render::place::{Decoded, Place};
 use crate::render::prompt::{self, Chunk, Syntax, Tokenizer};
-use crate::render::rng::{Generator, Source};
-use crate::render::sampler::{Sampler, Work, sample};
-use crate::render::schedule::{Diffusion, Spacing};
+use crate::render::rng::{Generator, NoiseSource};
+use crate::render::sampler::{Sampler, SamplerContext, sample};
+use crate::render::schedule::{NoiseSchedule, ScheduleType};
+use crate::render::target::{Decoded, RenderTarget};
 use crate::render::unet::Unet;
 use crate::render::weights::{from_candle, tensor, values};
 use crate::state_dict::StateDict;
@@ -43,7 +43,7 @@ pub struct Settings {
     /// The sampler.
     pub sampler: Sampler,
     /// How its noise levels are spread.
-    pub spacing: Spacing,
+    pub schedule: ScheduleType,
     /// The scale of the guidance.
     pub cfg: f64,
     /// The seed of the noise.
@@ -51,7 +51,7 @@ pub struct Settings {
     /// What is added to the seed for the noise of the steps: WebUI's "eta noise seed delta".
     pub seed_delta: i64,
     /// Who draws it.
-    pub rng: Source,
+    pub rng: NoiseSource,
     /// Pixels.
     pub width: usize,
     /// Pixels.
@@ -107,7 +107,7 @@ pub fn render(
     stages: &Trace,
     progress: &dyn Progress,
 ) -> Result<Rendered> {
-    let place = Place::new(state_dict, settings.dtype, machine)?;
+    let target = RenderTarget::new(state_dict, settings.dtype, machine)?;
     let (checks, timings) = (Vec::new(), Timings::default());
     let mut render = Render { state_dict, settings, stages, checks, timings };
 
@@ -115,7 +115,7 @@ pub fn render(
     let tokenizer = Tokenizer::new()?;
     let parts = prompt::parse(&settings.prompt, settings.syntax, &tokenizer)?;
     let negative = prompt::whole(&settings.negative, &tokenizer)?;
-    let encoder = TextEncoder::load(place.weights(), state_dict, &place.engine)?;
+    let encoder = TextEncoder::load(target.weights(), state_dict, &target.engine)?;
     let negative = render.encode(&encoder, &negative)?;
     let parts: Vec<(f64, Tensor)> =
         parts.iter().map(|part| Ok((part.weight, render.encode(&encoder, &part.chunks)?))).collect::<Result<_>>()?;
@@ -128,7 +128,7 @@ pub fn render(
     render.timings.text = begin.elapsed().as_secs_f64();
 
     let begin = Instant::now();
-    let unet = Unet::load(place.weights(), state_dict, &place.engine)?;
+    let unet = Unet::load(target.weights(), state_dict, &target.engine)?;
     render.timings.load = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
     let latent = render.sample(unet, &parts, &negative, progress)?;
@@ -137,12 +137,12 @@ pub fn render(
     let begin = Instant::now();
     progress.check()?;
     progress.begin_steps("decoding", 1);
-    let picture = render.decode(&place, &latent)?;
+    let picture = render.decode(&target, &latent)?;
     render.timings.decode = begin.elapsed().as_secs_f64();
     let latent = values(&latent)?;
     render.checks.push(checks::latent(&latent));
     render.checks.extend(checks::picture(&picture));
-    render.checks.extend(blame(&place.flaws));
+    render.checks.extend(weight_checks(&target.flaws));
     Ok(Rendered { picture, latent, checks: render.checks, timings: render.timings })
 }
 
@@ -189,11 +189,11 @@ impl Render<'_> {
         Ok(())
     }
 
-    /// A check that fails once, with the place that `place` finds.
-    fn finite(&mut self, name: &'static str, statistics: &Statistics, place: impl FnOnce() -> String) {
+    /// A check that fails once, with the target that `target` finds.
+    fn finite(&mut self, name: &'static str, statistics: &Statistics, target: impl FnOnce() -> String) {
         let found = match statistics.is_finite() {
             true => "all values are numbers".to_owned(),
-            false => format!("{} NaN, {} infinite{}", statistics.nan, statistics.infinite, place()),
+            false => format!("{} NaN, {} infinite{}", statistics.nan, statistics.infinite, target()),
         };
         self.checks.push(Check::judge(name, statistics.is_finite(), found, "no NaN, no infinity"));
     }
@@ -206,7 +206,7 @@ impl Render<'_> {
         progress: &dyn Progress,
     ) -> Result<Tensor> {
         let settings = self.settings;
-        let diffusion = self.diffusion()?;
+        let noise_schedule = self.noise_schedule()?;
         let guidance = Guidance::new(&unet, settings.cfg, parts, negative)?;
         let shape = (1, 4, settings.height / 8, settings.width / 8);
         let mut generator = Generator::new(settings.rng, settings.seed);
@@ -223,7 +223,7 @@ impl Render<'_> {
         let noise = draw()?;
         let stages = self.stages;
         stages.seen("noise", &noise);
-        let calls = settings.sampler.calls(&diffusion, settings.steps);
+        let calls = settings.sampler.calls(&noise_schedule, settings.steps);
         progress.begin_steps("sampling", calls as u64);
         let (mut first, mut broken) = (None, None);
         let mut call = 0;
@@ -248,9 +248,9 @@ impl Render<'_> {
             stages.seen(&format!("latent.{}", step + 1), latent);
             Ok(())
         };
-        let mut work = Work {
-            diffusion: &diffusion,
-            spacing: settings.spacing,
+        let mut work = SamplerContext {
+            noise_schedule: &noise_schedule,
+            schedule: settings.schedule,
             steps: settings.steps,
             predict: &mut predict,
             draw: &mut draw,
@@ -265,7 +265,7 @@ impl Render<'_> {
         match broken {
             None => self.finite("UNet finite", &Statistics::default(), String::new),
             Some((call, statistics, x, time)) => {
-                let seeker = Arc::new(Seeker::default());
+                let seeker = Arc::new(NonFiniteFinder::default());
                 unet.observe(Trace::to(Arc::clone(&seeker) as Arc<dyn Observer>));
                 guidance.predict(&unet, &x, time)?;
                 let layer = seeker.first();
@@ -276,20 +276,20 @@ impl Render<'_> {
     }
 
     /// The schedule: the checkpoint's own, where it has a whole one.
-    fn diffusion(&self) -> Result<Diffusion> {
+    fn noise_schedule(&self) -> Result<NoiseSchedule> {
         let own = self.state_dict.get("alphas_cumprod").filter(|own| own.shape().dims() == [1000]);
         let own = own.map(|own| tensor(own, DType::F32, &Device::Cpu).and_then(|own| values(&own))).transpose()?;
         let is_falling = |own: &Vec<f32>| {
             own.windows(2).all(|pair| matches!(pair, [a, b] if a > b)) && own.iter().all(|it| *it > 0.0 && *it < 1.0)
         };
-        Ok(own.filter(is_falling).map_or_else(Diffusion::stable_diffusion, Diffusion::from_alphas))
+        Ok(own.filter(is_falling).map_or_else(NoiseSchedule::stable_diffusion, NoiseSchedule::from_alphas))
     }
 
-    fn decode(&mut self, place: &Place, latent: &Tensor) -> Result<Picture> {
+    fn decode(&mut self, target: &RenderTarget, latent: &Tensor) -> Result<Picture> {
         let z = latent.affine(1.0 / SCALE, 0.0).map_err(from_candle)?;
-        let Decoded { autoencoder, image: decoded, overflow, broken } = match &place.engine {
-            Engine::Candle => place.decode_watched(self.state_dict, &z)?,
-            Engine::Kernels(kernels) => place.decode_tried(kernels, self.state_dict, &z)?,
+        let Decoded { autoencoder, image: decoded, overflow, broken } = match &target.engine {
+            Engine::Candle => target.decode_on_cpu(self.state_dict, &z)?,
+            Engine::Kernels(kernels) => target.decode_with_f32_fallback(kernels, self.state_dict, &z)?,
         };
         self.stages.seen("decoded", &decoded);
         let statistics = Statistics::of(&values(&decoded)?);

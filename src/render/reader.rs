@@ -136,12 +136,12 @@ impl<'a> Reader<'a> {
         loaded(joined)
     }
 
-    /// A group normalisation of `channels`, in the 32 groups that all of Stable Diffusion has.
+    /// A group normalisation of `channels`, in the 32 groups that all of Stable NoiseSchedule has.
     pub(super) fn group_norm(&self, name: &str, channels: usize, epsilon: f64) -> Result<GroupNorm> {
         const GROUPS: usize = 32;
         let here = self.at(name);
         if !channels.is_multiple_of(GROUPS) {
-            let message = format!("{channels} channels do not make {GROUPS} groups, as Stable Diffusion has them");
+            let message = format!("{channels} channels do not make {GROUPS} groups, as Stable NoiseSchedule has them");
             return Err(Error::unsupported(message).in_tensor(here.key("weight")));
         }
         let (weight, bias) = (here.affine("weight", &[channels])?, here.affine("bias", &[channels])?);

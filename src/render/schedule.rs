@@ -5,32 +5,32 @@ const TIMES: usize = 1000;
 
 /// The noise of a model by time: for each of 1000 times, what is left of the image (`alphas_cumprod`).
 #[derive(Debug, Clone)]
-pub struct Diffusion {
+pub struct NoiseSchedule {
     alphas: Vec<f64>,
     log_sigmas: Vec<f64>,
 }
 
 /// How the noise levels of the steps are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spacing {
+pub enum ScheduleType {
     /// Evenly in time.
     Uniform,
     /// By Karras et al. (2022), with rho = 7.
     Karras,
 }
 
-impl Spacing {
+impl ScheduleType {
     /// As WebUI calls it.
     pub fn name(self) -> &'static str {
         match self {
-            Spacing::Uniform => "Uniform",
-            Spacing::Karras => "Karras",
+            ScheduleType::Uniform => "Uniform",
+            ScheduleType::Karras => "Karras",
         }
     }
 }
 
-impl Diffusion {
-    /// That of Stable Diffusion: betas whose roots are spread evenly from 0.00085 to 0.012.
+impl NoiseSchedule {
+    /// That of Stable NoiseSchedule: betas whose roots are spread evenly from 0.00085 to 0.012.
     pub fn stable_diffusion() -> Self {
         let (first, last) = (0.00085_f64.sqrt(), 0.012_f64.sqrt());
         let beta = |time: usize| (first + (last - first) * time as f64 / (TIMES - 1) as f64).powi(2);
@@ -46,7 +46,7 @@ impl Diffusion {
         let alphas: Vec<f32> = alphas.into_iter().collect();
         let log_sigma = |alpha: &f32| f64::from(((1.0 - alpha) / alpha).sqrt().ln());
         let log_sigmas = alphas.iter().map(log_sigma).collect();
-        Diffusion { alphas: alphas.into_iter().map(f64::from).collect(), log_sigmas }
+        NoiseSchedule { alphas: alphas.into_iter().map(f64::from).collect(), log_sigmas }
     }
 
     /// How many times there are.
@@ -81,16 +81,16 @@ impl Diffusion {
     }
 
     /// The noise levels of `steps` steps: as many, falling, and 0 behind them.
-    pub fn sigmas(&self, spacing: Spacing, steps: usize) -> Vec<f64> {
+    pub fn sigmas(&self, schedule: ScheduleType, steps: usize) -> Vec<f64> {
         let last = steps.saturating_sub(1).max(1) as f64;
         let level = |step: usize| {
             let way = step as f64 / last;
-            match spacing {
-                Spacing::Uniform => {
+            match schedule {
+                ScheduleType::Uniform => {
                     let most = self.times().saturating_sub(1) as f64;
                     self.sigma(most * (1.0 - way))
                 }
-                Spacing::Karras => {
+                ScheduleType::Karras => {
                     const RHO: f64 = 7.0;
                     let (least, most) = self.range();
                     let (least, most) = (least.powf(1.0 / RHO), most.powf(1.0 / RHO));
@@ -131,12 +131,12 @@ mod tests {
 
     #[test]
     fn the_noise_levels_are_those_of_k_diffusion() {
-        let diffusion = Diffusion::stable_diffusion();
+        let diffusion = NoiseSchedule::stable_diffusion();
         let (least, most) = diffusion.range();
         assert_close(&[least, most, diffusion.alpha(999)], &[0.029_167_53, 14.614_642, 0.004_660_098_5], 5e-7);
-        let uniform = diffusion.sigmas(Spacing::Uniform, 5);
+        let uniform = diffusion.sigmas(ScheduleType::Uniform, 5);
         assert_close(&uniform, &[14.61464, 4.08608, 1.61558, 0.69515, 0.02917, 0.0], 2e-4);
-        let karras = diffusion.sigmas(Spacing::Karras, 5);
+        let karras = diffusion.sigmas(ScheduleType::Karras, 5);
         assert_close(&karras, &[14.61464, 4.79654, 1.2741, 0.24795, 0.02917, 0.0], 2e-4);
         let times: Vec<f64> = karras[..4].iter().map(|&sigma| diffusion.time(sigma)).collect();
         assert_close(&times, &[999.0, 785.954, 427.49, 58.892], 1e-5);
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn times_and_levels_are_each_others_way_back() {
-        let diffusion = Diffusion::stable_diffusion();
+        let diffusion = NoiseSchedule::stable_diffusion();
         for time in [0.0, 0.25, 1.0, 500.5, 867.33, 998.9, 999.0] {
             assert!((diffusion.time(diffusion.sigma(time)) - time).abs() < 1e-9);
         }
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn ddim_makes_the_steps_that_webui_makes() {
-        let diffusion = Diffusion::stable_diffusion();
+        let diffusion = NoiseSchedule::stable_diffusion();
         for (steps, times) in [(20, 20), (30, 31), (8, 8), (999, 1000), (1500, 1000)] {
             assert_eq!(diffusion.ddim_times(steps).len(), times);
         }

@@ -15,8 +15,8 @@ use crc32fast::Hasher;
 use half::{bf16, f16};
 
 use crate::error::{Error, Kind, Result};
-use crate::render::flaws::{self, Flaw, Flaws};
 use crate::render::kernels::{self, Kernels};
+use crate::render::weight_flaws::{self, WeightFlaw, WeightFlaws};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, LazyTensor};
 
@@ -39,7 +39,7 @@ fn cast(stored: &Tensor, lazy: &LazyTensor, dtype: DType) -> Result<Tensor> {
 }
 
 /// The tensor in candle, on `device`, in the type it is stored in (`BOOL` as `U8`), and what is wrong with its values.
-pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<Flaw>)> {
+pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<WeightFlaw>)> {
     match lazy.dtype() {
         Dtype::Bool | Dtype::U8 => load(lazy, device, u8::from_le_bytes),
         Dtype::U32 => load(lazy, device, u32::from_le_bytes),
@@ -69,21 +69,21 @@ pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<Flaw
 /// The prefixes of a [`VarBuilder`] and a name, joined by dots, are the key. Nothing is ever made up: a tensor that is
 /// not there is an error, whatever initialisation the model would give it.
 #[derive(Clone)]
-pub struct Weights {
+pub struct WeightLoader {
     state_dict: Arc<StateDict>,
     kernels: Option<Kernels>,
-    flaws: Flaws,
+    flaws: WeightFlaws,
 }
 
-impl Weights {
+impl WeightLoader {
     /// The tensors of this state dict.
     pub fn new(state_dict: Arc<StateDict>) -> Self {
-        Weights { state_dict, kernels: None, flaws: Flaws::default() }
+        WeightLoader { state_dict, kernels: None, flaws: WeightFlaws::default() }
     }
 
     /// The same, noting what is wrong with the tensors that are asked for.
-    pub fn noting(self, flaws: &Flaws) -> Self {
-        Weights { flaws: flaws.clone(), ..self }
+    pub fn noting(self, flaws: &WeightFlaws) -> Self {
+        WeightLoader { flaws: flaws.clone(), ..self }
     }
 
     /// A builder that gives the tensors to a model on `device`, as `dtype`.
@@ -95,7 +95,7 @@ impl Weights {
     /// stored in, and is cast there.
     pub fn builder_of(self, kernels: &Kernels) -> VarBuilder<'static> {
         let (dtype, device) = (kernels.dtype(), kernels.machine().device().clone());
-        Weights { kernels: Some(kernels.clone()), ..self }.builder(dtype, &device)
+        WeightLoader { kernels: Some(kernels.clone()), ..self }.builder(dtype, &device)
     }
 
     fn load(&self, key: &str, shape: Option<&[usize]>, dtype: DType, device: &Device) -> Result<Tensor> {
@@ -122,8 +122,8 @@ impl Weights {
     }
 }
 
-impl Weights {
-    fn read(&self, lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<(Tensor, Option<Flaw>)> {
+impl WeightLoader {
+    fn read(&self, lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<(Tensor, Option<WeightFlaw>)> {
         let Some(kernels) = &self.kernels else {
             let (stored, flaw) = stored(lazy, device)?;
             return Ok((cast(&stored, lazy, dtype)?, flaw));
@@ -133,7 +133,7 @@ impl Weights {
     }
 }
 
-impl SimpleBackend for Weights {
+impl SimpleBackend for WeightLoader {
     fn get(
         &self,
         shape: candle_core::Shape,
@@ -156,7 +156,7 @@ impl SimpleBackend for Weights {
 
 /// A builder that gives the tensors of the state dict to a model on `device`, as `dtype`.
 pub fn var_builder(state_dict: Arc<StateDict>, dtype: DType, device: &Device) -> VarBuilder<'static> {
-    Weights::new(state_dict).builder(dtype, device)
+    WeightLoader::new(state_dict).builder(dtype, device)
 }
 
 /// The library's error that a model's code handed through as candle's; candle's own as `Unsupported`, with its text.
@@ -195,16 +195,16 @@ fn load<T: WithDType, const N: usize>(
     lazy: &LazyTensor,
     device: &Device,
     element: impl Fn([u8; N]) -> T,
-) -> Result<(Tensor, Option<Flaw>)> {
+) -> Result<(Tensor, Option<WeightFlaw>)> {
     let elements = elements(lazy, element)?;
-    let flaw = flaws::of_elements(&elements);
+    let flaw = weight_flaws::of_elements(&elements);
     Ok((Tensor::from_vec(elements, dims(lazy)?, device).map_err(refused)?, flaw))
 }
 
 /// As [`load`], but through bytes: the element type is one of candle's own.
-fn load_f8e4m3(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<Flaw>)> {
+fn load_f8e4m3(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<WeightFlaw>)> {
     let bytes = elements(lazy, u8::from_le_bytes)?;
-    let flaw = flaws::of_f8e4m3(&bytes);
+    let flaw = weight_flaws::of_f8e4m3(&bytes);
     Ok((Tensor::from_raw_buffer(&bytes, DType::F8E4M3, &dims(lazy)?, device).map_err(refused)?, flaw))
 }
 

@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Result, Storage, Tensor, bail};
 use half::{bf16, f16};
 use libloading::Library;
 
-use super::{Error, Flaw, Launch, LazyTensor, Machine, Recording, address, weights};
+use super::{Error, Launch, LazyTensor, Machine, Recording, WeightFlaw, address, weights};
 
 /// Copies to shared memory arrive when they are waited for, not before; the last warp of a block comes first.
 pub(crate) const CONTRARY: u32 = 1 | 2;
@@ -142,7 +142,7 @@ impl Machine for Emulated {
         self.run(launch.kernel, launch.grid, launch.threads, launch.shared, parameters)
     }
 
-    fn upload(&self, lazy: &LazyTensor) -> std::result::Result<(Tensor, Option<Flaw>), Error> {
+    fn upload(&self, lazy: &LazyTensor) -> std::result::Result<(Tensor, Option<WeightFlaw>), Error> {
         weights::stored(lazy, &Device::Cpu)
     }
 

@@ -15,7 +15,7 @@ use crate::model::{autoencoder, position_ids};
 use crate::render::checks::{self, Check};
 use crate::render::kernels::Machine;
 use crate::render::observer::Trace;
-use crate::render::picture::{Comparison, Picture, compare, contact_sheet};
+use crate::render::picture::{Picture, PictureComparison, compare, contact_sheet};
 use crate::render::pipeline::{Rendered, Settings, render};
 use crate::state_dict::StateDict;
 
@@ -112,7 +112,7 @@ impl Other {
     }
 }
 
-fn in_words(comparison: &Comparison) -> String {
+fn in_words(comparison: &PictureComparison) -> String {
     match comparison.psnr {
         None => "the same, pixel by pixel".to_owned(),
         Some(psnr) => format!(
@@ -125,7 +125,7 @@ fn in_words(comparison: &Comparison) -> String {
 }
 
 /// A part of the model that is not the same on both sides.
-struct Part {
+struct DifferingComponent {
     name: &'static str,
     /// Tensors that differ, or that one side lacks.
     tensors: usize,
@@ -133,7 +133,7 @@ struct Part {
 }
 
 /// The parts that differ. Reads both.
-fn differing(a: &StateDict, b: &StateDict, terminal: &Terminal) -> Result<Vec<Part>> {
+fn differing(a: &StateDict, b: &StateDict, terminal: &Terminal) -> Result<Vec<DifferingComponent>> {
     let mut pairs = pair_up(a, b, |key| autoencoder::canonical_key(key).into_owned());
     // The render has position_ids of its own.
     let is_rendered = |key: &str| PARTS.iter().any(|(_, prefix)| key.starts_with(prefix)) && !position_ids::is_key(key);
@@ -156,16 +156,16 @@ fn differing(a: &StateDict, b: &StateDict, terminal: &Terminal) -> Result<Vec<Pa
     let part = |(name, prefix): (&'static str, &str)| {
         let mut keys = different.iter().filter(|key| key.starts_with(prefix));
         let first = (*keys.next()?).to_owned();
-        Some(Part { name, tensors: 1 + keys.count(), first })
+        Some(DifferingComponent { name, tensors: 1 + keys.count(), first })
     };
     Ok(PARTS.into_iter().filter_map(part).collect())
 }
 
-fn describe(differing: &[Part]) -> String {
+fn describe(differing: &[DifferingComponent]) -> String {
     if differing.is_empty() {
         return "the same, all that a render takes".to_owned();
     }
-    let part = |part: &Part| match part.tensors {
+    let part = |part: &DifferingComponent| match part.tensors {
         1 => format!("{}: {} differs", part.name, part.first),
         count => format!("{}: {count} tensors differ, from {} on", part.name, part.first),
     };

@@ -33,19 +33,19 @@ impl Device {
     }
 
     /// The place itself. What is said by name has to be there.
-    pub(super) fn open(self) -> Result<Place> {
+    pub(super) fn open(self) -> Result<OpenDevice> {
         match self {
-            Device::Cpu => Ok(Place::cpu(None)),
+            Device::Cpu => Ok(OpenDevice::cpu(None)),
             // A program without CUDA has no news of it.
-            Device::Auto if !cfg!(feature = "cuda") => Ok(Place::cpu(None)),
-            Device::Auto => Ok(Place::card(0).unwrap_or_else(|error| Place::cpu(Some(error.to_string())))),
-            Device::Cuda(number) => Place::card(number),
+            Device::Auto if !cfg!(feature = "cuda") => Ok(OpenDevice::cpu(None)),
+            Device::Auto => Ok(OpenDevice::card(0).unwrap_or_else(|error| OpenDevice::cpu(Some(error.to_string())))),
+            Device::Cuda(number) => OpenDevice::card(number),
         }
     }
 }
 
 /// A place to compute.
-pub(super) struct Place {
+pub(super) struct OpenDevice {
     /// None is the CPU.
     pub(super) machine: Option<Arc<dyn Machine>>,
     /// The type of weights that is best there.
@@ -55,11 +55,11 @@ pub(super) struct Place {
     card: Option<Arc<crate::render::cuda::Card>>,
 }
 
-impl Place {
+impl OpenDevice {
     /// `why` says why it is not a card.
     fn cpu(why: Option<String>) -> Self {
         let name = why.map_or_else(|| "CPU".to_owned(), |why| format!("CPU ({why})"));
-        Place {
+        OpenDevice {
             machine: None,
             dtype: Dtype::F32,
             name,
@@ -72,7 +72,7 @@ impl Place {
     fn card(number: usize) -> Result<Self> {
         let card = Arc::new(crate::render::cuda::Card::open(number)?);
         let machine: Arc<dyn Machine> = Arc::clone(&card) as Arc<dyn Machine>;
-        Ok(Place { machine: Some(machine), dtype: Dtype::F16, name: card.name(), card: Some(card) })
+        Ok(OpenDevice { machine: Some(machine), dtype: Dtype::F16, name: card.name(), card: Some(card) })
     }
 
     #[cfg(not(feature = "cuda"))]

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::render::checks::Check;
 use crate::render::infotext::Infotext;
 use crate::render::sampler::Sampler;
-use crate::render::schedule::Spacing;
+use crate::render::schedule::ScheduleType;
 
 /// The field of the type that weights were rounded to, and that of the prompt's syntax: of this program alone.
 pub(super) const WEIGHT_DTYPE: &str = "Weight dtype";
@@ -40,12 +40,12 @@ const FOLLOWED: &[&str] = &[
 
 /// What a picture says of itself; nothing where there is none.
 #[derive(Default)]
-pub(super) struct Liked {
+pub(super) struct ReferencePicture {
     path: PathBuf,
     text: Infotext,
 }
 
-impl Liked {
+impl ReferencePicture {
     /// Reads the parameters of a picture.
     pub(super) fn parse(path: &Path, parameters: &str) -> Result<Self> {
         let text = Infotext::parse(parameters);
@@ -53,7 +53,7 @@ impl Liked {
             let found = "the picture has no parameters that WebUI would have written";
             return Err(Error::missing(found).in_file(path));
         }
-        Ok(Liked { path: path.to_owned(), text })
+        Ok(ReferencePicture { path: path.to_owned(), text })
     }
 
     /// Whether this program made it: it says what it rounded weights to, where it did.
@@ -97,12 +97,15 @@ impl Liked {
     }
 
     /// How the noise levels were spread for this sampler.
-    pub(super) fn spacing(&self, sampler: Sampler) -> Result<Option<Spacing>> {
-        if !sampler.has_spacing() {
+    pub(super) fn schedule(&self, sampler: Sampler) -> Result<Option<ScheduleType>> {
+        if !sampler.has_schedule() {
             return Ok(None);
         }
-        let known =
-            [("Automatic", sampler.automatic_spacing()), ("Uniform", Spacing::Uniform), ("Karras", Spacing::Karras)];
+        let known = [
+            ("Automatic", sampler.automatic_schedule()),
+            ("Uniform", ScheduleType::Uniform),
+            ("Karras", ScheduleType::Karras),
+        ];
         self.one_of("Schedule type", &known)
     }
 

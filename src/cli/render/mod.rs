@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use self::against::{Other, read_picture};
 use self::args::RenderCheck;
-use self::like::Liked;
+use self::like::ReferencePicture;
 use self::model::{Model, judge_position_ids};
 use self::report::{Report, peak_memory};
 use super::Exit;
@@ -46,10 +46,10 @@ fn check(command: &RenderCheck, terminal: &Terminal) -> Result<Report> {
     let overwrite = if command.force { Overwrite::Replace } else { Overwrite::Refuse };
     let sheet = sheet_path(command);
     check_destinations(command, sheet.as_deref(), overwrite)?;
-    let liked = command.like.as_deref().map(read_picture).transpose()?;
-    let like = match (&command.like, &liked) {
-        (Some(path), Some((_, text))) => Liked::parse(path, text)?,
-        _ => Liked::default(),
+    let reference = command.like.as_deref().map(read_picture).transpose()?;
+    let like = match (&command.like, &reference) {
+        (Some(path), Some((_, text))) => ReferencePicture::parse(path, text)?,
+        _ => ReferencePicture::default(),
     };
     let mut model = Model::open(&command.checkpoint)?;
     let hash = model.hash();
@@ -71,7 +71,7 @@ fn check(command: &RenderCheck, terminal: &Terminal) -> Result<Report> {
     let mut checks = like.judge(hash.as_deref(), vae);
     checks.append(&mut judge_position_ids(&model.state_dict)?);
     checks.append(&mut rendered.checks);
-    let other = match (&command.against, &command.like, liked) {
+    let other = match (&command.against, &command.like, reference) {
         (Some(path), ..) => {
             Some((path, Other::open(path, &model, &settings, place.machine.as_ref(), &mut checks, terminal)?))
         }

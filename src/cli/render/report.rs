@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::error::printable;
 use crate::render::checks::{Check, Verdict};
-use crate::render::picture::Comparison;
+use crate::render::picture::PictureComparison;
 use crate::render::pipeline::Timings;
 
 /// What came of it.
@@ -45,7 +45,7 @@ pub(super) struct Report {
 pub(super) struct Against {
     pub(super) file: String,
     #[serde(flatten)]
-    pub(super) comparison: Comparison,
+    pub(super) comparison: PictureComparison,
     /// Of the latents, where the other is a checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) latent: Option<LatentDistance>,

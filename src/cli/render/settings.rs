@@ -1,65 +1,68 @@
 //! What to render: typed, or read from a picture; and how the picture says it.
 
 use super::args::{RenderCheck, RngArgument, SyntaxArgument};
-use super::like::{Liked, PROMPT_SYNTAX, WEIGHT_DTYPE};
+use super::like::{PROMPT_SYNTAX, ReferencePicture, WEIGHT_DTYPE};
 use crate::error::{Error, Result};
 use crate::render::infotext::{Infotext, as_read};
 use crate::render::pipeline::Settings;
 use crate::render::prompt::{Preset, Syntax};
-use crate::render::rng::Source;
+use crate::render::rng::NoiseSource;
 use crate::render::sampler::Sampler;
-use crate::render::schedule::Spacing;
+use crate::render::schedule::ScheduleType;
 use crate::tensor::Dtype;
 
 /// What was typed, or stands in the picture that is to be made again.
 ///
 /// `dtype` is the type of weights that is taken where nothing is said.
-pub(super) fn settings(command: &RenderCheck, liked: &Liked, dtype: Dtype) -> Result<Settings> {
-    let name = command.sampler.as_deref().or(liked.text("Sampler")).unwrap_or(Sampler::default().name());
-    let (sampler, spacing) = Sampler::from_name(name).ok_or_else(|| {
+pub(super) fn settings(command: &RenderCheck, reference: &ReferencePicture, dtype: Dtype) -> Result<Settings> {
+    let name = command.sampler.as_deref().or(reference.text("Sampler")).unwrap_or(Sampler::default().name());
+    let (sampler, schedule) = Sampler::from_name(name).ok_or_else(|| {
         let known: Vec<&str> = Sampler::ALL.iter().map(|sampler| sampler.name()).collect();
         Error::usage(format!("no sampler {name:?}; there are {} and DPM++ 2M Karras", known.join(", ")))
     })?;
-    let spacing = match spacing {
-        Some(spacing) => spacing,
-        None => liked.spacing(sampler)?.unwrap_or(Spacing::Uniform),
+    let schedule = match schedule {
+        Some(schedule) => schedule,
+        None => reference.schedule(sampler)?.unwrap_or(ScheduleType::Uniform),
     };
     let preset = command.preset.as_deref().and_then(Preset::from_name);
-    let negative = command.negative.as_deref().unwrap_or(liked.negative());
+    let negative = command.negative.as_deref().unwrap_or(reference.negative());
     let negative = preset.map_or(negative.to_owned(), |preset| preset.extend(negative));
     let rng = match command.rng {
-        Some(RngArgument::Cpu) => Some(Source::Cpu),
-        Some(RngArgument::Nv) => Some(Source::Nv),
-        None => liked.one_of("RNG", &[("GPU", Source::Nv), ("NV", Source::Nv), ("CPU", Source::Cpu)])?,
+        Some(RngArgument::Cpu) => Some(NoiseSource::Cpu),
+        Some(RngArgument::Nv) => Some(NoiseSource::Nv),
+        None => {
+            reference.one_of("RNG", &[("GPU", NoiseSource::Nv), ("NV", NoiseSource::Nv), ("CPU", NoiseSource::Cpu)])?
+        }
     };
     let syntax = match command.prompt_syntax {
         Some(SyntaxArgument::Webui) => Some(Syntax::WebUi),
         Some(SyntaxArgument::Trinart) => Some(Syntax::Trinart),
-        None => liked.one_of(PROMPT_SYNTAX, &[("trinart", Syntax::Trinart)])?,
+        None => reference.one_of(PROMPT_SYNTAX, &[("trinart", Syntax::Trinart)])?,
     };
     let dtype = match command.dtype {
         Some(dtype) => dtype.into(),
-        None => liked
+        None => reference
             .one_of(WEIGHT_DTYPE, &[Dtype::F16, Dtype::BF16, Dtype::F32].map(|dtype| (dtype.name(), dtype)))?
-            .unwrap_or(if liked.is_ours() { Dtype::F32 } else { dtype }),
+            .unwrap_or(if reference.is_ours() { Dtype::F32 } else { dtype }),
     };
-    let size = command.size.map_or_else(|| liked.size(), |it| Ok(Some(it)))?.unwrap_or((512, 512));
+    let size = command.size.map_or_else(|| reference.size(), |it| Ok(Some(it)))?.unwrap_or((512, 512));
     let is_count = |it: &u16| (1..=1000).contains(it);
-    let steps = command.steps.map_or_else(|| liked.number("Steps", is_count), |it| Ok(Some(it)))?;
-    let cfg = command.cfg.map_or_else(|| liked.number("CFG scale", |it: &f64| it.is_finite()), |it| Ok(Some(it)))?;
-    let seed = command.seed.map_or_else(|| liked.number("Seed", |_| true), |it| Ok(Some(it)))?;
-    let clip_skip = command.clip_skip.map_or_else(|| liked.number("Clip skip", |it| *it > 0), |it| Ok(Some(it)))?;
+    let steps = command.steps.map_or_else(|| reference.number("Steps", is_count), |it| Ok(Some(it)))?;
+    let cfg =
+        command.cfg.map_or_else(|| reference.number("CFG scale", |it: &f64| it.is_finite()), |it| Ok(Some(it)))?;
+    let seed = command.seed.map_or_else(|| reference.number("Seed", |_| true), |it| Ok(Some(it)))?;
+    let clip_skip = command.clip_skip.map_or_else(|| reference.number("Clip skip", |it| *it > 0), |it| Ok(Some(it)))?;
     Ok(Settings {
-        prompt: as_read(command.prompt.as_deref().unwrap_or(liked.prompt())),
+        prompt: as_read(command.prompt.as_deref().unwrap_or(reference.prompt())),
         negative: as_read(&negative),
         syntax: syntax.unwrap_or_default(),
         steps: steps.map_or(20, usize::from),
         sampler,
-        spacing,
+        schedule,
         cfg: cfg.unwrap_or(7.0),
         seed: seed.unwrap_or(0),
-        seed_delta: liked.number("ENSD", |_| true)?.unwrap_or(0),
-        rng: rng.unwrap_or(Source::Nv),
+        seed_delta: reference.number("ENSD", |_| true)?.unwrap_or(0),
+        rng: rng.unwrap_or(NoiseSource::Nv),
         width: size.0,
         height: size.1,
         dtype,
@@ -74,8 +77,8 @@ pub(super) fn infotext(settings: &Settings, model: &str, hash: Option<&str>, vae
         Infotext { prompt: settings.prompt.clone(), negative: settings.negative.clone(), ..Infotext::default() };
     text.push("Steps", settings.steps);
     text.push("Sampler", settings.sampler.name());
-    if settings.sampler.has_spacing() {
-        text.push("Schedule type", settings.spacing.name());
+    if settings.sampler.has_schedule() {
+        text.push("Schedule type", settings.schedule.name());
     }
     text.push("CFG scale", settings.cfg);
     text.push("Seed", settings.seed);

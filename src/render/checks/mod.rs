@@ -4,7 +4,7 @@ mod statistics;
 
 use serde::Serialize;
 
-use crate::render::picture::{Comparison, Picture};
+use crate::render::picture::{Picture, PictureComparison};
 pub use statistics::{Statistics, cosine, relative_distance};
 
 /// How a check ended.
@@ -205,7 +205,7 @@ pub fn is_same(a: &[f32], b: &[f32]) -> bool {
 }
 
 /// Two autoencoders' pictures of one latent.
-pub fn same_family(comparison: &Comparison) -> Check {
+pub fn same_family(comparison: &PictureComparison) -> Check {
     let psnr = comparison.psnr.unwrap_or(f64::INFINITY);
     let found = match comparison.psnr {
         Some(psnr) => format!("the pictures of one latent are {psnr:.1} dB apart"),

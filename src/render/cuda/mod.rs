@@ -20,8 +20,8 @@ use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice, WrapErr};
 use candle_core::{CudaStorage, DType, Device, Result, Tensor, bail};
 
 use crate::error;
-use crate::render::flaws::Flaw;
 use crate::render::kernels::{Launch, Machine, Recording, address as address_of};
+use crate::render::weight_flaws::WeightFlaw;
 use crate::tensor::LazyTensor;
 pub(super) use explain::explain;
 use upload::Uploader;
@@ -173,7 +173,7 @@ impl Machine for Card {
         }
     }
 
-    fn upload(&self, lazy: &LazyTensor) -> error::Result<(Tensor, Option<Flaw>)> {
+    fn upload(&self, lazy: &LazyTensor) -> error::Result<(Tensor, Option<WeightFlaw>)> {
         let mut uploader = self.uploader.lock().unwrap_or_else(PoisonError::into_inner);
         uploader.upload(lazy, &self.device, &self.stream)
     }

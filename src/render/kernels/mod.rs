@@ -15,7 +15,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 
 use crate::error;
-use crate::render::flaws::Flaw;
+use crate::render::weight_flaws::WeightFlaw;
 use crate::tensor::LazyTensor;
 
 pub(super) use attention::attention;
@@ -43,7 +43,7 @@ pub trait Machine: Send + Sync {
     unsafe fn launch(&self, launch: &Launch<'_>, parameters: &[u8]) -> Result<()>;
 
     /// A stored tensor, in F16, BF16 or F32 where it is stored so, and what is wrong with its values.
-    fn upload(&self, lazy: &LazyTensor) -> error::Result<(Tensor, Option<Flaw>)>;
+    fn upload(&self, lazy: &LazyTensor) -> error::Result<(Tensor, Option<WeightFlaw>)>;
 
     /// Replaces the elements of a tensor by those of another one, of this machine or in the CPU's memory.
     fn write(&self, to: &Tensor, from: &Tensor) -> Result<()>;

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 
 /// How two pictures of one size compare.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Comparison {
+pub struct PictureComparison {
     /// The peak signal-to-noise ratio in decibels; `None` for pictures that are the same.
     pub psnr: Option<f64>,
     /// The structural similarity (Wang et al., 2004), with a Gaussian window of 11 pixels, over all channels.
@@ -17,7 +17,7 @@ pub struct Comparison {
 }
 
 /// Compares pictures; of two sizes, an error.
-pub fn compare(a: &Picture, b: &Picture) -> Result<Comparison> {
+pub fn compare(a: &Picture, b: &Picture) -> Result<PictureComparison> {
     if (a.width, a.height) != (b.width, b.height) {
         let found = format!("{}x{} and {}x{} pixels cannot be compared", a.width, a.height, b.width, b.height);
         return Err(Error::mismatch(found));
@@ -29,7 +29,7 @@ pub fn compare(a: &Picture, b: &Picture) -> Result<Comparison> {
         picture.rgb.iter().skip(channel).step_by(3).map(|&value| f64::from(value)).collect()
     };
     let ssim = (0..3).map(|index| ssim(&channel(a, index), &channel(b, index), a.width)).sum::<f64>() / 3.0;
-    Ok(Comparison {
+    Ok(PictureComparison {
         psnr: (error > 0.0).then(|| 10.0 * (255.0 * 255.0 / error).log10()),
         ssim,
         max_difference: differences().max().unwrap_or_default(),

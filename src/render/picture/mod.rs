@@ -9,7 +9,7 @@ use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
 use crate::render::weights::from_candle;
-pub use compare::{Comparison, compare};
+pub use compare::{PictureComparison, compare};
 pub use sheet::contact_sheet;
 
 /// The field of a PNG that WebUI keeps its infotext in.

@@ -27,7 +27,7 @@ pub enum Syntax {
 
 /// A prompt that is composed with others: its weight, and its chunks.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Part {
+pub struct PromptPart {
     /// How much of the guidance it has.
     pub weight: f64,
     /// What the text encoder is given.
@@ -35,7 +35,7 @@ pub struct Part {
 }
 
 /// The parts of a prompt; there is always one.
-pub fn parse(prompt: &str, syntax: Syntax, tokenizer: &Tokenizer) -> Result<Vec<Part>> {
+pub fn parse(prompt: &str, syntax: Syntax, tokenizer: &Tokenizer) -> Result<Vec<PromptPart>> {
     let parts = match syntax {
         Syntax::WebUi => {
             refuse_networks(prompt)?;
@@ -43,7 +43,7 @@ pub fn parse(prompt: &str, syntax: Syntax, tokenizer: &Tokenizer) -> Result<Vec<
         }
         Syntax::Trinart => split_by_weight(prompt)?,
     };
-    parts.into_iter().map(|(text, weight)| Ok(Part { weight, chunks: whole(text, tokenizer)? })).collect()
+    parts.into_iter().map(|(text, weight)| Ok(PromptPart { weight, chunks: whole(text, tokenizer)? })).collect()
 }
 
 /// The chunks of a prompt that is not composed, such as a negative one.

@@ -33,10 +33,10 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut tokens = Vec::new();
         // Those that stand there are taken out first, so that their `<` makes no HTML of the rest.
-        for part in Parts::of(text) {
+        for part in Segments::of(text) {
             match part {
-                Part::Special(token) => tokens.push(token),
-                Part::Text(text) => self.encode_repaired(&repair(text), &mut tokens),
+                Segment::Special(token) => tokens.push(token),
+                Segment::Text(text) => self.encode_repaired(&repair(text), &mut tokens),
             }
         }
         tokens
@@ -45,10 +45,10 @@ impl Tokenizer {
     /// Special tokens that came about by the repair, or are in capitals, count as well, but not behind a sign: they would be
     /// part of its word.
     fn encode_repaired(&self, text: &str, tokens: &mut Vec<u32>) {
-        for part in Parts::of_words(&text.to_lowercase()) {
+        for part in Segments::of_words(&text.to_lowercase()) {
             match part {
-                Part::Special(token) => tokens.push(token),
-                Part::Text(text) => self.push(text, tokens),
+                Segment::Special(token) => tokens.push(token),
+                Segment::Text(text) => self.push(text, tokens),
             }
         }
     }
@@ -63,24 +63,24 @@ impl Tokenizer {
 }
 
 /// A text taken apart at the special tokens that are written out in it.
-struct Parts<'a> {
+struct Segments<'a> {
     rest: &'a str,
     /// Only where a word may begin.
     in_words: bool,
 }
 
-enum Part<'a> {
+enum Segment<'a> {
     Text(&'a str),
     Special(u32),
 }
 
-impl<'a> Parts<'a> {
+impl<'a> Segments<'a> {
     fn of(rest: &'a str) -> Self {
-        Parts { rest, in_words: false }
+        Segments { rest, in_words: false }
     }
 
     fn of_words(rest: &'a str) -> Self {
-        Parts { rest, in_words: true }
+        Segments { rest, in_words: true }
     }
 
     /// Where the next special token is, its length, and its number.
@@ -97,20 +97,20 @@ impl<'a> Parts<'a> {
     }
 }
 
-impl<'a> Iterator for Parts<'a> {
-    type Item = Part<'a>;
+impl<'a> Iterator for Segments<'a> {
+    type Item = Segment<'a>;
 
-    fn next(&mut self) -> Option<Part<'a>> {
+    fn next(&mut self) -> Option<Segment<'a>> {
         let (text, behind) = match self.next_special() {
             Some((0, len, token)) => {
                 self.rest = self.rest.get(len..).unwrap_or_default();
-                return Some(Part::Special(token));
+                return Some(Segment::Special(token));
             }
             Some((at, ..)) => self.rest.split_at_checked(at)?,
             None => (self.rest, ""),
         };
         self.rest = behind;
-        (!text.is_empty()).then_some(Part::Text(text))
+        (!text.is_empty()).then_some(Segment::Text(text))
     }
 }
 

@@ -8,7 +8,7 @@ pub use philox::Philox;
 
 /// Which generator draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Source {
+pub enum NoiseSource {
     /// NVIDIA's Philox: what WebUI calls "GPU", its default, and "NV", which is the same without a card.
     #[default]
     Nv,
@@ -16,12 +16,12 @@ pub enum Source {
     Cpu,
 }
 
-impl Source {
+impl NoiseSource {
     /// As WebUI writes it into pictures.
     pub fn name(self) -> &'static str {
         match self {
-            Source::Nv => "NV",
-            Source::Cpu => "CPU",
+            NoiseSource::Nv => "NV",
+            NoiseSource::Cpu => "CPU",
         }
     }
 }
@@ -29,18 +29,18 @@ impl Source {
 /// A generator with its state.
 #[derive(Debug, Clone)]
 pub enum Generator {
-    /// See [`Source::Nv`].
+    /// See [`NoiseSource::Nv`].
     Nv(Philox),
-    /// See [`Source::Cpu`].
+    /// See [`NoiseSource::Cpu`].
     Cpu(Box<Mt19937>),
 }
 
 impl Generator {
     /// One that begins with `seed`.
-    pub fn new(source: Source, seed: u64) -> Self {
+    pub fn new(source: NoiseSource, seed: u64) -> Self {
         match source {
-            Source::Nv => Generator::Nv(Philox::new(seed)),
-            Source::Cpu => Generator::Cpu(Box::new(Mt19937::new(seed))),
+            NoiseSource::Nv => Generator::Nv(Philox::new(seed)),
+            NoiseSource::Cpu => Generator::Cpu(Box::new(Mt19937::new(seed))),
         }
     }
 

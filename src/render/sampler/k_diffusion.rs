@@ -1,26 +1,26 @@
-//! The samplers of k-diffusion (Karras et al., 2022, and after them): they work on latents whose noise has the level
+//! The samplers of k-noise_schedule (Karras et al., 2022, and after them): they work on latents whose noise has the level
 //! sigma, and on the image that the model sees in them.
 
 use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
-use super::{Sampler, Work, sum, sum_all};
+use super::{Sampler, SamplerContext, sum, sum_all};
 use crate::error::Result;
 use crate::render::weights::from_candle;
 
 /// Steps that the linear multistep method remembers.
 const LMS_ORDER: usize = 4;
 
-pub(super) fn sample(sampler: Sampler, noise: &Tensor, work: &mut Work<'_>) -> Result<Tensor> {
+pub(super) fn sample(sampler: Sampler, noise: &Tensor, work: &mut SamplerContext<'_>) -> Result<Tensor> {
     let sigmas = match sampler {
         // One level more, and the last but one left out: so WebUI's table says.
         Sampler::Dpm2A => {
-            let mut sigmas = work.diffusion.sigmas(work.spacing, work.steps + 1);
+            let mut sigmas = work.noise_schedule.sigmas(work.schedule, work.steps + 1);
             sigmas.remove(work.steps);
             sigmas
         }
-        _ => work.diffusion.sigmas(work.spacing, work.steps),
+        _ => work.noise_schedule.sigmas(work.schedule, work.steps),
     };
     let first = sigmas.first().copied().unwrap_or_default();
     let mut x = noise.affine(first, 0.0).map_err(from_candle)?;
@@ -84,9 +84,9 @@ struct Past {
 }
 
 /// The image that the model sees in a latent of this noise level.
-fn denoise(x: &Tensor, sigma: f64, work: &mut Work<'_>) -> Result<Tensor> {
+fn denoise(x: &Tensor, sigma: f64, work: &mut SamplerContext<'_>) -> Result<Tensor> {
     let scaled = x.affine(1.0 / (sigma * sigma + 1.0).sqrt(), 0.0).map_err(from_candle)?;
-    let noise = (work.predict)(&scaled, work.diffusion.time(sigma))?;
+    let noise = (work.predict)(&scaled, work.noise_schedule.time(sigma))?;
     sum([(1.0, x), (-sigma, &noise)]).map_err(from_candle)
 }
 
@@ -108,7 +108,7 @@ fn ancestral(sigma: f64, next: f64) -> (f64, f64) {
 }
 
 /// The last step gets no noise, and draws none.
-fn add_noise(x: Tensor, level: f64, next: f64, work: &mut Work<'_>) -> Result<Tensor> {
+fn add_noise(x: Tensor, level: f64, next: f64, work: &mut SamplerContext<'_>) -> Result<Tensor> {
     if next == 0.0 {
         return Ok(x);
     }

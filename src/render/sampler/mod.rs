@@ -7,7 +7,7 @@ mod unipc;
 use candle_core::{Result as CandleResult, Tensor};
 
 use crate::error::Result;
-use crate::render::schedule::{Diffusion, Spacing};
+use crate::render::schedule::{NoiseSchedule, ScheduleType};
 
 /// A way from noise to a latent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,7 +17,7 @@ pub enum Sampler {
     /// Euler's method with new noise at each step.
     #[default]
     EulerA,
-    /// Denoising diffusion implicit models, in WebUI's own code, with eta 0.
+    /// Denoising noise_schedule implicit models, in WebUI's own code, with eta 0.
     Ddim,
     /// DPM-Solver++ of second order, multistep.
     Dpmpp2m,
@@ -58,27 +58,27 @@ impl Sampler {
         }
     }
 
-    /// The sampler of a name, and the spacing where the name says it: "DPM++ 2M Karras". Case does not matter.
-    pub fn from_name(name: &str) -> Option<(Self, Option<Spacing>)> {
+    /// The sampler of a name, and the schedule where the name says it: "DPM++ 2M Karras". Case does not matter.
+    pub fn from_name(name: &str) -> Option<(Self, Option<ScheduleType>)> {
         let name = name.trim().to_ascii_lowercase();
-        let (name, spacing) = match name.strip_suffix(" karras") {
-            Some(name) => (name, Some(Spacing::Karras)),
+        let (name, schedule) = match name.strip_suffix(" karras") {
+            Some(name) => (name, Some(ScheduleType::Karras)),
             None => (name.as_str(), None),
         };
         let sampler = Self::ALL.iter().find(|sampler| sampler.name().eq_ignore_ascii_case(name))?;
-        (spacing.is_none() || sampler.has_spacing()).then_some((*sampler, spacing))
+        (schedule.is_none() || sampler.has_schedule()).then_some((*sampler, schedule))
     }
 
     /// Whether its noise levels can be spread in several ways. The others have times of their own.
-    pub fn has_spacing(self) -> bool {
+    pub fn has_schedule(self) -> bool {
         !matches!(self, Sampler::Ddim | Sampler::UniPc)
     }
 
     /// What WebUI since 1.9 takes where its "Schedule type" says "Automatic".
-    pub fn automatic_spacing(self) -> Spacing {
+    pub fn automatic_schedule(self) -> ScheduleType {
         match self {
-            Sampler::Dpmpp2m | Sampler::Dpm2A => Spacing::Karras,
-            _ => Spacing::Uniform,
+            Sampler::Dpmpp2m | Sampler::Dpm2A => ScheduleType::Karras,
+            _ => ScheduleType::Uniform,
         }
     }
 
@@ -88,9 +88,9 @@ impl Sampler {
     }
 
     /// How often it asks the UNet in so many steps.
-    pub fn calls(self, diffusion: &Diffusion, steps: usize) -> usize {
+    pub fn calls(self, noise_schedule: &NoiseSchedule, steps: usize) -> usize {
         match self {
-            Sampler::Ddim => diffusion.ddim_times(steps).len().saturating_sub(1),
+            Sampler::Ddim => noise_schedule.ddim_times(steps).len().saturating_sub(1),
             // The step to no noise at all is one of Euler's.
             Sampler::Heun | Sampler::Dpm2A => (2 * steps).saturating_sub(1),
             _ => steps,
@@ -99,11 +99,11 @@ impl Sampler {
 }
 
 /// What a sampler works with.
-pub struct Work<'a> {
+pub struct SamplerContext<'a> {
     /// The model's noise by time.
-    pub diffusion: &'a Diffusion,
+    pub noise_schedule: &'a NoiseSchedule,
     /// How the noise levels are spread.
-    pub spacing: Spacing,
+    pub schedule: ScheduleType,
     /// Steps.
     pub steps: usize,
     /// The noise that the UNet sees in a latent of unit variance at a time, with guidance.
@@ -115,7 +115,7 @@ pub struct Work<'a> {
 }
 
 /// Makes a latent, in the model's own scale, of standard normal noise.
-pub fn sample(sampler: Sampler, noise: &Tensor, work: &mut Work<'_>) -> Result<Tensor> {
+pub fn sample(sampler: Sampler, noise: &Tensor, work: &mut SamplerContext<'_>) -> Result<Tensor> {
     match sampler {
         Sampler::Ddim => timesteps::ddim(noise, work),
         Sampler::UniPc => unipc::unipc(noise, work),

@@ -3,18 +3,18 @@
 
 use candle_core::Tensor;
 
-use super::{Work, sum, sum_all};
+use super::{SamplerContext, sum, sum_all};
 use crate::error::Result;
-use crate::render::schedule::Diffusion;
+use crate::render::schedule::NoiseSchedule;
 use crate::render::weights::from_candle;
 
 const ORDER: usize = 3;
 
-pub(super) fn unipc(noise: &Tensor, work: &mut Work<'_>) -> Result<Tensor> {
+pub(super) fn unipc(noise: &Tensor, work: &mut SamplerContext<'_>) -> Result<Tensor> {
     let steps = work.steps;
     let order = ORDER.min(steps);
-    let least = 1.0 / work.diffusion.times() as f64;
-    let point = |step: usize| Point::new(work.diffusion, 1.0 - (1.0 - least) * step as f64 / steps as f64);
+    let least = 1.0 / work.noise_schedule.times() as f64;
+    let point = |step: usize| Point::new(work.noise_schedule, 1.0 - (1.0 - least) * step as f64 / steps as f64);
     let points: Vec<Point> = (0..=steps).map(point).collect();
     let Some((first, others)) = points.split_first() else { return Ok(noise.clone()) };
     let mut x = noise.clone();
@@ -50,10 +50,10 @@ struct Point {
 }
 
 impl Point {
-    fn new(diffusion: &Diffusion, time: f64) -> Self {
+    fn new(noise_schedule: &NoiseSchedule, time: f64) -> Self {
         // The published code has the logarithms of the image's share at 1/1000, 2/1000, ... and straight lines between.
-        let place = (time * diffusion.times() as f64 - 1.0).max(0.0);
-        let log = |time: f64| diffusion.alpha(time as usize).ln() / 2.0;
+        let place = (time * noise_schedule.times() as f64 - 1.0).max(0.0);
+        let log = |time: f64| noise_schedule.alpha(time as usize).ln() / 2.0;
         let log_alpha = (1.0 - place.fract()) * log(place.floor()) + place.fract() * log(place.ceil());
         let sigma = (1.0 - (2.0 * log_alpha).exp()).sqrt();
         Point { time, alpha: log_alpha.exp(), sigma, lambda: log_alpha - sigma.ln() }
@@ -61,8 +61,8 @@ impl Point {
 }
 
 /// The image that the model sees at a point.
-fn see(x: &Tensor, point: &Point, work: &mut Work<'_>) -> Result<Tensor> {
-    let times = work.diffusion.times() as f64;
+fn see(x: &Tensor, point: &Point, work: &mut SamplerContext<'_>) -> Result<Tensor> {
+    let times = work.noise_schedule.times() as f64;
     let noise = (work.predict)(x, (point.time - 1.0 / times) * times)?;
     let seen = sum([(1.0, x), (-point.sigma, &noise)]).and_then(|it| it.affine(1.0 / point.alpha, 0.0));
     seen.map_err(from_candle)

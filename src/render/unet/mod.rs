@@ -30,8 +30,8 @@ const PREFIX: &str = "model.diffusion_model";
 pub struct Unet {
     time_1: Linear,
     time_2: Linear,
-    /// What each residual block is told of the time, all of them one behind the other.
-    told: Linear,
+    /// What each residual block is time_embedding of the time, all of them one behind the other.
+    time_embedding: Linear,
     /// Values in the sinusoid of a time.
     frequencies: usize,
     input_blocks: Vec<Block>,
@@ -47,7 +47,7 @@ pub struct Unet {
 }
 
 /// What a prompt is to the UNet: the keys and values of every block that looks at it. The same for all steps.
-pub struct Prepared {
+pub struct PreparedPrompt {
     batch: usize,
     /// By place of the layer in the order in which they work.
     layers: Vec<Vec<KeysValues>>,
@@ -70,7 +70,7 @@ enum Layer {
 impl Unet {
     /// Reads it from a checkpoint in LDM names; `weights` is the root of them.
     ///
-    /// Refused are models that are told more than time and text, and other architectures than SD v1.
+    /// Refused are models that are time_embedding more than time and text, and other architectures than SD v1.
     pub fn load(weights: VarBuilder, state_dict: &StateDict, engine: &Engine) -> Result<Unet> {
         refuse_others(state_dict)?;
         let (dtype, device) = (weights.dtype(), weights.device().clone());
@@ -103,7 +103,7 @@ impl Unet {
         Ok(Unet {
             time_1: here.linear("time_embed.0", frequencies, true)?,
             time_2: here.linear("time_embed.2", time, true)?,
-            told: here.linear_of_all(&build.told, time)?,
+            time_embedding: here.linear_of_all(&build.time_embedding, time)?,
             frequencies,
             input_blocks,
             middle,
@@ -129,51 +129,57 @@ impl Unet {
     }
 
     /// Keys and values of a prompt `[batch, tokens, width]`.
-    pub fn prepare(&self, context: &Tensor) -> Result<Prepared> {
+    pub fn prepare(&self, context: &Tensor) -> Result<PreparedPrompt> {
         let prepare = || {
             let (batch, context) = (context.dim(0)?, self.engine.take(context)?);
             let layers = self.layers().filter_map(|(_, layer)| match layer {
                 Layer::Transformer(transformer) => Some(transformer.prepare(&context)),
                 _ => None,
             });
-            Ok(Prepared { batch, layers: layers.collect::<CandleResult<_>>()?, step: Mutex::default() })
+            Ok(PreparedPrompt { batch, layers: layers.collect::<CandleResult<_>>()?, step: Mutex::default() })
         };
         prepare().map_err(from_candle)
     }
 
     /// The noise predicted in a latent `[batch, 4, height, width]` at time `t`, which need not be whole. Kernels take
     /// and give F32 in the CPU's memory.
-    pub fn forward(&self, x: &Tensor, t: f64, prompt: &Prepared) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, t: f64, prompt: &PreparedPrompt) -> Result<Tensor> {
         let (batch, ..) = x.dims4().map_err(from_candle)?;
         if batch != prompt.batch {
             let message = format!("{batch} latents, but {} prompts", prompt.batch);
             return Err(Error::mismatch(message));
         }
         let denoise = || {
-            let told = self.tell(t)?;
+            let time_embedding = self.embed_time(t)?;
             match &self.engine {
-                Engine::Kernels(kernels) => self.step(kernels, x, &told, prompt),
-                Engine::Candle => self.denoise(&Image::new(&self.engine, x)?, &told, prompt)?.to_planes(),
+                Engine::Kernels(kernels) => self.step(kernels, x, &time_embedding, prompt),
+                Engine::Candle => self.denoise(&Image::new(&self.engine, x)?, &time_embedding, prompt)?.to_planes(),
             }
         };
         denoise().map_err(from_candle)
     }
 
     /// A step on a machine: what it launches is recorded at the second one with a prompt, and replayed from then on.
-    fn step(&self, kernels: &Kernels, x: &Tensor, told: &Tensor, prompt: &Prepared) -> CandleResult<Tensor> {
+    fn step(
+        &self,
+        kernels: &Kernels,
+        x: &Tensor,
+        time_embedding: &Tensor,
+        prompt: &PreparedPrompt,
+    ) -> CandleResult<Tensor> {
         let mut step = prompt.step.lock().unwrap_or_else(PoisonError::into_inner);
         let step = match &mut *step {
             Some(step) if step.takes(x) => step,
-            step => step.insert(Step::new(kernels, x, told)?),
+            step => step.insert(Step::new(kernels, x, time_embedding)?),
         };
-        let work = |x: &Tensor, told: &Tensor, out: &Tensor| {
-            self.denoise(&Image::new(&self.engine, x)?, told, prompt)?.write_planes(out)
+        let work = |x: &Tensor, time_embedding: &Tensor, out: &Tensor| {
+            self.denoise(&Image::new(&self.engine, x)?, time_embedding, prompt)?.write_planes(out)
         };
-        step.run(kernels, x, told, !self.trace.is_watched(), work)
+        step.run(kernels, x, time_embedding, !self.trace.is_watched(), work)
     }
 
-    /// What the residual blocks are told of a time: the same for the whole batch.
-    fn tell(&self, t: f64) -> CandleResult<Tensor> {
+    /// What the residual blocks are time_embedding of a time: the same for the whole batch.
+    fn embed_time(&self, t: f64) -> CandleResult<Tensor> {
         // In f32 whatever the model computes in: f16 rounds 867.33 to 867.5, and the sinusoid of it is another one.
         let half = self.frequencies / 2;
         let frequency = |index| (-(10000f64.ln() as f32) * index as f32 / half as f32).exp();
@@ -186,25 +192,25 @@ impl Unet {
         let embedded = self.time_2.forward(&self.engine.silu(&self.time_1.forward(&sinusoid)?)?)?;
         self.trace.tokens("model.diffusion_model.time_embed", &self.engine, &embedded)?;
         // Every residual block begins with this activation.
-        self.told.forward_wide(&self.engine.silu(&embedded)?)
+        self.time_embedding.forward_wide(&self.engine.silu(&embedded)?)
     }
 
-    fn denoise(&self, x: &Image, told: &Tensor, prompt: &Prepared) -> CandleResult<Image> {
+    fn denoise(&self, x: &Image, time_embedding: &Tensor, prompt: &PreparedPrompt) -> CandleResult<Image> {
         let mut prompt = prompt.layers.iter().map(Vec::as_slice);
         let mut kept = Vec::new();
         let mut x = x.clone();
         for block in &self.input_blocks {
-            x = block.forward(x, told, &mut prompt, &self.trace)?;
+            x = block.forward(x, time_embedding, &mut prompt, &self.trace)?;
             kept.push(x.clone());
         }
-        x = self.middle.forward(x, told, &mut prompt, &self.trace)?;
+        x = self.middle.forward(x, time_embedding, &mut prompt, &self.trace)?;
         for block in &self.output_blocks {
             if let Some(kept) = kept.pop() {
                 // An odd side that was halved comes back by one too long. WebUI takes the nearest values then, which are
                 // the first ones, and so draws pictures whose sides are multiples of 8.
                 x = x.beside(&kept)?;
             }
-            x = block.forward(x, told, &mut prompt, &self.trace)?;
+            x = block.forward(x, time_embedding, &mut prompt, &self.trace)?;
         }
         let x = self.conv_out.forward(&self.norm_out.forward_silu(&x)?)?;
         self.trace.image("model.diffusion_model.out", &x)?;
@@ -221,14 +227,14 @@ impl Block {
     fn forward<'a>(
         &self,
         mut x: Image,
-        told: &Tensor,
+        time_embedding: &Tensor,
         prompt: &mut impl Iterator<Item = &'a [KeysValues]>,
         trace: &Trace,
     ) -> CandleResult<Image> {
         for (name, layer) in &self.layers {
             x = match layer {
                 Layer::Conv(conv) => conv.forward(&x)?,
-                Layer::Resnet(resnet) => resnet.forward(&x, told)?,
+                Layer::Resnet(resnet) => resnet.forward(&x, time_embedding)?,
                 Layer::Transformer(transformer) => transformer.forward(&x, prompt.next().unwrap_or_default())?,
                 Layer::Up(conv) => conv.forward_doubled(&x)?,
             };
@@ -242,8 +248,8 @@ impl Block {
 #[derive(Default)]
 struct Build {
     context: usize,
-    /// The layers by which residual blocks are told the time, and how many values they have together.
-    told: Vec<String>,
+    /// The layers by which residual blocks are time_embedding the time, and how many values they have together.
+    time_embedding: Vec<String>,
     values: usize,
     /// Channels of the image at this place.
     width: usize,
@@ -275,7 +281,7 @@ impl Build {
     fn layer(&mut self, here: &Reader) -> Result<Option<Layer>> {
         if here.has("in_layers.0.weight") {
             let (resnet, width) = Resnet::read(here, self.width, self.values)?;
-            self.told.push(here.key("emb_layers.1"));
+            self.time_embedding.push(here.key("emb_layers.1"));
             self.values += width;
             self.width = width;
             Ok(Some(Layer::Resnet(Box::new(resnet))))

@@ -68,21 +68,21 @@ static KNOWN: LazyLock<HashMap<char, Classes>> = LazyLock::new(|| {
 });
 
 /// What may stand in one place of a rule: members of classes, and single characters.
-type Place = (Classes, &'static str);
+type Slot = (Classes, &'static str);
 
-const fn of(classes: Classes) -> Place {
+const fn of(classes: Classes) -> Slot {
     (classes, "")
 }
 
-const fn one_of(characters: &'static str) -> Place {
+const fn one_of(characters: &'static str) -> Slot {
     (0, characters)
 }
 
 /// What stands in Arabic text behind each `Ø` or `Ù`.
-const ARABIC: Place = (COMMON | CURRENCY | BAD | NUMERIC | OPENING, "ŸŠ®°µ»");
+const ARABIC: Slot = (COMMON | CURRENCY | BAD | NUMERIC | OPENING, "ŸŠ®°µ»");
 
 /// Sequences of which one is enough for a text to be bad.
-const RULES: &[&[Place]] = &[
+const RULES: &[&[Slot]] = &[
     &[of(C1)],
     &[of(BAD | LOWER | UPPER | BOX | OPENING | CLOSING | CURRENCY | NUMERIC | LAW), of(BAD)],
     &[of(BAD), of(LOWER | UPPER | BOX | OPENING | CLOSING | CURRENCY | NUMERIC | LAW)],
@@ -132,14 +132,14 @@ pub(super) fn is_bad(text: &str) -> bool {
         return false;
     }
     let signs: Vec<(char, Classes)> = text.chars().map(|it| (it, classes(it))).collect();
-    let begins = |rest: &[(char, Classes)], rule: &[Place]| {
+    let begins = |rest: &[(char, Classes)], rule: &[Slot]| {
         rest.len() >= rule.len() && rest.iter().zip(rule).all(|(&sign, &place)| stands(sign, place))
     };
     let is_bad_at = |at: usize| signs.get(at..).is_some_and(|rest| RULES.iter().any(|rule| begins(rest, rule)));
     text.starts_with("Ã ") || text.starts_with("Â ") || (0..signs.len()).any(is_bad_at)
 }
 
-fn stands((character, classes): (char, Classes), (allowed, characters): Place) -> bool {
+fn stands((character, classes): (char, Classes), (allowed, characters): Slot) -> bool {
     classes & allowed != 0 || characters.contains(character)
 }
 

@@ -14,7 +14,7 @@ const PREFIX: &str = "first_stage_model";
 const EPSILON: f64 = 1e-6;
 
 /// Encoder and decoder.
-pub struct Autoencoder {
+pub struct Vae {
     encoder: Half,
     quant_conv: Conv2d,
     post_quant_conv: Conv2d,
@@ -64,13 +64,13 @@ struct Attention {
     engine: Engine,
 }
 
-impl Autoencoder {
+impl Vae {
     /// Reads it from a checkpoint in LDM names; `weights` is the root of them. Sizes are those of the tensors.
-    pub fn load(weights: VarBuilder, state_dict: &StateDict, engine: &Engine) -> Result<Autoencoder> {
+    pub fn load(weights: VarBuilder, state_dict: &StateDict, engine: &Engine) -> Result<Vae> {
         let here = Reader::root(weights, state_dict, engine).at(PREFIX);
         let [latent_channels, _, _, _] = here.dims_of("post_quant_conv.weight")?;
         let [moments, _, _, _] = here.dims_of("encoder.conv_out.weight")?;
-        Ok(Autoencoder {
+        Ok(Vae {
             encoder: Half::encoder(&here.at("encoder"))?,
             quant_conv: here.conv("quant_conv", moments)?,
             post_quant_conv: here.conv("post_quant_conv", latent_channels)?,

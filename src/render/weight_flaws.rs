@@ -8,7 +8,7 @@ use candle_core::WithDType;
 
 /// What is wrong with the values of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flaw {
+pub enum WeightFlaw {
     /// Some of the values are NaN or infinite.
     NotFinite,
     /// All of the values are zero.
@@ -17,11 +17,11 @@ pub enum Flaw {
 
 /// The flawed tensors among those that models have asked for, seen while they were read.
 #[derive(Debug, Clone, Default)]
-pub struct Flaws(Arc<Mutex<Vec<(String, Flaw)>>>);
+pub struct WeightFlaws(Arc<Mutex<Vec<(String, WeightFlaw)>>>);
 
-impl Flaws {
+impl WeightFlaws {
     /// Their keys, in the order in which they were asked for.
-    pub fn keys(&self, flaw: Flaw) -> Vec<String> {
+    pub fn keys(&self, flaw: WeightFlaw) -> Vec<String> {
         let mut keys = Vec::new();
         for (key, found) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if *found == flaw && !keys.contains(key) {
@@ -31,7 +31,7 @@ impl Flaws {
         keys
     }
 
-    pub(super) fn note(&self, key: &str, flaw: Flaw) {
+    pub(super) fn note(&self, key: &str, flaw: WeightFlaw) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((key.to_owned(), flaw));
     }
 }
@@ -41,25 +41,25 @@ const BLOCK: usize = 32 << 10;
 
 /// Whether all values of a part are finite, and whether all are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Judged {
+pub(super) struct FlawScan {
     pub(super) finite: bool,
     pub(super) zero: bool,
 }
 
-impl Judged {
+impl FlawScan {
     /// Of no values.
-    pub(super) const NOTHING: Judged = Judged { finite: true, zero: true };
+    pub(super) const NOTHING: FlawScan = FlawScan { finite: true, zero: true };
 
     /// Of two parts.
-    pub(super) fn and(self, other: Judged) -> Self {
-        Judged { finite: self.finite & other.finite, zero: self.zero & other.zero }
+    pub(super) fn and(self, other: FlawScan) -> Self {
+        FlawScan { finite: self.finite & other.finite, zero: self.zero & other.zero }
     }
 
     /// Of a tensor of so many values.
-    pub(super) fn flaw(self, count: usize) -> Option<Flaw> {
+    pub(super) fn flaw(self, count: usize) -> Option<WeightFlaw> {
         match self {
-            Judged { finite: false, .. } => Some(Flaw::NotFinite),
-            Judged { zero: true, .. } if count > 0 => Some(Flaw::Zero),
+            FlawScan { finite: false, .. } => Some(WeightFlaw::NotFinite),
+            FlawScan { zero: true, .. } if count > 0 => Some(WeightFlaw::Zero),
             _ => None,
         }
     }
@@ -70,7 +70,7 @@ impl Judged {
         let halves = |exponent: u16| {
             let words = bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
             words.fold(Self::NOTHING, |judged, word| {
-                judged.and(Judged { finite: word & exponent != exponent, zero: word & 0x7fff == 0 })
+                judged.and(FlawScan { finite: word & exponent != exponent, zero: word & 0x7fff == 0 })
             })
         };
         match dtype {
@@ -80,7 +80,7 @@ impl Judged {
                 let words = bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
                 words.fold(Self::NOTHING, |judged, word| {
                     let exponent = 0x7f80_0000;
-                    judged.and(Judged { finite: word & exponent != exponent, zero: word & 0x7fff_ffff == 0 })
+                    judged.and(FlawScan { finite: word & exponent != exponent, zero: word & 0x7fff_ffff == 0 })
                 })
             }
         }
@@ -88,12 +88,12 @@ impl Judged {
 }
 
 /// Of the elements of a whole tensor.
-pub(super) fn of_elements<T: WithDType>(elements: &[T]) -> Option<Flaw> {
-    let mut judged = Judged::NOTHING;
+pub(super) fn of_elements<T: WithDType>(elements: &[T]) -> Option<WeightFlaw> {
+    let mut judged = FlawScan::NOTHING;
     for block in elements.chunks(BLOCK) {
         judged = block.iter().fold(judged, |judged, value| {
             let value = value.to_f64();
-            judged.and(Judged { finite: value.is_finite(), zero: value == 0.0 })
+            judged.and(FlawScan { finite: value.is_finite(), zero: value == 0.0 })
         });
         if !judged.finite {
             break;
@@ -103,9 +103,9 @@ pub(super) fn of_elements<T: WithDType>(elements: &[T]) -> Option<Flaw> {
 }
 
 /// Of a whole tensor of F8_E4M3, which has a NaN of each sign, a zero of each sign and no infinity.
-pub(super) fn of_f8e4m3(bytes: &[u8]) -> Option<Flaw> {
-    let judge = |byte: &u8| Judged { finite: byte & 0x7f != 0x7f, zero: byte & 0x7f == 0 };
-    bytes.iter().map(judge).fold(Judged::NOTHING, Judged::and).flaw(bytes.len())
+pub(super) fn of_f8e4m3(bytes: &[u8]) -> Option<WeightFlaw> {
+    let judge = |byte: &u8| FlawScan { finite: byte & 0x7f != 0x7f, zero: byte & 0x7f == 0 };
+    bytes.iter().map(judge).fold(FlawScan::NOTHING, FlawScan::and).flaw(bytes.len())
 }
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
     use half::{bf16, f16};
 
     use super::*;
-    use crate::render::weights::Weights;
+    use crate::render::weights::WeightLoader;
     use crate::state_dict::StateDict;
     use crate::tensor::{Dtype, LazyTensor, Shape};
 
@@ -132,13 +132,13 @@ mod tests {
             state_dict.insert(key, owned(Dtype::F32, bytes)).unwrap();
         }
         state_dict.insert("small", owned(Dtype::F8E4M3, vec![0x7f, 0])).unwrap();
-        let flaws = Flaws::default();
-        let weights = Weights::new(Arc::new(state_dict)).noting(&flaws).builder(DType::F32, &Device::Cpu);
+        let flaws = WeightFlaws::default();
+        let weights = WeightLoader::new(Arc::new(state_dict)).noting(&flaws).builder(DType::F32, &Device::Cpu);
         for key in ["good", "zero", "nan", "nan", "small"] {
             weights.get_unchecked(key).unwrap();
         }
         assert_eq!(
-            (flaws.keys(Flaw::NotFinite), flaws.keys(Flaw::Zero)),
+            (flaws.keys(WeightFlaw::NotFinite), flaws.keys(WeightFlaw::Zero)),
             (vec!["nan".into(), "small".into()], vec!["zero".into()])
         );
     }
@@ -148,11 +148,11 @@ mod tests {
         for values in [&[0.0_f32, -0.0][..], &[0.0, 1.0], &[1.0, f32::NAN], &[f32::INFINITY, 0.0], &[-1e-7, 0.0], &[]] {
             let expected = of_elements(values);
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            assert_eq!(Judged::of_bytes(DType::F32, &bytes).flaw(values.len()), expected, "{values:?}");
+            assert_eq!(FlawScan::of_bytes(DType::F32, &bytes).flaw(values.len()), expected, "{values:?}");
             let bytes: Vec<u8> = values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect();
-            assert_eq!(Judged::of_bytes(DType::F16, &bytes).flaw(values.len()), expected, "{values:?}");
+            assert_eq!(FlawScan::of_bytes(DType::F16, &bytes).flaw(values.len()), expected, "{values:?}");
             let bytes: Vec<u8> = values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect();
-            assert_eq!(Judged::of_bytes(DType::BF16, &bytes).flaw(values.len()), expected, "{values:?}");
+            assert_eq!(FlawScan::of_bytes(DType::BF16, &bytes).flaw(values.len()), expected, "{values:?}");
         }
     }
 }

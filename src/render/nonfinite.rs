@@ -5,18 +5,18 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Tensor};
 
 use crate::render::checks::Check;
-use crate::render::flaws::{Flaw, Flaws};
 use crate::render::observer::Observer;
+use crate::render::weight_flaws::{WeightFlaw, WeightFlaws};
 
 /// The greatest number of f16.
 pub(super) const F16_MAX: f32 = 65_504.0;
 
 /// The beginnings of the keys of the models that a render takes.
-pub(super) const MODELS: [&str; 3] = ["model.diffusion_model.", "first_stage_model.", "cond_stage_model."];
+pub(super) const MODEL_PREFIXES: [&str; 3] = ["model.diffusion_model.", "first_stage_model.", "cond_stage_model."];
 
 /// Looks for the first layer that makes something that is no number, and for the greatest value.
 #[derive(Default)]
-pub(super) struct Seeker {
+pub(super) struct NonFiniteFinder {
     found: Mutex<Found>,
 }
 
@@ -28,7 +28,7 @@ struct Found {
     most: Option<(String, f32)>,
 }
 
-impl Seeker {
+impl NonFiniteFinder {
     pub(super) fn first(&self) -> String {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.broken.clone().unwrap_or_else(|| "no layer".to_owned())
@@ -39,7 +39,7 @@ impl Seeker {
     }
 }
 
-impl Observer for Seeker {
+impl Observer for NonFiniteFinder {
     fn seen(&self, name: &str, tensor: &Tensor) {
         let most = tensor.abs().and_then(|it| it.flatten_all()?.max(0)?.to_dtype(DType::F32)?.to_scalar::<f32>());
         // A maximum passes over NaN; a sum does not.
@@ -57,10 +57,10 @@ impl Observer for Seeker {
 
 /// The weights that are to blame: not finite, which no checkpoint may have, or nothing but zeros, which only a network
 /// that was never trained has.
-pub(super) fn blame(flaws: &Flaws) -> Vec<Check> {
-    let broken = named(&flaws.keys(Flaw::NotFinite));
+pub(super) fn weight_checks(flaws: &WeightFlaws) -> Vec<Check> {
+    let broken = named(&flaws.keys(WeightFlaw::NotFinite));
     let broken = broken.map(|it| Check::judge("weights finite", false, it, "no NaN, no infinity in the weights"));
-    let zeros: Vec<String> = flaws.keys(Flaw::Zero).into_iter().filter(|key| key.ends_with(".weight")).collect();
+    let zeros: Vec<String> = flaws.keys(WeightFlaw::Zero).into_iter().filter(|key| key.ends_with(".weight")).collect();
     let zeros = named(&zeros);
     let zeros = zeros.map(|it| Check::warn("weights not zero", false, it, "weights: these are nothing but zeros"));
     broken.into_iter().chain(zeros).collect()
@@ -73,6 +73,6 @@ fn named(keys: &[String]) -> Option<String> {
         let (first, more) = (keys.next()?, keys.count());
         Some(if more > 0 { format!("{first}, and {more} more") } else { first.clone() })
     };
-    let models: Vec<String> = MODELS.into_iter().filter_map(of).collect();
+    let models: Vec<String> = MODEL_PREFIXES.into_iter().filter_map(of).collect();
     (!models.is_empty()).then(|| models.join("; "))
 }

@@ -7,19 +7,19 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::error::{Error, Result};
-use crate::render::autoencoder::Autoencoder;
-use crate::render::blame::{MODELS, Seeker};
 use crate::render::checks::Statistics;
-use crate::render::flaws::Flaws;
 use crate::render::kernels::{Kernels, Machine};
+use crate::render::nonfinite::{MODEL_PREFIXES, NonFiniteFinder};
 use crate::render::observer::{Observer, Trace};
 use crate::render::ops::Engine;
-use crate::render::weights::{Weights, from_candle, values};
+use crate::render::vae::Vae;
+use crate::render::weight_flaws::WeightFlaws;
+use crate::render::weights::{WeightLoader, from_candle, values};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, Overflow};
 
 /// Who computes, with which weights.
-pub(super) struct Place {
+pub(super) struct RenderTarget {
     pub(super) engine: Engine,
     dtype: Dtype,
     /// As they are.
@@ -27,12 +27,12 @@ pub(super) struct Place {
     /// Rounded to the type.
     rounded: Arc<StateDict>,
     /// What is wrong with the weights that models asked for.
-    pub(super) flaws: Flaws,
+    pub(super) flaws: WeightFlaws,
 }
 
 /// What an autoencoder made of a latent.
 pub(super) struct Decoded {
-    pub(super) autoencoder: Autoencoder,
+    pub(super) autoencoder: Vae,
     pub(super) image: Tensor,
     /// What was too large for f16, where something was.
     pub(super) overflow: Option<String>,
@@ -40,7 +40,7 @@ pub(super) struct Decoded {
     pub(super) broken: Option<String>,
 }
 
-impl Place {
+impl RenderTarget {
     /// The CPU, or a machine.
     pub(super) fn new(whole: &Arc<StateDict>, dtype: Dtype, machine: Option<&Arc<dyn Machine>>) -> Result<Self> {
         let (engine, rounded) = match machine {
@@ -48,7 +48,7 @@ impl Place {
             // They are rounded where they arrive.
             Some(machine) => (Engine::Kernels(kernels(machine, dtype)?), Arc::clone(whole)),
         };
-        Ok(Place { engine, dtype, whole: Arc::clone(whole), rounded, flaws: Flaws::default() })
+        Ok(RenderTarget { engine, dtype, whole: Arc::clone(whole), rounded, flaws: WeightFlaws::default() })
     }
 
     /// The weights, for models of the engine.
@@ -59,23 +59,23 @@ impl Place {
         }
     }
 
-    fn noting(&self, state_dict: &Arc<StateDict>) -> Weights {
-        Weights::new(Arc::clone(state_dict)).noting(&self.flaws)
+    fn noting(&self, state_dict: &Arc<StateDict>) -> WeightLoader {
+        WeightLoader::new(Arc::clone(state_dict)).noting(&self.flaws)
     }
 
     /// On the CPU, in f32: the greatest value behind a layer says whether f16 would do.
-    pub(super) fn decode_watched(&self, state_dict: &StateDict, z: &Tensor) -> Result<Decoded> {
+    pub(super) fn decode_on_cpu(&self, state_dict: &StateDict, z: &Tensor) -> Result<Decoded> {
         let mut weights = None;
-        let mut autoencoder = match Autoencoder::load(self.weights(), state_dict, &self.engine) {
-            // Weights beyond f16 are all that f32 would change.
+        let mut autoencoder = match Vae::load(self.weights(), state_dict, &self.engine) {
+            // WeightLoader beyond f16 are all that f32 would change.
             Err(error) if self.dtype == Dtype::F16 => {
                 weights = Some(format!("{error}; decoded with its weights in f32"));
                 let whole = self.noting(&self.whole).builder(DType::F32, &Device::Cpu);
-                Autoencoder::load(whole, state_dict, &self.engine)?
+                Vae::load(whole, state_dict, &self.engine)?
             }
             loaded => loaded?,
         };
-        let seeker = Arc::new(Seeker::default());
+        let seeker = Arc::new(NonFiniteFinder::default());
         autoencoder.observe(Trace::to(Arc::clone(&seeker) as Arc<dyn Observer>));
         let image = autoencoder.decode(z)?;
         autoencoder.observe(Trace::default());
@@ -86,11 +86,16 @@ impl Place {
 
     /// With kernels: in f16 where that is the type, or could be the type of another program, and again in f32 where it
     /// was too small.
-    pub(super) fn decode_tried(&self, kernels: &Kernels, state_dict: &StateDict, z: &Tensor) -> Result<Decoded> {
+    pub(super) fn decode_with_f32_fallback(
+        &self,
+        kernels: &Kernels,
+        state_dict: &StateDict,
+        z: &Tensor,
+    ) -> Result<Decoded> {
         let decode = |dtype: DType| {
             let kernels = kernels.in_dtype(dtype).map_err(from_candle)?;
             let weights = self.noting(&self.whole).builder_of(&kernels);
-            let autoencoder = Autoencoder::load(weights, state_dict, &Engine::Kernels(kernels))?;
+            let autoencoder = Vae::load(weights, state_dict, &Engine::Kernels(kernels))?;
             let image = autoencoder.decode(z)?;
             let statistics = Statistics::of(&values(&image)?);
             Ok::<_, Error>((Decoded { autoencoder, image, overflow: None, broken: None }, statistics))
@@ -104,7 +109,7 @@ impl Place {
         let (mut whole, of_whole) = decode(DType::F32)?;
         if !of_whole.is_finite() {
             // Once more, and each layer is looked at: what is looked at has to leave the machine.
-            let seeker = Arc::new(Seeker::default());
+            let seeker = Arc::new(NonFiniteFinder::default());
             whole.autoencoder.observe(Trace::to(Arc::clone(&seeker) as Arc<dyn Observer>));
             whole.autoencoder.decode(z)?;
             whole.autoencoder.observe(Trace::default());
@@ -134,7 +139,7 @@ fn rounded(state_dict: &Arc<StateDict>, to: Dtype) -> Result<Arc<StateDict>> {
     }
     let mut rounded = StateDict::new();
     for (key, lazy) in state_dict.iter() {
-        let is_weight = lazy.dtype().is_float() && MODELS.iter().any(|model| key.starts_with(model));
+        let is_weight = lazy.dtype().is_float() && MODEL_PREFIXES.iter().any(|model| key.starts_with(model));
         let tensor = match is_weight {
             true => lazy.clone().cast(to, Overflow::Refuse).map_err(|error| error.in_tensor(key))?,
             false => lazy.clone(),
