@@ -1,20 +1,20 @@
-//! How long one call of the UNet or of the decoder takes, for `benches/render.py`.
+//! Measures one call of the UNet or of the VAE, for `benches/render.py`.
 //!
 //!     render_speed CHECKPOINT unet|decode|encode PIXELS BATCH RUNS
 //!
-//! Prints one line of JSON: CPU seconds and seconds of each run, after one that is not counted, and the peak memory.
+//! Prints one line of JSON: CPU seconds and seconds of each run after a warm-up, and the peak memory.
 
 use std::error::Error;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use trinart_ckpt::format;
 use trinart_ckpt::render::Engine;
 use trinart_ckpt::render::unet::Unet;
 use trinart_ckpt::render::vae::Vae;
-use trinart_ckpt::render::weights::var_builder;
+use trinart_ckpt::render::weights::WeightLoader;
 
 type Call = Box<dyn Fn() -> trinart_ckpt::Result<Tensor>>;
 
@@ -25,26 +25,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (pixels, batch, runs): (usize, usize, usize) = (pixels.parse()?, batch.parse()?, runs.parse()?);
     let state_dict = Arc::new(format::open(checkpoint)?.state_dict);
-    let weights = var_builder(Arc::clone(&state_dict), DType::F32, &Device::Cpu);
+    let weights = WeightLoader::new(state_dict, &Engine::Candle);
     let random = |dims: &[usize]| Tensor::randn(0f32, 1., dims, &Device::Cpu);
     let call: Call = match stage.as_str() {
         "unet" => {
-            let unet = Unet::load(weights, &state_dict, &Engine::Candle)?;
+            let unet = Unet::load(&weights)?;
             let prompt = unet.prepare(&random(&[batch, 77, unet.context_width()])?)?;
             let x = random(&[batch, 4, pixels / 8, pixels / 8])?;
             Box::new(move || unet.forward(&x, 500.0, &prompt))
         }
         "decode" => {
-            let autoencoder = Vae::load(weights, &state_dict, &Engine::Candle)?;
+            let vae = Vae::load(&weights)?;
             let z = random(&[batch, 4, pixels / 8, pixels / 8])?;
-            Box::new(move || autoencoder.decode(&z))
+            Box::new(move || vae.decode(&z))
         }
         "encode" => {
-            let autoencoder = Vae::load(weights, &state_dict, &Engine::Candle)?;
+            let vae = Vae::load(&weights)?;
             let image = random(&[batch, 3, pixels, pixels])?;
-            Box::new(move || Ok(autoencoder.encode(&image)?.0))
+            Box::new(move || Ok(vae.encode(&image)?.0))
         }
-        other => return Err(format!("no stage {other}").into()),
+        other => return Err(format!("unknown stage {other}").into()),
     };
     let mut cpu = Vec::new();
     let mut wall = Vec::new();
@@ -60,16 +60,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Of all threads, by the kernel's clock of 100 ticks a second.
+/// Returns the CPU time of all threads, by the kernel's clock of 100 ticks a second.
 fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The name in parentheses may have spaces in it.
+    // The process name in parentheses may contain spaces.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |index: usize| fields.get(index).copied().unwrap_or_default().parse::<f64>();
     Ok((ticks(11)? + ticks(12)?) / 100.0)
 }
 
-/// The most memory that was resident, in bytes.
+/// Returns the peak resident memory in bytes.
 fn peak() -> Result<u64, Box<dyn Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();

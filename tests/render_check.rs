@@ -260,7 +260,7 @@ fn a_merge_draws_the_same_latents_and_another_picture() {
     assert!(check(&found, "latents")["found"].as_str().unwrap().starts_with("bit-identical"));
     assert_eq!(check(&found, "latents")["verdict"], "pass");
     assert_eq!(found["against"]["latent"]["identical"], true);
-    assert!(check(&found, "weights")["found"].as_str().unwrap().starts_with("autoencoder: "));
+    assert!(check(&found, "weights")["found"].as_str().unwrap().starts_with("VAE: "));
     assert!(check(&found, "picture")["found"].as_str().unwrap().starts_with("different"));
     // The contact sheet: the two pictures and their difference, in columns.
     let sheet = Picture::from_png(&fs::read(folder.join("a.sheet.png")).unwrap()).unwrap().0;
@@ -345,7 +345,7 @@ fn swapped_keys_of_the_unet_are_seen_and_named_beside_the_right_ones() {
     assert_eq!(noise["verdict"], "fail");
     assert!(noise["expected"].as_str().unwrap().contains("swapped"));
     let named = check(&found, "weights")["found"].as_str().unwrap();
-    assert!(named.contains("UNet") && named.contains("output_blocks.1") && named.contains("the rest is the same"));
+    assert!(named.contains("UNet") && named.contains("output_blocks.1") && named.contains("the rest is identical"));
     assert_eq!(found["against"]["latent"]["identical"], false);
 }
 

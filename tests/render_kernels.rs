@@ -1,5 +1,5 @@
-//! The models and whole pictures with kernels, on the machine that plays a card and on a card where there is one: against
-//! what the real diffusers and transformers compute, and against this crate's own layers for the CPU.
+//! Models and whole pictures with kernels, on an emulated GPU and on a real one if there is one, against diffusers and
+//! transformers, and against this crate's layers for the CPU.
 #![cfg(feature = "render")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
@@ -20,11 +20,10 @@ use trinart_ckpt::render::clip::TextEncoder;
 use trinart_ckpt::render::kernels::{Kernels, Launch, Machine, Recording, address};
 use trinart_ckpt::render::observer::Trace;
 use trinart_ckpt::render::picture::compare;
-use trinart_ckpt::render::pipeline::{Rendered, Settings, render};
-use trinart_ckpt::render::prompt::Syntax;
-use trinart_ckpt::render::rng::NoiseSource;
+use trinart_ckpt::render::pipeline::{Rendered, render};
 use trinart_ckpt::render::sampler::Sampler;
 use trinart_ckpt::render::schedule::ScheduleType;
+use trinart_ckpt::render::settings::Settings;
 use trinart_ckpt::render::unet::Unet;
 use trinart_ckpt::render::vae::Vae;
 use trinart_ckpt::render::weight_flaws::WeightFlaw;
@@ -32,7 +31,7 @@ use trinart_ckpt::render::weights::{self, WeightLoader};
 use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt::{Error, StateDict, format};
 
-/// The machine that plays a card, which takes its time.
+/// The name of the emulated GPU, which is slow.
 const EMULATED: &str = "emulated";
 
 fn machines() -> Vec<(String, Arc<dyn Machine>)> {
@@ -72,37 +71,37 @@ fn assert_close(name: &str, found: &Tensor, tolerance: f64) {
 }
 
 #[test]
-fn models_compute_what_diffusers_does() {
-    // In halves, the roundings of every layer; bf16 has three bits less.
+fn models_match_diffusers() {
+    // Half precision rounds in every layer; bf16 has three bits less than f16.
     for (name, machine) in machines() {
         for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F16, 1e-2), (DType::BF16, 6e-2)] {
             println!("{name}, {dtype:?}");
             let kernels = Kernels::new(Arc::clone(&machine), dtype).unwrap();
             let (state_dict, engine) = (model(), Engine::Kernels(kernels.clone()));
-            let weights = || WeightLoader::new(Arc::clone(&state_dict)).builder_of(&kernels);
+            let weights = || WeightLoader::new(Arc::clone(&state_dict), &engine);
 
-            let encoder = TextEncoder::load(weights(), &state_dict, &engine).unwrap();
+            let encoder = TextEncoder::load(&weights()).unwrap();
             for clip_skip in [1, 2] {
                 let hidden = encoder.hidden_state(&reference("tokens"), clip_skip).unwrap();
                 assert_close(&format!("clip.{clip_skip}"), &hidden, tolerance);
             }
 
-            let unet = Unet::load(weights(), &state_dict, &engine).unwrap();
+            let unet = Unet::load(&weights()).unwrap();
             let prompt = unet.prepare(&reference("clip.1")).unwrap();
             let wide = input("wide", &[2, 4, 8, 24], 2.0);
             assert_close("unet.wide.867.33", &unet.forward(&wide, 867.33, &prompt).unwrap(), tolerance);
             let square = input("square", &[2, 4, 16, 16], 2.0);
-            // On a card three times, so that the last ones are replays of what was recorded.
+            // On a GPU three times, so that the last calls replay the recording.
             let times = if name == EMULATED { &[999.0][..] } else { &[1.0, 500.0, 999.0] };
             for &time in times.iter().filter(|_| dtype != DType::BF16 || name != EMULATED) {
                 let found = unet.forward(&square, time, &prompt).unwrap();
                 assert_close(&format!("unet.square.{time:?}"), &found, tolerance);
             }
 
-            let autoencoder = Vae::load(weights(), &state_dict, &engine).unwrap();
-            let decoded = autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap();
+            let vae = Vae::load(&weights()).unwrap();
+            let decoded = vae.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap();
             assert_close("decode", &decoded, tolerance);
-            let (mean, logvar) = autoencoder.encode(&input("image", &[1, 3, 64, 48], 1.0)).unwrap();
+            let (mean, logvar) = vae.encode(&input("image", &[1, 3, 64, 48], 1.0)).unwrap();
             assert_close("encode.mean", &mean, tolerance);
             assert_close("encode.logvar", &logvar, tolerance);
         }
@@ -110,22 +109,16 @@ fn models_compute_what_diffusers_does() {
 }
 
 fn settings(sampler: Sampler, steps: usize, dtype: Dtype) -> Settings {
-    Settings {
-        prompt: "1girl, cathedral".into(),
-        negative: "bad hands".into(),
-        syntax: Syntax::WebUi,
-        steps,
-        sampler,
-        schedule: ScheduleType::Karras,
-        cfg: 7.0,
-        seed: 1234,
-        seed_delta: 0,
-        rng: NoiseSource::Nv,
-        width: 64,
-        height: 64,
-        clip_skip: 1,
-        dtype,
-    }
+    let mut settings = Settings::default();
+    settings.prompt = "1girl, cathedral".into();
+    settings.negative = "bad hands".into();
+    settings.steps = steps;
+    settings.sampler = sampler;
+    settings.schedule = ScheduleType::Karras;
+    settings.seed = 1234;
+    (settings.width, settings.height) = (64, 64);
+    settings.dtype = dtype;
+    settings
 }
 
 fn rendered(state_dict: &Arc<StateDict>, settings: &Settings, machine: Option<&Arc<dyn Machine>>) -> Rendered {
@@ -133,15 +126,19 @@ fn rendered(state_dict: &Arc<StateDict>, settings: &Settings, machine: Option<&A
 }
 
 #[test]
-fn pictures_are_those_of_the_cpu() {
+fn pictures_match_the_cpu() {
     for (name, machine) in machines() {
         let (samplers, steps) = match name == EMULATED {
             true => (&[Sampler::Dpmpp2m][..], 2),
             false => (&[Sampler::Euler, Sampler::Dpmpp2m, Sampler::Ddim, Sampler::UniPc][..], 20),
         };
         for &sampler in samplers {
-            // Three prompts at a time.
-            let settings = |dtype| Settings { prompt: "1girl AND night:0.4".into(), ..settings(sampler, steps, dtype) };
+            // A batch of three prompts.
+            let settings = |dtype| {
+                let mut settings = settings(sampler, steps, dtype);
+                settings.prompt = "1girl AND night:0.4".into();
+                settings
+            };
             let expected = rendered(&model(), &settings(Dtype::F32), None);
             for (dtype, decibels) in [(Dtype::F32, 50.0), (Dtype::F16, 35.0)] {
                 let found = rendered(&model(), &settings(dtype), Some(&machine));
@@ -156,7 +153,7 @@ fn pictures_are_those_of_the_cpu() {
     }
 }
 
-/// The model with one tensor multiplied, or made no number.
+/// Returns the model with the values of one tensor changed.
 fn with(key: &str, change: impl Fn(f32) -> f32) -> Arc<StateDict> {
     let mut state_dict = StateDict::new();
     for (name, tensor) in model().iter() {
@@ -177,10 +174,12 @@ fn with(key: &str, change: impl Fn(f32) -> f32) -> Arc<StateDict> {
 }
 
 #[test]
-fn an_autoencoder_that_overflows_halves_is_decoded_in_f32_and_said() {
+fn reports_a_vae_that_overflows_f16_and_decodes_in_f32() {
     let large = with("first_stage_model.decoder.conv_in.weight", |value| value * 1e5);
     let settings = settings(Sampler::Euler, 1, Dtype::F16);
-    let expected = rendered(&large, &Settings { dtype: Dtype::F32, ..settings.clone() }, None);
+    let mut single = settings.clone();
+    single.dtype = Dtype::F32;
+    let expected = rendered(&large, &single, None);
     for (name, machine) in machines() {
         let found = rendered(&large, &settings, Some(&machine));
         let check = found.checks.iter().find(|check| check.name == "half precision").unwrap();
@@ -191,7 +190,7 @@ fn an_autoencoder_that_overflows_halves_is_decoded_in_f32_and_said() {
 }
 
 #[test]
-fn what_is_no_number_is_found_with_its_layer() {
+fn finds_the_first_layer_with_nan() {
     let unet = "model.diffusion_model.input_blocks.4.0.in_layers.2.bias";
     let decoder = "first_stage_model.decoder.up.1.block.0.conv1.bias";
     for (name, machine) in machines() {

@@ -1,5 +1,4 @@
-//! The models of the render against what the real diffusers and transformers compute with the same weights:
-//! `fixtures/render/make.py` says how those came about.
+//! The models against diffusers and transformers with the same weights. `fixtures/render/make.py` made the references.
 #![cfg(feature = "render")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
@@ -10,21 +9,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use tiny::{fixture, model, owned, values};
 use trinart_ckpt::render::Engine;
 use trinart_ckpt::render::clip::TextEncoder;
 use trinart_ckpt::render::observer::{Observer, Trace};
 use trinart_ckpt::render::unet::Unet;
 use trinart_ckpt::render::vae::Vae;
-use trinart_ckpt::render::weights::{tensor, var_builder};
+use trinart_ckpt::render::weights::{WeightLoader, tensor};
 use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt::{Kind, StateDict, format};
 
-/// The most by which a stage may differ, as the norm of the difference over the norm of the reference.
+/// The largest norm of the difference over the norm of the reference.
 const TOLERANCE: f64 = 1e-5;
 
-/// The model with some of its tensors renamed, left out or replaced.
+/// Returns the model with some of its tensors renamed, left out or replaced.
 fn changed(change: impl Fn(&str, &LazyTensor) -> Option<(String, LazyTensor)>) -> Arc<StateDict> {
     let mut state_dict = StateDict::new();
     for (key, tensor) in model().iter().filter_map(|(key, tensor)| change(key, tensor)) {
@@ -33,12 +31,8 @@ fn changed(change: impl Fn(&str, &LazyTensor) -> Option<(String, LazyTensor)>) -
     Arc::new(state_dict)
 }
 
-fn builder(state_dict: &Arc<StateDict>) -> VarBuilder<'static> {
-    builder_of(state_dict, DType::F32)
-}
-
-fn builder_of(state_dict: &Arc<StateDict>, dtype: DType) -> VarBuilder<'static> {
-    var_builder(Arc::clone(state_dict), dtype, &Device::Cpu)
+fn loader(state_dict: &Arc<StateDict>) -> WeightLoader {
+    WeightLoader::new(Arc::clone(state_dict), &Engine::Candle)
 }
 
 fn reference(name: &str) -> Tensor {
@@ -54,7 +48,7 @@ fn input(name: &str, shape: &[u64], scale: f64) -> Tensor {
     (drawn.unwrap() * scale).unwrap()
 }
 
-/// The references of a fixture.
+/// The reference tensors of a fixture.
 struct References(StateDict);
 
 impl References {
@@ -89,15 +83,15 @@ fn assert_close(name: &str, found: &Tensor) {
 }
 
 fn text_encoder(state_dict: &Arc<StateDict>) -> TextEncoder {
-    TextEncoder::load(builder(state_dict), state_dict, &Engine::Candle).unwrap()
+    TextEncoder::load(&loader(state_dict)).unwrap()
 }
 
 fn unet(state_dict: &Arc<StateDict>) -> trinart_ckpt::Result<Unet> {
-    Unet::load(builder(state_dict), state_dict, &Engine::Candle)
+    Unet::load(&loader(state_dict))
 }
 
 #[test]
-fn text_is_encoded_as_by_transformers() {
+fn text_encoder_matches_transformers() {
     let encoder = text_encoder(&model());
     assert_eq!((encoder.positions(), encoder.width(), encoder.vocabulary()), (77, 32, 49408));
     for clip_skip in [1, 2] {
@@ -106,18 +100,18 @@ fn text_is_encoded_as_by_transformers() {
     }
     for clip_skip in [0, 4] {
         let error = encoder.hidden_state(&reference("tokens"), clip_skip).unwrap_err();
-        assert_eq!(error.to_string(), format!("a clip skip of {clip_skip}, the text encoder takes 1 to 3"));
+        assert_eq!(error.to_string(), format!("clip skip {clip_skip} is out of range: expected 1 to 3"));
     }
 }
 
 #[test]
-fn text_encoders_in_the_spelling_of_nai_are_read() {
+fn reads_text_encoders_with_the_prefix_of_novelai() {
     let nai = changed(|key, tensor| Some((key.replace("transformer.text_model.", "transformer."), tensor.clone())));
     assert_close("clip.1", &text_encoder(&nai).hidden_state(&reference("tokens"), 1).unwrap());
 }
 
 #[test]
-fn noise_is_predicted_as_by_diffusers() {
+fn unet_matches_diffusers() {
     let unet = unet(&model()).unwrap();
     assert_eq!(unet.context_width(), 32);
     let prompt = unet.prepare(&reference("clip.1")).unwrap();
@@ -130,18 +124,18 @@ fn noise_is_predicted_as_by_diffusers() {
 }
 
 #[test]
-fn images_are_decoded_and_encoded_as_by_diffusers() {
+fn vae_matches_diffusers() {
     let state_dict = model();
-    let autoencoder = Vae::load(builder(&state_dict), &state_dict, &Engine::Candle).unwrap();
-    assert_eq!((autoencoder.latent_channels(), autoencoder.scale()), (4, 8));
-    assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
-    let (mean, logvar) = autoencoder.encode(&input("image", &[1, 3, 64, 48], 1.0)).unwrap();
+    let vae = Vae::load(&loader(&state_dict)).unwrap();
+    assert_eq!((vae.latent_channels(), vae.scale()), (4, 8));
+    assert_close("decode", &vae.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
+    let (mean, logvar) = vae.encode(&input("image", &[1, 3, 64, 48], 1.0)).unwrap();
     assert_close("encode.mean", &mean);
     assert_close("encode.logvar", &logvar);
 }
 
 #[test]
-fn attention_of_autoencoders_may_be_linear_layers() {
+fn reads_vaes_with_linear_attention_layers() {
     let linear = changed(|key, tensor| {
         let dims = tensor.shape().dims();
         let matrix = key.contains(".attn_1.") && dims.len() == 4;
@@ -149,32 +143,32 @@ fn attention_of_autoencoders_may_be_linear_layers() {
             if matrix { tensor.clone().reshape(Shape::new(&dims[..2]).unwrap()).unwrap() } else { tensor.clone() };
         Some((key.to_owned(), tensor))
     });
-    let autoencoder = Vae::load(builder(&linear), &linear, &Engine::Candle).unwrap();
-    assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
+    let vae = Vae::load(&loader(&linear)).unwrap();
+    assert_close("decode", &vae.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
 }
 
-/// What is not f32 on the CPU goes another way through every layer, as do other devices.
+/// Dtypes other than f32 run candle's operations in every layer.
 #[test]
-fn the_same_comes_out_of_candles_own_operations() {
+fn candle_operations_give_the_same_results() {
     let state_dict = model();
     let double = |tensor: &Tensor| tensor.to_dtype(DType::F64).unwrap();
-    let encoder = TextEncoder::load(builder_of(&state_dict, DType::F64), &state_dict, &Engine::Candle).unwrap();
+    let encoder = TextEncoder::load(&loader(&state_dict).with_dtype(DType::F64)).unwrap();
     assert_close("clip.2", &encoder.hidden_state(&reference("tokens"), 2).unwrap());
-    let unet = Unet::load(builder_of(&state_dict, DType::F64), &state_dict, &Engine::Candle).unwrap();
+    let unet = Unet::load(&loader(&state_dict).with_dtype(DType::F64)).unwrap();
     let prompt = unet.prepare(&double(&reference("clip.1"))).unwrap();
     let x = double(&input("wide", &[2, 4, 8, 24], 2.0));
     assert_close("unet.wide.867.33", &unet.forward(&x, 867.33, &prompt).unwrap());
-    let autoencoder = Vae::load(builder_of(&state_dict, DType::F64), &state_dict, &Engine::Candle).unwrap();
-    assert_close("decode", &autoencoder.decode(&double(&input("latent", &[1, 4, 8, 6], 4.0))).unwrap());
-    let (mean, _) = autoencoder.encode(&double(&input("image", &[1, 3, 64, 48], 1.0))).unwrap();
+    let vae = Vae::load(&loader(&state_dict).with_dtype(DType::F64)).unwrap();
+    assert_close("decode", &vae.decode(&double(&input("latent", &[1, 4, 8, 6], 4.0))).unwrap());
+    let (mean, _) = vae.encode(&double(&input("image", &[1, 3, 64, 48], 1.0))).unwrap();
     assert_close("encode.mean", &mean);
 }
 
 #[test]
-fn models_that_are_told_more_are_refused_with_the_reason() {
+fn rejects_models_with_extra_conditioning() {
     for (channels, reason) in [
-        (9, "an inpainting model: beside the latent it takes a mask and the image under it (9 channels)"),
-        (8, "an instruct-pix2pix model: beside the latent it takes an image to edit (8 channels)"),
+        (9, "an inpainting model, which also takes a mask and an image (9 channels)"),
+        (8, "an instruct-pix2pix model, which also takes an image to edit (8 channels)"),
     ] {
         let conv_in = "model.diffusion_model.input_blocks.0.0.weight";
         let other = changed(|key, tensor| {
@@ -183,12 +177,12 @@ fn models_that_are_told_more_are_refused_with_the_reason() {
         });
         let error = unet(&other).err().unwrap();
         assert_eq!(error.kind(), Kind::Unsupported);
-        assert_eq!(error.to_string(), format!("{reason}; from a prompt alone it cannot draw"));
+        assert_eq!(error.to_string(), format!("{reason}; only models that take a prompt alone can be rendered"));
     }
 }
 
 #[test]
-fn other_architectures_are_refused() {
+fn rejects_other_architectures() {
     let linear = changed(|key, tensor| {
         let dims = tensor.shape().dims();
         let matrix = key.contains(".proj_in.") && dims.len() == 4;
@@ -201,7 +195,7 @@ fn other_architectures_are_refused() {
 }
 
 #[test]
-fn missing_and_misshapen_tensors_are_named() {
+fn names_missing_tensors_and_tensors_of_the_wrong_shape() {
     let key = "model.diffusion_model.output_blocks.3.1.norm.bias";
     let error = unet(&changed(|name, tensor| (name != key).then(|| (name.to_owned(), tensor.clone())))).err().unwrap();
     assert_eq!((error.kind(), error.tensor()), (Kind::Missing, Some(key)));
@@ -222,7 +216,7 @@ impl Observer for Names {
 }
 
 #[test]
-fn an_observer_is_shown_every_layer_in_order() {
+fn observers_see_every_layer_in_order() {
     let names = Arc::new(Names::default());
     let mut unet = unet(&model()).unwrap();
     unet.observe(Trace::to(Arc::clone(&names) as Arc<dyn Observer>));
@@ -236,9 +230,9 @@ fn an_observer_is_shown_every_layer_in_order() {
     assert_eq!(seen.last().unwrap(), "model.diffusion_model.out");
 }
 
-/// `fixtures/render/make_odd.py` says how the reference came about.
+/// `fixtures/render/make_odd.py` made the reference.
 #[test]
-fn a_latent_that_cannot_be_halved_is_drawn_as_by_webui() {
+fn a_latent_with_odd_sides_matches_webui() {
     let unet = unet(&model()).unwrap();
     let prompt = unet.prepare(&input("context", &[2, 77, 32], 1.0)).unwrap();
     let found = unet.forward(&input("odd", &[2, 4, 13, 11], 2.0), 500.0, &prompt).unwrap();
@@ -246,18 +240,18 @@ fn a_latent_that_cannot_be_halved_is_drawn_as_by_webui() {
 }
 
 #[test]
-fn a_lone_prompt_is_refused() {
+fn rejects_another_number_of_prompts_than_latents() {
     let unet = unet(&model()).unwrap();
     let prompt = unet.prepare(&reference("clip.1")).unwrap();
     let error = unet.forward(&input("one", &[1, 4, 8, 8], 1.0), 1.0, &prompt).unwrap_err();
-    assert_eq!(error.to_string(), "1 latents, but 2 prompts");
+    assert_eq!(error.to_string(), "1 latents for 2 prompts");
 }
 
-/// Of a model in the sizes of SD v1, which `make.py --full FOLDER` makes:
+/// Uses a model in the sizes of SD v1, made by `make.py --full FOLDER`:
 /// `RENDER_FULL=FOLDER cargo test --release --test render_models -- --ignored`.
 #[test]
-#[ignore = "needs a model of 4.3 GB, and minutes without optimisation"]
-fn a_model_in_full_size_computes_what_diffusers_does() {
+#[ignore = "needs a model of 4.3 GB, and takes minutes without optimization"]
+fn a_model_in_full_size_matches_diffusers() {
     let folder = PathBuf::from(std::env::var_os("RENDER_FULL").unwrap());
     let references = References::open(&folder.join("sd1-render.references.safetensors"));
     let state_dict = Arc::new(format::open(folder.join("sd1-render.safetensors")).unwrap().state_dict);
@@ -267,9 +261,9 @@ fn a_model_in_full_size_computes_what_diffusers_does() {
         let hidden = encoder.hidden_state(&references.get("tokens"), clip_skip).unwrap();
         references.assert_close(&format!("clip.{clip_skip}"), &hidden);
     }
-    let autoencoder = Vae::load(builder(&state_dict), &state_dict, &Engine::Candle).unwrap();
-    references.assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 24, 18], 4.0)).unwrap());
-    let (mean, logvar) = autoencoder.encode(&input("image", &[1, 3, 192, 144], 1.0)).unwrap();
+    let vae = Vae::load(&loader(&state_dict)).unwrap();
+    references.assert_close("decode", &vae.decode(&input("latent", &[1, 4, 24, 18], 4.0)).unwrap());
+    let (mean, logvar) = vae.encode(&input("image", &[1, 3, 192, 144], 1.0)).unwrap();
     references.assert_close("encode.mean", &mean);
     references.assert_close("encode.logvar", &logvar);
 

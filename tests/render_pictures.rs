@@ -1,5 +1,5 @@
-//! Whole pictures against those of the real diffusers, transformers and k-diffusion: `fixtures/render/make_pictures.py`
-//! says how they came about.
+//! Whole pictures against those of diffusers, transformers and k-diffusion. `fixtures/render/make_pictures.py` made the
+//! references.
 #![cfg(feature = "render")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -12,37 +12,29 @@ use trinart_ckpt::io::Silent;
 use trinart_ckpt::render::checks::relative_distance;
 use trinart_ckpt::render::observer::Trace;
 use trinart_ckpt::render::picture::{Picture, compare};
-use trinart_ckpt::render::pipeline::{Settings, render};
-use trinart_ckpt::render::prompt::Syntax;
+use trinart_ckpt::render::pipeline::render;
 use trinart_ckpt::render::rng::NoiseSource;
 use trinart_ckpt::render::sampler::Sampler;
-use trinart_ckpt::render::schedule::ScheduleType;
-use trinart_ckpt::tensor::Dtype;
+use trinart_ckpt::render::settings::Settings;
 
-/// As in make_pictures.py.
+/// The settings of make_pictures.py.
 fn settings(name: &str) -> Settings {
     let (name, steps) = name.rsplit_once(' ').unwrap();
     let (sampler, schedule) = Sampler::from_name(name).unwrap();
-    Settings {
-        prompt: "1girl, cathedral, looking at viewer".into(),
-        negative: "bad hands".into(),
-        syntax: Syntax::WebUi,
-        steps: steps.parse().unwrap(),
-        sampler,
-        schedule: schedule.unwrap_or(ScheduleType::Uniform),
-        cfg: 7.0,
-        seed: 1234,
-        seed_delta: 0,
-        rng: NoiseSource::Cpu,
-        width: 64,
-        height: 64,
-        clip_skip: 1,
-        dtype: Dtype::F32,
-    }
+    let mut settings = Settings::default();
+    settings.prompt = "1girl, cathedral, looking at viewer".into();
+    settings.negative = "bad hands".into();
+    settings.steps = steps.parse().unwrap();
+    settings.sampler = sampler;
+    settings.schedule = schedule.unwrap_or_default();
+    settings.seed = 1234;
+    settings.rng = NoiseSource::Cpu;
+    (settings.width, settings.height) = (64, 64);
+    settings
 }
 
 #[test]
-fn every_sampler_draws_the_picture_of_the_reference() {
+fn every_sampler_renders_the_picture_of_the_reference() {
     let reference = format::open(fixture("pictures.safetensors")).unwrap().state_dict;
     let mut pictures = 0;
     for (key, latent) in reference.iter().filter(|(key, _)| key.starts_with("latent ")) {
@@ -51,7 +43,7 @@ fn every_sampler_draws_the_picture_of_the_reference() {
             latent.to_bytes().unwrap().chunks_exact(4).map(|it| f32::from_le_bytes(it.try_into().unwrap())).collect();
         let found = render(&model(), &settings(name), None, &Trace::default(), &Silent).unwrap();
         let distance = relative_distance(&latent, &found.latent);
-        // Untrained weights amplify the rounding of each step, most where new noise is drawn.
+        // Untrained weights amplify the rounding errors of each step, most in samplers that draw new noise.
         assert!(distance < 1e-3, "{name}: {distance:e}");
         if let Some(picture) = reference.get(&format!("picture {name}")) {
             let expected = Picture { width: 64, height: 64, rgb: picture.to_bytes().unwrap() };

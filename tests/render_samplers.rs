@@ -1,4 +1,4 @@
-//! The samplers against k-noise_schedule's: `fixtures/render/make_samplers.py` says how the references came about.
+//! The samplers against k-diffusion's. `fixtures/render/make_samplers.py` made the references.
 #![cfg(feature = "render")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -14,7 +14,7 @@ use trinart_ckpt::render::schedule::{NoiseSchedule, ScheduleType};
 const SHAPE: [usize; 4] = [1, 4, 4, 4];
 const SEED: u64 = 1234;
 
-/// As `predict` in make_samplers.py.
+/// The same as `predict` in make_samplers.py.
 fn predict(x: &Tensor, time: f64) -> Result<Tensor> {
     let seen = x.affine(1.0, time / 300.0).unwrap().sin().unwrap();
     Ok((x.affine(0.3, 0.0).unwrap() + seen.affine(0.5, 0.0).unwrap()).unwrap())
@@ -41,7 +41,7 @@ fn run(sampler: Sampler, schedule: ScheduleType, steps: usize) -> Run {
         watched += 1;
         Ok(())
     };
-    let mut work = SamplerContext {
+    let mut context = SamplerContext {
         noise_schedule: &noise_schedule,
         schedule,
         steps,
@@ -49,12 +49,12 @@ fn run(sampler: Sampler, schedule: ScheduleType, steps: usize) -> Run {
         draw: &mut draw,
         watch: &mut watch,
     };
-    let latent = sample(sampler, &noise, &mut work).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    let latent = sample(sampler, &noise, &mut context).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     Run { latent, calls, watched }
 }
 
 #[test]
-fn every_sampler_goes_the_way_of_the_reference() {
+fn every_sampler_matches_the_reference() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/render/samplers.json");
     let golden: BTreeMap<String, Vec<f64>> = serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
     assert_eq!(golden.len(), 20);
@@ -70,7 +70,7 @@ fn every_sampler_goes_the_way_of_the_reference() {
 }
 
 #[test]
-fn every_sampler_makes_the_calls_that_it_announces() {
+fn every_sampler_makes_the_announced_number_of_calls() {
     let noise_schedule = NoiseSchedule::stable_diffusion();
     for &sampler in Sampler::ALL {
         for steps in [3, 8, 20, 30] {
@@ -85,7 +85,7 @@ fn every_sampler_makes_the_calls_that_it_announces() {
 }
 
 #[test]
-fn names_are_those_of_webui_old_and_new() {
+fn accepts_old_and_new_names_of_webui() {
     for &sampler in Sampler::ALL {
         assert_eq!(Sampler::from_name(sampler.name()), Some((sampler, None)));
     }

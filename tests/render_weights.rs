@@ -1,34 +1,34 @@
-//! What a model gets from a state dict, held against what PyTorch reads: the `.json` beside each fixture has the
-//! sha256 of every tensor's contiguous bytes as torch sees them.
+//! Loaded weights against PyTorch's: the `.json` beside each fixture has the sha256 of every tensor's contiguous bytes in
+//! torch.
 #![cfg(feature = "render")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
+use candle_core::{DType, Tensor};
 use sha2::{Digest, Sha256};
-use trinart_ckpt::render::weights::{from_candle, var_builder};
+use trinart_ckpt::render::Engine;
+use trinart_ckpt::render::weights::WeightLoader;
 use trinart_ckpt::{Kind, format};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
-fn open(name: &str) -> VarBuilder<'static> {
+fn open(name: &str) -> WeightLoader {
     let contents = format::open(fixture(name)).unwrap();
-    var_builder(Arc::new(contents.state_dict), DType::F32, &Device::Cpu)
+    WeightLoader::new(Arc::new(contents.state_dict), &Engine::Candle)
 }
 
-/// Rows `(key, dtype, shape, sha256)` as torch saw them.
+/// Returns the rows `(key, dtype, shape, sha256)` of a fixture's `.json`.
 fn expected(name: &str) -> Vec<(String, String, Vec<usize>, String)> {
     let text = std::fs::read_to_string(fixture(&format!("{name}.json"))).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     serde_json::from_value(json["tensors"].clone()).unwrap()
 }
 
-/// The candle type that holds a stored type's elements unchanged.
+/// The candle dtype that holds the elements of a stored dtype unchanged.
 fn same(dtype: &str) -> Option<DType> {
     match dtype {
         "BOOL" => Some(DType::U8),
@@ -43,23 +43,18 @@ fn sha256(tensor: &Tensor) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Asks for every tensor the way a model does, its key split into prefixes; gives the types that candle does not have.
+/// Loads every tensor of a fixture, and returns the dtypes that candle does not support.
 fn check(name: &str) -> Vec<String> {
     let weights = open(name);
     let mut refused = Vec::new();
     for (key, dtype, shape, digest) in expected(name) {
-        let (prefixes, last) = key.rsplit_once('.').unwrap_or(("", &key));
-        let prefixes = prefixes.split('.').filter(|prefix| !prefix.is_empty());
-        let weights = prefixes.fold(weights.clone(), |weights, prefix| weights.pp(prefix));
-        assert!(weights.contains_tensor(last), "{name}: {key}");
-        let hints = candle_nn::Init::default();
         let Some(wanted) = same(&dtype) else {
-            let error = weights.get_with_hints_dtype(shape, last, hints, DType::F32).unwrap_err();
-            assert!(error.to_string().ends_with(&format!("tensor {key}: candle has no tensors of type {dtype}")));
+            let error = weights.load(&key, Some(&shape), DType::F32).unwrap_err();
+            assert!(error.to_string().ends_with(&format!("tensor {key}: candle has no tensors of dtype {dtype}")));
             refused.push(dtype);
             continue;
         };
-        let tensor = weights.get_with_hints_dtype(shape.as_slice(), last, hints, wanted).unwrap();
+        let tensor = weights.load(&key, Some(&shape), wanted).unwrap();
         assert_eq!((tensor.dims(), tensor.dtype()), (shape.as_slice(), wanted), "{name}: {key}");
         assert_eq!(sha256(&tensor), digest, "{name}: {key}");
     }
@@ -67,28 +62,28 @@ fn check(name: &str) -> Vec<String> {
 }
 
 #[test]
-fn torch_zip() {
+fn loads_torch_zip_files() {
     assert!(check("tiny-sd1.ckpt").is_empty());
 }
 
 #[test]
-fn torch_legacy() {
+fn loads_legacy_torch_files() {
     assert!(check("tiny-sd1-legacy.ckpt").is_empty());
 }
 
 #[test]
-fn safetensors() {
+fn loads_safetensors_files() {
     assert!(check("tiny-sd1.safetensors").is_empty());
 }
 
 #[test]
-fn every_dtype() {
+fn loads_every_dtype_of_candle() {
     let refused = check("dtypes.ckpt");
     assert_eq!(refused, ["I8", "U16", "U64", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "C64"]);
 }
 
 #[test]
-fn every_kind_of_view() {
+fn loads_every_kind_of_view() {
     assert!(check("views.ckpt").is_empty());
     assert!(check("views-legacy.ckpt").is_empty());
 }
@@ -96,9 +91,9 @@ fn every_kind_of_view() {
 const KEY: &str = "first_stage_model.decoder.conv_in.weight";
 
 #[test]
-fn the_container_makes_no_difference_after_a_cast() {
+fn the_container_makes_no_difference() {
     let load = |name| {
-        let tensor = open(name).pp("model.diffusion_model").get_unchecked("out.2.bias").unwrap();
+        let tensor = open(name).load("model.diffusion_model.out.2.bias", None, DType::F32).unwrap();
         assert_eq!(tensor.dtype(), DType::F32);
         tensor.to_vec1::<f32>().unwrap()
     };
@@ -109,31 +104,27 @@ fn the_container_makes_no_difference_after_a_cast() {
 }
 
 #[test]
-fn a_wrong_shape_is_named() {
+fn names_a_tensor_of_the_wrong_shape() {
     let found = expected("tiny-sd1.ckpt").into_iter().find(|row| row.0 == KEY).unwrap().2;
-    let (prefix, last) = KEY.split_at(KEY.len() - "conv_in.weight".len());
-    let weights = open("tiny-sd1.ckpt").pp(prefix.trim_end_matches('.'));
-    let error = weights.get((1, 2, 3), last).unwrap_err();
+    let error = open("tiny-sd1.ckpt").tensor(KEY, &[1, 2, 3]).unwrap_err();
     let file = fixture("tiny-sd1.ckpt");
     let text =
         format!("{}: tensor {KEY}: the model needs shape [1, 2, 3], the checkpoint has {found:?}", file.display());
     assert_eq!(error.to_string(), text);
-    let error = from_candle(error);
     assert_eq!((error.kind(), error.tensor(), error.file()), (Kind::Mismatch, Some(KEY), Some(file.as_path())));
 }
 
 #[test]
-fn a_missing_key_is_named() {
-    let weights = open("tiny-sd1.safetensors").pp("first_stage_model").pp("decoder");
-    let error = from_candle(weights.get(4, "conv_nowhere.weight").unwrap_err());
+fn names_a_missing_key() {
     let key = "first_stage_model.decoder.conv_nowhere.weight";
-    let text = format!("tensor {key}: the model needs it with shape [4], the checkpoint has no such key");
+    let error = open("tiny-sd1.safetensors").tensor(key, &[4]).unwrap_err();
+    let text = format!("tensor {key}: required by the model with shape [4], missing in the checkpoint");
     assert_eq!((error.to_string(), error.kind()), (text, Kind::Missing));
 }
 
 #[test]
-fn a_wrong_dtype_is_named() {
-    let error = from_candle(open("tiny-sd1-legacy.ckpt").get_unchecked_dtype(KEY, DType::F4).unwrap_err());
+fn names_an_unsupported_dtype() {
+    let error = open("tiny-sd1-legacy.ckpt").load(KEY, None, DType::F4).unwrap_err();
     assert_eq!((error.kind(), error.tensor()), (Kind::Unsupported, Some(KEY)));
     assert!(error.to_string().contains("no conversion from F32 to F4 in candle"), "{error}");
 }

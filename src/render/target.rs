@@ -1,10 +1,9 @@
-//! Where a picture is computed, and in what: the models' weights for it, and what becomes of an autoencoder that half
-//! precision is too small for.
+//! Where and in which dtype a picture is computed: the models' weights, and the f32 fallback for a VAE that overflows
+//! half precision.
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
+use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
 use crate::render::checks::Statistics;
@@ -18,107 +17,97 @@ use crate::render::weights::{WeightLoader, from_candle, values};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, Overflow};
 
-/// Who computes, with which weights.
+/// The engine of a render, with the weights for it.
 pub(super) struct RenderTarget {
     pub(super) engine: Engine,
     dtype: Dtype,
-    /// As they are.
-    whole: Arc<StateDict>,
-    /// Rounded to the type.
+    /// The checkpoint's weights, unchanged.
+    full_precision: Arc<StateDict>,
+    /// The weights rounded to `dtype`, on the CPU; kernels round on their device.
     rounded: Arc<StateDict>,
-    /// What is wrong with the weights that models asked for.
+    /// The flaws of the weights loaded so far.
     pub(super) flaws: WeightFlaws,
 }
 
-/// What an autoencoder made of a latent.
+/// A decoded latent.
 pub(super) struct Decoded {
-    pub(super) autoencoder: Vae,
+    pub(super) vae: Vae,
     pub(super) image: Tensor,
-    /// What was too large for f16, where something was.
+    /// What overflowed half precision, if anything did.
     pub(super) overflow: Option<String>,
-    /// The first layer that made what is no number.
-    pub(super) broken: Option<String>,
+    /// The first layer with NaN or infinite values.
+    pub(super) first_non_finite: Option<String>,
 }
 
 impl RenderTarget {
-    /// The CPU, or a machine.
-    pub(super) fn new(whole: &Arc<StateDict>, dtype: Dtype, machine: Option<&Arc<dyn Machine>>) -> Result<Self> {
+    /// Returns a target on `machine`, or on the CPU without one.
+    pub(super) fn new(state_dict: &Arc<StateDict>, dtype: Dtype, machine: Option<&Arc<dyn Machine>>) -> Result<Self> {
+        let full_precision = Arc::clone(state_dict);
         let (engine, rounded) = match machine {
-            None => (Engine::Candle, rounded(whole, dtype)?),
-            // They are rounded where they arrive.
-            Some(machine) => (Engine::Kernels(kernels(machine, dtype)?), Arc::clone(whole)),
+            None => (Engine::Candle, rounded(state_dict, dtype)?),
+            Some(machine) => (Engine::Kernels(kernels(machine, dtype)?), Arc::clone(state_dict)),
         };
-        Ok(RenderTarget { engine, dtype, whole: Arc::clone(whole), rounded, flaws: WeightFlaws::default() })
+        Ok(RenderTarget { engine, dtype, full_precision, rounded, flaws: WeightFlaws::default() })
     }
 
-    /// The weights, for models of the engine.
-    pub(super) fn weights(&self) -> VarBuilder<'static> {
-        match &self.engine {
-            Engine::Candle => self.noting(&self.rounded).builder(DType::F32, &Device::Cpu),
-            Engine::Kernels(kernels) => self.noting(&self.whole).builder_of(kernels),
-        }
+    /// The weights for models that run on the engine.
+    pub(super) fn weights(&self) -> WeightLoader {
+        self.loader(&self.rounded, &self.engine)
     }
 
-    fn noting(&self, state_dict: &Arc<StateDict>) -> WeightLoader {
-        WeightLoader::new(Arc::clone(state_dict)).noting(&self.flaws)
+    fn loader(&self, state_dict: &Arc<StateDict>, engine: &Engine) -> WeightLoader {
+        WeightLoader::new(Arc::clone(state_dict), engine).recording_flaws(&self.flaws)
     }
 
-    /// On the CPU, in f32: the greatest value behind a layer says whether f16 would do.
-    pub(super) fn decode_on_cpu(&self, state_dict: &StateDict, z: &Tensor) -> Result<Decoded> {
-        let mut weights = None;
-        let mut autoencoder = match Vae::load(self.weights(), state_dict, &self.engine) {
-            // WeightLoader beyond f16 are all that f32 would change.
+    /// Decodes on the CPU, in f32. The largest value behind each layer shows whether f16 would overflow.
+    pub(super) fn decode_on_cpu(&self, z: &Tensor) -> Result<Decoded> {
+        let mut weights_overflow = None;
+        let mut vae = match Vae::load(&self.weights()) {
+            // Weights beyond f16 are the only failure that full precision can repair.
             Err(error) if self.dtype == Dtype::F16 => {
-                weights = Some(format!("{error}; decoded with its weights in f32"));
-                let whole = self.noting(&self.whole).builder(DType::F32, &Device::Cpu);
-                Vae::load(whole, state_dict, &self.engine)?
+                weights_overflow = Some(format!("{error}; decoded with f32 weights"));
+                Vae::load(&self.loader(&self.full_precision, &self.engine))?
             }
             loaded => loaded?,
         };
-        let seeker = Arc::new(NonFiniteFinder::default());
-        autoencoder.observe(Trace::to(Arc::clone(&seeker) as Arc<dyn Observer>));
-        let image = autoencoder.decode(z)?;
-        autoencoder.observe(Trace::default());
+        let finder = Arc::new(NonFiniteFinder::default());
+        vae.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
+        let image = vae.decode(z)?;
+        vae.observe(Trace::default());
         let overflow =
-            seeker.overflow().map(|(layer, most)| format!("{most:.0} behind {layer} overflows f16; decoded in f32"));
-        Ok(Decoded { autoencoder, image, overflow: weights.or(overflow), broken: Some(seeker.first()) })
+            finder.overflow().map(|(layer, most)| format!("{most:.0} behind {layer} overflows f16; decoded in f32"));
+        Ok(Decoded { vae, image, overflow: weights_overflow.or(overflow), first_non_finite: Some(finder.first()) })
     }
 
-    /// With kernels: in f16 where that is the type, or could be the type of another program, and again in f32 where it
-    /// was too small.
-    pub(super) fn decode_with_f32_fallback(
-        &self,
-        kernels: &Kernels,
-        state_dict: &StateDict,
-        z: &Tensor,
-    ) -> Result<Decoded> {
+    /// Decodes with kernels in half precision, and again in f32 if that gives NaN or infinite values. Decodes in f32
+    /// after a trial in f16 if f32 is the dtype of the render: other programs default to f16.
+    pub(super) fn decode_with_f32_fallback(&self, kernels: &Kernels, z: &Tensor) -> Result<Decoded> {
         let decode = |dtype: DType| {
             let kernels = kernels.in_dtype(dtype).map_err(from_candle)?;
-            let weights = self.noting(&self.whole).builder_of(&kernels);
-            let autoencoder = Vae::load(weights, state_dict, &Engine::Kernels(kernels))?;
-            let image = autoencoder.decode(z)?;
+            let vae = Vae::load(&self.loader(&self.full_precision, &Engine::Kernels(kernels)))?;
+            let image = vae.decode(z)?;
             let statistics = Statistics::of(&values(&image)?);
-            Ok::<_, Error>((Decoded { autoencoder, image, overflow: None, broken: None }, statistics))
+            Ok::<_, Error>((Decoded { vae, image, overflow: None, first_non_finite: None }, statistics))
         };
         let (name, half) = if self.dtype == Dtype::BF16 { ("bf16", DType::BF16) } else { ("f16", DType::F16) };
-        let (half, of_half) = decode(half)?;
-        if self.dtype != Dtype::F32 && of_half.is_finite() {
+        let (half, half_statistics) = decode(half)?;
+        if self.dtype != Dtype::F32 && half_statistics.is_finite() {
             return Ok(half);
         }
         drop(half);
-        let (mut whole, of_whole) = decode(DType::F32)?;
-        if !of_whole.is_finite() {
-            // Once more, and each layer is looked at: what is looked at has to leave the machine.
-            let seeker = Arc::new(NonFiniteFinder::default());
-            whole.autoencoder.observe(Trace::to(Arc::clone(&seeker) as Arc<dyn Observer>));
-            whole.autoencoder.decode(z)?;
-            whole.autoencoder.observe(Trace::default());
-            whole.broken = Some(seeker.first());
-        } else if !of_half.is_finite() {
-            let broken = of_half.nan + of_half.infinite;
-            whole.overflow = Some(format!("in {name} {broken} values of the picture are no numbers; decoded in f32"));
+        let (mut full, full_statistics) = decode(DType::F32)?;
+        if !full_statistics.is_finite() {
+            // The trace runs separately: every traced tensor has to leave the device.
+            let finder = Arc::new(NonFiniteFinder::default());
+            full.vae.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
+            full.vae.decode(z)?;
+            full.vae.observe(Trace::default());
+            full.first_non_finite = Some(finder.first());
+        } else if !half_statistics.is_finite() {
+            let count = half_statistics.nan + half_statistics.infinite;
+            full.overflow = Some(format!("{count} values are NaN or infinite in {name}; decoded in f32"));
         }
-        Ok(whole)
+        Ok(full)
     }
 }
 
@@ -127,21 +116,21 @@ fn kernels(machine: &Arc<dyn Machine>, dtype: Dtype) -> Result<Kernels> {
         Dtype::F16 => DType::F16,
         Dtype::BF16 => DType::BF16,
         Dtype::F32 => DType::F32,
-        _ => return Err(Error::usage(format!("kernels compute in F32, F16 or BF16, not in {dtype}"))),
+        _ => return Err(Error::usage(format!("cannot render in {dtype}: expected F32, F16 or BF16"))),
     };
     Kernels::new(Arc::clone(machine), dtype).map_err(from_candle)
 }
 
-/// The weights of the models rounded to a type. What else there is (the schedule) stays as it is, as in WebUI.
-fn rounded(state_dict: &Arc<StateDict>, to: Dtype) -> Result<Arc<StateDict>> {
-    if to == Dtype::F32 {
+/// Rounds the weights of the models to `dtype`. Other tensors, such as the noise schedule, keep theirs, as in WebUI.
+fn rounded(state_dict: &Arc<StateDict>, dtype: Dtype) -> Result<Arc<StateDict>> {
+    if dtype == Dtype::F32 {
         return Ok(Arc::clone(state_dict));
     }
     let mut rounded = StateDict::new();
     for (key, lazy) in state_dict.iter() {
         let is_weight = lazy.dtype().is_float() && MODEL_PREFIXES.iter().any(|model| key.starts_with(model));
         let tensor = match is_weight {
-            true => lazy.clone().cast(to, Overflow::Refuse).map_err(|error| error.in_tensor(key))?,
+            true => lazy.clone().cast(dtype, Overflow::Refuse).map_err(|error| error.in_tensor(key))?,
             false => lazy.clone(),
         };
         rounded.insert(key, tensor)?;

@@ -1,4 +1,4 @@
-//! What no weights are made of, seen while they are read.
+//! Finds weights that are NaN, infinite or all zero, while they are read.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,21 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::DType;
 use candle_core::WithDType;
 
-/// What is wrong with the values of a tensor.
+/// A flaw in the values of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightFlaw {
-    /// Some of the values are NaN or infinite.
+    /// Some values are NaN or infinite.
     NotFinite,
-    /// All of the values are zero.
+    /// All values are zero.
     Zero,
 }
 
-/// The flawed tensors among those that models have asked for, seen while they were read.
+/// The flawed tensors among those that models have loaded.
 #[derive(Debug, Clone, Default)]
 pub struct WeightFlaws(Arc<Mutex<Vec<(String, WeightFlaw)>>>);
 
 impl WeightFlaws {
-    /// Their keys, in the order in which they were asked for.
+    /// Returns the keys of the tensors with this flaw, in the order in which they were loaded.
     pub fn keys(&self, flaw: WeightFlaw) -> Vec<String> {
         let mut keys = Vec::new();
         for (key, found) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -31,15 +31,15 @@ impl WeightFlaws {
         keys
     }
 
-    pub(super) fn note(&self, key: &str, flaw: WeightFlaw) {
+    pub(super) fn record(&self, key: &str, flaw: WeightFlaw) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((key.to_owned(), flaw));
     }
 }
 
-/// Values that are judged together, without a branch for each: of a whole model in a second.
+/// Values scanned without a branch between them, so that the loop vectorizes.
 const BLOCK: usize = 32 << 10;
 
-/// Whether all values of a part are finite, and whether all are zero.
+/// Whether all values of a slice are finite, and whether all are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FlawScan {
     pub(super) finite: bool,
@@ -47,15 +47,15 @@ pub(super) struct FlawScan {
 }
 
 impl FlawScan {
-    /// Of no values.
+    /// The scan of an empty slice.
     pub(super) const NOTHING: FlawScan = FlawScan { finite: true, zero: true };
 
-    /// Of two parts.
+    /// Combines the scans of two slices.
     pub(super) fn and(self, other: FlawScan) -> Self {
         FlawScan { finite: self.finite & other.finite, zero: self.zero & other.zero }
     }
 
-    /// Of a tensor of so many values.
+    /// Returns the flaw of a tensor of `count` values.
     pub(super) fn flaw(self, count: usize) -> Option<WeightFlaw> {
         match self {
             FlawScan { finite: false, .. } => Some(WeightFlaw::NotFinite),
@@ -64,13 +64,13 @@ impl FlawScan {
         }
     }
 
-    /// Of little-endian values of F16, BF16 or F32, by their bits: what is on its way to a card never becomes values.
+    /// Scans the bits of little-endian F16, BF16 or F32 values, which go to the GPU undecoded.
     #[cfg(any(feature = "cuda", test))]
     pub(super) fn of_bytes(dtype: DType, bytes: &[u8]) -> Self {
         let halves = |exponent: u16| {
             let words = bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
-            words.fold(Self::NOTHING, |judged, word| {
-                judged.and(FlawScan { finite: word & exponent != exponent, zero: word & 0x7fff == 0 })
+            words.fold(Self::NOTHING, |scan, word| {
+                scan.and(FlawScan { finite: word & exponent != exponent, zero: word & 0x7fff == 0 })
             })
         };
         match dtype {
@@ -78,64 +78,64 @@ impl FlawScan {
             DType::BF16 => halves(0x7f80),
             _ => {
                 let words = bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
-                words.fold(Self::NOTHING, |judged, word| {
+                words.fold(Self::NOTHING, |scan, word| {
                     let exponent = 0x7f80_0000;
-                    judged.and(FlawScan { finite: word & exponent != exponent, zero: word & 0x7fff_ffff == 0 })
+                    scan.and(FlawScan { finite: word & exponent != exponent, zero: word & 0x7fff_ffff == 0 })
                 })
             }
         }
     }
 }
 
-/// Of the elements of a whole tensor.
+/// Returns the flaw of a tensor with these elements.
 pub(super) fn of_elements<T: WithDType>(elements: &[T]) -> Option<WeightFlaw> {
-    let mut judged = FlawScan::NOTHING;
+    let mut scan = FlawScan::NOTHING;
     for block in elements.chunks(BLOCK) {
-        judged = block.iter().fold(judged, |judged, value| {
+        scan = block.iter().fold(scan, |scan, value| {
             let value = value.to_f64();
-            judged.and(FlawScan { finite: value.is_finite(), zero: value == 0.0 })
+            scan.and(FlawScan { finite: value.is_finite(), zero: value == 0.0 })
         });
-        if !judged.finite {
+        if !scan.finite {
             break;
         }
     }
-    judged.flaw(elements.len())
+    scan.flaw(elements.len())
 }
 
-/// Of a whole tensor of F8_E4M3, which has a NaN of each sign, a zero of each sign and no infinity.
+/// Returns the flaw of a tensor of F8_E4M3, which has two NaN, two zeros and no infinity.
 pub(super) fn of_f8e4m3(bytes: &[u8]) -> Option<WeightFlaw> {
-    let judge = |byte: &u8| FlawScan { finite: byte & 0x7f != 0x7f, zero: byte & 0x7f == 0 };
-    bytes.iter().map(judge).fold(FlawScan::NOTHING, FlawScan::and).flaw(bytes.len())
+    let scan = |byte: &u8| FlawScan { finite: byte & 0x7f != 0x7f, zero: byte & 0x7f == 0 };
+    bytes.iter().map(scan).fold(FlawScan::NOTHING, FlawScan::and).flaw(bytes.len())
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
     use half::{bf16, f16};
 
     use super::*;
+    use crate::render::ops::Engine;
     use crate::render::weights::WeightLoader;
     use crate::state_dict::StateDict;
     use crate::tensor::{Dtype, LazyTensor, Shape};
 
     #[test]
-    fn flaws_are_noted_of_what_is_asked_for() {
+    fn records_the_flaws_of_loaded_tensors_only() {
         let mut state_dict = StateDict::new();
         let owned = |dtype: Dtype, bytes: Vec<u8>| {
             let shape = Shape::new([2]).unwrap();
             LazyTensor::Owned { dtype, shape, bytes: bytes.into() }
         };
         for (key, values) in
-            [("good", [0.0_f32, 1.0]), ("zero", [0.0, -0.0]), ("nan", [1.0, f32::NAN]), ("unasked", [0.0; 2])]
+            [("good", [0.0_f32, 1.0]), ("zero", [0.0, -0.0]), ("nan", [1.0, f32::NAN]), ("not loaded", [0.0; 2])]
         {
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             state_dict.insert(key, owned(Dtype::F32, bytes)).unwrap();
         }
         state_dict.insert("small", owned(Dtype::F8E4M3, vec![0x7f, 0])).unwrap();
         let flaws = WeightFlaws::default();
-        let weights = WeightLoader::new(Arc::new(state_dict)).noting(&flaws).builder(DType::F32, &Device::Cpu);
+        let weights = WeightLoader::new(Arc::new(state_dict), &Engine::Candle).recording_flaws(&flaws);
         for key in ["good", "zero", "nan", "nan", "small"] {
-            weights.get_unchecked(key).unwrap();
+            weights.load(key, None, DType::F32).unwrap();
         }
         assert_eq!(
             (flaws.keys(WeightFlaw::NotFinite), flaws.keys(WeightFlaw::Zero)),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_tell_what_values_tell() {
+    fn scans_bits_and_values_alike() {
         for values in [&[0.0_f32, -0.0][..], &[0.0, 1.0], &[1.0, f32::NAN], &[f32::INFINITY, 0.0], &[-1e-7, 0.0], &[]] {
             let expected = of_elements(values);
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -5,6 +5,8 @@ mod difference;
 mod hashes;
 mod inspection;
 mod outcome;
+#[cfg(feature = "render")]
+mod render;
 mod scan;
 
 pub use components::{ComponentSummary, components};
@@ -12,6 +14,8 @@ pub use difference::{Compared, Difference};
 pub use hashes::Hashes;
 pub use inspection::Inspection;
 pub use outcome::{AutoencoderReport, Failure, LeftOut, Merged, Outcome, Side};
+#[cfg(feature = "render")]
+pub use render::{RenderChecked, RenderPaths};
 pub use scan::{Scanned, Scanning};
 
 /// A number of bytes for people, in the decimal units that file managers and model pages use.
