@@ -1,4 +1,4 @@
-//! The noise that pictures begin with, number for number as the programs people compare with draw it.
+//! Random number generators that reproduce the noise of WebUI and torch exactly.
 
 mod mt19937;
 mod philox;
@@ -6,18 +6,19 @@ mod philox;
 pub use mt19937::Mt19937;
 pub use philox::Philox;
 
-/// Which generator draws.
+/// The generator of the noise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum NoiseSource {
-    /// NVIDIA's Philox: what WebUI calls "GPU", its default, and "NV", which is the same without a card.
+    /// NVIDIA's Philox: WebUI's "GPU", its default, and "NV", the same without a GPU.
     #[default]
     Nv,
-    /// torch's generator of the CPU: WebUI's "CPU", ComfyUI, diffusers.
+    /// torch's CPU generator: WebUI's "CPU", ComfyUI and diffusers.
     Cpu,
 }
 
 impl NoiseSource {
-    /// As WebUI writes it into pictures.
+    /// The name in the parameters of WebUI's pictures.
     pub fn name(self) -> &'static str {
         match self {
             NoiseSource::Nv => "NV",
@@ -26,7 +27,7 @@ impl NoiseSource {
     }
 }
 
-/// A generator with its state.
+/// A seeded generator.
 #[derive(Debug, Clone)]
 pub enum Generator {
     /// See [`NoiseSource::Nv`].
@@ -36,7 +37,7 @@ pub enum Generator {
 }
 
 impl Generator {
-    /// One that begins with `seed`.
+    /// Returns a generator with this seed.
     pub fn new(source: NoiseSource, seed: u64) -> Self {
         match source {
             NoiseSource::Nv => Generator::Nv(Philox::new(seed)),
@@ -44,7 +45,7 @@ impl Generator {
         }
     }
 
-    /// Draws a tensor of `count` numbers of the standard normal distribution.
+    /// Draws a tensor of `count` values from the standard normal distribution.
     pub fn normal(&mut self, count: usize) -> Vec<f32> {
         match self {
             Generator::Nv(philox) => philox.normal(count),
