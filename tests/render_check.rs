@@ -1,4 +1,4 @@
-//! `render-check`, from its arguments to the picture, on a narrow SD v1 with made-up weights.
+//! `render-check`, from its arguments to the picture, on a narrow SD v1 model with random weights.
 #![cfg(feature = "render")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -11,15 +11,18 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use support::{Folder, Ran, fixture, save, tensor};
+use trinart_ckpt::io::Silent;
+use trinart_ckpt::ops::render_check::RenderCheck;
 use trinart_ckpt::render::infotext::Infotext;
 use trinart_ckpt::render::picture::Picture;
+use trinart_ckpt::render::settings::RenderOptions;
 use trinart_ckpt::tensor::{Dtype, LazyTensor};
 
 const VAE: &str = "first_stage_model.";
 
-/// Weights that draw: as random as `random` makes them, but the UNet sees the noise in what it is shown. The first
-/// channels carry the latent and its negative past all blocks to the end, where SiLU(x) - SiLU(-x) is x again; the last
-/// transformer lets a little of the rest in, so that the prompt counts.
+/// Random weights with which the UNet predicts the noise in its input. The first channels carry the latent and its negative
+/// past all blocks to the end, where SiLU(x) - SiLU(-x) is x again. The last transformer adds a little of the rest, so that
+/// the prompt has an effect.
 fn weights(key: &str, shape: &[u64]) -> Vec<f32> {
     let mut values = random(key, shape);
     let at = |out: usize, input: usize| {
@@ -45,7 +48,7 @@ fn weights(key: &str, shape: &[u64]) -> Vec<f32> {
             }
         }
         "output_blocks.11.1.proj_out.weight" => values.iter_mut().for_each(|value| *value *= 0.05),
-        // A little is left of the noise in the end: the latent.
+        // A little of the noise remains as the latent.
         "out.0.weight" => values.fill(0.93),
         "output_blocks.11.0.out_layers.3.weight"
         | "output_blocks.11.0.out_layers.3.bias"
@@ -59,7 +62,7 @@ fn weights(key: &str, shape: &[u64]) -> Vec<f32> {
     values
 }
 
-/// Weights that look random and are the same each time; of variance 1/n, so that values keep their size.
+/// Reproducible random weights of variance 1/n, so that values keep their scale.
 fn random(key: &str, shape: &[u64]) -> Vec<f32> {
     let seed = key.bytes().fold(17_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let count = shape.iter().product::<u64>();
@@ -77,7 +80,7 @@ fn f32s(key: &str, shape: &[u64], change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -
     tensor(Dtype::F32, shape, bytes)
 }
 
-/// Writes the model, with some of its weights changed.
+/// Writes the model with some weights changed.
 fn model(folder: &Folder, name: &str, change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -> PathBuf {
     let shapes = fs::read_to_string(fixture("render/tiny-sd1.json")).unwrap();
     let shapes: BTreeMap<String, Vec<u64>> = serde_json::from_str(&shapes).unwrap();
@@ -99,24 +102,24 @@ fn render(checkpoint: &Path, output: &Path, options: &[&str]) -> Ran {
 
 const SMALL: [&str; 8] = ["--size", "64x64", "--steps", "2", "--prompt", "a (cat:1.2), naïve", "--negative", "dog"];
 
-/// The check of a name.
+/// Returns the check with this name.
 fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
     let checks = report["checks"].as_array().unwrap();
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {report:#}"))
 }
 
-/// Of a checkpoint that draws.
+/// Returns the report of a passed check.
 fn report(ran: Ran) -> Value {
     ran.json()
 }
 
-/// Of one that does not.
+/// Returns the report of a failed check.
 fn failed(ran: Ran) -> Value {
     ran.json_of_no()
 }
 
 #[test]
-fn the_same_command_gives_the_same_bytes_and_like_gives_them_again() {
+fn equal_commands_and_like_give_equal_bytes() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     let (a, b, c) = (folder.join("a.png"), folder.join("b.png"), folder.join("c.png"));
@@ -138,7 +141,7 @@ fn the_same_command_gives_the_same_bytes_and_like_gives_them_again() {
 }
 
 #[test]
-fn like_makes_its_own_pictures_again_whatever_they_were_made_with() {
+fn like_reproduces_pictures_with_any_options() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     let vae = folder.join("donor.vae.safetensors");
@@ -167,18 +170,19 @@ fn like_makes_its_own_pictures_again_whatever_they_were_made_with() {
         let (a, b) = (folder.join("a.png"), folder.join("b.png"));
         let defaults = [["--size", "64x64"], ["--steps", "2"]];
         let defaults = defaults.into_iter().filter(|it| !options.contains(&it[0])).flatten().chain(["--force"]);
-        // Whether two steps make a picture is not what is asked here.
-        let told = |ran: Ran| serde_json::from_str::<Value>(&ran.stdout).unwrap();
-        told(render(&checkpoint, &a, &defaults.chain(options.iter().copied()).collect::<Vec<_>>()));
-        // The autoencoder's name is in the picture, and not where it lies.
+        // Two steps need not pass the checks.
+        let any_verdict = |ran: Ran| serde_json::from_str::<Value>(&ran.stdout).unwrap();
+        any_verdict(render(&checkpoint, &a, &defaults.chain(options.iter().copied()).collect::<Vec<_>>()));
+        // The picture has the name of the VAE, but not its path.
         let again = if options.contains(&"--vae") { options } else { &[] };
-        let found = told(render(&checkpoint, &b, &[&["--like", a.to_str().unwrap(), "--force"], again].concat()));
+        let found =
+            any_verdict(render(&checkpoint, &b, &[&["--like", a.to_str().unwrap(), "--force"], again].concat()));
         assert_eq!(fs::read(&a).unwrap(), fs::read(&b).unwrap(), "{options:?}");
         assert_eq!(check(&found, "parameters")["verdict"], "pass", "{options:?}");
     }
 }
 
-/// A picture with these parameters.
+/// Writes a picture with these parameters.
 fn picture(folder: &Folder, fields: &str) -> PathBuf {
     let path = folder.join("webui.png");
     let picture = Picture { width: 64, height: 64, rgb: vec![128; 3 * 64 * 64] };
@@ -187,7 +191,7 @@ fn picture(folder: &Folder, fields: &str) -> PathBuf {
 }
 
 #[test]
-fn pictures_of_webui_are_followed_or_it_is_said_what_is_not() {
+fn follows_pictures_of_webui_and_reports_what_it_cannot_follow() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     let mut out = 0;
@@ -203,19 +207,22 @@ fn pictures_of_webui_are_followed_or_it_is_said_what_is_not() {
     assert!(parameters.contains("Sampler: DPM++ 2M, Schedule type: Karras") && parameters.contains("Clip skip: 2"));
     assert_eq!(check(&found, "parameters")["verdict"], "pass");
     assert!(check(&found, "model")["found"].as_str().unwrap().contains("45dee52b"));
-    // The noise of the steps is another one.
+    // A seed delta changes the noise of the steps.
     let ancestral = "Steps: 2, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7, Seed: 1, Size: 64x64";
     let (plain, delta) =
         (report(like(ancestral)), report(like(&format!("{ancestral}, ENSD: 31337, Version: v1.10.1"))));
     assert!(delta["parameters"].as_str().unwrap().contains("ENSD: 31337"));
     assert_ne!(plain["against"]["psnr"], delta["against"]["psnr"]);
-    // What changed the picture otherwise is named.
+    // Reports the other parameters.
     let found = report(like(&format!("{ancestral}, VAE: kl-f8.vae.pt, Hires upscale: 2, Lora hashes: \"x: 1\"")));
     let parameters = check(&found, "parameters");
     assert_eq!(parameters["verdict"], "warning");
-    let said = parameters["found"].as_str().unwrap();
-    assert!(["Hires upscale: 2", "Lora hashes: x: 1", "kl-f8.vae.pt"].iter().all(|it| said.contains(it)), "{said}");
-    for (fields, said) in [
+    let reported = parameters["found"].as_str().unwrap();
+    assert!(
+        ["Hires upscale: 2", "Lora hashes: x: 1", "kl-f8.vae.pt"].iter().all(|it| reported.contains(it)),
+        "{reported}"
+    );
+    for (fields, message) in [
         ("Steps: 2, Sampler: Euler, Schedule type: Exponential, Seed: 1, Size: 64x64", "Schedule type: Exponential"),
         ("Steps: 2, Sampler: DPM++ 2M SDE, Seed: 1, Size: 64x64", "DPM++ 2M SDE"),
         ("Steps: 0, Sampler: Euler, Seed: 1, Size: 64x64", "Steps: 0"),
@@ -227,7 +234,7 @@ fn pictures_of_webui_are_followed_or_it_is_said_what_is_not() {
     ] {
         let ran = like(fields);
         assert_eq!(ran.code, Some(2), "{fields}");
-        support::assert_one_line(&ran.stderr, &[said]);
+        support::assert_one_line(&ran.stderr, &[message]);
     }
 }
 
@@ -247,7 +254,7 @@ fn every_container_and_layout_renders_the_same_picture() {
 }
 
 #[test]
-fn a_merge_draws_the_same_latents_and_another_picture() {
+fn a_merge_gives_identical_latents_and_another_picture() {
     let folder = Folder::new();
     let base = model(&folder, "base.safetensors", same);
     let other = |key: &str, values: Vec<f32>| -> Vec<f32> {
@@ -262,13 +269,13 @@ fn a_merge_draws_the_same_latents_and_another_picture() {
     assert_eq!(found["against"]["latent"]["identical"], true);
     assert!(check(&found, "weights")["found"].as_str().unwrap().starts_with("VAE: "));
     assert!(check(&found, "picture")["found"].as_str().unwrap().starts_with("different"));
-    // The contact sheet: the two pictures and their difference, in columns.
+    // The contact sheet has the two pictures and their difference in columns.
     let sheet = Picture::from_png(&fs::read(folder.join("a.sheet.png")).unwrap()).unwrap().0;
     let ours = Picture::from_png(&fs::read(folder.join("a.png")).unwrap()).unwrap().0;
     let row = |picture: &Picture, x: usize, y: usize| picture.rgb[3 * (y * picture.width + x)..][..3 * 64].to_vec();
     assert_eq!(row(&sheet, 8, 8), row(&ours, 0, 0));
     assert_ne!(row(&sheet, 208, 8), row(&ours, 0, 0));
-    // Merged for the render alone, it is the same picture.
+    // A VAE replaced for the render alone gives the same picture.
     let options = [&SMALL[..], &["--vae", donor.to_str().unwrap()]].concat();
     report(render(&base, &folder.join("b.png"), &options));
     let picture = |name: &str| Picture::from_png(&fs::read(folder.join(name)).unwrap()).unwrap().0;
@@ -276,7 +283,7 @@ fn a_merge_draws_the_same_latents_and_another_picture() {
 }
 
 #[test]
-fn a_weight_that_is_no_number_is_named() {
+fn names_a_nan_weight_and_its_layer() {
     let folder = Folder::new();
     let key = "model.diffusion_model.middle_block.0.in_layers.2.weight";
     let checkpoint = model(&folder, "broken.safetensors", |found, mut values| {
@@ -293,7 +300,7 @@ fn a_weight_that_is_no_number_is_named() {
 }
 
 #[test]
-fn a_weight_that_is_no_number_is_named_though_no_picture_shows_it() {
+fn names_an_infinite_weight_that_does_not_affect_the_picture() {
     let folder = Folder::new();
     let key = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight";
     let checkpoint = model(&folder, "broken.safetensors", |found, mut values| {
@@ -308,10 +315,10 @@ fn a_weight_that_is_no_number_is_named_though_no_picture_shows_it() {
 }
 
 #[test]
-fn a_text_encoder_without_weights_is_told() {
+fn rejects_a_text_encoder_without_weights() {
     let folder = Folder::new();
     let encoder = "cond_stage_model.";
-    // All of it, then all but the normalisations, then the words alone.
+    // All weights, then all but the norms, then the token embeddings alone.
     let zeroed: [fn(&str) -> bool; 3] =
         [|_| true, |key| !key.contains("norm"), |key| key.ends_with("token_embedding.weight")];
     for is_zero in zeroed {
@@ -327,7 +334,7 @@ fn a_text_encoder_without_weights_is_told() {
 }
 
 #[test]
-fn swapped_keys_of_the_unet_are_seen_and_named_beside_the_right_ones() {
+fn rejects_and_names_swapped_keys_of_the_unet() {
     let folder = Folder::new();
     let base = model(&folder, "base.safetensors", same);
     let blocks = ["model.diffusion_model.output_blocks.11.0.", "model.diffusion_model.output_blocks.10.0."];
@@ -350,7 +357,7 @@ fn swapped_keys_of_the_unet_are_seen_and_named_beside_the_right_ones() {
 }
 
 #[test]
-fn an_untrained_unet_fails_alone_and_not_for_the_merge() {
+fn an_untrained_unet_is_a_warning_if_the_other_checkpoint_has_it_too() {
     let folder = Folder::new();
     let untrained = |key: &str, values: Vec<f32>| match key.strip_prefix("model.diffusion_model.out.2.weight") {
         Some(_) => values.into_iter().rev().collect(),
@@ -369,7 +376,7 @@ fn an_untrained_unet_fails_alone_and_not_for_the_merge() {
 }
 
 #[test]
-fn half_precision_rounds_the_weights_and_spares_the_autoencoder_that_does_not_fit() {
+fn half_precision_rounds_the_weights_except_a_vae_that_overflows() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     let large = model(&folder, "large.safetensors", |key, mut values| {
@@ -395,7 +402,7 @@ fn half_precision_rounds_the_weights_and_spares_the_autoencoder_that_does_not_fi
 }
 
 #[test]
-fn a_dump_holds_what_is_between_the_stages() {
+fn a_dump_contains_the_tensors_between_the_stages() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     let dump = folder.join("dump.safetensors");
@@ -423,7 +430,7 @@ fn a_dump_holds_what_is_between_the_stages() {
 }
 
 #[test]
-fn a_decoder_of_zeros_is_recognised() {
+fn rejects_a_decoder_of_zeros() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "zeros.safetensors", |key, values| {
         if key.starts_with("first_stage_model.decoder.") { vec![0.0; values.len()] } else { values }
@@ -434,7 +441,7 @@ fn a_decoder_of_zeros_is_recognised() {
 }
 
 #[test]
-fn an_encoder_of_zeros_is_recognised_beside_the_right_one_too() {
+fn rejects_an_encoder_of_zeros_compared_with_a_good_one() {
     let folder = Folder::new();
     let base = model(&folder, "base.safetensors", same);
     let checkpoint = model(&folder, "zeros.safetensors", |key, values| {
@@ -447,7 +454,7 @@ fn an_encoder_of_zeros_is_recognised_beside_the_right_one_too() {
 }
 
 #[test]
-fn an_autoencoder_that_overflows_half_precision_is_said() {
+fn reports_a_vae_that_overflows_half_precision() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "large.safetensors", |key, values| {
         let factor = if key == "first_stage_model.decoder.conv_in.weight" { 1e6 } else { 1.0 };
@@ -459,7 +466,7 @@ fn an_autoencoder_that_overflows_half_precision_is_said() {
 }
 
 #[test]
-fn what_cannot_be_rendered_is_refused_in_a_line() {
+fn rejects_unsupported_requests_in_one_line() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
     let path = checkpoint.as_os_str();
@@ -471,4 +478,21 @@ fn what_cannot_be_rendered_is_refused_in_a_line() {
     run!["render-check", path, "-o", &checkpoint].refused(&["model.safetensors", "--force"]);
     run!["render-check", fixture("tiny-vae.ckpt"), "-o", folder.join("a.png")].refused(&["tiny-vae.ckpt"]);
     assert_eq!(folder.names(), ["model.safetensors"]);
+}
+
+#[test]
+fn a_plan_resolves_settings_and_rejects_what_a_run_would() {
+    let folder = Folder::new();
+    let checkpoint = model(&folder, "model.safetensors", same);
+    let plan = |options: RenderOptions| RenderCheck::new(&checkpoint).options(options).plan(&Silent);
+    let found = plan(RenderOptions::default().prompt("a cat").size((64, 72))).unwrap();
+    assert_eq!((found.settings.prompt.as_str(), found.settings.height, found.settings.steps), ("a cat", 72, 20));
+    assert!(found.checks.is_empty(), "{:?}", found.checks);
+    for options in [RenderOptions::default().steps(0), RenderOptions::default().prompt("[a:b:0.5]")] {
+        assert!(plan(options).is_err());
+    }
+    for refused in ["tiny-vae.ckpt", "hostile/calls-system.ckpt"] {
+        let error = RenderCheck::new(fixture(refused)).plan(&Silent).unwrap_err();
+        assert!(error.to_string().contains(refused), "{error}");
+    }
 }

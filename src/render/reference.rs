@@ -109,7 +109,7 @@ impl ReferenceParameters {
         self.text.get(name)
     }
 
-    /// The number in a field. Fails if it is no number or not a supported one.
+    /// The number in a field. Fails if it cannot be parsed or is not supported.
     pub(super) fn number<T: FromStr>(&self, name: &str, is_supported: impl Fn(&T) -> bool) -> Result<Option<T>> {
         self.read(name, |value| value.parse().ok().filter(is_supported))
     }

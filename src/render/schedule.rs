@@ -95,7 +95,8 @@ impl NoiseSchedule {
 
     /// The falling noise levels of `steps` steps, followed by 0.
     pub fn sigmas(&self, schedule: ScheduleType, steps: usize) -> Vec<f64> {
-        let last = steps.saturating_sub(1).max(1) as f64;
+        // A single step is at the highest level.
+        let last = steps.max(2) as f64 - 1.0;
         let level = |step: usize| {
             let progress = step as f64 / last;
             match schedule {
@@ -131,7 +132,7 @@ fn at(list: &[f64], index: usize) -> f64 {
 
 /// Interpolates linearly between two neighbours of a list; `place` is clamped to its ends.
 fn interpolate(list: &[f64], place: f64) -> f64 {
-    let place = place.clamp(0.0, list.len().saturating_sub(1) as f64);
+    let place = place.clamp(0.0, (list.len() - 1) as f64);
     let (low, weight) = (place.floor(), place.fract());
     (1.0 - weight) * at(list, low as usize) + weight * at(list, place.ceil() as usize)
 }

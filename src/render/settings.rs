@@ -201,6 +201,9 @@ impl Settings {
         if !self.cfg.is_finite() {
             return Err(Error::usage(format!("CFG scale {} is not a finite number", self.cfg)));
         }
+        if !matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(Error::usage(format!("cannot render in {}: expected F32, F16 or BF16", self.dtype)));
+        }
         if !is_side(self.width) || !is_side(self.height) {
             let size = format!("{}x{}", self.width, self.height);
             return Err(Error::usage(format!("size {size} is out of range: expected multiples of 8 from 64 to 2048")));
@@ -279,6 +282,7 @@ mod tests {
             RenderOptions::default().cfg(f64::NAN),
             RenderOptions::default().size((60, 64)),
             RenderOptions::default().sampler("PLMS"),
+            RenderOptions::default().dtype(Dtype::I8),
         ] {
             assert!(options.resolve(&none, Dtype::F32).is_err(), "{options:?}");
         }

@@ -116,7 +116,7 @@ fn kernels(machine: &Arc<dyn Machine>, dtype: Dtype) -> Result<Kernels> {
         Dtype::F16 => DType::F16,
         Dtype::BF16 => DType::BF16,
         Dtype::F32 => DType::F32,
-        _ => return Err(Error::usage(format!("cannot render in {dtype}: expected F32, F16 or BF16"))),
+        _ => return Err(Error::internal(format!("kernels in {dtype}, which the settings exclude"))),
     };
     Kernels::new(Arc::clone(machine), dtype).map_err(from_candle)
 }

@@ -44,7 +44,8 @@ fn ssim(a: &[f64], b: &[f64], width: usize) -> f64 {
     let weight = |offset: usize| (-(offset as f64 - RADIUS as f64).powi(2) / (2.0 * 1.5 * 1.5)).exp();
     let weights: Vec<f64> = (0..=2 * RADIUS).map(weight).collect();
     let total: f64 = weights.iter().sum();
-    let height = if width == 0 { 0 } else { a.len() / width };
+    // A picture without columns has no rows either.
+    let height = a.len().checked_div(width).unwrap_or(0);
     if width <= 2 * RADIUS || height <= 2 * RADIUS {
         return if a == b { 1.0 } else { 0.0 };
     }

@@ -91,9 +91,9 @@ impl Sampler {
     /// The number of UNet calls in `steps` steps.
     pub fn calls(self, noise_schedule: &NoiseSchedule, steps: usize) -> usize {
         match self {
-            Sampler::Ddim => noise_schedule.ddim_times(steps).len().saturating_sub(1),
+            Sampler::Ddim => noise_schedule.ddim_times(steps).len() - 1,
             // The last step, to no noise, is one of Euler's.
-            Sampler::Heun | Sampler::Dpm2A => (2 * steps).saturating_sub(1),
+            Sampler::Heun | Sampler::Dpm2A => (2 * steps).max(1) - 1,
             _ => steps,
         }
     }

@@ -110,7 +110,7 @@ impl Encoding {
 /// Returns `None` for any other character.
 pub(in crate::render::prompt) fn windows_1252(character: char) -> Option<char> {
     let index = u32::from(character).checked_sub(0x80).filter(|index| *index < 0x20)?;
-    let found = WINDOWS_1252.chars().nth(usize::try_from(index).ok()?)?;
+    let found = WINDOWS_1252.chars().nth(index as usize)?;
     Some(if found == '.' { character } else { found })
 }
 
@@ -140,9 +140,9 @@ static CLUES: LazyLock<HashMap<char, Clue>> = LazyLock::new(|| {
 });
 
 pub(super) fn clue(character: char) -> Clue {
-    let known = if character.is_ascii() { None } else { CLUES.get(&character) };
     // A character of no encoding has no role.
-    known.copied().unwrap_or(Clue::default())
+    const NO_ROLE: Clue = Clue { leads_two: false, leads_three: false, leads_four: false, continues: false };
+    if character.is_ascii() { NO_ROLE } else { CLUES.get(&character).copied().unwrap_or(NO_ROLE) }
 }
 
 #[cfg(test)]
