@@ -1,8 +1,8 @@
-//! Measures one call of the UNet or of the VAE, for `benches/render.py`.
+//! How long one call of the UNet or of the decoder takes, for `benches/render.py`.
 //!
 //!     render_speed CHECKPOINT unet|decode|encode PIXELS BATCH RUNS
 //!
-//! Prints one line of JSON: CPU seconds and seconds of each run after a warm-up, and the peak memory.
+//! Prints one line of JSON: CPU seconds and seconds of each run, after one that is not counted, and the peak memory.
 
 use std::error::Error;
 use std::io::Write;
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let image = random(&[batch, 3, pixels, pixels])?;
             Box::new(move || Ok(vae.encode(&image)?.0))
         }
-        other => return Err(format!("unknown stage {other}").into()),
+        other => return Err(format!("no stage {other}").into()),
     };
     let mut cpu = Vec::new();
     let mut wall = Vec::new();
@@ -60,16 +60,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns the CPU time of all threads, by the kernel's clock of 100 ticks a second.
+/// Of all threads, by the kernel's clock of 100 ticks a second.
 fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The process name in parentheses may contain spaces.
+    // The name in parentheses may have spaces in it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |index: usize| fields.get(index).copied().unwrap_or_default().parse::<f64>();
     Ok((ticks(11)? + ticks(12)?) / 100.0)
 }
 
-/// Returns the peak resident memory in bytes.
+/// The most memory that was resident, in bytes.
 fn peak() -> Result<u64, Box<dyn Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();

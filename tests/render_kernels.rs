@@ -1,5 +1,5 @@
-//! Models and whole pictures with kernels, on an emulated GPU and on a real one if there is one, against diffusers and
-//! transformers, and against this crate's layers for the CPU.
+//! The models and whole pictures with kernels, on the machine that plays a card and on a card where there is one: against
+//! what the real diffusers and transformers compute, and against this crate's own layers for the CPU.
 #![cfg(feature = "render")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
@@ -31,7 +31,7 @@ use trinart_ckpt::render::weights::{self, WeightLoader};
 use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt::{Error, StateDict, format};
 
-/// The name of the emulated GPU, which is slow.
+/// The machine that plays a card, which takes its time.
 const EMULATED: &str = "emulated";
 
 fn machines() -> Vec<(String, Arc<dyn Machine>)> {
@@ -71,8 +71,8 @@ fn assert_close(name: &str, found: &Tensor, tolerance: f64) {
 }
 
 #[test]
-fn models_match_diffusers() {
-    // Half precision rounds in every layer; bf16 has three bits less than f16.
+fn models_compute_what_diffusers_does() {
+    // In halves, the roundings of every layer; bf16 has three bits less.
     for (name, machine) in machines() {
         for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F16, 1e-2), (DType::BF16, 6e-2)] {
             println!("{name}, {dtype:?}");
@@ -91,7 +91,7 @@ fn models_match_diffusers() {
             let wide = input("wide", &[2, 4, 8, 24], 2.0);
             assert_close("unet.wide.867.33", &unet.forward(&wide, 867.33, &prompt).unwrap(), tolerance);
             let square = input("square", &[2, 4, 16, 16], 2.0);
-            // On a GPU three times, so that the last calls replay the recording.
+            // On a card three times, so that the last ones are replays of what was recorded.
             let times = if name == EMULATED { &[999.0][..] } else { &[1.0, 500.0, 999.0] };
             for &time in times.iter().filter(|_| dtype != DType::BF16 || name != EMULATED) {
                 let found = unet.forward(&square, time, &prompt).unwrap();
@@ -126,14 +126,14 @@ fn rendered(state_dict: &Arc<StateDict>, settings: &Settings, machine: Option<&A
 }
 
 #[test]
-fn pictures_match_the_cpu() {
+fn pictures_are_those_of_the_cpu() {
     for (name, machine) in machines() {
         let (samplers, steps) = match name == EMULATED {
             true => (&[Sampler::Dpmpp2m][..], 2),
             false => (&[Sampler::Euler, Sampler::Dpmpp2m, Sampler::Ddim, Sampler::UniPc][..], 20),
         };
         for &sampler in samplers {
-            // A batch of three prompts.
+            // Three prompts at a time.
             let settings = |dtype| {
                 let mut settings = settings(sampler, steps, dtype);
                 settings.prompt = "1girl AND night:0.4".into();
@@ -153,7 +153,7 @@ fn pictures_match_the_cpu() {
     }
 }
 
-/// Returns the model with the values of one tensor changed.
+/// The model with one tensor multiplied, or made no number.
 fn with(key: &str, change: impl Fn(f32) -> f32) -> Arc<StateDict> {
     let mut state_dict = StateDict::new();
     for (name, tensor) in model().iter() {
@@ -174,7 +174,7 @@ fn with(key: &str, change: impl Fn(f32) -> f32) -> Arc<StateDict> {
 }
 
 #[test]
-fn reports_a_vae_that_overflows_f16_and_decodes_in_f32() {
+fn an_autoencoder_that_overflows_halves_is_decoded_in_f32_and_said() {
     let large = with("first_stage_model.decoder.conv_in.weight", |value| value * 1e5);
     let settings = settings(Sampler::Euler, 1, Dtype::F16);
     let mut single = settings.clone();
@@ -190,7 +190,7 @@ fn reports_a_vae_that_overflows_f16_and_decodes_in_f32() {
 }
 
 #[test]
-fn finds_the_first_layer_with_nan() {
+fn what_is_no_number_is_found_with_its_layer() {
     let unet = "model.diffusion_model.input_blocks.4.0.in_layers.2.bias";
     let decoder = "first_stage_model.decoder.up.1.block.0.conv1.bias";
     for (name, machine) in machines() {
