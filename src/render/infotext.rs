@@ -137,6 +137,18 @@ fn fields(line: &str) -> Option<IndexMap<String, String>> {
     (found.len() >= LEAST_FIELDS).then(|| named.map(|[name, text]| ((*name).to_owned(), value(text))).collect())
 }
 
+/// Whether a picture may be this wide or high: a multiple of 8 from 64 to 2048, as in WebUI.
+pub(super) fn is_side(pixels: usize) -> bool {
+    pixels.is_multiple_of(8) && (64..=2048).contains(&pixels)
+}
+
+/// Parses the value of a `Size` field, such as `512x768`. Returns `None` for an unsupported size.
+pub(super) fn parse_size(text: &str) -> Option<(usize, usize)> {
+    let side = |text: &str| text.trim().parse().ok().filter(|&side| is_side(side));
+    let (width, height) = text.split_once('x')?;
+    Some((side(width)?, side(height)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,5 +212,13 @@ mod tests {
             text.push(name, value);
         }
         assert_eq!(Infotext::parse(&text.to_text()), text);
+    }
+
+    #[test]
+    fn parses_sizes() {
+        assert_eq!(parse_size("512x768"), Some((512, 768)));
+        for wrong in ["", "512", "60x64", "32x64", "64x2056", "64x64x64"] {
+            assert_eq!(parse_size(wrong), None, "{wrong}");
+        }
     }
 }

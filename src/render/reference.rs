@@ -7,11 +7,10 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::render::checks::Check;
-use crate::render::infotext::Infotext;
+use crate::render::infotext::{Infotext, parse_size};
 use crate::render::picture::Picture;
 use crate::render::sampler::Sampler;
 use crate::render::schedule::ScheduleType;
-use crate::render::settings::parse_size;
 
 /// The largest picture file that is read: more than any PNG of the largest supported size.
 const PICTURE_BYTES: u64 = 512 << 20;

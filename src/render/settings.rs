@@ -1,7 +1,7 @@
 //! What to render: options, completed from a reference picture and the defaults.
 
 use crate::error::{Error, Result};
-use crate::render::infotext::{Infotext, as_read};
+use crate::render::infotext::{Infotext, as_read, is_side};
 use crate::render::prompt::{Preset, Syntax};
 use crate::render::reference::{PROMPT_SYNTAX, ReferenceParameters, WEIGHT_DTYPE};
 use crate::render::rng::NoiseSource;
@@ -251,17 +251,6 @@ impl Settings {
     }
 }
 
-fn is_side(pixels: usize) -> bool {
-    pixels.is_multiple_of(8) && (64..=2048).contains(&pixels)
-}
-
-/// Parses a size such as `512x768`: multiples of 8 from 64 to 2048, as in WebUI.
-pub fn parse_size(text: &str) -> Option<(usize, usize)> {
-    let side = |text: &str| text.trim().parse().ok().filter(|&side| is_side(side));
-    let (width, height) = text.split_once('x')?;
-    Some((side(width)?, side(height)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,14 +274,6 @@ mod tests {
             RenderOptions::default().dtype(Dtype::I8),
         ] {
             assert!(options.resolve(&none, Dtype::F32).is_err(), "{options:?}");
-        }
-    }
-
-    #[test]
-    fn parses_sizes() {
-        assert_eq!(parse_size("512x768"), Some((512, 768)));
-        for wrong in ["", "512", "60x64", "32x64", "64x2056", "64x64x64"] {
-            assert_eq!(parse_size(wrong), None, "{wrong}");
         }
     }
 }

@@ -340,4 +340,25 @@ mod tests {
         let error = weights.load("weight", None, DType::F32).unwrap_err();
         assert_eq!(error.to_string(), "tensor weight: candle has no tensors of dtype I8");
     }
+
+    #[test]
+    fn records_the_flaws_of_loaded_tensors_only() {
+        let mut state_dict = StateDict::new();
+        for (key, values) in
+            [("good", [0.0_f32, 1.0]), ("zero", [0.0, -0.0]), ("nan", [1.0, f32::NAN]), ("not loaded", [0.0; 2])]
+        {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            state_dict.insert(key, owned(Dtype::F32, &[2], bytes)).unwrap();
+        }
+        state_dict.insert("small", owned(Dtype::F8E4M3, &[2], vec![0x7f, 0])).unwrap();
+        let flaws = WeightFlaws::default();
+        let weights = WeightLoader::new(Arc::new(state_dict), &Engine::Candle).recording_flaws(&flaws);
+        for key in ["good", "zero", "nan", "nan", "small"] {
+            weights.load(key, None, DType::F32).unwrap();
+        }
+        assert_eq!(
+            (flaws.keys(WeightFlaw::NotFinite), flaws.keys(WeightFlaw::Zero)),
+            (vec!["nan".into(), "small".into()], vec!["zero".into()])
+        );
+    }
 }

@@ -2,11 +2,11 @@
 
 use crate::error::{Error, Result};
 
-/// The factor of a round bracket.
+/// The factor of a round bracket. A square bracket divides by it.
 const BRACKET: f64 = 1.1;
 
-/// WebUI marks a `BREAK` as a piece with this text and weight. A bracket changes the weight, and so makes it plain text, as
-/// in WebUI.
+/// WebUI's marker of a `BREAK`: a piece with this text and weight. A bracket around it changes the weight, which makes it
+/// plain text.
 const BREAK: (&str, f64) = ("BREAK", -1.0);
 
 /// A piece of a prompt with one weight.
@@ -49,7 +49,9 @@ fn ascii_digit(character: char) -> char {
     digit.and_then(|digit| char::from_digit(digit, 10)).unwrap_or(character)
 }
 
+/// Collects the pieces of a prompt with their weights.
 struct Parser<'a> {
+    /// The part of the prompt that is not parsed yet.
     rest: &'a str,
     pieces: Vec<(String, f64)>,
     /// The numbers of pieces before each open bracket.
