@@ -9,12 +9,12 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use trinart_ckpt::format;
 use trinart_ckpt::render::Engine;
-use trinart_ckpt::render::autoencoder::Autoencoder;
 use trinart_ckpt::render::unet::Unet;
-use trinart_ckpt::render::weights::var_builder;
+use trinart_ckpt::render::vae::Vae;
+use trinart_ckpt::render::weights::WeightLoader;
 
 type Call = Box<dyn Fn() -> trinart_ckpt::Result<Tensor>>;
 
@@ -25,24 +25,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (pixels, batch, runs): (usize, usize, usize) = (pixels.parse()?, batch.parse()?, runs.parse()?);
     let state_dict = Arc::new(format::open(checkpoint)?.state_dict);
-    let weights = var_builder(Arc::clone(&state_dict), DType::F32, &Device::Cpu);
+    let weights = WeightLoader::new(state_dict, &Engine::Candle);
     let random = |dims: &[usize]| Tensor::randn(0f32, 1., dims, &Device::Cpu);
     let call: Call = match stage.as_str() {
         "unet" => {
-            let unet = Unet::load(weights, &state_dict, &Engine::Candle)?;
+            let unet = Unet::load(&weights)?;
             let prompt = unet.prepare(&random(&[batch, 77, unet.context_width()])?)?;
             let x = random(&[batch, 4, pixels / 8, pixels / 8])?;
             Box::new(move || unet.forward(&x, 500.0, &prompt))
         }
         "decode" => {
-            let autoencoder = Autoencoder::load(weights, &state_dict, &Engine::Candle)?;
+            let vae = Vae::load(&weights)?;
             let z = random(&[batch, 4, pixels / 8, pixels / 8])?;
-            Box::new(move || autoencoder.decode(&z))
+            Box::new(move || vae.decode(&z))
         }
         "encode" => {
-            let autoencoder = Autoencoder::load(weights, &state_dict, &Engine::Candle)?;
+            let vae = Vae::load(&weights)?;
             let image = random(&[batch, 3, pixels, pixels])?;
-            Box::new(move || Ok(autoencoder.encode(&image)?.0))
+            Box::new(move || Ok(vae.encode(&image)?.0))
         }
         other => return Err(format!("unknown stage {other}").into()),
     };

@@ -27,6 +27,7 @@ pub mod io;
 pub mod limits;
 pub mod metadata;
 pub mod model;
+pub mod ops;
 pub mod pickle;
 pub mod plan;
 #[cfg(feature = "render")]

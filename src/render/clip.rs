@@ -1,25 +1,27 @@
 //! The text encoder of SD v1: the text half of OpenAI's CLIP ViT-L.
 
 use candle_core::{Result as CandleResult, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::error::{Error, Result};
 use crate::render::kernels;
 use crate::render::observer::Trace;
 use crate::render::ops::{Engine, LayerNorm, Linear, attention, quick_gelu};
 use crate::render::reader::Reader;
-use crate::render::weights::from_candle;
+use crate::render::weights::{WeightLoader, from_candle};
 use crate::state_dict::StateDict;
 
-/// Where the tensors lie, NAI's spelling second.
+/// The key prefixes of the text encoder: LDM's, and the shorter one of NovelAI's checkpoint.
 const PREFIXES: [&str; 2] = ["cond_stage_model.transformer.text_model", "cond_stage_model.transformer"];
 
-/// Turns tokens into what the UNet is told of them.
+/// CLIP's text encoder: turns tokens into the context of the UNet.
 pub struct TextEncoder {
     tokens: Tensor,
     positions: Tensor,
     layers: Vec<Layer>,
     final_norm: LayerNorm,
+    vocabulary: usize,
+    max_tokens: usize,
+    width: usize,
     heads: usize,
     path: String,
     engine: Engine,
@@ -38,16 +40,15 @@ struct Layer {
 }
 
 impl TextEncoder {
-    /// Reads it from a checkpoint in LDM names; `weights` is the root of them. Sizes are those of the tensors.
+    /// Loads the text encoder of a checkpoint in LDM names. The sizes follow from the shapes of its tensors.
     ///
-    /// No tensor tells the number of heads. CLIP has one for each 64 values; a model of another width is made for
-    /// tests, where 4 heads are customary. See [`TextEncoder::with_heads`].
-    pub fn load(weights: VarBuilder, state_dict: &StateDict, engine: &Engine) -> Result<TextEncoder> {
-        let root = Reader::root(weights, state_dict, engine);
-        let names = PREFIXES.iter().map(|prefix| root.at(prefix));
-        let Some(here) = { names }.find(|here| here.has("embeddings.token_embedding.weight")) else {
-            return Err(no_clip(state_dict));
-        };
+    /// The number of heads is in no tensor. CLIP has one per 64 values; a width that 64 does not divide occurs in small
+    /// test models, which have 4 heads by convention. [`TextEncoder::with_heads`] overrides the number.
+    ///
+    /// Fails if the checkpoint has no text encoder of SD v1, or if tensors are missing or have other shapes.
+    pub fn load(weights: &WeightLoader) -> Result<TextEncoder> {
+        let root = Reader::root(weights);
+        let here = root.at(prefix(weights.state_dict())?);
         let [vocabulary, width] = here.dims_of("embeddings.token_embedding.weight")?;
         let [positions, _] = here.dims_of("embeddings.position_embedding.weight")?;
         let layers = here.count(|layer| format!("encoder.layers.{layer}.layer_norm1.weight"));
@@ -57,50 +58,57 @@ impl TextEncoder {
             positions: here.tensor("embeddings.position_embedding.weight", &[positions, width])?,
             layers: layers.collect::<Result<_>>()?,
             final_norm: here.layer_norm("final_layer_norm", width)?,
+            vocabulary,
+            max_tokens: positions,
+            width,
             heads: 1,
             path: here.path().to_owned(),
-            engine: engine.clone(),
+            engine: weights.engine().clone(),
             trace: Trace::default(),
         };
         encoder.with_heads(if width.is_multiple_of(64) { width / 64 } else { 4 })
     }
 
-    /// The same encoder with another number of heads, which has to divide its width.
+    /// Sets the number of attention heads. Fails if it does not divide the width.
     pub fn with_heads(self, heads: usize) -> Result<Self> {
         let width = self.width();
         if heads == 0 || !width.is_multiple_of(heads) {
-            return Err(Error::unsupported(format!("a text encoder of width {width} has no {heads} heads")));
+            return Err(Error::unsupported(format!(
+                "the text encoder's width {width} cannot be divided into {heads} heads"
+            )));
         }
         Ok(TextEncoder { heads, ..self })
     }
 
-    /// Shows the output of each layer to an observer.
+    /// Sends the output of each layer to an observer.
     pub fn observe(&mut self, trace: Trace) {
         self.trace = trace;
     }
 
-    /// How many tokens it takes.
+    /// The number of token positions: 77 in CLIP.
     pub fn positions(&self) -> usize {
-        self.positions.dims().first().copied().unwrap_or_default()
+        self.max_tokens
     }
 
-    /// How many values it gives for a token.
+    /// The number of values per token in the output.
     pub fn width(&self) -> usize {
-        self.positions.dims().last().copied().unwrap_or_default()
+        self.width
     }
 
-    /// How many tokens it knows.
+    /// The number of tokens in the vocabulary.
     pub fn vocabulary(&self) -> usize {
-        self.tokens.dims().first().copied().unwrap_or_default()
+        self.vocabulary
     }
 
-    /// The tokens `[batch, positions]` as `[batch, positions, width]`: the output of the layer `clip_skip` from the
-    /// end, 1 being the last, after the final normalisation. Of F32 in the CPU's memory, where kernels compute it.
+    /// Encodes tokens `[batch, positions]` to `[batch, positions, width]`: the output of the layer `clip_skip` from the
+    /// end (1 is the last), after the final layer norm. Kernels return F32 in the CPU's memory.
+    ///
+    /// Fails if the encoder has fewer than `clip_skip` layers.
     pub fn hidden_state(&self, tokens: &Tensor, clip_skip: usize) -> Result<Tensor> {
         let layers = self.layers.len();
         if clip_skip == 0 || clip_skip > layers {
-            let message = format!("a clip skip of {clip_skip}, the text encoder takes 1 to {layers}");
-            return Err(Error::new(crate::error::Kind::Usage, message));
+            let message = format!("clip skip {clip_skip} is out of range: expected 1 to {layers}");
+            return Err(Error::usage(message));
         }
         self.forward(tokens, layers + 1 - clip_skip).map_err(from_candle)
     }
@@ -111,8 +119,8 @@ impl TextEncoder {
         let mut x = match &self.engine {
             Engine::Kernels(kernels) => kernels::embed(kernels, tokens, &self.tokens, &positions)?,
             Engine::Candle => {
-                let known = self.tokens.embedding(&tokens.flatten_all()?)?.reshape((batch, count, self.width()))?;
-                known.broadcast_add(&positions)?
+                let embedded = self.tokens.embedding(&tokens.flatten_all()?)?.reshape((batch, count, self.width()))?;
+                embedded.broadcast_add(&positions)?
             }
         };
         self.trace.tokens(&format!("{}.embeddings", self.path), &self.engine, &x)?;
@@ -150,12 +158,25 @@ impl Layer {
     }
 }
 
-/// Why there is nothing to read: another encoder, or none.
-fn no_clip(state_dict: &StateDict) -> Error {
+/// Fails if a checkpoint has no text encoder of SD v1.
+pub(super) fn check_supported(state_dict: &StateDict) -> Result<()> {
+    prefix(state_dict).map(|_| ())
+}
+
+/// Returns the key prefix of the text encoder.
+fn prefix(state_dict: &StateDict) -> Result<&'static str> {
+    let token_embedding = |prefix: &str| format!("{prefix}.embeddings.token_embedding.weight");
+    let found = PREFIXES.into_iter().find(|prefix| state_dict.contains(&token_embedding(prefix)));
+    found.ok_or_else(|| no_text_encoder(state_dict))
+}
+
+/// The error for a checkpoint with another text encoder, or with none.
+fn no_text_encoder(state_dict: &StateDict) -> Error {
     let under = |prefix: &str| state_dict.keys().any(|key| key.starts_with(prefix));
     if under("cond_stage_model.model.") || under("conditioner.") {
         return Error::unsupported("the text encoder is that of SD v2 or SDXL; only SD v1 can be rendered");
     }
-    let key = format!("{}.embeddings.token_embedding.weight", PREFIXES.first().copied().unwrap_or_default());
-    Error::missing("the text encoder of SD v1 has it, the checkpoint has no such key").in_tensor(key)
+    let [prefix, _] = PREFIXES;
+    let key = format!("{prefix}.embeddings.token_embedding.weight");
+    Error::missing("required by the text encoder of SD v1, missing in the checkpoint").in_tensor(key)
 }

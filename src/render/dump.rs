@@ -1,4 +1,4 @@
-//! The tensors between the stages of a render, kept to be compared with those of another implementation.
+//! Records the tensors between the stages of a render, for a comparison with another implementation.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,7 +10,7 @@ use crate::render::weights::from_candle;
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, LazyTensor, Shape};
 
-/// Keeps what it is shown.
+/// An [`Observer`] that keeps every tensor.
 #[derive(Default)]
 pub struct Dump {
     seen: Mutex<Vec<(String, Tensor)>>,
@@ -23,7 +23,7 @@ impl Observer for Dump {
 }
 
 impl Dump {
-    /// All of it in F32, in the order of its making.
+    /// Returns the recorded tensors in F32, in the order in which they were computed.
     pub fn to_state_dict(&self) -> Result<StateDict> {
         let mut state_dict = StateDict::new();
         for (name, tensor) in self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter() {

@@ -1,25 +1,24 @@
-//! Guidance without a classifier: what the UNet sees with the prompts and with the negative one, weighed.
+//! Classifier-free guidance: the weighted sum of the UNet's predictions for the prompts and for the negative prompt.
 
 use candle_core::{Result as CandleResult, Tensor};
 
 use crate::error::{Error, Result};
-use crate::render::unet::{Prepared, Unet};
+use crate::render::unet::{PreparedPrompt, Unet};
 use crate::render::weights::from_candle;
 
-/// What the UNet is told: prompts of one length together, and how much each counts.
+/// Prompts with their guidance factors, batched by length.
 pub(super) struct Guidance {
-    /// Each with the factors of its members.
-    groups: Vec<(Prepared, Vec<f64>)>,
+    /// Batches of prompts, with the factor of each prompt.
+    groups: Vec<(PreparedPrompt, Vec<f64>)>,
 }
 
 impl Guidance {
-    /// One call for all prompts of one length, as WebUI makes them: the sum of their predictions with these factors is
-    /// what guidance makes of them.
+    /// Batches the prompts of one length, as WebUI does. `parts` are the prompt's parts with their weights.
     pub(super) fn new(unet: &Unet, cfg: f64, parts: &[(f64, Tensor)], negative: &Tensor) -> Result<Self> {
         let parts = &stacked(parts).map_err(from_candle)?;
         let of_negative = 1.0 - parts.iter().map(|(weight, _)| cfg * weight).sum::<f64>();
         let prompts = parts.iter().map(|(weight, context)| (cfg * weight, context)).chain([(of_negative, negative)]);
-        // Without guidance the negative prompt is not asked.
+        // At CFG scale 1, the negative prompt has factor 0 and costs no call.
         let prompts: Vec<_> = prompts.filter(|(factor, _)| *factor != 0.0).collect();
         let mut groups: Vec<(usize, Vec<(f64, &Tensor)>)> = Vec::new();
         for (factor, context) in prompts {
@@ -37,29 +36,29 @@ impl Guidance {
         Ok(Guidance { groups: groups.into_iter().map(prepare).collect::<Result<_>>()? })
     }
 
-    /// The noise seen in a latent, with guidance.
+    /// Predicts the noise in a latent, with guidance.
     pub(super) fn predict(&self, unet: &Unet, x: &Tensor, time: f64) -> Result<Tensor> {
         let mut total: Option<Tensor> = None;
         for (prepared, factors) in &self.groups {
             let batch = x.repeat((factors.len(), 1, 1, 1)).map_err(from_candle)?;
-            let seen = unet.forward(&batch, time, prepared)?;
+            let predicted = unet.forward(&batch, time, prepared)?;
             for (index, factor) in factors.iter().enumerate() {
                 let add = || {
-                    let term = seen.narrow(0, index, 1)?.affine(*factor, 0.0)?;
+                    let term = predicted.narrow(0, index, 1)?.affine(*factor, 0.0)?;
                     total.as_ref().map_or(Ok(term.clone()), |total| total + &term)
                 };
                 total = Some(add().map_err(from_candle)?);
             }
         }
-        total.ok_or_else(|| Error::usage("no prompt counts"))
+        total.ok_or_else(|| Error::usage("every part of the prompt has weight 0: give one another weight"))
     }
 }
 
-/// The parts of a prompt in one length, as WebUI stacks them: the last vector of a shorter one is repeated. The negative
-/// prompt has a call of its own where its length is another.
+/// Pads the parts of a prompt to one length by repeating the last vector, as WebUI does. WebUI does not pad the negative
+/// prompt; if its length differs, it gets its own call.
 fn stacked(parts: &[(f64, Tensor)]) -> CandleResult<Vec<(f64, Tensor)>> {
     let lengths = parts.iter().map(|(_, context)| context.dim(1)).collect::<CandleResult<Vec<_>>>()?;
-    let longest = lengths.iter().copied().max().unwrap_or_default();
+    let Some(longest) = lengths.iter().copied().max() else { return Ok(Vec::new()) };
     let stack = |((weight, context), length): (&(f64, Tensor), usize)| {
         let missing = longest - length;
         if missing == 0 || length == 0 {
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shorter_parts_repeat_their_last_vector() {
+    fn pads_shorter_parts_with_their_last_vector() {
         let part = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap().reshape((1, (), 2)).unwrap();
         let parts = [(1.0, part(&[1.0, 2.0, 3.0, 4.0])), (0.5, part(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]))];
         let found = stacked(&parts).unwrap();

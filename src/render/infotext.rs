@@ -1,4 +1,4 @@
-//! The `parameters` that WebUI writes into its pictures: written, and read by WebUI's own rules.
+//! The `parameters` text of WebUI's pictures: writing, and reading by WebUI's rules.
 
 use std::fmt::Write;
 use std::sync::LazyLock;
@@ -6,42 +6,43 @@ use std::sync::LazyLock;
 use indexmap::IndexMap;
 use regex::Regex;
 
-/// What a picture was made with. Fields are in WebUI's order.
+/// The parameters of a picture, with the fields in WebUI's order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Infotext {
     /// The prompt.
     pub prompt: String,
-    /// The negative prompt; empty if there was none.
+    /// The negative prompt; may be empty.
     pub negative: String,
-    /// `Steps: 20, Sampler: Euler a, …`, by name.
+    /// The fields by name: `Steps: 20, Sampler: Euler a, …`.
     pub fields: IndexMap<String, String>,
 }
 
-/// Fields that a last line must have to be taken for one of fields.
+/// The least number of fields in a last line that counts as fields.
 const LEAST_FIELDS: usize = 3;
 
 const NEGATIVE: &str = "Negative prompt:";
 
-/// The prompts as fields, which they become where their lines would be misread. WebUI lets fields of these names win.
+/// Fields for prompts whose lines would be misread. In WebUI, fields of these names override the prompt lines.
 const PROMPT_FIELDS: [&str; 2] = ["Prompt", "Negative prompt"];
 
-/// WebUI's own pattern of a field and its value, which is a JSON string or reaches to the next comma.
-static FIELD: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r#"\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)"#).ok());
+/// WebUI's pattern of a field. The value is a JSON string, or extends to the next comma.
+#[expect(clippy::expect_used, reason = "a constant pattern")]
+static FIELD: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)"#).expect("a valid pattern"));
 
 impl Infotext {
-    /// Adds a field behind the others.
+    /// Adds a field after the others.
     pub fn push(&mut self, name: &str, value: impl ToString) {
         self.fields.insert(name.to_owned(), value.to_string());
     }
 
-    /// A field's value.
+    /// Returns the value of a field.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str)
     }
 
-    /// As text. Prompts that WebUI would misread, such as one with a line that looks like a negative prompt, stand among
-    /// the fields too.
+    /// Formats the text. Prompts that WebUI would misread, such as one with a line that looks like a negative prompt, are
+    /// repeated as fields.
     pub fn to_text(&self) -> String {
         let mut fields: Vec<String> =
             self.fields.iter().map(|(name, value)| format!("{name}: {}", quote(value))).collect();
@@ -64,11 +65,14 @@ impl Infotext {
         strip(&text).to_owned()
     }
 
-    /// Reads a text by WebUI's rules. What is no line of fields belongs to the prompt.
+    /// Parses a text by WebUI's rules. A last line without enough fields belongs to the prompt.
     pub fn parse(text: &str) -> Self {
-        let mut lines: Vec<&str> = strip(text).split('\n').collect();
+        let text = strip(text);
+        let (mut lines, last) = match text.rsplit_once('\n') {
+            Some((before, last)) => (before.split('\n').collect::<Vec<_>>(), last),
+            None => (Vec::new(), text),
+        };
         let mut found = Infotext::default();
-        let last = lines.pop().unwrap_or_default();
         match fields(last) {
             Some(fields) => found.fields = fields,
             None => lines.push(last),
@@ -92,7 +96,7 @@ impl Infotext {
     }
 }
 
-/// A prompt as it is read from a picture again: the same words, but no white space around its lines.
+/// Returns a prompt as WebUI would read it back from a picture: without white space around its lines.
 pub fn as_read(prompt: &str) -> String {
     let mut read = String::new();
     for line in strip(prompt).split('\n') {
@@ -101,7 +105,7 @@ pub fn as_read(prompt: &str) -> String {
     read
 }
 
-/// Lines before the first one with something in it are lost.
+/// Appends a line. Leading empty lines are lost, as in WebUI.
 fn append(text: &mut String, line: &str) {
     if !text.is_empty() {
         text.push('\n');
@@ -109,12 +113,12 @@ fn append(text: &mut String, line: &str) {
     text.push_str(line);
 }
 
-/// Without what Python takes for white space.
+/// Trims the characters that Python's `str.strip` trims.
 fn strip(text: &str) -> &str {
     text.trim_matches(|it: char| it.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&it))
 }
 
-/// A value with signs that would end it becomes a JSON string.
+/// Quotes a value as a JSON string if it contains a character that would end it.
 fn quote(value: &str) -> String {
     match value.contains([',', ':', '\n']) {
         true => serde_json::Value::from(value).to_string(),
@@ -122,15 +126,27 @@ fn quote(value: &str) -> String {
     }
 }
 
-/// The fields of a line that has enough of them.
+/// Parses the fields of a line, if it has enough of them.
 fn fields(line: &str) -> Option<IndexMap<String, String>> {
-    let found = FIELD.as_ref()?.captures_iter(line).map(|found| found.extract().1);
+    let found = FIELD.captures_iter(line).map(|found| found.extract().1);
     let found: Vec<[&str; 2]> = found.collect();
     let unquoted = |value: &str| serde_json::from_str::<String>(value).unwrap_or_else(|_| value.to_owned());
     let value = |value: &str| if value.starts_with('"') { unquoted(value) } else { value.to_owned() };
-    // Fields without a value are nothing to WebUI, though they count.
+    // WebUI counts fields without a value, but drops them.
     let named = found.iter().filter(|[_, text]| !text.is_empty());
     (found.len() >= LEAST_FIELDS).then(|| named.map(|[name, text]| ((*name).to_owned(), value(text))).collect())
+}
+
+/// Whether a picture may be this wide or high: a multiple of 8 from 64 to 2048, as in WebUI.
+pub(super) fn is_side(pixels: usize) -> bool {
+    pixels.is_multiple_of(8) && (64..=2048).contains(&pixels)
+}
+
+/// Parses the value of a `Size` field, such as `512x768`. Returns `None` for an unsupported size.
+pub(super) fn parse_size(text: &str) -> Option<(usize, usize)> {
+    let side = |text: &str| text.trim().parse().ok().filter(|&side| is_side(side));
+    let (width, height) = text.split_once('x')?;
+    Some((side(width)?, side(height)?))
 }
 
 #[cfg(test)]
@@ -138,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_webui_writes_is_read() {
+    fn reads_the_text_of_webui() {
         let text = "a cat, (best:1.2)\nsecond line\nNegative prompt: dog\nbird\nSteps: 20, Sampler: Euler a, CFG scale: 7, \
                     Seed: 965400086, Size: 512x512, Model hash: 45dee52b, Lora hashes: \"a: b, c: d\", Version: v1.6.0";
         let found = Infotext::parse(text);
@@ -150,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_alone_is_a_prompt() {
+    fn a_text_without_fields_is_a_prompt() {
         let found = Infotext::parse("masterpiece: cat, b: c");
         assert_eq!((found.prompt.as_str(), found.fields.len()), ("masterpiece: cat, b: c", 0));
         assert_eq!(Infotext::parse(""), Infotext::default());
     }
 
     #[test]
-    fn prompts_that_would_be_misread_stand_among_the_fields() {
+    fn repeats_prompts_that_would_be_misread_as_fields() {
         for (prompt, negative) in [
             ("a\nNegative prompt: b", "c"),
             ("Negative prompt: b", ""),
@@ -180,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_those_of_webuis_pattern() {
+    fn splits_fields_by_the_pattern_of_webui() {
         let found =
             Infotext::parse("x\nSteps: 20, A: b, , -Name: c, Empty: , Hires-fix/2: \"d, e\" f, Seed: 5, Seed: 6");
         let found: Vec<(&str, &str)> =
@@ -190,11 +206,19 @@ mod tests {
     }
 
     #[test]
-    fn hostile_values_come_back() {
+    fn hostile_values_survive_a_round_trip() {
         let mut text = Infotext { prompt: "x".into(), ..Infotext::default() };
         for (name, value) in [("Steps", "1"), ("Model", "a, Seed: 5\n\"quoted\\"), ("Size", "8x8")] {
             text.push(name, value);
         }
         assert_eq!(Infotext::parse(&text.to_text()), text);
+    }
+
+    #[test]
+    fn parses_sizes() {
+        assert_eq!(parse_size("512x768"), Some((512, 768)));
+        for wrong in ["", "512", "60x64", "32x64", "64x2056", "64x64x64"] {
+            assert_eq!(parse_size(wrong), None, "{wrong}");
+        }
     }
 }

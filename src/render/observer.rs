@@ -1,7 +1,7 @@
-//! Watching a model work: the tensors between its layers, by name, as they are made.
+//! Observers of a running model: they receive the tensors between its layers, by name, as they are computed.
 //!
-//! The checks look for the first tensor that is not finite, a debug switch writes them down to be compared with those
-//! of another implementation.
+//! The checks use one to find the first layer with NaN or infinite values; [`Dump`](crate::render::dump::Dump) records
+//! the tensors for a comparison with another implementation.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use candle_core::{Result, Tensor};
 
 use crate::render::ops::{Engine, Image};
 
-/// Somebody who is shown the tensors between the layers.
+/// Receives the tensors between the layers of a model.
 pub trait Observer: Send + Sync {
-    /// A tensor was made. The name is that of the layer it comes from, as in the keys of a checkpoint
-    /// (`model.diffusion_model.input_blocks.1.0`).
+    /// Called after each layer. `name` is the layer's prefix in an LDM checkpoint
+    /// (`model.diffusion_model.input_blocks.1.0`), `tensor` its output.
     fn seen(&self, name: &str, tensor: &Tensor);
 }
 
-/// An observer, or nobody, which costs nothing.
+/// An optional [`Observer`]. Without one, tracing costs nothing.
 #[derive(Clone, Default)]
 pub struct Trace(Option<Arc<dyn Observer>>);
 
 impl Trace {
-    /// Shows the tensors to this observer.
+    /// Returns a trace that calls `observer`.
     pub fn to(observer: Arc<dyn Observer>) -> Self {
         Trace(Some(observer))
     }
 
-    /// As [`Trace::seen`], of an image between layers.
+    /// As [`Trace::seen`], for an image between layers.
     pub(super) fn image(&self, name: &str, image: &Image) -> Result<()> {
         if let Some(observer) = &self.0 {
             observer.seen(name, &image.to_planes()?);
@@ -34,7 +34,7 @@ impl Trace {
         Ok(())
     }
 
-    /// As [`Trace::seen`], of the tokens of an engine.
+    /// As [`Trace::seen`], for tokens on an engine's device.
     pub(super) fn tokens(&self, name: &str, engine: &Engine, tokens: &Tensor) -> Result<()> {
         if let Some(observer) = &self.0 {
             observer.seen(name, &engine.to_host(tokens)?);
@@ -42,7 +42,7 @@ impl Trace {
         Ok(())
     }
 
-    /// Whether there is anybody.
+    /// Whether there is an observer.
     pub(super) fn is_watched(&self) -> bool {
         self.0.is_some()
     }

@@ -1,4 +1,4 @@
-//! From a prompt to a picture: text encoder, UNet under a sampler, autoencoder.
+//! From a prompt to a picture: text encoder, UNet with a sampler, VAE.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,100 +6,74 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{OrInternal, Result};
 use crate::io::Progress;
-use crate::render::blame::{F16_MAX, Seeker, blame};
 use crate::render::checks::{self, Check, Statistics, Verdict, relative_distance};
 use crate::render::clip::TextEncoder;
 use crate::render::guidance::Guidance;
 use crate::render::kernels::Accelerator;
+use crate::render::nonfinite::{F16_MAX, NonFiniteFinder, weight_checks};
 use crate::render::observer::{Observer, Trace};
 use crate::render::ops::Engine;
 use crate::render::picture::Picture;
-use crate::render::place::{Decoded, Place};
-use crate::render::prompt::{self, Chunk, Syntax, Tokenizer};
-use crate::render::rng::{Generator, Source};
-use crate::render::sampler::{Sampler, Work, sample};
-use crate::render::schedule::{Diffusion, Spacing};
+use crate::render::prompt::{self, Chunk, PromptPart, Tokenizer};
+use crate::render::rng::Generator;
+use crate::render::sampler::{SamplerContext, sample};
+use crate::render::schedule::NoiseSchedule;
+use crate::render::settings::Settings;
+use crate::render::target::{Decoded, RenderTarget};
 use crate::render::unet::Unet;
 use crate::render::weights::{from_candle, tensor, values};
 use crate::state_dict::StateDict;
-use crate::tensor::Dtype;
 
-/// What latents are multiplied by, in the models of SD v1.
+/// The factor between the VAE's latents and those of the UNet, in SD v1.
 const SCALE: f64 = 0.18215;
 
-/// What to render.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// The prompt.
-    pub prompt: String,
-    /// The negative prompt.
-    pub negative: String,
-    /// How the prompt is written.
-    pub syntax: Syntax,
-    /// Steps of the sampler.
-    pub steps: usize,
-    /// The sampler.
-    pub sampler: Sampler,
-    /// How its noise levels are spread.
-    pub spacing: Spacing,
-    /// The scale of the guidance.
-    pub cfg: f64,
-    /// The seed of the noise.
-    pub seed: u64,
-    /// What is added to the seed for the noise of the steps: WebUI's "eta noise seed delta".
-    pub seed_delta: i64,
-    /// Who draws it.
-    pub rng: Source,
-    /// Pixels.
-    pub width: usize,
-    /// Pixels.
-    pub height: usize,
-    /// The layer of the text encoder whose output is taken, from the end.
-    pub clip_skip: usize,
-    /// The type that weights are rounded to: F32, F16 or BF16. On the CPU all is computed in f32; kernels hand values of
-    /// this type from layer to layer, and sum in f32.
-    pub dtype: Dtype,
-}
+/// Channels of a latent of SD v1.
+const LATENT_CHANNELS: usize = 4;
 
 /// Seconds of each stage.
 #[derive(Debug, Clone, Default, Serialize)]
+#[non_exhaustive]
 pub struct Timings {
-    /// Text encoder, with its loading.
+    /// Loading and running the text encoder.
     pub text: f64,
-    /// Loading of the UNet.
+    /// Loading the UNet.
     pub load: f64,
-    /// All steps.
+    /// All sampling steps.
     pub sampling: f64,
-    /// Each call of the UNet, for all prompts.
+    /// Each call of the UNet with all prompts.
     pub calls: Vec<f64>,
-    /// The autoencoder, with its loading.
+    /// Loading and running the VAE.
     pub decode: f64,
 }
 
-/// What came out.
+/// The result of [`render`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Rendered {
     /// The picture.
     pub picture: Picture,
-    /// The latent that it was decoded from, in the model's scale.
+    /// The latent that was decoded, in the UNet's scale.
     pub latent: Vec<f32>,
-    /// What was found.
+    /// The checks of all stages.
     pub checks: Vec<Check>,
-    /// How long it took.
+    /// The time of each stage.
     pub timings: Timings,
 }
 
-/// Renders with a checkpoint of SD v1 in LDM names: on the CPU, or with kernels on a machine that runs them. Noise and
-/// samplers are the CPU's in either case, so that a picture does not depend on the card's arithmetic more than it must.
+/// Renders a picture with a checkpoint of SD v1 in LDM names, on the CPU or, given a `machine`, with kernels. Noise and
+/// samplers always run on the CPU, so that pictures depend on the device as little as possible.
 ///
-/// What is not finite fails a check, which names the stage, the step, and the first layer and the tensors that are to
-/// blame; the picture is made all the same.
+/// NaN and infinite values do not end the render: a failed check names the stage, the step, the first layer with such
+/// values and the flawed weights.
 ///
-/// `stages` is shown `text.prompt.0` (and on, one for each part of an AND), `text.negative`, `noise`, `epsilon.1` and on
-/// (each call of the UNet, with guidance), `latent.1` and on (after each step, in the sampler's scale), `latent` and
+/// `stages` observes `text.prompt.0` and so on (one for each part of an AND), `text.negative`, `noise`, `epsilon.1` and so
+/// on (each call of the UNet, with guidance), `latent.1` and so on (after each step, in the sampler's scale), `latent` and
 /// `decoded`.
+///
+/// Fails if the settings or the checkpoint are not supported, if weights are missing or cannot be read, or if `progress`
+/// reports an interrupt.
 pub fn render(
     state_dict: &Arc<StateDict>,
     settings: &Settings,
@@ -107,28 +81,17 @@ pub fn render(
     stages: &Trace,
     progress: &dyn Progress,
 ) -> Result<Rendered> {
-    let place = Place::new(state_dict, settings.dtype, machine)?;
+    settings.check()?;
+    let target = RenderTarget::new(state_dict, settings.dtype, machine)?;
     let (checks, timings) = (Vec::new(), Timings::default());
     let mut render = Render { state_dict, settings, stages, checks, timings };
 
     let begin = Instant::now();
-    let tokenizer = Tokenizer::new()?;
-    let parts = prompt::parse(&settings.prompt, settings.syntax, &tokenizer)?;
-    let negative = prompt::whole(&settings.negative, &tokenizer)?;
-    let encoder = TextEncoder::load(place.weights(), state_dict, &place.engine)?;
-    let negative = render.encode(&encoder, &negative)?;
-    let parts: Vec<(f64, Tensor)> =
-        parts.iter().map(|part| Ok((part.weight, render.encode(&encoder, &part.chunks)?))).collect::<Result<_>>()?;
-    for (index, (_, part)) in parts.iter().enumerate() {
-        stages.seen(&format!("text.prompt.{index}"), part);
-    }
-    stages.seen("text.negative", &negative);
-    render.check_text(&parts, &negative, sees_words(&encoder, &tokenizer, settings.clip_skip)?)?;
-    drop(encoder);
+    let (parts, negative) = render.encode_prompts(&target)?;
     render.timings.text = begin.elapsed().as_secs_f64();
 
     let begin = Instant::now();
-    let unet = Unet::load(place.weights(), state_dict, &place.engine)?;
+    let unet = Unet::load(&target.weights())?;
     render.timings.load = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
     let latent = render.sample(unet, &parts, &negative, progress)?;
@@ -137,21 +100,26 @@ pub fn render(
     let begin = Instant::now();
     progress.check()?;
     progress.begin_steps("decoding", 1);
-    let picture = render.decode(&place, &latent)?;
+    let picture = render.decode(&target, &latent)?;
     render.timings.decode = begin.elapsed().as_secs_f64();
     let latent = values(&latent)?;
     render.checks.push(checks::latent(&latent));
     render.checks.extend(checks::picture(&picture));
-    render.checks.extend(blame(&place.flaws));
+    render.checks.extend(weight_checks(&target.flaws));
     Ok(Rendered { picture, latent, checks: render.checks, timings: render.timings })
 }
 
-/// How far apart the text encoder has a word and no word.
-fn sees_words(encoder: &TextEncoder, tokenizer: &Tokenizer, clip_skip: usize) -> Result<f64> {
+/// The tokens of the prompt's parts, and of the negative prompt.
+pub(super) fn parse_prompts(settings: &Settings, tokenizer: &Tokenizer) -> Result<(Vec<PromptPart>, Vec<Chunk>)> {
+    let parts = prompt::parse(&settings.prompt, settings.syntax, tokenizer)?;
+    Ok((parts, prompt::whole(&settings.negative, tokenizer)?))
+}
+
+/// Returns the relative distance between the encodings of "cat" and of an empty prompt.
+fn word_distance(encoder: &TextEncoder, tokenizer: &Tokenizer, clip_skip: usize) -> Result<f64> {
     let encode = |prompt| {
-        let chunk = prompt::whole(prompt, tokenizer)?.into_iter().next();
-        let tokens = chunk.map(|chunk| chunk.tokens).unwrap_or_default();
-        let tokens = Tensor::new(tokens, &Device::Cpu).and_then(|it| it.unsqueeze(0)).map_err(from_candle)?;
+        let chunk = prompt::whole(prompt, tokenizer)?.into_iter().next().or_internal("a prompt without chunks")?;
+        let tokens = Tensor::new(chunk.tokens, &Device::Cpu).and_then(|it| it.unsqueeze(0)).map_err(from_candle)?;
         values(&encoder.hidden_state(&tokens, clip_skip)?)
     };
     Ok(relative_distance(&encode("cat")?, &encode("")?))
@@ -166,7 +134,24 @@ struct Render<'a> {
 }
 
 impl Render<'_> {
-    /// Chunks, each encoded by itself, one behind the other: `[1, 77 * chunks, width]`.
+    /// Encodes the parts of the prompt, each with its weight, and the negative prompt.
+    fn encode_prompts(&mut self, target: &RenderTarget) -> Result<(Vec<(f64, Tensor)>, Tensor)> {
+        let tokenizer = Tokenizer::new()?;
+        let (parts, negative) = parse_prompts(self.settings, &tokenizer)?;
+        let encoder = TextEncoder::load(&target.weights())?;
+        let negative = self.encode(&encoder, &negative)?;
+        let parts: Vec<(f64, Tensor)> =
+            parts.iter().map(|part| Ok((part.weight, self.encode(&encoder, &part.chunks)?))).collect::<Result<_>>()?;
+        for (index, (_, part)) in parts.iter().enumerate() {
+            self.stages.seen(&format!("text.prompt.{index}"), part);
+        }
+        self.stages.seen("text.negative", &negative);
+        let distance = word_distance(&encoder, &tokenizer, self.settings.clip_skip)?;
+        self.check_text(&parts, &negative, distance)?;
+        Ok((parts, negative))
+    }
+
+    /// Encodes each chunk by itself, and concatenates them to `[1, 77 * chunks, width]`.
     fn encode(&self, encoder: &TextEncoder, chunks: &[Chunk]) -> Result<Tensor> {
         let encode = |chunk: &Chunk| {
             let tokens = Tensor::new(chunk.tokens.as_slice(), &Device::Cpu).and_then(|it| it.unsqueeze(0));
@@ -177,136 +162,194 @@ impl Render<'_> {
         Tensor::cat(&encoded, 1).map_err(from_candle)
     }
 
-    /// `words` is how far apart the text encoder has two prompts.
-    fn check_text(&mut self, parts: &[(f64, Tensor)], negative: &Tensor, words: f64) -> Result<()> {
+    fn check_text(&mut self, parts: &[(f64, Tensor)], negative: &Tensor, word_distance: f64) -> Result<()> {
         let mut all = Vec::new();
         for tensor in parts.iter().map(|(_, tensor)| tensor).chain([negative]) {
             all.extend(values(tensor)?);
         }
         let statistics = Statistics::of(&all);
-        self.finite("text finite", &statistics, String::new);
-        self.checks.push(checks::text_encoder(statistics.deviation, words));
+        self.check_finite("text finite", &statistics, String::new);
+        self.checks.push(checks::text_encoder(statistics.deviation, word_distance));
         Ok(())
     }
 
-    /// A check that fails once, with the place that `place` finds.
-    fn finite(&mut self, name: &'static str, statistics: &Statistics, place: impl FnOnce() -> String) {
+    /// Adds a check that fails on NaN and infinite values, at the place that `place` describes.
+    fn check_finite(&mut self, name: &'static str, statistics: &Statistics, place: impl FnOnce() -> String) {
         let found = match statistics.is_finite() {
-            true => "all values are numbers".to_owned(),
+            true => "all values are finite".to_owned(),
             false => format!("{} NaN, {} infinite{}", statistics.nan, statistics.infinite, place()),
         };
-        self.checks.push(Check::judge(name, statistics.is_finite(), found, "no NaN, no infinity"));
+        self.checks.push(Check::judge(name, statistics.is_finite(), found, "no NaN or infinite values"));
     }
 
+    /// Samples a latent, in the UNet's scale.
     fn sample(
         &mut self,
-        mut unet: Unet,
+        unet: Unet,
         parts: &[(f64, Tensor)],
         negative: &Tensor,
         progress: &dyn Progress,
     ) -> Result<Tensor> {
-        let settings = self.settings;
-        let diffusion = self.diffusion()?;
+        let (settings, stages) = (self.settings, self.stages);
+        let noise_schedule = self.noise_schedule()?;
         let guidance = Guidance::new(&unet, settings.cfg, parts, negative)?;
-        let shape = (1, 4, settings.height / 8, settings.width / 8);
-        let mut generator = Generator::new(settings.rng, settings.seed);
-        // Told a delta, WebUI begins anew for the noise of the steps.
-        let later = || Generator::new(settings.rng, settings.seed.wrapping_add_signed(settings.seed_delta));
-        let mut later = (settings.seed_delta != 0).then(later);
-        let mut draw = || {
-            let drawn = generator.normal(4 * (settings.height / 8) * (settings.width / 8));
-            if let Some(later) = later.take() {
-                generator = later;
-            }
-            Tensor::from_vec(drawn, shape, &Device::Cpu).map_err(from_candle)
-        };
-        let noise = draw()?;
-        let stages = self.stages;
+        let mut drawing = NoiseDrawing::new(settings);
+        let noise = drawing.draw()?;
         stages.seen("noise", &noise);
-        let calls = settings.sampler.calls(&diffusion, settings.steps);
-        progress.begin_steps("sampling", calls as u64);
-        let (mut first, mut broken) = (None, None);
-        let mut call = 0;
-        let mut seconds = Vec::new();
-        let mut predict = |x: &Tensor, time: f64| {
-            progress.check()?;
-            let begin = Instant::now();
-            let predicted = guidance.predict(&unet, x, time)?;
-            seconds.push(begin.elapsed().as_secs_f64());
-            call += 1;
-            stages.seen(&format!("epsilon.{call}"), &predicted);
-            let predicted_values = values(&predicted)?;
-            let statistics = Statistics::of(&predicted_values);
-            if broken.is_none() && !statistics.is_finite() {
-                broken = Some((call, statistics, x.clone(), time));
-            }
-            first.get_or_insert(predicted_values);
-            progress.advance(1);
-            Ok(predicted)
-        };
+        let count = settings.sampler.calls(&noise_schedule, settings.steps);
+        progress.begin_steps("sampling", count as u64);
+        let mut calls = UnetCalls::new(&unet, &guidance, stages, progress);
         let mut watch = |step: usize, latent: &Tensor| {
             stages.seen(&format!("latent.{}", step + 1), latent);
             Ok(())
         };
-        let mut work = Work {
-            diffusion: &diffusion,
-            spacing: settings.spacing,
+        let mut context = SamplerContext {
+            noise_schedule: &noise_schedule,
+            schedule: settings.schedule,
             steps: settings.steps,
-            predict: &mut predict,
-            draw: &mut draw,
+            predict: &mut |x, time| calls.predict(x, time),
+            draw: &mut || drawing.draw(),
             watch: &mut watch,
         };
-        let latent = sample(settings.sampler, &noise, &mut work)?;
+        let latent = sample(settings.sampler, &noise, &mut context)?;
         stages.seen("latent", &latent);
+        let UnetCalls { seconds, first, non_finite, .. } = calls;
         self.timings.calls = seconds;
         if let Some(first) = first {
             self.checks.push(checks::sees_noise(&values(&noise)?, &first));
         }
-        match broken {
-            None => self.finite("UNet finite", &Statistics::default(), String::new),
-            Some((call, statistics, x, time)) => {
-                let seeker = Arc::new(Seeker::default());
-                unet.observe(Trace::to(Arc::clone(&seeker) as Arc<dyn Observer>));
-                guidance.predict(&unet, &x, time)?;
-                let layer = seeker.first();
-                self.finite("UNet finite", &statistics, || format!(" at call {call} of {calls}, first behind {layer}"));
-            }
-        }
+        self.check_unet(unet, &guidance, non_finite, count)?;
         Ok(latent)
     }
 
-    /// The schedule: the checkpoint's own, where it has a whole one.
-    fn diffusion(&self) -> Result<Diffusion> {
-        let own = self.state_dict.get("alphas_cumprod").filter(|own| own.shape().dims() == [1000]);
-        let own = own.map(|own| tensor(own, DType::F32, &Device::Cpu).and_then(|own| values(&own))).transpose()?;
-        let is_falling = |own: &Vec<f32>| {
-            own.windows(2).all(|pair| matches!(pair, [a, b] if a > b)) && own.iter().all(|it| *it > 0.0 && *it < 1.0)
+    /// Adds the check of the UNet's values. A call with NaN or infinite values is repeated to find the layer.
+    fn check_unet(
+        &mut self,
+        mut unet: Unet,
+        guidance: &Guidance,
+        non_finite: Option<NonFiniteCall>,
+        count: usize,
+    ) -> Result<()> {
+        let Some(NonFiniteCall { number, statistics, x, time }) = non_finite else {
+            self.check_finite("UNet finite", &Statistics::default(), String::new);
+            return Ok(());
         };
-        Ok(own.filter(is_falling).map_or_else(Diffusion::stable_diffusion, Diffusion::from_alphas))
+        let finder = Arc::new(NonFiniteFinder::default());
+        unet.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
+        guidance.predict(&unet, &x, time)?;
+        let layer = finder.first();
+        self.check_finite("UNet finite", &statistics, || format!(" at call {number} of {count}, first behind {layer}"));
+        Ok(())
     }
 
-    fn decode(&mut self, place: &Place, latent: &Tensor) -> Result<Picture> {
-        let z = latent.affine(1.0 / SCALE, 0.0).map_err(from_candle)?;
-        let Decoded { autoencoder, image: decoded, overflow, broken } = match &place.engine {
-            Engine::Candle => place.decode_watched(self.state_dict, &z)?,
-            Engine::Kernels(kernels) => place.decode_tried(kernels, self.state_dict, &z)?,
+    /// Returns the checkpoint's noise schedule if it has a valid one, else that of Stable Diffusion.
+    fn noise_schedule(&self) -> Result<NoiseSchedule> {
+        let own = self.state_dict.get("alphas_cumprod").filter(|own| own.shape().dims() == [1000]);
+        let own = own.map(|own| tensor(own, DType::F32, &Device::Cpu).and_then(|own| values(&own))).transpose()?;
+        let is_valid = |own: &Vec<f32>| {
+            own.windows(2).all(|pair| matches!(pair, [a, b] if a > b)) && own.iter().all(|it| *it > 0.0 && *it < 1.0)
         };
-        self.stages.seen("decoded", &decoded);
-        let statistics = Statistics::of(&values(&decoded)?);
-        let layer = broken.map(|layer| format!(", first behind {layer}")).unwrap_or_default();
-        self.finite("decoder finite", &statistics, || layer);
+        match own.filter(is_valid) {
+            Some(own) => NoiseSchedule::from_alphas(own),
+            None => Ok(NoiseSchedule::stable_diffusion()),
+        }
+    }
+
+    /// Decodes a latent, and encodes the image again to check the VAE.
+    fn decode(&mut self, target: &RenderTarget, latent: &Tensor) -> Result<Picture> {
+        let z = latent.affine(1.0 / SCALE, 0.0).map_err(from_candle)?;
+        let Decoded { vae, image, overflow, first_non_finite } = match &target.engine {
+            Engine::Candle => target.decode_on_cpu(&z)?,
+            Engine::Kernels(kernels) => target.decode_with_f32_fallback(kernels, &z)?,
+        };
+        self.stages.seen("decoded", &image);
+        let statistics = Statistics::of(&values(&image)?);
+        let layer = first_non_finite.map_or_else(String::new, |layer| format!(", first behind {layer}"));
+        self.check_finite("decoder finite", &statistics, || layer);
         if let Some(found) = overflow {
             self.checks.push(Check {
                 name: "half precision",
                 verdict: Verdict::Repaired,
                 found,
-                expected: format!("at most {F16_MAX}: WebUI needs --no-half-vae for this autoencoder"),
+                expected: format!("at most {F16_MAX}: WebUI needs --no-half-vae with this VAE"),
             });
         }
         if statistics.is_finite() {
-            let (again, _) = autoencoder.encode(&decoded)?;
+            let (again, _) = vae.encode(&image)?;
             self.checks.extend(checks::round_trip(&values(&z)?, &values(&again)?));
         }
-        Picture::from_decoded(&decoded)
+        Picture::from_decoded(&image)
+    }
+}
+
+/// Draws noise in the shape of the latent.
+struct NoiseDrawing {
+    generator: Generator,
+    /// The generator from the second draw on, if WebUI's seed delta is set.
+    later: Option<Generator>,
+    height: usize,
+    width: usize,
+}
+
+impl NoiseDrawing {
+    fn new(settings: &Settings) -> Self {
+        let generator = Generator::new(settings.rng, settings.seed);
+        // With a seed delta, WebUI reseeds for the noise of the steps.
+        let later = || Generator::new(settings.rng, settings.seed.wrapping_add_signed(settings.seed_delta));
+        let later = (settings.seed_delta != 0).then(later);
+        NoiseDrawing { generator, later, height: settings.height / 8, width: settings.width / 8 }
+    }
+
+    fn draw(&mut self) -> Result<Tensor> {
+        let drawn = self.generator.normal(LATENT_CHANNELS * self.height * self.width);
+        if let Some(later) = self.later.take() {
+            self.generator = later;
+        }
+        let shape = (1, LATENT_CHANNELS, self.height, self.width);
+        Tensor::from_vec(drawn, shape, &Device::Cpu).map_err(from_candle)
+    }
+}
+
+/// Calls the UNet with guidance, and records the calls.
+struct UnetCalls<'a> {
+    unet: &'a Unet,
+    guidance: &'a Guidance,
+    stages: &'a Trace,
+    progress: &'a dyn Progress,
+    seconds: Vec<f64>,
+    /// The prediction of the first call.
+    first: Option<Vec<f32>>,
+    /// The first call with NaN or infinite values.
+    non_finite: Option<NonFiniteCall>,
+}
+
+struct NonFiniteCall {
+    /// Counted from 1.
+    number: usize,
+    statistics: Statistics,
+    x: Tensor,
+    time: f64,
+}
+
+impl<'a> UnetCalls<'a> {
+    fn new(unet: &'a Unet, guidance: &'a Guidance, stages: &'a Trace, progress: &'a dyn Progress) -> Self {
+        UnetCalls { unet, guidance, stages, progress, seconds: Vec::new(), first: None, non_finite: None }
+    }
+
+    fn predict(&mut self, x: &Tensor, time: f64) -> Result<Tensor> {
+        self.progress.check()?;
+        let begin = Instant::now();
+        let predicted = self.guidance.predict(self.unet, x, time)?;
+        self.seconds.push(begin.elapsed().as_secs_f64());
+        let number = self.seconds.len();
+        self.stages.seen(&format!("epsilon.{number}"), &predicted);
+        let predicted_values = values(&predicted)?;
+        let statistics = Statistics::of(&predicted_values);
+        if self.non_finite.is_none() && !statistics.is_finite() {
+            self.non_finite = Some(NonFiniteCall { number, statistics, x: x.clone(), time });
+        }
+        self.first.get_or_insert(predicted_values);
+        self.progress.advance(1);
+        Ok(predicted)
     }
 }

@@ -1,33 +1,31 @@
-//! The socket between a state dict and models written for candle.
+//! Weights: tensors of a state dict, loaded into candle when a model needs them.
 //!
-//! A model built on [`var_builder`] takes its weights from any container, or from a plan that was never written: each
-//! tensor is read when the model asks for it, and only then. Beside its elements this costs a buffer of fixed size, and
-//! for a moment: for a cast a second tensor on the device, for `F8_E4M3` a second copy, for a compressed storage its
-//! inflated bytes.
+//! A [`WeightLoader`] takes weights from any container, or from a plan that was never written. Each tensor is read when
+//! it is loaded, and only then. Besides the elements, loading costs a buffer of fixed size, and briefly: a second tensor
+//! on the device for a cast, a second copy for `F8_E4M3`, the inflated bytes of a compressed storage.
 
-use std::io;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Error as CandleError, Tensor, WithDType};
-use candle_nn::var_builder::SimpleBackend;
-use candle_nn::{Init, VarBuilder};
 use crc32fast::Hasher;
 use half::{bf16, f16};
 
 use crate::error::{Error, Kind, Result};
-use crate::render::flaws::{self, Flaw, Flaws};
-use crate::render::kernels::{self, Kernels};
+use crate::render::kernels;
+use crate::render::ops::Engine;
+use crate::render::weight_flaws::{self, WeightFlaw, WeightFlaws};
 use crate::state_dict::StateDict;
 use crate::tensor::{Dtype, LazyTensor};
 
-/// Elements read at a time; a piece is still in the second-level cache when it becomes elements.
+/// Elements read at a time. A piece is still in the second-level cache when its elements are decoded.
 const PIECE: usize = 32 << 10;
 
-/// The tensor in candle, on `device`, as `dtype`.
+/// Loads a tensor into candle, on `device`, as `dtype`.
 ///
-/// The elements arrive in the type they are stored in (`BOOL` as `U8`) and are cast on the device, by candle's rules:
-/// a value too large for a smaller float becomes infinite. A stored type that candle has no tensors of, or a
-/// conversion that it does not know, is an error of kind `Unsupported` that names it.
+/// The elements arrive in their stored dtype (`BOOL` as `U8`) and are cast on the device by candle's rules: a value too
+/// large for a smaller float becomes infinite.
+///
+/// Fails with [`Kind::Unsupported`] if candle has no tensors of the stored dtype, or cannot cast it to `dtype`.
 pub fn tensor(lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<Tensor> {
     cast(&stored(lazy, device)?.0, lazy, dtype)
 }
@@ -38,8 +36,9 @@ fn cast(stored: &Tensor, lazy: &LazyTensor, dtype: DType) -> Result<Tensor> {
     })
 }
 
-/// The tensor in candle, on `device`, in the type it is stored in (`BOOL` as `U8`), and what is wrong with its values.
-pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<Flaw>)> {
+/// Loads a tensor into candle, on `device`, in its stored dtype (`BOOL` as `U8`), and reports what is wrong with its
+/// values.
+pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<WeightFlaw>)> {
     match lazy.dtype() {
         Dtype::Bool | Dtype::U8 => load(lazy, device, u8::from_le_bytes),
         Dtype::U32 => load(lazy, device, u32::from_le_bytes),
@@ -51,7 +50,7 @@ pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<Flaw
         Dtype::F32 => load(lazy, device, f32::from_le_bytes),
         Dtype::F64 => load(lazy, device, f64::from_le_bytes),
         Dtype::F8E4M3 => load_f8e4m3(lazy, device),
-        // candle has a name for F8_E8M0, but computes nothing with it.
+        // candle names F8_E8M0, but has no operations on it.
         Dtype::I8
         | Dtype::U16
         | Dtype::U64
@@ -60,159 +59,147 @@ pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<Flaw
         | Dtype::F8E4M3Fnuz
         | Dtype::F8E5M2Fnuz
         | Dtype::C64
-        | Dtype::C128 => Err(Error::unsupported(format!("candle has no tensors of type {}", lazy.dtype()))),
+        | Dtype::C128 => Err(Error::unsupported(format!("candle has no tensors of dtype {}", lazy.dtype()))),
     }
 }
 
-/// A model's view of the state dict: tensors by key, each with the shape that the model expects.
+/// Loads the weights of models from a state dict, by key and expected shape, for one [`Engine`].
 ///
-/// The prefixes of a [`VarBuilder`] and a name, joined by dots, are the key. Nothing is ever made up: a tensor that is
-/// not there is an error, whatever initialisation the model would give it.
+/// A missing tensor is an error, never replaced by an initial value.
 #[derive(Clone)]
-pub struct Weights {
+pub struct WeightLoader {
     state_dict: Arc<StateDict>,
-    kernels: Option<Kernels>,
-    flaws: Flaws,
+    engine: Engine,
+    dtype: DType,
+    device: Device,
+    flaws: WeightFlaws,
 }
 
-impl Weights {
-    /// The tensors of this state dict.
-    pub fn new(state_dict: Arc<StateDict>) -> Self {
-        Weights { state_dict, kernels: None, flaws: Flaws::default() }
+impl WeightLoader {
+    /// Returns a loader for models that run on `engine`: in F32 in the CPU's memory for candle, and for kernels in their
+    /// dtype on their device. Kernels receive each tensor in its stored dtype and cast it on their device.
+    pub fn new(state_dict: Arc<StateDict>, engine: &Engine) -> Self {
+        let (dtype, device) = match engine {
+            Engine::Candle => (DType::F32, Device::Cpu),
+            Engine::Kernels(kernels) => (kernels.dtype(), kernels.accelerator().device().clone()),
+        };
+        WeightLoader { state_dict, engine: engine.clone(), dtype, device, flaws: WeightFlaws::default() }
     }
 
-    /// The same, noting what is wrong with the tensors that are asked for.
-    pub fn noting(self, flaws: &Flaws) -> Self {
-        Weights { flaws: flaws.clone(), ..self }
+    /// Loads the weights as `dtype` instead.
+    #[must_use]
+    pub fn with_dtype(self, dtype: DType) -> Self {
+        WeightLoader { dtype, ..self }
     }
 
-    /// A builder that gives the tensors to a model on `device`, as `dtype`.
-    pub fn builder(self, dtype: DType, device: &Device) -> VarBuilder<'static> {
-        VarBuilder::from_backend(Box::new(self), dtype, device.clone())
+    /// Adds the flaws of every loaded tensor to `flaws`.
+    #[must_use]
+    pub fn recording_flaws(self, flaws: &WeightFlaws) -> Self {
+        WeightLoader { flaws: flaws.clone(), ..self }
     }
 
-    /// A builder for the layers of kernels: on their machine, in their type. Each tensor goes there once, in the type it is
-    /// stored in, and is cast there.
-    pub fn builder_of(self, kernels: &Kernels) -> VarBuilder<'static> {
-        let (dtype, device) = (kernels.dtype(), kernels.accelerator().device().clone());
-        Weights { kernels: Some(kernels.clone()), ..self }.builder(dtype, &device)
+    /// The state dict that the weights come from.
+    pub fn state_dict(&self) -> &StateDict {
+        &self.state_dict
     }
 
-    fn load(&self, key: &str, shape: Option<&[usize]>, dtype: DType, device: &Device) -> Result<Tensor> {
+    /// The engine that the weights are for.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The dtype that [`WeightLoader::tensor`] loads.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The device that the weights are loaded to.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Loads the tensor `key`. Fails if it is missing or has another shape.
+    pub fn tensor(&self, key: &str, shape: &[usize]) -> Result<Tensor> {
+        self.load(key, Some(shape), self.dtype)
+    }
+
+    /// Loads the tensor `key` as `dtype`, and checks its shape if one is given.
+    pub fn load(&self, key: &str, shape: Option<&[usize]>, dtype: DType) -> Result<Tensor> {
         let Some(lazy) = self.state_dict.get(key) else {
-            let wanted = shape.map(|shape| format!(" with shape {shape:?}")).unwrap_or_default();
+            let wanted = shape.map_or_else(String::new, |shape| format!(" with shape {shape:?}"));
             return Err(
-                Error::missing(format!("the model needs it{wanted}, the checkpoint has no such key")).in_tensor(key)
+                Error::missing(format!("required by the model{wanted}, missing in the checkpoint")).in_tensor(key)
             );
         };
         let loaded = match shape {
             Some(shape) if shape != dims(lazy)? => {
                 Err(Error::mismatch(format!("the model needs shape {shape:?}, the checkpoint has {}", lazy.shape())))
             }
-            _ => self.read(lazy, dtype, device),
+            _ => self.read(lazy, dtype),
         };
-        if let Ok((_, Some(flaw))) = &loaded {
-            self.flaws.note(key, *flaw);
-        }
-        let loaded = loaded.map(|(tensor, _)| tensor);
-        loaded.map_err(|error| match lazy.storage() {
+        let (tensor, flaw) = loaded.map_err(|error| match lazy.storage() {
             Some(storage) => error.in_tensor(key).in_file(storage.source().path()),
             None => error.in_tensor(key),
-        })
+        })?;
+        if let Some(flaw) = flaw {
+            self.flaws.record(key, flaw);
+        }
+        Ok(tensor)
+    }
+
+    fn read(&self, lazy: &LazyTensor, dtype: DType) -> Result<(Tensor, Option<WeightFlaw>)> {
+        match &self.engine {
+            Engine::Candle => {
+                let (stored, flaw) = stored(lazy, &self.device)?;
+                Ok((cast(&stored, lazy, dtype)?, flaw))
+            }
+            Engine::Kernels(kernels) => {
+                let (stored, flaw) = kernels.accelerator().upload(lazy)?;
+                Ok((kernels::cast(kernels, &stored, dtype).map_err(from_candle)?, flaw))
+            }
+        }
     }
 }
 
-impl Weights {
-    fn read(&self, lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<(Tensor, Option<Flaw>)> {
-        let Some(kernels) = &self.kernels else {
-            let (stored, flaw) = stored(lazy, device)?;
-            return Ok((cast(&stored, lazy, dtype)?, flaw));
-        };
-        let (stored, flaw) = kernels.accelerator().upload(lazy)?;
-        Ok((kernels::cast(kernels, &stored, dtype).map_err(from_candle)?, flaw))
-    }
-}
-
-impl SimpleBackend for Weights {
-    fn get(
-        &self,
-        shape: candle_core::Shape,
-        key: &str,
-        _: Init,
-        dtype: DType,
-        device: &Device,
-    ) -> candle_core::Result<Tensor> {
-        self.load(key, Some(shape.dims()), dtype, device).map_err(into_candle)
-    }
-
-    fn get_unchecked(&self, key: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        self.load(key, None, dtype, device).map_err(into_candle)
-    }
-
-    fn contains_tensor(&self, key: &str) -> bool {
-        self.state_dict.contains(key)
-    }
-}
-
-/// A builder that gives the tensors of the state dict to a model on `device`, as `dtype`.
-pub fn var_builder(state_dict: Arc<StateDict>, dtype: DType, device: &Device) -> VarBuilder<'static> {
-    Weights::new(state_dict).builder(dtype, device)
-}
-
-/// The library's error that a model's code handed through as candle's; candle's own as `Unsupported`, with its text.
+/// Converts an error of candle into one of kind [`Kind::Unsupported`] with candle's text, or, for an error of the CUDA
+/// driver, into one that explains it.
 pub fn from_candle(error: CandleError) -> Error {
     let text = error.to_string();
     #[cfg(feature = "cuda")]
     if text.contains("DriverError(") {
         return crate::render::cuda::explain::explain(&text);
     }
-    ours(error).unwrap_or_else(|| Error::unsupported(text))
+    Error::unsupported(text)
 }
 
-/// All elements, row by row.
+/// Returns all elements as f32, row by row.
 pub(super) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     let values = tensor.to_dtype(DType::F32).and_then(|it| it.flatten_all()?.to_vec1());
     values.map_err(from_candle)
-}
-
-/// The error inside candle's variant for those of `std::io`: of its variants the one that displays nothing else and
-/// gives back what was put in.
-fn into_candle(error: Error) -> CandleError {
-    CandleError::Io(io::Error::other(error))
-}
-
-fn ours(error: CandleError) -> Option<Error> {
-    match error {
-        CandleError::Io(error) => error.downcast().ok(),
-        CandleError::Context { inner, .. }
-        | CandleError::WithPath { inner, .. }
-        | CandleError::WithBacktrace { inner, .. } => ours(*inner),
-        _ => None,
-    }
 }
 
 fn load<T: WithDType, const N: usize>(
     lazy: &LazyTensor,
     device: &Device,
     element: impl Fn([u8; N]) -> T,
-) -> Result<(Tensor, Option<Flaw>)> {
+) -> Result<(Tensor, Option<WeightFlaw>)> {
     let elements = elements(lazy, element)?;
-    let flaw = flaws::of_elements(&elements);
-    Ok((Tensor::from_vec(elements, dims(lazy)?, device).map_err(refused)?, flaw))
+    let flaw = weight_flaws::of_elements(&elements);
+    Ok((Tensor::from_vec(elements, dims(lazy)?, device).map_err(rejected)?, flaw))
 }
 
-/// As [`load`], but through bytes: the element type is one of candle's own.
-fn load_f8e4m3(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<Flaw>)> {
+/// As [`load`], but through bytes: candle's F8_E4M3 element type is its own.
+fn load_f8e4m3(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<WeightFlaw>)> {
     let bytes = elements(lazy, u8::from_le_bytes)?;
-    let flaw = flaws::of_f8e4m3(&bytes);
-    Ok((Tensor::from_raw_buffer(&bytes, DType::F8E4M3, &dims(lazy)?, device).map_err(refused)?, flaw))
+    let flaw = weight_flaws::of_f8e4m3(&bytes);
+    Ok((Tensor::from_raw_buffer(&bytes, DType::F8E4M3, &dims(lazy)?, device).map_err(rejected)?, flaw))
 }
 
-fn refused(error: CandleError) -> Error {
-    Error::new(Kind::Io, format!("the device does not take the tensor: {error}"))
+fn rejected(error: CandleError) -> Error {
+    Error::new(Kind::Io, format!("cannot move the tensor to the device: {error}"))
 }
 
-/// All elements, read piece by piece and held against the checksum that the file promises.
+/// Reads all elements piece by piece, and verifies the checksum if the file has one.
 fn elements<T, const N: usize>(lazy: &LazyTensor, element: impl Fn([u8; N]) -> T) -> Result<Vec<T>> {
     let too_large = || Error::limit(format!("{} elements do not fit into memory", lazy.shape().elements()));
     let length = usize::try_from(lazy.shape().elements()).map_err(|_| too_large())?;
@@ -224,7 +211,7 @@ fn elements<T, const N: usize>(lazy: &LazyTensor, element: impl Fn([u8; N]) -> T
     let mut raw = promised.map(|_| Hasher::new());
     let mut piece = vec![0; PIECE.min(length) * N];
     while elements.len() < length {
-        piece.truncate((length - elements.len()).saturating_mul(N));
+        piece.truncate(PIECE.min(length - elements.len()) * N);
         lazy.read(elements.len() as u64, &mut piece, raw.as_mut())?;
         elements.extend(piece.as_chunks().0.iter().map(|bytes| element(*bytes)));
     }
@@ -239,7 +226,7 @@ fn dims(lazy: &LazyTensor) -> Result<Vec<usize>> {
     dims.collect::<Result<_, _>>().map_err(|_| Error::limit(format!("shape {} is too large", lazy.shape())))
 }
 
-/// candle's name of the type, spelled as all others in messages.
+/// candle's name of the dtype, spelled as in all other messages.
 fn name(dtype: DType) -> String {
     dtype.as_str().to_uppercase()
 }
@@ -255,17 +242,18 @@ mod tests {
     fn owned(dtype: Dtype, dims: &[u64], bytes: impl Into<Vec<u8>>) -> LazyTensor {
         let bytes = bytes.into();
         let shape = Shape::new(dims).unwrap();
+        assert_eq!(shape.bytes(dtype), bytes.len() as u64);
         LazyTensor::owned(dtype, shape, bytes).unwrap()
     }
 
-    fn builder(key: &str, tensor: LazyTensor) -> VarBuilder<'static> {
+    fn loader(key: &str, tensor: LazyTensor) -> WeightLoader {
         let mut state_dict = StateDict::new();
         state_dict.insert(key, tensor).unwrap();
-        var_builder(Arc::new(state_dict), DType::F32, &Device::Cpu)
+        WeightLoader::new(Arc::new(state_dict), &Engine::Candle)
     }
 
     #[test]
-    fn every_dtype_loads_or_is_named() {
+    fn every_dtype_loads_or_is_named_in_an_error() {
         for &dtype in Dtype::ALL {
             let lazy = owned(dtype, &[2, 3], vec![0; 6 * dtype.size()]);
             match tensor(&lazy, DType::F32, &Device::Cpu) {
@@ -275,14 +263,14 @@ mod tests {
                 }
                 Err(error) => {
                     assert_eq!(error.kind(), Kind::Unsupported, "{dtype}");
-                    assert_eq!(error.to_string(), format!("candle has no tensors of type {dtype}"));
+                    assert_eq!(error.to_string(), format!("candle has no tensors of dtype {dtype}"));
                 }
             }
         }
     }
 
     #[test]
-    fn pieces_join_without_a_gap() {
+    fn joins_pieces_without_a_gap() {
         let count = 2 * PIECE + 5;
         let bytes: Vec<u8> = (0..count as u32).flat_map(u32::to_le_bytes).collect();
         let loaded = tensor(&owned(Dtype::U32, &[count as u64], bytes), DType::U32, &Device::Cpu).unwrap();
@@ -290,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn candle_widens_small_floats_as_we_do() {
+    fn candle_and_this_crate_widen_f8_alike() {
         let lazy = owned(Dtype::F8E4M3, &[256], (0..=255).collect::<Vec<u8>>());
         let by_candle = tensor(&lazy, DType::F32, &Device::Cpu).unwrap().to_vec1::<f32>().unwrap();
         let by_us = tensor(&lazy.cast(Dtype::F32, Overflow::Refuse).unwrap(), DType::F32, &Device::Cpu).unwrap();
@@ -311,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_checksum_is_found() {
+    fn detects_a_wrong_checksum() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&[1, 2, 3, 4]).unwrap();
         let source = Source::open(file.path()).unwrap();
@@ -327,30 +315,50 @@ mod tests {
     }
 
     #[test]
-    fn errors_pass_through_candle_whole() {
-        let weights = builder("block.0.weight", owned(Dtype::F16, &[2, 3], [0; 12]));
-        let error = weights.pp("block").pp(0).get((3, 2), "weight").unwrap_err();
+    fn rejects_a_tensor_of_another_shape() {
+        let weights = loader("block.0.weight", owned(Dtype::F16, &[2, 3], [0; 12]));
+        let error = weights.tensor("block.0.weight", &[3, 2]).unwrap_err();
         let text = "tensor block.0.weight: the model needs shape [3, 2], the checkpoint has [2, 3]";
-        assert_eq!(error.to_string(), text);
-
-        let error = from_candle(error.context("while building the model").bt());
         assert_eq!((error.to_string().as_str(), error.kind()), (text, Kind::Mismatch));
         assert_eq!(error.tensor(), Some("block.0.weight"));
+    }
 
+    #[test]
+    fn keeps_the_text_of_an_error_of_candle() {
         let error = from_candle(CandleError::Msg("out of memory".into()));
         assert_eq!((error.to_string().as_str(), error.kind()), ("out of memory", Kind::Unsupported));
     }
 
     #[test]
-    fn nothing_is_made_up_for_a_missing_key() {
-        let weights = builder("weight", owned(Dtype::I8, &[1], [0]));
-        assert!(weights.contains_tensor("weight") && !weights.pp("a").contains_tensor("weight"));
-        let error = weights.pp("a").get_with_hints(4, "weight", Init::Const(1.0)).unwrap_err();
-        let text = "tensor a.weight: the model needs it with shape [4], the checkpoint has no such key";
-        assert_eq!(error.to_string(), text);
-        let error = weights.get_unchecked("bias").unwrap_err();
-        assert_eq!(error.to_string(), "tensor bias: the model needs it, the checkpoint has no such key");
-        let error = weights.get_unchecked("weight").unwrap_err();
-        assert_eq!(error.to_string(), "tensor weight: candle has no tensors of type I8");
+    fn reports_missing_keys_and_unsupported_dtypes() {
+        let weights = loader("weight", owned(Dtype::I8, &[1], [0]));
+        let error = weights.tensor("a.weight", &[4]).unwrap_err();
+        let text = "tensor a.weight: required by the model with shape [4], missing in the checkpoint";
+        assert_eq!((error.to_string().as_str(), error.kind()), (text, Kind::Missing));
+        let error = weights.load("bias", None, DType::F32).unwrap_err();
+        assert_eq!(error.to_string(), "tensor bias: required by the model, missing in the checkpoint");
+        let error = weights.load("weight", None, DType::F32).unwrap_err();
+        assert_eq!(error.to_string(), "tensor weight: candle has no tensors of dtype I8");
+    }
+
+    #[test]
+    fn records_the_flaws_of_loaded_tensors_only() {
+        let mut state_dict = StateDict::new();
+        for (key, values) in
+            [("good", [0.0_f32, 1.0]), ("zero", [0.0, -0.0]), ("nan", [1.0, f32::NAN]), ("not loaded", [0.0; 2])]
+        {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            state_dict.insert(key, owned(Dtype::F32, &[2], bytes)).unwrap();
+        }
+        state_dict.insert("small", owned(Dtype::F8E4M3, &[2], vec![0x7f, 0])).unwrap();
+        let flaws = WeightFlaws::default();
+        let weights = WeightLoader::new(Arc::new(state_dict), &Engine::Candle).recording_flaws(&flaws);
+        for key in ["good", "zero", "nan", "nan", "small"] {
+            weights.load(key, None, DType::F32).unwrap();
+        }
+        assert_eq!(
+            (flaws.keys(WeightFlaw::NotFinite), flaws.keys(WeightFlaw::Zero)),
+            (vec!["nan".into(), "small".into()], vec!["zero".into()])
+        );
     }
 }

@@ -6,6 +6,8 @@ mod document;
 mod hashes;
 mod inspection;
 mod published_file;
+#[cfg(feature = "render")]
+mod render;
 mod scan;
 mod units;
 mod write_report;
@@ -16,6 +18,8 @@ pub use document::{SCHEMA, to_json};
 pub use hashes::Hashes;
 pub use inspection::Inspection;
 pub use published_file::PublishedFile;
+#[cfg(feature = "render")]
+pub use render::{RenderChecked, RenderPaths};
 pub use scan::{ScanReport, ScanSummary, ScannedFile};
 use units::count;
 pub use units::size;

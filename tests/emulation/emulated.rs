@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use half::{bf16, f16};
 use libloading::Library;
 
-use super::{Accelerator, Error, Flaw, Launch, LazyTensor, Recording, address, address_mut, weights};
+use super::{Accelerator, Error, Launch, LazyTensor, Recording, WeightFlaw, address, address_mut, weights};
 
 /// The mode with the least favourable order: copies to shared memory arrive as late as possible, and the last warp of a
 /// block runs first.
@@ -151,7 +151,7 @@ impl Accelerator for Emulated {
         self.run(launch.kernel, launch.grid, launch.threads, launch.shared, parameters)
     }
 
-    fn upload(&self, lazy: &LazyTensor) -> std::result::Result<(Tensor, Option<Flaw>), Error> {
+    fn upload(&self, lazy: &LazyTensor) -> std::result::Result<(Tensor, Option<WeightFlaw>), Error> {
         weights::stored(lazy, &Device::Cpu)
     }
 

@@ -17,7 +17,9 @@ const FLOORS: &[&[&str]] = &[
     &["checkpoint", "scan"],
     &["model"],
     &["plan"],
-    &["report", "render"],
+    &["render"],
+    &["report"],
+    &["ops"],
     &["cli"],
 ];
 

@@ -1,4 +1,4 @@
-//! `render-check`, from arguments to picture, on a narrow SD v1 with synthetic weights.
+//! `render-check`, from its arguments to the picture, on a narrow SD v1 model with random weights.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{self, Folder, Ran, fixture, save, tensor};
 use serde_json::Value;
+use trinart_ckpt::io::NoProgress;
+use trinart_ckpt::ops::render_check::RenderCheck;
 use trinart_ckpt::render::infotext::Infotext;
 use trinart_ckpt::render::picture::Picture;
+use trinart_ckpt::render::settings::RenderOptions;
 use trinart_ckpt::tensor::{Dtype, LazyTensor};
 
 const VAE: &str = "first_stage_model.";
@@ -162,12 +165,13 @@ fn reproduces_its_own_pictures_with_like() {
         let (a, b) = (folder.join("a.png"), folder.join("b.png"));
         let defaults = [["--size", "64x64"], ["--steps", "2"]];
         let defaults = defaults.into_iter().filter(|it| !options.contains(&it[0])).flatten().chain(["--force"]);
-        // Two steps may be too few for the checks of the picture, which are not the subject here.
-        let report = |ran: Ran| serde_json::from_str::<Value>(&ran.stdout).unwrap();
-        report(render(&checkpoint, &a, &defaults.chain(options.iter().copied()).collect::<Vec<_>>()));
-        // The picture names the VAE by file name, without its folder.
+        // Two steps need not pass the checks.
+        let any_verdict = |ran: Ran| serde_json::from_str::<Value>(&ran.stdout).unwrap();
+        any_verdict(render(&checkpoint, &a, &defaults.chain(options.iter().copied()).collect::<Vec<_>>()));
+        // The picture has the name of the VAE, but not its path.
         let again = if options.contains(&"--vae") { options } else { &[] };
-        let found = report(render(&checkpoint, &b, &[&["--like", a.to_str().unwrap(), "--force"], again].concat()));
+        let found =
+            any_verdict(render(&checkpoint, &b, &[&["--like", a.to_str().unwrap(), "--force"], again].concat()));
         assert_eq!(fs::read(&a).unwrap(), fs::read(&b).unwrap(), "{options:?}");
         assert_eq!(check(&found, "parameters")["verdict"], "pass", "{options:?}");
     }
@@ -204,13 +208,16 @@ fn follows_webui_parameters_or_names_what_it_cannot_follow() {
         (report(like(ancestral)), report(like(&format!("{ancestral}, ENSD: 31337, Version: v1.10.1"))));
     assert!(delta["parameters"].as_str().unwrap().contains("ENSD: 31337"));
     assert_ne!(plain["against"]["psnr"], delta["against"]["psnr"]);
-    // Parameters that cannot be followed are named.
+    // Reports the other parameters.
     let found = report(like(&format!("{ancestral}, VAE: kl-f8.vae.pt, Hires upscale: 2, Lora hashes: \"x: 1\"")));
     let parameters = check(&found, "parameters");
     assert_eq!(parameters["verdict"], "warning");
-    let unused = parameters["found"].as_str().unwrap();
-    assert!(["Hires upscale: 2", "Lora hashes: x: 1", "kl-f8.vae.pt"].iter().all(|it| unused.contains(it)), "{unused}");
-    for (fields, word) in [
+    let reported = parameters["found"].as_str().unwrap();
+    assert!(
+        ["Hires upscale: 2", "Lora hashes: x: 1", "kl-f8.vae.pt"].iter().all(|it| reported.contains(it)),
+        "{reported}"
+    );
+    for (fields, message) in [
         ("Steps: 2, Sampler: Euler, Schedule type: Exponential, Seed: 1, Size: 64x64", "Schedule type: Exponential"),
         ("Steps: 2, Sampler: DPM++ 2M SDE, Seed: 1, Size: 64x64", "DPM++ 2M SDE"),
         ("Steps: 0, Sampler: Euler, Seed: 1, Size: 64x64", "Steps: 0"),
@@ -222,7 +229,7 @@ fn follows_webui_parameters_or_names_what_it_cannot_follow() {
     ] {
         let ran = like(fields);
         assert_eq!(ran.code, Some(2), "{fields}");
-        support::assert_one_line(&ran.stderr, &[word]);
+        support::assert_one_line(&ran.stderr, &[message]);
     }
 }
 
@@ -255,7 +262,7 @@ fn renders_the_same_latent_and_another_picture_after_a_merge() {
     assert!(check(&found, "latents")["found"].as_str().unwrap().starts_with("bit-identical"));
     assert_eq!(check(&found, "latents")["verdict"], "pass");
     assert_eq!(found["against"]["latent"]["identical"], true);
-    assert!(check(&found, "weights")["found"].as_str().unwrap().starts_with("autoencoder: "));
+    assert!(check(&found, "weights")["found"].as_str().unwrap().starts_with("VAE: "));
     assert!(check(&found, "picture")["found"].as_str().unwrap().starts_with("different"));
     // The columns of the contact sheet: both pictures and their difference.
     let sheet = Picture::from_png(&fs::read(folder.join("a.sheet.png")).unwrap()).unwrap().0;
@@ -306,7 +313,7 @@ fn names_an_infinite_weight_that_the_picture_does_not_use() {
 fn fails_for_a_zeroed_text_encoder() {
     let folder = Folder::new();
     let encoder = "cond_stage_model.";
-    // All tensors, then all except normalisations, then only the token embedding.
+    // All weights, then all but the norms, then the token embeddings alone.
     let zeroed: [fn(&str) -> bool; 3] =
         [|_| true, |key| !key.contains("norm"), |key| key.ends_with("token_embedding.weight")];
     for is_zero in zeroed {
@@ -340,7 +347,7 @@ fn fails_for_swapped_unet_keys() {
     assert_eq!(noise["verdict"], "fail");
     assert!(noise["expected"].as_str().unwrap().contains("swapped"));
     let named = check(&found, "weights")["found"].as_str().unwrap();
-    assert!(named.contains("UNet") && named.contains("output_blocks.1") && named.contains("the rest is the same"));
+    assert!(named.contains("UNet") && named.contains("output_blocks.1") && named.contains("the rest is identical"));
     assert_eq!(found["against"]["latent"]["identical"], false);
 }
 
@@ -466,4 +473,21 @@ fn rejects_what_it_cannot_render_in_one_line() {
     run!["render-check", path, "-o", &checkpoint].refused(&["model.safetensors", "--force"]);
     run!["render-check", fixture("tiny-vae.ckpt"), "-o", folder.join("a.png")].refused(&["tiny-vae.ckpt"]);
     assert_eq!(folder.names(), ["model.safetensors"]);
+}
+
+#[test]
+fn a_plan_resolves_settings_and_rejects_what_a_run_would() {
+    let folder = Folder::new();
+    let checkpoint = model(&folder, "model.safetensors", same);
+    let plan = |options: RenderOptions| RenderCheck::new(&checkpoint).options(options).plan(&NoProgress);
+    let found = plan(RenderOptions::default().prompt("a cat").size((64, 72))).unwrap();
+    assert_eq!((found.settings.prompt.as_str(), found.settings.height, found.settings.steps), ("a cat", 72, 20));
+    assert!(found.checks.is_empty(), "{:?}", found.checks);
+    for options in [RenderOptions::default().steps(0), RenderOptions::default().prompt("[a:b:0.5]")] {
+        assert!(plan(options).is_err());
+    }
+    for refused in ["tiny-vae.ckpt", "hostile/calls-system.ckpt"] {
+        let error = RenderCheck::new(fixture(refused)).plan(&NoProgress).unwrap_err();
+        assert!(error.to_string().contains(refused), "{error}");
+    }
 }

@@ -12,20 +12,19 @@ use candle_core::{DType, Device, Tensor};
 use emulation::{ADVERSE, Emulated};
 use trinart_ckpt::io::NoProgress;
 use trinart_ckpt::render::Engine;
-use trinart_ckpt::render::autoencoder::Autoencoder;
 use trinart_ckpt::render::checks::{Verdict, relative_distance};
 use trinart_ckpt::render::clip::TextEncoder;
-use trinart_ckpt::render::flaws::Flaw;
 use trinart_ckpt::render::kernels::{Accelerator, Kernels, Launch, Recording, address, address_mut};
 use trinart_ckpt::render::observer::Trace;
 use trinart_ckpt::render::picture::compare;
-use trinart_ckpt::render::pipeline::{Rendered, Settings, render};
-use trinart_ckpt::render::prompt::Syntax;
-use trinart_ckpt::render::rng::Source;
+use trinart_ckpt::render::pipeline::{Rendered, render};
 use trinart_ckpt::render::sampler::Sampler;
-use trinart_ckpt::render::schedule::Spacing;
+use trinart_ckpt::render::schedule::ScheduleType;
+use trinart_ckpt::render::settings::Settings;
 use trinart_ckpt::render::unet::Unet;
-use trinart_ckpt::render::weights::{self, Weights};
+use trinart_ckpt::render::vae::Vae;
+use trinart_ckpt::render::weight_flaws::WeightFlaw;
+use trinart_ckpt::render::weights::{self, WeightLoader};
 use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt::{Error, StateDict, format};
 
@@ -76,15 +75,15 @@ fn models_match_diffusers() {
             println!("{name}, {dtype:?}");
             let kernels = Kernels::new(Arc::clone(&accelerator), dtype).unwrap();
             let (state_dict, engine) = (model(), Engine::Kernels(kernels.clone()));
-            let weights = || Weights::new(Arc::clone(&state_dict)).builder_of(&kernels);
+            let weights = || WeightLoader::new(Arc::clone(&state_dict), &engine);
 
-            let encoder = TextEncoder::load(weights(), &state_dict, &engine).unwrap();
+            let encoder = TextEncoder::load(&weights()).unwrap();
             for clip_skip in [1, 2] {
                 let hidden = encoder.hidden_state(&reference("tokens"), clip_skip).unwrap();
                 assert_close(&format!("clip.{clip_skip}"), &hidden, tolerance);
             }
 
-            let unet = Unet::load(weights(), &state_dict, &engine).unwrap();
+            let unet = Unet::load(&weights()).unwrap();
             let prompt = unet.prepare(&reference("clip.1")).unwrap();
             let wide = input("wide", &[2, 4, 8, 24], 2.0);
             assert_close("unet.wide.867.33", &unet.forward(&wide, 867.33, &prompt).unwrap(), tolerance);
@@ -96,10 +95,10 @@ fn models_match_diffusers() {
                 assert_close(&format!("unet.square.{time:?}"), &found, tolerance);
             }
 
-            let autoencoder = Autoencoder::load(weights(), &state_dict, &engine).unwrap();
-            let decoded = autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap();
+            let vae = Vae::load(&weights()).unwrap();
+            let decoded = vae.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap();
             assert_close("decode", &decoded, tolerance);
-            let (mean, logvar) = autoencoder.encode(&input("image", &[1, 3, 64, 48], 1.0)).unwrap();
+            let (mean, logvar) = vae.encode(&input("image", &[1, 3, 64, 48], 1.0)).unwrap();
             assert_close("encode.mean", &mean, tolerance);
             assert_close("encode.logvar", &logvar, tolerance);
         }
@@ -107,22 +106,16 @@ fn models_match_diffusers() {
 }
 
 fn settings(sampler: Sampler, steps: usize, dtype: Dtype) -> Settings {
-    Settings {
-        prompt: "1girl, cathedral".into(),
-        negative: "bad hands".into(),
-        syntax: Syntax::WebUi,
-        steps,
-        sampler,
-        spacing: Spacing::Karras,
-        cfg: 7.0,
-        seed: 1234,
-        seed_delta: 0,
-        rng: Source::Nv,
-        width: 64,
-        height: 64,
-        clip_skip: 1,
-        dtype,
-    }
+    let mut settings = Settings::default();
+    settings.prompt = "1girl, cathedral".into();
+    settings.negative = "bad hands".into();
+    settings.steps = steps;
+    settings.sampler = sampler;
+    settings.schedule = ScheduleType::Karras;
+    settings.seed = 1234;
+    (settings.width, settings.height) = (64, 64);
+    settings.dtype = dtype;
+    settings
 }
 
 fn rendered(state_dict: &Arc<StateDict>, settings: &Settings, accelerator: Option<&Arc<dyn Accelerator>>) -> Rendered {
@@ -137,8 +130,12 @@ fn pictures_match_the_cpu() {
             false => (&[Sampler::Euler, Sampler::Dpmpp2m, Sampler::Ddim, Sampler::UniPc][..], 20),
         };
         for &sampler in samplers {
-            // A batch of three: two prompts and the negative prompt.
-            let settings = |dtype| Settings { prompt: "1girl AND night:0.4".into(), ..settings(sampler, steps, dtype) };
+            // Three prompts at a time.
+            let settings = |dtype| {
+                let mut settings = settings(sampler, steps, dtype);
+                settings.prompt = "1girl AND night:0.4".into();
+                settings
+            };
             let expected = rendered(&model(), &settings(Dtype::F32), None);
             for (dtype, decibels) in [(Dtype::F32, 50.0), (Dtype::F16, 35.0)] {
                 let found = rendered(&model(), &settings(dtype), Some(&accelerator));
@@ -177,7 +174,9 @@ fn with(key: &str, change: impl Fn(f32) -> f32) -> Arc<StateDict> {
 fn decodes_in_f32_if_the_vae_overflows_f16() {
     let large = with("first_stage_model.decoder.conv_in.weight", |value| value * 1e5);
     let settings = settings(Sampler::Euler, 1, Dtype::F16);
-    let expected = rendered(&large, &Settings { dtype: Dtype::F32, ..settings.clone() }, None);
+    let mut single = settings.clone();
+    single.dtype = Dtype::F32;
+    let expected = rendered(&large, &single, None);
     for (name, accelerator) in accelerators() {
         let found = rendered(&large, &settings, Some(&accelerator));
         let check = found.checks.iter().find(|check| check.name == "half precision").unwrap();

@@ -1,25 +1,23 @@
-//! Compares the models of the render with diffusers and transformers on the same weights. `fixtures/render/make.py`
-//! generates the references.
+//! The models against diffusers and transformers with the same weights. `fixtures/render/make.py` made the references.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::support::tiny::{fixture, model, owned, values};
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use trinart_ckpt::render::Engine;
-use trinart_ckpt::render::autoencoder::Autoencoder;
 use trinart_ckpt::render::clip::TextEncoder;
 use trinart_ckpt::render::observer::{Observer, Trace};
 use trinart_ckpt::render::unet::Unet;
-use trinart_ckpt::render::weights::{tensor, var_builder};
+use trinart_ckpt::render::vae::Vae;
+use trinart_ckpt::render::weights::{WeightLoader, tensor};
 use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt::{Kind, StateDict, format};
 
-/// The largest relative difference of a stage: the norm of the difference over the norm of the reference.
+/// The largest norm of the difference over the norm of the reference.
 const TOLERANCE: f64 = 1e-5;
 
-/// The model with some tensors renamed, dropped or replaced.
+/// Returns the model with some of its tensors renamed, left out or replaced.
 fn changed(change: impl Fn(&str, &LazyTensor) -> Option<(String, LazyTensor)>) -> Arc<StateDict> {
     let mut state_dict = StateDict::new();
     for (key, tensor) in model().iter().filter_map(|(key, tensor)| change(key, tensor)) {
@@ -28,12 +26,8 @@ fn changed(change: impl Fn(&str, &LazyTensor) -> Option<(String, LazyTensor)>) -
     Arc::new(state_dict)
 }
 
-fn builder(state_dict: &Arc<StateDict>) -> VarBuilder<'static> {
-    builder_of(state_dict, DType::F32)
-}
-
-fn builder_of(state_dict: &Arc<StateDict>, dtype: DType) -> VarBuilder<'static> {
-    var_builder(Arc::clone(state_dict), dtype, &Device::Cpu)
+fn loader(state_dict: &Arc<StateDict>) -> WeightLoader {
+    WeightLoader::new(Arc::clone(state_dict), &Engine::Candle)
 }
 
 fn reference(name: &str) -> Tensor {
@@ -49,7 +43,7 @@ fn input(name: &str, shape: &[u64], scale: f64) -> Tensor {
     (drawn.unwrap() * scale).unwrap()
 }
 
-/// The references of a fixture.
+/// The reference tensors of a fixture.
 struct References(StateDict);
 
 impl References {
@@ -84,11 +78,11 @@ fn assert_close(name: &str, found: &Tensor) {
 }
 
 fn text_encoder(state_dict: &Arc<StateDict>) -> TextEncoder {
-    TextEncoder::load(builder(state_dict), state_dict, &Engine::Candle).unwrap()
+    TextEncoder::load(&loader(state_dict)).unwrap()
 }
 
 fn unet(state_dict: &Arc<StateDict>) -> trinart_ckpt::Result<Unet> {
-    Unet::load(builder(state_dict), state_dict, &Engine::Candle)
+    Unet::load(&loader(state_dict))
 }
 
 #[test]
@@ -101,7 +95,7 @@ fn encodes_text_like_transformers() {
     }
     for clip_skip in [0, 4] {
         let error = encoder.hidden_state(&reference("tokens"), clip_skip).unwrap_err();
-        assert_eq!(error.to_string(), format!("a clip skip of {clip_skip}, the text encoder takes 1 to 3"));
+        assert_eq!(error.to_string(), format!("clip skip {clip_skip} is out of range: expected 1 to 3"));
     }
 }
 
@@ -127,10 +121,10 @@ fn predicts_noise_like_diffusers() {
 #[test]
 fn decodes_and_encodes_images_like_diffusers() {
     let state_dict = model();
-    let autoencoder = Autoencoder::load(builder(&state_dict), &state_dict, &Engine::Candle).unwrap();
-    assert_eq!((autoencoder.latent_channels(), autoencoder.scale()), (4, 8));
-    assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
-    let (mean, logvar) = autoencoder.encode(&input("image", &[1, 3, 64, 48], 1.0)).unwrap();
+    let vae = Vae::load(&loader(&state_dict)).unwrap();
+    assert_eq!((vae.latent_channels(), vae.scale()), (4, 8));
+    assert_close("decode", &vae.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
+    let (mean, logvar) = vae.encode(&input("image", &[1, 3, 64, 48], 1.0)).unwrap();
     assert_close("encode.mean", &mean);
     assert_close("encode.logvar", &logvar);
 }
@@ -144,32 +138,32 @@ fn accepts_linear_layers_in_vae_attention() {
             if matrix { tensor.clone().reshape(Shape::new(&dims[..2]).unwrap()).unwrap() } else { tensor.clone() };
         Some((key.to_owned(), tensor))
     });
-    let autoencoder = Autoencoder::load(builder(&linear), &linear, &Engine::Candle).unwrap();
-    assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
+    let vae = Vae::load(&loader(&linear)).unwrap();
+    assert_close("decode", &vae.decode(&input("latent", &[1, 4, 8, 6], 4.0)).unwrap());
 }
 
-/// Everything except f32 on the CPU takes candle's code path in every layer.
+/// Dtypes other than f32 run candle's operations in every layer.
 #[test]
 fn matches_candles_operations_in_f64() {
     let state_dict = model();
     let double = |tensor: &Tensor| tensor.to_dtype(DType::F64).unwrap();
-    let encoder = TextEncoder::load(builder_of(&state_dict, DType::F64), &state_dict, &Engine::Candle).unwrap();
+    let encoder = TextEncoder::load(&loader(&state_dict).with_dtype(DType::F64)).unwrap();
     assert_close("clip.2", &encoder.hidden_state(&reference("tokens"), 2).unwrap());
-    let unet = Unet::load(builder_of(&state_dict, DType::F64), &state_dict, &Engine::Candle).unwrap();
+    let unet = Unet::load(&loader(&state_dict).with_dtype(DType::F64)).unwrap();
     let prompt = unet.prepare(&double(&reference("clip.1"))).unwrap();
     let x = double(&input("wide", &[2, 4, 8, 24], 2.0));
     assert_close("unet.wide.867.33", &unet.forward(&x, 867.33, &prompt).unwrap());
-    let autoencoder = Autoencoder::load(builder_of(&state_dict, DType::F64), &state_dict, &Engine::Candle).unwrap();
-    assert_close("decode", &autoencoder.decode(&double(&input("latent", &[1, 4, 8, 6], 4.0))).unwrap());
-    let (mean, _) = autoencoder.encode(&double(&input("image", &[1, 3, 64, 48], 1.0))).unwrap();
+    let vae = Vae::load(&loader(&state_dict).with_dtype(DType::F64)).unwrap();
+    assert_close("decode", &vae.decode(&double(&input("latent", &[1, 4, 8, 6], 4.0))).unwrap());
+    let (mean, _) = vae.encode(&double(&input("image", &[1, 3, 64, 48], 1.0))).unwrap();
     assert_close("encode.mean", &mean);
 }
 
 #[test]
 fn rejects_unets_with_extra_channels() {
     for (channels, reason) in [
-        (9, "an inpainting model: beside the latent it takes a mask and the image under it (9 channels)"),
-        (8, "an instruct-pix2pix model: beside the latent it takes an image to edit (8 channels)"),
+        (9, "an inpainting model, which also takes a mask and an image (9 channels)"),
+        (8, "an instruct-pix2pix model, which also takes an image to edit (8 channels)"),
     ] {
         let conv_in = "model.diffusion_model.input_blocks.0.0.weight";
         let other = changed(|key, tensor| {
@@ -178,7 +172,7 @@ fn rejects_unets_with_extra_channels() {
         });
         let error = unet(&other).err().unwrap();
         assert_eq!(error.kind(), Kind::Unsupported);
-        assert_eq!(error.to_string(), format!("{reason}; from a prompt alone it cannot draw"));
+        assert_eq!(error.to_string(), format!("{reason}; only models that take a prompt alone can be rendered"));
     }
 }
 
@@ -231,7 +225,7 @@ fn shows_an_observer_every_layer_in_order() {
     assert_eq!(seen.last().unwrap(), "model.diffusion_model.out");
 }
 
-/// `fixtures/render/make_odd.py` generates the reference.
+/// `fixtures/render/make_odd.py` made the reference.
 #[test]
 fn draws_odd_latents_like_webui() {
     let unet = unet(&model()).unwrap();
@@ -245,13 +239,13 @@ fn rejects_a_batch_that_does_not_match_the_prompts() {
     let unet = unet(&model()).unwrap();
     let prompt = unet.prepare(&reference("clip.1")).unwrap();
     let error = unet.forward(&input("one", &[1, 4, 8, 8], 1.0), 1.0, &prompt).unwrap_err();
-    assert_eq!(error.to_string(), "1 latents, but 2 prompts");
+    assert_eq!(error.to_string(), "1 latents for 2 prompts");
 }
 
-/// Needs a model in the sizes of SD v1, which `make.py --full FOLDER` creates:
-/// `RENDER_FULL=FOLDER cargo test --release --test it render_models:: -- --ignored`.
+/// Uses a model in the sizes of SD v1, made by `make.py --full FOLDER`:
+/// `RENDER_FULL=FOLDER cargo test --release --test render_models -- --ignored`.
 #[test]
-#[ignore = "needs a model of 4.3 GB, and minutes without optimisation"]
+#[ignore = "needs a model of 4.3 GB, and takes minutes without optimization"]
 fn matches_diffusers_at_full_size() {
     let folder = PathBuf::from(std::env::var_os("RENDER_FULL").unwrap());
     let references = References::open(&folder.join("sd1-render.references.safetensors"));
@@ -262,9 +256,9 @@ fn matches_diffusers_at_full_size() {
         let hidden = encoder.hidden_state(&references.get("tokens"), clip_skip).unwrap();
         references.assert_close(&format!("clip.{clip_skip}"), &hidden);
     }
-    let autoencoder = Autoencoder::load(builder(&state_dict), &state_dict, &Engine::Candle).unwrap();
-    references.assert_close("decode", &autoencoder.decode(&input("latent", &[1, 4, 24, 18], 4.0)).unwrap());
-    let (mean, logvar) = autoencoder.encode(&input("image", &[1, 3, 192, 144], 1.0)).unwrap();
+    let vae = Vae::load(&loader(&state_dict)).unwrap();
+    references.assert_close("decode", &vae.decode(&input("latent", &[1, 4, 24, 18], 4.0)).unwrap());
+    let (mean, logvar) = vae.encode(&input("image", &[1, 3, 192, 144], 1.0)).unwrap();
     references.assert_close("encode.mean", &mean);
     references.assert_close("encode.logvar", &logvar);
 

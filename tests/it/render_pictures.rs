@@ -1,5 +1,5 @@
-//! Compares whole pictures with those of diffusers, transformers and k-diffusion. `fixtures/render/make_pictures.py`
-//! generates the references.
+//! Whole pictures against those of diffusers, transformers and k-diffusion. `fixtures/render/make_pictures.py` made the
+//! references.
 
 use crate::support::tiny::{fixture, model};
 use trinart_ckpt::format;
@@ -7,33 +7,25 @@ use trinart_ckpt::io::NoProgress;
 use trinart_ckpt::render::checks::relative_distance;
 use trinart_ckpt::render::observer::Trace;
 use trinart_ckpt::render::picture::{Picture, compare};
-use trinart_ckpt::render::pipeline::{Settings, render};
-use trinart_ckpt::render::prompt::Syntax;
-use trinart_ckpt::render::rng::Source;
+use trinart_ckpt::render::pipeline::render;
+use trinart_ckpt::render::rng::NoiseSource;
 use trinart_ckpt::render::sampler::Sampler;
-use trinart_ckpt::render::schedule::Spacing;
-use trinart_ckpt::tensor::Dtype;
+use trinart_ckpt::render::settings::Settings;
 
 /// The settings of `make_pictures.py`.
 fn settings(name: &str) -> Settings {
     let (name, steps) = name.rsplit_once(' ').unwrap();
-    let (sampler, spacing) = Sampler::from_name(name).unwrap();
-    Settings {
-        prompt: "1girl, cathedral, looking at viewer".into(),
-        negative: "bad hands".into(),
-        syntax: Syntax::WebUi,
-        steps: steps.parse().unwrap(),
-        sampler,
-        spacing: spacing.unwrap_or(Spacing::Uniform),
-        cfg: 7.0,
-        seed: 1234,
-        seed_delta: 0,
-        rng: Source::Cpu,
-        width: 64,
-        height: 64,
-        clip_skip: 1,
-        dtype: Dtype::F32,
-    }
+    let (sampler, schedule) = Sampler::from_name(name).unwrap();
+    let mut settings = Settings::default();
+    settings.prompt = "1girl, cathedral, looking at viewer".into();
+    settings.negative = "bad hands".into();
+    settings.steps = steps.parse().unwrap();
+    settings.sampler = sampler;
+    settings.schedule = schedule.unwrap_or_default();
+    settings.seed = 1234;
+    settings.rng = NoiseSource::Cpu;
+    (settings.width, settings.height) = (64, 64);
+    settings
 }
 
 #[test]

@@ -1,13 +1,13 @@
-//! Compares the samplers with those of k-diffusion. `fixtures/render/make_samplers.py` generates the references.
+//! The samplers against k-diffusion's. `fixtures/render/make_samplers.py` made the references.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use trinart_ckpt::Result;
-use trinart_ckpt::render::rng::{Generator, Source};
-use trinart_ckpt::render::sampler::{Sampler, Work, sample};
-use trinart_ckpt::render::schedule::{Diffusion, Spacing};
+use trinart_ckpt::render::rng::{Generator, NoiseSource};
+use trinart_ckpt::render::sampler::{Sampler, SamplerContext, sample};
+use trinart_ckpt::render::schedule::{NoiseSchedule, ScheduleType};
 
 const SHAPE: [usize; 4] = [1, 4, 4, 4];
 const SEED: u64 = 1234;
@@ -24,12 +24,12 @@ struct Run {
     watched: usize,
 }
 
-fn run(sampler: Sampler, spacing: Spacing, steps: usize) -> Run {
-    let mut generator = Generator::new(Source::Cpu, SEED);
+fn run(sampler: Sampler, schedule: ScheduleType, steps: usize) -> Run {
+    let mut generator = Generator::new(NoiseSource::Cpu, SEED);
     let mut draw = || Ok(Tensor::from_vec(generator.normal(64), &SHAPE, &Device::Cpu).unwrap());
     let noise = draw().unwrap();
     let (mut calls, mut watched) = (0, 0);
-    let diffusion = Diffusion::stable_diffusion();
+    let noise_schedule = NoiseSchedule::stable_diffusion();
     let mut counted = |x: &Tensor, time: f64| {
         calls += 1;
         predict(x, time)
@@ -39,9 +39,15 @@ fn run(sampler: Sampler, spacing: Spacing, steps: usize) -> Run {
         watched += 1;
         Ok(())
     };
-    let mut work =
-        Work { diffusion: &diffusion, spacing, steps, predict: &mut counted, draw: &mut draw, watch: &mut watch };
-    let latent = sample(sampler, &noise, &mut work).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    let mut context = SamplerContext {
+        noise_schedule: &noise_schedule,
+        schedule,
+        steps,
+        predict: &mut counted,
+        draw: &mut draw,
+        watch: &mut watch,
+    };
+    let latent = sample(sampler, &noise, &mut context).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     Run { latent, calls, watched }
 }
 
@@ -52,8 +58,8 @@ fn follows_the_trajectory_of_k_diffusion() {
     let mut tested = Vec::new();
     for (name, expected) in golden {
         let (name, steps) = name.rsplit_once(' ').unwrap();
-        let (sampler, spacing) = Sampler::from_name(name).unwrap();
-        let found = run(sampler, spacing.unwrap_or(Spacing::Uniform), steps.parse().unwrap()).latent;
+        let (sampler, schedule) = Sampler::from_name(name).unwrap();
+        let found = run(sampler, schedule.unwrap_or(ScheduleType::Uniform), steps.parse().unwrap()).latent;
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
         let difference = norm(&mut found.iter().zip(&expected).map(|(found, it)| f64::from(*found) - it));
         let relative = difference / norm(&mut expected.iter().copied());
@@ -66,17 +72,17 @@ fn follows_the_trajectory_of_k_diffusion() {
 
 #[test]
 fn calls_the_model_as_often_as_announced() {
-    let diffusion = Diffusion::stable_diffusion();
+    let noise_schedule = NoiseSchedule::stable_diffusion();
     for &sampler in Sampler::ALL {
         for steps in [3, 8, 20, 30] {
-            let run = run(sampler, Spacing::Uniform, steps);
-            assert_eq!(run.calls, sampler.calls(&diffusion, steps), "{}, {steps} steps", sampler.name());
+            let run = run(sampler, ScheduleType::Uniform, steps);
+            assert_eq!(run.calls, sampler.calls(&noise_schedule, steps), "{}, {steps} steps", sampler.name());
             let made = if sampler == Sampler::Ddim { run.calls } else { steps };
             assert_eq!(run.watched, made);
         }
     }
-    assert_eq!(Sampler::Ddim.calls(&diffusion, 20), 19);
-    assert_eq!(Sampler::Ddim.calls(&diffusion, 30), 30);
+    assert_eq!(Sampler::Ddim.calls(&noise_schedule, 20), 19);
+    assert_eq!(Sampler::Ddim.calls(&noise_schedule, 30), 30);
 }
 
 #[test]
@@ -84,7 +90,7 @@ fn accepts_old_and_new_webui_names() {
     for &sampler in Sampler::ALL {
         assert_eq!(Sampler::from_name(sampler.name()), Some((sampler, None)));
     }
-    assert_eq!(Sampler::from_name("dpm++ 2m karras"), Some((Sampler::Dpmpp2m, Some(Spacing::Karras))));
+    assert_eq!(Sampler::from_name("dpm++ 2m karras"), Some((Sampler::Dpmpp2m, Some(ScheduleType::Karras))));
     assert_eq!(Sampler::from_name("DDIM Karras"), None);
     assert_eq!(Sampler::from_name("PLMS"), None);
 }

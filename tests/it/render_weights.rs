@@ -1,22 +1,22 @@
-//! Compares the tensors that a model loads from a state dict with what PyTorch reads: the `.json` beside each fixture
-//! holds the sha256 of the contiguous bytes of every tensor.
+//! Loaded weights against PyTorch's: the `.json` beside each fixture has the sha256 of every tensor's contiguous bytes in
+//! torch.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
+use candle_core::{DType, Tensor};
 use sha2::{Digest, Sha256};
-use trinart_ckpt::render::weights::{from_candle, var_builder};
+use trinart_ckpt::render::Engine;
+use trinart_ckpt::render::weights::WeightLoader;
 use trinart_ckpt::{Kind, format};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
-fn open(name: &str) -> VarBuilder<'static> {
+fn open(name: &str) -> WeightLoader {
     let contents = format::open(fixture(name)).unwrap();
-    var_builder(Arc::new(contents.state_dict), DType::F32, &Device::Cpu)
+    WeightLoader::new(Arc::new(contents.state_dict), &Engine::Candle)
 }
 
 /// The rows `(key, dtype, shape, sha256)` as torch reads them.
@@ -46,19 +46,14 @@ fn check(name: &str) -> Vec<String> {
     let weights = open(name);
     let mut refused = Vec::new();
     for (key, dtype, shape, digest) in expected(name) {
-        let (prefixes, last) = key.rsplit_once('.').unwrap_or(("", &key));
-        let prefixes = prefixes.split('.').filter(|prefix| !prefix.is_empty());
-        let weights = prefixes.fold(weights.clone(), |weights, prefix| weights.pp(prefix));
-        assert!(weights.contains_tensor(last), "{name}: {key}");
-        let hints = candle_nn::Init::default();
-        let Some(expected) = same(&dtype) else {
-            let error = weights.get_with_hints_dtype(shape, last, hints, DType::F32).unwrap_err();
-            assert!(error.to_string().ends_with(&format!("tensor {key}: candle has no tensors of type {dtype}")));
+        let Some(wanted) = same(&dtype) else {
+            let error = weights.load(&key, Some(&shape), DType::F32).unwrap_err();
+            assert!(error.to_string().ends_with(&format!("tensor {key}: candle has no tensors of dtype {dtype}")));
             refused.push(dtype);
             continue;
         };
-        let tensor = weights.get_with_hints_dtype(shape.as_slice(), last, hints, expected).unwrap();
-        assert_eq!((tensor.dims(), tensor.dtype()), (shape.as_slice(), expected), "{name}: {key}");
+        let tensor = weights.load(&key, Some(&shape), wanted).unwrap();
+        assert_eq!((tensor.dims(), tensor.dtype()), (shape.as_slice(), wanted), "{name}: {key}");
         assert_eq!(sha256(&tensor), digest, "{name}: {key}");
     }
     refused
@@ -96,7 +91,7 @@ const KEY: &str = "first_stage_model.decoder.conv_in.weight";
 #[test]
 fn casts_alike_from_every_container() {
     let load = |name| {
-        let tensor = open(name).pp("model.diffusion_model").get_unchecked("out.2.bias").unwrap();
+        let tensor = open(name).load("model.diffusion_model.out.2.bias", None, DType::F32).unwrap();
         assert_eq!(tensor.dtype(), DType::F32);
         tensor.to_vec1::<f32>().unwrap()
     };
@@ -109,29 +104,25 @@ fn casts_alike_from_every_container() {
 #[test]
 fn names_a_tensor_with_a_wrong_shape() {
     let found = expected("tiny-sd1.ckpt").into_iter().find(|row| row.0 == KEY).unwrap().2;
-    let (prefix, last) = KEY.split_at(KEY.len() - "conv_in.weight".len());
-    let weights = open("tiny-sd1.ckpt").pp(prefix.trim_end_matches('.'));
-    let error = weights.get((1, 2, 3), last).unwrap_err();
+    let error = open("tiny-sd1.ckpt").tensor(KEY, &[1, 2, 3]).unwrap_err();
     let file = fixture("tiny-sd1.ckpt");
     let text =
         format!("{}: tensor {KEY}: the model needs shape [1, 2, 3], the checkpoint has {found:?}", file.display());
     assert_eq!(error.to_string(), text);
-    let error = from_candle(error);
     assert_eq!((error.kind(), error.tensor(), error.file()), (Kind::Mismatch, Some(KEY), Some(file.as_path())));
 }
 
 #[test]
 fn names_a_missing_tensor() {
-    let weights = open("tiny-sd1.safetensors").pp("first_stage_model").pp("decoder");
-    let error = from_candle(weights.get(4, "conv_nowhere.weight").unwrap_err());
     let key = "first_stage_model.decoder.conv_nowhere.weight";
-    let text = format!("tensor {key}: the model needs it with shape [4], the checkpoint has no such key");
+    let error = open("tiny-sd1.safetensors").tensor(key, &[4]).unwrap_err();
+    let text = format!("tensor {key}: required by the model with shape [4], missing in the checkpoint");
     assert_eq!((error.to_string(), error.kind()), (text, Kind::Missing));
 }
 
 #[test]
 fn names_a_tensor_with_an_unsupported_dtype() {
-    let error = from_candle(open("tiny-sd1-legacy.ckpt").get_unchecked_dtype(KEY, DType::F4).unwrap_err());
+    let error = open("tiny-sd1-legacy.ckpt").load(KEY, None, DType::F4).unwrap_err();
     assert_eq!((error.kind(), error.tensor()), (Kind::Unsupported, Some(KEY)));
     assert!(error.to_string().contains("no conversion from F32 to F4 in candle"), "{error}");
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
-use super::device::Device;
 use crate::cli::values::DtypeArgument;
+use crate::render::device::Device;
 use crate::render::prompt::PRESETS;
 
 /// Render a picture with an SD v1 checkpoint and check it

@@ -1,39 +1,27 @@
-//! A picture, to see whether a checkpoint still draws.
+//! The command `render-check`.
 
-mod against;
 pub(super) mod args;
-mod device;
-mod like;
-mod model;
-mod report;
-mod settings;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use self::against::{Other, read_picture};
-use self::args::RenderCheck;
-use self::like::Liked;
-use self::model::{Model, judge_position_ids};
-use self::report::{Report, peak_memory};
+use self::args::{RenderCheck as Command, RngArgument, SyntaxArgument};
 use super::Exit;
 use super::terminal::Terminal;
-use crate::error::{Error, Result};
-use crate::format::{self, Target, WriteOptions};
-use crate::io::{AtomicFile, Overwrite};
-use crate::metadata::Metadata;
+use crate::error::Result;
+use crate::io::Overwrite;
+use crate::ops::render_check::{RenderCheck, RenderOutputs};
 use crate::render::checks::Verdict;
-use crate::render::dump::Dump;
-use crate::render::observer::Trace;
-use crate::render::pipeline::render;
+use crate::render::prompt::{Preset, Syntax};
+use crate::render::rng::NoiseSource;
+use crate::render::settings::RenderOptions;
+use crate::report::{RenderChecked, RenderPaths};
 
-/// Renders and reports.
-pub(super) fn run(command: &RenderCheck, terminal: &Terminal) -> Exit {
+/// Renders, writes the files and prints the report.
+pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     match check(command, terminal) {
-        Ok(report) => {
-            let exit = if report.verdict == Verdict::Pass { Exit::Yes } else { Exit::No };
+        Ok((report, verdict)) => {
             terminal.result(|| report.to_text(), &report);
-            exit
+            if verdict == Verdict::Pass { Exit::Yes } else { Exit::No }
         }
         Err(error) => {
             terminal.failure(&error);
@@ -42,97 +30,65 @@ pub(super) fn run(command: &RenderCheck, terminal: &Terminal) -> Exit {
     }
 }
 
-fn check(command: &RenderCheck, terminal: &Terminal) -> Result<Report> {
-    let overwrite = if command.force { Overwrite::Replace } else { Overwrite::Refuse };
-    let sheet = sheet_path(command);
-    check_destinations(command, sheet.as_deref(), overwrite)?;
-    let liked = command.like.as_deref().map(read_picture).transpose()?;
-    let like = match (&command.like, &liked) {
-        (Some(path), Some((_, text))) => Liked::parse(path, text)?,
-        _ => Liked::default(),
+fn check(command: &Command, terminal: &Terminal) -> Result<(RenderChecked, Verdict)> {
+    let outputs = outputs(command);
+    outputs.check()?;
+    let mut check = RenderCheck::new(&command.checkpoint)
+        .options(options(command))
+        .device(command.device)
+        .jobs(terminal.jobs())
+        .dump(outputs.dump.is_some());
+    if let Some(vae) = &command.vae {
+        check = check.vae(vae);
+    }
+    if let Some(against) = &command.against {
+        check = check.against(against);
+    }
+    if let Some(like) = &command.like {
+        check = check.like(like);
+    }
+    let report = check.run(terminal)?;
+    outputs.write(&report, terminal.jobs(), terminal)?;
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let paths = RenderPaths {
+        checkpoint: text(&command.checkpoint),
+        vae: command.vae.as_deref().map(text),
+        picture: text(&outputs.picture),
+        sheet: outputs.sheet.as_deref().map(text),
     };
-    let mut model = Model::open(&command.checkpoint)?;
-    let hash = model.hash();
-    let place = command.device.open()?;
-    let settings = settings::settings(command, &like, place.dtype)?;
-    let mut vae = None;
-    if let Some(path) = &command.vae {
-        let (merged, name, hash) = model.with_autoencoder(&command.checkpoint, path, terminal)?;
-        model = merged;
-        vae = Some((name, hash));
-    }
-    let vae = vae.as_ref().map(|(name, hash)| (name.as_str(), hash.as_str()));
-    let dump = command.dump.as_ref().map(|path| (path, Arc::new(Dump::default())));
-    let stages = dump.as_ref().map_or_else(Trace::default, |(_, dump)| Trace::to(dump.clone()));
-    let mut rendered = render(&model.state_dict, &settings, place.machine.as_ref(), &stages, terminal)
-        .map_err(|error| error.in_file(&command.checkpoint))?;
-    let hash = hash.digits()?;
-    let infotext = settings::infotext(&settings, &model.name, hash.as_deref(), vae);
-    let mut checks = like.judge(hash.as_deref(), vae);
-    checks.append(&mut judge_position_ids(&model.state_dict)?);
-    checks.append(&mut rendered.checks);
-    let other = match (&command.against, &command.like, liked) {
-        (Some(path), ..) => {
-            Some((path, Other::open(path, &model, &settings, place.machine.as_ref(), &mut checks, terminal)?))
-        }
-        (None, Some(path), Some((picture, _))) => Some((path, Other::Picture(picture))),
-        _ => None,
-    };
-    let against = other.as_ref().map(|(path, other)| other.compare(path, &rendered, &mut checks)).transpose()?;
-    if let Some((path, dump)) = dump {
-        let options = WriteOptions { overwrite, verify: false, jobs: terminal.jobs(), progress: terminal };
-        format::write(path, Target::Safetensors, &dump.to_state_dict()?, &Metadata::default(), &options)?;
-    }
-    if let (Some(sheet), Some((path, other)), Some(against)) = (&sheet, &other, &against) {
-        let picture = other.sheet((&command.checkpoint, &rendered.picture), path, against);
-        write_file(sheet, &picture.to_png("")?, overwrite)?;
-    }
-    let parameters = infotext.to_text();
-    write_file(&command.output, &rendered.picture.to_png(&parameters)?, overwrite)?;
-    let has_failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
-    let name = |path: &PathBuf| path.to_string_lossy().into_owned();
-    Ok(Report {
-        checkpoint: name(&command.checkpoint),
-        vae: command.vae.as_ref().map(name),
-        picture: name(&command.output),
-        sheet: sheet.as_ref().map(name),
-        device: place.name(),
-        arithmetic: place.arithmetic(settings.dtype),
-        dtype: settings.dtype.to_string(),
-        verdict: if has_failed { Verdict::Fail } else { Verdict::Pass },
-        checks,
-        against,
-        parameters,
-        seconds: rendered.timings,
-        peak_memory: peak_memory(),
-        peak_device_memory: place.peak_memory(),
-    })
+    Ok((RenderChecked::new(&report, paths), report.verdict))
 }
 
-/// Where the contact sheet goes, if there is something to compare with: as said, or beside the picture.
-fn sheet_path(command: &RenderCheck) -> Option<PathBuf> {
-    command.against.as_ref().or(command.like.as_ref())?;
-    Some(command.sheet.clone().unwrap_or_else(|| command.output.with_extension("sheet.png")))
+fn outputs(command: &Command) -> RenderOutputs {
+    let mut outputs = RenderOutputs::new(&command.output);
+    let is_compared = command.against.is_some() || command.like.is_some();
+    let sheet = || command.sheet.clone().unwrap_or_else(|| command.output.with_extension("sheet.png"));
+    outputs.sheet = is_compared.then(sheet);
+    outputs.dump = command.dump.clone();
+    outputs.overwrite = if command.force { Overwrite::Replace } else { Overwrite::Refuse };
+    outputs
 }
 
-/// All of them may be written, and none is another, before the first second of work.
-fn check_destinations(command: &RenderCheck, sheet: Option<&Path>, overwrite: Overwrite) -> Result<()> {
-    let mut seen: Vec<&Path> = Vec::new();
-    for path in [Some(command.output.as_path()), sheet, command.dump.as_deref()].into_iter().flatten() {
-        AtomicFile::check_destination(path, overwrite)?;
-        if seen.contains(&path) {
-            return Err(Error::usage("two outputs cannot be one file").in_file(path));
-        }
-        seen.push(path);
-    }
-    Ok(())
-}
-
-/// The whole file or what was there before.
-fn write_file(path: &Path, bytes: &[u8], overwrite: Overwrite) -> Result<()> {
-    let scratch = AtomicFile::create(path, overwrite)?;
-    scratch.reserve(bytes.len() as u64)?;
-    scratch.write_at(0, bytes)?;
-    scratch.sync()?;
-    scratch.persist()
+#[expect(clippy::field_reassign_with_default, reason = "a literal cannot build a non-exhaustive struct of a library")]
+fn options(command: &Command) -> RenderOptions {
+    let mut options = RenderOptions::default();
+    options.prompt = command.prompt.clone();
+    options.negative = command.negative.clone();
+    options.preset = command.preset.as_deref().and_then(Preset::from_name);
+    options.syntax = command.prompt_syntax.map(|syntax| match syntax {
+        SyntaxArgument::Webui => Syntax::WebUi,
+        SyntaxArgument::Trinart => Syntax::Trinart,
+    });
+    options.steps = command.steps.map(usize::from);
+    options.sampler = command.sampler.clone();
+    options.cfg = command.cfg;
+    options.seed = command.seed;
+    options.rng = command.rng.map(|rng| match rng {
+        RngArgument::Nv => NoiseSource::Nv,
+        RngArgument::Cpu => NoiseSource::Cpu,
+    });
+    options.size = command.size;
+    options.clip_skip = command.clip_skip.map(usize::from);
+    options.dtype = command.dtype.map(Into::into);
+    options
 }

@@ -1,26 +1,26 @@
-//! A tensor in a few figures.
+//! Summary statistics of a tensor.
 
 use serde::Serialize;
 
-/// A tensor in figures.
+/// Summary statistics of a tensor. All but the counts are over its finite values, and 0 without any.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Statistics {
-    /// Values that are no numbers.
+    /// The number of NaN values.
     pub nan: usize,
-    /// Values that are infinite.
+    /// The number of infinite values.
     pub infinite: usize,
-    /// The least of the others.
+    /// The minimum.
     pub min: f64,
-    /// The greatest of the others.
+    /// The maximum.
     pub max: f64,
-    /// Their mean.
+    /// The mean.
     pub mean: f64,
-    /// Their standard deviation.
+    /// The standard deviation.
     pub deviation: f64,
 }
 
 impl Statistics {
-    /// Of these values.
+    /// Returns the statistics of `values`.
     pub fn of(values: &[f32]) -> Self {
         let finite = || values.iter().map(|&value| f64::from(value)).filter(|value| value.is_finite());
         let count = finite().count();
@@ -40,25 +40,25 @@ impl Statistics {
         }
     }
 
-    /// Whether all values are numbers, and finite.
+    /// Whether all values are finite.
     pub fn is_finite(&self) -> bool {
         self.nan + self.infinite == 0
     }
 }
 
-/// The length of a vector.
+/// Returns the Euclidean norm of a vector.
 pub(super) fn norm(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|value| value * value).sum::<f64>().sqrt()
 }
 
-/// How far two vectors lie apart: the length of the difference over that of the first. The same are 0 apart, also where
-/// they have no length.
+/// Returns the norm of the difference of two vectors over the norm of the first. Equal vectors, zeros included, have
+/// distance 0.
 pub fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
     let distance = norm(a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
     if distance == 0.0 { 0.0 } else { distance / norm(a.iter().copied().map(f64::from)) }
 }
 
-/// The cosine of the angle between two vectors.
+/// Returns the cosine similarity of two vectors.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     dot / (norm(a.iter().copied().map(f64::from)) * norm(b.iter().copied().map(f64::from)))
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statistics_count_what_is_no_number() {
+    fn counts_nan_and_infinite_values() {
         let found = Statistics::of(&[1.0, f32::NAN, 3.0, f32::INFINITY]);
         assert_eq!((found.nan, found.infinite, found.mean, found.deviation), (1, 1, 2.0, 1.0));
         assert!(!found.is_finite());
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn distances_are_relative_to_the_first() {
+    fn distances_are_relative_to_the_norm_of_the_first() {
         assert_eq!(relative_distance(&[3.0, 4.0], &[3.0, 4.0]), 0.0);
         assert_eq!(relative_distance(&[3.0, 4.0], &[0.0, 0.0]), 1.0);
         assert_eq!(relative_distance(&[0.0, 0.0], &[0.0, 0.0]), 0.0);

@@ -22,8 +22,8 @@ use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::error;
-use crate::render::flaws::Flaw;
 use crate::render::kernels::{Accelerator, Launch, Recording, address, address_mut};
+use crate::render::weight_flaws::WeightFlaw;
 use crate::tensor::LazyTensor;
 use explain::explain;
 use upload::Uploader;
@@ -185,7 +185,7 @@ impl Accelerator for Card {
         }
     }
 
-    fn upload(&self, lazy: &LazyTensor) -> error::Result<(Tensor, Option<Flaw>)> {
+    fn upload(&self, lazy: &LazyTensor) -> error::Result<(Tensor, Option<WeightFlaw>)> {
         let mut uploader = self.uploader.lock().unwrap_or_else(PoisonError::into_inner);
         uploader.upload(lazy, &self.device, &self.stream)
     }

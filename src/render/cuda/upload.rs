@@ -12,8 +12,8 @@ use crc32fast::Hasher;
 use rayon::prelude::*;
 
 use crate::error::{Error, OrInternal, Result};
-use crate::render::flaws::{Flaw, Judged};
 use crate::render::kernels::address_mut;
+use crate::render::weight_flaws::{FlawScan, WeightFlaw};
 use crate::render::weights::{from_candle, stored};
 use crate::tensor::{Dtype, LazyTensor};
 
@@ -56,7 +56,7 @@ impl Uploader {
         lazy: &LazyTensor,
         device: &Device,
         stream: &Arc<CudaStream>,
-    ) -> Result<(Tensor, Option<Flaw>)> {
+    ) -> Result<(Tensor, Option<WeightFlaw>)> {
         let dtype = match lazy.dtype() {
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
@@ -76,7 +76,7 @@ impl Uploader {
         let to = address_mut(&tensor).map_err(from_candle)?;
         let _inflated = lazy.hold()?;
         let promised = lazy.expected_crc32();
-        let (mut sum, mut judged) = (Hasher::new(), Judged::NOTHING);
+        let (mut sum, mut judged) = (Hasher::new(), FlawScan::NOTHING);
         let size = dtype.size_in_bytes();
         let bytes = tensor.elem_count() * size;
         for first in (0..bytes).step_by(BUFFER) {
@@ -86,14 +86,14 @@ impl Uploader {
             buffer.sent.synchronize().w().map_err(from_candle)?;
             let memory = buffer.memory.as_mut_slice().w().map_err(from_candle)?;
             let memory = memory.get_mut(..len).or_internal("a pinned buffer is smaller than BUFFER")?;
-            let parts: Vec<Result<(Hasher, Judged)>> = memory
+            let parts: Vec<Result<(Hasher, FlawScan)>> = memory
                 .par_chunks_mut(PART)
                 .enumerate()
                 .map(|(index, part)| {
                     let mut sum = Hasher::new();
                     let element = (first + index * PART) / size;
                     lazy.read(element as u64, part, promised.map(|_| &mut sum))?;
-                    Ok((sum, Judged::of_bytes(dtype, part)))
+                    Ok((sum, FlawScan::of_bytes(dtype, part)))
                 })
                 .collect();
             for part in parts {

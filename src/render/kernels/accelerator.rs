@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::error;
-use crate::render::flaws::Flaw;
+use crate::render::weight_flaws::WeightFlaw;
 use crate::tensor::LazyTensor;
 
 /// A device that runs the kernels.
@@ -32,7 +32,7 @@ pub trait Accelerator: Send + Sync {
     unsafe fn launch(&self, launch: &Launch<'_>, parameters: &[u8]) -> Result<()>;
 
     /// Loads a stored tensor, and returns it with a flaw of its values, if any. F16, BF16 and F32 keep their dtype.
-    fn upload(&self, lazy: &LazyTensor) -> error::Result<(Tensor, Option<Flaw>)>;
+    fn upload(&self, lazy: &LazyTensor) -> error::Result<(Tensor, Option<WeightFlaw>)>;
 
     /// Copies the elements of `from`, which is on this accelerator or in the CPU's memory, to `to`.
     ///

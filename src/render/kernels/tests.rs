@@ -7,8 +7,8 @@ use candle_core::{D, DType, Device, Tensor};
 
 use super::*;
 use crate::error::Error;
-use crate::render::flaws::Flaw;
 use crate::render::ops::testing::random;
+use crate::render::weight_flaws::WeightFlaw;
 use crate::render::weights;
 use crate::tensor::LazyTensor;
 

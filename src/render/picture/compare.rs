@@ -1,25 +1,26 @@
-//! How far apart two pictures are.
+//! Metrics of the difference between two pictures.
 
 use super::Picture;
 use crate::error::{Error, Result};
 
-/// How two pictures of one size compare.
+/// The difference between two pictures of the same size.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Comparison {
-    /// The peak signal-to-noise ratio in decibels; `None` for pictures that are the same.
+#[non_exhaustive]
+pub struct PictureComparison {
+    /// The peak signal-to-noise ratio in decibels; `None` for identical pictures.
     pub psnr: Option<f64>,
-    /// The structural similarity (Wang et al., 2004), with a Gaussian window of 11 pixels, over all channels.
+    /// The structural similarity (Wang et al., 2004) with a Gaussian window of 11 pixels, averaged over the channels.
     pub ssim: f64,
-    /// The greatest difference of a value.
+    /// The largest difference of a value.
     pub max_difference: u8,
     /// The share of values that differ by more than 2.
     pub changed: f64,
 }
 
-/// Compares pictures; of two sizes, an error.
-pub fn compare(a: &Picture, b: &Picture) -> Result<Comparison> {
+/// Compares two pictures. Fails if their sizes differ.
+pub fn compare(a: &Picture, b: &Picture) -> Result<PictureComparison> {
     if (a.width, a.height) != (b.width, b.height) {
-        let found = format!("{}x{} and {}x{} pixels cannot be compared", a.width, a.height, b.width, b.height);
+        let found = format!("cannot compare pictures of {}x{} and {}x{} pixels", a.width, a.height, b.width, b.height);
         return Err(Error::mismatch(found));
     }
     let differences = || a.rgb.iter().zip(&b.rgb).map(|(a, b)| a.abs_diff(*b));
@@ -29,25 +30,25 @@ pub fn compare(a: &Picture, b: &Picture) -> Result<Comparison> {
         picture.rgb.iter().skip(channel).step_by(3).map(|&value| f64::from(value)).collect()
     };
     let ssim = (0..3).map(|index| ssim(&channel(a, index), &channel(b, index), a.width)).sum::<f64>() / 3.0;
-    Ok(Comparison {
+    Ok(PictureComparison {
         psnr: (error > 0.0).then(|| 10.0 * (255.0 * 255.0 / error).log10()),
         ssim,
-        max_difference: differences().max().unwrap_or_default(),
+        max_difference: differences().max().unwrap_or(0),
         changed: differences().filter(|&it| it > 2).count() as f64 / count,
     })
 }
 
-/// The mean over all places whose window lies within the picture.
+/// Returns the mean SSIM of one channel, over all windows within the picture.
 fn ssim(a: &[f64], b: &[f64], width: usize) -> f64 {
     const RADIUS: usize = 5;
     let weight = |offset: usize| (-(offset as f64 - RADIUS as f64).powi(2) / (2.0 * 1.5 * 1.5)).exp();
     let weights: Vec<f64> = (0..=2 * RADIUS).map(weight).collect();
     let total: f64 = weights.iter().sum();
-    let height = a.len().checked_div(width).unwrap_or_default();
+    // A picture without columns has no rows either.
+    let height = a.len().checked_div(width).unwrap_or(0);
     if width <= 2 * RADIUS || height <= 2 * RADIUS {
         return if a == b { 1.0 } else { 0.0 };
     }
-    // Rows first, then columns.
     let blur = |values: Vec<f64>| -> Vec<f64> {
         let rows: Vec<f64> = values
             .chunks_exact(width)
@@ -55,13 +56,11 @@ fn ssim(a: &[f64], b: &[f64], width: usize) -> f64 {
             .map(|window| window.iter().zip(&weights).map(|(value, weight)| value * weight).sum::<f64>() / total)
             .collect();
         let narrow = width - 2 * RADIUS;
-        let at = |row: usize, column: usize| rows.get(row * narrow + column).copied().unwrap_or_default();
-        let column_sum = |row: usize, column: usize| {
-            weights.iter().enumerate().map(|(offset, weight)| at(row + offset, column) * weight).sum::<f64>() / total
-        };
-        (0..height - 2 * RADIUS)
-            .flat_map(|row| (0..narrow).map(move |column| (row, column)))
-            .map(|(row, column)| column_sum(row, column))
+        // A window of rows starts at each row; the values of a column are `narrow` apart.
+        rows.windows(2 * RADIUS * narrow + 1)
+            .map(|window| {
+                window.iter().step_by(narrow).zip(&weights).map(|(it, weight)| it * weight).sum::<f64>() / total
+            })
             .collect()
     };
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).collect::<Vec<f64>>();
@@ -70,10 +69,10 @@ fn ssim(a: &[f64], b: &[f64], width: usize) -> f64 {
     let (c1, c2) = ((0.01 * 255.0_f64).powi(2), (0.03 * 255.0_f64).powi(2));
     let means = mean_a.iter().zip(&mean_b);
     let squares = square_a.iter().zip(&square_b).zip(&both);
-    let places = means.zip(squares).map(|((a, b), ((aa, bb), ab))| {
+    let windows = means.zip(squares).map(|((a, b), ((aa, bb), ab))| {
         (2.0 * a * b + c1) * (2.0 * (ab - a * b) + c2) / ((a * a + b * b + c1) * (aa - a * a + bb - b * b + c2))
     });
-    places.sum::<f64>() / mean_a.len().max(1) as f64
+    windows.sum::<f64>() / mean_a.len().max(1) as f64
 }
 
 #[cfg(test)]
@@ -86,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_picture_is_the_same_and_a_shift_is_seen() {
+    fn measures_identical_and_shifted_pictures() {
         let same = compare(&picture(0), &picture(0)).unwrap();
         assert_eq!((same.psnr, same.max_difference, same.changed), (None, 0, 0.0));
         assert!((same.ssim - 1.0).abs() < 1e-9);

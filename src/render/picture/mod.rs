@@ -1,4 +1,4 @@
-//! Pictures: made of a decoded latent, written and read as PNG with their `parameters`.
+//! Pictures: conversion from a decoded latent, and PNG files with `parameters`.
 
 mod compare;
 mod sheet;
@@ -9,29 +9,29 @@ use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
 use crate::render::weights::from_candle;
-pub use compare::{Comparison, compare};
+pub use compare::{PictureComparison, compare};
 pub use sheet::contact_sheet;
 
-/// The field of a PNG that WebUI keeps its infotext in.
+/// The PNG text field of WebUI's infotext.
 const PARAMETERS: &str = "parameters";
 
-/// Bytes a picture may decode to: 8192 x 8192 in 8 bits of red, green, blue and alpha.
+/// The most bytes that a PNG may decode to: 8192 x 8192 pixels of 8-bit RGBA.
 const DECODED_BYTES: usize = 8192 * 8192 * 4;
 
-/// Red, green and blue, 8 bits each, row by row.
+/// A picture of 8-bit RGB values, row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
-    /// Pixels in a row.
+    /// The width in pixels.
     pub width: usize,
-    /// Rows.
+    /// The height in pixels.
     pub height: usize,
     /// `3 * width * height` bytes.
     pub rgb: Vec<u8>,
 }
 
 impl Picture {
-    /// The picture of a decoded latent `[1, 3, height, width]` with colours between -1 and 1: cut off beyond, and
-    /// rounded down, as WebUI does.
+    /// Converts a decoded latent `[1, 3, height, width]` with colours between -1 and 1. Clamps and rounds down, as WebUI
+    /// does.
     pub fn from_decoded(decoded: &Tensor) -> Result<Self> {
         let convert = || {
             let (_, _, height, width) = decoded.dims4()?;
@@ -39,33 +39,33 @@ impl Picture {
             Ok((width, height, rows))
         };
         let (width, height, values) = convert().map_err(from_candle)?;
-        // What is no number becomes 0, as in a cast of numpy's.
+        // NaN becomes 0, as in numpy.
         let rgb = values.into_iter().map(|value| (255.0 * ((value + 1.0) / 2.0).clamp(0.0, 1.0)) as u8).collect();
         Ok(Picture { width, height, rgb })
     }
 
-    /// The colours as a decoder gives them, `[1, 3, height, width]`.
+    /// Converts to colours between -1 and 1, `[1, 3, height, width]`.
     pub fn to_tensor(&self, device: &candle_core::Device) -> Result<Tensor> {
         let values: Vec<f32> = self.rgb.iter().map(|&value| f32::from(value) / 127.5 - 1.0).collect();
         let tensor = Tensor::from_vec(values, (self.height, self.width, 3), device);
         tensor.and_then(|it| it.permute((2, 0, 1))?.unsqueeze(0)?.contiguous()).map_err(from_candle)
     }
 
-    /// A PNG, the same bytes for the same picture and text.
+    /// Encodes as PNG, with `parameters` unless they are empty. Equal input gives equal bytes.
     pub fn to_png(&self, parameters: &str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let side = |len: usize| u32::try_from(len).map_err(|_| Error::limit("a picture wider than PNG can say"));
+        let side = |len: usize| u32::try_from(len).map_err(|_| Error::limit("the picture is too large for a PNG"));
         let mut encoder = png::Encoder::new(&mut bytes, side(self.width)?, side(self.height)?);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
-        // As PIL does: the older kind of text where its alphabet is enough.
+        // As PIL does: a tEXt chunk if Latin-1 suffices, else iTXt.
         let is_latin = parameters.chars().all(|it| u32::from(it) < 256);
         let added = match is_latin {
             _ if parameters.is_empty() => Ok(()),
             true => encoder.add_text_chunk(PARAMETERS.into(), parameters.into()),
             false => encoder.add_itxt_chunk(PARAMETERS.into(), parameters.into()),
         };
-        let fail = |error: png::EncodingError| Error::unsupported(format!("cannot be written as PNG: {error}"));
+        let fail = |error: png::EncodingError| Error::unsupported(format!("cannot encode as PNG: {error}"));
         added.map_err(fail)?;
         let mut writer = encoder.write_header().map_err(fail)?;
         writer.write_image_data(&self.rgb).map_err(fail)?;
@@ -73,7 +73,9 @@ impl Picture {
         Ok(bytes)
     }
 
-    /// Reads a PNG, and its `parameters`. Transparency is left out.
+    /// Decodes a PNG and its `parameters`. Ignores transparency.
+    ///
+    /// Fails if it is not a readable PNG or larger than 8192 x 8192 pixels of RGBA.
     pub fn from_png(bytes: &[u8]) -> Result<(Self, Option<String>)> {
         let fail = |error: png::DecodingError| Error::malformed(format!("not a readable PNG: {error}"));
         let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: DECODED_BYTES });
@@ -90,7 +92,7 @@ impl Picture {
             [] => [0; 3],
         });
         let picture = Picture { width: info.width as usize, height: info.height as usize, rgb: rgb.collect() };
-        // Texts may stand behind the pixels.
+        // Text chunks may follow the pixels.
         reader.finish().map_err(fail)?;
         let info = reader.info();
         let latin = info.uncompressed_latin1_text.iter().find(|text| text.keyword == PARAMETERS);
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_png_comes_back_with_its_text_in_any_alphabet() {
+    fn png_round_trip_keeps_pixels_and_any_text() {
         for text in ["a cat\nSteps: 1", "naïve", "猫 🐱", ""] {
             let bytes = picture(0).to_png(text).unwrap();
             assert_eq!(bytes, picture(0).to_png(text).unwrap());
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_cut_off_and_rounded_down() {
+    fn clamps_colours_and_rounds_down() {
         let values = [-2.0_f32, -1.0, 0.0, 0.999, 1.0, f32::NAN];
         let decoded = Tensor::new(&values, &candle_core::Device::Cpu).unwrap().reshape((1, 3, 1, 2)).unwrap();
         let picture = Picture::from_decoded(&decoded).unwrap();

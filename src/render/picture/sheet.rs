@@ -1,38 +1,38 @@
-//! The contact sheet: two pictures and their difference side by side, each with a caption.
+//! The contact sheet: two pictures and their difference side by side, with captions.
 
 use font8x8::{BASIC_FONTS, BOX_FONTS, GREEK_FONTS, HIRAGANA_FONTS, LATIN_FONTS, UnicodeFonts};
 
 use super::Picture;
 
-/// How much the difference is amplified: one of 1 of 255 can be seen then.
+/// The amplification of the difference, which makes a difference of 1 in 255 visible.
 const AMPLIFIED: u8 = 8;
 
-/// Pixels between and around the pictures.
+/// The space between and around the pictures, in pixels.
 const GAP: usize = 8;
 
-/// A letter is so many pixels wide and high.
+/// The width and the height of a letter in pixels.
 const LETTER: usize = 8;
 
-/// Lines are so far apart.
+/// The line height in pixels.
 const LINE: usize = LETTER + 4;
 
-/// Lines of a caption at most; what does not fit is left out.
+/// The most lines of a caption; the rest is cut.
 const LINES: usize = 6;
 
 const PAPER: [u8; 3] = [24, 24, 24];
 const INK: [u8; 3] = [230, 230, 230];
 
-/// `a`, `b` and the amplified difference of the two, from left to right, each with a caption under it. A caption is
-/// broken at the width of its picture; letters that the font lacks become question marks.
+/// Draws `a`, `b` and their amplified difference from left to right, each with a caption below. Captions wrap at the width
+/// of their picture; characters that the font lacks become question marks.
 ///
-/// Both pictures are of one size.
+/// Both pictures must have the same size.
 pub fn contact_sheet(a: &Picture, b: &Picture, captions: [&str; 3]) -> Picture {
     let differences = a.rgb.iter().zip(&b.rgb).map(|(a, b)| a.abs_diff(*b).saturating_mul(AMPLIFIED));
     let difference = Picture { width: a.width, height: a.height, rgb: differences.collect() };
-    // Small pictures, as of narrow models, leave their captions room.
+    // Captions need room under small pictures too.
     let column = a.width.max(192);
     let captions = captions.map(|caption| lines(caption, column / LETTER));
-    let most = captions.iter().map(Vec::len).max().unwrap_or_default();
+    let most = captions.iter().map(Vec::len).fold(0, usize::max);
     let (width, height) = (3 * column + 4 * GAP, a.height + most * LINE + 2 * GAP + GAP / 2);
     let mut sheet = Picture { width, height, rgb: PAPER.repeat(width * height) };
     for (index, (picture, caption)) in [a, b, &difference].into_iter().zip(captions).enumerate() {
@@ -45,7 +45,7 @@ pub fn contact_sheet(a: &Picture, b: &Picture, captions: [&str; 3]) -> Picture {
     sheet
 }
 
-/// The text in lines of so many letters at most, broken between words where that is possible.
+/// Wraps a text into lines of at most `width` characters, between words if possible.
 fn lines(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.lines() {
@@ -72,16 +72,18 @@ fn lines(text: &str, width: usize) -> Vec<String> {
 }
 
 impl Picture {
+    /// Copies a picture to this position. Parts outside of this picture are cut.
     fn paste(&mut self, other: &Picture, left: usize, top: usize) {
         let (row, width) = (3 * self.width, 3 * other.width);
         for (line, pixels) in other.rgb.chunks_exact(width.max(1)).enumerate() {
             let begin = (top + line) * row + 3 * left;
-            if let Some(place) = self.rgb.get_mut(begin..begin + width) {
-                place.copy_from_slice(pixels);
+            if let Some(target) = self.rgb.get_mut(begin..begin + width) {
+                target.copy_from_slice(pixels);
             }
         }
     }
 
+    /// Writes a line of text at this position. Parts outside of this picture are cut.
     fn write(&mut self, text: &str, left: usize, top: usize) {
         for (index, letter) in text.chars().enumerate() {
             for (row, bits) in glyph(letter).into_iter().enumerate() {
@@ -96,11 +98,12 @@ impl Picture {
     }
 }
 
-/// Eight rows of a letter; the lowest bit is to the left.
+/// Returns the eight rows of a letter. The lowest bit is leftmost.
 fn glyph(letter: char) -> [u8; 8] {
     let found = BASIC_FONTS.get(letter).or_else(|| LATIN_FONTS.get(letter)).or_else(|| GREEK_FONTS.get(letter));
     let found = found.or_else(|| HIRAGANA_FONTS.get(letter)).or_else(|| BOX_FONTS.get(letter));
-    found.or_else(|| BASIC_FONTS.get('?')).unwrap_or_default()
+    // The basic font has a question mark; a blank would be the worst case.
+    found.or_else(|| BASIC_FONTS.get('?')).unwrap_or([0; 8])
 }
 
 #[cfg(test)]
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_and_their_difference_stand_side_by_side() {
+    fn draws_pictures_and_their_difference_side_by_side() {
         let sheet = contact_sheet(&plain(100), &plain(103), ["A", "B", "difference"]);
         assert_eq!(sheet.rgb.len(), 3 * sheet.width * sheet.height);
         let found = [0, 1, 2].map(|index| pixel(&sheet, GAP + index * 200, GAP));
@@ -127,8 +130,8 @@ mod tests {
     }
 
     #[test]
-    fn letters_read_from_left_to_right() {
-        // An L: a stem to the left, a foot below.
+    fn draws_letters_from_left_to_right() {
+        // The letter L.
         let rows =
             glyph('L').map(|bits| (0..8).map(|column| if bits >> column & 1 == 1 { '#' } else { '.' }).collect());
         let rows: [String; 8] = rows;
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn captions_are_broken_between_words_or_where_there_are_none() {
+    fn wraps_captions_between_words_if_possible() {
         assert_eq!(lines("a cat and a dog", 9), ["a cat and", "a dog"]);
         assert_eq!(lines("abcdefghij k", 4), ["abcd", "efgh", "ij k"]);
         assert_eq!(lines("one\ntwo", 9), ["one", "two"]);

@@ -1,118 +1,149 @@
-//! WebUI's attention syntax: which words count more.
+//! WebUI's attention syntax, which weights words.
 
 use crate::error::{Error, Result};
 
-/// What a bracket multiplies by.
+/// The factor of a round bracket. A square bracket divides by it.
 const BRACKET: f64 = 1.1;
 
-/// How WebUI notes a `BREAK` among the texts: by this word and weight. A weight that a bracket has changed makes it a word
-/// like any other, and so it is here.
+/// WebUI's marker of a `BREAK`: a piece with this text and weight. A bracket around it changes the weight, which makes it
+/// plain text.
 const BREAK: (&str, f64) = ("BREAK", -1.0);
 
-/// A piece of a prompt.
+/// A piece of a prompt with one weight.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Piece {
     /// A text and its weight.
     Text(String, f64),
-    /// `BREAK` outside of brackets: what follows begins a new chunk.
+    /// `BREAK` outside of brackets: starts a new chunk.
     Break,
 }
 
-/// Takes a prompt apart.
+/// Parses a prompt.
 ///
-/// `(a)` multiplies by 1.1, `[a]` divides by it, `(a:1.5)` multiplies by 1.5, nested ones by all; a backslash takes the
-/// meaning from a bracket; brackets that are not closed reach to the end.
+/// `(a)` multiplies the weight by 1.1, `[a]` divides by it, `(a:1.5)` multiplies by 1.5, and nested brackets by all of their
+/// factors. A backslash makes a bracket literal. Brackets that are not closed extend to the end.
+///
+/// Fails if a weight is not a number.
 pub(super) fn parse(prompt: &str) -> Result<Vec<Piece>> {
-    let mut parser = Parser { pieces: Vec::new(), round: Vec::new(), square: Vec::new() };
-    let mut rest = prompt;
-    while let Some(first) = rest.chars().next() {
-        let taken = match first {
-            '\\' => {
-                let escaped = rest.chars().nth(1).filter(|next| "()[]\\".contains(*next));
-                parser.text(&escaped.map(String::from).unwrap_or_default());
-                1 + escaped.map_or(0, char::len_utf8)
-            }
-            '(' => {
-                parser.round.push(parser.pieces.len());
-                1
-            }
-            '[' => {
-                parser.square.push(parser.pieces.len());
-                1
-            }
-            ':' => match weight(rest) {
-                Some((weight, len)) => {
-                    match parser.round.pop() {
-                        Some(begin) => {
-                            let weight = weight.parse().map_err(|_| bad_weight(&weight))?;
-                            parser.multiply(begin, weight);
-                        }
-                        None => parser.text(rest.get(..len).unwrap_or_default()),
-                    }
-                    len
-                }
-                None => {
-                    parser.text(":");
-                    1
-                }
-            },
-            ')' | ']' => {
-                let (open, factor) =
-                    if first == ')' { (&mut parser.round, BRACKET) } else { (&mut parser.square, 1.0 / BRACKET) };
-                match open.pop() {
-                    Some(begin) => parser.multiply(begin, factor),
-                    None => parser.text(&first.to_string()),
-                }
-                1
-            }
-            _ => {
-                let len = rest.find(['\\', '(', ')', '[', ']', ':']).unwrap_or(rest.len());
-                parser.with_breaks(rest.get(..len).unwrap_or_default());
-                len
-            }
-        };
-        rest = rest.get(taken..).unwrap_or_default();
-    }
+    let mut parser = Parser { rest: prompt, pieces: Vec::new(), round: Vec::new(), square: Vec::new() };
+    while parser.step()? {}
     Ok(parser.finish())
 }
 
 fn bad_weight(weight: &str) -> Error {
-    Error::usage(format!("{weight:?} in the prompt is not a weight"))
+    Error::usage(format!("{weight:?} in the prompt is not a number"))
 }
 
-/// `:1.5)` at the beginning: the number, and the length of all.
-fn weight(text: &str) -> Option<(String, usize)> {
-    let (inside, _) = text.strip_prefix(':')?.split_once(')')?;
-    let number: String = inside.trim().chars().map(narrow_digit).collect();
+/// Parses `1.5)`. Returns the number with ASCII digits, the text before the bracket, and the rest after it.
+fn weight(text: &str) -> Option<(String, &str, &str)> {
+    let (inside, rest) = text.split_once(')')?;
+    let number: String = inside.trim().chars().map(ascii_digit).collect();
     let digits = number.strip_prefix(['+', '-']).unwrap_or(&number);
     let is_number = !digits.is_empty() && digits.chars().all(|it| it == '.' || it.is_ascii_digit());
-    is_number.then_some((number, inside.len() + 2))
+    is_number.then_some((number, inside, rest))
 }
 
-/// Digits of full width are digits to Python too.
-fn narrow_digit(character: char) -> char {
+/// Converts full-width digits, which Python parses too, to ASCII.
+fn ascii_digit(character: char) -> char {
     let digit = u32::from(character).checked_sub(u32::from('\u{ff10}')).filter(|digit| *digit < 10);
     digit.and_then(|digit| char::from_digit(digit, 10)).unwrap_or(character)
 }
 
-struct Parser {
+/// Collects the pieces of a prompt with their weights.
+struct Parser<'a> {
+    /// The part of the prompt that is not parsed yet.
+    rest: &'a str,
     pieces: Vec<(String, f64)>,
-    /// Where brackets begin that are open.
+    /// The numbers of pieces before each open bracket.
     round: Vec<usize>,
     square: Vec<usize>,
 }
 
-impl Parser {
+impl Parser<'_> {
+    /// Parses a sign or a run of text. Returns whether there was one.
+    fn step(&mut self) -> Result<bool> {
+        let mut characters = self.rest.chars();
+        let Some(first) = characters.next() else { return Ok(false) };
+        let after = characters.as_str();
+        self.rest = match first {
+            '\\' => self.escape(after),
+            '(' => {
+                self.round.push(self.pieces.len());
+                after
+            }
+            '[' => {
+                self.square.push(self.pieces.len());
+                after
+            }
+            ')' => {
+                let begin = self.round.pop();
+                self.close(begin, BRACKET, ")");
+                after
+            }
+            ']' => {
+                let begin = self.square.pop();
+                self.close(begin, 1.0 / BRACKET, "]");
+                after
+            }
+            ':' => self.colon(after)?,
+            _ => {
+                let end = self.rest.find(['\\', '(', ')', '[', ']', ':']).unwrap_or(self.rest.len());
+                let (text, after) = self.rest.split_at(end);
+                self.with_breaks(text);
+                after
+            }
+        };
+        Ok(true)
+    }
+
+    /// Parses the character after a backslash, if it can be escaped. Returns the rest.
+    fn escape<'a>(&mut self, after: &'a str) -> &'a str {
+        match after.strip_prefix(['(', ')', '[', ']', '\\']) {
+            Some(rest) => {
+                let (escaped, _) = after.split_at(1);
+                self.text(escaped);
+                rest
+            }
+            // WebUI drops the backslash, which still separates two pieces.
+            None => {
+                self.text("");
+                after
+            }
+        }
+    }
+
+    /// Parses the text after a colon: a weight and the bracket that it closes, or plain text. Returns the rest.
+    fn colon<'a>(&mut self, after: &'a str) -> Result<&'a str> {
+        let Some((weight, inside, rest)) = weight(after) else {
+            self.text(":");
+            return Ok(after);
+        };
+        match self.round.pop() {
+            Some(begin) => self.multiply(begin, weight.parse().map_err(|_| bad_weight(&weight))?),
+            None => self.text(&format!(":{inside})")),
+        }
+        Ok(rest)
+    }
+
+    /// Applies the factor of a bracket from its opening on, or adds a bracket that was never opened as text.
+    fn close(&mut self, begin: Option<usize>, factor: f64, bracket: &str) {
+        match begin {
+            Some(begin) => self.multiply(begin, factor),
+            None => self.text(bracket),
+        }
+    }
+
     fn text(&mut self, text: &str) {
         self.pieces.push((text.to_owned(), 1.0));
     }
 
+    /// Adds a text, split at each `BREAK`.
     fn with_breaks(&mut self, text: &str) {
         let mut rest = text;
-        while let Some(at) = find_word(rest, BREAK.0) {
-            self.text(rest.get(..at).unwrap_or_default().trim_end());
+        while let Some((before, after)) = split_at_word(rest, BREAK.0) {
+            self.text(before.trim_end());
             self.pieces.push((BREAK.0.to_owned(), BREAK.1));
-            rest = rest.get(at + BREAK.0.len()..).unwrap_or_default().trim_start();
+            rest = after.trim_start();
         }
         self.text(rest);
     }
@@ -133,7 +164,7 @@ impl Parser {
         let mut merged: Vec<(String, f64)> = Vec::new();
         for (text, weight) in self.pieces {
             match merged.last_mut() {
-                // Weights that are the same make one text, so that its words may share tokens.
+                // Texts of the same weight are joined, because words across pieces may share tokens.
                 Some((before, same)) if *same == weight => before.push_str(&text),
                 _ => merged.push((text, weight)),
             }
@@ -146,15 +177,16 @@ impl Parser {
     }
 }
 
-/// Where a word stands by itself.
-pub(super) fn find_word(text: &str, word: &str) -> Option<usize> {
+/// Splits a text at the first occurrence of `word` that is no part of a longer word. Returns the texts around it.
+pub(super) fn split_at_word<'a>(text: &'a str, word: &str) -> Option<(&'a str, &'a str)> {
     let is_part = |character: Option<char>| character.is_some_and(|it| it.is_alphanumeric() || it == '_');
-    let stands_alone = |&(at, _): &(usize, &str)| {
-        let before = text.get(..at).unwrap_or_default().chars().next_back();
-        let behind = text.get(at + word.len()..).unwrap_or_default().chars().next();
-        !is_part(before) && !is_part(behind)
+    let around = |(at, found): (usize, &str)| {
+        let (before, rest) = text.split_at_checked(at)?;
+        let after = rest.strip_prefix(found)?;
+        let stands_alone = !is_part(before.chars().next_back()) && !is_part(after.chars().next());
+        stands_alone.then_some((before, after))
     };
-    text.match_indices(word).find(stands_alone).map(|(at, _)| at)
+    text.match_indices(word).find_map(around)
 }
 
 #[cfg(test)]
@@ -174,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn webui_documents_these() {
+    fn parses_the_examples_of_webui() {
         assert_pieces("normal text", &[("normal text", 1.0)]);
         assert_pieces("an (important) word", &[("an ", 1.0), ("important", 1.1), (" word", 1.0)]);
         assert_pieces("(unbalanced", &[("unbalanced", 1.1)]);
@@ -197,10 +229,10 @@ mod tests {
     }
 
     #[test]
-    fn breaks_numbers_and_stray_signs() {
+    fn parses_breaks_weights_and_unmatched_signs() {
         assert_pieces("one BREAK two", &[("one", 1.0), BREAK, ("two", 1.0)]);
         assert_pieces("BREAKFAST", &[("BREAKFAST", 1.0)]);
-        // A bracket changes what WebUI knows a BREAK by.
+        // A bracket changes the weight that marks a BREAK.
         assert_pieces("(one BREAK two)", &[("one", 1.1), ("BREAK", -1.1), ("two", 1.1)]);
         assert_pieces("(one BREAK two:1)", &[("one", 1.0), ("BREAK", -1.0), ("two", 1.0)]);
         assert_pieces("(a:１.5)", &[("a", 1.5)]);

@@ -1,23 +1,23 @@
 use super::attention::Piece;
 use super::tokenizer::{COMMA, END, START, Tokenizer};
 
-/// Tokens of a chunk between the first and the last, which every chunk has.
+/// Tokens of a chunk between its start and end tokens.
 const LENGTH: usize = 75;
 
-/// How far back a comma may be at which an overfull chunk is cut instead.
+/// The most tokens after a comma that move to the next chunk with it: WebUI's "comma padding backtrack".
 const BACKTRACK: usize = 20;
 
-/// What the text encoder is given at once.
+/// The tokens of one run of the text encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
-    /// 77 tokens.
+    /// The 77 tokens.
     pub tokens: Vec<u32>,
-    /// The weight of each.
+    /// The weight of each token.
     pub weights: Vec<f32>,
 }
 
-/// Cuts a prompt into chunks as WebUI does: at `BREAK`, where a chunk is full, and there rather at a comma not too far
-/// back. There is always one.
+/// Splits a prompt into chunks as WebUI does: at `BREAK`, and where a chunk is full, preferably after a recent comma.
+/// Returns at least one chunk.
 pub(super) fn chunks(pieces: &[Piece], tokenizer: &Tokenizer) -> Vec<Chunk> {
     let mut cutter = Cutter { done: Vec::new(), open: Vec::new(), comma: None };
     for piece in pieces {
@@ -39,7 +39,7 @@ pub(super) fn chunks(pieces: &[Piece], tokenizer: &Tokenizer) -> Vec<Chunk> {
 struct Cutter {
     done: Vec<Chunk>,
     open: Vec<(u32, f32)>,
-    /// Where the last comma of the open chunk is.
+    /// The index of the last comma in the open chunk.
     comma: Option<usize>,
 }
 
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_has_77_tokens_and_is_filled_up() {
+    fn pads_chunks_to_77_tokens() {
         for text in ["", "a cat", &"cat ".repeat(75)] {
             let chunks = cut(text);
             assert_eq!(chunks.len(), 1);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overfull_chunk_is_cut_at_a_comma_that_is_near() {
+    fn splits_a_full_chunk_at_a_recent_comma() {
         let with_comma = |before: usize| format!("{}, {}", "cat ".repeat(before), "dog ".repeat(80 - before));
         // The comma is the 70th token, then the 50th.
         assert_eq!(lengths(&cut(&with_comma(69))), [70, 11]);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_break_begins_a_chunk_and_weights_go_with_tokens() {
+    fn a_break_starts_a_chunk_and_tokens_keep_their_weights() {
         let chunks = cut("cat BREAK (dog:1.5)");
         assert_eq!(lengths(&chunks), [1, 1]);
         assert_eq!(chunks[1].weights[..3], [1.0, 1.5, 1.0]);

@@ -1,4 +1,4 @@
-//! Prompts: the words, their weights, and the tokens that the text encoder is given.
+//! Prompts: parsing, weights, and the tokens for the text encoder.
 
 mod attention;
 mod chunks;
@@ -15,27 +15,30 @@ pub use tokenizer::Tokenizer;
 
 use crate::error::{Error, Result};
 
-/// How a prompt is written.
+/// The syntax of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Syntax {
     /// WebUI's: `(word:1.2)`, `[word]`, `BREAK`, `AND`.
     #[default]
     WebUi,
-    /// The TrinArt service's: `a b c::4 d::1`, parts with weights whose sum counts as one.
+    /// The TrinArt service's: `a b c::4 d::1`, parts with weights that are normalized to a sum of 1.
     Trinart,
 }
 
-/// A prompt that is composed with others: its weight, and its chunks.
+/// A part of a composed prompt.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Part {
-    /// How much of the guidance it has.
+pub struct PromptPart {
+    /// Its share of the guidance.
     pub weight: f64,
-    /// What the text encoder is given.
+    /// The tokens for the text encoder.
     pub chunks: Vec<Chunk>,
 }
 
-/// The parts of a prompt; there is always one.
-pub fn parse(prompt: &str, syntax: Syntax, tokenizer: &Tokenizer) -> Result<Vec<Part>> {
+/// Parses a prompt into its parts, of which there is at least one.
+///
+/// Fails for prompts that load other networks or change between steps, and for invalid weights.
+pub fn parse(prompt: &str, syntax: Syntax, tokenizer: &Tokenizer) -> Result<Vec<PromptPart>> {
     let parts = match syntax {
         Syntax::WebUi => {
             refuse_networks(prompt)?;
@@ -43,17 +46,17 @@ pub fn parse(prompt: &str, syntax: Syntax, tokenizer: &Tokenizer) -> Result<Vec<
         }
         Syntax::Trinart => split_by_weight(prompt)?,
     };
-    parts.into_iter().map(|(text, weight)| Ok(Part { weight, chunks: whole(text, tokenizer)? })).collect()
+    parts.into_iter().map(|(text, weight)| Ok(PromptPart { weight, chunks: whole(text, tokenizer)? })).collect()
 }
 
-/// The chunks of a prompt that is not composed, such as a negative one.
+/// Parses a prompt that cannot have parts, such as a negative prompt, into its chunks, of which there is at least one.
 pub fn whole(prompt: &str, tokenizer: &Tokenizer) -> Result<Vec<Chunk>> {
     refuse_editing(prompt)?;
     Ok(chunks::chunks(&attention::parse(prompt)?, tokenizer))
 }
 
-/// The hidden state of a chunk `[1, 77, width]` with the weights of its tokens, scaled so that its mean stays: what
-/// WebUI calls the emphasis "Original".
+/// Multiplies the hidden state of a chunk `[1, 77, width]` by the weights of its tokens, and rescales it to its mean:
+/// WebUI's emphasis mode "Original".
 pub fn emphasize(hidden: &Tensor, weights: &[f32]) -> CandleResult<Tensor> {
     if weights.iter().all(|&weight| weight == 1.0) {
         return Ok(hidden.clone());
@@ -63,23 +66,20 @@ pub fn emphasize(hidden: &Tensor, weights: &[f32]) -> CandleResult<Tensor> {
     weighted.broadcast_mul(&(hidden.mean_all()? / weighted.mean_all()?)?)
 }
 
-/// `a :1.2 AND b`: texts and weights.
+/// Splits `a :1.2 AND b` into texts and weights.
 fn split_at_and(prompt: &str) -> Vec<(&str, f64)> {
     let mut texts = Vec::new();
     let mut rest = prompt;
-    while let Some(at) = attention::find_word(rest, "AND") {
-        texts.push(rest.get(..at).unwrap_or_default());
-        rest = rest.get(at + "AND".len()..).unwrap_or_default();
+    while let Some((before, after)) = attention::split_at_word(rest, "AND") {
+        texts.push(before);
+        rest = after;
     }
     texts.push(rest);
-    let weighted = |text| match split_weight(text, ":") {
-        Some((text, weight)) => (text, weight),
-        None => (text, 1.0),
-    };
+    let weighted = |text| split_weight(text, ":").unwrap_or((text, 1.0));
     texts.into_iter().map(weighted).collect()
 }
 
-/// A text with a number behind the last such sign.
+/// Splits off a number after the last `sign`.
 fn split_weight<'a>(text: &'a str, sign: &str) -> Option<(&'a str, f64)> {
     let (before, number) = text.trim_end().rsplit_once(sign)?;
     let number = number.trim();
@@ -87,14 +87,15 @@ fn split_weight<'a>(text: &'a str, sign: &str) -> Option<(&'a str, f64)> {
     Some((before.trim_end(), number.parse().ok().filter(|_| is_number)?))
 }
 
-/// `a b c::4 d::1`: texts, and weights whose sum is one.
+/// Splits `a b c::4 d::1` into texts and weights that sum to 1.
 fn split_by_weight(prompt: &str) -> Result<Vec<(&str, f64)>> {
     let mut parts = Vec::new();
     let mut rest = prompt.trim();
     while let Some((text, behind)) = rest.split_once("::") {
         let end = behind.find(|it: char| !(it.is_ascii_digit() || "+-.".contains(it))).unwrap_or(behind.len());
         let (number, behind) = behind.split_at(end);
-        let weight: f64 = number.parse().map_err(|_| Error::usage(format!("no weight behind :: but {number:?}")))?;
+        let weight: f64 =
+            number.parse().map_err(|_| Error::usage(format!("expected a weight after ::, found {number:?}")))?;
         parts.push((text.trim(), weight));
         rest = behind.trim_start();
     }
@@ -103,13 +104,12 @@ fn split_by_weight(prompt: &str) -> Result<Vec<(&str, f64)>> {
     }
     let total: f64 = parts.iter().map(|(_, weight)| weight).sum();
     if total <= 0.0 {
-        return Err(Error::usage("the weights of the prompt's parts add up to nothing"));
+        return Err(Error::usage("the weights of the prompt's parts have no positive sum"));
     }
     Ok(parts.into_iter().map(|(text, weight)| (text, weight / total)).collect())
 }
 
-/// `<lora:name:1>` and its like load other networks. WebUI takes them out of the prompt; the words of the rest alone would
-/// give another picture in silence.
+/// Fails if a prompt loads other networks, such as `<lora:name:1>`. Ignoring them would silently give another picture.
 fn refuse_networks(prompt: &str) -> Result<()> {
     let begins = prompt.match_indices('<').filter_map(|(at, _)| prompt.get(at..)?.split_once('>'));
     let is_network = |inside: &str| {
@@ -122,13 +122,13 @@ fn refuse_networks(prompt: &str) -> Result<()> {
         None => Ok(()),
         Some(inside) => {
             let shown: String = inside.chars().take(40).collect();
-            let found = format!("{shown}> in the prompt loads another network, which is not supported; leave it out");
+            let found = format!("{shown}> in the prompt loads another network, which is not supported: remove it");
             Err(Error::unsupported(found))
         }
     }
 }
 
-/// Prompts that change from step to step are not rendered; taken for words they would give another picture in silence.
+/// Fails if a prompt changes between steps. Taking the syntax as words would silently give another picture.
 fn refuse_editing(prompt: &str) -> Result<()> {
     let mut open: Vec<usize> = Vec::new();
     let mut is_escaped = false;
@@ -138,7 +138,8 @@ fn refuse_editing(prompt: &str) -> Result<()> {
             '\\' => is_escaped = true,
             '[' => open.push(at),
             ']' => {
-                let inside = open.pop().and_then(|begin| prompt.get(begin + 1..at)).unwrap_or_default();
+                // A bracket that was never opened is a literal one.
+                let Some(inside) = open.pop().and_then(|begin| prompt.get(begin + 1..at)) else { continue };
                 if inside.contains('|') || split_weight(inside, ":").is_some() {
                     let shown: String = inside.chars().take(40).collect();
                     let found = format!("[{shown}] changes the prompt between steps, which is not supported");
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_and_their_weights() {
+    fn splits_prompts_into_weighted_parts() {
         assert_eq!(split_at_and("a cat"), [("a cat", 1.0)]);
         assert_eq!(split_at_and("a cat :1.2 AND a dog"), [("a cat", 1.2), (" a dog", 1.0)]);
         assert_eq!(split_at_and("SAND and ANDROID"), [("SAND and ANDROID", 1.0)]);
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn editing_is_refused_and_brackets_are_not() {
+    fn rejects_prompt_editing_but_not_brackets() {
         for prompt in ["[a:b:0.5]", "[cow|horse]", "x [a:10] y", "([a:b:.3])"] {
             assert!(refuse_editing(prompt).is_err(), "{prompt}");
         }
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn other_networks_are_refused_and_smaller_is_not() {
+    fn rejects_other_networks_but_not_less_than_signs() {
         for prompt in ["<lora:name:1>", "a <b <hypernet:x>", "<lyco:a b:0.5:te=1>"] {
             let error = refuse_networks(prompt).unwrap_err().to_string();
             assert!(error.contains(":"), "{error}");
@@ -193,7 +194,7 @@ mod tests {
         let same = emphasize(&hidden, &[1.0, 1.0, 1.0]).unwrap();
         assert_eq!(same.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let found = emphasize(&hidden, &[1.0, 2.0, 1.0]).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        // Sum 21 before, 28 with the weights.
+        // The sum is 21 before weighting, and 28 after.
         let expected = [1.0, 2.0, 6.0, 8.0, 5.0, 6.0].map(|value| value * 21.0 / 28.0);
         assert!(found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6));
     }

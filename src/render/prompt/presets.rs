@@ -1,13 +1,13 @@
-/// A recipe of the TrinArt service, as the model card gives it.
+/// A preset of the TrinArt service, from the model card of TrinArt Characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
-    /// Its name on the command line.
+    /// The name, as in `--preset`.
     pub name: &'static str,
-    /// What it adds to the negative prompt. The card gives none for the style of 2019.
+    /// The text it adds to the negative prompt. The model card has none for the style of 2019.
     pub negative: &'static str,
 }
 
-/// All of them.
+/// All presets.
 pub const PRESETS: &[Preset] = &[
     Preset {
         name: "artstyle-2022",
@@ -19,12 +19,12 @@ pub const PRESETS: &[Preset] = &[
 ];
 
 impl Preset {
-    /// The preset of a name.
+    /// Returns the preset with this name.
     pub fn from_name(name: &str) -> Option<&'static Preset> {
         PRESETS.iter().find(|preset| preset.name == name)
     }
 
-    /// A negative prompt with what the preset adds.
+    /// Returns the preset's negative prompt followed by `negative`.
     pub fn extend(&self, negative: &str) -> String {
         let both = [self.negative, negative.trim()];
         both.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ")

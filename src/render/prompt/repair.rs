@@ -1,4 +1,4 @@
-//! What is done to a text before it is cut into tokens: the repairs of ftfy, which WebUI's tokenizer begins with.
+//! Repairs a text before tokenization with the rules of ftfy, as WebUI's tokenizer does.
 
 use std::sync::LazyLock;
 
@@ -6,17 +6,20 @@ use entities::{ENTITIES, Entity};
 use regex::{Captures, Regex};
 use unicode_normalization::UnicodeNormalization;
 
-use super::mojibake::{decode_anew, windows_1252};
+use super::mojibake::{self, windows_1252};
 
-/// Times that the repairs are made, which go on until nothing changes. Each takes one `amp;` out of `&amp;amp;amp;`.
+/// The most rounds of repairs. Rounds end when nothing changes; each removes one `amp;` from `&amp;amp;amp;`.
 const ROUNDS: usize = 100;
 
-static ENTITY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("&#?[0-9A-Za-z]{1,24};").ok());
+/// An HTML entity.
+#[expect(clippy::expect_used, reason = "a constant pattern")]
+static ENTITY: LazyLock<Regex> = LazyLock::new(|| Regex::new("&#?[0-9A-Za-z]{1,24};").expect("a valid pattern"));
 
-/// A colour of a terminal, or another of its orders.
-static ESCAPE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\x1b\[[\d;]*[a-zA-Z]").ok());
+/// An escape sequence of a terminal, such as a colour.
+#[expect(clippy::expect_used, reason = "a constant pattern")]
+static ESCAPE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\x1b\[[\d;]*[a-zA-Z]").expect("a valid pattern"));
 
-/// The text repaired, line by line: a line with a `<`, and all behind it, is taken for HTML, whose entities stay.
+/// Repairs a text line by line. From the first line with a `<` on, the text counts as HTML and keeps its entities.
 pub(super) fn repair(text: &str) -> String {
     let mut is_html = false;
     let lines = text.split_inclusive('\n').map(|line| {
@@ -30,7 +33,7 @@ fn repair_line(line: &str, is_html: bool) -> String {
     let mut text = line.to_owned();
     for _ in 0..ROUNDS {
         let unescaped = if is_html { text.clone() } else { replaced(&ENTITY, &text, unescape) };
-        let decoded = decode_anew(&unescaped);
+        let decoded = mojibake::fix(&unescaped);
         let repaired: String = decoded.chars().fold(String::with_capacity(text.len()), repair_character);
         let repaired = repaired.replace("\r\n", "\n").replace(['\r', '\u{85}', '\u{2028}', '\u{2029}'], "\n");
         let repaired = replaced(&ESCAPE, &repaired, |_| Some(String::new()));
@@ -43,17 +46,17 @@ fn repair_line(line: &str, is_html: bool) -> String {
     text
 }
 
-/// The text with each match replaced for which there is something else.
-fn replaced(pattern: &LazyLock<Option<Regex>>, text: &str, by: impl Fn(&str) -> Option<String>) -> String {
-    let Some(pattern) = pattern.as_ref() else { return text.to_owned() };
+/// Replaces each match for which `by` returns a replacement.
+fn replaced(pattern: &Regex, text: &str, by: impl Fn(&str) -> Option<String>) -> String {
     let replacement = |found: &Captures| {
-        let found = found.get(0).map_or("", |it| it.as_str());
+        let found = found.get_match().as_str();
         by(found).unwrap_or_else(|| found.to_owned())
     };
     pattern.replace_all(text, replacement).into_owned()
 }
 
-/// Adds a character, or what stands for it: control characters as Windows-1252 has them, ligatures, widths, quotes.
+/// Appends a character or its replacement: for control characters those of Windows-1252, for ligatures and full-width
+/// characters their plain forms, and straight quotes.
 fn repair_character(mut text: String, character: char) -> String {
     let character = windows_1252(character).unwrap_or(character);
     match character {
@@ -84,24 +87,24 @@ fn is_control(character: char) -> bool {
     )
 }
 
-/// What an entity of HTML stands for: `&eacute;`, `&#233;`, `&#xe9;`, and `&EACUTE;`, which is none but clear enough.
+/// Decodes an HTML entity: `&eacute;`, `&#233;`, `&#xe9;`, and also `&EACUTE;`, which HTML does not define.
 fn unescape(entity: &str) -> Option<String> {
     if let Some(number) = entity.strip_prefix("&#").and_then(|rest| rest.strip_suffix(';')) {
-        return numbered(number);
+        return decode_number(number);
     }
     let named = |name: &str| ENTITIES.iter().find(|it| it.entity == name).map(|it| it.characters);
     if let Some(found) = named(entity) {
         return Some(found.to_owned());
     }
-    // Where a capital entity needs no semicolon, a longer name means that one: &GTCC; is >CC;
+    // Some upper-case entities need no semicolon, so that a longer name starts with one: &GTCC; is >CC;
     let begins = |it: &Entity| !it.entity.ends_with(';') && entity.starts_with(it.entity);
     let is_capital = entity == entity.to_ascii_uppercase() && !ENTITIES.iter().any(begins);
     let found = is_capital.then(|| named(&entity.to_ascii_lowercase())).flatten();
     found.map(str::to_uppercase)
 }
 
-/// The character of a number, as HTML has it: Windows-1252 for control characters, nothing for what is no character.
-fn numbered(number: &str) -> Option<String> {
+/// Decodes a numeric entity by the rules of HTML: control characters are those of Windows-1252, noncharacters vanish.
+fn decode_number(number: &str) -> Option<String> {
     let (digits, radix) = match number.strip_prefix(['x', 'X']) {
         Some(digits) => (digits, 16),
         None => (number, 10),
@@ -110,12 +113,12 @@ fn numbered(number: &str) -> Option<String> {
         return None;
     }
     let replacement = char::REPLACEMENT_CHARACTER;
-    // What does not fit into the number is beyond all characters too.
+    // A number that overflows u32 is beyond the last character too.
     let code = u32::from_str_radix(digits, radix).ok().filter(|code| *code != 0);
     let character = code.and_then(char::from_u32).unwrap_or(replacement);
-    let is_none = matches!(character, '\u{1}'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1f}' | '\u{7f}' | '\u{fdd0}'..='\u{fdef}')
+    let is_noncharacter = matches!(character, '\u{1}'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1f}' | '\u{7f}' | '\u{fdd0}'..='\u{fdef}')
         || u32::from(character) & 0xfffe == 0xfffe;
-    Some(if is_none { String::new() } else { windows_1252(character).unwrap_or(character).to_string() })
+    Some(if is_noncharacter { String::new() } else { windows_1252(character).unwrap_or(character).to_string() })
 }
 
 #[cfg(test)]
@@ -123,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_repaired() {
+    fn repairs_texts() {
         for (found, expected) in [
             ("“it’s”", "\"it's\""),
             ("ｆｕｌｌ　ｗｉｄｔｈ，", "full width,"),
@@ -141,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn entities_are_those_of_html() {
+    fn decodes_html_entities() {
         for (found, expected) in [
             ("&hearts;&rarr;&Ouml;&NotEqualTilde;", "♥→Ö≂̸"),
             ("&amp;amp;lt;", "<"),

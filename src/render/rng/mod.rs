@@ -1,4 +1,4 @@
-//! The noise that pictures begin with, number for number as the programs people compare with draw it.
+//! Random number generators that reproduce the noise of WebUI and torch exactly.
 
 mod mt19937;
 mod philox;
@@ -6,45 +6,46 @@ mod philox;
 pub use mt19937::Mt19937;
 pub use philox::Philox;
 
-/// Which generator draws.
+/// The generator of the noise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Source {
-    /// NVIDIA's Philox: what WebUI calls "GPU", its default, and "NV", which is the same without a card.
+#[non_exhaustive]
+pub enum NoiseSource {
+    /// NVIDIA's Philox: WebUI's "GPU", its default, and "NV", the same without a GPU.
     #[default]
     Nv,
-    /// torch's generator of the CPU: WebUI's "CPU", ComfyUI, diffusers.
+    /// torch's CPU generator: WebUI's "CPU", ComfyUI and diffusers.
     Cpu,
 }
 
-impl Source {
-    /// As WebUI writes it into pictures.
+impl NoiseSource {
+    /// The name in the parameters of WebUI's pictures.
     pub fn name(self) -> &'static str {
         match self {
-            Source::Nv => "NV",
-            Source::Cpu => "CPU",
+            NoiseSource::Nv => "NV",
+            NoiseSource::Cpu => "CPU",
         }
     }
 }
 
-/// A generator with its state.
+/// A seeded generator.
 #[derive(Debug, Clone)]
 pub enum Generator {
-    /// See [`Source::Nv`].
+    /// See [`NoiseSource::Nv`].
     Nv(Philox),
-    /// See [`Source::Cpu`].
+    /// See [`NoiseSource::Cpu`].
     Cpu(Box<Mt19937>),
 }
 
 impl Generator {
-    /// One that begins with `seed`.
-    pub fn new(source: Source, seed: u64) -> Self {
+    /// Returns a generator with this seed.
+    pub fn new(source: NoiseSource, seed: u64) -> Self {
         match source {
-            Source::Nv => Generator::Nv(Philox::new(seed)),
-            Source::Cpu => Generator::Cpu(Box::new(Mt19937::new(seed))),
+            NoiseSource::Nv => Generator::Nv(Philox::new(seed)),
+            NoiseSource::Cpu => Generator::Cpu(Box::new(Mt19937::new(seed))),
         }
     }
 
-    /// Draws a tensor of `count` numbers of the standard normal distribution.
+    /// Draws a tensor of `count` values from the standard normal distribution.
     pub fn normal(&mut self, count: usize) -> Vec<f32> {
         match self {
             Generator::Nv(philox) => philox.normal(count),

@@ -3,20 +3,20 @@ use std::f64::consts::TAU;
 const LENGTH: usize = 624;
 const SHIFT: usize = 397;
 
-/// A tensor with fewer elements is drawn one by one, in double precision.
+/// torch draws tensors with fewer elements one by one, in double precision.
 const FILLED: usize = 16;
 
-/// The Mersenne twister (Matsumoto and Nishimura, 1998), used as `torch.randn` uses it on the CPU for tensors of f32.
+/// The Mersenne Twister (Matsumoto and Nishimura, 1998), drawing f32 tensors as `torch.randn` does on the CPU.
 #[derive(Debug, Clone)]
 pub struct Mt19937 {
     state: [u32; LENGTH],
     position: usize,
-    /// The second number of a pair drawn one by one; it waits for the next such draw.
+    /// The second value of a pair that was drawn one by one, for the next such draw.
     waiting: Option<f64>,
 }
 
 impl Mt19937 {
-    /// Begins with a seed, of which torch takes 32 bits.
+    /// Seeds the generator. torch uses the low 32 bits.
     pub fn new(seed: u64) -> Self {
         let mut state = [0; LENGTH];
         let mut last = seed as u32;
@@ -29,25 +29,26 @@ impl Mt19937 {
         Mt19937 { state, position: LENGTH, waiting: None }
     }
 
+    #[expect(clippy::indexing_slicing, reason = "the index is reduced modulo the length")]
     fn word(&self, index: usize) -> u32 {
-        self.state.get(index % LENGTH).copied().unwrap_or_default()
+        self.state[index % LENGTH]
     }
 
-    fn turn(&mut self) {
+    /// Computes the next block of words.
+    #[expect(clippy::indexing_slicing, reason = "the index is below the length")]
+    fn twist(&mut self) {
         for index in 0..LENGTH {
             let mixed = (self.word(index) & 0x8000_0000) | (self.word(index + 1) & 0x7fff_ffff);
             let twist = if mixed & 1 == 0 { 0 } else { 0x9908_b0df };
             let next = self.word(index + SHIFT) ^ (mixed >> 1) ^ twist;
-            if let Some(word) = self.state.get_mut(index) {
-                *word = next;
-            }
+            self.state[index] = next;
         }
         self.position = 0;
     }
 
     fn next(&mut self) -> u32 {
         if self.position >= LENGTH {
-            self.turn();
+            self.twist();
         }
         let mut word = self.word(self.position);
         self.position += 1;
@@ -57,18 +58,18 @@ impl Mt19937 {
         word ^ (word >> 18)
     }
 
-    /// 24 bits of [0, 1).
+    /// Draws from [0, 1) with 24 bits.
     fn uniform(&mut self) -> f32 {
         (self.next() & 0xff_ffff) as f32 / (1 << 24) as f32
     }
 
-    /// 53 bits of [0, 1), the high word drawn first.
+    /// Draws from [0, 1) with 53 bits, the high word first.
     fn uniform_double(&mut self) -> f64 {
         let (high, low) = (u64::from(self.next()), u64::from(self.next()));
         ((high << 32 | low) & ((1 << 53) - 1)) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Draws a tensor of the standard normal distribution.
+    /// Draws a tensor of `count` values from the standard normal distribution.
     pub fn normal(&mut self, count: usize) -> Vec<f32> {
         if count < FILLED {
             return (0..count).map(|_| self.one() as f32).collect();
@@ -78,11 +79,10 @@ impl Mt19937 {
             transform(block);
         }
         if !count.is_multiple_of(FILLED) {
-            // What is left over is drawn again, together with as many before it as make a block.
-            for value in drawn.iter_mut().skip(count - FILLED) {
-                *value = self.uniform();
-            }
-            transform(drawn.get_mut(count - FILLED..).unwrap_or_default());
+            // As in torch, the last block is drawn again if it is incomplete.
+            let (_, last) = drawn.split_at_mut(count - FILLED);
+            last.fill_with(|| self.uniform());
+            transform(last);
         }
         drawn
     }
@@ -97,7 +97,7 @@ impl Mt19937 {
     }
 }
 
-/// Eight pairs of uniform numbers, eight apart, into pairs of normal ones (Box and Muller, 1958).
+/// Transforms eight pairs of uniform values, eight apart, to normal ones (Box and Muller, 1958).
 fn transform(block: &mut [f32]) {
     let (radii, angles) = block.split_at_mut(FILLED / 2);
     for (radius, angle) in radii.iter_mut().zip(angles) {
@@ -108,7 +108,7 @@ fn transform(block: &mut [f32]) {
 }
 
 #[cfg(test)]
-// As torch prints them.
+// The digits are torch's.
 #[allow(clippy::excessive_precision)]
 mod tests {
     use super::*;
@@ -120,18 +120,18 @@ mod tests {
     }
 
     #[test]
-    fn the_numbers_are_those_of_torch() {
+    fn matches_torch() {
         // torch.manual_seed(1234); torch.randn(4, 64, 64)
         let expected =
             [-0.11171857, -0.49659011, 0.16307370, -0.88168776, 0.05390019, 0.66837370, -0.05965761, -0.46749794];
         assert_close(&Mt19937::new(1234).normal(4 * 64 * 64), &expected);
-        // A seed has 32 bits.
+        // torch uses the low 32 bits of the seed.
         assert_close(&Mt19937::new(1234 + (1 << 32)).normal(16), &expected);
     }
 
     #[test]
-    fn the_twister_has_the_known_answer_of_its_authors() {
-        // The first of mt19937ar with init_genrand(5489), and the ten thousandth, which the C++ standard names.
+    fn matches_the_known_answers_of_mt19937() {
+        // The first value of mt19937ar with init_genrand(5489), and the ten thousandth, from the C++ standard.
         let mut twister = Mt19937::new(5489);
         assert_eq!(twister.next(), 3_499_211_612);
         for _ in 1..9_999 {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_make_no_whole_block_draw_as_torch_does() {
+    fn matches_torch_for_lengths_with_an_incomplete_block() {
         // torch.manual_seed(3); torch.randn(33); torch.randn(5); torch.randn(16)
         let mut twister = Mt19937::new(3);
         let drawn = twister.normal(33);

@@ -1,4 +1,4 @@
-//! From noise to a latent: the samplers of WebUI, each with its own draws, times and number of calls.
+//! The samplers of WebUI, each with the same draws, times and number of calls as there.
 
 mod k_diffusion;
 mod timesteps;
@@ -7,32 +7,33 @@ mod unipc;
 use candle_core::{Result as CandleResult, Tensor};
 
 use crate::error::Result;
-use crate::render::schedule::{Diffusion, Spacing};
+use crate::render::schedule::{NoiseSchedule, ScheduleType};
 
-/// A way from noise to a latent.
+/// A sampler: a method to turn noise into a latent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Sampler {
     /// Euler's method.
     Euler,
     /// Euler's method with new noise at each step.
     #[default]
     EulerA,
-    /// Denoising diffusion implicit models, in WebUI's own code, with eta 0.
+    /// Denoising diffusion implicit models (DDIM) as in WebUI, with eta 0.
     Ddim,
-    /// DPM-Solver++ of second order, multistep.
+    /// DPM-Solver++, second-order multistep.
     Dpmpp2m,
     /// Heun's method.
     Heun,
-    /// A linear multistep method of fourth order.
+    /// A fourth-order linear multistep method.
     Lms,
-    /// DPM-Solver of second order with new noise at each step.
+    /// Second-order DPM-Solver with new noise at each step.
     Dpm2A,
-    /// A predictor and a corrector of third order.
+    /// UniPC, a third-order predictor-corrector method.
     UniPc,
 }
 
 impl Sampler {
-    /// All of them.
+    /// All samplers.
     pub const ALL: &'static [Sampler] = &[
         Sampler::Euler,
         Sampler::EulerA,
@@ -44,7 +45,7 @@ impl Sampler {
         Sampler::UniPc,
     ];
 
-    /// As WebUI calls it.
+    /// WebUI's name.
     pub fn name(self) -> &'static str {
         match self {
             Sampler::Euler => "Euler",
@@ -58,27 +59,27 @@ impl Sampler {
         }
     }
 
-    /// The sampler of a name, and the spacing where the name says it: "DPM++ 2M Karras". Case does not matter.
-    pub fn from_name(name: &str) -> Option<(Self, Option<Spacing>)> {
+    /// Returns the sampler of a name, and the schedule type if the name has one: "DPM++ 2M Karras". Ignores case.
+    pub fn from_name(name: &str) -> Option<(Self, Option<ScheduleType>)> {
         let name = name.trim().to_ascii_lowercase();
-        let (name, spacing) = match name.strip_suffix(" karras") {
-            Some(name) => (name, Some(Spacing::Karras)),
+        let (name, schedule) = match name.strip_suffix(" karras") {
+            Some(name) => (name, Some(ScheduleType::Karras)),
             None => (name.as_str(), None),
         };
         let sampler = Self::ALL.iter().find(|sampler| sampler.name().eq_ignore_ascii_case(name))?;
-        (spacing.is_none() || sampler.has_spacing()).then_some((*sampler, spacing))
+        (schedule.is_none() || sampler.has_schedule()).then_some((*sampler, schedule))
     }
 
-    /// Whether its noise levels can be spread in several ways. The others have times of their own.
-    pub fn has_spacing(self) -> bool {
+    /// Whether the schedule type applies. The other samplers have fixed times.
+    pub fn has_schedule(self) -> bool {
         !matches!(self, Sampler::Ddim | Sampler::UniPc)
     }
 
-    /// What WebUI since 1.9 takes where its "Schedule type" says "Automatic".
-    pub fn automatic_spacing(self) -> Spacing {
+    /// The schedule type that WebUI 1.9 and later uses for "Automatic".
+    pub fn automatic_schedule(self) -> ScheduleType {
         match self {
-            Sampler::Dpmpp2m | Sampler::Dpm2A => Spacing::Karras,
-            _ => Spacing::Uniform,
+            Sampler::Dpmpp2m | Sampler::Dpm2A => ScheduleType::Karras,
+            _ => ScheduleType::Uniform,
         }
     }
 
@@ -87,43 +88,50 @@ impl Sampler {
         matches!(self, Sampler::EulerA | Sampler::Dpm2A)
     }
 
-    /// How often it asks the UNet in so many steps.
-    pub fn calls(self, diffusion: &Diffusion, steps: usize) -> usize {
+    /// The number of UNet calls in `steps` steps.
+    pub fn calls(self, noise_schedule: &NoiseSchedule, steps: usize) -> usize {
         match self {
-            Sampler::Ddim => diffusion.ddim_times(steps).len().saturating_sub(1),
-            // The step to no noise at all is one of Euler's.
-            Sampler::Heun | Sampler::Dpm2A => (2 * steps).saturating_sub(1),
+            Sampler::Ddim => noise_schedule.ddim_times(steps).len() - 1,
+            // The last step, to no noise, is one of Euler's.
+            Sampler::Heun | Sampler::Dpm2A => (2 * steps).max(1) - 1,
             _ => steps,
         }
     }
 }
 
-/// What a sampler works with.
-pub struct Work<'a> {
-    /// The model's noise by time.
-    pub diffusion: &'a Diffusion,
-    /// How the noise levels are spread.
-    pub spacing: Spacing,
-    /// Steps.
+/// The inputs and callbacks of a sampler.
+pub struct SamplerContext<'a> {
+    /// The model's noise schedule.
+    pub noise_schedule: &'a NoiseSchedule,
+    /// How the noise levels of the steps are spaced.
+    pub schedule: ScheduleType,
+    /// The number of steps.
     pub steps: usize,
-    /// The noise that the UNet sees in a latent of unit variance at a time, with guidance.
+    /// Predicts the noise in a latent of unit variance at a time, with guidance.
     pub predict: &'a mut dyn FnMut(&Tensor, f64) -> Result<Tensor>,
-    /// New noise of the latent's shape.
+    /// Draws noise in the latent's shape.
     pub draw: &'a mut dyn FnMut() -> Result<Tensor>,
-    /// Told the latent after each step, counted from 0. An error ends the work.
+    /// Called with the latent after each step, counted from 0. An error ends the sampling.
     pub watch: &'a mut dyn FnMut(usize, &Tensor) -> Result<()>,
 }
 
-/// Makes a latent, in the model's own scale, of standard normal noise.
-pub fn sample(sampler: Sampler, noise: &Tensor, work: &mut Work<'_>) -> Result<Tensor> {
+/// Samples a latent, in the UNet's scale, from standard normal noise.
+///
+/// Fails if a callback fails.
+pub fn sample(sampler: Sampler, noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     match sampler {
-        Sampler::Ddim => timesteps::ddim(noise, work),
-        Sampler::UniPc => unipc::unipc(noise, work),
-        _ => k_diffusion::sample(sampler, noise, work),
+        Sampler::Ddim => timesteps::ddim(noise, context),
+        Sampler::UniPc => unipc::unipc(noise, context),
+        Sampler::Euler => k_diffusion::euler(noise, context),
+        Sampler::EulerA => k_diffusion::euler_ancestral(noise, context),
+        Sampler::Heun => k_diffusion::heun(noise, context),
+        Sampler::Lms => k_diffusion::lms(noise, context),
+        Sampler::Dpm2A => k_diffusion::dpm_2_ancestral(noise, context),
+        Sampler::Dpmpp2m => k_diffusion::dpmpp_2m(noise, context),
     }
 }
 
-/// The sum of tensors with factors.
+/// Returns the weighted sum of tensors.
 fn sum<const N: usize>(terms: [(f64, &Tensor); N]) -> CandleResult<Tensor> {
     sum_all(terms)
 }
@@ -137,5 +145,5 @@ fn sum_all<'a>(terms: impl IntoIterator<Item = (f64, &'a Tensor)>) -> CandleResu
             None => term,
         });
     }
-    total.ok_or_else(|| candle_core::Error::Msg("a sum of nothing".into()))
+    total.ok_or_else(|| candle_core::Error::Msg("internal error: a sum without terms".into()))
 }

@@ -1,25 +1,25 @@
-//! UniPC (Zhao et al., 2023): a predictor and a corrector of up to third order in half the logarithm of the
-//! signal-to-noise ratio, in the variant `bh1`, at times spread evenly.
+//! UniPC (Zhao et al., 2023), variant `bh1`, at evenly spaced times: a predictor-corrector method of up to third order in
+//! half the log signal-to-noise ratio.
 
 use candle_core::Tensor;
 
-use super::{Work, sum, sum_all};
-use crate::error::Result;
-use crate::render::schedule::Diffusion;
+use super::{SamplerContext, sum, sum_all};
+use crate::error::{OrInternal, Result};
+use crate::render::schedule::NoiseSchedule;
 use crate::render::weights::from_candle;
 
 const ORDER: usize = 3;
 
-pub(super) fn unipc(noise: &Tensor, work: &mut Work<'_>) -> Result<Tensor> {
-    let steps = work.steps;
+pub(super) fn unipc(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
+    let steps = context.steps;
     let order = ORDER.min(steps);
-    let least = 1.0 / work.diffusion.times() as f64;
-    let point = |step: usize| Point::new(work.diffusion, 1.0 - (1.0 - least) * step as f64 / steps as f64);
+    let least = 1.0 / context.noise_schedule.times() as f64;
+    let point = |step: usize| Point::new(context.noise_schedule, 1.0 - (1.0 - least) * step as f64 / steps as f64);
     let points: Vec<Point> = (0..=steps).map(point).collect();
-    let Some((first, others)) = points.split_first() else { return Ok(noise.clone()) };
+    let (first, others) = points.split_first().or_internal("a schedule without times")?;
     let mut x = noise.clone();
-    // What was seen at the last points, the latest first.
-    let mut past = vec![(*first, see(&x, first, work)?)];
+    // The predictions at the last points, the latest first.
+    let mut past = vec![(*first, denoise(&x, first, context)?)];
     for (step, point) in (1..).zip(others) {
         let is_last = step == steps;
         let order = order.min(step).min(steps + 1 - step);
@@ -28,54 +28,54 @@ pub(super) fn unipc(noise: &Tensor, work: &mut Work<'_>) -> Result<Tensor> {
         if is_last {
             x = predicted;
         } else {
-            let seen = see(&predicted, point, work)?;
+            let seen = denoise(&predicted, point, context)?;
             x = update.correct(&x, &past, &seen)?;
             past.insert(0, (*point, seen));
             past.truncate(ORDER);
         }
-        (work.watch)(step - 1, &x)?;
+        (context.watch)(step - 1, &x)?;
     }
     Ok(x)
 }
 
-/// A time between 0 and 1, and what the schedule has there.
+/// A time between 0 and 1, with the schedule's values.
 #[derive(Debug, Clone, Copy)]
 struct Point {
     time: f64,
-    /// The share of the image, and of the noise.
+    /// The factors of the image and of the noise.
     alpha: f64,
     sigma: f64,
-    /// The logarithm of their ratio.
+    /// `ln(alpha / sigma)`.
     lambda: f64,
 }
 
 impl Point {
-    fn new(diffusion: &Diffusion, time: f64) -> Self {
-        // The published code has the logarithms of the image's share at 1/1000, 2/1000, ... and straight lines between.
-        let place = (time * diffusion.times() as f64 - 1.0).max(0.0);
-        let log = |time: f64| diffusion.alpha(time as usize).ln() / 2.0;
-        let log_alpha = (1.0 - place.fract()) * log(place.floor()) + place.fract() * log(place.ceil());
+    fn new(noise_schedule: &NoiseSchedule, time: f64) -> Self {
+        // The published code interpolates ln(alpha) linearly between the times 1/1000, 2/1000 and so on.
+        let position = (time * noise_schedule.times() as f64 - 1.0).max(0.0);
+        let log = |time: f64| noise_schedule.alpha(time as usize).ln() / 2.0;
+        let log_alpha = (1.0 - position.fract()) * log(position.floor()) + position.fract() * log(position.ceil());
         let sigma = (1.0 - (2.0 * log_alpha).exp()).sqrt();
         Point { time, alpha: log_alpha.exp(), sigma, lambda: log_alpha - sigma.ln() }
     }
 }
 
-/// The image that the model sees at a point.
-fn see(x: &Tensor, point: &Point, work: &mut Work<'_>) -> Result<Tensor> {
-    let times = work.diffusion.times() as f64;
-    let noise = (work.predict)(x, (point.time - 1.0 / times) * times)?;
-    let seen = sum([(1.0, x), (-point.sigma, &noise)]).and_then(|it| it.affine(1.0 / point.alpha, 0.0));
-    seen.map_err(from_candle)
+/// Predicts the image at a point.
+fn denoise(x: &Tensor, point: &Point, context: &mut SamplerContext<'_>) -> Result<Tensor> {
+    let times = context.noise_schedule.times() as f64;
+    let noise = (context.predict)(x, (point.time - 1.0 / times) * times)?;
+    let denoised = sum([(1.0, x), (-point.sigma, &noise)]).and_then(|it| it.affine(1.0 / point.alpha, 0.0));
+    denoised.map_err(from_candle)
 }
 
-/// The step to a point, in numbers.
+/// The coefficients of a step to a point.
 struct Update {
-    /// The factors of the latent and of what was seen last.
+    /// The factors of the latent and of the last prediction.
     kept: f64,
     gained: f64,
-    /// The factor of all differences.
+    /// The factor of all differences between predictions.
     scale: f64,
-    /// Distances of the points before the last one, as parts of the step.
+    /// The distances from the last point to those before it, in widths of the step.
     distances: Vec<f64>,
     /// The right side of the order conditions.
     conditions: Vec<f64>,
@@ -105,19 +105,19 @@ impl Update {
         }
     }
 
-    /// The step by what was seen before.
+    /// Steps with the past predictions.
     fn predict(&self, x: &Tensor, past: &[(Point, Tensor)]) -> Result<Tensor> {
         let known = self.distances.len();
         let weights = match known {
             0 => Vec::new(),
-            // For the second order the authors have a simpler one.
+            // The authors use a simpler weight for the second order.
             1 => vec![0.5],
             _ => solve(&self.distances, &self.conditions),
         };
         self.step(x, past, &weights, None)
     }
 
-    /// The step by what was seen before and at its end.
+    /// Steps with the past predictions and the one at the end of the step.
     fn correct(&self, x: &Tensor, past: &[(Point, Tensor)], seen: &Tensor) -> Result<Tensor> {
         let distances: Vec<f64> = self.distances.iter().copied().chain([1.0]).collect();
         let weights = if distances.len() == 1 { vec![0.5] } else { solve(&distances, &self.conditions) };
@@ -129,7 +129,7 @@ impl Update {
         let before = past.iter().skip(1).map(|(_, seen)| seen).zip(&self.distances);
         let all: Vec<(&Tensor, f64)> =
             before.map(|(seen, &distance)| (seen, distance)).chain(seen.map(|seen| (seen, 1.0))).collect();
-        // Each difference to what was seen last, by its distance.
+        // The differences to the last prediction, over their distances.
         let factors: Vec<f64> =
             all.iter().zip(weights).map(|((_, distance), weight)| self.scale * weight / distance).collect();
         let of_last = self.gained - factors.iter().sum::<f64>();
@@ -138,20 +138,19 @@ impl Update {
     }
 }
 
-/// The weights whose sums with the powers 0, 1, ... of the distances meet the conditions: two or three of each.
+/// Solves the order conditions: returns the weights whose sums with the powers 0, 1 and so on of the distances are the
+/// conditions. There are two or three of each.
 fn solve(distances: &[f64], conditions: &[f64]) -> Vec<f64> {
-    // Lagrange: the weight of a point is the functional applied to the polynomial that is 1 there and 0 at the others.
+    // The weight of a point is the functional applied to its Lagrange polynomial.
     let weight = |(index, own): (usize, &f64)| {
         let mut polynomial = vec![1.0];
         for (_, other) in distances.iter().enumerate().filter(|(other, _)| *other != index) {
             let mut product = vec![0.0; polynomial.len() + 1];
-            for (power, factor) in polynomial.iter().enumerate() {
-                if let Some(slot) = product.get_mut(power) {
-                    *slot -= factor * other / (own - other);
-                }
-                if let Some(slot) = product.get_mut(power + 1) {
-                    *slot += factor / (own - other);
-                }
+            for (slot, factor) in product.iter_mut().zip(&polynomial) {
+                *slot -= factor * other / (own - other);
+            }
+            for (slot, factor) in product.iter_mut().skip(1).zip(&polynomial) {
+                *slot += factor / (own - other);
             }
             polynomial = product;
         }

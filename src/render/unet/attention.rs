@@ -1,4 +1,4 @@
-//! The spatial transformer of the UNet: pixels look at each other, and at the prompt.
+//! The spatial transformer of the UNet: self-attention between pixels, and cross-attention to the prompt.
 
 use candle_core::{Result as CandleResult, Tensor};
 
@@ -6,10 +6,10 @@ use crate::error::{Error, Result};
 use crate::render::ops::{Engine, GroupNorm, Image, LayerNorm, Linear, attention, gated_gelu};
 use crate::render::reader::Reader;
 
-/// Heads at every level of SD v1; no tensor tells them.
+/// Attention heads at every level of SD v1. The number is in no tensor.
 const HEADS: usize = 8;
 
-/// Keys and values that a block makes of the prompt.
+/// The keys and values of a prompt for one block.
 pub(super) type KeysValues = (Tensor, Tensor);
 
 pub(super) struct Transformer {
@@ -22,9 +22,9 @@ pub(super) struct Transformer {
 
 struct Block {
     norm_1: LayerNorm,
-    pixels: Attention,
+    self_attention: Attention,
     norm_2: LayerNorm,
-    prompt: Attention,
+    cross_attention: Attention,
     norm_3: LayerNorm,
     expand: Linear,
     contract: Linear,
@@ -40,10 +40,10 @@ struct Attention {
 impl Transformer {
     pub(super) fn read(here: &Reader, width: usize, context: usize) -> Result<Self> {
         let [inner, ..] = here.dims("proj_in.weight")?[..] else {
-            return Err(Error::mismatch("the model needs a matrix").in_tensor(here.key("proj_in.weight")));
+            return Err(Error::mismatch("expected a matrix").in_tensor(here.key("proj_in.weight")));
         };
         if !inner.is_multiple_of(HEADS) {
-            let message = format!("{inner} channels do not make {HEADS} heads, as SD v1 has them");
+            let message = format!("{inner} channels cannot be divided into {HEADS} heads");
             return Err(Error::unsupported(message).in_tensor(here.key("proj_in.weight")));
         }
         let depth = here.count(|block| format!("transformer_blocks.{block}.norm1.weight"));
@@ -57,14 +57,15 @@ impl Transformer {
         })
     }
 
-    /// What each block makes of the prompt: the same for all steps.
+    /// Computes the keys and values of a prompt for each block.
     pub(super) fn prepare(&self, context: &Tensor) -> CandleResult<Vec<KeysValues>> {
-        let of_block = |block: &Block| Ok((block.prompt.k.forward(context)?, block.prompt.v.forward(context)?));
+        let of_block =
+            |block: &Block| Ok((block.cross_attention.k.forward(context)?, block.cross_attention.v.forward(context)?));
         self.blocks.iter().map(of_block).collect()
     }
 
     pub(super) fn forward(&self, x: &Image, prompt: &[KeysValues]) -> CandleResult<Image> {
-        // The projections are 1x1 convolutions: on rows of pixels they are linear layers, and nothing else is.
+        // The projections are 1x1 convolutions, which on rows of pixels are linear layers.
         let mut pixels = self.proj_in.forward(&self.norm.forward(x)?.to_tokens()?)?;
         for (block, (keys, values)) in self.blocks.iter().zip(prompt) {
             pixels = block.forward(&self.engine, pixels, keys, values)?;
@@ -77,14 +78,14 @@ impl Block {
     fn read(here: &Reader, width: usize, context: usize) -> Result<Self> {
         let [expanded, _] = here.dims_of("ff.net.0.proj.weight")?;
         if expanded % 2 != 0 {
-            let message = format!("{expanded} rows are no pairs of value and gate");
+            let message = format!("{expanded} rows cannot be split into values and gates");
             return Err(Error::mismatch(message).in_tensor(here.key("ff.net.0.proj.weight")));
         }
         Ok(Block {
             norm_1: here.layer_norm("norm1", width)?,
-            pixels: Attention::read(&here.at("attn1"), width, width)?,
+            self_attention: Attention::read(&here.at("attn1"), width, width)?,
             norm_2: here.layer_norm("norm2", width)?,
-            prompt: Attention::read(&here.at("attn2"), width, context)?,
+            cross_attention: Attention::read(&here.at("attn2"), width, context)?,
             norm_3: here.layer_norm("norm3", width)?,
             expand: here.linear("ff.net.0.proj", width, true)?,
             contract: here.linear("ff.net.2", expanded / 2, true)?,
@@ -93,9 +94,9 @@ impl Block {
 
     fn forward(&self, engine: &Engine, x: Tensor, keys: &Tensor, values: &Tensor) -> CandleResult<Tensor> {
         let normed = self.norm_1.forward(&x)?;
-        let (k, v) = (self.pixels.k.forward(&normed)?, self.pixels.v.forward(&normed)?);
-        let x = self.pixels.forward(engine, &normed, &k, &v, &x)?;
-        let x = self.prompt.forward(engine, &self.norm_2.forward(&x)?, keys, values, &x)?;
+        let (k, v) = (self.self_attention.k.forward(&normed)?, self.self_attention.v.forward(&normed)?);
+        let x = self.self_attention.forward(engine, &normed, &k, &v, &x)?;
+        let x = self.cross_attention.forward(engine, &self.norm_2.forward(&x)?, keys, values, &x)?;
         let inner = gated_gelu(engine, &self.expand.forward(&self.norm_3.forward(&x)?)?)?;
         self.contract.forward_add(&inner, &x)
     }
@@ -111,7 +112,7 @@ impl Attention {
         })
     }
 
-    /// What `x` gathers, added to `onto`.
+    /// Attends from `x` to `keys` and `values`, and adds the result to `onto`.
     fn forward(
         &self,
         engine: &Engine,

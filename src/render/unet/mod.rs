@@ -1,7 +1,7 @@
-//! The denoising network of SD v1.
+//! The UNet of SD v1, which predicts the noise in a latent.
 //!
-//! Its blocks are read off the keys, one after another: a model of any width and of any number of levels is the same
-//! code. What no tensor tells are the 8 heads and the 32 groups.
+//! The blocks follow from the keys of the checkpoint, so models of any width and any number of levels load. Only the
+//! number of heads (8) and of groups (32) is in no tensor.
 
 mod attention;
 mod resnet;
@@ -10,7 +10,6 @@ mod step;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::error::{Error, Result};
 use crate::model::detection::detect_by;
@@ -19,7 +18,7 @@ use crate::render::kernels::Kernels;
 use crate::render::observer::Trace;
 use crate::render::ops::{Conv2d, Engine, GroupNorm, Image, Linear, Padding};
 use crate::render::reader::Reader;
-use crate::render::weights::from_candle;
+use crate::render::weights::{WeightLoader, from_candle};
 use crate::state_dict::StateDict;
 use attention::{KeysValues, Transformer};
 use resnet::Resnet;
@@ -27,13 +26,13 @@ use step::Step;
 
 const PREFIX: &str = "model.diffusion_model";
 
-/// Predicts the noise in a latent.
+/// The UNet of a checkpoint.
 pub struct Unet {
     time_1: Linear,
     time_2: Linear,
-    /// What each residual block is told of the time, all of them one behind the other.
-    told: Linear,
-    /// Values in the sinusoid of a time.
+    /// The time projections of all residual blocks, concatenated.
+    time_projection: Linear,
+    /// Length of the sinusoidal embedding of a time.
     frequencies: usize,
     input_blocks: Vec<Block>,
     middle: Block,
@@ -47,16 +46,16 @@ pub struct Unet {
     trace: Trace,
 }
 
-/// What a prompt is to the UNet: the keys and values of every block that looks at it. The same for all steps.
-pub struct Prepared {
+/// A prompt prepared for the UNet: the keys and values of every cross-attention. They are the same for all steps.
+pub struct PreparedPrompt {
     batch: usize,
-    /// By place of the layer in the order in which they work.
+    /// One entry per transformer, in the order of computation.
     layers: Vec<Vec<KeysValues>>,
-    /// Where kernels do the steps with this prompt.
+    /// The buffers and the recording of a step with kernels.
     step: Mutex<Option<Step>>,
 }
 
-/// One block of the original: layers in a row, behind which an image may be kept for later.
+/// A block of the original: layers in sequence, whose output an output block may take as a skip connection.
 struct Block {
     layers: Vec<(String, Layer)>,
 }
@@ -69,13 +68,13 @@ enum Layer {
 }
 
 impl Unet {
-    /// Reads it from a checkpoint in LDM names; `weights` is the root of them.
+    /// Loads the UNet of a checkpoint in LDM names. The sizes follow from the shapes of its tensors.
     ///
-    /// Refused are models that are told more than time and text, and other architectures than SD v1.
-    pub fn load(weights: VarBuilder, state_dict: &StateDict, engine: &Engine) -> Result<Unet> {
-        refuse_others(state_dict)?;
-        let (dtype, device) = (weights.dtype(), weights.device().clone());
-        let here = Reader::root(weights, state_dict, engine).at(PREFIX);
+    /// Fails for other architectures than SD v1 and for models with extra conditioning (see [`check_supported`]), or if
+    /// tensors are missing or have other shapes.
+    pub fn load(weights: &WeightLoader) -> Result<Unet> {
+        check_supported(weights.state_dict())?;
+        let here = Reader::root(weights).at(PREFIX);
         let [time, frequencies] = here.dims_of("time_embed.0.weight")?;
         let mut build = Build { context: context_width(&here)?, ..Build::default() };
 
@@ -97,14 +96,15 @@ impl Unet {
             let Some(kept) = build.kept.pop() else { break };
             build.width += kept;
             let Some(block) = build.block(&here)? else {
-                return Err(Error::missing("the model needs it").in_tensor(here.key("0.in_layers.0.weight")));
+                return Err(Error::missing("required by the model, missing in the checkpoint")
+                    .in_tensor(here.key("0.in_layers.0.weight")));
             };
             output_blocks.push(block);
         }
         Ok(Unet {
             time_1: here.linear("time_embed.0", frequencies, true)?,
             time_2: here.linear("time_embed.2", time, true)?,
-            told: here.linear_of_all(&build.told, time)?,
+            time_projection: here.linear_of_all(&build.time_projections, time)?,
             frequencies,
             input_blocks,
             middle,
@@ -112,70 +112,78 @@ impl Unet {
             norm_out: here.group_norm("out.0", build.width, 1e-5)?,
             conv_out: here.conv("out.2", build.width)?,
             context_width: build.context,
-            engine: engine.clone(),
-            dtype,
-            device,
+            engine: weights.engine().clone(),
+            dtype: weights.dtype(),
+            device: weights.device().clone(),
             trace: Trace::default(),
         })
     }
 
-    /// Shows the output of each layer to an observer.
+    /// Sends the output of each layer to an observer.
     pub fn observe(&mut self, trace: Trace) {
         self.trace = trace;
     }
 
-    /// How many values it takes for a token of the prompt.
+    /// The number of values per token of a prompt: the width of the text encoder.
     pub fn context_width(&self) -> usize {
         self.context_width
     }
 
-    /// Keys and values of a prompt `[batch, tokens, width]`.
-    pub fn prepare(&self, context: &Tensor) -> Result<Prepared> {
+    /// Computes the keys and values for a batch of encoded prompts `[batch, tokens, width]`.
+    pub fn prepare(&self, context: &Tensor) -> Result<PreparedPrompt> {
         let prepare = || {
             let (batch, context) = (context.dim(0)?, self.engine.from_host(context)?);
             let layers = self.layers().filter_map(|(_, layer)| match layer {
                 Layer::Transformer(transformer) => Some(transformer.prepare(&context)),
                 _ => None,
             });
-            Ok(Prepared { batch, layers: layers.collect::<CandleResult<_>>()?, step: Mutex::default() })
+            Ok(PreparedPrompt { batch, layers: layers.collect::<CandleResult<_>>()?, step: Mutex::default() })
         };
         prepare().map_err(from_candle)
     }
 
-    /// The noise predicted in a latent `[batch, 4, height, width]` at time `t`, which need not be whole. Kernels take
-    /// and give F32 in the CPU's memory.
-    pub fn forward(&self, x: &Tensor, t: f64, prompt: &Prepared) -> Result<Tensor> {
+    /// Predicts the noise in latents `[batch, 4, height, width]` at time `t`, which may be fractional. Kernels take and
+    /// return F32 in the CPU's memory.
+    ///
+    /// Fails if `prompt` is for another batch size.
+    pub fn forward(&self, x: &Tensor, t: f64, prompt: &PreparedPrompt) -> Result<Tensor> {
         let (batch, ..) = x.dims4().map_err(from_candle)?;
         if batch != prompt.batch {
-            let message = format!("{batch} latents, but {} prompts", prompt.batch);
+            let message = format!("{batch} latents for {} prompts", prompt.batch);
             return Err(Error::mismatch(message));
         }
         let denoise = || {
-            let told = self.tell(t)?;
+            let time = self.embed_time(t)?;
             match &self.engine {
-                Engine::Kernels(kernels) => self.step(kernels, x, &told, prompt),
-                Engine::Candle => self.denoise(&Image::new(&self.engine, x)?, &told, prompt)?.to_planes(),
+                Engine::Kernels(kernels) => self.step(kernels, x, &time, prompt),
+                Engine::Candle => self.denoise(&Image::new(&self.engine, x)?, &time, prompt)?.to_planes(),
             }
         };
         denoise().map_err(from_candle)
     }
 
-    /// A step on a machine: what it launches is recorded at the second one with a prompt, and replayed from then on.
-    fn step(&self, kernels: &Kernels, x: &Tensor, told: &Tensor, prompt: &Prepared) -> CandleResult<Tensor> {
+    /// Runs a step with kernels. The second step with a prompt records its launches; later steps replay them.
+    fn step(
+        &self,
+        kernels: &Kernels,
+        x: &Tensor,
+        time_embedding: &Tensor,
+        prompt: &PreparedPrompt,
+    ) -> CandleResult<Tensor> {
         let mut step = prompt.step.lock().unwrap_or_else(PoisonError::into_inner);
         let step = match &mut *step {
             Some(step) if step.takes(x) => step,
-            step => step.insert(Step::new(kernels, x, told)?),
+            step => step.insert(Step::new(kernels, x, time_embedding)?),
         };
-        let work = |x: &Tensor, told: &Tensor, out: &Tensor| {
-            self.denoise(&Image::new(&self.engine, x)?, told, prompt)?.write_planes(out)
+        let work = |x: &Tensor, time_embedding: &Tensor, out: &Tensor| {
+            self.denoise(&Image::new(&self.engine, x)?, time_embedding, prompt)?.write_planes(out)
         };
-        step.run(kernels, x, told, !self.trace.is_watched(), work)
+        step.run(kernels, x, time_embedding, !self.trace.is_watched(), work)
     }
 
-    /// What the residual blocks are told of a time: the same for the whole batch.
-    fn tell(&self, t: f64) -> CandleResult<Tensor> {
-        // In f32 whatever the model computes in: f16 rounds 867.33 to 867.5, and the sinusoid of it is another one.
+    /// Returns the time projections of all residual blocks at time `t`, `[1, values]`: one for the whole batch.
+    fn embed_time(&self, t: f64) -> CandleResult<Tensor> {
+        // In f32 whatever the dtype of the model: f16 rounds 867.33 to 867.5, which has another sinusoid.
         let half = self.frequencies / 2;
         let frequency = |index| (-(10000f64.ln() as f32) * index as f32 / half as f32).exp();
         let angles = (0..half).map(|index| t as f32 * frequency(index));
@@ -186,26 +194,26 @@ impl Unet {
         };
         let embedded = self.time_2.forward(&self.engine.silu(&self.time_1.forward(&sinusoid)?)?)?;
         self.trace.tokens("model.diffusion_model.time_embed", &self.engine, &embedded)?;
-        // Every residual block begins with this activation.
-        self.told.forward_to_f32(&self.engine.silu(&embedded)?)
+        // Every residual block applies this activation first.
+        self.time_projection.forward_to_f32(&self.engine.silu(&embedded)?)
     }
 
-    fn denoise(&self, x: &Image, told: &Tensor, prompt: &Prepared) -> CandleResult<Image> {
+    fn denoise(&self, x: &Image, time_embedding: &Tensor, prompt: &PreparedPrompt) -> CandleResult<Image> {
         let mut prompt = prompt.layers.iter().map(Vec::as_slice);
         let mut kept = Vec::new();
         let mut x = x.clone();
         for block in &self.input_blocks {
-            x = block.forward(x, told, &mut prompt, &self.trace)?;
+            x = block.forward(x, time_embedding, &mut prompt, &self.trace)?;
             kept.push(x.clone());
         }
-        x = self.middle.forward(x, told, &mut prompt, &self.trace)?;
+        x = self.middle.forward(x, time_embedding, &mut prompt, &self.trace)?;
         for block in &self.output_blocks {
             if let Some(kept) = kept.pop() {
-                // An odd side that was halved comes back by one too long. WebUI takes the nearest values then, which are
-                // the first ones, and so draws pictures whose sides are multiples of 8.
+                // An odd side is one pixel longer after halving and doubling. Like WebUI, `beside` crops the image to
+                // the skip connection, so that sides need only be multiples of 8 pixels.
                 x = x.concat_channels(&kept)?;
             }
-            x = block.forward(x, told, &mut prompt, &self.trace)?;
+            x = block.forward(x, time_embedding, &mut prompt, &self.trace)?;
         }
         let x = self.conv_out.forward(&self.norm_out.forward_silu(&x)?)?;
         self.trace.image("model.diffusion_model.out", &x)?;
@@ -222,15 +230,20 @@ impl Block {
     fn forward<'a>(
         &self,
         mut x: Image,
-        told: &Tensor,
+        time_embedding: &Tensor,
         prompt: &mut impl Iterator<Item = &'a [KeysValues]>,
         trace: &Trace,
     ) -> CandleResult<Image> {
         for (name, layer) in &self.layers {
             x = match layer {
                 Layer::Conv(conv) => conv.forward(&x)?,
-                Layer::Resnet(resnet) => resnet.forward(&x, told)?,
-                Layer::Transformer(transformer) => transformer.forward(&x, prompt.next().unwrap_or_default())?,
+                Layer::Resnet(resnet) => resnet.forward(&x, time_embedding)?,
+                Layer::Transformer(transformer) => {
+                    let keys_values = prompt.next().ok_or_else(|| {
+                        candle_core::Error::Msg("internal error: a transformer without keys and values".into())
+                    })?;
+                    transformer.forward(&x, keys_values)?
+                }
                 Layer::Up(conv) => conv.forward_upsampled(&x)?,
             };
             trace.image(name, &x)?;
@@ -239,24 +252,24 @@ impl Block {
     }
 }
 
-/// What is known while the blocks are read.
+/// The state while the blocks are read.
 #[derive(Default)]
 struct Build {
     context: usize,
-    /// The layers by which residual blocks are told the time, and how many values they have together.
-    told: Vec<String>,
-    values: usize,
-    /// Channels of the image at this place.
+    /// The keys of the time projections of the residual blocks so far, and the number of their values in total.
+    time_projections: Vec<String>,
+    time_values: usize,
+    /// Channels of the image after the blocks so far.
     width: usize,
-    /// Channels of the images that the second half of the network takes back.
+    /// Channels of the skip connections that the output blocks have yet to take.
     kept: Vec<usize>,
 }
 
 impl Build {
-    /// The block at this place, where there is one.
+    /// Reads the block at this prefix, if there is one.
     fn block(&mut self, here: &Reader) -> Result<Option<Block>> {
         let mut layers = Vec::new();
-        // A residual block, a transformer, an upsampler: each may be missing, and the numbers of the rest move up.
+        // A residual block, a transformer, an upsampler: each is optional, and the others are numbered without gaps.
         for index in 0..3 {
             let here = here.at(index.to_string());
             if let Some(layer) = self.layer(&here)? {
@@ -269,15 +282,16 @@ impl Build {
     fn middle(&mut self, here: &Reader) -> Result<Block> {
         match self.block(here)? {
             Some(block) => Ok(block),
-            None => Err(Error::missing("the model needs it").in_tensor(here.key("0.in_layers.0.weight"))),
+            None => Err(Error::missing("required by the model, missing in the checkpoint")
+                .in_tensor(here.key("0.in_layers.0.weight"))),
         }
     }
 
     fn layer(&mut self, here: &Reader) -> Result<Option<Layer>> {
         if here.has("in_layers.0.weight") {
-            let (resnet, width) = Resnet::read(here, self.width, self.values)?;
-            self.told.push(here.key("emb_layers.1"));
-            self.values += width;
+            let (resnet, width) = Resnet::read(here, self.width, self.time_values)?;
+            self.time_projections.push(here.key("emb_layers.1"));
+            self.time_values += width;
             self.width = width;
             Ok(Some(Layer::Resnet(Box::new(resnet))))
         } else if here.has("norm.weight") {
@@ -293,21 +307,22 @@ impl Build {
     }
 }
 
-/// The width of the prompt, as the first block takes it that looks at it.
+/// Returns the context width, from the first cross-attention.
 fn context_width(here: &Reader) -> Result<usize> {
     let names = ["input_blocks.1.1", "input_blocks.4.1", "middle_block.1"];
     let names = names.map(|name| format!("{name}.transformer_blocks.0.attn2.to_k.weight"));
     let Some(name) = names.iter().find(|name| here.has(name)) else {
-        return Err(Error::missing("the model needs it: nothing in the UNet looks at a prompt")
+        return Err(Error::missing("the UNet has no cross-attention; it cannot follow a prompt")
             .in_tensor(here.key("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")));
     };
     let [_, width] = here.dims_of(name)?;
     Ok(width)
 }
 
-/// Says why a model is none that this network draws.
-fn refuse_others(state_dict: &StateDict) -> Result<()> {
-    // The UNet alone: a text encoder of another width or depth is the text encoder's business.
+/// Fails if the UNet of a checkpoint is not that of SD v1, or takes more than a latent, a time and a prompt:
+/// inpainting, instruct-pix2pix and depth models.
+pub(super) fn check_supported(state_dict: &StateDict) -> Result<()> {
+    // The UNet alone: the text encoder has its own checks.
     let dims = |key: &str| {
         let tensor = key.starts_with(PREFIX).then(|| state_dict.get(key)).flatten();
         tensor.map(|tensor| tensor.shape().dims().to_vec())
@@ -320,12 +335,12 @@ fn refuse_others(state_dict: &StateDict) -> Result<()> {
         return Err(Error::unsupported(message));
     }
     let needs = match found.task {
-        Some(Task::Inpainting) => "an inpainting model: beside the latent it takes a mask and the image under it",
-        Some(Task::InstructPix2Pix) => "an instruct-pix2pix model: beside the latent it takes an image to edit",
-        Some(Task::Depth) => "a depth-to-image model: beside the latent it takes a depth map",
+        Some(Task::Inpainting) => "an inpainting model, which also takes a mask and an image",
+        Some(Task::InstructPix2Pix) => "an instruct-pix2pix model, which also takes an image to edit",
+        Some(Task::Depth) => "a depth-to-image model, which also takes a depth map",
         _ => return Ok(()),
     };
     let channels = dims("model.diffusion_model.input_blocks.0.0.weight").and_then(|dims| dims.get(1).copied());
-    let channels = channels.map(|channels| format!(" ({channels} channels)")).unwrap_or_default();
-    Err(Error::unsupported(format!("{needs}{channels}; from a prompt alone it cannot draw")))
+    let channels = channels.map_or_else(String::new, |channels| format!(" ({channels} channels)"));
+    Err(Error::unsupported(format!("{needs}{channels}; only models that take a prompt alone can be rendered")))
 }

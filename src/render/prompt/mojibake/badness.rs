@@ -1,34 +1,34 @@
-//! Whether a text looks as if it had been decoded wrongly: ftfy's heuristic of characters that hardly stand side by side.
+//! Detects mojibake: ftfy's heuristic of characters that rarely occur side by side.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use unicode_normalization::char::is_combining_mark;
 
-/// The classes that a character belongs to, a bit for each.
+/// The classes of a character, as bits.
 type Classes = u32;
 
-/// Seen in all kinds of text.
+/// Characters of all kinds of text.
 const COMMON: Classes = 1;
 /// The control characters 0x80 to 0x9f.
 const C1: Classes = 1 << 1;
-/// Seen in little else than text decoded wrongly.
+/// Characters that rarely occur outside of mojibake.
 const BAD: Classes = 1 << 2;
 const LAW: Classes = 1 << 3;
 const CURRENCY: Classes = 1 << 4;
 const OPENING: Classes = 1 << 5;
 const CLOSING: Classes = 1 << 6;
 const NUMERIC: Classes = 1 << 7;
-/// Parts of faces like `(ó_ò)`, which stand beside anything.
+/// Characters of kaomoji like `(ó_ò)`, which may occur beside any other.
 const FACE: Classes = 1 << 8;
-/// Accented letters of the Latin script, and a few that are met where those are.
+/// Accented Latin letters, and a few characters of similar use.
 const UPPER: Classes = 1 << 9;
 const LOWER: Classes = 1 << 10;
-/// Letters of the Greek and Cyrillic scripts.
+/// Greek and Cyrillic letters.
 const UPPER_OTHER: Classes = 1 << 11;
 const LOWER_OTHER: Classes = 1 << 12;
 const BOX: Classes = 1 << 13;
-/// A to Z and a to z, all else, and a to z alone.
+/// A to Z and a to z; all other characters; a to z.
 const LATIN: Classes = 1 << 14;
 const NOT_LATIN: Classes = 1 << 15;
 const LATIN_LOWER: Classes = 1 << 16;
@@ -39,7 +39,7 @@ const NOT_NEWLINE: Classes = 1 << 19;
 
 type Range = (char, char);
 
-/// The characters of each class, one by one and as ranges.
+/// The characters of each class, as singles and as ranges.
 const MEMBERS: [(Classes, &str, &[Range]); 14] = [
     (COMMON, "\u{a0}\u{ad}´·’…", &[('–', '―')]),
     (C1, "", &[('\u{80}', '\u{9f}')]),
@@ -57,7 +57,7 @@ const MEMBERS: [(Classes, &str, &[Range]); 14] = [
     (BOX, "│┌┐┘├┤┬┼▀▄█▌", &[('═', '╬'), ('▐', '▓')]),
 ];
 
-/// The classes of all members.
+/// The classes of each character in [`MEMBERS`].
 static KNOWN: LazyLock<HashMap<char, Classes>> = LazyLock::new(|| {
     let mut known = HashMap::new();
     for (class, singles, ranges) in MEMBERS {
@@ -67,22 +67,22 @@ static KNOWN: LazyLock<HashMap<char, Classes>> = LazyLock::new(|| {
     known
 });
 
-/// What may stand in one place of a rule: members of classes, and single characters.
-type Place = (Classes, &'static str);
+/// The characters that match one position of a rule: members of classes, and single characters.
+type Slot = (Classes, &'static str);
 
-const fn of(classes: Classes) -> Place {
+const fn of(classes: Classes) -> Slot {
     (classes, "")
 }
 
-const fn one_of(characters: &'static str) -> Place {
+const fn one_of(characters: &'static str) -> Slot {
     (0, characters)
 }
 
-/// What stands in Arabic text behind each `Ø` or `Ù`.
-const ARABIC: Place = (COMMON | CURRENCY | BAD | NUMERIC | OPENING, "ŸŠ®°µ»");
+/// What follows each `Ø` or `Ù` in Arabic text that was decoded as Windows-1252.
+const ARABIC: Slot = (COMMON | CURRENCY | BAD | NUMERIC | OPENING, "ŸŠ®°µ»");
 
-/// Sequences of which one is enough for a text to be bad.
-const RULES: &[&[Place]] = &[
+/// The sequences of mojibake. A text is bad if it contains one of them.
+const RULES: &[&[Slot]] = &[
     &[of(C1)],
     &[of(BAD | LOWER | UPPER | BOX | OPENING | CLOSING | CURRENCY | NUMERIC | LAW), of(BAD)],
     &[of(BAD), of(LOWER | UPPER | BOX | OPENING | CLOSING | CURRENCY | NUMERIC | LAW)],
@@ -101,7 +101,7 @@ const RULES: &[&[Place]] = &[
     &[of(LOWER | UPPER), of(OPENING | CLOSING), of(WORD)],
     &[one_of("Œœ"), of(NOT_LATIN)],
     &[of(UPPER), one_of("°")],
-    // UTF-8 decoded as Windows-1252: Latin, Arabic, the scripts of South Asia, and what an `à` becomes.
+    // UTF-8 decoded as Windows-1252: Latin, Arabic, South Asian scripts, and `à`.
     &[one_of("ÂÃÎÐ"), (OPENING | CLOSING, "€œŠš¢£Ÿž\u{a0}\u{ad}°·–—´")],
     &[one_of("×"), one_of("²³")],
     &[one_of("ØÙ"), ARABIC, one_of("ØÙ"), ARABIC],
@@ -110,36 +110,36 @@ const RULES: &[&[Place]] = &[
     &[of(LATIN_LOWER), one_of("ÃÂ"), one_of(" ")],
     &[of(LATIN_LOWER), of(WHITE), one_of("ÃÂ"), one_of(" ")],
     &[(LATIN_LOWER | CLOSING, ".,?!"), one_of("Â"), (OPENING | CLOSING, " ")],
-    // As Mac Roman.
+    // UTF-8 decoded as Mac Roman.
     &[one_of("√"), one_of("±∂†≠®™´≤≥¥µø")],
     &[one_of("≈"), one_of("°¢")],
     &[one_of("‚"), one_of("Ä"), one_of("ìîïòôúùû†°¢π")],
     &[one_of("‚"), one_of("âó"), one_of("àä°ê")],
-    // As Windows-1251; the second but one is decoded wrongly twice.
+    // UTF-8 decoded as Windows-1251; the second rule is for text that was decoded so twice.
     &[one_of("в"), one_of("Ђ")],
     &[one_of("Г"), one_of("ў"), one_of("В"), one_of("Ђ"), one_of("В"), of(NOT_NEWLINE), (LATIN, " ")],
     &[one_of("ВГРС"), (C1 | BAD | OPENING | CLOSING | CURRENCY, "°µ"), one_of("ВГРС")],
-    // As Windows-1253.
+    // UTF-8 decoded as Windows-1253.
     &[one_of("β"), one_of("€"), one_of("™\u{a0}Ά\u{ad}®°")],
     &[one_of("ΒΓΞΟ"), (C1 | BAD | OPENING | CLOSING | CURRENCY, "°"), one_of("ΒΓΞΟ")],
-    // As Windows-1257.
+    // UTF-8 decoded as Windows-1257.
     &[one_of("ā"), one_of("€")],
 ];
 
-/// Whether a text has a sequence that hardly anyone writes.
+/// Whether a text looks like mojibake.
 pub(super) fn is_bad(text: &str) -> bool {
     if text.is_ascii() {
         return false;
     }
     let signs: Vec<(char, Classes)> = text.chars().map(|it| (it, classes(it))).collect();
-    let begins = |rest: &[(char, Classes)], rule: &[Place]| {
-        rest.len() >= rule.len() && rest.iter().zip(rule).all(|(&sign, &place)| stands(sign, place))
+    let begins = |rest: &[(char, Classes)], rule: &[Slot]| {
+        rest.len() >= rule.len() && rest.iter().zip(rule).all(|(&sign, &slot)| matches(sign, slot))
     };
     let is_bad_at = |at: usize| signs.get(at..).is_some_and(|rest| RULES.iter().any(|rule| begins(rest, rule)));
     text.starts_with("Ã ") || text.starts_with("Â ") || (0..signs.len()).any(is_bad_at)
 }
 
-fn stands((character, classes): (char, Classes), (allowed, characters): Place) -> bool {
+fn matches((character, classes): (char, Classes), (allowed, characters): Slot) -> bool {
     classes & allowed != 0 || characters.contains(character)
 }
 
@@ -158,7 +158,7 @@ fn classes(character: char) -> Classes {
     of_all.iter().filter(|(_, is_member)| *is_member).fold(known.copied().unwrap_or(0), |all, (class, _)| all | class)
 }
 
-/// Letters and numbers alone: Rust counts some vowel signs and circled letters among them.
+/// Whether a character matches `\w` in Python. Rust's `is_alphanumeric` also includes some vowel signs and circled letters.
 fn is_word(character: char) -> bool {
     let is_circled = matches!(character, 'Ⓐ'..='ⓩ' | '\u{1f130}'..='\u{1f189}');
     character == '_' || character.is_alphanumeric() && !is_combining_mark(character) && !is_circled
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bad_text_is_told_from_good() {
+    fn detects_mojibake_and_nothing_else() {
         for bad in
             ["Ã©", "donâ€™t", "1 â‚¬", "\u{93}a\u{94}", "Ã ", "РџСЂРёРІРµС‚", "вЂ", "‚Äî", "â”Œ", "ÐŸÑ€Ð¸", "5 Å°"]
         {

@@ -1,9 +1,9 @@
-//! Bytes that are UTF-8 but for what befell them: spaces for byte 0xa0, bytes that were lost, surrogates.
+//! Decodes damaged UTF-8: spaces instead of byte 0xa0, lost bytes, surrogates.
 
-/// Puts byte 0xa0 back where a space is in its place within a character of UTF-8.
+/// Replaces a space by byte 0xa0 where that completes a UTF-8 character.
 pub(super) fn restore_spaces(bytes: &[u8]) -> Vec<u8> {
-    // An `à` at the end of a word has lost the space behind it to its second byte. The words of Portuguese that begin with
-    // an `à` have not.
+    // After an `à` at the end of a word, the space is both its second byte and the space: it is doubled. After an `à` that
+    // starts a Portuguese word, it is the second byte alone.
     let bytes = replaced(bytes, |rest| match rest {
         [0xc3, b' ', behind @ ..] => {
             let words: [&[u8]; 5] = [b" ", b"quele", b"quela", b"quilo", b"s "];
@@ -13,7 +13,7 @@ pub(super) fn restore_spaces(bytes: &[u8]) -> Vec<u8> {
     });
     replaced(&bytes, |rest| {
         let length = match rest {
-            // Only leads are taken that make a likely character of it.
+            // Only lead bytes that give a likely character.
             [0xc2 | 0xc3 | 0xc5 | 0xce | 0xd0 | 0xd9, b' ', ..] => 2,
             [0xe2 | 0xe3, b' ', third, ..] if is_sure(*third) => 3,
             [0xe0..=0xe3, second, b' ', ..] if is_sure(*second) => 3,
@@ -27,7 +27,8 @@ pub(super) fn restore_spaces(bytes: &[u8]) -> Vec<u8> {
     })
 }
 
-/// A continuation that is neither an ellipsis nor a space in Windows-1252, which stand before a space of their own.
+/// Whether a byte is a continuation byte, but not one that is an ellipsis or a space in Windows-1252: those are often
+/// followed by a real space.
 fn is_sure(byte: u8) -> bool {
     is_continuation(byte) && byte != 0x85 && byte != 0xa0
 }
@@ -36,7 +37,7 @@ fn is_continuation(byte: u8) -> bool {
     (0x80..=0xbf).contains(&byte)
 }
 
-/// Makes one U+FFFD of each character of UTF-8 that has lost a byte, for which 0x1a stands, or a question mark.
+/// Replaces each UTF-8 character with a lost byte, which 0x1a or a question mark stands for, by U+FFFD.
 pub(super) fn mark_lost(bytes: &[u8]) -> Vec<u8> {
     replaced(bytes, |rest| {
         let length = match rest {
@@ -60,7 +61,8 @@ fn is_lost(byte: u8) -> bool {
     matches!(byte, 0x1a | b'?')
 }
 
-/// Whether as many continuations come first, of which some are lost; no more than one to a question mark.
+/// Whether the first `continuations` bytes are continuation bytes with at least one lost, at most one of them as a question
+/// mark.
 fn has_lost(bytes: &[u8], continuations: usize) -> bool {
     let Some(bytes) = bytes.get(..continuations) else { return false };
     bytes.iter().all(|it| is_lost(*it) || is_continuation(*it))
@@ -68,14 +70,15 @@ fn has_lost(bytes: &[u8], continuations: usize) -> bool {
         && bytes.iter().filter(|it| **it == b'?').count() <= 1
 }
 
-/// The bytes with those replaced at their beginning for which there is something else; it says how many, and by what.
+/// Replaces sequences of bytes. `by` takes the rest of the bytes, and returns the length to replace and the replacement.
 fn replaced(bytes: &[u8], by: impl Fn(&[u8]) -> Option<(usize, Vec<u8>)>) -> Vec<u8> {
     let mut done = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some((first, behind)) = rest.split_first() {
         if let Some((length, replacement)) = by(rest) {
             done.extend(replacement);
-            rest = rest.get(length..).unwrap_or_default();
+            // A length beyond the end consumes the rest.
+            (_, rest) = rest.split_at(length.min(rest.len()));
         } else {
             done.push(*first);
             rest = behind;
@@ -84,7 +87,7 @@ fn replaced(bytes: &[u8], by: impl Fn(&[u8]) -> Option<(usize, Vec<u8>)>) -> Vec
     done
 }
 
-/// The text of UTF-8, in which a zero may have two bytes, as in Java, and a character two surrogates of three bytes each.
+/// Decodes UTF-8 including Java's variants: a zero as two bytes, and a character as two surrogates of three bytes each.
 pub(super) fn decode(bytes: &[u8]) -> Option<String> {
     let bytes = replaced(bytes, |rest| match *rest {
         [0xc0, 0x80, ..] => Some((2, vec![0])),
@@ -103,8 +106,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spaces_are_restored() {
-        let restored = |text: &[u8]| String::from_utf8(restore_spaces(text)).unwrap_or_default();
+    fn restores_spaces() {
+        let restored = |text: &[u8]| String::from_utf8(restore_spaces(text)).unwrap();
         assert_eq!(restored(b"voil\xc3 le"), "voilà le");
         assert_eq!(restored(b"\xc3 quele, \xc3 s , a\xc3  b"), "àquele, às , aà b");
         assert_eq!(restored(b"\xf0\x9f\x92 "), "\u{1f4a0}");
@@ -112,15 +115,15 @@ mod tests {
     }
 
     #[test]
-    fn lost_bytes_are_marked() {
-        let marked = |text: &[u8]| String::from_utf8(mark_lost(text)).unwrap_or_default();
+    fn marks_lost_bytes() {
+        let marked = |text: &[u8]| String::from_utf8(mark_lost(text)).unwrap();
         assert_eq!(marked(b"a\xe2\x80\x1ab\xc3?c\xf0\x1a\x1a?d\x1a"), "a\u{fffd}b\u{fffd}c\u{fffd}d\u{fffd}");
         assert_eq!(marked(b"\xed\xa0?\xed\xb0?."), "\u{fffd}.");
         assert_eq!(mark_lost(b"\xe2??"), b"\xe2??");
     }
 
     #[test]
-    fn variants_of_utf8_are_decoded() {
+    fn decodes_variants_of_utf8() {
         assert_eq!(decode(b"\xed\xa0\xbd\xed\xb8\x80 \xc0\x80\xc3\xa9").as_deref(), Some("😀 \0é"));
         assert_eq!(decode(b"\xed\xa0\xbd"), None);
         assert_eq!(decode(b"\xc0\x81"), None);

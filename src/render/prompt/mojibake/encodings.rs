@@ -1,13 +1,13 @@
-//! The encodings of one byte a character, as which UTF-8 is taken by mistake.
+//! The single-byte encodings that UTF-8 is mistaken for.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// What the bytes from 0x80 stand for, in two halves; a dot is the character of the byte's own number.
+/// The characters of the bytes from 0x80, in two halves. A dot is the character whose code is the byte.
 struct Table {
-    /// Whether byte 0x1a is U+FFFD, what stands for a character that was lost.
+    /// Whether byte 0x1a decodes to U+FFFD, the replacement for a lost character.
     has_lost: bool,
-    /// Whether a space may have been byte 0xa0. In Mac Roman that would make letters of a dash and a space.
+    /// Whether a space may have been byte 0xa0. In Mac Roman, a dash and a space would become a letter.
     has_spaces: bool,
     halves: [&'static str; 2],
 }
@@ -16,7 +16,7 @@ const OWN: &str = ".............................................................
 
 const WINDOWS_1252: &str = "€.‚ƒ„…†‡ˆ‰Š‹Œ.Ž..‘’“”•–—˜™š›œ.žŸ................................";
 
-/// In the order in which they are tried. Where Windows has no character for a byte, it is that of its number.
+/// The encodings, in the order in which they are tried. A byte that Windows leaves undefined decodes to its own code.
 const TABLES: [Table; 10] = [
     // Latin-1.
     Table { has_lost: false, has_spaces: true, halves: [OWN, OWN] },
@@ -69,7 +69,7 @@ const TABLES: [Table; 10] = [
     },
 ];
 
-/// Latin-1 and those of Windows, whose characters are the clues to UTF-8 within a text that is not all of one encoding.
+/// The number of encodings, Latin-1 and those of Windows, that detect UTF-8 within a text of mixed encodings.
 const WITH_CLUES: usize = 7;
 
 const fn windows(halves: [&'static str; 2]) -> Table {
@@ -100,20 +100,21 @@ impl Encoding {
         }
     }
 
-    /// The bytes that were decoded to the text; none where it has a character that no byte stands for.
+    /// Encodes a text. Returns `None` if the encoding lacks one of its characters.
     pub(super) fn encode(&self, text: &str) -> Option<Vec<u8>> {
         text.chars().map(|it| self.byte(it)).collect()
     }
 }
 
-/// What Windows-1252 has in the place of the control characters 0x80 to 0x9f; itself where it has nothing.
+/// Returns the Windows-1252 character for a control character from 0x80 to 0x9f, or the control character if there is none.
+/// Returns `None` for any other character.
 pub(in crate::render::prompt) fn windows_1252(character: char) -> Option<char> {
-    let place = u32::from(character).checked_sub(0x80).filter(|place| *place < 0x20)?;
-    let found = WINDOWS_1252.chars().nth(usize::try_from(place).ok()?)?;
+    let index = u32::from(character).checked_sub(0x80).filter(|index| *index < 0x20)?;
+    let found = WINDOWS_1252.chars().nth(index as usize)?;
     Some(if found == '.' { character } else { found })
 }
 
-/// What a character may be within UTF-8.
+/// The roles in UTF-8 of the bytes that decode to a character.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Clue {
     pub(super) leads_two: bool,
@@ -130,7 +131,7 @@ static CLUES: LazyLock<HashMap<char, Clue>> = LazyLock::new(|| {
             0x80..=0xbf => clue.continues = true,
             0xc2..=0xdf => clue.leads_two = true,
             0xe0..=0xef => clue.leads_three = true,
-            // Few characters of four bytes begin with another.
+            // Few four-byte characters start with another byte.
             0xf0 | 0xf3 => clue.leads_four = true,
             _ => {}
         }
@@ -139,8 +140,9 @@ static CLUES: LazyLock<HashMap<char, Clue>> = LazyLock::new(|| {
 });
 
 pub(super) fn clue(character: char) -> Clue {
-    let known = if character.is_ascii() { None } else { CLUES.get(&character) };
-    known.copied().unwrap_or_default()
+    // A character of no encoding has no role.
+    const NO_ROLE: Clue = Clue { leads_two: false, leads_three: false, leads_four: false, continues: false };
+    if character.is_ascii() { NO_ROLE } else { CLUES.get(&character).copied().unwrap_or(NO_ROLE) }
 }
 
 #[cfg(test)]
@@ -148,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_hold_each_byte_once() {
+    fn tables_contain_each_byte_once() {
         for encoding in ENCODINGS.iter() {
             let mut bytes: Vec<u8> = encoding.bytes.values().copied().collect();
             bytes.sort_unstable();

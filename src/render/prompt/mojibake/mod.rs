@@ -1,4 +1,4 @@
-//! Text that is UTF-8 but was decoded as something else, like `donâ€™t`, is decoded anew, as ftfy does it.
+//! Repairs mojibake, UTF-8 that was decoded as another encoding, such as `donâ€™t`, with the rules of ftfy.
 
 mod badness;
 mod bytes;
@@ -9,11 +9,11 @@ use encodings::{ENCODINGS, clue};
 
 pub(super) use encodings::windows_1252;
 
-/// Times that a text is decoded. Each makes it a good deal shorter, or is the last but one.
+/// The most rounds of decoding. Each makes the text much shorter, or is the last but one.
 const ROUNDS: usize = 100;
 
-/// The text as it was meant, where it looks as if it had been decoded wrongly.
-pub(super) fn decode_anew(text: &str) -> String {
+/// Decodes a text again if it looks like mojibake.
+pub(super) fn fix(text: &str) -> String {
     let mut text = text.to_owned();
     for _ in 0..ROUNDS {
         match decode_once(&text) {
@@ -37,19 +37,19 @@ fn decode_once(text: &str) -> Option<String> {
     whole.or_else(|| Some(decode_parts(text)).filter(|it| it != text)).or_else(|| Some(decode_controls(text)))
 }
 
-/// Decodes the runs of characters that look like UTF-8, where the text as a whole is none.
+/// Decodes the runs of characters that look like UTF-8, for a text that is not UTF-8 as a whole.
 fn decode_parts(text: &str) -> String {
     let mut decoded = String::with_capacity(text.len());
     let (mut rest, mut is_behind_continuation) = (text, false);
     while let Some(first) = rest.chars().next() {
-        // A run behind another continuation is but the end of something larger, and is better left alone.
+        // A run after a continuation byte may be the end of a longer sequence: it is kept.
         let length = if is_behind_continuation { 0 } else { run(rest) };
         let (part, behind) = rest.split_at(if length == 0 { first.len_utf8() } else { length });
-        // A run that is all of the text was tried as a whole.
+        // A run that spans the text was already tried as a whole.
         if length == 0 || part.len() == text.len() {
             decoded.push_str(part);
         } else {
-            decoded.push_str(&decode_anew(part));
+            decoded.push_str(&fix(part));
         }
         is_behind_continuation = part.chars().last().is_some_and(is_continuation);
         rest = behind;
@@ -57,7 +57,7 @@ fn decode_parts(text: &str) -> String {
     decoded
 }
 
-/// The length in bytes of what looks like characters in UTF-8 at the beginning of the text.
+/// Returns the length in bytes of the leading run that looks like UTF-8.
 fn run(text: &str) -> usize {
     let mut length = 0;
     while let Some(more) = text.get(length..).and_then(sequence) {
@@ -66,7 +66,7 @@ fn run(text: &str) -> usize {
     length
 }
 
-/// The length of what looks like one character in UTF-8.
+/// Returns the length in bytes of a leading sequence that looks like one UTF-8 character.
 fn sequence(text: &str) -> Option<usize> {
     let first = clue(text.chars().next()?);
     let continuations = text.chars().skip(1).take(3).take_while(|&it| may_continue(it)).count();
@@ -79,12 +79,12 @@ fn sequence(text: &str) -> Option<usize> {
     Some(text.chars().take(count).map(char::len_utf8).sum())
 }
 
-/// Whether a character may be a continuation byte of UTF-8, a space for byte 0xa0 included.
+/// Whether a character may be a continuation byte of UTF-8. A space may be byte 0xa0.
 fn may_continue(character: char) -> bool {
     character == ' ' || clue(character).continues
 }
 
-/// The same but for punctuation that is often before a letter.
+/// Whether a character is a continuation byte of UTF-8, except for punctuation that often precedes letters.
 fn is_continuation(character: char) -> bool {
     let is_punctuation = matches!(character, '–' | '—' | '―' | '‘' | '’' | '‚' | '“' | '”' | '„' | '•' | '…');
     !is_punctuation && clue(character).continues
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_decoded_anew() {
+    fn fixes_mojibake() {
         for (found, expected) in [
             ("donâ€™t", "don’t"),
             ("cafÃ©, naÃ¯ve", "café, naïve"),
@@ -112,21 +112,21 @@ mod tests {
             ("猫 and cafÃ©", "猫 and café"),
             ("\u{93}quoted\u{94}", "“quoted”"),
         ] {
-            assert_eq!(decode_anew(found), expected);
+            assert_eq!(fix(found), expected);
         }
     }
 
     #[test]
-    fn good_texts_stay() {
+    fn keeps_good_texts() {
         for text in ["", "plain", "café “façade”", "São Paulo à noite", "привет", "ÀÉÎ", "(ó﹏ò)", "20° ½ €5", "猫 ┌─┐"]
         {
-            assert_eq!(decode_anew(text), text);
+            assert_eq!(fix(text), text);
         }
     }
 
     #[test]
-    fn long_texts_take_no_longer_by_the_character() {
+    fn time_is_linear_in_the_length() {
         let text = "猫 cafÃ© donâ€™t Â ".repeat(5_000);
-        assert!(decode_anew(&text).starts_with("猫 café don’t"));
+        assert!(fix(&text).starts_with("猫 café don’t"));
     }
 }

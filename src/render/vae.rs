@@ -1,20 +1,18 @@
-//! The KL autoencoder: images to latents and back.
+//! The VAE (a KL autoencoder): encodes images to latents and decodes latents to images.
 
 use candle_core::{Result as CandleResult, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::error::Result;
 use crate::render::observer::Trace;
 use crate::render::ops::{Conv2d, Engine, Epilogue, GroupNorm, Image, Linear, Padding, attention};
 use crate::render::reader::Reader;
-use crate::render::weights::from_candle;
-use crate::state_dict::StateDict;
+use crate::render::weights::{WeightLoader, from_candle};
 
 const PREFIX: &str = "first_stage_model";
 const EPSILON: f64 = 1e-6;
 
-/// Encoder and decoder.
-pub struct Autoencoder {
+/// The VAE of a checkpoint: encoder and decoder.
+pub struct Vae {
     encoder: Half,
     quant_conv: Conv2d,
     post_quant_conv: Conv2d,
@@ -24,11 +22,11 @@ pub struct Autoencoder {
     trace: Trace,
 }
 
-/// The encoder or the decoder: the same parts, in another order.
+/// The encoder or the decoder. Both have the same layers, in a different order.
 struct Half {
     path: &'static str,
     conv_in: Conv2d,
-    /// In the order in which they work.
+    /// In the order of computation.
     levels: Vec<Level>,
     mid: Mid,
     norm_out: GroupNorm,
@@ -64,40 +62,42 @@ struct Attention {
     engine: Engine,
 }
 
-impl Autoencoder {
-    /// Reads it from a checkpoint in LDM names; `weights` is the root of them. Sizes are those of the tensors.
-    pub fn load(weights: VarBuilder, state_dict: &StateDict, engine: &Engine) -> Result<Autoencoder> {
-        let here = Reader::root(weights, state_dict, engine).at(PREFIX);
+impl Vae {
+    /// Loads the VAE of a checkpoint in LDM names. The sizes follow from the shapes of its tensors.
+    ///
+    /// Fails if tensors are missing or have other shapes.
+    pub fn load(weights: &WeightLoader) -> Result<Vae> {
+        let here = Reader::root(weights).at(PREFIX);
         let [latent_channels, _, _, _] = here.dims_of("post_quant_conv.weight")?;
         let [moments, _, _, _] = here.dims_of("encoder.conv_out.weight")?;
-        Ok(Autoencoder {
+        Ok(Vae {
             encoder: Half::encoder(&here.at("encoder"))?,
             quant_conv: here.conv("quant_conv", moments)?,
             post_quant_conv: here.conv("post_quant_conv", latent_channels)?,
             decoder: Half::decoder(&here.at("decoder"), latent_channels)?,
             latent_channels,
-            engine: engine.clone(),
+            engine: weights.engine().clone(),
             trace: Trace::default(),
         })
     }
 
-    /// Shows the output of each layer to an observer.
+    /// Sends the output of each layer to an observer.
     pub fn observe(&mut self, trace: Trace) {
         self.trace = trace;
     }
 
-    /// How many channels a latent has.
+    /// The number of channels of a latent.
     pub fn latent_channels(&self) -> usize {
         self.latent_channels
     }
 
-    /// How many pixels of the image, in each direction, are one of the latent.
+    /// The side of an image over the side of its latent: 8 in SD v1.
     pub fn scale(&self) -> usize {
         self.decoder.levels.iter().filter(|level| level.resample.is_some()).fold(1, |scale, _| 2 * scale)
     }
 
-    /// The image `[batch, 3, 8 * height, 8 * width]` of a latent `[batch, 4, height, width]` that was divided by its
-    /// scale of 0.18215. Colours lie between -1 and 1, but for what the decoder overshoots.
+    /// Decodes a latent `[batch, 4, height, width]`, already divided by the scale factor 0.18215, to an image
+    /// `[batch, 3, 8 * height, 8 * width]`. Colours are between -1 and 1; the decoder may overshoot.
     pub fn decode(&self, z: &Tensor) -> Result<Tensor> {
         let decode = || {
             let z = self.post_quant_conv.forward(&Image::new(&self.engine, z)?)?;
@@ -106,7 +106,7 @@ impl Autoencoder {
         decode().map_err(from_candle)
     }
 
-    /// Mean and logarithm of the variance of an image's latent, not yet multiplied by the scale.
+    /// Encodes an image to the mean and the log-variance of its latent, not yet multiplied by the scale factor.
     pub fn encode(&self, image: &Tensor) -> Result<(Tensor, Tensor)> {
         self.moments(image).map_err(from_candle)
     }
@@ -115,7 +115,7 @@ impl Autoencoder {
         let image = Image::new(&self.engine, image)?;
         let moments = self.quant_conv.forward(&self.encoder.encode(&image, &self.trace)?)?.to_planes()?;
         let half = moments.dim(1)? / 2;
-        // The variance is bounded where it is used, in the original: exp of it must not overflow.
+        // The original clamps the log-variance too, so that its exponential does not overflow.
         Ok((moments.narrow(1, 0, half)?.contiguous()?, moments.narrow(1, half, half)?.clamp(-30f32, 20f32)?))
     }
 }
@@ -128,7 +128,7 @@ impl Half {
         for level in 0..here.count(|level| format!("down.{level}.block.0.norm1.weight")) {
             let here = here.at(format!("down.{level}"));
             let blocks = Resnet::read_all(&here, &mut width)?;
-            // Zeros below and to the right only, as the original pads by hand.
+            // The original pads with zeros below and to the right only.
             let padding = Some(Padding { before: 0, after: 1 });
             let down = here.has("downsample.conv.weight");
             let resample = down.then(|| here.conv_with("downsample.conv", width, 2, padding)).transpose()?;
@@ -142,7 +142,7 @@ impl Half {
         let conv_in = here.conv("conv_in", latent_channels)?;
         let mut width = first;
         let mut levels = Vec::new();
-        // Numbered by resolution, the highest first: the decoder begins with the last.
+        // Level 0 has the highest resolution, so the decoder starts with the last level.
         for level in (0..here.count(|level| format!("up.{level}.block.0.norm1.weight"))).rev() {
             let here = here.at(format!("up.{level}"));
             let blocks = Resnet::read_all(&here, &mut width)?;
@@ -229,7 +229,7 @@ impl Mid {
 }
 
 impl Resnet {
-    /// The blocks of a level, one after another; `width` is that of the image before and after them.
+    /// Reads the blocks of a level. `width` is the number of channels before them, and is updated to that after them.
     fn read_all(here: &Reader, width: &mut usize) -> Result<Vec<Self>> {
         let mut blocks = Vec::new();
         for block in 0..here.count(|block| format!("block.{block}.norm1.weight")) {
