@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use super::values::{
     ComponentArgument, DtypeArgument, EmaArgument, PredictionArgument, TargetArgument, VaeDtypeArgument,
 };
-use crate::io::parallel;
+use crate::formats::io::parallel;
 
 /// Merge, convert, inspect and check Stable Diffusion checkpoints
 ///

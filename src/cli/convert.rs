@@ -5,10 +5,10 @@ use super::args::Convert;
 use super::each::{Names, each};
 use super::output::conclude;
 use super::terminal::Terminal;
-use crate::error::{Error, Result};
-use crate::format::Target;
-use crate::plan::convert::{self, Options};
-use crate::plan::{Cast, Origin, translate};
+use crate::formats::error::{Error, Result};
+use crate::formats::containers::Target;
+use crate::models::plan::convert::{self, Options};
+use crate::models::plan::{Cast, Origin, translate};
 use crate::report::WriteReport;
 
 /// Converts each input; a failing one does not stop the others.

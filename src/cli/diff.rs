@@ -1,13 +1,13 @@
 use super::Exit;
 use super::args::Diff;
 use super::terminal::Terminal;
-use crate::checkpoint::Checkpoint;
-use crate::checkpoint::compare::{compare, pair_up};
-use crate::error::{Error, Result};
-use crate::format::Container;
-use crate::io::{Progress, parallel};
-use crate::model::vae;
-use crate::plan::translate;
+use crate::models::checkpoint::Checkpoint;
+use crate::models::compare::{compare, pair_up};
+use crate::formats::error::{Error, Result};
+use crate::formats::containers::Container;
+use crate::formats::io::{Progress, parallel};
+use crate::models::vae;
+use crate::models::plan::translate;
 use crate::report::Difference;
 
 /// Compares two checkpoints: the answer is yes if they are equal.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Exit;
 use super::terminal::Terminal;
-use crate::error::{Kind, Result};
+use crate::formats::error::{Kind, Result};
 use crate::report::Failure;
 
 /// How the results of a command are put together; in JSON, `{LIST: [result | {FILE: path, "error": …}]}`.

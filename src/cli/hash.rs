@@ -4,12 +4,12 @@ use super::Exit;
 use super::args::Hash;
 use super::each::{Names, each};
 use super::terminal::Terminal;
-use crate::checkpoint::Checkpoint;
-use crate::checkpoint::hash::content_hash;
-use crate::error::Result;
-use crate::format::Container;
-use crate::model::{Component, published, vae};
-use crate::plan::translate;
+use crate::models::checkpoint::Checkpoint;
+use crate::models::hash::content_hash;
+use crate::formats::error::Result;
+use crate::formats::containers::Container;
+use crate::models::{Component, published, vae};
+use crate::models::plan::translate;
 use crate::report::{Hashes, LeftOut};
 
 /// Hashes each file.

@@ -1,6 +1,6 @@
 //! Words the library's hints as options of the command line.
 
-use crate::error::Hint;
+use crate::formats::error::Hint;
 
 /// Returns what to add to an error message, as in `already exists (replace it with --force)`.
 pub(super) fn option(hint: Hint) -> &'static str {

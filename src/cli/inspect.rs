@@ -5,10 +5,10 @@ use super::args::Inspect;
 use super::each::{Names, each};
 use super::output::published;
 use super::terminal::Terminal;
-use crate::checkpoint::Checkpoint;
-use crate::error::Result;
-use crate::format::Container;
-use crate::plan::translate;
+use crate::models::checkpoint::Checkpoint;
+use crate::formats::error::Result;
+use crate::formats::containers::Container;
+use crate::models::plan::translate;
 use crate::report::{Inspection, components};
 
 /// Files up to this size are hashed where that may tell which published file they are; larger ones would make

@@ -4,14 +4,14 @@ use super::Exit;
 use super::args::MergeVae;
 use super::output::conclude;
 use super::terminal::Terminal;
-use crate::checkpoint::hash;
-use crate::error::{Error, Result};
-use crate::format::Target;
-use crate::model::published::{self, Published};
-use crate::model::{Component, vae};
-use crate::plan::{Origin, merge_vae, sidecar_name, translate};
+use crate::models::hash;
+use crate::formats::error::{Error, Result};
+use crate::formats::containers::Target;
+use crate::models::published::{self, Published};
+use crate::models::{Component, vae};
+use crate::models::plan::{Origin, merge_vae, sidecar_name, translate};
 use crate::report::{ComponentSummary, LeftOut, Merged, PublishedFile, VaeReport, VaeSummary, WriteReport};
-use crate::state_dict::StateDict;
+use crate::formats::state_dict::StateDict;
 
 /// Merges and reports.
 pub(super) fn run(command: &MergeVae, terminal: &Terminal) -> Exit {

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::error::{Error, Kind};
+use crate::formats::error::{Error, Kind};
 use args::{Arguments, Command};
 use terminal::Terminal;
 

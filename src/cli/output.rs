@@ -5,16 +5,16 @@ use std::path::Path;
 use super::Exit;
 use super::args::Writing;
 use super::terminal::Terminal;
-use crate::checkpoint::Checkpoint;
-use crate::error::Result;
-use crate::format::diffusers::{self, Companions, Files};
-use crate::format::{self, Container, Target, WriteOptions, Written};
-use crate::io::{AtomicFile, AtomicFolder, Overwrite};
-use crate::model::published::{self, Published};
-use crate::plan::folders::{self, FolderPlan};
-use crate::plan::{Notice, NoticeCode, Resolved};
+use crate::models::checkpoint::Checkpoint;
+use crate::formats::error::Result;
+use crate::formats::containers::diffusers::{self, Companions, Files};
+use crate::formats::containers::{self, Container, Target, WriteOptions, Written};
+use crate::formats::io::{AtomicFile, AtomicFolder, Overwrite};
+use crate::models::published::{self, Published};
+use crate::models::plan::folders::{self, FolderPlan};
+use crate::models::plan::{Notice, NoticeCode, Resolved};
 use crate::report::{LeftOut, WriteReport};
-use crate::tensor::Overflow;
+use crate::formats::tensor::Overflow;
 
 impl Writing {
     pub(super) fn target(&self, output: &Path) -> Result<Target> {
@@ -70,10 +70,10 @@ impl Writing {
             Target::Safetensors | Target::Torch | Target::TorchBare => {
                 let Resolved { state_dict, metadata, .. } = &resolved;
                 let written = if self.dry_run {
-                    let checked = format::check_target(state_dict, metadata, target);
+                    let checked = containers::check_target(state_dict, metadata, target);
                     would_be_written(checked.map_err(|error| error.in_file(output))?)
                 } else {
-                    format::write(output, target, state_dict, metadata, &options)?
+                    containers::write(output, target, state_dict, metadata, &options)?
                 };
                 (resolved, written)
             }
@@ -120,10 +120,10 @@ impl Writing {
         };
         let entries = diffusers::entries(&resolved.state_dict, &resolved.metadata, &files)?;
         let written = if self.dry_run {
-            format::check_folder_destination(output, &entries, options.overwrite)?;
-            would_be_written(format::check_folder(&entries)?)
+            containers::check_folder_destination(output, &entries, options.overwrite)?;
+            would_be_written(containers::check_folder(&entries)?)
         } else {
-            format::write_folder(output, &entries, options)?
+            containers::write_folder(output, &entries, options)?
         };
         Ok((resolved, written))
     }

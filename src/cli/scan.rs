@@ -3,11 +3,11 @@ use std::path::Path;
 use super::Exit;
 use super::args::Scan;
 use super::terminal::Terminal;
-use crate::danger::Level;
-use crate::error::Error;
-use crate::io::Progress;
+use crate::formats::danger::Level;
+use crate::formats::error::Error;
+use crate::formats::io::Progress;
 use crate::report::{ScanReport, ScanSummary, ScannedFile};
-use crate::scan;
+use crate::formats::scan;
 
 /// Scans each path. Exits with 1 if a file is dangerous, even if others could not be scanned.
 pub(super) fn run(command: &Scan, terminal: &Terminal) -> Exit {

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::args::Common;
 use super::hints;
-use crate::error::{Error, printable_json};
-use crate::io::Progress;
+use crate::formats::error::{Error, printable_json};
+use crate::formats::io::Progress;
 use crate::report::{Failure, to_json};
 
 /// Where results, errors and progress go.

@@ -2,12 +2,12 @@
 
 use clap::ValueEnum;
 
-use crate::format::Target;
-use crate::model::Component;
-use crate::model::family::Prediction;
-use crate::plan::convert::Ema;
-use crate::plan::merge_vae::VaeDtype;
-use crate::tensor::Dtype;
+use crate::formats::containers::Target;
+use crate::models::Component;
+use crate::models::family::Prediction;
+use crate::models::plan::convert::Ema;
+use crate::models::plan::merge_vae::VaeDtype;
+use crate::formats::tensor::Dtype;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum PredictionArgument {

@@ -5,19 +5,19 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::checkpoint::Checkpoint;
-use crate::error::{Error, OrInternal, Result};
-use crate::format::{self, Target, WriteOptions};
-use crate::io::{AtomicFile, Overwrite, Progress};
-use crate::metadata::Metadata;
-use crate::plan::{merge_vae, translate};
+use crate::models::checkpoint::Checkpoint;
+use crate::formats::error::{Error, OrInternal, Result};
+use crate::formats::containers::{self, Target, WriteOptions};
+use crate::formats::io::{AtomicFile, Overwrite, Progress};
+use crate::formats::metadata::Metadata;
+use crate::models::plan::{merge_vae, translate};
 use crate::render::against::Against;
 use crate::render::device::Device;
 use crate::render::input::RenderInput;
 use crate::render::job::{RenderJob, RenderPlan, RenderReport};
 use crate::render::reference::{ReferencePicture, read_picture};
 use crate::render::settings::RenderOptions;
-use crate::tensor::Overflow;
+use crate::formats::tensor::Overflow;
 
 /// Renders a picture with a checkpoint of SD v1, and judges it.
 ///
@@ -209,7 +209,7 @@ impl RenderOutputs {
     pub fn write(&self, report: &RenderReport, jobs: usize, progress: &dyn Progress) -> Result<()> {
         if let (Some(path), Some(dump)) = (&self.dump, &report.dump) {
             let options = WriteOptions { overwrite: self.overwrite, verify: false, jobs, progress };
-            format::write(path, Target::Safetensors, dump, &Metadata::default(), &options)?;
+            containers::write(path, Target::Safetensors, dump, &Metadata::default(), &options)?;
         }
         if let (Some(path), Some(sheet)) = (&self.sheet, &report.sheet) {
             self.write_file(path, &sheet.to_png("")?)?;

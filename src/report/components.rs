@@ -2,13 +2,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::error::printable;
-use crate::model::Component;
-use crate::model::completeness::{Completeness, completeness};
-use crate::model::family::Architecture;
+use crate::formats::error::printable;
+use crate::models::Component;
+use crate::models::completeness::{Completeness, completeness};
+use crate::models::family::Architecture;
 use crate::report::units::{count, size};
-use crate::state_dict::StateDict;
-use crate::tensor::LazyTensor;
+use crate::formats::state_dict::StateDict;
+use crate::formats::tensor::LazyTensor;
 
 /// The figures of one component of a checkpoint.
 #[derive(Debug, Clone, Serialize)]

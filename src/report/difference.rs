@@ -3,10 +3,10 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::checkpoint::compare::TensorComparison;
-use crate::error::printable;
-use crate::model::Component;
-use crate::tensor::LazyTensor;
+use crate::models::compare::TensorComparison;
+use crate::formats::error::printable;
+use crate::models::Component;
+use crate::formats::tensor::LazyTensor;
 
 /// Different tensors per component that the text lists. JSON lists all.
 const LISTED: usize = 8;

@@ -4,10 +4,10 @@ use std::path::Path;
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use crate::checkpoint::hash::FileHashes;
-use crate::error::printable;
-use crate::model::Component;
-use crate::model::published::Published;
+use crate::models::hash::FileHashes;
+use crate::formats::error::printable;
+use crate::models::Component;
+use crate::models::published::Published;
 use crate::report::published_file::PublishedFile;
 use crate::report::write_report::LeftOut;
 

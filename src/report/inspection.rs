@@ -3,21 +3,21 @@ use std::fmt::Write;
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
-use crate::checkpoint::Checkpoint;
-use crate::danger::Finding;
-use crate::error::printable;
-use crate::format::Container;
-use crate::model::Component;
-use crate::model::detection::{Detection, Evidence};
-use crate::model::family::Prediction;
-use crate::model::position_ids::{self, State};
-use crate::model::published::Published;
+use crate::models::checkpoint::Checkpoint;
+use crate::formats::danger::Finding;
+use crate::formats::error::printable;
+use crate::formats::containers::Container;
+use crate::models::Component;
+use crate::models::detection::{Detection, Evidence};
+use crate::models::family::Prediction;
+use crate::models::position_ids::{self, State};
+use crate::models::published::Published;
 use crate::report::components::ComponentSummary;
 use crate::report::published_file::PublishedFile;
 use crate::report::units::{count, size};
 use crate::report::write_report::LeftOut;
-use crate::state_dict::StateDict;
-use crate::tensor::LazyTensor;
+use crate::formats::state_dict::StateDict;
+use crate::formats::tensor::LazyTensor;
 
 /// Characters of a metadata value that the text shows. JSON has the whole value.
 const SHOWN: usize = 100;

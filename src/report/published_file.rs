@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-use crate::model::published::Published;
+use crate::models::published::Published;
 
 /// A published file that an input is identical to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

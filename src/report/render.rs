@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::error::printable;
+use crate::formats::error::printable;
 use crate::render::against::AgainstReport;
 use crate::render::checks::{Check, Verdict};
 use crate::render::job::RenderReport;

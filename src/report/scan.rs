@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::danger::Level;
-use crate::error::{Error, printable};
+use crate::formats::danger::Level;
+use crate::formats::error::{Error, printable};
 use crate::report::{Failure, count};
-use crate::scan::{LocatedFinding, Scan};
+use crate::formats::scan::{LocatedFinding, Scan};
 
 /// Findings of each level to print. JSON has all of them.
 const SHOWN: usize = 20;

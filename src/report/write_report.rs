@@ -2,9 +2,9 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::error::{Error, Hint, printable};
-use crate::format::{Contents, OpaqueValue, UnreadableTensor};
-use crate::plan::{Change, Disposition, Ledger, Notice, NoticeCode};
+use crate::formats::error::{Error, Hint, printable};
+use crate::formats::containers::{Contents, OpaqueValue, UnreadableTensor};
+use crate::models::plan::{Change, Disposition, Ledger, Notice, NoticeCode};
 use crate::report::components::ComponentSummary;
 use crate::report::published_file::PublishedFile;
 use crate::report::units::{count, size};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::support::{self, Folder, Row, assert_rows, expected, f32s, fixture, read, save, tensor, tensors};
 use half::f16;
 use serde_json::Value;
-use trinart_ckpt::tensor::{Dtype, LazyTensor};
+use trinart_ckpt::formats::tensor::{Dtype, LazyTensor};
 
 const UNET: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";

@@ -8,8 +8,8 @@ use crate::support::{
     self, Folder, Row, assert_rows, copy_folder, expected, f32s, fixture, read, save, sha256, tensors,
 };
 use serde_json::{Value, json};
-use trinart_ckpt::model::family::Architecture;
-use trinart_ckpt::model::layout::Layout;
+use trinart_ckpt::models::family::Architecture;
+use trinart_ckpt::models::layout::Layout;
 
 const UNET: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";

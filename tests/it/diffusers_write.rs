@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{self, Folder, Ran, copy_folder, fixture, read, save, tensors};
 use serde_json::{Value, json};
-use trinart_ckpt::tensor::Dtype;
+use trinart_ckpt::formats::tensor::Dtype;
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
@@ -233,7 +233,7 @@ fn writes_bin_weights_with_tensors_at_the_top_level() {
     assert!(folder.join("bin/unet/diffusion_pytorch_model.bin.index.json").is_file());
     run!["diff", diffusers("sd1"), folder.join("bin")].done();
     convert(&diffusers("sd1"), "vae/", &folder, &["--bin", "--component", "vae"]).done();
-    let contents = trinart_ckpt::format::open(folder.join("vae/diffusion_pytorch_model.bin")).unwrap();
+    let contents = trinart_ckpt::formats::containers::open(folder.join("vae/diffusion_pytorch_model.bin")).unwrap();
     assert_eq!((contents.root.as_str(), contents.metadata.len()), ("", 0));
     assert!(contents.state_dict.contains("encoder.conv_in.weight"));
 }

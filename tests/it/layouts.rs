@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
 use Folder::{TextEncoder, TextEncoder2, Unet, Vae};
-use trinart_ckpt::model::detection::{self, Detection, Naming};
-use trinart_ckpt::model::family::{Architecture, Prediction, Task};
-use trinart_ckpt::model::layout::{Folder, Layout, Qkv, Tensor, Transform};
-use trinart_ckpt::model::vae;
+use trinart_ckpt::models::detection::{self, Detection, Naming};
+use trinart_ckpt::models::family::{Architecture, Prediction, Task};
+use trinart_ckpt::models::layout::{Folder, Layout, Qkv, Tensor, Transform};
+use trinart_ckpt::models::vae;
 
 type Shapes = BTreeMap<String, Vec<u64>>;
 

@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use crate::support::hostile::{floats, raw_zip, record, safetensors, tensor_and, torch, torch_with};
 use crate::support::{self, Folder, f32s};
-use trinart_ckpt::format::{self, Contents};
-use trinart_ckpt::pickle::parse;
-use trinart_ckpt::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
-use trinart_ckpt::{Kind, Result, StateDict, limits};
+use trinart_ckpt::formats::containers::{self, Contents};
+use trinart_ckpt::formats::pickle::parse;
+use trinart_ckpt::formats::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
+use trinart_ckpt::formats::error::Kind;
+use trinart_ckpt::formats::error::Result;
+use trinart_ckpt::formats::state_dict::StateDict;
+use trinart_ckpt::formats::limits;
 
 /// Asserts that the first is accepted and the second fails with `Kind::Limit` and this word.
 #[track_caller]
@@ -33,7 +36,7 @@ fn text(text: &str) -> Vec<u8> {
 
 /// Writes bytes to a file and opens it.
 fn open(folder: &Folder, bytes: impl AsRef<[u8]>) -> Result<Contents> {
-    format::open(folder.write("file", bytes))
+    containers::open(folder.write("file", bytes))
 }
 
 /// A checkpoint with one tensor, and under the key `x` the value that these opcodes build.
@@ -117,7 +120,7 @@ fn limits_views() {
     let folder = Folder::new();
     let path = folder.join("one.safetensors");
     support::save(&path, [("a".to_owned(), f32s(&[1.0]))]);
-    let contents = format::open(&path).unwrap();
+    let contents = containers::open(&path).unwrap();
     let storage = contents.state_dict.get("a").unwrap().storage().unwrap();
     let view = |elements: u64| {
         let view = View::new(Shape::new([elements]).unwrap(), vec![0], 0, 1).unwrap();
@@ -148,7 +151,7 @@ fn limits_repeated_inflation() {
         let records = [record("archive/data.pkl", &pickled), data, record("archive/version", b"3\n")];
         let contents = open(&folder, raw_zip(b"", &records)).unwrap();
         let tensor = contents.state_dict.get("weight").unwrap();
-        let is_limit = |error: trinart_ckpt::Error| assert_eq!(error.kind(), Kind::Limit, "{error}");
+        let is_limit = |error: trinart_ckpt::formats::error::Error| assert_eq!(error.kind(), Kind::Limit, "{error}");
         (0..100).take_while(|_| tensor.to_bytes().map_err(is_limit).is_ok()).count()
     };
     assert_eq!(times(limits::INFLATE_BYTES as usize), limits::INFLATE_TIMES as usize);
@@ -288,7 +291,7 @@ fn limits_configurations() {
         let text = std::fs::read_to_string(copy.join("config.json")).unwrap();
         let padded = format!("{text}{}", " ".repeat(len as usize - text.len()));
         std::fs::write(copy.join("config.json"), padded).unwrap();
-        format::open(copy)
+        containers::open(copy)
     };
     assert_limit(config(limits::JSON_FILE), config(limits::JSON_FILE + 1), "bytes of JSON");
 }

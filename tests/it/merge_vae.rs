@@ -8,9 +8,9 @@ use crate::support::{
 };
 use half::f16;
 use serde_json::Value;
-use trinart_ckpt::PyValue;
-use trinart_ckpt::format;
-use trinart_ckpt::tensor::LazyTensor;
+use trinart_ckpt::formats::metadata::PyValue;
+use trinart_ckpt::formats::containers;
+use trinart_ckpt::formats::tensor::LazyTensor;
 
 const PREFIX: &str = "first_stage_model.";
 const BASES: [&str; 3] = ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt", "tiny-sd1.safetensors"];
@@ -193,7 +193,7 @@ fn applies_vae_dtype_to_the_vae_and_dtype_to_the_rest() {
             let bytes = tensor.to_bytes().unwrap();
             let half = |bytes: &[u8]| f16::from_f32(f32::from_le_bytes(bytes.try_into().unwrap())).to_le_bytes();
             let bytes = bytes.chunks(4).flat_map(half).collect();
-            *tensor = support::tensor(trinart_ckpt::tensor::Dtype::F16, tensor.shape().dims(), bytes);
+            *tensor = support::tensor(trinart_ckpt::formats::tensor::Dtype::F16, tensor.shape().dims(), bytes);
         }
     };
     let half_vae = donor(&folder, "half.safetensors", halves);
@@ -256,7 +256,7 @@ fn keeps_metadata_and_records_the_vae_hash() {
     let output = folder.join("out.ckpt");
     let base = fixture("tiny-sd1.ckpt");
     run!["merge-vae", &base, "--vae", fixture("tiny-vae.ckpt"), "-o", &output].done();
-    let (before, mut after) = (format::open(&base).unwrap().metadata, format::open(&output).unwrap().metadata);
+    let (before, mut after) = (containers::open(&base).unwrap().metadata, containers::open(&output).unwrap().metadata);
     let Some(PyValue::Str(recipe)) = after.shift_remove("sd_merge_recipe") else { panic!("no recipe in {after:?}") };
     assert_eq!(after, before);
     assert_eq!(after["global_step"], PyValue::Int(470_000));

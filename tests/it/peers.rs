@@ -10,7 +10,7 @@ use crate::support::peers::{Facts, Peers};
 use crate::support::{FIXTURES, Folder, Row, expected, facts, fixture, read, run, save, sha256, tensor, tensors};
 use half::{bf16, f16};
 use serde_json::json;
-use trinart_ckpt::tensor::{Dtype, LazyTensor};
+use trinart_ckpt::formats::tensor::{Dtype, LazyTensor};
 
 const CONTAINERS: [&str; 2] = ["ckpt", "safetensors"];
 const CASTS: [&str; 2] = ["f16", "bf16"];

@@ -3,10 +3,10 @@
 
 use crate::support::hostile::{tensor_and, torch};
 use crate::support::{Folder, assert_rows, expected, fixture, rows};
-use trinart_ckpt::format::{self, Container, Contents};
+use trinart_ckpt::formats::containers::{self, Container, Contents};
 
 fn check(name: &str, container: Container) -> Contents {
-    let contents = format::open(fixture(name)).unwrap();
+    let contents = containers::open(fixture(name)).unwrap();
     assert_eq!(contents.container, container);
     assert_rows(&rows(&contents).unwrap(), &expected(name));
     contents
@@ -60,7 +60,7 @@ fn reads_textual_inversion_embeddings() {
         b"sbs.",
     ];
     let folder = Folder::new();
-    let contents = format::open(folder.write("style.pt", torch(&pickle.concat()))).unwrap();
+    let contents = containers::open(folder.write("style.pt", torch(&pickle.concat()))).unwrap();
     assert_eq!(contents.root, "string_to_param");
     assert_eq!(contents.state_dict.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["weight"]);
     assert_eq!(rows(&contents).unwrap()[0].2, [4]);

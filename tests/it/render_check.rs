@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{self, Folder, Ran, fixture, save, tensor};
 use serde_json::Value;
-use trinart_ckpt::io::NoProgress;
+use trinart_ckpt::formats::io::NoProgress;
 use trinart_ckpt::ops::render_check::RenderCheck;
 use trinart_ckpt::render::infotext::Infotext;
 use trinart_ckpt::render::picture::Picture;
 use trinart_ckpt::render::settings::RenderOptions;
-use trinart_ckpt::tensor::{Dtype, LazyTensor};
+use trinart_ckpt::formats::tensor::{Dtype, LazyTensor};
 
 const VAE: &str = "first_stage_model.";
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::support::tiny::{fixture, model, values};
 use candle_core::{DType, Device, Tensor};
 use emulation::{ADVERSE, Emulated};
-use trinart_ckpt::io::NoProgress;
+use trinart_ckpt::formats::io::NoProgress;
 use trinart_ckpt::render::Engine;
 use trinart_ckpt::render::checks::{Verdict, relative_distance};
 use trinart_ckpt::render::clip::TextEncoder;
@@ -25,8 +25,10 @@ use trinart_ckpt::render::unet::Unet;
 use trinart_ckpt::render::vae::Vae;
 use trinart_ckpt::render::weight_flaws::WeightFlaw;
 use trinart_ckpt::render::weights::{self, WeightLoader};
-use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
-use trinart_ckpt::{Error, StateDict, format};
+use trinart_ckpt::formats::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt::formats::error::Error;
+use trinart_ckpt::formats::state_dict::StateDict;
+use trinart_ckpt::formats::containers;
 
 /// The name of the emulated GPU, which is slow: tests do less on it.
 const EMULATED: &str = "emulated";
@@ -45,7 +47,7 @@ fn accelerators() -> Vec<(String, Arc<dyn Accelerator>)> {
 }
 
 fn reference(name: &str) -> Tensor {
-    let references = format::open(fixture("tiny-sd1.safetensors")).unwrap().state_dict;
+    let references = containers::open(fixture("tiny-sd1.safetensors")).unwrap().state_dict;
     let lazy = references.get(name).unwrap();
     let dtype = if lazy.dtype() == Dtype::I64 { DType::U32 } else { DType::F32 };
     weights::tensor(lazy, dtype, &Device::Cpu).unwrap()

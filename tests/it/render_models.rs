@@ -11,8 +11,10 @@ use trinart_ckpt::render::observer::{Observer, Trace};
 use trinart_ckpt::render::unet::Unet;
 use trinart_ckpt::render::vae::Vae;
 use trinart_ckpt::render::weights::{WeightLoader, tensor};
-use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
-use trinart_ckpt::{Kind, StateDict, format};
+use trinart_ckpt::formats::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt::formats::error::Kind;
+use trinart_ckpt::formats::state_dict::StateDict;
+use trinart_ckpt::formats::containers;
 
 /// The largest norm of the difference over the norm of the reference.
 const TOLERANCE: f64 = 1e-5;
@@ -48,7 +50,7 @@ struct References(StateDict);
 
 impl References {
     fn open(path: &Path) -> Self {
-        References(format::open(path).unwrap().state_dict)
+        References(containers::open(path).unwrap().state_dict)
     }
 
     fn get(&self, name: &str) -> Tensor {
@@ -81,7 +83,7 @@ fn text_encoder(state_dict: &Arc<StateDict>) -> TextEncoder {
     TextEncoder::load(&loader(state_dict)).unwrap()
 }
 
-fn unet(state_dict: &Arc<StateDict>) -> trinart_ckpt::Result<Unet> {
+fn unet(state_dict: &Arc<StateDict>) -> trinart_ckpt::formats::error::Result<Unet> {
     Unet::load(&loader(state_dict))
 }
 
@@ -249,7 +251,7 @@ fn rejects_a_batch_that_does_not_match_the_prompts() {
 fn matches_diffusers_at_full_size() {
     let folder = PathBuf::from(std::env::var_os("RENDER_FULL").unwrap());
     let references = References::open(&folder.join("sd1-render.references.safetensors"));
-    let state_dict = Arc::new(format::open(folder.join("sd1-render.safetensors")).unwrap().state_dict);
+    let state_dict = Arc::new(containers::open(folder.join("sd1-render.safetensors")).unwrap().state_dict);
 
     let encoder = text_encoder(&state_dict);
     for clip_skip in [1, 2] {

@@ -2,8 +2,8 @@
 //! references.
 
 use crate::support::tiny::{fixture, model};
-use trinart_ckpt::format;
-use trinart_ckpt::io::NoProgress;
+use trinart_ckpt::formats::containers;
+use trinart_ckpt::formats::io::NoProgress;
 use trinart_ckpt::render::checks::relative_distance;
 use trinart_ckpt::render::observer::Trace;
 use trinart_ckpt::render::picture::{Picture, compare};
@@ -30,7 +30,7 @@ fn settings(name: &str) -> Settings {
 
 #[test]
 fn renders_the_reference_picture_with_every_sampler() {
-    let reference = format::open(fixture("pictures.safetensors")).unwrap().state_dict;
+    let reference = containers::open(fixture("pictures.safetensors")).unwrap().state_dict;
     let mut compared = Vec::new();
     for (key, latent) in reference.iter().filter(|(key, _)| key.starts_with("latent ")) {
         let name = key.strip_prefix("latent ").unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use trinart_ckpt::Result;
+use trinart_ckpt::formats::error::Result;
 use trinart_ckpt::render::rng::{Generator, NoiseSource};
 use trinart_ckpt::render::sampler::{Sampler, SamplerContext, sample};
 use trinart_ckpt::render::schedule::{NoiseSchedule, ScheduleType};

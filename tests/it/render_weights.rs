@@ -8,14 +8,15 @@ use candle_core::{DType, Tensor};
 use sha2::{Digest, Sha256};
 use trinart_ckpt::render::Engine;
 use trinart_ckpt::render::weights::WeightLoader;
-use trinart_ckpt::{Kind, format};
+use trinart_ckpt::formats::error::Kind;
+use trinart_ckpt::formats::containers;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
 fn open(name: &str) -> WeightLoader {
-    let contents = format::open(fixture(name)).unwrap();
+    let contents = containers::open(fixture(name)).unwrap();
     WeightLoader::new(Arc::new(contents.state_dict), &Engine::Candle)
 }
 

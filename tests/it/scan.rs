@@ -10,8 +10,8 @@ use crate::support::hostile::{
 };
 use crate::support::peers::Peers;
 use crate::support::{self, FIXTURES, Folder, fixture};
-use trinart_ckpt::danger::{Level, judge};
-use trinart_ckpt::pickle::Name;
+use trinart_ckpt::formats::danger::{Level, judge};
+use trinart_ckpt::formats::pickle::Name;
 
 /// Scans each file alone and checks its exit code, its verdict, and one line for a file that cannot be read.
 #[track_caller]

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use crate::support::hostile::{KEYS, PAYLOAD, SYSTEM, legacy, tensor_and};
 use crate::support::mutate::{Random, mutate, pickles};
 use serde::Deserialize;
-use trinart_ckpt::Kind;
-use trinart_ckpt::pickle::{Id, Node, OddUse, Oddity, Pickle, parse, parse_lenient};
+use trinart_ckpt::formats::error::Kind;
+use trinart_ckpt::formats::pickle::{Id, Node, OddUse, Oddity, Pickle, parse, parse_lenient};
 
 /// Number of pickles per Python process.
 const BATCH: u64 = 3000;

@@ -17,10 +17,11 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use trinart_ckpt::format::{self, Contents, Target, WriteOptions};
-use trinart_ckpt::pickle::Encoder;
-use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
-use trinart_ckpt::{Metadata, StateDict};
+use trinart_ckpt::formats::containers::{self, Contents, Target, WriteOptions};
+use trinart_ckpt::formats::pickle::Encoder;
+use trinart_ckpt::formats::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt::formats::metadata::Metadata;
+use trinart_ckpt::formats::state_dict::StateDict;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_trinart-ckpt");
 
@@ -60,7 +61,7 @@ pub(crate) fn expected(name: &str) -> Vec<Row> {
 }
 
 /// Reads all tensors of an opened file.
-pub(crate) fn rows(contents: &Contents) -> trinart_ckpt::Result<Vec<Row>> {
+pub(crate) fn rows(contents: &Contents) -> trinart_ckpt::formats::error::Result<Vec<Row>> {
     let row = |(key, tensor): (&str, &LazyTensor)| {
         let hash = sha256(&tensor.to_bytes()?);
         Ok((key.to_owned(), tensor.dtype().to_string(), tensor.shape().dims().to_vec(), hash))
@@ -70,7 +71,7 @@ pub(crate) fn rows(contents: &Contents) -> trinart_ckpt::Result<Vec<Row>> {
 
 /// Opens a file and reads all its tensors.
 pub(crate) fn read(path: &Path) -> Vec<Row> {
-    rows(&format::open(path).unwrap()).unwrap()
+    rows(&containers::open(path).unwrap()).unwrap()
 }
 
 /// Compares row by row, so that a failure prints one row instead of two lists of a thousand.
@@ -233,7 +234,7 @@ pub(crate) fn position_ids(count: u64) -> LazyTensor {
 
 /// The tensors of a file without their data, to change and save again.
 pub(crate) fn tensors(path: &Path) -> Vec<(String, LazyTensor)> {
-    let contents = format::open(path).unwrap();
+    let contents = containers::open(path).unwrap();
     contents.state_dict.iter().map(|(key, tensor)| (key.to_owned(), tensor.clone())).collect()
 }
 
@@ -244,7 +245,7 @@ pub(crate) fn save(path: &Path, tensors: impl IntoIterator<Item = (String, LazyT
         state_dict.insert(key, tensor).unwrap();
     }
     let options = WriteOptions::default().verify(false).jobs(2);
-    format::write(path, Target::from_path(path).unwrap(), &state_dict, &Metadata::new(), &options).unwrap();
+    containers::write(path, Target::from_path(path).unwrap(), &state_dict, &Metadata::new(), &options).unwrap();
 }
 
 /// Pickles a tensor as torch does: a call with a reference to a storage of `elements` elements.

@@ -6,16 +6,20 @@
 use std::fs;
 use std::path::Path;
 
-use trinart_ckpt::checkpoint::Checkpoint;
-use trinart_ckpt::checkpoint::hash::content_hash;
-use trinart_ckpt::danger::{self, Level};
-use trinart_ckpt::format::{self, Contents, Target, WriteOptions};
-use trinart_ckpt::io::{NoProgress, Overwrite};
-use trinart_ckpt::pickle::{parse, parse_lenient};
-use trinart_ckpt::plan::{convert, translate};
+use trinart_ckpt::models::checkpoint::Checkpoint;
+use trinart_ckpt::models::hash::content_hash;
+use trinart_ckpt::formats::danger::{self, Level};
+use trinart_ckpt::formats::containers::{self, Contents, Target, WriteOptions};
+use trinart_ckpt::formats::io::{NoProgress, Overwrite};
+use trinart_ckpt::formats::pickle::{parse, parse_lenient};
+use trinart_ckpt::models::plan::{convert, translate};
 use trinart_ckpt::report::{Inspection, ScanReport, components};
-use trinart_ckpt::tensor::LazyTensor;
-use trinart_ckpt::{Error, Metadata, StateDict, limits, scan};
+use trinart_ckpt::formats::tensor::LazyTensor;
+use trinart_ckpt::formats::error::Error;
+use trinart_ckpt::formats::metadata::Metadata;
+use trinart_ckpt::formats::state_dict::StateDict;
+use trinart_ckpt::formats::limits;
+use trinart_ckpt::formats::scan;
 
 /// Bytes to read at either end of a tensor. A view can expand four bytes to a gigabyte, so tensors are not read whole.
 const PIECE: u64 = 1 << 16;
@@ -89,7 +93,7 @@ fn one_line_each(text: &str) -> Broken {
 }
 
 /// Reads the first and the last elements, as bytes.
-fn ends(tensor: &LazyTensor) -> trinart_ckpt::Result<(Vec<u8>, Vec<u8>)> {
+fn ends(tensor: &LazyTensor) -> trinart_ckpt::formats::error::Result<(Vec<u8>, Vec<u8>)> {
     let size = tensor.dtype().size() as u64;
     let elements = tensor.bytes() / size;
     let count = elements.min(PIECE / size);
@@ -109,10 +113,10 @@ fn write_and_read(contents: &Contents, hash: &str, output: &Path, target: Target
     // Like the program: beside dangerous names only the tensors are used.
     let metadata = if contents.dangers.is_empty() { &contents.metadata } else { &nothing };
     let state_dict: &StateDict = &contents.state_dict;
-    if let Err(error) = format::write(output, target, state_dict, metadata, &options) {
+    if let Err(error) = containers::write(output, target, state_dict, metadata, &options) {
         return refused(&error);
     }
-    let again = format::open(output).map_err(|error| format!("the output cannot be read: {error}"))?;
+    let again = containers::open(output).map_err(|error| format!("the output cannot be read: {error}"))?;
     let keys = |contents: &Contents| contents.state_dict.iter().map(|(key, _)| key.to_owned()).collect::<Vec<_>>();
     let (mut before, mut after) = (keys(contents), keys(&again));
     before.sort();
@@ -145,7 +149,7 @@ pub(crate) fn scan(path: &Path) -> Broken {
     one_line_each(&scanned.to_text())?;
     serde_json::to_string(&scanned).map_err(|error| error.to_string())?;
     // A scan finds every danger that loading finds.
-    if let Ok(contents) = format::open(path)
+    if let Ok(contents) = containers::open(path)
         && !contents.dangers.is_empty()
         && scan.level() < Level::Dangerous
     {
@@ -167,7 +171,7 @@ pub(crate) fn pickle(bytes: &[u8]) -> Broken {
     if parsed.bytes() != seen.pickle.bytes() || parsed.nodes().len() != seen.pickle.nodes().len() {
         return Err("a lenient parse ends at another place".to_owned());
     }
-    let names = |pickle: &trinart_ckpt::pickle::Pickle| {
+    let names = |pickle: &trinart_ckpt::formats::pickle::Pickle| {
         pickle.globals().iter().map(|global| (global.name.to_string(), global.offset)).collect::<Vec<_>>()
     };
     if names(&parsed) != names(&seen.pickle) {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use trinart_ckpt::StateDict;
-use trinart_ckpt::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt::formats::state_dict::StateDict;
+use trinart_ckpt::formats::tensor::{Dtype, LazyTensor, Shape};
 
 pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/render").join(name)

@@ -1,0 +1,239 @@
+use std::fmt;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use safetensors::tensor::{Dtype as HeaderDtype, Metadata as CrateMetadata, TensorInfo};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+
+use super::from_header;
+use crate::error::{Error, Result};
+use crate::containers::{Container, Contents};
+use crate::io::Source;
+use crate::limits;
+use crate::metadata::PyValue;
+use crate::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
+
+/// Bytes of the length before the header.
+const PREFIX: u64 = 8;
+
+/// Reads the header of a safetensors file. Keeps the order of the keys.
+///
+/// Fails if the header is invalid, or if the tensors do not cover the rest of the file exactly.
+pub fn read(source: &Arc<Source>) -> Result<Contents> {
+    let (bytes, length) = header_bytes(source)?;
+    let header = parse(&bytes)?;
+    // A header can have a hundred megabytes, and everything in it is copied below.
+    drop(bytes);
+    let mut contents = Contents::for_source(source, Container::Safetensors);
+    for (key, value) in header.metadata {
+        contents.metadata.insert(key, PyValue::Str(value));
+    }
+    let begin = PREFIX + length;
+    let tensors = header.tensors.into_iter().map(|(key, entry)| {
+        let checked = CheckedEntry::new(&entry).map_err(|error| error.in_tensor(&key))?;
+        Ok((key, checked))
+    });
+    let tensors = tensors.collect::<Result<Vec<_>>>()?;
+    check_coverage(&tensors, source.len() - begin, begin)?;
+    for (key, tensor) in tensors {
+        let extent = Extent::Raw { offset: begin + tensor.start, len: tensor.end - tensor.start };
+        let storage = Storage::new(Arc::clone(source), key.as_str(), extent);
+        let view = View::contiguous(tensor.shape);
+        let tensor = LazyTensor::stored(Arc::new(storage), tensor.dtype, view);
+        contents.state_dict.insert(key.as_str(), tensor.map_err(|error| error.in_tensor(&key))?)?;
+    }
+    Ok(contents)
+}
+
+/// Returns the offset of the first tensor: the length of the header and its prefix.
+pub fn data_offset(source: &Arc<Source>) -> Result<u64> {
+    let (_, length) = header_bytes(source)?;
+    Ok(PREFIX + length)
+}
+
+fn header_bytes(source: &Arc<Source>) -> Result<(Vec<u8>, u64)> {
+    let mut prefix = [0; PREFIX as usize];
+    source.read_at(0, &mut prefix)?;
+    let length = u64::from_le_bytes(prefix);
+    if length > limits::SAFETENSORS_HEADER {
+        let message = format!("a header of {length} bytes, the limit is {}", limits::SAFETENSORS_HEADER);
+        return Err(Error::limit(message).at(0));
+    }
+    let available = source.len() - PREFIX;
+    if length > available {
+        let message = format!("a header of {length} bytes, the file has {available} more; it was cut short");
+        return Err(Error::malformed(message).at(0));
+    }
+    Ok((source.read(PREFIX, length)?, length))
+}
+
+fn parse(bytes: &[u8]) -> Result<Header> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| Error::malformed("the header is not UTF-8").at(PREFIX + error.valid_up_to() as u64))?;
+    serde_json::from_str(text).map_err(|error| {
+        // serde_json counts lines and columns from 1, and reports column 0 for the end of a line.
+        let line_start: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+        let offset = PREFIX + (line_start + error.column().saturating_sub(1)) as u64;
+        Error::malformed(format!("the header is not valid: {error}")).at(offset)
+    })
+}
+
+/// The header, in the order of the file.
+#[derive(Default)]
+struct Header {
+    metadata: IndexMap<String, String>,
+    tensors: IndexMap<String, Entry>,
+}
+
+/// A tensor's entry in the header, unchecked.
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct HeaderVisitor;
+        impl<'de> Visitor<'de> for HeaderVisitor {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut header = Header::default();
+                let mut has_metadata = false;
+                while let Some(key) = map.next_key::<String>()? {
+                    if key == "__metadata__" {
+                        if std::mem::replace(&mut has_metadata, true) {
+                            return Err(A::Error::custom("__metadata__ occurs twice"));
+                        }
+                        // Some writers store null instead of leaving empty metadata out.
+                        if let Some(UniqueStrings(metadata)) = map.next_value()? {
+                            header.metadata = metadata;
+                        }
+                    } else if header.tensors.contains_key(&key) {
+                        map.next_value::<IgnoredAny>()?;
+                        return Err(A::Error::custom(format!("the tensor {key} occurs twice")));
+                    } else if header.tensors.len() == limits::TENSORS {
+                        return Err(A::Error::custom(format!("more than {} tensors", limits::TENSORS)));
+                    } else {
+                        let entry =
+                            map.next_value().map_err(|error| A::Error::custom(format!("tensor {key}: {error}")))?;
+                        header.tensors.insert(key, entry);
+                    }
+                }
+                Ok(header)
+            }
+        }
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+/// A JSON object of strings. Duplicate keys are an error.
+struct UniqueStrings(IndexMap<String, String>);
+
+impl<'de> Deserialize<'de> for UniqueStrings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StringsVisitor;
+        impl<'de> Visitor<'de> for StringsVisitor {
+            type Value = UniqueStrings;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueStrings, A::Error> {
+                let mut strings = IndexMap::new();
+                let mut bytes = 0;
+                while let Some((key, value)) = map.next_entry::<String, String>()? {
+                    bytes += key.len() + value.len();
+                    if strings.len() == limits::METADATA_FIELDS || bytes > limits::METADATA_BYTES {
+                        let (fields, bytes) = (limits::METADATA_FIELDS, limits::METADATA_BYTES);
+                        return Err(A::Error::custom(format!(
+                            "more than {fields} fields or {bytes} bytes of metadata"
+                        )));
+                    }
+                    if strings.insert(key.clone(), value).is_some() {
+                        return Err(A::Error::custom(format!("the metadata {key} occurs twice")));
+                    }
+                }
+                Ok(UniqueStrings(strings))
+            }
+        }
+        deserializer.deserialize_map(StringsVisitor)
+    }
+}
+
+/// A tensor's entry in the header, checked by itself.
+struct CheckedEntry {
+    header_dtype: HeaderDtype,
+    dtype: Dtype,
+    shape: Shape,
+    start: u64,
+    end: u64,
+}
+
+impl CheckedEntry {
+    fn new(entry: &Entry) -> Result<Self> {
+        let known: Option<HeaderDtype> = serde_json::from_value(entry.dtype.as_str().into()).ok();
+        let Some((header_dtype, dtype)) = known.and_then(|known| Some((known, from_header(known)?))) else {
+            return Err(Error::unsupported(format!("unknown dtype {}", entry.dtype)));
+        };
+        let shape = Shape::new(entry.shape.as_slice())?;
+        let (start, end) = entry.data_offsets;
+        let expected = shape.bytes(dtype);
+        if end.checked_sub(start) != Some(expected) {
+            return Err(Error::malformed(format!(
+                "{dtype} {shape} needs {expected} bytes, which the offsets {start} to {end} do not match"
+            )));
+        }
+        Ok(CheckedEntry { header_dtype, dtype, shape, start, end })
+    }
+}
+
+/// Fails unless the tensors cover the data exactly, from its first byte to its last, without holes or overlaps.
+fn check_coverage(tensors: &[(String, CheckedEntry)], available: u64, begin: u64) -> Result<()> {
+    let mut by_offset: Vec<_> = tensors.iter().collect();
+    by_offset.sort_by_key(|(_, tensor)| (tensor.start, tensor.end));
+    let mut covered = 0;
+    for (key, tensor) in &by_offset {
+        if tensor.start != covered {
+            let what = if tensor.start > covered { "leaves a hole" } else { "overlaps another tensor" };
+            return Err(Error::malformed(format!(
+                "begins at {} of the data and {what}: the data before it ends at {covered}",
+                tensor.start
+            ))
+            // A forged offset may exceed any file.
+            .at(begin.saturating_add(tensor.start))
+            .in_tensor(key.as_str()));
+        }
+        covered = tensor.end;
+    }
+    if covered != available {
+        let what = if covered > available { "; it was cut short" } else { "; extra bytes were appended" };
+        return Err(
+            Error::malformed(format!("the tensors take {covered} bytes, the file has {available}{what}")).at(begin)
+        );
+    }
+    confirm(by_offset)
+}
+
+/// Validates the header with the `safetensors` crate, too.
+fn confirm(by_offset: Vec<&(String, CheckedEntry)>) -> Result<()> {
+    let size = |value: u64| {
+        usize::try_from(value).map_err(|_| Error::limit("a number that does not fit this machine's word size"))
+    };
+    let infos = by_offset.into_iter().map(|(key, tensor)| {
+        let shape = tensor.shape.dims().iter().copied().map(size).collect::<Result<Vec<_>>>()?;
+        let data_offsets = (size(tensor.start)?, size(tensor.end)?);
+        Ok((key.clone(), TensorInfo { dtype: tensor.header_dtype, shape, data_offsets }))
+    });
+    CrateMetadata::new(None, infos.collect::<Result<Vec<_>>>()?)
+        .map_err(|error| Error::malformed(format!("not a valid safetensors header: {error}")))?;
+    Ok(())
+}

@@ -1,0 +1,254 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use crate::error::{Error, Hint, Kind, Result};
+use crate::containers::file_layout::FileLayout;
+use crate::containers::{diffusers, payload, safetensors, torch, verify};
+use crate::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, Source, parallel};
+use crate::metadata::Metadata;
+use crate::state_dict::StateDict;
+
+/// The containers that can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Target {
+    /// A safetensors file.
+    Safetensors,
+    /// A zip that PyTorch and WebUI load: `.ckpt`.
+    Torch,
+    /// The same without metadata: the `.bin` of a diffusers folder.
+    TorchBare,
+    /// A diffusers folder.
+    Diffusers,
+}
+
+impl Target {
+    /// Returns the container for an output path: a diffusers folder for an existing folder or a path that ends in `/`, else
+    /// by the extension.
+    ///
+    /// Fails if the extension is unknown.
+    pub fn from_path(path: &Path) -> Result<Self> {
+        if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            return Ok(Target::Diffusers);
+        }
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+        match extension.as_deref() {
+            Some("safetensors") => Ok(Target::Safetensors),
+            Some("ckpt" | "pt" | "pth" | "bin") => Ok(Target::Torch),
+            _ => {
+                Err(Error::usage("the output has no known extension; expected .safetensors, .ckpt, or a / at the end")
+                    .with_hint(Hint::NameFormat)
+                    .in_file(path))
+            }
+        }
+    }
+
+    /// The name of the container, as the command line spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Target::Safetensors => "safetensors",
+            Target::Torch => "ckpt",
+            Target::TorchBare => "bin",
+            Target::Diffusers => "diffusers",
+        }
+    }
+}
+
+/// Options for [`write()`] and [`write_folder`]. The default refuses to overwrite, verifies, and reports no progress.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct WriteOptions<'a> {
+    /// How to treat an existing destination.
+    pub overwrite: Overwrite,
+    /// Whether to read the output back and compare it with the plan.
+    pub verify: bool,
+    /// The number of threads.
+    pub jobs: usize,
+    /// Receives the progress, and can stop the operation.
+    pub progress: &'a dyn Progress,
+}
+
+impl Default for WriteOptions<'_> {
+    fn default() -> Self {
+        WriteOptions {
+            overwrite: Overwrite::Refuse,
+            verify: true,
+            jobs: parallel::default_jobs(),
+            progress: &NoProgress,
+        }
+    }
+}
+
+impl<'a> WriteOptions<'a> {
+    /// Sets how to treat an existing destination.
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: Overwrite) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// Sets whether to read the output back and compare it with the plan.
+    #[must_use]
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// Sets the number of threads.
+    #[must_use]
+    pub fn jobs(mut self, jobs: usize) -> Self {
+        self.jobs = jobs;
+        self
+    }
+
+    /// Sets the receiver of the progress.
+    #[must_use]
+    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
+        self.progress = progress;
+        self
+    }
+}
+
+/// The result of [`write()`] and [`write_folder`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Written {
+    /// Bytes of the file, or of all files of the folder.
+    pub bytes: u64,
+    /// Whether the output was read back and compared with the plan.
+    pub verified: bool,
+}
+
+/// Returns the length of the file that [`write()`] would write, without reading a tensor.
+///
+/// Fails if the target cannot hold the state dict.
+pub fn check_target(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<u64> {
+    let layout = layout(state_dict, metadata, target).map_err(|error| blame_input(state_dict, error))?;
+    Ok(layout.bytes)
+}
+
+/// Returns the length of all files that [`write_folder`] would write; see [`check_target`].
+pub fn check_folder(entries: &[diffusers::Entry]) -> Result<u64> {
+    let bytes = entries.iter().map(|entry| match entry {
+        diffusers::Entry::Weights { path, state_dict, metadata } => {
+            check_target(state_dict, metadata, target_of_weights(path))
+        }
+        diffusers::Entry::Text { content, .. } => Ok(content.len() as u64),
+    });
+    bytes.sum()
+}
+
+/// Adds the file that a tensor comes from to an error about that tensor.
+fn blame_input(state_dict: &StateDict, error: Error) -> Error {
+    let tensor = error.tensor().and_then(|key| state_dict.get(key));
+    match tensor.and_then(|tensor| tensor.storages().first().copied()) {
+        Some(storage) if error.kind() != Kind::Unverified => {
+            let path = storage.source().path().to_owned();
+            error.in_file(path)
+        }
+        _ => error,
+    }
+}
+
+fn layout(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<FileLayout> {
+    match target {
+        Target::Safetensors => safetensors::layout(state_dict, metadata),
+        Target::Diffusers => Err(Error::usage("a diffusers folder is not a single file").with_hint(Hint::OutputFolder)),
+        Target::Torch => torch::layout(state_dict, metadata),
+        Target::TorchBare => torch::bare_layout(state_dict),
+    }
+}
+
+/// Writes a state dict and its metadata to a file. Replaces `path` in one step, or leaves it unchanged on failure.
+///
+/// A safetensors file stores metadata as text, a torch file as values beside `state_dict`. Uses a few megabytes of memory
+/// per thread. Fails if `target` is a folder, if an input changes while it is read or does not match its own checksums, or
+/// if the output differs from the plan when it is read back.
+pub fn write(
+    path: &Path,
+    target: Target,
+    state_dict: &StateDict,
+    metadata: &Metadata,
+    options: &WriteOptions<'_>,
+) -> Result<Written> {
+    let written = write_frame(path, target, state_dict, metadata, options);
+    written.map_err(|error| blame_input(state_dict, error).in_file(path))
+}
+
+/// Writes a diffusers folder. Replaces `path` in one step, or leaves it unchanged on failure. Fails as [`write()`] does.
+pub fn write_folder(path: &Path, entries: &[diffusers::Entry], options: &WriteOptions<'_>) -> Result<Written> {
+    check_folder_destination(path, entries, options.overwrite)?;
+    let folder = AtomicFolder::create(path, options.overwrite)?;
+    let mut bytes = 0;
+    for entry in entries {
+        match entry {
+            diffusers::Entry::Text { path, content } => {
+                folder.write(path, content)?;
+                bytes += content.len() as u64;
+            }
+            diffusers::Entry::Weights { path, state_dict, metadata } => {
+                let file = folder.create_parent(path)?;
+                let written = write(&file, target_of_weights(path), state_dict, metadata, options);
+                bytes += written.map_err(|error| folder.error_at_destination(error))?.bytes;
+            }
+        }
+    }
+    options.progress.check()?;
+    folder.persist()?;
+    Ok(Written { bytes, verified: options.verify })
+}
+
+fn target_of_weights(path: &str) -> Target {
+    if path.ends_with(".bin") { Target::TorchBare } else { Target::Safetensors }
+}
+
+/// Fails if the folder `path` must not be replaced by these files; see [`AtomicFolder::check_destination`].
+pub fn check_folder_destination(path: &Path, entries: &[diffusers::Entry], overwrite: Overwrite) -> Result<()> {
+    let first = |path: &'_ str| path.split('/').next().map(str::to_owned);
+    let is_replaced = |name: &str| {
+        diffusers::is_weights(name) || entries.iter().any(|entry| first(entry.path()).as_deref() == Some(name))
+    };
+    AtomicFolder::check_destination(path, overwrite, &is_replaced)
+}
+
+fn write_frame(
+    path: &Path,
+    target: Target,
+    state_dict: &StateDict,
+    metadata: &Metadata,
+    options: &WriteOptions<'_>,
+) -> Result<Written> {
+    let FileLayout { records, locations, bytes, headers } = layout(state_dict, metadata, target)?;
+    let file = AtomicFile::create(path, options.overwrite)?;
+    file.reserve(bytes)?;
+    options.progress.begin("writing", bytes);
+    let sums = payload::fill(&file, bytes, &records, options.jobs, options.progress)?;
+    for (offset, bytes) in headers(&sums) {
+        file.write_at(offset, &bytes)?;
+    }
+    check_inputs(state_dict)?;
+    // The sync keeps the disk busy while the comparison keeps the CPU busy.
+    thread::scope(|scope| {
+        let sync = scope.spawn(|| file.sync());
+        if options.verify {
+            options.progress.begin("verifying", bytes);
+            let plan =
+                verify::Plan { state_dict, metadata, records: &records, locations: &locations, sums: &sums, bytes };
+            verify::verify(&file, &plan, options.jobs, options.progress)?;
+        }
+        sync.join().unwrap_or_else(|_| Err(Error::internal("the thread that syncs the output panicked")))
+    })?;
+    options.progress.check()?;
+    file.persist()?;
+    Ok(Written { bytes, verified: options.verify })
+}
+
+/// Fails if a file that tensors came from has changed since it was opened.
+fn check_inputs(state_dict: &StateDict) -> Result<()> {
+    let mut sources: Vec<&Arc<Source>> =
+        state_dict.iter().flat_map(|(_, tensor)| tensor.storages()).map(|storage| storage.source()).collect();
+    sources.sort_by_key(|source| Arc::as_ptr(source));
+    sources.dedup_by_key(|source| Arc::as_ptr(source));
+    sources.into_iter().try_for_each(|source| source.check_unchanged())
+}

@@ -1,0 +1,99 @@
+//! Scans files for pickles that would run code when loaded with Python, without loading them. Finds every pickle in a
+//! file, whatever its place and name, and examines it as far as it can be parsed.
+//!
+//! Reading and scanning are separate. The reader accepts only intact, unambiguous files. The scanner examines everything
+//! that any reader may see, so it trusts neither record names nor checksums, does not choose between contradicting
+//! headers, and continues behind errors. The reader's error is part of the result.
+
+mod folder;
+mod nested;
+mod pickles;
+mod scanner;
+mod tar;
+mod zip;
+
+use std::path::{Path, PathBuf};
+
+pub use folder::{Listing, is_named_like_a_checkpoint, list_files};
+pub use scanner::LocatedFinding;
+
+use crate::danger::Level;
+use crate::error::{Error, Kind, Result};
+use crate::containers;
+use crate::io::Source;
+use scanner::{Content, Scanner};
+
+/// The result of scanning a file.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Scan {
+    /// The file.
+    pub path: PathBuf,
+    /// The name of its format: a container's, or `zip`, `tar`, `NumPy array`, `pickle` or `unknown`.
+    pub container: &'static str,
+    /// Number of pickles scanned.
+    pub pickles: usize,
+    /// All findings, the worst first.
+    pub findings: Vec<LocatedFinding>,
+    /// Why the file, or a part of it, could not be scanned or read. The findings may be incomplete.
+    pub problem: Option<Error>,
+}
+
+impl Scan {
+    /// The worst level of all findings. Harmless if there are none.
+    pub fn level(&self) -> Level {
+        self.findings.iter().map(|located| located.finding.level).max().unwrap_or(Level::Harmless)
+    }
+}
+
+/// Scans a file. Returns `None` if it is not a checkpoint and contains no pickle.
+///
+/// Fails only if nothing of the file could be scanned; [`Scan::problem`] holds all other errors.
+pub fn scan(path: impl AsRef<Path>) -> Result<Option<Scan>> {
+    let path = path.as_ref();
+    let source = Source::open(path)?;
+    // SAFETY: this process writes no file during a scan. A file that another process changes meanwhile can make the scan's
+    // result wrong, and one that it truncates ends this process with SIGBUS; neither can harm an output.
+    let bytes = unsafe { source.map() }?;
+    let mut scanner = Scanner::default();
+    let content = scan_file(&mut scanner, bytes, folder::is_named_like_a_pickle(path));
+    let sniffed = containers::sniff(&source);
+    let container = match (&sniffed, content) {
+        (Ok(container), _) => container.name(),
+        (Err(_), Some(content)) => content.name(),
+        (Err(_), None) if scanner.problem.is_none() => return Ok(None),
+        (Err(_), None) => "unknown",
+    };
+    // Unmaps the file before the reader opens it. Otherwise both would count as memory.
+    drop(source);
+    // A file that the reader rejects as damaged or forged is a problem, whatever its pickles contain. A file that is
+    // only unsupported (a bare pickle, a script, a file without tensors) is not, if its pickles were scanned.
+    let rejected = if sniffed.is_ok() { containers::open(path).err() } else { None };
+    let rejected = rejected.filter(|error| error.kind() != Kind::Unsupported || scanner.pickles == 0);
+    scanner.findings.sort_by_key(|located| std::cmp::Reverse(located.finding.level));
+    Ok(Some(Scan {
+        path: path.to_owned(),
+        container,
+        pickles: scanner.pickles,
+        findings: scanner.findings,
+        problem: rejected.or(scanner.problem).map(|error| error.in_file(path)),
+    }))
+}
+
+/// Returns the error for a file that is expected to be a checkpoint and is not one.
+pub fn not_a_checkpoint(path: &Path) -> Error {
+    match Source::open(path).and_then(|source| containers::sniff(&source)) {
+        Ok(_) => Error::unsupported("contains no pickle").in_file(path),
+        Err(error) => error,
+    }
+}
+
+fn scan_file(scanner: &mut Scanner, bytes: &[u8], is_pickle: bool) -> Option<Content> {
+    let content = scanner.part(bytes, "", is_pickle, 0);
+    // Python finds a zip at the end of a file, whatever precedes it.
+    if content != Some(Content::Zip) && zip::ends_with_zip(bytes) {
+        scanner.zip(bytes, "", 0);
+        return content.or(Some(Content::Zip));
+    }
+    content
+}

@@ -1,0 +1,183 @@
+//! Compares two tensors, element by element.
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use formats::error::{OrInternal, Result};
+use formats::io::Progress;
+use formats::state_dict::StateDict;
+use formats::tensor::{Dtype, LazyTensor, Overflow, cast};
+
+/// Elements per read.
+const ELEMENTS: u64 = 128 << 10;
+
+/// The result of comparing two tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum TensorComparison {
+    /// The dtype, the shape and the bytes are the same.
+    Equal,
+    /// The dtypes differ, but one tensor has the other's values rounded to its dtype.
+    SameValues,
+    /// The shapes differ. No element was compared.
+    Shape,
+    /// The values differ.
+    Values {
+        /// The number of elements that differ.
+        elements: u64,
+        /// The largest difference between two finite elements; 0 if only NaN or infinite values differ.
+        max_abs: f64,
+    },
+}
+
+/// Compares two tensors. Reads both in pieces, unless their shapes differ.
+pub fn compare(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<TensorComparison> {
+    if a.shape() != b.shape() {
+        return Ok(TensorComparison::Shape);
+    }
+    let held = (a.hold()?, b.hold()?);
+    let comparison = if a.dtype() == b.dtype() {
+        values(a, b, progress)?
+    } else if is_rounded(a, b, progress)? || is_rounded(b, a, progress)? {
+        TensorComparison::SameValues
+    } else {
+        match values(a, b, progress)? {
+            TensorComparison::Equal => TensorComparison::SameValues,
+            other => other,
+        }
+    };
+    drop(held);
+    Ok(comparison)
+}
+
+/// Returns whether `narrow` has the values of `wide`, rounded to its dtype.
+fn is_rounded(wide: &LazyTensor, narrow: &LazyTensor, progress: &dyn Progress) -> Result<bool> {
+    if !cast::is_supported(wide.dtype(), narrow.dtype()) {
+        return Ok(false);
+    }
+    let rounded = wide.clone().cast(narrow.dtype(), Overflow::Saturate)?;
+    Ok(values(&rounded, narrow, progress)? == TensorComparison::Equal)
+}
+
+/// Compares tensors of the same shape: bytes if the dtypes are the same, else numbers.
+fn values(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<TensorComparison> {
+    let (sizes, dtypes) = ((a.dtype().size(), b.dtype().size()), (a.dtype(), b.dtype()));
+    let is_one_dtype = dtypes.0 == dtypes.1;
+    let piece = ELEMENTS.min(a.shape().elements()) as usize;
+    let (mut left, mut right) = (vec![0; piece * sizes.0], vec![0; piece * sizes.1]);
+    let (mut elements, mut max_abs) = (0, 0.0_f64);
+    let mut first = 0;
+    while first < a.shape().elements() {
+        progress.check()?;
+        let count = (a.shape().elements() - first).min(ELEMENTS);
+        // Only the last piece is shorter.
+        left.truncate(count as usize * sizes.0);
+        right.truncate(count as usize * sizes.1);
+        a.read(first, &mut left, None)?;
+        b.read(first, &mut right, None)?;
+        if !is_one_dtype || left != right {
+            for (left, right) in left.chunks_exact(sizes.0).zip(right.chunks_exact(sizes.1)) {
+                let (x, y) = (number(dtypes.0, left)?, number(dtypes.1, right)?);
+                let is_same = if is_one_dtype { left == right } else { x == y || x.is_nan() && y.is_nan() };
+                elements += u64::from(!is_same);
+                let distance = (x - y).abs();
+                if !is_same && distance.is_finite() {
+                    max_abs = max_abs.max(distance);
+                }
+            }
+        }
+        first += count;
+        progress.advance(left.len() as u64);
+    }
+    Ok(if elements == 0 { TensorComparison::Equal } else { TensorComparison::Values { elements, max_abs } })
+}
+
+/// Returns an element as a number; NaN for dtypes without numbers.
+fn number(dtype: Dtype, bytes: &[u8]) -> Result<f64> {
+    fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
+        bytes.try_into().or_internal("an element does not have the size of its dtype")
+    }
+    Ok(match dtype {
+        Dtype::F64 => f64::from_le_bytes(array(bytes)?),
+        Dtype::F32 => f32::from_le_bytes(array(bytes)?).into(),
+        Dtype::F16 => half::f16::from_le_bytes(array(bytes)?).into(),
+        Dtype::BF16 => half::bf16::from_le_bytes(array(bytes)?).into(),
+        Dtype::Bool | Dtype::U8 => u8::from_le_bytes(array(bytes)?).into(),
+        Dtype::I8 => i8::from_le_bytes(array(bytes)?).into(),
+        Dtype::U16 => u16::from_le_bytes(array(bytes)?).into(),
+        Dtype::I16 => i16::from_le_bytes(array(bytes)?).into(),
+        Dtype::U32 => u32::from_le_bytes(array(bytes)?).into(),
+        Dtype::I32 => i32::from_le_bytes(array(bytes)?).into(),
+        Dtype::U64 => u64::from_le_bytes(array(bytes)?) as f64,
+        Dtype::I64 => i64::from_le_bytes(array(bytes)?) as f64,
+        small if small.is_float() => {
+            let mut wide = [0; 4];
+            cast::cast(small, bytes, Dtype::F32, &mut wide, Overflow::Saturate, 0)?;
+            f32::from_le_bytes(wide).into()
+        }
+        _ => f64::NAN,
+    })
+}
+
+/// A key, and its tensors in two state dicts. At least one side has it.
+pub type KeyPair<'a> = (String, Option<&'a LazyTensor>, Option<&'a LazyTensor>);
+
+/// Pairs the tensors of two state dicts by key: the keys of `a` in their order, then those that only `b` has. `canonical`
+/// unifies the spellings of a key, unless its own side has that spelling too.
+pub fn pair_up<'a>(a: &'a StateDict, b: &'a StateDict, canonical: impl Fn(&str) -> String) -> Vec<KeyPair<'a>> {
+    let mut pairs: IndexMap<String, (Option<&LazyTensor>, Option<&LazyTensor>)> = IndexMap::new();
+    for (side, state_dict) in [(0, a), (1, b)] {
+        for (key, tensor) in state_dict.iter() {
+            let wanted = canonical(key);
+            let is_free = wanted == key || !state_dict.contains(&wanted);
+            let pair = pairs.entry(if is_free { wanted } else { key.to_owned() }).or_default();
+            *(if side == 0 { &mut pair.0 } else { &mut pair.1 }) = Some(tensor);
+        }
+    }
+    pairs.into_iter().map(|(key, (a, b))| (key, a, b)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use formats::io::NoProgress;
+    use formats::tensor::Shape;
+
+    fn owned(dtype: Dtype, count: u64, bytes: Vec<u8>) -> LazyTensor {
+        LazyTensor::owned(dtype, Shape::new([count]).unwrap(), bytes).unwrap()
+    }
+
+    fn singles(values: &[f32]) -> LazyTensor {
+        owned(Dtype::F32, values.len() as u64, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    }
+
+    #[test]
+    fn counts_different_elements_and_measures_the_difference() {
+        let result = compare(&singles(&[1.0, 2.0, f32::NAN]), &singles(&[1.0, 2.5, 0.0]), &NoProgress).unwrap();
+        assert_eq!(result, TensorComparison::Values { elements: 2, max_abs: 0.5 });
+        let same = singles(&[1.0, f32::NAN]);
+        assert_eq!(compare(&same, &same, &NoProgress).unwrap(), TensorComparison::Equal);
+        assert_eq!(compare(&same, &singles(&[1.0]), &NoProgress).unwrap(), TensorComparison::Shape);
+    }
+
+    #[test]
+    fn a_rounded_tensor_has_the_same_values() {
+        let values = [0.1_f32, -7.3, 65504.0];
+        let halves = values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect();
+        let halves = owned(Dtype::F16, 3, halves);
+        assert_eq!(compare(&singles(&values), &halves, &NoProgress).unwrap(), TensorComparison::SameValues);
+        assert_eq!(compare(&halves, &singles(&values), &NoProgress).unwrap(), TensorComparison::SameValues);
+        let other = compare(&singles(&[0.2, -7.3, 65504.0]), &halves, &NoProgress).unwrap();
+        assert!(matches!(other, TensorComparison::Values { .. }), "{other:?}");
+    }
+
+    #[test]
+    fn compares_integers_exactly() {
+        let ids = |values: &[i64]| {
+            owned(Dtype::I64, values.len() as u64, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        };
+        let result = compare(&ids(&[0, 1, 2]), &ids(&[0, 1, 5]), &NoProgress).unwrap();
+        assert_eq!(result, TensorComparison::Values { elements: 1, max_abs: 3.0 });
+    }
+}

@@ -1,0 +1,112 @@
+//! Compares a component with the schema of its architecture: missing and extra tensors.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::Component;
+use crate::family::Architecture;
+use crate::layout::{self, Folder, Layout};
+use crate::vae;
+use formats::state_dict::StateDict;
+
+/// The missing and extra tensors of a component.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Completeness {
+    /// Keys of the architecture that the file lacks under every known spelling. Tensors that rendering does not use
+    /// (position_ids, CLIP's `logit_scale`) do not count.
+    pub missing: Vec<String>,
+    /// Keys of the file that the architecture lacks.
+    pub extra: Vec<String>,
+}
+
+/// Compares a component of a state dict in LDM names with the schema of its architecture. `None` for components without
+/// a schema, and if the architecture is unknown. The VAE is the same in all architectures.
+pub fn completeness(
+    state_dict: &StateDict,
+    component: Component,
+    architecture: Option<Architecture>,
+) -> Option<Completeness> {
+    let folders: &[Folder] = match component {
+        Component::Unet => &[Folder::Unet],
+        Component::Vae => &[Folder::Vae],
+        Component::TextEncoder => &[Folder::TextEncoder, Folder::TextEncoder2],
+        _ => return None,
+    };
+    let architecture = architecture.or((component == Component::Vae).then_some(Architecture::Sd1))?;
+    let layout = Layout::of(architecture);
+    let mut present = BTreeSet::new();
+    let mut found = Completeness::default();
+    for key in state_dict.keys().filter(|key| Component::from_key(key) == component) {
+        let canonical = vae::canonical_key(key);
+        let mapped = layout.to_diffusers(&canonical).next();
+        match mapped.and_then(|mapped| layout.to_ldm(mapped.folder, mapped.key)) {
+            Some(written) => {
+                present.insert(written.key);
+            }
+            None => found.extra.push(key.to_owned()),
+        }
+    }
+    let wanted = layout.pairs().iter().filter(|pair| folders.contains(&pair.folder) && pair.in_folder);
+    let dims = |key: &str| state_dict.get(key).map(|tensor| tensor.shape().dims().to_vec());
+    let is_missing = |key: &&str| !present.contains(key) && layout::is_needed(key, &dims);
+    let missing: Vec<&str> = wanted.map(|pair| pair.ldm.key.as_str()).filter(is_missing).collect();
+    found.missing = missing.into_iter().map(str::to_owned).collect();
+    // The parts of a fused projection share a key.
+    found.missing.dedup();
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use formats::tensor::{Dtype, LazyTensor, Shape};
+
+    fn of_keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> StateDict {
+        let mut state_dict = StateDict::new();
+        for key in keys {
+            let tensor = LazyTensor::owned(Dtype::U8, Shape::new([0]).unwrap(), []).unwrap();
+            state_dict.insert(key, tensor).unwrap();
+        }
+        state_dict
+    }
+
+    fn real_keys() -> Vec<&'static str> {
+        let lines = include_str!("../../../fixtures/sd1-ldm.keys").lines().filter(|line| !line.starts_with('#'));
+        lines.filter_map(|line| line.split(' ').next()).collect()
+    }
+
+    #[test]
+    fn a_real_checkpoint_is_complete() {
+        let state_dict = of_keys(real_keys());
+        for component in [Component::Unet, Component::Vae, Component::TextEncoder] {
+            let found = completeness(&state_dict, component, Some(Architecture::Sd1));
+            assert_eq!(found, Some(Completeness::default()), "{component:?}");
+        }
+        assert_eq!(completeness(&state_dict, Component::Schedule, Some(Architecture::Sd1)), None);
+        assert_eq!(completeness(&state_dict, Component::Unet, None), None);
+    }
+
+    #[test]
+    fn lists_missing_and_extra_keys() {
+        let gone = "first_stage_model.decoder.conv_in.bias";
+        let keys = real_keys().into_iter().filter(|&key| key != gone).chain(["first_stage_model.encoder.stray"]);
+        let found = completeness(&of_keys(keys), Component::Vae, None).unwrap();
+        assert_eq!(
+            found,
+            Completeness { missing: vec![gone.into()], extra: vec!["first_stage_model.encoder.stray".into()] }
+        );
+    }
+
+    #[test]
+    fn accepts_other_spellings_and_vaes_without_prefix() {
+        let spelled = real_keys().into_iter().map(|key| key.replace("transformer.text_model.", "transformer."));
+        let spelled: Vec<String> = spelled.collect();
+        let state_dict = of_keys(spelled.iter().map(String::as_str));
+        let found = completeness(&state_dict, Component::TextEncoder, Some(Architecture::Sd1));
+        assert_eq!(found, Some(Completeness::default()));
+        let bare = real_keys().into_iter().filter_map(|key| key.strip_prefix("first_stage_model."));
+        assert_eq!(completeness(&of_keys(bare), Component::Vae, None), Some(Completeness::default()));
+    }
+}

@@ -1,0 +1,176 @@
+//! Hashes of files and of tensors.
+
+use std::fmt::Write;
+
+use sha2::{Digest, Sha256};
+
+use formats::error::{OrInternal, Result};
+use formats::io::{Progress, Source, parallel};
+use formats::tensor::LazyTensor;
+
+/// Bytes per read.
+const PIECE: usize = 1 << 20;
+
+/// The range of WebUI's first hash: 64 KiB at 1 MiB. It collides, but old pictures have no other hash.
+const LEGACY: std::ops::Range<u64> = 0x10_0000..0x11_0000;
+
+/// The hashes that identify a file on model pages and in picture metadata, as WebUI computes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileHashes {
+    /// The sha256 of the file, hexadecimal. The first ten digits are the "Model hash" of pictures, and AutoV2.
+    pub sha256: String,
+    /// The model hash of WebUI before January 2023: eight digits.
+    pub legacy: String,
+    /// AutoV3: twelve digits of the hash of the data after a safetensors header. Editing metadata does not change it.
+    pub autov3: Option<String>,
+}
+
+impl FileHashes {
+    /// AutoV2: the first ten digits of the sha256.
+    pub fn autov2(&self) -> &str {
+        self.sha256.split_at_checked(10).map_or(&self.sha256, |(first, _)| first)
+    }
+
+    /// Hashes a file. `data` is the end of the header of a safetensors file. Reads the file once, or twice with `data`.
+    pub fn new(source: &Source, data: Option<u64>, jobs: usize, progress: &dyn Progress) -> Result<Self> {
+        let len = source.len();
+        let legacy = LEGACY.start.min(len)..LEGACY.end.min(len);
+        let ranges: Vec<_> =
+            [Some(0..len), Some(legacy), data.map(|data| data.min(len)..len)].into_iter().flatten().collect();
+        progress.begin("hashing", ranges.iter().map(|range| range.end - range.start).sum());
+        let hashes = parallel::map(jobs, &ranges, || (), |(), range| range_sha256(source, range.clone(), progress))?;
+        let mut hashes = hashes.into_iter();
+        let digits = |hash: String, count: usize| hash.chars().take(count).collect::<String>();
+        let sha256 = hashes.next().or_internal("the file was not hashed")?;
+        let legacy = digits(hashes.next().or_internal("the legacy range was not hashed")?, 8);
+        Ok(FileHashes { sha256, legacy, autov3: hashes.next().map(|hash| digits(hash, 12)) })
+    }
+}
+
+/// Returns the sha256 of a file, hexadecimal.
+pub fn file_sha256(source: &Source, progress: &dyn Progress) -> Result<String> {
+    progress.begin("hashing", source.len());
+    range_sha256(source, 0..source.len(), progress)
+}
+
+fn range_sha256(source: &Source, range: std::ops::Range<u64>, progress: &dyn Progress) -> Result<String> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; PIECE];
+    let mut offset = range.start;
+    while offset < range.end {
+        progress.check()?;
+        let count = (range.end - offset).min(PIECE as u64) as usize;
+        // Only the last piece is shorter.
+        buffer.truncate(count);
+        source.read_at(offset, &mut buffer)?;
+        hasher.update(&buffer);
+        offset += count as u64;
+        progress.advance(count as u64);
+    }
+    Ok(hexadecimal(&hasher.finalize()))
+}
+
+/// Returns the content hash of a set of tensors. It does not depend on the file, the container or the order.
+///
+/// It is the sha256, hexadecimal, of one line per tensor, sorted by key: `KEY DTYPE [SHAPE] SHA256-OF-ELEMENTS`. Elements
+/// are row-major and little-endian. Another dtype gives another hash.
+pub fn content_hash<'a, K: AsRef<str> + Sync>(
+    tensors: impl Iterator<Item = (K, &'a LazyTensor)>,
+    jobs: usize,
+    progress: &dyn Progress,
+) -> Result<String> {
+    let mut tensors: Vec<_> = tensors.collect();
+    tensors.sort_by(|(a, _), (b, _)| a.as_ref().cmp(b.as_ref()));
+    progress.begin("hashing", tensors.iter().map(|(_, tensor)| tensor.bytes()).sum());
+    let lines = parallel::map(
+        jobs,
+        &tensors,
+        || vec![0; PIECE],
+        |buffer, (key, tensor)| {
+            let key = key.as_ref();
+            let digest = digest(tensor, buffer, progress).map_err(|error| error.in_tensor(key))?;
+            Ok(format!("{key} {} {} {digest}\n", tensor.dtype(), tensor.shape()))
+        },
+    )?;
+    let mut hasher = Sha256::new();
+    for line in lines {
+        hasher.update(line);
+    }
+    Ok(hexadecimal(&hasher.finalize()))
+}
+
+fn digest(tensor: &LazyTensor, buffer: &mut [u8], progress: &dyn Progress) -> Result<String> {
+    let held = tensor.hold()?;
+    let size = tensor.dtype().size() as u64;
+    let mut hasher = Sha256::new();
+    let mut offset = 0;
+    while offset < tensor.bytes() {
+        progress.check()?;
+        let count = (tensor.bytes() - offset).min(buffer.len() as u64) as usize;
+        let (piece, _) = buffer.split_at_mut(count);
+        tensor.read(offset / size, piece, None)?;
+        hasher.update(&*piece);
+        offset += count as u64;
+        progress.advance(count as u64);
+    }
+    drop(held);
+    Ok(hexadecimal(&hasher.finalize()))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use formats::io::NoProgress;
+
+    fn hashes(bytes: &[u8], data: Option<u64>) -> FileHashes {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, bytes).unwrap();
+        FileHashes::new(&Source::open(&path).unwrap(), data, 2, &NoProgress).unwrap()
+    }
+
+    #[test]
+    fn short_files_have_the_legacy_hash_of_no_bytes() {
+        // The sha256 of no bytes starts with e3b0c442. WebUI shows the same for such files.
+        let found = hashes(b"abc", None);
+        assert_eq!(found.legacy, "e3b0c442");
+        assert_eq!(found.autov2(), "ba7816bf8f");
+        assert_eq!(found.autov3, None);
+    }
+
+    #[test]
+    fn each_hash_covers_its_own_range() {
+        let mut bytes: Vec<u8> = (0..0x12_0000_u32).map(|index| (index % 251) as u8).collect();
+        let before = hashes(&bytes, Some(100));
+        bytes[50] ^= 1;
+        let header_changed = hashes(&bytes, Some(100));
+        assert_ne!(before.sha256, header_changed.sha256);
+        assert_eq!((before.autov3.clone(), &before.legacy), (header_changed.autov3, &header_changed.legacy));
+        bytes[0x10_0000] ^= 1;
+        let data_changed = hashes(&bytes, Some(100));
+        assert_ne!(before.legacy, data_changed.legacy);
+        assert_ne!(before.autov3, data_changed.autov3);
+    }
+
+    #[test]
+    fn the_content_hash_ignores_the_order() {
+        let tensor = |value: u8| {
+            let shape = formats::tensor::Shape::new([1]).unwrap();
+            LazyTensor::owned(formats::tensor::Dtype::U8, shape, [value]).unwrap()
+        };
+        let (a, b) = (tensor(1), tensor(2));
+        let hash = |tensors: &[(&str, &LazyTensor)]| {
+            content_hash(tensors.iter().map(|&(key, tensor)| (key, tensor)), 2, &NoProgress).unwrap()
+        };
+        assert_eq!(hash(&[("a", &a), ("b", &b)]), hash(&[("b", &b), ("a", &a)]));
+        assert_ne!(hash(&[("a", &a), ("b", &b)]), hash(&[("a", &b), ("b", &a)]));
+    }
+}

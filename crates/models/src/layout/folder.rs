@@ -1,0 +1,63 @@
+use crate::family::Architecture;
+use crate::vae;
+
+/// The prefix of the UNet in a checkpoint.
+pub(super) const UNET_PREFIX: &str = "model.diffusion_model.";
+
+/// A component of a diffusers folder that holds tensors. Each has a subfolder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Folder {
+    /// The UNet.
+    Unet,
+    /// The VAE.
+    Vae,
+    /// The text encoder: CLIP ViT-L of SD v1 and SDXL, OpenCLIP ViT-H of SD v2.
+    TextEncoder,
+    /// The second text encoder: OpenCLIP ViT-bigG of SDXL base and refiner.
+    TextEncoder2,
+}
+
+impl Folder {
+    /// All components.
+    pub const ALL: &'static [Folder] = &[Folder::Unet, Folder::Vae, Folder::TextEncoder, Folder::TextEncoder2];
+
+    /// Returns the components of an architecture. The SDXL refiner has only the second text encoder.
+    pub fn of(architecture: Architecture) -> &'static [Folder] {
+        match architecture {
+            Architecture::Sd1 | Architecture::Sd2 => &[Folder::Unet, Folder::Vae, Folder::TextEncoder],
+            Architecture::SdxlBase => Folder::ALL,
+            Architecture::SdxlRefiner => &[Folder::Unet, Folder::Vae, Folder::TextEncoder2],
+        }
+    }
+
+    /// The name of the subfolder, and of the entry in `model_index.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Folder::Unet => "unet",
+            Folder::Vae => "vae",
+            Folder::TextEncoder => "text_encoder",
+            Folder::TextEncoder2 => "text_encoder_2",
+        }
+    }
+
+    /// Returns the component with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|folder| folder.name() == name)
+    }
+
+    /// The prefix of the component's keys in a checkpoint in LDM names; `None` if the architecture lacks the component.
+    pub fn ldm_prefix(self, architecture: Architecture) -> Option<&'static str> {
+        match (self, architecture) {
+            (Folder::Unet, _) => Some(UNET_PREFIX),
+            (Folder::Vae, _) => Some(vae::PREFIX),
+            (Folder::TextEncoder, Architecture::Sd1) => Some("cond_stage_model.transformer."),
+            (Folder::TextEncoder, Architecture::Sd2) => Some("cond_stage_model.model."),
+            (Folder::TextEncoder, Architecture::SdxlBase) => Some("conditioner.embedders.0.transformer."),
+            (Folder::TextEncoder2, Architecture::SdxlBase) => Some("conditioner.embedders.1.model."),
+            (Folder::TextEncoder2, Architecture::SdxlRefiner) => Some("conditioner.embedders.0.model."),
+            (Folder::TextEncoder, Architecture::SdxlRefiner)
+            | (Folder::TextEncoder2, Architecture::Sd1 | Architecture::Sd2) => None,
+        }
+    }
+}

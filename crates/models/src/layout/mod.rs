@@ -1,0 +1,223 @@
+//! Key layouts: maps each tensor of a checkpoint in LDM names to a diffusers folder, and back.
+//!
+//! A [`Layout`] is a table of [`Pair`]s, one for each tensor of a diffusers folder, built by walking the network once
+//! with both sets of names (`unet.rs`, `vae.rs`, `clip.rs`, `openclip.rs`). Keys are looked up whole, never rewritten
+//! piece by piece. The table also holds the spellings of other tools, for reading only:
+//!
+//! - text encoders without `text_model.`, in checkpoints (NAI) and in folders (transformers 5.6 and newer);
+//! - VAE attention as `query`, `key`, `value`, `proj_attn` (older diffusers);
+//! - upsamplers with a wrong index in checkpoints, or named as attentions in folders, from converters with that bug;
+//! - `text_projection.weight` in OpenCLIP, not transposed, as diffusers' SDXL script writes it;
+//! - the SD v2 text encoder under `conditioner.embedders.0.model.` (SD-Turbo).
+//!
+//! A 1x1 convolution and a linear layer are told apart by their rank; see [`Mapped::fit`].
+
+mod clip;
+mod folder;
+mod openclip;
+mod sizes;
+mod table;
+mod transform;
+mod unet;
+mod vae;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use crate::family::Architecture;
+pub use folder::Folder;
+use sizes::Sizes;
+pub use table::{Pair, Tensor};
+pub use transform::{Qkv, Transform, with_rank};
+pub(super) use unet::Structure as UnetStructure;
+
+/// Returns whether a model must have this tensor, by its key in either layout. Everything is needed but the shortcut
+/// convolution of a residual block whose input and output have the same number of channels: narrow models have such
+/// blocks where published models do not.
+pub fn is_needed(key: &str, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> bool {
+    const SHORTCUTS: &[(&str, &str)] = &[
+        (".skip_connection.", ".in_layers.2.weight"),
+        (".nin_shortcut.", ".conv1.weight"),
+        (".conv_shortcut.", ".conv1.weight"),
+    ];
+    let shortcut =
+        SHORTCUTS.iter().find_map(|(shortcut, convolution)| Some((key.split_once(shortcut)?.0, convolution)));
+    let Some((block, convolution)) = shortcut else { return true };
+    let channels = dims(&format!("{block}{convolution}"));
+    channels.is_none_or(|dims| match dims.as_slice() {
+        [output, input, ..] => output != input,
+        _ => true,
+    })
+}
+
+/// The destination of a tensor in the other layout, and its transform on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mapped<'a> {
+    /// The component.
+    pub folder: Folder,
+    /// The key in the other layout.
+    pub key: &'a str,
+    /// The dimensions there in the published model; see [`Layout::measured`] for models of other widths.
+    pub dims: &'a [u64],
+    /// How the elements move.
+    pub transform: Transform,
+    /// Whether folders hold the diffusers tensor; see [`Pair::in_folder`].
+    pub in_folder: bool,
+}
+
+impl Mapped<'_> {
+    /// Returns the dimensions that a tensor of `dims` gets: transformed, then with trailing ones added or removed where
+    /// a 1x1 convolution replaces a linear layer or the reverse. `None` if the tensor does not fit.
+    ///
+    /// Widths are taken from `dims`; they need not be those of the published model.
+    pub fn fit(&self, dims: &[u64]) -> Option<Vec<u64>> {
+        match self.transform {
+            Transform::None => with_rank(dims, self.dims.len()),
+            // None of these is a convolution.
+            Transform::Transpose | Transform::Split(_) | Transform::Join(_) => {
+                self.transform.dims(dims).filter(|dims| dims.len() == self.dims.len())
+            }
+        }
+    }
+}
+
+/// The table of one architecture, with lookup in both directions.
+#[derive(Debug)]
+pub struct Layout {
+    architecture: Architecture,
+    pairs: Vec<Pair>,
+    by_ldm: HashMap<String, Vec<(usize, Transform)>>,
+    by_diffusers: HashMap<Folder, HashMap<String, usize>>,
+}
+
+static SD1: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::Sd1));
+static SD2: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::Sd2));
+static SDXL_BASE: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::SdxlBase));
+static SDXL_REFINER: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::SdxlRefiner));
+
+impl Layout {
+    /// Returns the layout of an architecture, with the dimensions of the published models.
+    pub fn of(architecture: Architecture) -> &'static Layout {
+        match architecture {
+            Architecture::Sd1 => &SD1,
+            Architecture::Sd2 => &SD2,
+            Architecture::SdxlBase => &SDXL_BASE,
+            Architecture::SdxlRefiner => &SDXL_REFINER,
+        }
+    }
+
+    fn published(architecture: Architecture) -> Layout {
+        Layout::new(architecture, &Sizes::published(architecture))
+    }
+
+    /// Returns the layout with the widths of a given model in LDM names, read off a few of its tensors by key. A missing
+    /// tensor leaves the published size. The keys do not depend on the widths.
+    pub fn measured(architecture: Architecture, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Layout {
+        let published = Layout::of(architecture);
+        let sizes = Sizes::measured(architecture, &|key| published.pair_of_ldm(key)?.ldm_spellings().find_map(dims));
+        Layout::new(architecture, &sizes)
+    }
+
+    /// Like [`Layout::measured`], for a model in a diffusers folder.
+    pub fn measured_in_folder(architecture: Architecture, dims: &dyn Fn(Folder, &str) -> Option<Vec<u64>>) -> Layout {
+        let published = Layout::of(architecture);
+        let sizes = Sizes::measured(architecture, &|key| {
+            let pair = published.pair_of_ldm(key)?;
+            let found = pair.diffusers_spellings().find_map(|key| dims(pair.folder, key))?;
+            pair.transform.inverse().dims(&found)
+        });
+        Layout::new(architecture, &sizes)
+    }
+
+    fn new(architecture: Architecture, sizes: &Sizes) -> Layout {
+        let mut pairs = Vec::new();
+        unet::add(&mut pairs, &UnetStructure::of(architecture), &sizes.unet);
+        vae::add(&mut pairs, &sizes.vae);
+        match architecture {
+            Architecture::Sd1 => {
+                let prefixes = ["cond_stage_model.transformer.text_model.", "cond_stage_model.transformer."];
+                clip::add(&mut pairs, &prefixes, sizes.text_encoder);
+            }
+            Architecture::Sd2 => openclip::add(&mut pairs, &openclip::VIT_H, sizes.text_encoder),
+            Architecture::SdxlBase => {
+                let prefixes =
+                    ["conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.0.transformer."];
+                clip::add(&mut pairs, &prefixes, sizes.text_encoder);
+                let model = openclip::vit_big_g(&["conditioner.embedders.1.model."]);
+                openclip::add(&mut pairs, &model, sizes.text_encoder_2);
+            }
+            Architecture::SdxlRefiner => {
+                let model = openclip::vit_big_g(&["conditioner.embedders.0.model."]);
+                openclip::add(&mut pairs, &model, sizes.text_encoder_2);
+            }
+        }
+        let mut by_ldm = HashMap::<String, Vec<(usize, Transform)>>::new();
+        let mut by_diffusers = HashMap::<Folder, HashMap<String, usize>>::new();
+        for (index, pair) in pairs.iter().enumerate() {
+            for (key, transform) in pair.ldm_names() {
+                by_ldm.entry(key.to_owned()).or_default().push((index, transform));
+            }
+            let names = by_diffusers.entry(pair.folder).or_default();
+            names.extend(pair.diffusers_spellings().map(|key| (key.to_owned(), index)));
+        }
+        Layout { architecture, pairs, by_ldm, by_diffusers }
+    }
+
+    /// The architecture.
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
+    }
+
+    /// The table, in the order of a checkpoint. The parts of a split tensor follow each other.
+    pub fn pairs(&self) -> &[Pair] {
+        &self.pairs
+    }
+
+    /// Maps a tensor of a checkpoint to diffusers. Returns one destination, three for a fused projection (query, key,
+    /// value), and none for a key that the layout does not have.
+    pub fn to_diffusers(&self, key: &str) -> impl Iterator<Item = Mapped<'_>> {
+        self.by_ldm.get(key).into_iter().flatten().map(|&(index, transform)| {
+            let pair = self.pair(index);
+            let Tensor { key, dims } = &pair.diffusers;
+            Mapped { folder: pair.folder, key, dims, transform, in_folder: pair.in_folder }
+        })
+    }
+
+    /// Maps a tensor of a diffusers component to LDM names; `None` for a key that the layout does not have.
+    ///
+    /// Three tensors share a destination if the transform is [`Transform::Join`]; [`Layout::to_diffusers`] of that key
+    /// lists all three.
+    pub fn to_ldm(&self, folder: Folder, key: &str) -> Option<Mapped<'_>> {
+        let pair = self.pair(*self.by_diffusers.get(&folder)?.get(key)?);
+        let Tensor { key, dims } = &pair.ldm;
+        Some(Mapped { folder, key, dims, transform: pair.transform.inverse(), in_folder: pair.in_folder })
+    }
+
+    /// The tensors of a component in LDM names.
+    pub fn ldm_schema(&self, folder: Folder) -> impl Iterator<Item = &Tensor> {
+        let first = |pair: &&Pair| !matches!(pair.transform, Transform::Split(Qkv::Key | Qkv::Value));
+        self.pairs.iter().filter(move |pair| pair.folder == folder).filter(first).map(|pair| &pair.ldm)
+    }
+
+    /// The tensors of a component as folders hold them.
+    pub fn diffusers_schema(&self, folder: Folder) -> impl Iterator<Item = &Tensor> {
+        self.pairs.iter().filter(move |pair| pair.folder == folder && pair.in_folder).map(|pair| &pair.diffusers)
+    }
+
+    /// Returns whether a key that [`Layout::to_ldm`] does not map is a redundant constant: the position_ids, 0 to 76,
+    /// that transformers before 4.31 saved with every text encoder and OpenCLIP does not have.
+    pub fn is_redundant(&self, folder: Folder, key: &str) -> bool {
+        matches!(folder, Folder::TextEncoder | Folder::TextEncoder2)
+            && clip::POSITION_IDS.contains(&key)
+            && self.to_ldm(folder, key).is_none()
+    }
+
+    fn pair_of_ldm(&self, key: &str) -> Option<&Pair> {
+        Some(self.pair(self.by_ldm.get(key)?.first()?.0))
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the indices come from enumerating `pairs`, which never changes")]
+    fn pair(&self, index: usize) -> &Pair {
+        &self.pairs[index]
+    }
+}

@@ -1,0 +1,191 @@
+use crate::family::Architecture;
+
+/// The sizes that determine all shapes of a model: those of a published model, or of a given file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub(super) unet: Unet,
+    pub(super) vae: Vae,
+    /// The first text encoder. Unused for the refiner, which has none.
+    pub(super) text_encoder: Text,
+    /// The second text encoder. Used for SDXL.
+    pub(super) text_encoder_2: Text,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unet {
+    /// Input channels: 4, or more for models conditioned on an image.
+    pub(super) input: u64,
+    pub(super) output: u64,
+    /// Channels at each resolution, the highest resolution first.
+    pub(super) widths: Widths,
+    /// Width of the time embedding.
+    pub(super) time: u64,
+    /// Width of the text embedding that cross-attention reads.
+    pub(super) context: u64,
+    /// Width of the extra conditioning of SDXL: pooled text and sizes.
+    pub(super) label: u64,
+}
+
+/// Channels at each resolution of a UNet. There is at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Widths {
+    /// At the highest resolution.
+    pub(super) first: u64,
+    lower: Vec<u64>,
+}
+
+impl Widths {
+    fn new<const LOWER: usize>(first: u64, lower: [u64; LOWER]) -> Self {
+        Widths { first, lower: lower.to_vec() }
+    }
+
+    /// At the lowest resolution.
+    pub(super) fn last(&self) -> u64 {
+        self.lower.last().copied().unwrap_or(self.first)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
+        std::iter::once(self.first).chain(self.lower.iter().copied())
+    }
+
+    /// Replaces each width by the result of `measure`, which gets the level and the width.
+    fn measured(&self, measure: impl Fn(usize, u64) -> u64) -> Self {
+        let lower = self.lower.iter().enumerate().map(|(index, &width)| measure(index + 1, width)).collect();
+        Widths { first: measure(0, self.first), lower }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Vae {
+    pub(super) image: u64,
+    pub(super) latent: u64,
+    /// Channels at each resolution, the highest resolution first.
+    pub(super) widths: [u64; 4],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Text {
+    pub(super) vocabulary: u64,
+    pub(super) positions: u64,
+    pub(super) width: u64,
+    /// Width of the hidden layer of the MLPs.
+    pub(super) hidden: u64,
+    /// Width of the pooled output, after the projection.
+    pub(super) projection: u64,
+}
+
+impl Text {
+    const fn published(width: u64) -> Self {
+        Text { vocabulary: 49408, positions: 77, width, hidden: 4 * width, projection: width }
+    }
+}
+
+/// The largest size that is read from a file. Larger ones are not plausible, and products of them could overflow.
+const LARGEST_SIZE: u64 = 1 << 32;
+
+/// The naming scheme of a text encoder.
+enum TextNames {
+    Clip,
+    OpenClip,
+}
+
+impl Sizes {
+    pub(super) fn published(architecture: Architecture) -> Self {
+        let (widths, context, label) = match architecture {
+            Architecture::Sd1 => (Widths::new(320, [640, 1280, 1280]), 768, 0),
+            Architecture::Sd2 => (Widths::new(320, [640, 1280, 1280]), 1024, 0),
+            Architecture::SdxlBase => (Widths::new(320, [640, 1280]), 2048, 2816),
+            Architecture::SdxlRefiner => (Widths::new(384, [768, 1536, 1536]), 1280, 2560),
+        };
+        let time = 4 * widths.first;
+        let text_width = if architecture == Architecture::Sd2 { 1024 } else { 768 };
+        Sizes {
+            unet: Unet { input: 4, output: 4, widths, time, context, label },
+            vae: Vae { image: 3, latent: 4, widths: [128, 256, 512, 512] },
+            text_encoder: Text::published(text_width),
+            text_encoder_2: Text::published(1280),
+        }
+    }
+
+    /// Reads the sizes off the tensors of a model. `dims` gets keys in LDM names, as they are written. A missing tensor
+    /// leaves the published size.
+    pub(super) fn measured(architecture: Architecture, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Self {
+        let Sizes { unet, vae, text_encoder, text_encoder_2 } = Sizes::published(architecture);
+        let size = |key: &str, axis: usize, published: u64| {
+            dims(key).and_then(|dims| dims.get(axis).copied()).filter(|&size| size <= LARGEST_SIZE).unwrap_or(published)
+        };
+        let in_unet = |key: &str, axis, published| size(&format!("model.diffusion_model.{key}"), axis, published);
+        let in_vae = |key: &str, axis, published| size(&format!("first_stage_model.{key}"), axis, published);
+        let in_text = |names: TextNames, prefix: &str, text: Text| {
+            let [vocabulary, positions, width, hidden, projection] = match names {
+                TextNames::Clip => [
+                    ("embeddings.token_embedding.weight", 0),
+                    ("embeddings.position_embedding.weight", 0),
+                    ("final_layer_norm.weight", 0),
+                    ("encoder.layers.0.mlp.fc1.weight", 0),
+                    ("", 0),
+                ],
+                TextNames::OpenClip => [
+                    ("token_embedding.weight", 0),
+                    ("positional_embedding", 0),
+                    ("ln_final.weight", 0),
+                    ("transformer.resblocks.0.mlp.c_fc.weight", 0),
+                    ("text_projection", 1),
+                ],
+            };
+            let size = |(key, axis): (&str, usize), published| size(&format!("{prefix}{key}"), axis, published);
+            Text {
+                vocabulary: size(vocabulary, text.vocabulary),
+                positions: size(positions, text.positions),
+                width: size(width, text.width),
+                hidden: size(hidden, text.hidden),
+                projection: size(projection, text.projection),
+            }
+        };
+        let of_level = |level: usize, published: u64| {
+            in_unet(&format!("input_blocks.{}.0.out_layers.3.weight", 3 * level + 1), 0, published)
+        };
+        let of_vae_level =
+            |level: usize, published: u64| in_vae(&format!("encoder.down.{level}.block.0.conv2.weight"), 0, published);
+        let [level_0, level_1, level_2, level_3] = vae.widths;
+        // The second highest resolution has cross-attention in every architecture.
+        let context = "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight";
+        Sizes {
+            unet: Unet {
+                input: in_unet("input_blocks.0.0.weight", 1, unet.input),
+                output: in_unet("out.2.weight", 0, unet.output),
+                widths: unet.widths.measured(of_level),
+                time: in_unet("time_embed.0.weight", 0, unet.time),
+                context: in_unet(context, 1, unet.context),
+                label: in_unet("label_emb.0.0.weight", 1, unet.label),
+            },
+            vae: Vae {
+                image: in_vae("encoder.conv_in.weight", 1, vae.image),
+                latent: in_vae("decoder.conv_in.weight", 1, vae.latent),
+                widths: [
+                    of_vae_level(0, level_0),
+                    of_vae_level(1, level_1),
+                    of_vae_level(2, level_2),
+                    of_vae_level(3, level_3),
+                ],
+            },
+            text_encoder: match architecture {
+                Architecture::Sd1 => in_text(TextNames::Clip, "cond_stage_model.transformer.text_model.", text_encoder),
+                Architecture::Sd2 => in_text(TextNames::OpenClip, "cond_stage_model.model.", text_encoder),
+                Architecture::SdxlBase => {
+                    in_text(TextNames::Clip, "conditioner.embedders.0.transformer.text_model.", text_encoder)
+                }
+                Architecture::SdxlRefiner => text_encoder,
+            },
+            text_encoder_2: match architecture {
+                Architecture::SdxlBase => {
+                    in_text(TextNames::OpenClip, "conditioner.embedders.1.model.", text_encoder_2)
+                }
+                Architecture::SdxlRefiner => {
+                    in_text(TextNames::OpenClip, "conditioner.embedders.0.model.", text_encoder_2)
+                }
+                Architecture::Sd1 | Architecture::Sd2 => text_encoder_2,
+            },
+        }
+    }
+}

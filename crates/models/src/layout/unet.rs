@@ -1,0 +1,197 @@
+use super::folder::{Folder, UNET_PREFIX};
+use super::sizes;
+use super::table::{Pair, PairBuilder, Row};
+use crate::family::Architecture;
+
+/// Residual blocks per resolution in the down path. The up path has one more.
+const BLOCKS: usize = 2;
+
+/// The layers of a UNet, whatever its widths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Structure {
+    /// Transformer blocks per attention at each resolution, the highest resolution first; 0 without attention.
+    pub(crate) depths: &'static [usize],
+    /// Transformer blocks of the middle block.
+    middle: usize,
+    /// Whether it takes extra conditioning besides time and text.
+    pub(crate) label: bool,
+    /// Whether `proj_in` and `proj_out` are linear layers rather than 1x1 convolutions.
+    linear: bool,
+    /// For each resolution, whether its width differs from the next higher resolution.
+    widens: &'static [bool],
+}
+
+impl Structure {
+    /// Returns the structure of an architecture.
+    pub(crate) fn of(architecture: Architecture) -> Self {
+        const FOUR: &[bool] = &[false, true, true, false];
+        match architecture {
+            Architecture::Sd1 => {
+                Structure { depths: &[1, 1, 1, 0], middle: 1, label: false, linear: false, widens: FOUR }
+            }
+            Architecture::Sd2 => {
+                Structure { depths: &[1, 1, 1, 0], middle: 1, label: false, linear: true, widens: FOUR }
+            }
+            Architecture::SdxlBase => {
+                let widens = &[false, true, true];
+                Structure { depths: &[0, 2, 10], middle: 10, label: true, linear: true, widens }
+            }
+            Architecture::SdxlRefiner => {
+                Structure { depths: &[0, 4, 4, 0], middle: 4, label: true, linear: true, widens: FOUR }
+            }
+        }
+    }
+}
+
+/// Adds a UNet, layer by layer, in the order of the original code.
+pub(super) fn add(pairs: &mut Vec<Pair>, structure: &Structure, sizes: &sizes::Unet) {
+    let component = PairBuilder { pairs, folder: Folder::Unet, ldm: &[UNET_PREFIX], diffusers: &[""] };
+    Walk { component, structure, sizes }.all();
+}
+
+struct Walk<'a> {
+    component: PairBuilder<'a>,
+    structure: &'a Structure,
+    sizes: &'a sizes::Unet,
+}
+
+impl Walk<'_> {
+    fn all(&mut self) {
+        let &sizes::Unet { input, output, time, label, ref widths, .. } = self.sizes;
+        let (first, last) = (widths.first, widths.last());
+        self.component.layer("time_embed.0", "time_embedding.linear_1", &[time, first]);
+        self.component.layer("time_embed.2", "time_embedding.linear_2", &[time, time]);
+        if self.structure.label {
+            self.component.layer("label_emb.0.0", "add_embedding.linear_1", &[time, label]);
+            self.component.layer("label_emb.0.2", "add_embedding.linear_2", &[time, time]);
+        }
+        self.component.layer("input_blocks.0.0", "conv_in", &[first, input, 3, 3]);
+        let skips = self.down(first);
+        self.residual("middle_block.0", "mid_block.resnets.0", last, last, false);
+        self.attention("middle_block.1", "mid_block.attentions.0", last, self.structure.middle);
+        self.residual("middle_block.2", "mid_block.resnets.1", last, last, false);
+        self.up(last, skips);
+        self.component.layer("out.0", "conv_norm_out", &[first]);
+        self.component.layer("out.2", "conv_out", &[output, first, 3, 3]);
+    }
+
+    /// Adds the down path. Returns the widths of the skip connections, in order.
+    fn down(&mut self, first: u64) -> Vec<u64> {
+        let levels = self.levels();
+        let mut skips = vec![first];
+        let mut width = first;
+        for &(level, out, depth, widens) in &levels {
+            for index in 0..BLOCKS {
+                let block = format!("input_blocks.{}", skips.len());
+                let shortcut = index == 0 && widens;
+                let resnet = format!("down_blocks.{level}.resnets.{index}");
+                self.residual(&format!("{block}.0"), &resnet, width, out, shortcut);
+                self.attention(&format!("{block}.1"), &format!("down_blocks.{level}.attentions.{index}"), out, depth);
+                skips.push(out);
+                width = out;
+            }
+            if level + 1 < levels.len() {
+                let ldm = format!("input_blocks.{}.0.op", skips.len());
+                let diffusers = format!("down_blocks.{level}.downsamplers.0.conv");
+                self.component.layer(&ldm, &diffusers, &[out, out, 3, 3]);
+                skips.push(out);
+            }
+        }
+        skips
+    }
+
+    /// Adds the up path. Each block takes the last remaining skip connection.
+    fn up(&mut self, mut width: u64, skips: Vec<u64>) {
+        let levels = self.levels().into_iter().rev().enumerate();
+        let blocks = levels.flat_map(|(up, level)| (0..=BLOCKS).map(move |index| (up, level, index)));
+        for (block, ((up, (level, out, depth, _), index), skip)) in blocks.zip(skips.into_iter().rev()).enumerate() {
+            let resnet = format!("up_blocks.{up}.resnets.{index}");
+            self.residual(&format!("output_blocks.{block}.0"), &resnet, width + skip, out, true);
+            let attention = format!("up_blocks.{up}.attentions.{index}");
+            self.attention(&format!("output_blocks.{block}.1"), &attention, out, depth);
+            width = out;
+            if index == BLOCKS && level > 0 {
+                self.upsampler(block, up, out, depth > 0);
+            }
+        }
+    }
+
+    /// Adds an upsampler. Its index follows the attention's; without attention it takes the attention's index. Some
+    /// converters have confused the two, or named it as an attention.
+    fn upsampler(&mut self, block: usize, up: usize, width: u64, behind_attention: bool) {
+        let (right, wrong) = if behind_attention { (2, 1) } else { (1, 2) };
+        let ldm = [right, wrong].map(|index| format!("output_blocks.{block}.{index}.conv"));
+        let diffusers =
+            [format!("up_blocks.{up}.upsamplers.0.conv"), format!("up_blocks.{up}.attentions.{BLOCKS}.conv")];
+        self.component.layer_of(Row::new(
+            &ldm.each_ref().map(String::as_str),
+            &diffusers.each_ref().map(String::as_str),
+            &[width, width, 3, 3],
+        ));
+    }
+
+    fn residual(&mut self, ldm: &str, diffusers: &str, input: u64, output: u64, shortcut: bool) {
+        let layers: &[(&str, &str, &[u64])] = &[
+            ("in_layers.0", "norm1", &[input]),
+            ("in_layers.2", "conv1", &[output, input, 3, 3]),
+            ("emb_layers.1", "time_emb_proj", &[output, self.sizes.time]),
+            ("out_layers.0", "norm2", &[output]),
+            ("out_layers.3", "conv2", &[output, output, 3, 3]),
+            ("skip_connection", "conv_shortcut", &[output, input, 1, 1]),
+        ];
+        let count = if shortcut { layers.len() } else { layers.len() - 1 };
+        for (in_ldm, in_diffusers, weight) in layers.iter().take(count) {
+            self.component.layer(&format!("{ldm}.{in_ldm}"), &format!("{diffusers}.{in_diffusers}"), weight);
+        }
+    }
+
+    /// Adds an attention. Names inside it are the same in both layouts.
+    fn attention(&mut self, ldm: &str, diffusers: &str, width: u64, depth: usize) {
+        if depth == 0 {
+            return;
+        }
+        let projection: &[u64] = if self.structure.linear { &[width, width] } else { &[width, width, 1, 1] };
+        let mut layer = |name: &str, weight: &[u64]| {
+            self.component.layer(&format!("{ldm}.{name}"), &format!("{diffusers}.{name}"), weight);
+        };
+        layer("norm", &[width]);
+        layer("proj_in", projection);
+        for block in 0..depth {
+            let (ldm, diffusers) =
+                (format!("{ldm}.transformer_blocks.{block}"), format!("{diffusers}.transformer_blocks.{block}"));
+            self.transformer_block(&ldm, &diffusers, width);
+        }
+        self.component.layer(&format!("{ldm}.proj_out"), &format!("{diffusers}.proj_out"), projection);
+    }
+
+    fn transformer_block(&mut self, ldm: &str, diffusers: &str, width: u64) {
+        let mut tensor = |name: &str, dims: &[u64]| {
+            let (ldm, diffusers) = (format!("{ldm}.{name}"), format!("{diffusers}.{name}"));
+            self.component.tensor(Row::new(&[&ldm], &[&diffusers], dims));
+        };
+        let attend = |tensor: &mut dyn FnMut(&str, &[u64]), name: &str, context: u64| {
+            tensor(&format!("{name}.to_q.weight"), &[width, width]);
+            tensor(&format!("{name}.to_k.weight"), &[width, context]);
+            tensor(&format!("{name}.to_v.weight"), &[width, context]);
+            tensor(&format!("{name}.to_out.0.weight"), &[width, width]);
+            tensor(&format!("{name}.to_out.0.bias"), &[width]);
+        };
+        attend(&mut tensor, "attn1", width);
+        tensor("ff.net.0.proj.weight", &[8 * width, width]);
+        tensor("ff.net.0.proj.bias", &[8 * width]);
+        tensor("ff.net.2.weight", &[width, 4 * width]);
+        tensor("ff.net.2.bias", &[width]);
+        attend(&mut tensor, "attn2", self.sizes.context);
+        for norm in ["norm1", "norm2", "norm3"] {
+            tensor(&format!("{norm}.weight"), &[width]);
+            tensor(&format!("{norm}.bias"), &[width]);
+        }
+    }
+
+    /// The resolutions: index, width, transformer blocks per attention, and whether the width changes.
+    fn levels(&self) -> Vec<(usize, u64, usize, bool)> {
+        let rest = self.structure.depths.iter().zip(self.structure.widens);
+        let levels = self.sizes.widths.iter().zip(rest).enumerate();
+        levels.map(|(level, (width, (&depth, &widens)))| (level, width, depth, widens)).collect()
+    }
+}

@@ -1,0 +1,19 @@
+//! What is inside a Stable Diffusion checkpoint, and plans that change it.
+
+pub mod checkpoint;
+pub mod compare;
+pub mod completeness;
+pub mod component;
+pub mod detection;
+pub mod ema;
+pub mod family;
+pub mod hash;
+pub mod layout;
+pub mod pipeline;
+pub mod plan;
+pub mod position_ids;
+pub mod published;
+pub mod vae;
+pub mod vocabulary;
+
+pub use component::Component;

@@ -1,0 +1,114 @@
+//! The pipeline of a diffusers folder: its class, and the configuration of each component, derived from the shapes of
+//! the tensors and from the architecture.
+//!
+//! Properties that shapes do not show have the values of the published models: the number of attention heads, the groups
+//! of normalizations, the scaling factor of the latents.
+
+mod config;
+mod definition;
+mod scheduler;
+mod text_encoder;
+mod tokenizer;
+mod unet;
+mod vae;
+
+use serde_json::{Map, Value, json};
+
+use crate::family::{Architecture, Task};
+use crate::layout::Folder;
+pub use config::Dims;
+use config::text;
+pub use definition::Pipeline;
+
+impl Pipeline {
+    /// The diffusers class; `None` if the pipeline needs components that a checkpoint does not have.
+    fn class(&self) -> Option<&'static str> {
+        use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
+        match (self.architecture, self.task) {
+            (Sd1 | Sd2, Task::TextToImage) => Some("StableDiffusionPipeline"),
+            (Sd1 | Sd2, Task::Inpainting) => Some("StableDiffusionInpaintPipeline"),
+            (Sd1 | Sd2, Task::InstructPix2Pix) => Some("StableDiffusionInstructPix2PixPipeline"),
+            (SdxlBase, Task::TextToImage) => Some("StableDiffusionXLPipeline"),
+            (SdxlBase, Task::Inpainting) => Some("StableDiffusionXLInpaintPipeline"),
+            (SdxlBase, Task::InstructPix2Pix) => Some("StableDiffusionXLInstructPix2PixPipeline"),
+            (SdxlRefiner, Task::TextToImage) => Some("StableDiffusionXLImg2ImgPipeline"),
+            _ => None,
+        }
+    }
+
+    /// Returns all files of the folder except the weights, as pairs of path and text. `None` if the pipeline needs
+    /// components that a checkpoint does not have.
+    pub fn files(&self, dims: &dyn Fn(Folder, &str) -> Option<Vec<u64>>) -> Option<Vec<(String, String)>> {
+        let mut files = vec![("model_index.json".to_owned(), text(&self.model_index()?))];
+        for &folder in Folder::of(self.architecture) {
+            let config = self.config(folder, &|key| dims(folder, key));
+            files.push((format!("{}/config.json", folder.name()), text(&config)));
+        }
+        files.push(("scheduler/scheduler_config.json".to_owned(), text(&scheduler::config(self))));
+        for (folder, pad) in self.tokenizers() {
+            files.extend(tokenizer::files(pad).into_iter().map(|(name, text)| (format!("{folder}/{name}"), text)));
+        }
+        Some(files)
+    }
+
+    /// Returns `config.json` of a component.
+    pub fn config(&self, folder: Folder, dims: Dims<'_>) -> Value {
+        match folder {
+            Folder::Unet => unet::config(self, dims),
+            Folder::Vae => vae::config(self.architecture, dims),
+            Folder::TextEncoder | Folder::TextEncoder2 => text_encoder::config(self.architecture, folder, dims),
+        }
+    }
+
+    /// The subfolders of the tokenizers, and the padding token of each.
+    fn tokenizers(&self) -> &'static [(&'static str, &'static str)] {
+        const END: &str = "<|endoftext|>";
+        match self.architecture {
+            Architecture::Sd1 => &[("tokenizer", END)],
+            Architecture::Sd2 => &[("tokenizer", "!")],
+            Architecture::SdxlBase => &[("tokenizer", END), ("tokenizer_2", "!")],
+            Architecture::SdxlRefiner => &[("tokenizer_2", "!")],
+        }
+    }
+
+    fn model_index(&self) -> Option<Value> {
+        let nothing = json!([null, null]);
+        let part = |library: &str, class: &str| json!([library, class]);
+        let has = |folder: Folder| Folder::of(self.architecture).contains(&folder);
+        let text_encoder = |folder: Folder| match has(folder) {
+            true => part("transformers", text_encoder::class(folder)),
+            false => nothing.clone(),
+        };
+        let tokenizer = |name: &str| match self.tokenizers().iter().any(|(folder, _)| *folder == name) {
+            true => part("transformers", "CLIPTokenizer"),
+            false => nothing.clone(),
+        };
+        let mut index = Map::new();
+        index.insert("_class_name".into(), self.class()?.into());
+        index.insert("scheduler".into(), part("diffusers", scheduler::class(self)));
+        index.insert("unet".into(), part("diffusers", "UNet2DConditionModel"));
+        index.insert("vae".into(), part("diffusers", "AutoencoderKL"));
+        index.insert("text_encoder".into(), text_encoder(Folder::TextEncoder));
+        index.insert("tokenizer".into(), tokenizer("tokenizer"));
+        match self.architecture {
+            Architecture::Sd1 | Architecture::Sd2 => {
+                index.insert("safety_checker".into(), nothing.clone());
+                index.insert("feature_extractor".into(), nothing.clone());
+                if self.task != Task::InstructPix2Pix {
+                    index.insert("image_encoder".into(), nothing.clone());
+                }
+                index.insert("requires_safety_checker".into(), false.into());
+            }
+            Architecture::SdxlBase | Architecture::SdxlRefiner => {
+                let is_base = self.architecture == Architecture::SdxlBase;
+                index.insert("text_encoder_2".into(), text_encoder(Folder::TextEncoder2));
+                index.insert("tokenizer_2".into(), tokenizer("tokenizer_2"));
+                index.insert("force_zeros_for_empty_prompt".into(), is_base.into());
+                if !is_base {
+                    index.insert("requires_aesthetics_score".into(), true.into());
+                }
+            }
+        }
+        Some(Value::Object(index))
+    }
+}

@@ -1,0 +1,78 @@
+use serde_json::{Value, json};
+
+use super::config::{Dims, add, dim, divisor, heads};
+use super::definition::Pipeline;
+use crate::family::{Architecture, Prediction, Task};
+
+const CROSS_DOWN: &str = "CrossAttnDownBlock2D";
+const CROSS_UP: &str = "CrossAttnUpBlock2D";
+const DOWN: &str = "DownBlock2D";
+const UP: &str = "UpBlock2D";
+
+/// Returns `config.json` of a UNet2DConditionModel.
+pub(super) fn config(pipeline: &Pipeline, dims: Dims<'_>) -> Value {
+    let architecture = pipeline.architecture;
+    let (down, up): (&[&str], &[&str]) = match architecture {
+        Architecture::Sd1 | Architecture::Sd2 => {
+            (&[CROSS_DOWN, CROSS_DOWN, CROSS_DOWN, DOWN], &[UP, CROSS_UP, CROSS_UP, CROSS_UP])
+        }
+        Architecture::SdxlBase => (&[DOWN, CROSS_DOWN, CROSS_DOWN], &[CROSS_UP, CROSS_UP, UP]),
+        Architecture::SdxlRefiner => (&[DOWN, CROSS_DOWN, CROSS_DOWN, DOWN], &[UP, CROSS_UP, CROSS_UP, UP]),
+    };
+    let widths: Vec<u64> = (0..down.len())
+        .map(|level| dim(dims, &format!("down_blocks.{level}.resnets.0.conv2.weight"), 0, 320))
+        .collect();
+    // In diffusers, `attention_head_dim` is the number of heads.
+    let attention_heads = match architecture {
+        Architecture::Sd1 => json!(divisor(&widths, 8)),
+        _ => json!(widths.iter().map(|&width| heads(width)).collect::<Vec<_>>()),
+    };
+    let transformer_layers = match architecture {
+        Architecture::Sd1 | Architecture::Sd2 => json!(1),
+        Architecture::SdxlBase => json!([1, 2, 10]),
+        Architecture::SdxlRefiner => json!(4),
+    };
+    let context = dim(dims, "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight", 1, 768);
+    let mut config = json!({
+        "_class_name": "UNet2DConditionModel",
+        "act_fn": "silu",
+        "attention_head_dim": attention_heads,
+        "block_out_channels": widths,
+        "center_input_sample": false,
+        "cross_attention_dim": context,
+        "down_block_types": down,
+        "downsample_padding": 1,
+        "flip_sin_to_cos": true,
+        "freq_shift": 0,
+        "in_channels": dim(dims, "conv_in.weight", 1, 4),
+        "layers_per_block": 2,
+        "mid_block_scale_factor": 1,
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "norm_eps": 1e-5,
+        "norm_num_groups": divisor(&widths, 32),
+        "out_channels": dim(dims, "conv_out.weight", 0, 4),
+        "sample_size": sample_size(pipeline),
+        "transformer_layers_per_block": transformer_layers,
+        "up_block_types": up,
+        "use_linear_projection": architecture != Architecture::Sd1,
+    });
+    if let Architecture::SdxlBase | Architecture::SdxlRefiner = architecture {
+        let label = dim(dims, "add_embedding.linear_1.weight", 1, 2816);
+        let fields = [
+            ("addition_embed_type", "text_time".into()),
+            ("addition_time_embed_dim", 256.into()),
+            ("projection_class_embeddings_input_dim", label.into()),
+        ];
+        add(&mut config, fields);
+    }
+    config
+}
+
+/// Returns the latent width and height of the last training stage of the published model.
+fn sample_size(pipeline: &Pipeline) -> u64 {
+    match (pipeline.architecture, pipeline.task) {
+        (Architecture::Sd2, Task::TextToImage) if pipeline.prediction != Prediction::Epsilon => 96,
+        (Architecture::Sd1 | Architecture::Sd2, _) => 64,
+        (Architecture::SdxlBase | Architecture::SdxlRefiner, _) => 128,
+    }
+}

@@ -1,0 +1,204 @@
+//! Plans a conversion: cast, prune, extract a component, replace the weights by their EMA, fix position_ids.
+
+use std::collections::BTreeSet;
+
+use crate::checkpoint::Checkpoint;
+use formats::error::{Error, OrInternal, Result};
+use crate::{Component, ema, position_ids, vae};
+use crate::plan::{Cast, Change, DropReason, Ledger, Notice, NoticeCode, Origin, Resolved};
+use formats::state_dict::StateDict;
+use formats::tensor::LazyTensor;
+
+/// How to treat the exponential moving average (EMA) of the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ema {
+    /// Keep it beside the weights.
+    Keep,
+    /// Drop it.
+    Drop,
+    /// Replace the weights by it.
+    Use,
+}
+
+/// The options of a conversion. The default keeps everything.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct Options {
+    /// Casts the floating-point tensors.
+    pub cast: Option<Cast>,
+    /// The EMA. `None` keeps it, or drops it if `prune` is set.
+    pub ema: Option<Ema>,
+    /// Keeps only what inference needs.
+    pub prune: bool,
+    /// Keeps only this component.
+    pub component: Option<Component>,
+    /// Corrects position_ids, and adds missing ones.
+    pub fix_position_ids: bool,
+}
+
+impl Options {
+    fn ema(&self) -> Ema {
+        self.ema.unwrap_or(if self.prune { Ema::Drop } else { Ema::Keep })
+    }
+
+    /// Returns why a key is dropped; `None` if it is kept.
+    fn drop_reason(&self, key: &str) -> Option<DropReason> {
+        let component = Component::from_key(key);
+        if component == Component::Ema {
+            return match self.ema() {
+                Ema::Use if ema::is_counter(key) => Some(DropReason::EmaCounter),
+                Ema::Use => Some(DropReason::EmaUnmatched),
+                Ema::Drop => Some(DropReason::Ema),
+                Ema::Keep => self.component.map(|_| DropReason::OtherComponent),
+            };
+        }
+        if self.component.is_some_and(|wanted| wanted != component) {
+            return Some(DropReason::OtherComponent);
+        }
+        let is_needed = matches!(component, Component::Unet | Component::Vae | Component::TextEncoder);
+        (self.prune && !is_needed).then_some(DropReason::Pruned(component))
+    }
+}
+
+/// Plans a conversion. Kept tensors keep their order. Reads no tensor data, except position_ids that are to be fixed.
+///
+/// Fails if the checkpoint has an unreadable tensor, if the requested component or EMA is missing, or if nothing would
+/// remain.
+pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Resolved> {
+    checkpoint.refuse_unreadable()?;
+    let mut conversion = Conversion {
+        source: &checkpoint.contents().state_dict,
+        options,
+        ema_keys: BTreeSet::new(),
+        state_dict: StateDict::new(),
+        ledger: Ledger::default(),
+        notices: Vec::new(),
+    };
+    conversion.run().map_err(|error| error.in_file(checkpoint.path()))?;
+    let Conversion { state_dict, ledger, mut notices, .. } = conversion;
+    if state_dict.is_empty() && !checkpoint.contents().state_dict.is_empty() {
+        let found = match options.component {
+            Some(component) => format!("contains no {}", component.text()),
+            None => "nothing would remain: no known component in it".to_owned(),
+        };
+        return Err(Error::missing(found).in_file(checkpoint.path()));
+    }
+    let unknown = state_dict.keys().filter(|key| Component::from_key(key) == Component::Other).count();
+    if unknown > 0 {
+        let text = format!("kept {unknown} tensors of no known component");
+        notices.push(Notice::new(NoticeCode::UnknownKept, text));
+    }
+    Ok(Resolved { state_dict, metadata: checkpoint.contents().metadata.clone(), ledger, notices })
+}
+
+struct Conversion<'a> {
+    source: &'a StateDict,
+    options: &'a Options,
+    /// EMA keys that replace a weight.
+    ema_keys: BTreeSet<String>,
+    state_dict: StateDict,
+    ledger: Ledger,
+    notices: Vec<Notice>,
+}
+
+impl<'a> Conversion<'a> {
+    fn run(&mut self) -> Result<()> {
+        self.find_ema()?;
+        for (key, tensor) in self.source.iter() {
+            self.insert_missing_position_ids(key)?;
+            if self.ema_keys.contains(key) {
+                // The ledger gets its line where the weight is replaced.
+                continue;
+            }
+            if let Some(reason) = self.options.drop_reason(key) {
+                self.ledger.dropped(Origin::Checkpoint, key, reason);
+                continue;
+            }
+            match ema::key_of(key).filter(|ema_key| self.ema_keys.contains(ema_key)) {
+                Some(ema_key) => self.use_ema(key, &ema_key)?,
+                None if self.options.fix_position_ids && position_ids::is_key(key) => self.fix(key, tensor)?,
+                None => self.write(key, key, tensor, Vec::new())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the EMA of each UNet weight, if the EMA is to be used. Fails if one is missing.
+    fn find_ema(&mut self) -> Result<()> {
+        if self.options.ema() != Ema::Use {
+            return Ok(());
+        }
+        if !self.source.keys().any(|key| key.starts_with(ema::PREFIX) && !ema::is_counter(key)) {
+            return Err(Error::missing("contains no EMA weights (model_ema.*)"));
+        }
+        let wanted = self.options.component.is_none_or(|component| component == Component::Unet);
+        for key in self.source.keys().filter(|_| wanted) {
+            let Some(ema_key) = ema::key_of(key) else { continue };
+            if !self.source.contains(&ema_key) {
+                return Err(Error::missing("the file has no EMA of this weight").in_tensor(key));
+            }
+            self.ema_keys.insert(ema_key);
+        }
+        Ok(())
+    }
+
+    fn use_ema(&mut self, key: &str, ema_key: &str) -> Result<()> {
+        let tensor = self.source.get(ema_key).or_internal("a key of the EMA vanished during planning")?;
+        if self.source.get(key).is_some_and(|weight| weight.shape() != tensor.shape()) {
+            return Err(Error::mismatch("the shape differs from that of the weight").in_tensor(ema_key));
+        }
+        self.ledger.replaced(Origin::Checkpoint, key);
+        self.write(ema_key, key, tensor, vec![Change::Replaces, Change::Renamed])
+    }
+
+    fn fix(&mut self, key: &str, tensor: &LazyTensor) -> Result<()> {
+        let positions = position_ids::positions(self.source, key);
+        let state = position_ids::check(tensor, positions).map_err(|error| error.in_tensor(key))?;
+        if state == position_ids::State::Correct {
+            return self.write(key, key, tensor, Vec::new());
+        }
+        let positions = positions.unwrap_or_else(|| tensor.shape().elements());
+        self.state_dict.insert(key, position_ids::correct(positions)?)?;
+        self.ledger.written(Origin::Checkpoint, key, key, vec![Change::Fixed]);
+        let before = match state {
+            position_ids::State::WrongDtype => format!("correct values in {}", tensor.dtype()),
+            _ => format!("wrong values in {}", tensor.dtype()),
+        };
+        let text = format!("fixed position_ids: were {before}, now {}", position_ids::describe(positions));
+        self.notices.push(Notice::new(NoticeCode::PositionIdsFixed, text));
+        Ok(())
+    }
+
+    /// Adds missing position_ids before their position embedding, which is where training writes them.
+    fn insert_missing_position_ids(&mut self, key: &str) -> Result<()> {
+        if !self.options.fix_position_ids || self.options.drop_reason(key).is_some() {
+            return Ok(());
+        }
+        let ids = position_ids::key_beside(key).filter(|ids| !self.source.contains(ids));
+        let Some((ids, positions)) =
+            ids.and_then(|ids| Some((ids.clone(), position_ids::positions(self.source, &ids)?)))
+        else {
+            return Ok(());
+        };
+        self.state_dict.insert(ids.as_str(), position_ids::correct(positions)?)?;
+        self.ledger.written(Origin::Program, &ids, &ids, vec![Change::Inserted]);
+        let text = format!("added missing position_ids: {ids}, {}", position_ids::describe(positions));
+        self.notices.push(Notice::new(NoticeCode::PositionIdsAdded, text));
+        Ok(())
+    }
+
+    fn write(&mut self, input: &str, key: &str, tensor: &LazyTensor, mut changes: Vec<Change>) -> Result<()> {
+        let (tensor, cast) = Cast::apply(self.options.cast, tensor).map_err(|error| error.in_tensor(input))?;
+        // WebUI loads VAE files without prefix.
+        let is_alone = self.options.component == Some(Component::Vae);
+        let output = if is_alone { vae::bare_key(key) } else { key };
+        if output != key {
+            changes.push(Change::Renamed);
+        }
+        changes.extend(cast);
+        self.state_dict.insert(output, tensor)?;
+        self.ledger.written(Origin::Checkpoint, input, output, changes);
+        Ok(())
+    }
+}

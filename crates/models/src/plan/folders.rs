@@ -1,0 +1,325 @@
+//! Plans a diffusers folder from a checkpoint in LDM names: the tensors with their diffusers keys, and all other files.
+
+use std::collections::{BTreeSet, HashMap};
+
+use formats::error::{Error, Hint, OrInternal, Result};
+use formats::containers::diffusers::{MODEL_INDEX, SEPARATOR};
+use formats::metadata::{Metadata, PyValue};
+use crate::detection::{Detection, detect};
+use crate::family::{Architecture, Prediction, Task};
+use crate::layout::{self, Folder, Layout, Mapped};
+use crate::pipeline::Pipeline;
+use crate::{Component, position_ids, vae};
+use crate::plan::{Change, Disposition, DropReason, Ledger, Line, Notice, NoticeCode, Origin, Resolved};
+use formats::state_dict::StateDict;
+use formats::tensor::{LazyTensor, Shape};
+
+/// The key that marks models whose noise schedule ends in pure noise.
+const ZERO_TERMINAL_SNR_MARK: &str = "ztsnr";
+
+/// A planned folder: the tensors, with keys such as `unet/conv_in.weight`, and the other files.
+#[derive(Debug, Clone)]
+pub struct FolderPlan {
+    /// The tensors, the metadata and the ledger.
+    pub resolved: Resolved,
+    /// The other files, as pairs of path in the folder and content.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// Plans the folder of a checkpoint, or of its only component.
+///
+/// `own` are the configuration files of the input, if it is a folder; they take precedence over generated ones.
+/// `prediction` overrides what the tensors and the metadata show. Fails if a component is incomplete, or if a pipeline
+/// would lack a component.
+pub fn to_folder(
+    resolved: Resolved,
+    own: Vec<(String, Vec<u8>)>,
+    prediction: Option<Prediction>,
+) -> Result<FolderPlan> {
+    let Resolved { state_dict, metadata, ledger, mut notices } = resolved;
+    let detection = detect(&state_dict);
+    let folders = folders_of(&state_dict);
+    let architecture = architecture(&detection, &folders)?;
+    let layout = Layout::of(architecture);
+    let is_bare = is_text_bare(&metadata, &ledger);
+    let (tensors, destinations) = rename(layout, &state_dict, is_bare)?;
+    let tensors = in_order(tensors)?;
+    for &folder in &folders {
+        refuse_incomplete(layout, folder, &tensors)?;
+    }
+    let guessed = guess(architecture, &detection, &metadata);
+    let needs_scheduler =
+        folders.contains(&Folder::Unet) && !own.iter().any(|(path, _)| path.starts_with("scheduler/"));
+    if guessed == Prediction::Unknown && prediction.is_none() && needs_scheduler {
+        let text = "assumed v-prediction: SD v2 files do not show what the model predicts";
+        notices.push(Notice::new(NoticeCode::PredictionAssumed, text));
+    }
+    let pipeline = Pipeline {
+        architecture,
+        task: detection.task.unwrap_or(Task::TextToImage),
+        prediction: prediction.unwrap_or(guessed),
+        zero_terminal_snr: state_dict.contains(ZERO_TERMINAL_SNR_MARK),
+    };
+    let files = files(&pipeline, &folders, &tensors, own)?;
+    let not_in_folders =
+        destinations.values().filter(|it| matches!(it, Destination::None(DropReason::NotInFolders))).count();
+    if not_in_folders > 0 {
+        let text = format!("left out {not_in_folders} tensors that folders have no place for");
+        notices.push(Notice::new(NoticeCode::NotInFolders, text));
+    }
+    let mut metadata = metadata;
+    metadata.shift_remove(TEXT_KEYS);
+    let ledger = rename_outputs(ledger, &destinations);
+    Ok(FolderPlan { resolved: Resolved { state_dict: tensors, metadata, ledger, notices }, files })
+}
+
+/// A tensor of a folder: its component, its key, and the tensor.
+type FolderTensor = (Folder, String, LazyTensor);
+
+/// The destination of a key in LDM names.
+enum Destination {
+    /// These keys in the folder, each after these changes.
+    Keys(Vec<(String, Vec<Change>)>),
+    /// None, for this reason.
+    None(DropReason),
+}
+
+/// Returns the components that a state dict has tensors of.
+fn folders_of(state_dict: &StateDict) -> Vec<Folder> {
+    let has = |prefixes: &[&str]| state_dict.keys().any(|key| prefixes.iter().any(|prefix| key.starts_with(prefix)));
+    let of_folder = |folder: Folder| match folder {
+        Folder::Unet => has(&["model.diffusion_model."]),
+        Folder::Vae => state_dict.keys().any(|key| Component::from_key(key) == Component::Vae),
+        Folder::TextEncoder => has(&["cond_stage_model.", "conditioner.embedders.0.transformer."]),
+        Folder::TextEncoder2 => has(&["conditioner.embedders.1.model.", "conditioner.embedders.0.model."]),
+    };
+    Folder::ALL.iter().copied().filter(|&folder| of_folder(folder)).collect()
+}
+
+fn architecture(detection: &Detection, folders: &[Folder]) -> Result<Architecture> {
+    match (detection.candidates().as_slice(), folders) {
+        (&[only], _) => Ok(only),
+        // The VAE is the same in all architectures, and so is each text encoder.
+        (_, [Folder::Vae]) => Ok(Architecture::Sd1),
+        (&[first, ..], [Folder::TextEncoder | Folder::TextEncoder2]) => Ok(first),
+        _ => {
+            let found = format!("unknown architecture ({}): cannot write a folder", detection.doubt());
+            Err(Error::unsupported(found))
+        }
+    }
+}
+
+/// Returns whether the first text encoder came from a folder without `text_model.` in its keys. Then the new folder omits
+/// it too, so that a round trip gives the same bytes.
+fn is_text_bare(metadata: &Metadata, ledger: &Ledger) -> bool {
+    let is_noted = metadata.get(TEXT_KEYS).is_some_and(|noted| noted.to_text() == TEXT_KEYS_BARE);
+    is_noted || ledger.lines().iter().any(|line| is_bare_text_key(&line.input))
+}
+
+/// Returns whether this is a text encoder key of a folder, as transformers 5.6 and newer spell it.
+pub(super) fn is_bare_text_key(key: &str) -> bool {
+    key.split_once(SEPARATOR).is_some_and(|(folder, name)| {
+        folder == Folder::TextEncoder.name() && ["embeddings.", "encoder."].iter().any(|it| name.starts_with(it))
+    })
+}
+
+/// The metadata field of a single file that records how the folder it came from spelled the text encoder keys, and its
+/// value if they had no `text_model.`.
+pub(super) const TEXT_KEYS: &str = "trinart_ckpt.text_encoder_keys";
+pub(super) const TEXT_KEYS_BARE: &str = "without text_model.";
+
+fn rename(
+    layout: &Layout,
+    state_dict: &StateDict,
+    is_bare: bool,
+) -> Result<(Vec<FolderTensor>, HashMap<String, Destination>)> {
+    let mut tensors = Vec::new();
+    let mut destinations = HashMap::new();
+    for (key, tensor) in state_dict.iter() {
+        let canonical = vae::canonical_key(key);
+        let mapped: Vec<Mapped<'_>> = layout.to_diffusers(&canonical).collect();
+        let destination = match mapped.as_slice() {
+            [] => Destination::None(drop_reason(key)),
+            [first, ..] if !first.in_folder => Destination::None(drop_reason(key)),
+            mapped => {
+                let mut keys = Vec::new();
+                for mapped in mapped {
+                    let (fitted, change) = fit(mapped, tensor).map_err(|error| error.in_tensor(key))?;
+                    let key = match mapped.key.strip_prefix("text_model.") {
+                        Some(bare) if is_bare && mapped.folder == Folder::TextEncoder => bare,
+                        _ => mapped.key,
+                    };
+                    let name = format!("{}{SEPARATOR}{key}", mapped.folder.name());
+                    tensors.push((mapped.folder, name.clone(), fitted));
+                    keys.push((name, change.into_iter().collect()));
+                }
+                Destination::Keys(keys)
+            }
+        };
+        destinations.insert(key.to_owned(), destination);
+    }
+    Ok((tensors, destinations))
+}
+
+/// Returns why folders do not hold a key.
+fn drop_reason(key: &str) -> DropReason {
+    match Component::from_key(key) {
+        Component::Ema => DropReason::EmaNotInFolders,
+        Component::Schedule => DropReason::ScheduleNotInFolders,
+        Component::TrainingResidue => DropReason::ResidueNotInFolders,
+        Component::TextEncoder if position_ids::is_key(key) => DropReason::RedundantConstant,
+        Component::TextEncoder => DropReason::UnusedByTextEncoder,
+        _ => DropReason::NotInFolders,
+    }
+}
+
+/// Transforms a tensor as the folder needs it. Fails if its shape does not fit.
+fn fit(mapped: &Mapped<'_>, tensor: &LazyTensor) -> Result<(LazyTensor, Option<Change>)> {
+    let dims = tensor.shape().dims();
+    let fitted = mapped
+        .fit(dims)
+        .ok_or_else(|| Error::mismatch(format!("shape {}, expected one like {:?}", tensor.shape(), mapped.dims)))?;
+    let is_reshaped = fitted != dims;
+    match mapped.transform {
+        layout::Transform::None => {
+            let reshaped = tensor.clone().reshape(Shape::new(fitted)?)?;
+            Ok((reshaped, is_reshaped.then_some(Change::Reshaped)))
+        }
+        layout::Transform::Transpose => Ok((tensor.clone().transpose()?, Some(Change::Transposed))),
+        layout::Transform::Split(part) => {
+            let rows = *fitted.first().or_internal("a part of a fused projection has no rows")?;
+            Ok((tensor.clone().rows(part.index() * rows, rows)?, Some(Change::Split)))
+        }
+        layout::Transform::Join(_) => Err(Error::internal("a tensor of a checkpoint is a part of a folder's tensor")),
+    }
+}
+
+/// Sorts by component, and within one as the safetensors library does, so that the files are identical to its files.
+fn in_order(mut tensors: Vec<FolderTensor>) -> Result<StateDict> {
+    tensors.sort_by(|(folder, key, tensor), (other_folder, other_key, other)| {
+        let by_size = other.dtype().size().cmp(&tensor.dtype().size());
+        folder.cmp(other_folder).then(by_size).then_with(|| key.cmp(other_key))
+    });
+    let mut state_dict = StateDict::new();
+    for (_, key, tensor) in tensors {
+        state_dict.insert(key, tensor)?;
+    }
+    Ok(state_dict)
+}
+
+/// Finds a tensor of a folder by its key in its component, with or without `text_model.`.
+fn find<'a>(tensors: &'a StateDict, folder: Folder, key: &str) -> Option<&'a LazyTensor> {
+    let at = |key: &str| tensors.get(&format!("{}{SEPARATOR}{key}", folder.name()));
+    at(key).or_else(|| at(key.strip_prefix("text_model.")?))
+}
+
+/// Fails if the component lacks a tensor, which diffusers would initialize randomly. Text encoders may have fewer layers
+/// than the published ones.
+fn refuse_incomplete(layout: &Layout, folder: Folder, tensors: &StateDict) -> Result<()> {
+    let has = |key: &str| find(tensors, folder, key).is_some();
+    let layer_of = |key: &str| key.split_once("encoder.layers.")?.1.split('.').next()?.parse::<usize>().ok();
+    let layers: BTreeSet<usize> = layout
+        .diffusers_schema(folder)
+        .filter(|tensor| has(&tensor.key))
+        .filter_map(|tensor| layer_of(&tensor.key))
+        .collect();
+    let dims = |key: &str| find(tensors, folder, key).map(|tensor| tensor.shape().dims().to_vec());
+    let is_needed = |key: &str| {
+        let has_layer = layer_of(key).is_none_or(|layer| layers.last().is_some_and(|&last| layer <= last));
+        has_layer && layout::is_needed(key, &dims)
+    };
+    let mut missing = layout.diffusers_schema(folder).filter(|tensor| !has(&tensor.key));
+    match missing.find(|tensor| is_needed(&tensor.key)) {
+        Some(tensor) => {
+            let ldm = layout.to_ldm(folder, &tensor.key).map_or(tensor.key.as_str(), |mapped| mapped.key);
+            let found = format!("missing; the {} of a folder needs it", folder.name());
+            Err(Error::missing(found).in_tensor(ldm))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Returns what a model predicts, from its marks and metadata; unknown for SD v2 without either.
+fn guess(architecture: Architecture, detection: &Detection, metadata: &Metadata) -> Prediction {
+    let recorded = metadata.get("modelspec.prediction_type").map(PyValue::to_text);
+    let is_recorded_as = |start: &str| recorded.as_ref().is_some_and(|recorded| recorded.starts_with(start));
+    match architecture {
+        _ if detection.prediction == Prediction::Velocity || is_recorded_as("v") => Prediction::Velocity,
+        Architecture::Sd2 if !is_recorded_as("eps") => Prediction::Unknown,
+        _ => Prediction::Epsilon,
+    }
+}
+
+/// Returns the configuration files of the folder: the input's own ones, and generated ones for the rest.
+fn files(
+    pipeline: &Pipeline,
+    folders: &[Folder],
+    tensors: &StateDict,
+    own: Vec<(String, Vec<u8>)>,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    let dims = |folder: Folder, key: &str| find(tensors, folder, key).map(|tensor| tensor.shape().dims().to_vec());
+    let is_pipeline = own.iter().any(|(path, _)| path == MODEL_INDEX);
+    let (own, made) = if let &[only] = folders {
+        let config = pipeline.config(only, &|key| dims(only, key));
+        let prefix = if is_pipeline { format!("{}{SEPARATOR}", only.name()) } else { String::new() };
+        let of_component = |(path, text): (String, _)| Some((path.strip_prefix(&prefix)?.to_owned(), text));
+        let own: Vec<_> = own.into_iter().filter_map(of_component).collect();
+        (own, vec![("config.json".to_owned(), format!("{config:#}\n"))])
+    } else {
+        let lacking = Folder::of(pipeline.architecture).iter().find(|folder| !folders.contains(folder));
+        if let Some(lacking) = lacking {
+            let (lacking, architecture) = (lacking.name(), pipeline.architecture.text());
+            let found = format!("contains no {lacking}, which a folder of {architecture} needs");
+            return Err(Error::missing(found).with_hint(Hint::Component));
+        }
+        let made = pipeline.files(&dims).ok_or_else(|| {
+            let (architecture, task) = (pipeline.architecture.text(), pipeline.task.text());
+            Error::unsupported(format!("diffusers has no {task} pipeline for {architecture}"))
+        })?;
+        if is_pipeline {
+            // The input has all parts that its index names, but a configuration may be missing.
+            (own, made.into_iter().filter(|(path, _)| path.ends_with("/config.json")).collect())
+        } else {
+            (Vec::new(), made)
+        }
+    };
+    let is_own = |path: &str| own.iter().any(|(own, _)| own == path);
+    let made: Vec<_> =
+        made.into_iter().filter(|(path, _)| !is_own(path)).map(|(path, text)| (path, text.into_bytes())).collect();
+    Ok(own.into_iter().chain(made).collect())
+}
+
+/// Replaces the LDM keys of the outputs by those in the folder.
+fn rename_outputs(mut ledger: Ledger, destinations: &HashMap<String, Destination>) -> Ledger {
+    ledger.rewrite(|line| {
+        let Disposition::Written { key, changes } = &line.disposition else { return vec![line] };
+        let keys = match destinations.get(key) {
+            // A constant that this program added before is not an input, so it needs no line.
+            Some(Destination::None(_)) if line.from == Origin::Program => return Vec::new(),
+            Some(&Destination::None(reason)) => {
+                return vec![Line { disposition: Disposition::Dropped { reason }, ..line }];
+            }
+            Some(Destination::Keys(keys)) => keys,
+            None => return vec![line],
+        };
+        let is_of_layout = |change: &Change| {
+            matches!(change, Change::Renamed | Change::Reshaped | Change::Transposed | Change::Joined | Change::Split)
+        };
+        let disposition = if keys.iter().any(|(name, _)| *name == line.input) {
+            // A round trip from a folder to a folder: the changes of the layout cancel out.
+            let changes = changes.iter().filter(|change| !is_of_layout(change)).cloned().collect();
+            Disposition::Written { key: line.input.clone(), changes }
+        } else {
+            let mut changes = changes.clone();
+            changes.push(Change::Renamed);
+            changes.extend(keys.iter().flat_map(|(_, changes)| changes).cloned());
+            changes.dedup();
+            match keys.as_slice() {
+                [(key, _)] => Disposition::Written { key: key.clone(), changes },
+                keys => Disposition::Split { keys: keys.iter().map(|(name, _)| name.clone()).collect(), changes },
+            }
+        };
+        vec![Line { disposition, ..line }]
+    });
+    ledger
+}

@@ -1,0 +1,263 @@
+use indexmap::IndexMap;
+use serde::{Serialize, Serializer};
+
+use crate::Component;
+use formats::tensor::Dtype;
+
+/// The input that a key comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Origin {
+    /// The checkpoint.
+    Checkpoint,
+    /// The VAE that is merged into the checkpoint.
+    Vae,
+    /// No input: a constant that this program adds.
+    Program,
+}
+
+impl Origin {
+    /// The name for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Origin::Checkpoint => "checkpoint",
+            Origin::Vae => "VAE",
+            Origin::Program => "program",
+        }
+    }
+}
+
+/// A change to a tensor between input and output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Change {
+    /// The key differs.
+    Renamed,
+    /// The tensor replaces one of another input.
+    Replaces,
+    /// Trailing dimensions of size 1 were added or removed: a 1x1 convolution became a linear layer or the reverse.
+    Reshaped,
+    /// The matrix was transposed.
+    Transposed,
+    /// The tensor was joined with others.
+    Joined,
+    /// The tensor was split by rows.
+    Split,
+    /// The tensor was added where there was none.
+    Inserted,
+    /// Wrong values or a wrong dtype were corrected.
+    Fixed,
+    /// The elements were cast to another dtype.
+    Cast {
+        /// The dtype of the input.
+        from: &'static str,
+        /// The dtype of the output.
+        to: &'static str,
+    },
+}
+
+impl Change {
+    /// A cast between two dtypes.
+    pub fn cast(from: Dtype, to: Dtype) -> Self {
+        Change::Cast { from: from.name(), to: to.name() }
+    }
+
+    /// The change in a word or two.
+    pub fn text(&self) -> String {
+        match self {
+            Change::Renamed => "renamed".into(),
+            Change::Replaces => "replacing".into(),
+            Change::Reshaped => "reshaped".into(),
+            Change::Transposed => "transposed".into(),
+            Change::Joined => "joined".into(),
+            Change::Split => "split".into(),
+            Change::Inserted => "inserted".into(),
+            Change::Fixed => "fixed".into(),
+            Change::Cast { from, to } => format!("cast {from} to {to}"),
+        }
+    }
+}
+
+/// Why a key is not in the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// A training loss in a VAE file.
+    TrainingLoss,
+    /// A moving average in a VAE file.
+    TrainingAverage,
+    /// A tensor in a VAE file that is not part of the VAE.
+    NotVae,
+    /// A VAE tensor that the checkpoint's VAE does not have.
+    UnknownToCheckpoint,
+    /// EMA weights, dropped on request.
+    Ema,
+    /// A counter of the EMA.
+    EmaCounter,
+    /// EMA weights without a tensor to replace.
+    EmaUnmatched,
+    /// A tensor of another component than the requested one.
+    OtherComponent,
+    /// A tensor of a component that inference does not need.
+    Pruned(Component),
+    /// The constant position_ids of a text encoder, which the output format does not store.
+    RedundantConstant,
+    /// EMA weights, which folders do not hold.
+    EmaNotInFolders,
+    /// A buffer of the noise schedule, which the scheduler of a folder computes.
+    ScheduleNotInFolders,
+    /// Training residue, which folders do not hold.
+    ResidueNotInFolders,
+    /// A tensor of a text encoder that rendering does not use.
+    UnusedByTextEncoder,
+    /// A tensor that folders have no place for.
+    NotInFolders,
+}
+
+impl DropReason {
+    /// The word for scripts, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            DropReason::TrainingLoss => "training-loss",
+            DropReason::TrainingAverage => "training-average",
+            DropReason::NotVae => "not-vae",
+            DropReason::UnknownToCheckpoint => "unknown-to-checkpoint",
+            DropReason::Ema => "ema",
+            DropReason::EmaCounter => "ema-counter",
+            DropReason::EmaUnmatched => "ema-unmatched",
+            DropReason::OtherComponent => "other-component",
+            DropReason::Pruned(_) => "pruned",
+            DropReason::RedundantConstant => "redundant-constant",
+            DropReason::EmaNotInFolders => "ema-not-in-folders",
+            DropReason::ScheduleNotInFolders => "schedule-not-in-folders",
+            DropReason::ResidueNotInFolders => "residue-not-in-folders",
+            DropReason::UnusedByTextEncoder => "unused-by-text-encoder",
+            DropReason::NotInFolders => "not-in-folders",
+        }
+    }
+
+    /// The reason in words.
+    pub fn text(self) -> String {
+        let text = match self {
+            DropReason::TrainingLoss => "training loss",
+            DropReason::TrainingAverage => "training average",
+            DropReason::NotVae => "not part of a VAE",
+            DropReason::UnknownToCheckpoint => "not in the checkpoint's VAE",
+            DropReason::Ema => "EMA weights",
+            DropReason::EmaCounter => "EMA counter",
+            DropReason::EmaUnmatched => "EMA of no tensor in the file",
+            DropReason::OtherComponent => "another component",
+            DropReason::Pruned(component) => return format!("pruned: {}", component.text()),
+            DropReason::RedundantConstant => "redundant constant (position_ids)",
+            DropReason::EmaNotInFolders => "EMA weights; folders do not hold them",
+            DropReason::ScheduleNotInFolders => "schedule buffer; the folder's scheduler computes it",
+            DropReason::ResidueNotInFolders => "training residue; folders do not hold it",
+            DropReason::UnusedByTextEncoder => "unused by rendering; folders do not hold it",
+            DropReason::NotInFolders => "folders have no place for it",
+        };
+        text.to_owned()
+    }
+}
+
+impl Serialize for DropReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// What happened to a key of an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Disposition {
+    /// The tensor is in the output.
+    Written {
+        /// The key in the output.
+        key: String,
+        /// The changes; empty if the tensor is bit-identical.
+        changes: Vec<Change>,
+    },
+    /// The tensor is in the output in parts.
+    Split {
+        /// The keys in the output, in the order of the rows.
+        keys: Vec<String>,
+        /// The changes.
+        changes: Vec<Change>,
+    },
+    /// A tensor of another input is in the output in its place.
+    Replaced,
+    /// The tensor is not in the output.
+    Dropped {
+        /// Why.
+        reason: DropReason,
+    },
+}
+
+/// One key of one input, and its disposition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// The input.
+    pub from: Origin,
+    /// The key in the input.
+    pub input: String,
+    /// What happened to it.
+    #[serde(flatten)]
+    pub disposition: Disposition,
+}
+
+/// The account of a plan: exactly one line per key of each input, exactly one origin per key of the output.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(transparent)]
+pub struct Ledger {
+    lines: Vec<Line>,
+}
+
+impl Ledger {
+    /// Records a key that is in the output.
+    pub fn written(&mut self, from: Origin, input: &str, key: &str, changes: Vec<Change>) {
+        self.push(from, input, Disposition::Written { key: key.to_owned(), changes });
+    }
+
+    /// Records a key that a tensor of another input replaces.
+    pub fn replaced(&mut self, from: Origin, input: &str) {
+        self.push(from, input, Disposition::Replaced);
+    }
+
+    /// Records a key that is not in the output.
+    pub fn dropped(&mut self, from: Origin, input: &str, reason: DropReason) {
+        self.push(from, input, Disposition::Dropped { reason });
+    }
+
+    fn push(&mut self, from: Origin, input: &str, disposition: Disposition) {
+        self.lines.push(Line { from, input: input.to_owned(), disposition });
+    }
+
+    /// Replaces each line by the lines that `rewrite` returns.
+    pub(super) fn rewrite(&mut self, rewrite: impl Fn(Line) -> Vec<Line>) {
+        self.lines = std::mem::take(&mut self.lines).into_iter().flat_map(rewrite).collect();
+    }
+
+    /// All lines, in the order of the inputs.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// Counts the keys of each input by disposition in words, in the order of first occurrence.
+    pub fn summary(&self) -> Vec<(Origin, String, usize)> {
+        let mut counts: IndexMap<(Origin, String), usize> = IndexMap::new();
+        for line in &self.lines {
+            let text = match &line.disposition {
+                Disposition::Written { changes, .. } if changes.is_empty() => "kept".into(),
+                Disposition::Written { changes, .. } | Disposition::Split { changes, .. } => {
+                    changes.iter().map(Change::text).collect::<Vec<_>>().join(", ")
+                }
+                Disposition::Replaced => "replaced".into(),
+                Disposition::Dropped { reason } => format!("left out: {}", reason.text()),
+            };
+            *counts.entry((line.from, text)).or_default() += 1;
+        }
+        counts.into_iter().map(|((from, text), count)| (from, text, count)).collect()
+    }
+}

@@ -1,0 +1,250 @@
+//! Translates a diffusers folder into LDM names, so that all other code handles a single layout.
+
+use std::collections::HashMap;
+
+use crate::checkpoint::Checkpoint;
+use formats::error::{Error, OrInternal, Result};
+use formats::containers::{Container, diffusers};
+use formats::metadata::PyValue;
+use crate::detection::{Detection, detect, detect_by};
+use crate::family::Architecture;
+use crate::layout::{self, Folder, Layout, Mapped, Qkv};
+use crate::{Component, position_ids, vae};
+use crate::plan::folders::{TEXT_KEYS, TEXT_KEYS_BARE, is_bare_text_key};
+use crate::plan::{Change, Disposition, DropReason, Ledger, Line, Notice, NoticeCode, Origin};
+use formats::state_dict::StateDict;
+use formats::tensor::{LazyTensor, Shape};
+
+/// The record of a translation. It maps a ledger of translated keys back to the keys in the file.
+#[derive(Debug, Default)]
+pub struct Translation {
+    /// For each translated key, the keys in the file and the changes.
+    names: HashMap<String, (Vec<String>, Vec<Change>)>,
+    /// Keys of the file that are redundant constants.
+    redundant: Vec<String>,
+    /// Keys that were added.
+    added: Vec<String>,
+    /// Notices for any output.
+    pub notices: Vec<Notice>,
+    /// Notices that matter only if the output is a single file.
+    pub single_file_notices: Vec<Notice>,
+}
+
+impl Translation {
+    /// Rewrites the lines of `origin` in terms of the keys in the file.
+    pub fn trace_back(&self, origin: Origin, ledger: &mut Ledger) {
+        if self.names.is_empty() {
+            return;
+        }
+        ledger.rewrite(|line| {
+            if line.from != origin {
+                return vec![line];
+            }
+            if self.added.contains(&line.input) {
+                return vec![Line { from: Origin::Program, ..line }];
+            }
+            let Some((inputs, changes)) = self.names.get(&line.input) else { return vec![line] };
+            let lines = inputs.iter().map(|input| {
+                let mut line = Line { input: input.clone(), ..line.clone() };
+                if let Disposition::Written { changes: later, .. } = &mut line.disposition {
+                    later.splice(0..0, changes.iter().cloned());
+                    later.dedup();
+                }
+                line
+            });
+            lines.collect()
+        });
+        for key in &self.redundant {
+            ledger.dropped(origin, key, DropReason::RedundantConstant);
+        }
+    }
+}
+
+/// Translates a diffusers folder into LDM names. Returns other checkpoints unchanged. Fails if the architecture is
+/// unknown, or has no such key.
+pub fn to_ldm(checkpoint: Checkpoint) -> Result<(Checkpoint, Translation)> {
+    if checkpoint.contents().container != Container::Diffusers {
+        return Ok((checkpoint, Translation::default()));
+    }
+    let detection = detect_checkpoint(&checkpoint);
+    let is_alone = |alone: Folder| folders(&checkpoint).all(|folder| folder == alone);
+    let candidates = detection.candidates();
+    let architecture = match candidates.as_slice() {
+        [only] => *only,
+        // The VAE has the same keys in all architectures, and SDXL's first text encoder is that of SD v1.
+        _ if is_alone(Folder::Vae) => Architecture::Sd1,
+        [first, ..] if is_alone(Folder::TextEncoder) => *first,
+        _ => {
+            let found = format!("a folder of unknown architecture ({})", detection.doubt());
+            return Err(Error::unsupported(found).in_file(checkpoint.path()));
+        }
+    };
+    let keys = checkpoint.contents().state_dict.iter().map(|(key, tensor)| (split(key), key, tensor));
+    let keys = keys.filter_map(|(parts, key, tensor)| parts.map(|(folder, name)| (folder, name, key, tensor)));
+    let keys: Vec<_> = keys.collect();
+    let (state_dict, translation) = translate(architecture, &keys).map_err(|error| error.in_file(checkpoint.path()))?;
+    let is_bare = keys.iter().any(|(_, _, key, _)| is_bare_text_key(key));
+    let recorded = is_bare.then(|| (TEXT_KEYS.to_owned(), PyValue::Str(TEXT_KEYS_BARE.to_owned())));
+    Ok((checkpoint.with_tensors(state_dict).with_metadata(recorded), translation))
+}
+
+/// Like [`to_ldm`], but also translates a single VAE file in diffusers names.
+pub fn vae_to_ldm(checkpoint: Checkpoint) -> Result<(Checkpoint, Translation)> {
+    let (checkpoint, translation) = to_ldm(checkpoint)?;
+    if !checkpoint.contents().state_dict.keys().any(vae::is_diffusers_key) {
+        return Ok((checkpoint, translation));
+    }
+    let keys: Vec<_> =
+        checkpoint.contents().state_dict.iter().map(|(key, tensor)| (Folder::Vae, key, key, tensor)).collect();
+    let (state_dict, translation) =
+        translate(Architecture::Sd1, &keys).map_err(|error| error.in_file(checkpoint.path()))?;
+    Ok((checkpoint.with_tensors(state_dict), translation))
+}
+
+/// Detects the architecture of a checkpoint, or of all components of a folder together.
+pub fn detect_checkpoint(checkpoint: &Checkpoint) -> Detection {
+    let state_dict = &checkpoint.contents().state_dict;
+    if checkpoint.contents().container != Container::Diffusers {
+        return detect(state_dict);
+    }
+    let detect_in = |folder: Folder| {
+        let full_key = |key: &str| format!("{}{}{key}", folder.name(), diffusers::SEPARATOR);
+        detect_by(&|key| state_dict.get(&full_key(key)).map(|tensor| tensor.shape().dims().to_vec()))
+    };
+    Folder::ALL.iter().map(|&folder| detect_in(folder)).reduce(Detection::and).unwrap_or_else(|| detect_by(&|_| None))
+}
+
+/// Returns whether a diffusers folder can hold the tensor with this key in LDM names. True for unknown keys, so that they
+/// are compared.
+pub fn has_place_in_folders(key: &str) -> bool {
+    if let Component::Schedule | Component::Ema | Component::TrainingResidue = Component::from_key(key) {
+        return false;
+    }
+    let mapped = Architecture::ALL.iter().flat_map(|&architecture| Layout::of(architecture).to_diffusers(key));
+    let in_folder: Vec<bool> = mapped.map(|mapped| mapped.in_folder).collect();
+    in_folder.is_empty() || in_folder.contains(&true)
+}
+
+/// The component of each tensor in a folder.
+fn folders(checkpoint: &Checkpoint) -> impl Iterator<Item = Folder> {
+    checkpoint.contents().state_dict.keys().filter_map(|key| Some(split(key)?.0))
+}
+
+/// Splits the key of a folder into the component and the key in it.
+fn split(key: &str) -> Option<(Folder, &str)> {
+    let (folder, name) = key.split_once(diffusers::SEPARATOR)?;
+    Some((Folder::from_name(folder)?, name))
+}
+
+/// A tensor of a folder: its component, its key in the component, its full key, and the tensor.
+type FolderTensor<'a> = (Folder, &'a str, &'a str, &'a LazyTensor);
+
+fn translate(architecture: Architecture, keys: &[FolderTensor<'_>]) -> Result<(StateDict, Translation)> {
+    let layout = Layout::of(architecture);
+    let mut translation = Translation::default();
+    let mut parts: HashMap<&str, Vec<MappedTensor<'_>>> = HashMap::new();
+    for &(folder, name, key, tensor) in keys {
+        match layout.to_ldm(folder, name) {
+            Some(mapped) => parts.entry(mapped.key).or_default().push(MappedTensor { mapped, key, tensor }),
+            None if layout.is_redundant(folder, name) => translation.redundant.push(key.to_owned()),
+            None => {
+                let found = format!("unknown key: the {} of {} has no such tensor", folder.name(), architecture.text());
+                return Err(Error::unsupported(found).in_tensor(key));
+            }
+        }
+    }
+    let mut state_dict = StateDict::new();
+    for pair in layout.pairs() {
+        let key = pair.ldm.key.as_str();
+        let embedding = position_ids::embedding_beside(key);
+        let embedding = embedding.and_then(|embedding| parts.get(embedding.as_str())?.first().map(|part| part.tensor));
+        let positions = embedding.and_then(|embedding| embedding.shape().dims().first().copied());
+        if let Some(positions) = positions.filter(|_| !parts.contains_key(key)) {
+            // Newer folders have no position_ids; checkpoints do.
+            state_dict.insert(key, position_ids::correct(positions)?)?;
+            translation.added.push(key.to_owned());
+            let text = format!("added {key}, which folders omit: {}", position_ids::describe(positions));
+            translation.single_file_notices.push(Notice::new(NoticeCode::PositionIdsAdded, text));
+        }
+        if let Some(parts) = parts.remove(key) {
+            let inputs = parts.iter().map(|part| part.key.to_owned()).collect();
+            let first = parts.first().or_internal("a translated key has no tensor in the file")?.key;
+            let (tensor, mut changes) = assemble(parts).map_err(|error| error.in_tensor(first))?;
+            changes.insert(0, Change::Renamed);
+            state_dict.insert(key, tensor)?;
+            translation.names.insert(key.to_owned(), (inputs, changes));
+        }
+    }
+    note_missing(layout, keys, &state_dict, &mut translation);
+    Ok((state_dict, translation))
+}
+
+/// A tensor of the file, and its mapping to LDM names.
+struct MappedTensor<'a> {
+    mapped: Mapped<'a>,
+    key: &'a str,
+    tensor: &'a LazyTensor,
+}
+
+impl MappedTensor<'_> {
+    /// The part of a fused projection that this tensor is, if it is one.
+    fn qkv(&self) -> Option<Qkv> {
+        match self.mapped.transform {
+            layout::Transform::Join(part) => Some(part),
+            _ => None,
+        }
+    }
+}
+
+/// Makes a tensor in LDM names from its parts: one tensor, or query, key and value.
+fn assemble(mut parts: Vec<MappedTensor<'_>>) -> Result<(LazyTensor, Vec<Change>)> {
+    parts.sort_by_key(MappedTensor::qkv);
+    if let [only] = parts.as_slice() {
+        let (mapped, tensor) = (&only.mapped, only.tensor.clone());
+        if only.qkv().is_some() {
+            return Err(Error::missing("the folder lacks some of query, key and value of this attention"));
+        }
+        let dims = mapped
+            .fit(tensor.shape().dims())
+            .ok_or_else(|| Error::mismatch(format!("shape {}, expected one like {:?}", tensor.shape(), mapped.dims)))?;
+        if mapped.transform == layout::Transform::Transpose {
+            return Ok((tensor.transpose()?, vec![Change::Transposed]));
+        }
+        let is_reshaped = dims != tensor.shape().dims();
+        let tensor = tensor.reshape(Shape::new(dims)?)?;
+        return Ok((tensor, is_reshaped.then_some(Change::Reshaped).into_iter().collect()));
+    }
+    let found: Vec<Option<Qkv>> = parts.iter().map(MappedTensor::qkv).collect();
+    if found != Qkv::ALL.map(Some) {
+        return Err(Error::conflict("the folder has this tensor under several names"));
+    }
+    let joined = LazyTensor::join(parts.into_iter().map(|part| part.tensor.clone()).collect())?;
+    Ok((joined, vec![Change::Joined]))
+}
+
+/// Adds notices about missing tensors. They are no errors, because some models have fewer tensors than published ones.
+fn note_missing(layout: &Layout, keys: &[FolderTensor<'_>], state_dict: &StateDict, translation: &mut Translation) {
+    for folder in Folder::ALL {
+        if keys.iter().all(|(found, ..)| found != folder) {
+            continue;
+        }
+        let dims = |key: &str| state_dict.get(key).map(|tensor| tensor.shape().dims().to_vec());
+        let is_missing = |key: &str| !state_dict.contains(key) && layout::is_needed(key, &dims);
+        let pairs = layout.pairs().iter().filter(|pair| pair.folder == *folder && is_missing(&pair.ldm.key));
+        let (expected, optional): (Vec<_>, Vec<_>) = pairs.partition(|pair| pair.in_folder);
+        let name = folder.name();
+        if let Some(first) = expected.first() {
+            let text = format!(
+                "{name} lacks {} tensors of the published model, such as {}",
+                expected.len(),
+                first.diffusers.key
+            );
+            translation.notices.push(Notice::new(NoticeCode::Incomplete, text));
+        }
+        let optional = optional.iter().filter(|pair| !position_ids::is_key(&pair.ldm.key)).count();
+        if optional > 0 {
+            let text = format!("{name} lacks {optional} tensors that folders omit and rendering does not use");
+            translation.single_file_notices.push(Notice::new(NoticeCode::Incomplete, text));
+        }
+    }
+}

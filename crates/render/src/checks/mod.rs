@@ -1,0 +1,293 @@
+//! The checks of a render. Each has a figure, an expected range and a reason.
+
+mod statistics;
+
+use serde::Serialize;
+
+use crate::picture::{Picture, PictureComparison};
+pub use statistics::{Statistics, cosine, relative_distance};
+
+/// The result of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Verdict {
+    /// As expected.
+    Pass,
+    /// Unusual, but working checkpoints can be like that.
+    Warning,
+    /// Not as expected, but the render worked around it.
+    Repaired,
+    /// Not as expected: the checkpoint is broken.
+    Fail,
+    /// A figure without a judgement.
+    Info,
+}
+
+/// A check of a render.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// The name of the check.
+    pub name: &'static str,
+    /// The result.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What is expected, and why. Empty for [`Verdict::Info`].
+    pub expected: String,
+}
+
+impl Check {
+    /// Returns a check that passes or fails.
+    pub fn judge(name: &'static str, passed: bool, found: String, expected: impl Into<String>) -> Self {
+        let verdict = if passed { Verdict::Pass } else { Verdict::Fail };
+        Check { name, verdict, found, expected: expected.into() }
+    }
+
+    /// Returns a check that passes or warns.
+    pub fn warn(name: &'static str, passed: bool, found: String, expected: impl Into<String>) -> Self {
+        let verdict = if passed { Verdict::Pass } else { Verdict::Warning };
+        Check { name, verdict, found, expected: expected.into() }
+    }
+
+    /// Returns a figure without a judgement.
+    pub fn info(name: &'static str, found: String) -> Self {
+        Check { name, verdict: Verdict::Info, found, expected: String::new() }
+    }
+}
+
+/// The least cosine similarity of pure noise and its prediction. A trained UNet predicts pure noise almost exactly.
+const NOISE_COSINE: f64 = 0.9;
+
+/// The range of the prediction's standard deviation. That of the noise is 1; guidance may scale the prediction.
+const NOISE_DEVIATION: (f64, f64) = (0.5, 2.0);
+
+/// The range of a latent's standard deviation. The scale factor 0.18215 was chosen to make it about 1.
+const LATENT_DEVIATION: (f64, f64) = (0.3, 3.0);
+
+/// A picture is black if its brightest value, of 255, is below this.
+const BLACK: u8 = 8;
+
+/// A picture is flat if the standard deviation of its values, of 255, is below this.
+const FLAT: f64 = 4.0;
+
+/// The largest share of values at 0 or 255, unless the picture has a plain background.
+const CLIPPED: f64 = 0.3;
+
+/// The least correlation of neighbouring pixels. In noise it is about 0.
+const NEIGHBOURS: f64 = 0.5;
+
+/// Channels of a latent of SD v1.
+const CHANNELS: usize = 4;
+
+/// The largest relative difference of a latent after decoding and encoding.
+const ROUND_TRIP: f64 = 0.75;
+
+/// The least PSNR in decibels between pictures that two VAEs decode from the same latent. VAEs of SD v1 measure 25 to 40.
+const FAMILY: f64 = 15.0;
+
+/// The least relative distance between the embeddings of "cat" and "". Trained text encoders measure 0.1 to 1.
+const WORD_DISTANCE: f64 = 1e-3;
+
+/// Checks the text encoder: the standard deviation of its embeddings, and the relative distance between those of "cat"
+/// and "".
+pub fn text_encoder(deviation: f64, word_distance: f64) -> Check {
+    let found =
+        format!("deviation {deviation:.3}, embeddings of \"cat\" and \"\" differ by {:.1} %", 100.0 * word_distance);
+    let expected = format!(
+        "deviation over 0.001 and difference over {} %: an untrained text encoder gives every prompt the same embedding",
+        100.0 * WORD_DISTANCE
+    );
+    Check::judge("text encoder", deviation > 1e-3 && word_distance > WORD_DISTANCE, found, expected)
+}
+
+/// Checks the UNet's first prediction, for pure noise.
+pub fn sees_noise(noise: &[f32], predicted: &[f32]) -> Check {
+    let (cosine, deviation) = (cosine(noise, predicted), Statistics::of(predicted).deviation);
+    let (least, most) = NOISE_DEVIATION;
+    let passed = cosine > NOISE_COSINE && (least..=most).contains(&deviation);
+    let found = format!("cosine {cosine:.4} between predicted and drawn noise, deviation {deviation:.3}");
+    let why = "a trained UNet predicts pure noise; one with untrained, swapped or misnamed weights does not";
+    Check::judge("noise", passed, found, format!("cosine over {NOISE_COSINE}, deviation {least} to {most}: {why}"))
+}
+
+/// Checks the final latent.
+pub fn latent(values: &[f32]) -> Check {
+    let Statistics { deviation, mean, .. } = Statistics::of(values);
+    let (least, most) = LATENT_DEVIATION;
+    let found = format!("mean {mean:.3}, deviation {deviation:.3}");
+    let passed = (least..=most).contains(&deviation);
+    Check::judge("latent", passed, found, format!("deviation {least} to {most}: the scale factor makes it about 1"))
+}
+
+/// Checks that a picture is not black, flat, clipped or noise.
+pub fn picture(picture: &Picture) -> Vec<Check> {
+    let values: Vec<f32> = picture.rgb.iter().map(|&value| f32::from(value)).collect();
+    let Statistics { deviation, max, .. } = Statistics::of(&values);
+    let clipped =
+        picture.rgb.iter().filter(|&&value| value == 0 || value == 255).count() as f64 / values.len().max(1) as f64;
+    let neighbours = neighbours(&values, 3 * picture.width);
+    vec![
+        Check::judge(
+            "not black",
+            max >= f64::from(BLACK),
+            format!("brightest value {max}"),
+            format!("at least {BLACK}: NaN values decode to black"),
+        ),
+        Check::judge(
+            "not flat",
+            deviation >= FLAT,
+            format!("deviation {deviation:.1}"),
+            format!("at least {FLAT}: an untrained decoder gives a single colour"),
+        ),
+        Check::warn(
+            "not clipped",
+            clipped <= CLIPPED,
+            format!("{:.1} % of values at 0 or 255", 100.0 * clipped),
+            format!("at most {} %: more is overexposed, unless the background is plain", 100.0 * CLIPPED),
+        ),
+        Check::judge(
+            "not noise",
+            neighbours >= NEIGHBOURS,
+            format!("correlation of neighbouring pixels {neighbours:.3}"),
+            format!("at least {NEIGHBOURS}: pictures are smooth, noise is not"),
+        ),
+    ]
+}
+
+/// Returns the correlation of each value with that of the pixel to its right.
+fn neighbours(values: &[f32], row: usize) -> f64 {
+    let pairs = || values.chunks_exact(row.max(1)).flat_map(|row| row.iter().zip(row.iter().skip(3)));
+    let Statistics { mean, deviation, .. } = Statistics::of(values);
+    let count = pairs().count().max(1) as f64;
+    let covariance = pairs().map(|(a, b)| (f64::from(*a) - mean) * (f64::from(*b) - mean)).sum::<f64>() / count;
+    if deviation == 0.0 { 1.0 } else { covariance / (deviation * deviation) }
+}
+
+/// Checks the VAE: a latent against the same latent decoded and encoded again.
+pub fn round_trip(latent: &[f32], again: &[f32]) -> Vec<Check> {
+    let relative = relative_distance(latent, again);
+    let expected = format!(
+        "at most {} %: more suggests a mismatched encoder and decoder, or a VAE of another family (SDXL's has the same shapes)",
+        100.0 * ROUND_TRIP
+    );
+    let found = format!("decoded and encoded again, the latent differs by {:.1} %", 100.0 * relative);
+    // Per channel: a bias alone gives different constants in each.
+    let channels = again.chunks(again.len().div_ceil(CHANNELS).max(1));
+    let deviation = channels.map(|channel| Statistics::of(channel).deviation).fold(0.0, f64::max);
+    let encoder = Check::judge(
+        "encoder",
+        deviation > 1e-3,
+        format!("deviation {deviation:.3} within the channels of the encoded picture"),
+        "over 0.001: an untrained encoder gives every picture the same latent",
+    );
+    vec![Check::warn("round trip", relative <= ROUND_TRIP, found, expected), encoder]
+}
+
+/// Compares the latents of two renders with the same settings. If `only_vae_differs` between the checkpoints, the latents
+/// must be bit-identical.
+pub fn same_latents(a: &[f32], b: &[f32], only_vae_differs: bool) -> Check {
+    if is_same(a, b) {
+        let found = "bit-identical: UNet and text encoder work the same";
+        return Check { verdict: Verdict::Pass, ..Check::info("latents", found.into()) };
+    }
+    let (relative, cosine) = (100.0 * relative_distance(a, b), cosine(a, b));
+    let found = format!("different by {relative:.3} %, cosine {cosine:.4}");
+    match only_vae_differs {
+        true => Check::judge("latents", false, found, "bit-identical: the checkpoints differ in the VAE alone"),
+        false => Check::info("latents", found),
+    }
+}
+
+/// Whether two latents are bit-identical.
+pub fn is_same(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
+/// Checks that two VAEs are of one family, by their pictures of the same latent.
+pub fn same_family(comparison: &PictureComparison) -> Check {
+    let psnr = comparison.psnr.unwrap_or(f64::INFINITY);
+    let found = match comparison.psnr {
+        Some(psnr) => format!("PSNR {psnr:.1} dB between the pictures of the same latent"),
+        None => "the pictures of the same latent are identical".to_owned(),
+    };
+    let why = "VAEs of one family differ in details; SDXL's has the shapes of SD v1's but other colours";
+    Check::warn("family", psnr >= FAMILY, found, format!("at least {FAMILY} dB: {why}"))
+}
+
+/// Downgrades failures to warnings that the checkpoint `other` has too, given its checks. Call it for checkpoints with
+/// identical latents. Applies only to checks that an untrained UNet fails like a broken one.
+pub fn downgrade_shared_failures(checks: &mut [Check], other: &str, others: &[Check]) {
+    let fails_there = |name| others.iter().any(|other| other.name == name && other.verdict == Verdict::Fail);
+    for check in checks.iter_mut().filter(|check| ["noise", "latent", "not noise"].contains(&check.name)) {
+        if check.verdict == Verdict::Fail && fails_there(check.name) {
+            check.verdict = Verdict::Warning;
+            check.found.push_str(&format!("; {other} fails it too"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdicts(picture: &Picture) -> Vec<&'static str> {
+        super::picture(picture).iter().filter(|it| it.verdict == Verdict::Fail).map(|it| it.name).collect()
+    }
+
+    fn of(value: impl Fn(usize, usize) -> u8) -> Picture {
+        let rgb = (0..32).flat_map(|y| (0..32).map(move |x| (x, y))).flat_map(|(x, y)| [value(x, y); 3]).collect();
+        Picture { width: 32, height: 32, rgb }
+    }
+
+    #[test]
+    fn rejects_black_flat_and_noisy_pictures() {
+        assert!(verdicts(&of(|x, y| (4 * x + 3 * y + 10) as u8)).is_empty());
+        assert_eq!(verdicts(&of(|_, _| 0)), ["not black", "not flat"]);
+        assert_eq!(verdicts(&of(|_, _| 128)), ["not flat"]);
+        assert_eq!(verdicts(&of(|x, y| (((x * 7919 + y * 104_729) * 2_654_435_761) >> 7) as u8)), ["not noise"]);
+    }
+
+    #[test]
+    fn rejects_predictions_unlike_the_noise() {
+        assert_eq!(sees_noise(&[1.0, -1.5, 0.5], &[1.1, -1.6, 0.4]).verdict, Verdict::Pass);
+        assert_eq!(sees_noise(&[1.0, -1.5, 0.5], &[0.5, 1.5, -1.0]).verdict, Verdict::Fail);
+        assert_eq!(sees_noise(&[1.0, -1.5, 0.5], &[10.0, -15.0, 5.0]).verdict, Verdict::Fail);
+        assert_eq!(sees_noise(&[1.0, -2.0], &[f32::NAN, 0.0]).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn rejects_a_text_encoder_without_weights() {
+        assert_eq!(text_encoder(1.0, 0.3).verdict, Verdict::Pass);
+        assert_eq!(text_encoder(1.0, 0.0).verdict, Verdict::Fail);
+        assert_eq!(text_encoder(0.0, f64::NAN).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn requires_identical_latents_if_only_the_vae_differs() {
+        assert_eq!(same_latents(&[1.0, 2.0], &[1.0, 2.0], true).verdict, Verdict::Pass);
+        assert_eq!(same_latents(&[1.0, 2.0], &[1.0, 2.5], false).verdict, Verdict::Info);
+        assert_eq!(same_latents(&[1.0, 2.0], &[1.0, 2.5], true).verdict, Verdict::Fail);
+        assert!(!is_same(&[0.0], &[-0.0]));
+    }
+
+    #[test]
+    fn downgrades_only_shared_failures_of_an_untrained_unet() {
+        let failed = |name| Check::judge(name, false, String::new(), "");
+        let mut checks = ["noise", "not noise", "not black"].map(failed);
+        downgrade_shared_failures(&mut checks, "base.ckpt", &["noise", "not black"].map(failed));
+        assert_eq!(checks.each_ref().map(|it| it.verdict), [Verdict::Warning, Verdict::Fail, Verdict::Fail]);
+        assert!(checks[0].found.ends_with("base.ckpt fails it too"));
+    }
+
+    #[test]
+    fn warns_of_a_vae_that_does_not_reproduce_its_latents() {
+        let latent = [1.0, -2.0, 0.5, 1.5, -1.0, 2.0, 0.0, 1.0];
+        let verdicts = |again: [f32; 8]| round_trip(&latent, &again).iter().map(|it| it.verdict).collect::<Vec<_>>();
+        assert_eq!(verdicts([1.1, -1.9, 0.4, 1.6, -1.1, 1.9, 0.1, 0.9]), [Verdict::Pass, Verdict::Pass]);
+        assert_eq!(verdicts([-2.0, 1.0, 3.0, -1.0, 2.0, -1.0, 0.0, 3.0]), [Verdict::Warning, Verdict::Pass]);
+        assert_eq!(verdicts([0.0; 8]), [Verdict::Warning, Verdict::Fail]);
+        // A constant per channel, as from a bias alone.
+        assert_eq!(verdicts([1.0, 1.0, -2.0, -2.0, 3.0, 3.0, 0.5, 0.5]), [Verdict::Warning, Verdict::Fail]);
+    }
+}

@@ -1,0 +1,227 @@
+//! A render check of an open checkpoint: plan, render, compare, report.
+
+use std::sync::Arc;
+
+use formats::error::Result;
+use formats::io::Progress;
+use crate::against::{Against, AgainstReport, Other};
+use crate::checks::{Check, Verdict};
+use crate::clip;
+use crate::device::{Device, OpenDevice};
+use crate::dump::Dump;
+use crate::infotext::Infotext;
+use crate::input::RenderInput;
+use crate::observer::Trace;
+use crate::picture::Picture;
+use crate::pipeline::{Timings, parse_prompts, render};
+use crate::prompt::Tokenizer;
+use crate::reference::{ReferenceParameters, ReferencePicture};
+use crate::settings::{RenderOptions, Settings};
+use crate::unet;
+use formats::state_dict::StateDict;
+
+/// A render check of an open checkpoint.
+///
+/// [`RenderJob::plan`] checks everything that needs no weights; [`RenderJob::run`] renders.
+#[derive(Clone)]
+pub struct RenderJob {
+    input: RenderInput,
+    options: RenderOptions,
+    device: Device,
+    reference: Option<ReferencePicture>,
+    against: Option<Against>,
+    jobs: usize,
+    dump: bool,
+}
+
+/// What [`RenderJob::run`] would do.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RenderPlan {
+    /// The settings, completed from the reference picture and the defaults.
+    pub settings: Settings,
+    /// The device.
+    pub device: String,
+    /// The dtypes of weights, values and sums.
+    pub arithmetic: String,
+    /// The checks that need no render.
+    pub checks: Vec<Check>,
+}
+
+/// The result of [`RenderJob::run`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RenderReport {
+    /// The picture.
+    pub picture: Picture,
+    /// The contact sheet of the comparison: both pictures and their difference.
+    pub sheet: Option<Picture>,
+    /// The settings, completed from the reference picture and the defaults.
+    pub settings: Settings,
+    /// The `parameters` of the picture.
+    pub infotext: Infotext,
+    /// The checks.
+    pub checks: Vec<Check>,
+    /// [`Verdict::Fail`] if a check failed, else [`Verdict::Pass`].
+    pub verdict: Verdict,
+    /// The comparison with another picture or checkpoint.
+    pub against: Option<AgainstReport>,
+    /// The device.
+    pub device: String,
+    /// The dtypes of weights, values and sums.
+    pub arithmetic: String,
+    /// The time of each stage.
+    pub timings: Timings,
+    /// The peak memory use of the process in bytes, on Linux.
+    pub peak_memory: Option<u64>,
+    /// The peak memory use on the GPU in bytes.
+    pub peak_device_memory: Option<u64>,
+    /// The tensors between the stages, if a dump was requested.
+    pub dump: Option<StateDict>,
+}
+
+impl RenderReport {
+    /// Encodes the picture as PNG, with its `parameters`.
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        self.picture.to_png(&self.infotext.to_text())
+    }
+}
+
+impl RenderJob {
+    /// Returns a job with default options.
+    pub fn new(input: RenderInput) -> Self {
+        RenderJob {
+            input,
+            options: RenderOptions::default(),
+            device: Device::default(),
+            reference: None,
+            against: None,
+            jobs: 1,
+            dump: false,
+        }
+    }
+
+    /// Sets the options.
+    #[must_use]
+    pub fn options(self, options: RenderOptions) -> Self {
+        RenderJob { options, ..self }
+    }
+
+    /// Sets the device.
+    #[must_use]
+    pub fn device(self, device: Device) -> Self {
+        RenderJob { device, ..self }
+    }
+
+    /// Takes unset options from a reference picture, and compares with it unless [`RenderJob::against`] is set.
+    #[must_use]
+    pub fn like(self, reference: ReferencePicture) -> Self {
+        RenderJob { reference: Some(reference), ..self }
+    }
+
+    /// Compares with another picture or checkpoint.
+    #[must_use]
+    pub fn against(self, against: Against) -> Self {
+        RenderJob { against: Some(against), ..self }
+    }
+
+    /// Sets the number of threads that compare weights.
+    #[must_use]
+    pub fn jobs(self, jobs: usize) -> Self {
+        RenderJob { jobs, ..self }
+    }
+
+    /// Keeps the tensors between the stages.
+    #[must_use]
+    pub fn dump(self, dump: bool) -> Self {
+        RenderJob { dump, ..self }
+    }
+
+    /// Resolves the settings, parses the prompts, opens the device and checks the architecture, without reading weights.
+    ///
+    /// Fails if any of these is not supported.
+    pub fn plan(&self) -> Result<RenderPlan> {
+        let (device, settings) = self.prepare()?;
+        parse_prompts(&settings, &Tokenizer::new()?).map_err(|error| error.in_file(self.input.path()))?;
+        for input in [Some(&self.input), self.other_checkpoint()].into_iter().flatten() {
+            let in_file = |error: formats::error::Error| error.in_file(input.path());
+            clip::check_supported(input.state_dict()).map_err(in_file)?;
+            unet::check_supported(input.state_dict()).map_err(in_file)?;
+        }
+        let mut checks = self.parameters().checks(self.input.known_hash(), self.input.vae());
+        checks.append(&mut self.input.position_ids_checks()?);
+        let arithmetic = device.arithmetic(settings.dtype);
+        Ok(RenderPlan { settings, device: device.name, arithmetic, checks })
+    }
+
+    /// Renders, compares and judges.
+    ///
+    /// NaN and infinite values and flawed weights do not end the render; they are failed checks. Fails if the
+    /// checkpoint or the settings are not supported, or if a file cannot be read.
+    pub fn run(&self, progress: &dyn Progress) -> Result<RenderReport> {
+        let hash = self.input.start_hash();
+        let (device, settings) = self.prepare()?;
+        let machine = device.machine.as_ref();
+        let dump = self.dump.then(|| Arc::new(Dump::default()));
+        let stages = dump.as_ref().map_or_else(Trace::default, |dump| Trace::to(Arc::clone(dump) as _));
+        let mut rendered = render(self.input.state_dict(), &settings, machine, &stages, progress)
+            .map_err(|error| error.in_file(self.input.path()))?;
+        let hash = hash.wait()?;
+        let infotext = settings.infotext(&self.input.name(), hash.as_deref(), self.input.vae());
+        let mut checks = self.parameters().checks(hash.as_deref(), self.input.vae());
+        checks.append(&mut self.input.position_ids_checks()?);
+        checks.append(&mut rendered.checks);
+        let other = match (&self.against, &self.reference) {
+            (Some(Against::Checkpoint(other)), _) => {
+                Some(Other::render(other, &self.input, &settings, machine, self.jobs, &mut checks, progress)?)
+            }
+            (Some(Against::Picture(path, picture)), _) => Some(Other::from_picture(path, picture)),
+            (None, Some(reference)) => Some(Other::from_picture(reference.path(), &reference.picture)),
+            (None, None) => None,
+        };
+        let against = other.as_ref().map(|other| other.compare(&rendered, &mut checks)).transpose()?;
+        let sheet = other
+            .zip(against.as_ref())
+            .map(|(other, report)| other.sheet(self.input.path(), &rendered.picture, report));
+        let has_failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
+        Ok(RenderReport {
+            picture: rendered.picture,
+            sheet,
+            infotext,
+            checks,
+            verdict: if has_failed { Verdict::Fail } else { Verdict::Pass },
+            against,
+            arithmetic: device.arithmetic(settings.dtype),
+            settings,
+            timings: rendered.timings,
+            peak_memory: peak_memory(),
+            peak_device_memory: device.peak_memory(),
+            device: device.name,
+            dump: dump.map(|dump| dump.to_state_dict()).transpose()?,
+        })
+    }
+
+    fn prepare(&self) -> Result<(OpenDevice, Settings)> {
+        let device = self.device.open()?;
+        let settings = self.options.resolve(&self.parameters(), device.default_dtype)?;
+        Ok((device, settings))
+    }
+
+    fn parameters(&self) -> ReferenceParameters {
+        self.reference.as_ref().map_or_else(ReferenceParameters::default, |it| it.parameters.clone())
+    }
+
+    fn other_checkpoint(&self) -> Option<&RenderInput> {
+        match &self.against {
+            Some(Against::Checkpoint(other)) => Some(other),
+            Some(Against::Picture(..)) | None => None,
+        }
+    }
+}
+
+/// The peak resident memory of the process in bytes, where `/proc` tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}

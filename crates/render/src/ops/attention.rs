@@ -1,0 +1,248 @@
+//! Multi-head attention.
+//!
+//! For F32 on the CPU, a panel of 32 queries at a time attends to all keys. The scores `[keys][32]` fit into the
+//! second-level cache, are normalized there, and are the operand with which the microkernel multiplies the values. The
+//! full matrix of queries and keys never exists.
+
+use candle_core::{D, Result, Tensor};
+use rayon::prelude::*;
+
+use super::cpu::{is_f32_on_cpu, with_elements, zeros};
+use super::disjoint::DisjointWriter;
+use super::engine::Engine;
+use super::matmul::pack_row;
+use super::microkernel::{COLUMNS, ROWS, Tile, ZEROS, dispatch_simd, exp, multiply};
+use crate::kernels;
+
+/// Computes `softmax(q * k^T / sqrt(width)) * v` for each head.
+///
+/// Queries, keys, values and the result are `[batch, tokens, heads * width]`. With `causal`, a token attends only to
+/// itself and to earlier tokens.
+///
+/// Fails if the shapes do not match.
+pub(crate) fn attention(
+    engine: &Engine,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    causal: bool,
+) -> Result<Tensor> {
+    match engine {
+        Engine::Kernels(kernels) => kernels::attention(kernels, q, k, v, heads, causal),
+        Engine::Candle if is_f32_on_cpu(&[q, k, v]) => fast(q, k, v, heads, causal),
+        Engine::Candle => plain(q, k, v, heads, causal),
+    }
+}
+
+/// Attention by candle's operations, with the full matrix of scores.
+fn plain(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
+    let (batch, queries, width) = q.dims3()?;
+    let keys = k.dim(1)?;
+    let split_heads = |x: &Tensor| x.reshape((batch, x.dim(1)?, heads, width / heads))?.transpose(1, 2)?.contiguous();
+    let (q, k, v) = (split_heads(q)?, split_heads(k)?, split_heads(v)?);
+    let scale = 1.0 / ((width / heads) as f64).sqrt();
+    let mut scores = (q * scale)?.matmul(&k.t()?)?;
+    if causal {
+        let mask = |(row, column)| if column > row { f32::NEG_INFINITY } else { 0.0 };
+        let mask = (0..queries).flat_map(|row| (0..keys).map(move |column| (row, column))).map(mask).collect();
+        let mask = Tensor::from_vec(mask, (queries, keys), scores.device())?.to_dtype(scores.dtype())?;
+        scores = scores.broadcast_add(&mask)?;
+    }
+    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
+    weights.matmul(&v)?.transpose(1, 2)?.reshape((batch, queries, width))
+}
+
+fn fast(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
+    let (batch, queries, width) = q.dims3()?;
+    let keys = k.dim(1)?;
+    let fits = k.dims3()? == (batch, keys, width) && v.dims3()? == (batch, keys, width);
+    if !fits || keys == 0 || width == 0 || !width.is_multiple_of(heads) {
+        candle_core::bail!("{heads} heads cannot attend from {q:?} to {k:?} and {v:?}")
+    }
+    let shape = Shape { queries, keys, width, head: width / heads, causal };
+    let mut out = zeros(batch * queries * width);
+    let writer = DisjointWriter::new(&mut out);
+    let run = |q: &[f32], k: &[f32], v: &[f32]| {
+        let heads: Vec<(usize, usize)> =
+            (0..batch).flat_map(|image| (0..heads).map(move |head| (image, head * shape.head))).collect();
+        for heads in heads.chunks(HEADS_AT_ONCE) {
+            let packed: Vec<_> =
+                heads.par_iter().map(|&(image, first)| Head::pack(&shape, k, v, image, first)).collect();
+            let work: Vec<(&Head, usize)> =
+                packed.iter().flat_map(|head| (0..queries).step_by(COLUMNS).map(move |query| (head, query))).collect();
+            work.into_par_iter().for_each_init(Scratch::default, |scratch, (head, query)| {
+                head.attend(&shape, q, query, scratch, &writer);
+            });
+        }
+        Ok(())
+    };
+    with_elements(q, |q| with_elements(k, |k| with_elements(v, |v| run(q, k, v))))?;
+    Tensor::from_vec(out, (batch, queries, width), q.device())
+}
+
+/// Heads that are packed at a time. The panels are a second copy of their keys and values.
+const HEADS_AT_ONCE: usize = 16;
+
+#[derive(Clone, Copy)]
+struct Shape {
+    queries: usize,
+    keys: usize,
+    /// The number of values of a token.
+    width: usize,
+    /// The number of values of a head.
+    head: usize,
+    causal: bool,
+}
+
+/// The keys and values of one head, packed in panels.
+struct Head {
+    image: usize,
+    /// The first value of the head within a token.
+    first: usize,
+    /// `[head][ROWS]` for each ten keys.
+    keys: Vec<f32>,
+    /// `[keys][ROWS]` for each ten values of the head.
+    values: Vec<f32>,
+}
+
+/// The buffers of a thread.
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<f32>,
+    scores: Vec<Tile>,
+    out: Vec<f32>,
+}
+
+impl Shape {
+    /// The values of one head in one token, where images have `count` tokens.
+    fn part<'a>(&self, tokens: &'a [f32], count: usize, image: usize, token: usize, first: usize) -> &'a [f32] {
+        let start = (image * count + token) * self.width + first;
+        tokens.split_at(start).1.split_at(self.head).0
+    }
+}
+
+impl Head {
+    fn pack(shape: &Shape, k: &[f32], v: &[f32], image: usize, first: usize) -> Self {
+        let part = |tokens, token| shape.part(tokens, shape.keys, image, token, first);
+        let panel = ROWS * shape.head;
+        let mut keys = zeros(shape.keys.div_ceil(ROWS) * panel);
+        for (index, panel) in keys.chunks_exact_mut(panel).enumerate() {
+            for (row, token) in (index * ROWS..shape.keys).take(ROWS).enumerate() {
+                pack_row::<ROWS>(part(k, token), row, panel);
+            }
+        }
+        let panel = ROWS * shape.keys;
+        let mut values = zeros(shape.head.div_ceil(ROWS) * panel);
+        for (index, panel) in values.chunks_exact_mut(panel).enumerate() {
+            for (token, line) in panel.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
+                let values = part(v, token).split_at(index * ROWS).1;
+                line.iter_mut().zip(values).for_each(|(place, value)| *place = *value);
+            }
+        }
+        Head { image, first, keys, values }
+    }
+
+    /// Computes the result for at most `COLUMNS` queries from `query` on.
+    fn attend(&self, shape: &Shape, q: &[f32], query: usize, scratch: &mut Scratch, writer: &DisjointWriter) {
+        let Scratch { queries, scores, out } = scratch;
+        queries.clear();
+        queries.resize(shape.head * COLUMNS, 0.0);
+        let tokens = query..shape.queries.min(query + COLUMNS);
+        for (column, token) in tokens.clone().enumerate() {
+            pack_row::<COLUMNS>(shape.part(q, shape.queries, self.image, token, self.first), column, queries);
+        }
+        let scale = 1.0 / (shape.head as f32).sqrt();
+        queries.iter_mut().for_each(|value| *value *= scale);
+
+        scores.clear();
+        scores.resize(shape.keys.div_ceil(ROWS), ZEROS);
+        for (keys, tile) in self.keys.chunks_exact(ROWS * shape.head).zip(scores.iter_mut()) {
+            multiply(keys, queries, tile);
+        }
+        // Consecutive tiles form a panel `[keys][COLUMNS]`, without the padding of the last tile.
+        let scores = scores.as_flattened_mut().split_at_mut(shape.keys).0;
+        if shape.causal {
+            for (key, line) in scores.iter_mut().enumerate() {
+                // Queries before this key.
+                line.iter_mut().take(key.saturating_sub(query)).for_each(|score| *score = f32::NEG_INFINITY);
+            }
+        }
+        let sums = dispatch_simd(|| exponentiate(scores));
+
+        let width = shape.head.div_ceil(ROWS) * ROWS;
+        out.clear();
+        out.resize(width * COLUMNS, 0.0);
+        for (index, values) in self.values.chunks_exact(ROWS * shape.keys).enumerate() {
+            let mut tile = ZEROS;
+            multiply(values, scores.as_flattened(), &mut tile);
+            for (row, line) in (index * ROWS..).zip(&tile) {
+                for ((token, value), sum) in out.chunks_exact_mut(width).zip(line).zip(&sums) {
+                    #[expect(clippy::indexing_slicing, reason = "`row` is less than `width`, the length of the chunk")]
+                    {
+                        token[row] = value / sum;
+                    }
+                }
+            }
+        }
+        for (token, values) in tokens.zip(out.chunks_exact(width)) {
+            let start = (self.image * shape.queries + token) * shape.width + self.first;
+            // SAFETY: each pair of a head and a panel of queries is one unit of work, and units have no value of a token
+            // in common.
+            let place = unsafe { writer.claim(start..start + shape.head) };
+            place.copy_from_slice(values.split_at(shape.head).0);
+        }
+    }
+}
+
+/// Replaces each score with `e^(score - maximum of its column)` and returns the sum of each column.
+#[inline(always)]
+fn exponentiate(scores: &mut [[f32; COLUMNS]]) -> [f32; COLUMNS] {
+    let mut maxima = [f32::NEG_INFINITY; COLUMNS];
+    for line in scores.iter() {
+        for (maximum, x) in maxima.iter_mut().zip(line) {
+            *maximum = if *x > *maximum { *x } else { *maximum };
+        }
+    }
+    let mut sums = [0f32; COLUMNS];
+    for line in scores {
+        for ((x, maximum), sum) in line.iter_mut().zip(&maxima).zip(&mut sums) {
+            *x = exp(*x - maximum);
+            *sum += *x;
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_close, random};
+
+    #[test]
+    fn attention_matches_candle() {
+        for (batch, queries, keys, heads, head) in
+            [(1, 1, 1, 1, 1), (2, 77, 77, 4, 8), (2, 100, 77, 8, 40), (1, 64, 1000, 1, 33), (3, 33, 10, 2, 10)]
+        {
+            let q = (random(&[batch, queries, heads * head]) * 2.0).unwrap();
+            let (k, v) = (random(&[batch, keys, heads * head]), random(&[batch, keys, heads * head]));
+            let case = format!("{batch} x {queries} to {keys}, {heads} of {head}");
+            let found = fast(&q, &k, &v, heads, false).unwrap();
+            assert_close(&found, &plain(&q, &k, &v, heads, false).unwrap(), 2e-6, &case);
+            if queries == keys {
+                let found = fast(&q, &k, &v, heads, true).unwrap();
+                assert_close(&found, &plain(&q, &k, &v, heads, true).unwrap(), 2e-6, &format!("{case}, causal"));
+            }
+        }
+    }
+
+    #[test]
+    fn attention_propagates_nan() {
+        let (q, k) = (random(&[1, 3, 4]), random(&[1, 5, 4]));
+        let broken = (&k * f64::NAN).unwrap();
+        for found in [fast(&q, &broken, &k, 1, false), fast(&q, &k, &broken, 1, false)] {
+            let found = found.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(found.iter().all(|x| x.is_nan()), "{found:?}");
+        }
+    }
+}
