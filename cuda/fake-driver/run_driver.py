@@ -37,7 +37,7 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-EMULATION = ROOT / "tests/emulation"
+EMULATION = ROOT / "crates/render/tests/emulation"
 OUT_OF_MEMORY, INVALIDATED, LAUNCH_FAILED = 2, 901, 719
 
 
@@ -46,7 +46,7 @@ def build(folder):
     compiler = os.environ.get("CXX", "c++")
     shared = [compiler, "-std=c++17", "-fno-strict-aliasing", "-shared", "-fPIC"]
     kernels = ["-O3", "-march=native", "-Wno-unknown-pragmas", "-DTRINART_EMULATION"]
-    kernels += ["-I", ROOT / "src/render/kernels/source"]
+    kernels += ["-I", ROOT / "crates/render/src/kernels/source"]
     driver = [HERE / f"driver{part}.cpp" for part in ("", "_graph", "_kernels", "_memory", "_stream")]
     cuda = [*driver, EMULATION / "emulation.cpp", "-ldl", "-lpthread", "-o", folder / "libcuda.so.1"]
     subprocess.run([*shared, *kernels, "-I", EMULATION, "-Wl,-Bsymbolic", *cuda], check=True)

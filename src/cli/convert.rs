@@ -1,18 +1,20 @@
+//! The command `convert`.
+
 use std::path::{Path, PathBuf};
 
 use super::Exit;
-use super::args::Convert;
+use super::args::Convert as Command;
 use super::each::{Names, each};
 use super::output::conclude;
 use super::terminal::Terminal;
-use crate::formats::error::{Error, Result};
 use crate::formats::containers::Target;
-use crate::models::plan::convert::{self, Options};
-use crate::models::plan::{Cast, Origin, translate};
+use crate::formats::error::{Error, OrInternal, Result};
+use crate::models::Checkpoint;
+use crate::ops::Convert;
 use crate::report::WriteReport;
 
-/// Converts each input; a failing one does not stop the others.
-pub(super) fn run(command: &Convert, terminal: &Terminal) -> Exit {
+/// Converts each input. One that fails does not stop the others.
+pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     if let Err(error) = check_usage(command) {
         terminal.failure(&error);
         return Exit::Failed;
@@ -25,17 +27,17 @@ pub(super) fn run(command: &Convert, terminal: &Terminal) -> Exit {
     each(&command.inputs, &names, terminal, work, WriteReport::to_text)
 }
 
-fn check_usage(command: &Convert) -> Result<()> {
+fn check_usage(command: &Command) -> Result<()> {
     if command.output.output.is_some() && command.inputs.len() > 1 {
-        return Err(Error::usage("several inputs need --out-dir rather than --output"));
+        return Err(Error::usage("--output takes one input; use --out-dir for several"));
     }
-    // Two inputs of one name would end in one file.
+    // Two inputs with the same name would be written to the same file.
     let mut outputs: Vec<PathBuf> = Vec::new();
     if command.output.out_dir.is_some() {
         for input in &command.inputs {
             let output = output_in_folder(command, input)?;
             if outputs.contains(&output) {
-                return Err(Error::conflict("two inputs would be written to it").in_file(output));
+                return Err(Error::conflict("two inputs would be written to this path").in_file(output));
             }
             outputs.push(output);
         }
@@ -43,10 +45,10 @@ fn check_usage(command: &Convert) -> Result<()> {
     Ok(())
 }
 
-fn output_in_folder(command: &Convert, input: &Path) -> Result<PathBuf> {
-    let stem = input.file_stem().ok_or_else(|| Error::usage("not the name of a file").in_file(input))?;
+fn output_in_folder(command: &Command, input: &Path) -> Result<PathBuf> {
+    let stem = input.file_stem().ok_or_else(|| Error::usage("the path has no file name").in_file(input))?;
     let target: Option<Target> = command.writing.to.map(Into::into);
-    let folder = command.output.out_dir.clone().unwrap_or_default();
+    let folder = command.output.out_dir.as_ref().or_internal("an output folder without --out-dir")?;
     let mut name = stem.to_owned();
     if target != Some(Target::Diffusers) {
         name.push(".");
@@ -55,24 +57,18 @@ fn output_in_folder(command: &Convert, input: &Path) -> Result<PathBuf> {
     Ok(folder.join(name))
 }
 
-fn convert(command: &Convert, input: &Path, output: &Path, terminal: &Terminal) -> Result<WriteReport> {
+fn convert(command: &Command, input: &Path, output: &Path, terminal: &Terminal) -> Result<WriteReport> {
     let writing = &command.writing;
-    let target = writing.target(output)?;
-    let (checkpoint, translation) = translate::to_ldm(writing.open(input)?)?;
-    writing.check_destination(output)?;
-    let cast = writing.dtype.map(|to| Cast { to: to.into(), overflow: writing.overflow() });
-    let options = Options {
-        cast,
-        ema: command.ema.map(Into::into),
-        prune: command.prune,
-        component: command.component.map(Into::into),
-        fix_position_ids: command.fix_position_ids,
-    };
-    let mut resolved = convert::plan(&checkpoint, &options)?;
-    translation.trace_back(Origin::Checkpoint, &mut resolved.ledger);
-    resolved.notices.extend(translation.notices);
-    if target != Target::Diffusers {
-        resolved.notices.extend(translation.single_file_notices);
+    let checkpoint = Checkpoint::open_with(input, &writing.open_options())?;
+    let mut convert = Convert::new(&checkpoint)
+        .prune(command.prune)
+        .fix_position_ids(command.fix_position_ids)
+        .output_options(writing.output_options(terminal));
+    if let Some(ema) = command.ema {
+        convert = convert.ema(ema.into());
     }
-    writing.write(&checkpoint, output, resolved, terminal)
+    if let Some(component) = command.component {
+        convert = convert.component(component.into());
+    }
+    if writing.dry_run { convert.plan(output) } else { convert.write(output) }
 }

@@ -1,24 +1,36 @@
-//! The same command on several files: one that fails does not stop the others.
+//! Runs a command on several files. A file that fails does not stop the others.
 
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
 use super::Exit;
 use super::terminal::Terminal;
 use crate::formats::error::{Kind, Result};
 use crate::report::Failure;
 
-/// How the results of a command are put together; in JSON, `{LIST: [result | {FILE: path, "error": …}]}`.
+/// How to combine the results of several files. The JSON document is `{LIST: [result | {FILE: path, "error": …}]}`.
 pub(super) struct Names {
     pub list: &'static str,
     pub file: &'static str,
-    /// What stands between the texts of two results.
+    /// Separates the texts of two results.
     pub between: &'static str,
 }
 
-/// Runs `work` on each path; prints the results together, the errors as they come. An interrupt ends it.
+/// The result of one file.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Entry<R> {
+    Done(R),
+    Failed {
+        #[serde(flatten)]
+        file: IndexMap<&'static str, String>,
+        error: Failure,
+    },
+}
+
+/// Runs `work` on each path. Prints errors at once and all results at the end. Stops at an interrupt.
 pub(super) fn each<R: Serialize>(
     paths: &[PathBuf],
     names: &Names,
@@ -27,25 +39,26 @@ pub(super) fn each<R: Serialize>(
     text: impl Fn(&R) -> String,
 ) -> Exit {
     let mut exit = Exit::Yes;
-    let mut documents = Vec::new();
+    let mut entries = Vec::new();
     let mut texts = Vec::new();
     for path in paths {
         match work(path) {
             Ok(result) => {
                 texts.push(text(&result));
-                documents.push(serde_json::to_value(&result).unwrap_or_default());
+                entries.push(Entry::Done(result));
             }
             Err(error) => {
                 exit = exit.max(Exit::from(&error));
                 terminal.error(&error);
-                documents.push(json!({ names.file: path.to_string_lossy(), "error": Failure::from(&error) }));
+                let file = IndexMap::from([(names.file, path.to_string_lossy().into_owned())]);
+                entries.push(Entry::Failed { file, error: Failure::from(&error) });
                 if error.kind() == Kind::Interrupted {
                     break;
                 }
             }
         }
     }
-    let document = Value::Object(Map::from_iter([(names.list.to_owned(), Value::Array(documents))]));
+    let document = IndexMap::from([(names.list, entries)]);
     terminal.result(|| texts.join(names.between), &document);
     exit
 }

@@ -2,9 +2,9 @@
 
 use crate::formats::error::Hint;
 
-/// Returns what to add to an error message, as in `already exists (replace it with --force)`.
-pub(super) fn option(hint: Hint) -> &'static str {
-    match hint {
+/// Returns what to add to an error message, as in `already exists (replace it with --force)`. `None` if no option helps.
+pub(super) fn option(hint: Hint) -> Option<&'static str> {
+    Some(match hint {
         Hint::Overwrite => "replace it with --force",
         Hint::Saturate => "clamp such values with --saturate",
         Hint::Sanitize => "take only the tensors with --sanitize",
@@ -16,7 +16,8 @@ pub(super) fn option(hint: Hint) -> &'static str {
         Hint::Component => "take one component with --component",
         Hint::Cpu => "render on the CPU with --device cpu",
         Hint::SmallerOrCpu => "lower --size, or render on the CPU with --device cpu",
-    }
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -50,7 +51,7 @@ mod tests {
             hints.extend([Hint::Cpu, Hint::SmallerOrCpu]);
         }
         for hint in hints {
-            for word in option(hint).split([' ', ',']).filter(|word| word.starts_with("--")) {
+            for word in option(hint).unwrap().split([' ', ',']).filter(|word| word.starts_with("--")) {
                 assert!(options.iter().any(|option| option == word), "{hint:?}: no option {word}");
             }
         }

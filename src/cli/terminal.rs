@@ -89,7 +89,7 @@ impl Terminal {
     /// Prints an error and its hint on one line.
     pub(super) fn error(&self, error: &Error) {
         self.bar.finish_and_clear();
-        let hint = error.hint().map_or_else(String::new, |hint| format!(" ({})", hints::option(hint)));
+        let hint = error.hint().and_then(hints::option).map_or_else(String::new, |hint| format!(" ({hint})"));
         // Without a working stderr, the exit code is all that is left.
         let _ = writeln!(io::stderr(), "trinart-ckpt: {error}{hint}");
     }

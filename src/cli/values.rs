@@ -3,11 +3,11 @@
 use clap::ValueEnum;
 
 use crate::formats::containers::Target;
+use crate::formats::tensor::Dtype;
 use crate::models::Component;
 use crate::models::family::Prediction;
 use crate::models::plan::convert::Ema;
 use crate::models::plan::merge_vae::VaeDtype;
-use crate::formats::tensor::Dtype;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum PredictionArgument {

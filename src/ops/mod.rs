@@ -1,4 +1,25 @@
-//! Operations on checkpoint files, each a type with builder methods, a dry run `plan` and a `run`.
+//! Operations on checkpoints: what the commands of the program do, as a library.
+//!
+//! Each operation is a builder. It starts from opened checkpoints (or, for [`Scan`], [`Inspect`] and [`Hash`], from
+//! paths), takes its options as methods, and returns the report that the program prints. `plan` is a dry run: it does
+//! everything but the work, and fails where the work would fail from the headers alone.
 
+mod compare;
+mod convert;
+mod hash;
+mod inspect;
+mod merge_vae;
+mod output;
 #[cfg(feature = "render")]
-pub mod render_check;
+mod render_check;
+mod scan;
+
+pub use compare::{Compare, ComparePlan};
+pub use convert::Convert;
+pub use hash::Hash;
+pub use inspect::Inspect;
+pub use merge_vae::MergeVae;
+pub use output::{FolderOptions, OutputOptions};
+#[cfg(feature = "render")]
+pub use render_check::RenderCheck;
+pub use scan::Scan;

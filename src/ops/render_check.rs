@@ -1,71 +1,72 @@
-//! Renders a picture with a checkpoint file, to check that it still works.
-
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::models::checkpoint::Checkpoint;
-use crate::formats::error::{Error, OrInternal, Result};
-use crate::formats::containers::{self, Target, WriteOptions};
-use crate::formats::io::{AtomicFile, Overwrite, Progress};
-use crate::formats::metadata::Metadata;
-use crate::models::plan::{merge_vae, translate};
+use crate::formats::containers::{self, Container, Target, WriteOptions};
+use crate::formats::io::{AtomicFile, NoProgress, Overwrite, Progress, parallel};
+use crate::formats::{Error, Metadata, Result};
+use crate::models::Checkpoint;
+use crate::models::plan::merge_vae;
 use crate::render::against::Against;
 use crate::render::device::Device;
 use crate::render::input::RenderInput;
 use crate::render::job::{RenderJob, RenderPlan, RenderReport};
 use crate::render::reference::{ReferencePicture, read_picture};
 use crate::render::settings::RenderOptions;
-use crate::formats::tensor::Overflow;
+use crate::report::{RenderCheckReport, RenderPaths};
 
-/// Renders a picture with a checkpoint of SD v1, and judges it.
-///
-/// Opening refuses pickles that name dangerous functions. Checkpoints of any container and layout are rendered.
+/// Renders a picture with an SD v1 checkpoint, and checks it.
 ///
 /// ```no_run
-/// use trinart_ckpt::io::NoProgress;
-/// use trinart_ckpt::ops::render_check::RenderCheck;
 /// use trinart_ckpt::render::settings::RenderOptions;
+/// use trinart_ckpt::{Checkpoint, RenderCheck};
 ///
 /// # fn main() -> trinart_ckpt::Result<()> {
+/// let checkpoint = Checkpoint::open("merged.safetensors")?;
 /// let options = RenderOptions::default().prompt("a cathedral").seed(7);
-/// let report = RenderCheck::new("merged.safetensors").against("base.ckpt").options(options).run(&NoProgress)?;
-/// std::fs::write("check.png", report.to_png()?).expect("cannot write");
+/// let report = RenderCheck::new(&checkpoint).options(options).against("base.ckpt").write("check.png")?;
+/// assert!(report.passed());
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
-pub struct RenderCheck {
-    checkpoint: PathBuf,
-    vae: Option<PathBuf>,
+#[derive(Clone)]
+pub struct RenderCheck<'a> {
+    checkpoint: &'a Checkpoint,
+    vae: Option<&'a Checkpoint>,
     against: Option<PathBuf>,
     like: Option<PathBuf>,
     options: RenderOptions,
     device: Device,
+    sheet: Option<PathBuf>,
+    dump: Option<PathBuf>,
+    overwrite: Overwrite,
     jobs: usize,
-    dump: bool,
+    progress: &'a dyn Progress,
 }
 
-impl RenderCheck {
-    /// Returns a check of the checkpoint at `path`, a file or a diffusers folder.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
+impl<'a> RenderCheck<'a> {
+    /// A check of an opened checkpoint.
+    pub fn new(checkpoint: &'a Checkpoint) -> Self {
         RenderCheck {
-            checkpoint: path.into(),
+            checkpoint,
             vae: None,
             against: None,
             like: None,
             options: RenderOptions::default(),
             device: Device::default(),
-            jobs: 1,
-            dump: false,
+            sheet: None,
+            dump: None,
+            overwrite: Overwrite::Refuse,
+            jobs: parallel::default_jobs(),
+            progress: &NoProgress,
         }
     }
 
-    /// Renders with this VAE instead of the checkpoint's.
+    /// Renders with this VAE instead of the checkpoint's own.
     #[must_use]
-    pub fn vae(self, path: impl Into<PathBuf>) -> Self {
-        RenderCheck { vae: Some(path.into()), ..self }
+    pub fn vae(self, vae: &'a Checkpoint) -> Self {
+        RenderCheck { vae: Some(vae), ..self }
     }
 
     /// Compares with a PNG, or with the render of another checkpoint.
@@ -74,78 +75,154 @@ impl RenderCheck {
         RenderCheck { against: Some(path.into()), ..self }
     }
 
-    /// Takes unset options from the parameters of this PNG, and compares with it.
+    /// Takes unset options from the parameters of this PNG, and compares with it unless [`Self::against`] is set.
     #[must_use]
     pub fn like(self, path: impl Into<PathBuf>) -> Self {
         RenderCheck { like: Some(path.into()), ..self }
     }
 
-    /// Sets the options.
+    /// Sets what to render: prompt, seed, steps, sampler and so on.
     #[must_use]
     pub fn options(self, options: RenderOptions) -> Self {
         RenderCheck { options, ..self }
     }
 
-    /// Sets the device.
+    /// Sets the device. By default a GPU if there is one, otherwise the CPU.
     #[must_use]
     pub fn device(self, device: Device) -> Self {
         RenderCheck { device, ..self }
     }
 
-    /// Sets the number of threads that compare weights.
+    /// Sets the path of the contact sheet of a comparison. By default it is `NAME.sheet.png` beside the picture.
+    #[must_use]
+    pub fn sheet(self, path: impl Into<PathBuf>) -> Self {
+        RenderCheck { sheet: Some(path.into()), ..self }
+    }
+
+    /// Also writes the tensors between the stages to this safetensors file.
+    #[must_use]
+    pub fn dump(self, path: impl Into<PathBuf>) -> Self {
+        RenderCheck { dump: Some(path.into()), ..self }
+    }
+
+    /// Replaces existing outputs. By default an existing output is an error.
+    #[must_use]
+    pub fn overwrite(self, overwrite: bool) -> Self {
+        let overwrite = if overwrite { Overwrite::Replace } else { Overwrite::Refuse };
+        RenderCheck { overwrite, ..self }
+    }
+
+    /// Sets the number of threads that compare weights. By default it follows the machine.
     #[must_use]
     pub fn jobs(self, jobs: usize) -> Self {
         RenderCheck { jobs, ..self }
     }
 
-    /// Keeps the tensors between the stages in the report.
+    /// Reports progress to `progress`, which may also interrupt the work.
     #[must_use]
-    pub fn dump(self, dump: bool) -> Self {
-        RenderCheck { dump, ..self }
+    pub fn progress(self, progress: &'a dyn Progress) -> Self {
+        RenderCheck { progress, ..self }
     }
 
-    /// Opens all files and returns what [`RenderCheck::run`] would do.
+    /// Reports what [`Self::run`] would do, without reading weights: settings, device, and the checks that need no
+    /// render.
     ///
-    /// Fails if a file cannot be opened, or if the checkpoint or the options are not supported.
-    pub fn plan(&self, progress: &dyn Progress) -> Result<RenderPlan> {
-        self.open(progress)?.plan()
+    /// Fails if the checkpoint or the options are not supported, or if a file to compare with cannot be opened.
+    pub fn plan(&self) -> Result<RenderPlan> {
+        self.job(false)?.plan()
     }
 
-    /// Renders, compares and judges. Fails as [`RenderCheck::plan`], or if a file cannot be read.
-    pub fn run(&self, progress: &dyn Progress) -> Result<RenderReport> {
-        self.open(progress)?.run(progress)
+    /// Renders, compares and checks, and returns the picture. Writes no file.
+    pub fn run(&self) -> Result<RenderReport> {
+        self.job(self.dump.is_some())?.run(self.progress)
     }
 
-    fn open(&self, progress: &dyn Progress) -> Result<RenderJob> {
-        let reference = self.like.as_ref().map(ReferencePicture::open).transpose()?;
-        let mut input = open(&self.checkpoint)?;
-        if let Some(vae) = &self.vae {
-            input = with_vae(input, vae, progress)?;
+    /// Renders as [`Self::run`], and writes the picture to the PNG file `output`, and the contact sheet of a comparison.
+    ///
+    /// Fails before the render if a file must not be written.
+    pub fn write(&self, output: impl AsRef<Path>) -> Result<RenderCheckReport> {
+        let output = output.as_ref();
+        let is_compared = self.against.is_some() || self.like.is_some();
+        let sheet = || self.sheet.clone().unwrap_or_else(|| output.with_extension("sheet.png"));
+        let sheet = is_compared.then(sheet);
+        self.check_destinations(&[Some(output), sheet.as_deref(), self.dump.as_deref()])?;
+        let report = self.run()?;
+        if let (Some(path), Some(dump)) = (&self.dump, &report.dump) {
+            let options = WriteOptions::default().overwrite(self.overwrite).verify(false).jobs(self.jobs);
+            let options = options.progress(self.progress);
+            containers::write(path, Target::Safetensors, dump, &Metadata::default(), &options)?;
         }
-        let mut job =
-            RenderJob::new(input).options(self.options.clone()).device(self.device).jobs(self.jobs).dump(self.dump);
-        if let Some(reference) = reference {
-            job = job.like(reference);
+        if let (Some(path), Some(sheet)) = (&sheet, &report.sheet) {
+            self.write_file(path, &sheet.to_png("")?)?;
+        }
+        self.write_file(output, &report.to_png()?)?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let paths = RenderPaths {
+            checkpoint: text(self.checkpoint.path()),
+            vae: self.vae.map(|vae| text(vae.path())),
+            picture: text(output),
+            sheet: sheet.as_deref().map(text),
+        };
+        Ok(RenderCheckReport::new(&report, paths))
+    }
+
+    fn job(&self, keeps_dump: bool) -> Result<RenderJob> {
+        let mut job = RenderJob::new(self.input()?)
+            .options(self.options.clone())
+            .device(self.device)
+            .jobs(self.jobs)
+            .dump(keeps_dump);
+        if let Some(path) = &self.like {
+            job = job.like(ReferencePicture::open(path)?);
         }
         if let Some(path) = &self.against {
             job = job.against(open_against(path)?);
         }
         Ok(job)
     }
+
+    fn input(&self) -> Result<RenderInput> {
+        let base = input_of(self.checkpoint)?;
+        let Some(vae) = self.vae else { return Ok(base) };
+        let ldm_vae = vae.with_ldm_vae()?;
+        let resolved = merge_vae::plan(self.checkpoint, &ldm_vae, &merge_vae::Options::default())?;
+        let sha256 = match vae.container() {
+            Container::Diffusers => None,
+            _ => Some(vae.sha256(self.progress)?),
+        };
+        Ok(base.with_vae(Arc::new(resolved.state_dict), &vae.file_name(), sha256.as_deref()))
+    }
+
+    /// Fails if one of the outputs must not be written, or if two of them are the same.
+    fn check_destinations(&self, outputs: &[Option<&Path>]) -> Result<()> {
+        let mut seen = Vec::new();
+        for path in outputs.iter().copied().flatten() {
+            AtomicFile::check_destination(path, self.overwrite)?;
+            if seen.contains(&path) {
+                return Err(Error::usage("two outputs cannot be the same file").in_file(path));
+            }
+            seen.push(path);
+        }
+        Ok(())
+    }
+
+    /// Writes a file whole, or leaves what was there.
+    fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let file = AtomicFile::create(path, self.overwrite)?;
+        file.reserve(bytes.len() as u64)?;
+        file.write_at(0, bytes)?;
+        file.sync()?;
+        file.persist()
+    }
 }
 
-/// Opens a checkpoint in LDM names.
-fn open(path: &Path) -> Result<RenderInput> {
-    let checkpoint = Checkpoint::open(path)?;
-    checkpoint.refuse_dangers()?;
-    let file = checkpoint.file().ok().map(Arc::clone);
-    let (checkpoint, _) = translate::to_ldm(checkpoint)?;
+fn input_of(checkpoint: &Checkpoint) -> Result<RenderInput> {
     checkpoint.refuse_unreadable()?;
-    let input = RenderInput::new(path, Arc::new(checkpoint.contents().state_dict.clone()));
-    Ok(match file {
-        Some(file) => input.with_file(file),
+    let input = RenderInput::new(checkpoint.path(), Arc::new(checkpoint.state_dict().clone()));
+    Ok(match checkpoint.stored().sources() {
+        [file] if checkpoint.container() != Container::Diffusers => input.with_file(Arc::clone(file)),
         // A folder has no hash.
-        None => input,
+        _ => input,
     })
 }
 
@@ -156,72 +233,5 @@ fn open_against(path: &Path) -> Result<Against> {
     if read.is_ok_and(|_| magic == *b"\x89PNG\r\n\x1a\n") {
         return Ok(Against::Picture(path.to_owned(), read_picture(path)?.0));
     }
-    Ok(Against::Checkpoint(open(path)?))
-}
-
-/// Replaces the VAE.
-fn with_vae(input: RenderInput, path: &Path, progress: &dyn Progress) -> Result<RenderInput> {
-    let vae = Checkpoint::open(path)?;
-    vae.refuse_dangers()?;
-    let (vae, _) = translate::vae_to_ldm(vae)?;
-    let (base, _) = translate::to_ldm(Checkpoint::open(input.path())?)?;
-    let options = merge_vae::Options { dtype: None, vae_dtype: None, overflow: Overflow::Refuse, partial: false };
-    let resolved = merge_vae::plan(&base, &vae, &options)?;
-    let sha256 = if path.is_dir() { None } else { Some(vae.sha256(progress)?) };
-    let name = path.file_name().or_internal("a VAE that was opened has no file name")?.to_string_lossy();
-    Ok(input.with_vae(Arc::new(resolved.state_dict), &name, sha256.as_deref()))
-}
-
-/// The files that a render check writes.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct RenderOutputs {
-    /// The picture, a PNG.
-    pub picture: PathBuf,
-    /// The contact sheet of the comparison, a PNG.
-    pub sheet: Option<PathBuf>,
-    /// The tensors between the stages, a safetensors file.
-    pub dump: Option<PathBuf>,
-    /// How to treat existing files.
-    pub overwrite: Overwrite,
-}
-
-impl RenderOutputs {
-    /// Returns outputs that write the picture alone, and never replace a file.
-    pub fn new(picture: impl Into<PathBuf>) -> Self {
-        RenderOutputs { picture: picture.into(), sheet: None, dump: None, overwrite: Overwrite::Refuse }
-    }
-
-    /// Fails if one of the files may not be written, or if two of them are the same. Call it before the render.
-    pub fn check(&self) -> Result<()> {
-        let mut seen: Vec<&Path> = Vec::new();
-        for path in [Some(&self.picture), self.sheet.as_ref(), self.dump.as_ref()].into_iter().flatten() {
-            AtomicFile::check_destination(path, self.overwrite)?;
-            if seen.contains(&path.as_path()) {
-                return Err(Error::usage("two outputs cannot be the same file").in_file(path));
-            }
-            seen.push(path);
-        }
-        Ok(())
-    }
-
-    /// Writes the files. Each appears completely or not at all.
-    pub fn write(&self, report: &RenderReport, jobs: usize, progress: &dyn Progress) -> Result<()> {
-        if let (Some(path), Some(dump)) = (&self.dump, &report.dump) {
-            let options = WriteOptions { overwrite: self.overwrite, verify: false, jobs, progress };
-            containers::write(path, Target::Safetensors, dump, &Metadata::default(), &options)?;
-        }
-        if let (Some(path), Some(sheet)) = (&self.sheet, &report.sheet) {
-            self.write_file(path, &sheet.to_png("")?)?;
-        }
-        self.write_file(&self.picture, &report.to_png()?)
-    }
-
-    fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let scratch = AtomicFile::create(path, self.overwrite)?;
-        scratch.reserve(bytes.len() as u64)?;
-        scratch.write_at(0, bytes)?;
-        scratch.sync()?;
-        scratch.persist()
-    }
+    Ok(Against::Checkpoint(input_of(&Checkpoint::open(path)?)?))
 }

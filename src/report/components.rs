@@ -3,12 +3,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::formats::error::printable;
+use crate::formats::state_dict::StateDict;
+use crate::formats::tensor::LazyTensor;
 use crate::models::Component;
 use crate::models::completeness::{Completeness, completeness};
 use crate::models::family::Architecture;
 use crate::report::units::{count, size};
-use crate::formats::state_dict::StateDict;
-use crate::formats::tensor::LazyTensor;
 
 /// The figures of one component of a checkpoint.
 #[derive(Debug, Clone, Serialize)]

@@ -3,10 +3,10 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::models::compare::TensorComparison;
 use crate::formats::error::printable;
-use crate::models::Component;
 use crate::formats::tensor::LazyTensor;
+use crate::models::Component;
+use crate::models::compare::TensorComparison;
 
 /// Different tensors per component that the text lists. JSON lists all.
 const LISTED: usize = 8;

@@ -4,9 +4,9 @@ use std::path::Path;
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use crate::models::hash::FileHashes;
 use crate::formats::error::printable;
 use crate::models::Component;
+use crate::models::hash::FileHashes;
 use crate::models::published::Published;
 use crate::report::published_file::PublishedFile;
 use crate::report::write_report::LeftOut;

@@ -3,10 +3,12 @@ use std::fmt::Write;
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
-use crate::models::checkpoint::Checkpoint;
+use crate::formats::StoredCheckpoint;
+use crate::formats::containers::Container;
 use crate::formats::danger::Finding;
 use crate::formats::error::printable;
-use crate::formats::containers::Container;
+use crate::formats::state_dict::StateDict;
+use crate::formats::tensor::LazyTensor;
 use crate::models::Component;
 use crate::models::detection::{Detection, Evidence};
 use crate::models::family::Prediction;
@@ -16,8 +18,6 @@ use crate::report::components::ComponentSummary;
 use crate::report::published_file::PublishedFile;
 use crate::report::units::{count, size};
 use crate::report::write_report::LeftOut;
-use crate::formats::state_dict::StateDict;
-use crate::formats::tensor::LazyTensor;
 
 /// Characters of a metadata value that the text shows. JSON has the whole value.
 const SHOWN: usize = 100;
@@ -100,10 +100,7 @@ impl Serialize for PositionIds {
 fn architecture_text(detection: &Detection) -> Option<String> {
     let architecture = detection.architecture()?;
     let task = detection.task.map_or_else(String::new, |task| format!(", {}", task.text()));
-    let prediction = match detection.prediction {
-        Prediction::Velocity => ", v-prediction",
-        Prediction::Epsilon | Prediction::Unknown => "",
-    };
+    let prediction = if detection.prediction == Prediction::Velocity { ", v-prediction" } else { "" };
     Some(format!("{}{task}{prediction}", architecture.text()))
 }
 
@@ -139,15 +136,14 @@ impl Inspection {
     /// Inspects a checkpoint. `components` are those of its translation into LDM names; `keys` includes all tensors. Reads
     /// no tensor data except position_ids.
     pub fn new(
-        checkpoint: &Checkpoint,
+        checkpoint: &StoredCheckpoint,
         components: Vec<ComponentSummary>,
         detection: &Detection,
         published: Option<&'static Published>,
         keys: bool,
     ) -> Self {
-        let contents = checkpoint.contents();
         let mut globals = IndexMap::new();
-        for global in &contents.globals {
+        for global in checkpoint.globals() {
             *globals.entry(global.name.to_string()).or_default() += 1;
         }
         let list = || {
@@ -156,29 +152,30 @@ impl Inspection {
                 dtype: tensor.dtype().name(),
                 shape: tensor.shape().dims().to_vec(),
             };
-            contents.state_dict.iter().map(key).collect()
+            checkpoint.state_dict().iter().map(key).collect()
         };
         Inspection {
             file: checkpoint.path().to_string_lossy().into_owned(),
             bytes: checkpoint.file_bytes(),
-            container: contents.container.name().replace(' ', "-"),
-            container_text: contents.container.name(),
+            container: checkpoint.container().name().replace(' ', "-"),
+            container_text: checkpoint.container().name(),
             architecture: detection.architecture().map(|it| it.name()),
             task: detection.task.map(|it| it.name()),
             prediction: detection.task.map(|_| detection.prediction.name()),
             evidence: detection.evidence.iter().map(EvidenceLine::from).collect(),
-            root: contents.root.clone(),
-            tensors: contents.state_dict.len(),
+            root: checkpoint.root().to_owned(),
+            tensors: checkpoint.state_dict().len(),
             parameters: components.iter().map(|summary| summary.parameters).sum(),
-            tensor_bytes: contents.state_dict.bytes(),
+            tensor_bytes: checkpoint.state_dict().bytes(),
             components,
             // Newer folders have none, and need none.
-            position_ids: position_ids(&contents.state_dict).filter(|_| contents.container != Container::Diffusers),
+            position_ids: position_ids(checkpoint.state_dict())
+                .filter(|_| checkpoint.container() != Container::Diffusers),
             published: published.map(PublishedFile::from),
-            metadata: contents.metadata.iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
-            opaque: LeftOut::opaque(contents),
-            dangers: contents.dangers.iter().map(Finding::to_text).collect(),
-            unreadable: LeftOut::unreadable(contents),
+            metadata: checkpoint.metadata().iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
+            opaque: LeftOut::opaque(checkpoint),
+            dangers: checkpoint.dangers().iter().map(Finding::to_text).collect(),
+            unreadable: LeftOut::unreadable(checkpoint),
             globals,
             keys: keys.then(list),
             architecture_text: architecture_text(detection),

@@ -19,8 +19,10 @@ pub use hashes::Hashes;
 pub use inspection::Inspection;
 pub use published_file::PublishedFile;
 #[cfg(feature = "render")]
-pub use render::{RenderChecked, RenderPaths};
-pub use scan::{ScanReport, ScanSummary, ScannedFile};
+pub use render::RenderCheckReport;
+#[cfg(feature = "render")]
+pub(crate) use render::RenderPaths;
+pub use scan::{FindingReport, ScanReport, ScannedFile, Verdict};
 use units::count;
 pub use units::size;
 pub use write_report::{Failure, LeftOut, Merged, VaeReport, VaeSummary, WriteReport};

@@ -12,20 +12,16 @@ use crate::render::pipeline::Timings;
 
 /// The paths of a render check, as the report shows them.
 #[derive(Debug, Clone, Default)]
-pub struct RenderPaths {
-    /// The checkpoint.
-    pub checkpoint: String,
-    /// The VAE that replaced the checkpoint's.
-    pub vae: Option<String>,
-    /// The picture.
-    pub picture: String,
-    /// The contact sheet.
-    pub sheet: Option<String>,
+pub(crate) struct RenderPaths {
+    pub(crate) checkpoint: String,
+    pub(crate) vae: Option<String>,
+    pub(crate) picture: String,
+    pub(crate) sheet: Option<String>,
 }
 
 /// A render check as text and as JSON.
 #[derive(Debug, Serialize)]
-pub struct RenderChecked {
+pub struct RenderCheckReport {
     checkpoint: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     vae: Option<String>,
@@ -48,10 +44,10 @@ pub struct RenderChecked {
     peak_device_memory: Option<u64>,
 }
 
-impl RenderChecked {
+impl RenderCheckReport {
     /// Returns the report of a render check with these paths.
-    pub fn new(report: &RenderReport, paths: RenderPaths) -> Self {
-        RenderChecked {
+    pub(crate) fn new(report: &RenderReport, paths: RenderPaths) -> Self {
+        RenderCheckReport {
             checkpoint: paths.checkpoint,
             vae: paths.vae,
             picture: paths.picture,
@@ -69,6 +65,11 @@ impl RenderChecked {
         }
     }
 
+    /// Returns whether no check failed.
+    pub fn passed(&self) -> bool {
+        self.verdict == Verdict::Pass
+    }
+
     /// Formats the report for people.
     pub fn to_text(&self) -> String {
         let mut out = String::new();
@@ -83,7 +84,7 @@ impl RenderChecked {
         if let Some(sheet) = &self.sheet {
             let _ = writeln!(out, "  sheet     {}", printable(sheet));
         }
-        let Timings { text, load, sampling, decode, calls: _ } = &self.seconds;
+        let Timings { text, load, sampling, decode, .. } = &self.seconds;
         let size = crate::report::size;
         let memory = self.peak_memory.map_or_else(String::new, |it| format!(", peak memory {}", size(it)));
         let gpu = self.peak_device_memory.map_or_else(String::new, |it| format!(", on the GPU {}", size(it)));

@@ -2,103 +2,159 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::formats::danger::Level;
 use crate::formats::error::{Error, printable};
+use crate::formats::scan::{FileScan, LocatedFinding};
 use crate::report::{Failure, count};
-use crate::formats::scan::{LocatedFinding, Scan};
 
 /// Findings of each level to print. JSON has all of them.
 const SHOWN: usize = 20;
 
-/// The verdict on a file that could not be scanned completely.
-const NOT_READABLE: &str = "not readable";
+/// The result of scanning a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Every name in its pickles is known to be harmless.
+    Harmless,
+    /// A pickle uses a name that this program does not know.
+    Suspicious,
+    /// A pickle would run code of the file's author when loaded.
+    Dangerous,
+    /// The file could not be scanned completely, and what was scanned is not dangerous.
+    Unreadable,
+}
+
+impl Verdict {
+    /// The verdict in words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Verdict::Harmless => "harmless",
+            Verdict::Suspicious => "suspicious",
+            Verdict::Dangerous => "dangerous",
+            Verdict::Unreadable => "not readable",
+        }
+    }
+
+    fn new(scan: &FileScan) -> Self {
+        match scan.level() {
+            Level::Dangerous => Verdict::Dangerous,
+            // The part that was not scanned may contain anything.
+            _ if scan.problem.is_some() => Verdict::Unreadable,
+            Level::Suspicious => Verdict::Suspicious,
+            Level::Harmless => Verdict::Harmless,
+        }
+    }
+}
 
 /// The report of scanning one file.
 #[derive(Debug, Serialize)]
-pub struct ScanReport {
-    file: String,
-    container: &'static str,
-    verdict: &'static str,
-    pickles: usize,
-    /// The worst first.
-    findings: Vec<FindingLine>,
-    /// Why the file, or a part of it, could not be scanned.
+#[non_exhaustive]
+pub struct ScannedFile {
+    /// The path of the file.
+    pub file: String,
+    /// The container, or the kind of file. `None` if the file could not be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Failure>,
-    #[serde(skip)]
-    level: Level,
+    pub container: Option<&'static str>,
+    /// The result.
+    pub verdict: Verdict,
+    /// Number of pickles that were scanned.
+    pub pickles: usize,
+    /// What the pickles name and call, the worst first.
+    pub findings: Vec<FindingReport>,
+    /// Why the file, or a part of it, could not be scanned.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_failure")]
+    pub error: Option<Error>,
 }
 
 /// One finding.
 #[derive(Debug, Serialize)]
-struct FindingLine {
+#[non_exhaustive]
+pub struct FindingReport {
     /// The path to the pickle within the file. Empty if the file itself is the pickle.
-    place: String,
-    /// The offset within the pickle.
-    offset: u64,
-    level: &'static str,
-    usage: &'static str,
-    name: String,
-    arguments: Option<String>,
-    reason: &'static str,
-    count: usize,
+    pub place: String,
+    /// The offset within the pickle, in bytes.
+    pub offset: u64,
+    /// How bad it is.
+    #[serde(serialize_with = "as_level_name")]
+    pub level: Level,
+    /// How the pickle uses the name: `imports`, `calls` or `contains`.
+    pub usage: &'static str,
+    /// The name.
+    pub name: String,
+    /// The arguments of a call, if the pickle contains them.
+    pub arguments: Option<String>,
+    /// The reason for the level.
+    pub reason: &'static str,
+    /// Number of times that the pickle uses the name like this.
+    pub count: usize,
     #[serde(skip)]
     text: String,
 }
 
-impl FindingLine {
-    fn new(found: &LocatedFinding) -> Self {
-        let finding = &found.finding;
-        FindingLine {
-            place: found.place.clone(),
+impl FindingReport {
+    fn new(found: LocatedFinding) -> Self {
+        let finding = found.finding;
+        FindingReport {
+            text: finding.to_text(),
+            place: found.place,
             offset: finding.offset,
-            level: finding.level.name(),
+            level: finding.level,
             usage: finding.usage.name(),
-            name: finding.name.clone(),
-            arguments: finding.arguments.clone(),
+            name: finding.name,
+            arguments: finding.arguments,
             reason: finding.reason,
             count: finding.count,
-            text: finding.to_text(),
         }
     }
 }
 
-impl ScanReport {
+fn as_failure<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
+    error.as_ref().map(Failure::from).serialize(serializer)
+}
+
+fn as_level_name<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(level.name())
+}
+
+impl ScannedFile {
     /// Creates the report of a scan.
-    pub fn new(scan: &Scan) -> Self {
-        let level = scan.level();
-        let verdict = match level {
-            // The part that was not scanned may contain anything.
-            Level::Harmless | Level::Suspicious if scan.problem.is_some() => NOT_READABLE,
-            level => level.name(),
-        };
-        ScanReport {
+    pub fn new(scan: FileScan) -> Self {
+        ScannedFile {
             file: scan.path.to_string_lossy().into_owned(),
-            container: scan.container,
-            verdict,
+            container: Some(scan.container),
+            verdict: Verdict::new(&scan),
             pickles: scan.pickles,
-            findings: scan.findings.iter().map(FindingLine::new).collect(),
-            error: scan.problem.as_ref().map(Failure::from),
-            level,
+            findings: scan.findings.into_iter().map(FindingReport::new).collect(),
+            error: scan.problem,
         }
     }
 
-    /// The worst level of all findings.
-    pub fn level(&self) -> Level {
-        self.level
+    /// Creates the report of a file that could not be scanned at all.
+    pub fn failed(file: &Path, error: Error) -> Self {
+        ScannedFile {
+            file: file.to_string_lossy().into_owned(),
+            container: None,
+            verdict: Verdict::Unreadable,
+            pickles: 0,
+            findings: Vec::new(),
+            error: Some(error),
+        }
     }
 
     /// Returns a line for the file, a line for each finding that is not harmless, and the number of harmless names.
+    /// Empty for a file that could not be scanned at all.
     pub fn to_text(&self) -> String {
+        let Some(container) = self.container else { return String::new() };
         let pickles = match self.pickles {
             0 => "no pickles".to_owned(),
             number => format!("{} scanned", count(number, "pickle")),
         };
-        let mut out = format!("{}: {} ({}, {pickles})\n", printable(&self.file), self.verdict, self.container);
+        let mut out = format!("{}: {} ({container}, {pickles})\n", printable(&self.file), self.verdict.text());
         for level in [Level::Dangerous, Level::Suspicious] {
-            let lines = || self.findings.iter().filter(|line| line.level == level.name());
+            let lines = || self.findings.iter().filter(|line| line.level == level);
             for line in lines().take(SHOWN) {
                 let place = if line.place.is_empty() { String::new() } else { format!("{} ", printable(&line.place)) };
                 let _ = writeln!(out, "  {:<11}{place}byte {}: {}", level.name(), line.offset, printable(&line.text));
@@ -108,7 +164,7 @@ impl ScanReport {
                 let _ = writeln!(out, "  {:<11}and {more} more; --json lists all", level.name());
             }
         }
-        let harmless = self.findings.iter().filter(|line| line.level == Level::Harmless.name());
+        let harmless = self.findings.iter().filter(|line| line.level == Level::Harmless);
         let names: BTreeSet<&str> = harmless.map(|line| line.name.as_str()).collect();
         if !names.is_empty() {
             let _ = writeln!(out, "  {:<11}{}", Level::Harmless.name(), count(names.len(), "name"));
@@ -120,7 +176,7 @@ impl ScanReport {
 /// The report of scanning all paths.
 #[derive(Debug, Default, Serialize)]
 #[non_exhaustive]
-pub struct ScanSummary {
+pub struct ScanReport {
     /// The checkpoints, the other files with pickles, and the files that could not be scanned.
     pub files: Vec<ScannedFile>,
     /// Number of dangerous files.
@@ -137,44 +193,30 @@ pub struct ScanSummary {
     pub links: usize,
 }
 
-/// One file of a [`ScanSummary`].
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-#[non_exhaustive]
-pub enum ScannedFile {
-    /// A scanned file.
-    Report(ScanReport),
-    /// A file that could not be scanned.
-    Failed {
-        /// The file.
-        file: String,
-        /// The same word as in the report of a file that was scanned in part.
-        verdict: &'static str,
-        /// Why it could not be scanned.
-        error: Failure,
-    },
-}
-
-impl ScannedFile {
-    /// Creates the entry of a file that could not be scanned.
-    pub fn failed(file: &Path, error: &Error) -> Self {
-        ScannedFile::Failed {
-            file: file.to_string_lossy().into_owned(),
-            verdict: NOT_READABLE,
-            error: Failure::from(error),
+impl ScanReport {
+    /// Adds a file and counts its verdict.
+    pub(crate) fn push(&mut self, file: ScannedFile) {
+        match file.verdict {
+            Verdict::Harmless => self.harmless += 1,
+            Verdict::Suspicious => self.suspicious += 1,
+            Verdict::Dangerous => self.dangerous += 1,
+            Verdict::Unreadable => self.unreadable += 1,
         }
+        self.files.push(file);
     }
-}
 
-impl ScanSummary {
-    /// Returns the last line of a scan of several files.
+    /// Returns the lines of all files, and a summary unless there is only one file.
     pub fn to_text(&self) -> String {
-        let mut out = format!("{} scanned", count(self.files.len(), "file"));
+        let mut out: String = self.files.iter().map(ScannedFile::to_text).collect();
+        if self.files.len() == 1 && self.skipped == 0 && self.links == 0 {
+            return out;
+        }
+        let _ = write!(out, "{} scanned", count(self.files.len(), "file"));
         let parts = [
             (self.dangerous, "dangerous"),
             (self.suspicious, "suspicious"),
             (self.harmless, "harmless"),
-            (self.unreadable, NOT_READABLE),
+            (self.unreadable, "not readable"),
             (self.skipped, "skipped (not checkpoints)"),
             (self.links, "symbolic links not followed"),
         ];

@@ -2,9 +2,11 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::formats::StoredCheckpoint;
+use crate::formats::containers::{OpaqueValue, UnreadableTensor};
 use crate::formats::error::{Error, Hint, printable};
-use crate::formats::containers::{Contents, OpaqueValue, UnreadableTensor};
-use crate::models::plan::{Change, Disposition, Ledger, Notice, NoticeCode};
+use crate::models::ledger::{Change, Disposition, Ledger};
+use crate::models::{Notice, NoticeCode};
 use crate::report::components::ComponentSummary;
 use crate::report::published_file::PublishedFile;
 use crate::report::units::{count, size};
@@ -20,15 +22,15 @@ pub struct LeftOut {
 
 impl LeftOut {
     /// Lists the opaque values of a file.
-    pub fn opaque(contents: &Contents) -> Vec<Self> {
-        let line = |opaque: &OpaqueValue| LeftOut { path: opaque.path.clone(), what: opaque.what.clone() };
-        contents.opaque.iter().map(line).collect()
+    pub fn opaque(checkpoint: &StoredCheckpoint) -> Vec<Self> {
+        let line = |value: &OpaqueValue| LeftOut { path: value.path.clone(), what: value.what.clone() };
+        checkpoint.opaque().iter().map(line).collect()
     }
 
     /// Lists the tensors of a file that cannot be read.
-    pub fn unreadable(contents: &Contents) -> Vec<Self> {
+    pub fn unreadable(checkpoint: &StoredCheckpoint) -> Vec<Self> {
         let line = |tensor: &UnreadableTensor| LeftOut { path: tensor.key.clone(), what: tensor.reason.clone() };
-        contents.unreadable.iter().map(line).collect()
+        checkpoint.unreadable().iter().map(line).collect()
     }
 
     /// `callbacks (dict, pytorch_lightning.….ModelCheckpoint)`.

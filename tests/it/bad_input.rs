@@ -13,12 +13,11 @@ use crate::support::{
     self, FIXTURES, Folder, PROGRAM, Row, assert_one_line, expected, f32s, fixture, pickle_tensor, read, rows, save,
     zip,
 };
-use trinart_ckpt::formats::containers;
 use trinart_ckpt::formats::pickle::Encoder;
 
 /// Opens a file and reads every tensor.
 fn read_all(path: &Path) -> trinart_ckpt::formats::error::Result<Vec<Row>> {
-    rows(&containers::open(path)?)
+    rows(&crate::support::open(path)?)
 }
 
 #[test]
@@ -42,7 +41,11 @@ fn rejects_a_file_truncated_anywhere() {
 }
 
 /// Flips bits in each of these bytes in turn and passes the result of reading the file to `check`.
-fn flip(path: &Path, offsets: impl Iterator<Item = u64>, check: impl Fn(u64, trinart_ckpt::formats::error::Result<Vec<Row>>)) {
+fn flip(
+    path: &Path,
+    offsets: impl Iterator<Item = u64>,
+    check: impl Fn(u64, trinart_ckpt::formats::error::Result<Vec<Row>>),
+) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     for (offset, mask) in offsets.zip([0x01, 0x20, 0x80, 0xff].into_iter().cycle()) {
         let mut byte = [0];
@@ -344,7 +347,7 @@ fn rejects_a_pickle_that_calls_the_system_and_names_the_call() {
             let bytes = fs::read(&output).unwrap();
             assert!(!bytes.windows(6).any(|window| window == b"system" || window == b"touch "));
             assert!(!run!["inspect", &output].done().contains("posix"));
-            assert!(containers::open(&output).unwrap().metadata.is_empty());
+            assert!(crate::support::open(&output).unwrap().metadata().is_empty());
         }
     }
     assert!(!folder.join("owned").exists());

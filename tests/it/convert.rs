@@ -10,8 +10,8 @@ use crate::support::{
 };
 use half::{bf16, f16};
 use serde_json::Value;
+use trinart_ckpt::formats::containers::Container;
 use trinart_ckpt::formats::metadata::PyValue;
-use trinart_ckpt::formats::containers::{self, Container};
 use trinart_ckpt::formats::pickle::Encoder;
 use trinart_ckpt::formats::tensor::Dtype;
 
@@ -57,8 +57,8 @@ fn keeps_the_order_of_metadata_as_values_or_text() {
     for name in ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt"] {
         run!["convert", fixture(name), "-o", &ckpt, "--force"].done();
         run!["convert", fixture(name), "-o", &safetensors, "--force"].done();
-        let values = containers::open(&ckpt).unwrap().metadata;
-        let text = containers::open(&safetensors).unwrap().metadata;
+        let values = crate::support::open(&ckpt).unwrap().metadata().clone();
+        let text = crate::support::open(&safetensors).unwrap().metadata().clone();
         let names = ["epoch", "global_step", "pytorch-lightning_version", "lr_schedulers", "datamodule_counts"];
         let kept = |name: &&String| names.contains(&name.as_str());
         assert!(values.keys().filter(kept).eq(names), "{values:?}");
@@ -74,9 +74,10 @@ fn keeps_the_order_of_metadata_as_values_or_text() {
         assert_eq!(text["datamodule_counts"], string(r#"{"images": 1000, "skipped": 3}"#));
     }
     run!["convert", fixture("tiny-sd1.safetensors"), "-o", &ckpt, "--force"].done();
-    let (before, after) = (containers::open(fixture("tiny-sd1.safetensors")).unwrap(), containers::open(&ckpt).unwrap());
-    assert!(after.metadata.iter().eq(before.metadata.iter()), "{:?}", after.metadata);
-    assert_eq!(after.metadata["modelspec.title"], PyValue::Str("Tiny SD v1 \u{2013} fixture".into()));
+    let (before, after) =
+        (crate::support::open(fixture("tiny-sd1.safetensors")).unwrap(), crate::support::open(&ckpt).unwrap());
+    assert!(after.metadata().iter().eq(before.metadata().iter()), "{:?}", after.metadata());
+    assert_eq!(after.metadata()["modelspec.title"], PyValue::Str("Tiny SD v1 \u{2013} fixture".into()));
 }
 
 #[test]
@@ -121,7 +122,8 @@ fn casts_floats_and_leaves_integers() {
         assert_eq!(casts, before.iter().filter(is_cast).count());
     }
     // Compares some f32 tensors with the conversions of the crate `half`.
-    let open = |dtype: &str| containers::open(folder.join(&format!("{dtype}.safetensors"))).unwrap().state_dict;
+    let open =
+        |dtype: &str| crate::support::open(folder.join(&format!("{dtype}.safetensors"))).unwrap().state_dict().clone();
     let (halves, brains) = (open("f16"), open("bf16"));
     let singles: Vec<_> = floats.iter().filter(|(_, tensor)| tensor.dtype() == Dtype::F32).step_by(10).collect();
     assert!(singles.len() > 20);
@@ -151,7 +153,7 @@ fn rejects_a_cast_that_overflows_unless_saturating() {
         ]);
         assert_eq!(folder.names(), ["in.safetensors"]);
         run!["convert", &input, "-o", &output, "--dtype", "f16", "--saturate"].done();
-        let found = containers::open(&output).unwrap().state_dict.get("big.weight").unwrap().to_bytes().unwrap();
+        let found = crate::support::open(&output).unwrap().state_dict().get("big.weight").unwrap().to_bytes().unwrap();
         let halves = [f16::ONE, f16::MIN, f16::INFINITY, f16::MAX];
         assert_eq!(found, halves.map(f16::to_le_bytes).concat());
         fs::remove_file(output).unwrap();
@@ -273,7 +275,7 @@ fn takes_the_format_from_to_or_the_extension() {
             Some(to) => run!["convert", &input, "-o", &output, "--to", to].done(),
             None => run!["convert", &input, "-o", &output].done(),
         };
-        assert_eq!(containers::open(&output).unwrap().container, container, "{name}");
+        assert_eq!(crate::support::open(&output).unwrap().container(), container, "{name}");
     }
     let before = folder.snapshot();
     for name in ["c.weights", "c", "c.zip"] {

@@ -233,9 +233,9 @@ fn writes_bin_weights_with_tensors_at_the_top_level() {
     assert!(folder.join("bin/unet/diffusion_pytorch_model.bin.index.json").is_file());
     run!["diff", diffusers("sd1"), folder.join("bin")].done();
     convert(&diffusers("sd1"), "vae/", &folder, &["--bin", "--component", "vae"]).done();
-    let contents = trinart_ckpt::formats::containers::open(folder.join("vae/diffusion_pytorch_model.bin")).unwrap();
-    assert_eq!((contents.root.as_str(), contents.metadata.len()), ("", 0));
-    assert!(contents.state_dict.contains("encoder.conv_in.weight"));
+    let contents = crate::support::open(folder.join("vae/diffusion_pytorch_model.bin")).unwrap();
+    assert_eq!((contents.root(), contents.metadata().len()), ("", 0));
+    assert!(contents.state_dict().contains("encoder.conv_in.weight"));
 }
 
 #[test]

@@ -13,7 +13,6 @@ use crate::support::mutate::{Random, json, mutate, pickles};
 use crate::support::promises;
 use crate::support::{self, fixture};
 use tempfile::TempDir;
-use trinart_ckpt::formats::containers;
 
 /// Environment variable: run for this many seconds instead of [`MUTANTS`] inputs.
 const SECONDS: &str = "TRINART_FUZZ_SECONDS";
@@ -204,7 +203,7 @@ fn reads_or_rejects_folders_with_mutated_json() {
         let copy = support::copy_folder(&fixture(&format!("diffusers/{name}")), &folder.path().join(name));
         let files = files_below(&copy).into_iter().filter(|path| path.extension().is_some_and(|end| end == "json"));
         let files: Vec<(PathBuf, Vec<u8>)> = files.map(|path| (path.clone(), fs::read(&path).unwrap())).collect();
-        assert!(!files.is_empty() && containers::open(&copy).is_ok());
+        assert!(!files.is_empty() && crate::support::open(&copy).is_ok());
         (copy, files)
     });
     // The first byte of an input selects the file.

@@ -9,8 +9,8 @@ use crate::support::{
 };
 use half::{bf16, f16};
 use serde_json::{Value, json};
-use trinart_ckpt::models::Component;
 use trinart_ckpt::formats::tensor::{Dtype, LazyTensor};
+use trinart_ckpt::models::Component;
 
 const VAE: &str = "first_stage_model.";
 /// The same state dict in three containers.

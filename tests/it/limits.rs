@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use crate::support::hostile::{floats, raw_zip, record, safetensors, tensor_and, torch, torch_with};
 use crate::support::{self, Folder, f32s};
-use trinart_ckpt::formats::containers::{self, Contents};
-use trinart_ckpt::formats::pickle::parse;
-use trinart_ckpt::formats::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
+use trinart_ckpt::formats::StoredCheckpoint;
 use trinart_ckpt::formats::error::Kind;
 use trinart_ckpt::formats::error::Result;
-use trinart_ckpt::formats::state_dict::StateDict;
 use trinart_ckpt::formats::limits;
+use trinart_ckpt::formats::pickle::parse;
+use trinart_ckpt::formats::state_dict::StateDict;
+use trinart_ckpt::formats::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
 
 /// Asserts that the first is accepted and the second fails with `Kind::Limit` and this word.
 #[track_caller]
@@ -35,8 +35,8 @@ fn text(text: &str) -> Vec<u8> {
 }
 
 /// Writes bytes to a file and opens it.
-fn open(folder: &Folder, bytes: impl AsRef<[u8]>) -> Result<Contents> {
-    containers::open(folder.write("file", bytes))
+fn open(folder: &Folder, bytes: impl AsRef<[u8]>) -> Result<StoredCheckpoint> {
+    crate::support::open(folder.write("file", bytes))
 }
 
 /// A checkpoint with one tensor, and under the key `x` the value that these opcodes build.
@@ -120,8 +120,8 @@ fn limits_views() {
     let folder = Folder::new();
     let path = folder.join("one.safetensors");
     support::save(&path, [("a".to_owned(), f32s(&[1.0]))]);
-    let contents = containers::open(&path).unwrap();
-    let storage = contents.state_dict.get("a").unwrap().storage().unwrap();
+    let contents = crate::support::open(&path).unwrap();
+    let storage = contents.state_dict().get("a").unwrap().storage().unwrap();
     let view = |elements: u64| {
         let view = View::new(Shape::new([elements]).unwrap(), vec![0], 0, 1).unwrap();
         LazyTensor::stored(storage.clone(), Dtype::F32, view)
@@ -150,7 +150,7 @@ fn limits_repeated_inflation() {
         let data = record("archive/data/0", &vec![0; len]).deflated();
         let records = [record("archive/data.pkl", &pickled), data, record("archive/version", b"3\n")];
         let contents = open(&folder, raw_zip(b"", &records)).unwrap();
-        let tensor = contents.state_dict.get("weight").unwrap();
+        let tensor = contents.state_dict().get("weight").unwrap();
         let is_limit = |error: trinart_ckpt::formats::error::Error| assert_eq!(error.kind(), Kind::Limit, "{error}");
         (0..100).take_while(|_| tensor.to_bytes().map_err(is_limit).is_ok()).count()
     };
@@ -161,7 +161,7 @@ fn limits_repeated_inflation() {
 /// The number of metadata values and of opaque values beside the tensors of a checkpoint.
 fn taken(folder: &Folder, opcodes: &[u8]) -> (usize, usize) {
     let contents = open(folder, beside(opcodes)).unwrap();
-    (contents.metadata.len(), contents.opaque.len())
+    (contents.metadata().len(), contents.opaque().len())
 }
 
 #[test]
@@ -184,8 +184,8 @@ fn limits_plain_values() {
     };
     assert_eq!(taken(&folder, &dict(limits::OPAQUE_LISTED)), (1, limits::OPAQUE_LISTED));
     let contents = open(&folder, beside(&dict(limits::OPAQUE_LISTED + 7))).unwrap();
-    assert_eq!(contents.opaque.len(), limits::OPAQUE_LISTED + 1);
-    assert_eq!(contents.opaque.last().unwrap().what, "7 more values");
+    assert_eq!(contents.opaque().len(), limits::OPAQUE_LISTED + 1);
+    assert_eq!(contents.opaque().last().unwrap().what, "7 more values");
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn limits_descriptions_of_opaque_values() {
     // A list whose first item is a class. The search reaches it last, after all others; each counts twice.
     let words = |others: usize| {
         let list = [&b"]q\xf0(cm\nC\nNq\xf1"[..], &b"h\xf1".repeat(others - 1), b"e"].concat();
-        open(&folder, beside(&list)).unwrap().opaque[0].what.clone()
+        open(&folder, beside(&list)).unwrap().opaque()[0].what.clone()
     };
     let most = limits::DESCRIBED_VALUES / 2 - 2;
     assert_eq!(words(most), "list, m.C");
@@ -273,7 +273,7 @@ fn limits_safetensors_headers() {
     assert!(metadata(limits::METADATA_FIELDS + 1, 1).unwrap_err().contains("fields"));
     assert!(metadata(1, limits::METADATA_BYTES - 4).is_ok());
     assert!(metadata(1, limits::METADATA_BYTES - 3).unwrap_err().contains("bytes of metadata"));
-    assert_eq!(tensors(limits::TENSORS).unwrap().state_dict.len(), limits::TENSORS);
+    assert_eq!(tensors(limits::TENSORS).unwrap().state_dict().len(), limits::TENSORS);
     assert!(
         tensors(limits::TENSORS + 1)
             .unwrap_err()
@@ -291,7 +291,7 @@ fn limits_configurations() {
         let text = std::fs::read_to_string(copy.join("config.json")).unwrap();
         let padded = format!("{text}{}", " ".repeat(len as usize - text.len()));
         std::fs::write(copy.join("config.json"), padded).unwrap();
-        containers::open(copy)
+        crate::support::open(copy)
     };
     assert_limit(config(limits::JSON_FILE), config(limits::JSON_FILE + 1), "bytes of JSON");
 }

@@ -20,6 +20,7 @@ mod diffusers_write;
 mod fuzz;
 mod hash_and_diff;
 mod layouts;
+mod library;
 mod limits;
 mod merge_vae;
 mod peers;
@@ -27,18 +28,6 @@ mod reading;
 mod readme;
 #[cfg(feature = "render")]
 mod render_check;
-#[cfg(feature = "render")]
-mod render_kernels;
-#[cfg(feature = "render")]
-mod render_models;
-#[cfg(feature = "render")]
-mod render_pictures;
-#[cfg(feature = "render")]
-mod render_samplers;
-#[cfg(feature = "render")]
-mod render_tokens;
-#[cfg(feature = "render")]
-mod render_weights;
 mod scan;
 mod security;
 mod truncation;

@@ -8,8 +8,7 @@ use crate::support::{
 };
 use half::f16;
 use serde_json::Value;
-use trinart_ckpt::formats::metadata::PyValue;
-use trinart_ckpt::formats::containers;
+use trinart_ckpt::formats::metadata::{Metadata, PyValue};
 use trinart_ckpt::formats::tensor::LazyTensor;
 
 const PREFIX: &str = "first_stage_model.";
@@ -52,6 +51,10 @@ fn headless(folder: &Folder, name: &str) -> PathBuf {
     let path = folder.join(name);
     save(&path, tensors(&fixture("tiny-sd1.ckpt")).into_iter().filter(|(key, _)| !key.starts_with(PREFIX)));
     path
+}
+
+fn metadata(path: &Path) -> Metadata {
+    crate::support::open(path).unwrap().metadata().clone()
 }
 
 #[test]
@@ -256,7 +259,7 @@ fn keeps_metadata_and_records_the_vae_hash() {
     let output = folder.join("out.ckpt");
     let base = fixture("tiny-sd1.ckpt");
     run!["merge-vae", &base, "--vae", fixture("tiny-vae.ckpt"), "-o", &output].done();
-    let (before, mut after) = (containers::open(&base).unwrap().metadata, containers::open(&output).unwrap().metadata);
+    let (before, mut after) = (metadata(&base), metadata(&output));
     let Some(PyValue::Str(recipe)) = after.shift_remove("sd_merge_recipe") else { panic!("no recipe in {after:?}") };
     assert_eq!(after, before);
     assert_eq!(after["global_step"], PyValue::Int(470_000));

@@ -3,11 +3,12 @@
 
 use crate::support::hostile::{tensor_and, torch};
 use crate::support::{Folder, assert_rows, expected, fixture, rows};
-use trinart_ckpt::formats::containers::{self, Container, Contents};
+use trinart_ckpt::formats::StoredCheckpoint;
+use trinart_ckpt::formats::containers::Container;
 
-fn check(name: &str, container: Container) -> Contents {
-    let contents = containers::open(fixture(name)).unwrap();
-    assert_eq!(contents.container, container);
+fn check(name: &str, container: Container) -> StoredCheckpoint {
+    let contents = crate::support::open(fixture(name)).unwrap();
+    assert_eq!(contents.container(), container);
     assert_rows(&rows(&contents).unwrap(), &expected(name));
     contents
 }
@@ -15,8 +16,8 @@ fn check(name: &str, container: Container) -> Contents {
 #[test]
 fn reads_a_torch_zip_with_lightning_extras() {
     let contents = check("tiny-sd1.ckpt", Container::TorchZip);
-    assert_eq!(contents.root, "state_dict");
-    assert_eq!(contents.state_dict.len(), 1145);
+    assert_eq!(contents.root(), "state_dict");
+    assert_eq!(contents.state_dict().len(), 1145);
 }
 
 #[test]
@@ -60,8 +61,8 @@ fn reads_textual_inversion_embeddings() {
         b"sbs.",
     ];
     let folder = Folder::new();
-    let contents = containers::open(folder.write("style.pt", torch(&pickle.concat()))).unwrap();
-    assert_eq!(contents.root, "string_to_param");
-    assert_eq!(contents.state_dict.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["weight"]);
+    let contents = crate::support::open(folder.write("style.pt", torch(&pickle.concat()))).unwrap();
+    assert_eq!(contents.root(), "string_to_param");
+    assert_eq!(contents.state_dict().iter().map(|(key, _)| key).collect::<Vec<_>>(), ["weight"]);
     assert_eq!(rows(&contents).unwrap()[0].2, [4]);
 }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{self, Folder, Ran, fixture, save, tensor};
 use serde_json::Value;
-use trinart_ckpt::formats::io::NoProgress;
-use trinart_ckpt::ops::render_check::RenderCheck;
+use trinart_ckpt::formats::tensor::{Dtype, LazyTensor};
+use trinart_ckpt::models::Checkpoint;
+use trinart_ckpt::ops::RenderCheck;
 use trinart_ckpt::render::infotext::Infotext;
 use trinart_ckpt::render::picture::Picture;
 use trinart_ckpt::render::settings::RenderOptions;
-use trinart_ckpt::formats::tensor::{Dtype, LazyTensor};
 
 const VAE: &str = "first_stage_model.";
 
@@ -479,7 +479,8 @@ fn rejects_what_it_cannot_render_in_one_line() {
 fn a_plan_resolves_settings_and_rejects_what_a_run_would() {
     let folder = Folder::new();
     let checkpoint = model(&folder, "model.safetensors", same);
-    let plan = |options: RenderOptions| RenderCheck::new(&checkpoint).options(options).plan(&NoProgress);
+    let checkpoint = Checkpoint::open(checkpoint).unwrap();
+    let plan = |options: RenderOptions| RenderCheck::new(&checkpoint).options(options).plan();
     let found = plan(RenderOptions::default().prompt("a cat").size((64, 72))).unwrap();
     assert_eq!((found.settings.prompt.as_str(), found.settings.height, found.settings.steps), ("a cat", 72, 20));
     assert!(found.checks.is_empty(), "{:?}", found.checks);
@@ -487,7 +488,8 @@ fn a_plan_resolves_settings_and_rejects_what_a_run_would() {
         assert!(plan(options).is_err());
     }
     for refused in ["tiny-vae.ckpt", "hostile/calls-system.ckpt"] {
-        let error = RenderCheck::new(fixture(refused)).plan(&NoProgress).unwrap_err();
+        let opened = Checkpoint::open(fixture(refused));
+        let error = opened.and_then(|checkpoint| RenderCheck::new(&checkpoint).plan().map(|_| ())).unwrap_err();
         assert!(error.to_string().contains(refused), "{error}");
     }
 }

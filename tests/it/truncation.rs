@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::ops::Range;
 
 use crate::support::{FIXTURES, Folder, expected, read};
-use trinart_ckpt::formats::containers::{self, Container};
+use trinart_ckpt::formats::containers::Container;
 
 /// The ranges of a file that describe its tensors: everything except the elements.
 #[expect(clippy::single_range_in_vec_init, reason = "some containers have one range, some two")]
@@ -38,7 +38,7 @@ fn rejects_a_file_truncated_within_its_headers() {
         let path = folder.copy_fixture(name, name);
         let bytes = fs::read(&path).unwrap();
         assert_eq!(read(&path), expected(name));
-        let container = containers::open(&path).unwrap().container;
+        let container = crate::support::open(&path).unwrap().container();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         let ranges = described(&bytes, container);
         assert!(ranges.iter().map(Range::len).sum::<usize>() > 500, "{name}: {ranges:?}");
@@ -47,7 +47,7 @@ fn rejects_a_file_truncated_within_its_headers() {
         // From the longest cut to the shortest, so one copy of the file is enough.
         for cut in ranges.into_iter().rev().flat_map(Iterator::rev).step_by(step) {
             file.set_len(cut as u64).unwrap();
-            let Err(error) = containers::open(&path) else { panic!("{name} cut to {cut} bytes was opened") };
+            let Err(error) = crate::support::open(&path) else { panic!("{name} cut to {cut} bytes was opened") };
             assert_eq!(error.file(), Some(path.as_path()), "{error}");
         }
     }

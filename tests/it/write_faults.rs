@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use crate::support::mutate::Random;
 use crate::support::{self, Folder, PROGRAM, Ran, assert_one_line, expected, fixture, read, save, tensor};
-use trinart_ckpt::formats::containers;
 use trinart_ckpt::formats::tensor::Dtype;
 
 const SIGINT: &str = "INT";
@@ -285,9 +284,9 @@ fn keeps_the_old_file_if_the_input_changes_while_it_is_read() {
 fn rejects_a_strided_tensor_truncated_while_it_is_read() {
     let folder = Folder::new();
     let path = folder.copy_fixture("views.ckpt", "views.ckpt");
-    let contents = containers::open(&path).unwrap();
+    let contents = crate::support::open(&path).unwrap();
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(64).unwrap();
-    for (key, tensor) in contents.state_dict.iter().filter(|(_, tensor)| tensor.bytes() > 0) {
+    for (key, tensor) in contents.state_dict().iter().filter(|(_, tensor)| tensor.bytes() > 0) {
         let error = tensor.to_bytes().expect_err(key);
         assert!(error.to_string().contains("cut short"), "{key}: {error}");
     }

@@ -11,6 +11,7 @@ pub mod scan;
 pub mod state_dict;
 pub mod tensor;
 
+pub use containers::{Dangers, OpenOptions, StoredCheckpoint};
 pub use error::{Error, Kind, Result};
 pub use metadata::Metadata;
 pub use state_dict::StateDict;

@@ -14,7 +14,6 @@ const ELEMENTS: u64 = 128 << 10;
 /// The result of comparing two tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum TensorComparison {
     /// The dtype, the shape and the bytes are the same.
     Equal,

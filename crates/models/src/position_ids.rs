@@ -18,7 +18,6 @@ const MOST_POSITIONS: u64 = 1 << 16;
 
 /// The state of position_ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum State {
     /// I64, 0 to the last position.
     Correct,

@@ -3,6 +3,11 @@
 //! Sizes and hashes from the model repositories (naclbit/trinart_characters_19.2m_stable_diffusion_v1,
 //! naclbit/trinart_derrida_characters_v2_stable_diffusion, naclbit/trinart_stable_diffusion_v2).
 
+use formats::io::Progress;
+use formats::{Result, StoredCheckpoint};
+
+use crate::hash::file_sha256;
+
 /// A published file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Published {
@@ -54,8 +59,16 @@ const PUBLISHED: &[Published] = &[
     },
 ];
 
+/// Returns the published file that an opened checkpoint is. Hashes it only if a published file has its size.
+pub fn find(checkpoint: &StoredCheckpoint, progress: &dyn Progress) -> Result<Option<&'static Published>> {
+    match checkpoint.sources() {
+        [source] if may_be(source.len()) => Ok(identify(source.len(), &file_sha256(source, progress)?)),
+        _ => Ok(None),
+    }
+}
+
 /// Returns whether a published file has this size, so that hashing can identify it.
-pub fn may_be(bytes: u64) -> bool {
+fn may_be(bytes: u64) -> bool {
     PUBLISHED.iter().any(|published| published.bytes == bytes)
 }
 

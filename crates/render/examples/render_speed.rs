@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use trinart_ckpt::format;
+use formats::StoredCheckpoint;
 use trinart_ckpt_render::Engine;
 use trinart_ckpt_render::unet::Unet;
 use trinart_ckpt_render::vae::Vae;
 use trinart_ckpt_render::weights::WeightLoader;
 
-type Call = Box<dyn Fn() -> trinart_ckpt::Result<Tensor>>;
+type Call = Box<dyn Fn() -> formats::Result<Tensor>>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: render_speed CHECKPOINT unet|decode|encode PIXELS BATCH RUNS".into());
     };
     let (pixels, batch, runs): (usize, usize, usize) = (pixels.parse()?, batch.parse()?, runs.parse()?);
-    let state_dict = Arc::new(containers::open(checkpoint)?.state_dict);
+    let state_dict = Arc::new(StoredCheckpoint::open(checkpoint)?.state_dict().clone());
     let weights = WeightLoader::new(state_dict, &Engine::Candle);
     let random = |dims: &[usize]| Tensor::randn(0f32, 1., dims, &Device::Cpu);
     let call: Call = match stage.as_str() {

@@ -5,10 +5,6 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use models::compare::{self, pair_up};
-use formats::error::{Error, Result};
-use formats::io::{Progress, parallel};
-use models::{position_ids, vae};
 use crate::checks::{self, Check};
 use crate::input::RenderInput;
 use crate::kernels::Accelerator;
@@ -16,7 +12,11 @@ use crate::observer::Trace;
 use crate::picture::{Picture, PictureComparison, compare, contact_sheet};
 use crate::pipeline::{Rendered, render};
 use crate::settings::Settings;
+use formats::error::{Error, Result};
+use formats::io::{Progress, parallel};
 use formats::state_dict::StateDict;
+use models::compare::{self, pair_up};
+use models::{position_ids, vae};
 
 /// The components that a render uses, with their key prefixes.
 const COMPONENTS: [(&str, &str); 4] = [

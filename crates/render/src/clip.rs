@@ -2,12 +2,12 @@
 
 use candle_core::{Result as CandleResult, Tensor};
 
-use formats::error::{Error, Result};
 use crate::kernels;
 use crate::observer::Trace;
 use crate::ops::{Engine, LayerNorm, Linear, attention, quick_gelu};
 use crate::reader::Reader;
 use crate::weights::{WeightLoader, from_candle};
+use formats::error::{Error, Result};
 use formats::state_dict::StateDict;
 
 /// The key prefixes of the text encoder: LDM's, and the shorter one of NovelAI's checkpoint.

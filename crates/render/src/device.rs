@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use formats::error::{Error, Result};
 use crate::kernels::Accelerator;
+use formats::error::{Error, Result};
 use formats::tensor::Dtype;
 
 /// The device to render on.

@@ -4,9 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Tensor};
 
-use formats::error::Result;
 use crate::observer::Observer;
 use crate::weights::from_candle;
+use formats::error::Result;
 use formats::state_dict::StateDict;
 use formats::tensor::{Dtype, LazyTensor, Shape};
 

@@ -2,9 +2,9 @@
 
 use candle_core::{Result as CandleResult, Tensor};
 
-use formats::error::{Error, Result};
 use crate::unet::{PreparedPrompt, Unet};
 use crate::weights::from_candle;
+use formats::error::{Error, Result};
 
 /// Prompts with their guidance factors, batched by length.
 pub(super) struct Guidance {

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use models::hash::file_sha256;
+use crate::checks::{Check, Verdict};
 use formats::error::{Error, Result};
 use formats::io::{NoProgress, Source};
-use models::position_ids::{self, State};
-use crate::checks::{Check, Verdict};
 use formats::state_dict::StateDict;
+use models::hash::file_sha256;
+use models::position_ids::{self, State};
 
 /// Hexadecimal digits of a sha256 in a picture's parameters, as in WebUI.
 const HASH_DIGITS: usize = 10;

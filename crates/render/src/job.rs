@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use formats::error::Result;
-use formats::io::Progress;
 use crate::against::{Against, AgainstReport, Other};
 use crate::checks::{Check, Verdict};
 use crate::clip;
@@ -18,6 +16,8 @@ use crate::prompt::Tokenizer;
 use crate::reference::{ReferenceParameters, ReferencePicture};
 use crate::settings::{RenderOptions, Settings};
 use crate::unet;
+use formats::error::Result;
+use formats::io::Progress;
 use formats::state_dict::StateDict;
 
 /// A render check of an open checkpoint.

@@ -6,8 +6,6 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
-use formats::error::{OrInternal, Result};
-use formats::io::Progress;
 use crate::checks::{self, Check, Statistics, Verdict, relative_distance};
 use crate::clip::TextEncoder;
 use crate::guidance::Guidance;
@@ -24,6 +22,8 @@ use crate::settings::Settings;
 use crate::target::{Decoded, RenderTarget};
 use crate::unet::Unet;
 use crate::weights::{from_candle, tensor, values};
+use formats::error::{OrInternal, Result};
+use formats::io::Progress;
 use formats::state_dict::StateDict;
 
 /// The factor between the VAE's latents and those of the UNet, in SD v1.

@@ -2,10 +2,10 @@
 
 use candle_core::{DType, Result as CandleResult, Tensor};
 
-use formats::error::{Error, Result};
 use crate::kernels;
 use crate::ops::{Conv2d, Engine, GroupNorm, LayerNorm, Linear, Padding};
 use crate::weights::{WeightLoader, from_candle};
+use formats::error::{Error, Result};
 
 /// A key prefix of a checkpoint, with the loader for the tensors under it.
 #[derive(Clone)]

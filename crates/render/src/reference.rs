@@ -5,12 +5,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use formats::error::{Error, Result};
 use crate::checks::Check;
 use crate::infotext::{Infotext, parse_size};
 use crate::picture::Picture;
 use crate::sampler::Sampler;
 use crate::schedule::ScheduleType;
+use formats::error::{Error, Result};
 
 /// The largest picture file that is read: more than any PNG of the largest supported size.
 const PICTURE_BYTES: u64 = 512 << 20;

@@ -1,12 +1,12 @@
 //! What to render: options, completed from a reference picture and the defaults.
 
-use formats::error::{Error, Result};
 use crate::infotext::{Infotext, as_read, is_side};
 use crate::prompt::{Preset, Syntax};
 use crate::reference::{PROMPT_SYNTAX, ReferenceParameters, WEIGHT_DTYPE};
 use crate::rng::NoiseSource;
 use crate::sampler::Sampler;
 use crate::schedule::ScheduleType;
+use formats::error::{Error, Result};
 use formats::tensor::Dtype;
 
 const STEPS: std::ops::RangeInclusive<usize> = 1..=1000;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
-use formats::error::{Error, Result};
 use crate::checks::Statistics;
 use crate::kernels::{Accelerator, Kernels};
 use crate::nonfinite::{MODEL_PREFIXES, NonFiniteFinder};
@@ -14,6 +13,7 @@ use crate::ops::Engine;
 use crate::vae::Vae;
 use crate::weight_flaws::WeightFlaws;
 use crate::weights::{WeightLoader, from_candle, values};
+use formats::error::{Error, Result};
 use formats::state_dict::StateDict;
 use formats::tensor::{Dtype, Overflow};
 

@@ -2,11 +2,11 @@
 
 use candle_core::{Result as CandleResult, Tensor};
 
-use formats::error::Result;
 use crate::observer::Trace;
 use crate::ops::{Conv2d, Engine, Epilogue, GroupNorm, Image, Linear, Padding, attention};
 use crate::reader::Reader;
 use crate::weights::{WeightLoader, from_candle};
+use formats::error::Result;
 
 const PREFIX: &str = "first_stage_model";
 const EPSILON: f64 = 1e-6;

@@ -10,10 +10,10 @@ use candle_core::{DType, Device, Error as CandleError, Tensor, WithDType};
 use crc32fast::Hasher;
 use half::{bf16, f16};
 
-use formats::error::{Error, Kind, Result};
 use crate::kernels;
 use crate::ops::Engine;
 use crate::weight_flaws::{self, WeightFlaw, WeightFlaws};
+use formats::error::{Error, Kind, Result};
 use formats::state_dict::StateDict;
 use formats::tensor::{Dtype, LazyTensor};
 

@@ -2,26 +2,23 @@
 
 pub(super) mod args;
 
-use std::path::Path;
-
 use self::args::{RenderCheck as Command, RngArgument, SyntaxArgument};
 use super::Exit;
 use super::terminal::Terminal;
 use crate::formats::error::Result;
-use crate::formats::io::Overwrite;
-use crate::ops::render_check::{RenderCheck, RenderOutputs};
-use crate::render::checks::Verdict;
+use crate::models::Checkpoint;
+use crate::ops::RenderCheck;
 use crate::render::prompt::{Preset, Syntax};
 use crate::render::rng::NoiseSource;
 use crate::render::settings::RenderOptions;
-use crate::report::{RenderChecked, RenderPaths};
+use crate::report::RenderCheckReport;
 
-/// Renders, writes the files and prints the report.
+/// Renders, writes the files and prints the report. Exits with 1 if a check failed.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     match check(command, terminal) {
-        Ok((report, verdict)) => {
+        Ok(report) => {
             terminal.result(|| report.to_text(), &report);
-            if verdict == Verdict::Pass { Exit::Yes } else { Exit::No }
+            if report.passed() { Exit::Yes } else { Exit::No }
         }
         Err(error) => {
             terminal.failure(&error);
@@ -30,15 +27,16 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     }
 }
 
-fn check(command: &Command, terminal: &Terminal) -> Result<(RenderChecked, Verdict)> {
-    let outputs = outputs(command);
-    outputs.check()?;
-    let mut check = RenderCheck::new(&command.checkpoint)
+fn check(command: &Command, terminal: &Terminal) -> Result<RenderCheckReport> {
+    let checkpoint = Checkpoint::open(&command.checkpoint)?;
+    let vae = command.vae.as_ref().map(Checkpoint::open).transpose()?;
+    let mut check = RenderCheck::new(&checkpoint)
         .options(options(command))
         .device(command.device)
+        .overwrite(command.force)
         .jobs(terminal.jobs())
-        .dump(outputs.dump.is_some());
-    if let Some(vae) = &command.vae {
+        .progress(terminal);
+    if let Some(vae) = &vae {
         check = check.vae(vae);
     }
     if let Some(against) = &command.against {
@@ -47,26 +45,13 @@ fn check(command: &Command, terminal: &Terminal) -> Result<(RenderChecked, Verdi
     if let Some(like) = &command.like {
         check = check.like(like);
     }
-    let report = check.run(terminal)?;
-    outputs.write(&report, terminal.jobs(), terminal)?;
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let paths = RenderPaths {
-        checkpoint: text(&command.checkpoint),
-        vae: command.vae.as_deref().map(text),
-        picture: text(&outputs.picture),
-        sheet: outputs.sheet.as_deref().map(text),
-    };
-    Ok((RenderChecked::new(&report, paths), report.verdict))
-}
-
-fn outputs(command: &Command) -> RenderOutputs {
-    let mut outputs = RenderOutputs::new(&command.output);
-    let is_compared = command.against.is_some() || command.like.is_some();
-    let sheet = || command.sheet.clone().unwrap_or_else(|| command.output.with_extension("sheet.png"));
-    outputs.sheet = is_compared.then(sheet);
-    outputs.dump = command.dump.clone();
-    outputs.overwrite = if command.force { Overwrite::Replace } else { Overwrite::Refuse };
-    outputs
+    if let Some(sheet) = &command.sheet {
+        check = check.sheet(sheet);
+    }
+    if let Some(dump) = &command.dump {
+        check = check.dump(dump);
+    }
+    check.write(&command.output)
 }
 
 #[expect(clippy::field_reassign_with_default, reason = "a literal cannot build a non-exhaustive struct of a library")]

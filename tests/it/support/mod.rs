@@ -4,8 +4,6 @@ pub(crate) mod hostile;
 pub(crate) mod mutate;
 pub(crate) mod peers;
 pub(crate) mod promises;
-#[cfg(feature = "render")]
-pub(crate) mod tiny;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,11 +15,12 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use trinart_ckpt::formats::containers::{self, Contents, Target, WriteOptions};
-use trinart_ckpt::formats::pickle::Encoder;
-use trinart_ckpt::formats::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt::formats::containers::{self, Target, WriteOptions};
 use trinart_ckpt::formats::metadata::Metadata;
+use trinart_ckpt::formats::pickle::Encoder;
 use trinart_ckpt::formats::state_dict::StateDict;
+use trinart_ckpt::formats::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt::formats::{OpenOptions, StoredCheckpoint};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_trinart-ckpt");
 
@@ -60,18 +59,23 @@ pub(crate) fn expected(name: &str) -> Vec<Row> {
     serde_json::from_value(facts(name)["tensors"].clone()).unwrap()
 }
 
+/// Opens a file under the names it stores, even if its pickle is dangerous.
+pub(crate) fn open(path: impl AsRef<Path>) -> trinart_ckpt::Result<StoredCheckpoint> {
+    StoredCheckpoint::open_with(path, &OpenOptions::new().keep_dangers())
+}
+
 /// Reads all tensors of an opened file.
-pub(crate) fn rows(contents: &Contents) -> trinart_ckpt::formats::error::Result<Vec<Row>> {
+pub(crate) fn rows(contents: &StoredCheckpoint) -> trinart_ckpt::formats::error::Result<Vec<Row>> {
     let row = |(key, tensor): (&str, &LazyTensor)| {
         let hash = sha256(&tensor.to_bytes()?);
         Ok((key.to_owned(), tensor.dtype().to_string(), tensor.shape().dims().to_vec(), hash))
     };
-    contents.state_dict.iter().map(row).collect()
+    contents.state_dict().iter().map(row).collect()
 }
 
 /// Opens a file and reads all its tensors.
 pub(crate) fn read(path: &Path) -> Vec<Row> {
-    rows(&containers::open(path).unwrap()).unwrap()
+    rows(&open(path).unwrap()).unwrap()
 }
 
 /// Compares row by row, so that a failure prints one row instead of two lists of a thousand.
@@ -234,8 +238,8 @@ pub(crate) fn position_ids(count: u64) -> LazyTensor {
 
 /// The tensors of a file without their data, to change and save again.
 pub(crate) fn tensors(path: &Path) -> Vec<(String, LazyTensor)> {
-    let contents = containers::open(path).unwrap();
-    contents.state_dict.iter().map(|(key, tensor)| (key.to_owned(), tensor.clone())).collect()
+    let contents = open(path).unwrap();
+    contents.state_dict().iter().map(|(key, tensor)| (key.to_owned(), tensor.clone())).collect()
 }
 
 /// Saves tensors in the format of the path's extension.

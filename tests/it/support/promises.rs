@@ -6,20 +6,21 @@
 use std::fs;
 use std::path::Path;
 
+use trinart_ckpt::formats::containers::{self, Target, WriteOptions};
+use trinart_ckpt::formats::danger;
+use trinart_ckpt::formats::error::Error;
+use trinart_ckpt::formats::io::{NoProgress, Overwrite};
+use trinart_ckpt::formats::limits;
+use trinart_ckpt::formats::metadata::Metadata;
+use trinart_ckpt::formats::pickle::{parse, parse_lenient};
+use trinart_ckpt::formats::state_dict::StateDict;
+use trinart_ckpt::formats::tensor::LazyTensor;
+use trinart_ckpt::formats::{OpenOptions, StoredCheckpoint};
 use trinart_ckpt::models::checkpoint::Checkpoint;
 use trinart_ckpt::models::hash::content_hash;
-use trinart_ckpt::formats::danger::{self, Level};
-use trinart_ckpt::formats::containers::{self, Contents, Target, WriteOptions};
-use trinart_ckpt::formats::io::{NoProgress, Overwrite};
-use trinart_ckpt::formats::pickle::{parse, parse_lenient};
-use trinart_ckpt::models::plan::{convert, translate};
-use trinart_ckpt::report::{Inspection, ScanReport, components};
-use trinart_ckpt::formats::tensor::LazyTensor;
-use trinart_ckpt::formats::error::Error;
-use trinart_ckpt::formats::metadata::Metadata;
-use trinart_ckpt::formats::state_dict::StateDict;
-use trinart_ckpt::formats::limits;
-use trinart_ckpt::formats::scan;
+use trinart_ckpt::models::plan::convert;
+use trinart_ckpt::ops::{Hash, Inspect, Scan};
+use trinart_ckpt::report::Verdict;
 
 /// Bytes to read at either end of a tensor. A view can expand four bytes to a gigabyte, so tensors are not read whole.
 const PIECE: u64 = 1 << 16;
@@ -43,47 +44,45 @@ fn refused(error: &Error) -> Broken {
 
 /// Opens a file or folder, reads its tensors, inspects and hashes it, writes it to `outputs` and reads it again.
 pub(crate) fn open(path: &Path, outputs: &Path) -> Broken {
-    let checkpoint = match Checkpoint::open(path) {
-        Ok(checkpoint) => checkpoint,
+    let contents = match super::open(path) {
+        Ok(contents) => contents,
         Err(error) => return refused(&error),
     };
-    let contents = checkpoint.contents();
-    for (key, tensor) in contents.state_dict.iter() {
+    for (key, tensor) in contents.state_dict().iter() {
         if let Err(error) = ends(tensor) {
             return refused(&error).map_err(|broken| format!("tensor {key:?}: {broken}"));
         }
     }
-    inspect(&checkpoint)?;
-    let total: u64 = contents.state_dict.iter().map(|(_, tensor)| tensor.bytes()).sum();
+    inspect(&contents)?;
+    let total: u64 = contents.state_dict().iter().map(|(_, tensor)| tensor.bytes()).sum();
     if total > MOST_WRITTEN {
         return Ok(());
     }
-    let hashed = content_hash(contents.state_dict.iter(), 1, &NoProgress).map_err(|error| error.in_file(path));
+    let hashed = content_hash(contents.state_dict().iter(), 1, &NoProgress).map_err(|error| error.in_file(path));
     let Ok(hash) = hashed.map_err(|error| refused(&error)) else { return Ok(()) };
-    if !path.is_dir()
-        && let Err(error) = checkpoint.file_hashes(1, &NoProgress)
-    {
+    if let Err(error) = Hash::new(path).jobs(1).run() {
         refused(&error)?;
     }
     for (name, target) in [("again.safetensors", Target::Safetensors), ("again.ckpt", Target::Torch)] {
-        write_and_read(contents, &hash, &outputs.join(name), target)?;
+        write_and_read(&contents, &hash, &outputs.join(name), target)?;
     }
     Ok(())
 }
 
 /// Builds the reports of `inspect` and of a dry run of `convert`.
-fn inspect(checkpoint: &Checkpoint) -> Broken {
-    let detection = translate::detect_checkpoint(checkpoint);
-    let components = components(&checkpoint.contents().state_dict, detection.architecture());
-    let inspection = Inspection::new(checkpoint, components, &detection, None, true);
+fn inspect(contents: &StoredCheckpoint) -> Broken {
+    let path = contents.path();
+    let inspection =
+        Inspect::new(path).keys(true).run().map_err(|error| format!("opened but not inspected: {error}"))?;
     one_line_each(&inspection.to_text())?;
     serde_json::to_string(&inspection).map_err(|error| error.to_string())?;
-    if let Err(error) = translate::to_ldm(checkpoint.clone()) {
-        refused(&error)?;
-    }
-    match convert::plan(&checkpoint.clone().sanitized(), &convert::Options::default()) {
+    let checkpoint = match Checkpoint::open_with(path, &OpenOptions::new().sanitize()) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return refused(&error),
+    };
+    match convert::plan(&checkpoint, &convert::Options::default()) {
         Ok(_) => Ok(()),
-        Err(error) => refused(&error.in_file(checkpoint.path())),
+        Err(error) => refused(&error.in_file(path)),
     }
 }
 
@@ -107,53 +106,50 @@ fn ends(tensor: &LazyTensor) -> trinart_ckpt::formats::error::Result<(Vec<u8>, V
 }
 
 /// Checks that an output holds the same tensors, and nothing dangerous or opaque.
-fn write_and_read(contents: &Contents, hash: &str, output: &Path, target: Target) -> Broken {
+fn write_and_read(contents: &StoredCheckpoint, hash: &str, output: &Path, target: Target) -> Broken {
     let options = WriteOptions::default().overwrite(Overwrite::Replace).jobs(1);
     let nothing = Metadata::new();
     // Like the program: beside dangerous names only the tensors are used.
-    let metadata = if contents.dangers.is_empty() { &contents.metadata } else { &nothing };
-    let state_dict: &StateDict = &contents.state_dict;
+    let metadata = if contents.dangers().is_empty() { contents.metadata() } else { &nothing };
+    let state_dict: &StateDict = contents.state_dict();
     if let Err(error) = containers::write(output, target, state_dict, metadata, &options) {
         return refused(&error);
     }
-    let again = containers::open(output).map_err(|error| format!("the output cannot be read: {error}"))?;
-    let keys = |contents: &Contents| contents.state_dict.iter().map(|(key, _)| key.to_owned()).collect::<Vec<_>>();
+    let again = super::open(output).map_err(|error| format!("the output cannot be read: {error}"))?;
+    let keys =
+        |contents: &StoredCheckpoint| contents.state_dict().iter().map(|(key, _)| key.to_owned()).collect::<Vec<_>>();
     let (mut before, mut after) = (keys(contents), keys(&again));
     before.sort();
     after.sort();
     if before != after {
         return Err(format!("wrote {before:?}, read {after:?}"));
     }
-    match content_hash(again.state_dict.iter(), 1, &NoProgress) {
+    match content_hash(again.state_dict().iter(), 1, &NoProgress) {
         Ok(found) if found == hash => {}
         Ok(_) => return Err("the tensors of the output differ from the input".to_owned()),
         Err(error) => return Err(format!("the output cannot be read: {error}")),
     }
-    if !again.dangers.is_empty() || !again.opaque.is_empty() {
-        return Err(format!("the output holds dangerous or opaque values: {:?} {:?}", again.dangers, again.opaque));
+    if !again.dangers().is_empty() || !again.opaque().is_empty() {
+        return Err(format!("the output holds dangerous or opaque values: {:?} {:?}", again.dangers(), again.opaque()));
     }
     fs::remove_file(output).map_err(|error| error.to_string())
 }
 
 /// Scans a file and builds its report.
 pub(crate) fn scan(path: &Path) -> Broken {
-    let scan = match scan::scan(path) {
-        Ok(Some(scan)) => scan,
-        Ok(None) => return refused(&scan::not_a_checkpoint(path)),
-        Err(error) => return refused(&error),
-    };
-    if let Some(error) = &scan.problem {
+    let report = Scan::new([path]).run().map_err(|error| format!("the scan fails: {error}"))?;
+    let [scanned] = report.files.as_slice() else { return Err(format!("{} files for one path", report.files.len())) };
+    if let Some(error) = &scanned.error {
         refused(error)?;
     }
-    let scanned = ScanReport::new(&scan);
-    one_line_each(&scanned.to_text())?;
-    serde_json::to_string(&scanned).map_err(|error| error.to_string())?;
+    one_line_each(&report.to_text())?;
+    serde_json::to_string(&report).map_err(|error| error.to_string())?;
     // A scan finds every danger that loading finds.
-    if let Ok(contents) = containers::open(path)
-        && !contents.dangers.is_empty()
-        && scan.level() < Level::Dangerous
+    if let Ok(contents) = super::open(path)
+        && !contents.dangers().is_empty()
+        && scanned.verdict != Verdict::Dangerous
     {
-        return Err(format!("loading finds {:?}, a scan finds nothing", contents.dangers));
+        return Err(format!("loading finds {:?}, a scan finds nothing", contents.dangers()));
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! Containers: detects, opens and writes checkpoint files. Each container has a folder of its name.
 //!
-//! [`open()`] checks all headers and reads no tensor. [`write()`] computes every offset before it writes the first byte.
+//! [`StoredCheckpoint::open`] checks all headers and reads no tensor. [`write()`] computes every offset before it writes the
+//! first byte.
 
-mod contents;
 pub mod diffusers;
 mod file_layout;
 mod payload;
 pub mod safetensors;
 mod sniff;
+mod stored_checkpoint;
 pub mod torch;
 mod verify;
 mod write;
@@ -15,9 +16,9 @@ pub(crate) mod zip;
 
 use std::path::Path;
 
-pub use contents::{Contents, OpaqueValue, UnreadableTensor};
 pub(crate) use sniff::is_tar;
 pub use sniff::sniff;
+pub use stored_checkpoint::{Dangers, OpaqueValue, OpenOptions, StoredCheckpoint, UnreadableTensor};
 pub use write::{
     Target, WriteOptions, Written, check_folder, check_folder_destination, check_target, write, write_folder,
 };
@@ -60,15 +61,12 @@ impl Container {
     }
 }
 
-/// Opens a checkpoint file of any container, or a diffusers folder. Reads only headers and pickles, whatever the size.
-///
-/// Detects the container by content. Fails if the file is not a checkpoint, violates its format or exceeds a limit.
-pub fn open(path: impl AsRef<Path>) -> Result<Contents> {
-    let path = path.as_ref();
+/// Reads what describes the tensors of a file or folder. Accepts dangerous pickles.
+pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
     if path.is_dir() { diffusers::read(path) } else { open_file(path) }
 }
 
-fn open_file(path: &Path) -> Result<Contents> {
+fn open_file(path: &Path) -> Result<StoredCheckpoint> {
     let source = Source::open(path)?;
     let contents = match sniff(&source)? {
         Container::Safetensors => safetensors::read(&source),

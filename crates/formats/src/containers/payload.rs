@@ -2,8 +2,8 @@
 
 use crc32fast::Hasher;
 
-use crate::error::{Error, OrInternal, Result};
 use crate::containers::file_layout::Record;
+use crate::error::{Error, OrInternal, Result};
 use crate::io::{AlignedBuffer, AtomicFile, Progress, parallel};
 use crate::tensor::{InflatedGuard, LazyTensor};
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
 use crate::containers::Container;
+use crate::error::{Error, Result};
 use crate::io::Source;
 use crate::limits;
 use crate::pickle::op;

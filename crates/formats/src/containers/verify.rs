@@ -1,8 +1,8 @@
 //! Reads the output back and compares it with the plan.
 
-use crate::error::{Error, OrInternal, Result};
 use crate::containers::file_layout::{Record, TensorLocation};
-use crate::containers::{open, payload};
+use crate::containers::{payload, read};
+use crate::error::{Error, OrInternal, Result};
 use crate::io::{AtomicFile, Progress};
 use crate::metadata::{Metadata, PyValue};
 use crate::state_dict::StateDict;
@@ -26,7 +26,7 @@ pub(super) struct Plan<'a> {
 pub(super) fn verify(file: &AtomicFile, plan: &Plan<'_>, jobs: usize, progress: &dyn Progress) -> Result<()> {
     // These errors do not name the output's path: it is a temporary one, and the file is about to be removed.
     let fail = |message: String| Error::unverified(format!("the written file differs from the plan: {message}"));
-    let found = open(file.path()).map_err(|error| fail(error.to_string()))?;
+    let found = read(file.path()).map_err(|error| fail(error.to_string()))?;
     let source = found.sources.first().ok_or_else(|| fail("it has no readable source".into()))?;
     if source.len() != plan.bytes {
         return Err(fail(format!("it has {} bytes instead of {}", source.len(), plan.bytes)));
@@ -76,9 +76,9 @@ fn same_metadata(found: &Metadata, planned: &Metadata) -> bool {
 mod tests {
     use super::*;
 
-    use crate::error::Kind;
     use crate::containers::file_layout::FileLayout;
     use crate::containers::{safetensors, torch};
+    use crate::error::Kind;
     use crate::io::{NoProgress, Overwrite};
     use crate::tensor::{Dtype, Shape};
 

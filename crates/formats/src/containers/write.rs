@@ -2,9 +2,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use crate::error::{Error, Hint, Kind, Result};
 use crate::containers::file_layout::FileLayout;
 use crate::containers::{diffusers, payload, safetensors, torch, verify};
+use crate::error::{Error, Hint, Kind, Result};
 use crate::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, Source, parallel};
 use crate::metadata::Metadata;
 use crate::state_dict::StateDict;
@@ -118,6 +118,13 @@ pub struct Written {
     pub bytes: u64,
     /// Whether the output was read back and compared with the plan.
     pub verified: bool,
+}
+
+impl Written {
+    /// What a write would produce, from its size alone.
+    pub fn planned(bytes: u64) -> Self {
+        Written { bytes, verified: false }
+    }
 }
 
 /// Returns the length of the file that [`write()`] would write, without reading a tensor.

@@ -6,7 +6,6 @@ use crate::pickle::Name;
 
 /// How dangerous a name is. Orders from harmless to dangerous.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
 pub enum Level {
     /// A known data type, or a function that rebuilds one.
     Harmless,

@@ -17,16 +17,16 @@ use std::path::{Path, PathBuf};
 pub use folder::{Listing, is_named_like_a_checkpoint, list_files};
 pub use scanner::LocatedFinding;
 
+use crate::containers;
 use crate::danger::Level;
 use crate::error::{Error, Kind, Result};
-use crate::containers;
 use crate::io::Source;
 use scanner::{Content, Scanner};
 
 /// The result of scanning a file.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Scan {
+pub struct FileScan {
     /// The file.
     pub path: PathBuf,
     /// The name of its format: a container's, or `zip`, `tar`, `NumPy array`, `pickle` or `unknown`.
@@ -39,7 +39,7 @@ pub struct Scan {
     pub problem: Option<Error>,
 }
 
-impl Scan {
+impl FileScan {
     /// The worst level of all findings. Harmless if there are none.
     pub fn level(&self) -> Level {
         self.findings.iter().map(|located| located.finding.level).max().unwrap_or(Level::Harmless)
@@ -48,15 +48,15 @@ impl Scan {
 
 /// Scans a file. Returns `None` if it is not a checkpoint and contains no pickle.
 ///
-/// Fails only if nothing of the file could be scanned; [`Scan::problem`] holds all other errors.
-pub fn scan(path: impl AsRef<Path>) -> Result<Option<Scan>> {
+/// Fails only if nothing of the file could be scanned; [`FileScan::problem`] holds all other errors.
+pub fn scan_file(path: impl AsRef<Path>) -> Result<Option<FileScan>> {
     let path = path.as_ref();
     let source = Source::open(path)?;
     // SAFETY: this process writes no file during a scan. A file that another process changes meanwhile can make the scan's
     // result wrong, and one that it truncates ends this process with SIGBUS; neither can harm an output.
     let bytes = unsafe { source.map() }?;
     let mut scanner = Scanner::default();
-    let content = scan_file(&mut scanner, bytes, folder::is_named_like_a_pickle(path));
+    let content = scan_bytes(&mut scanner, bytes, folder::is_named_like_a_pickle(path));
     let sniffed = containers::sniff(&source);
     let container = match (&sniffed, content) {
         (Ok(container), _) => container.name(),
@@ -68,10 +68,10 @@ pub fn scan(path: impl AsRef<Path>) -> Result<Option<Scan>> {
     drop(source);
     // A file that the reader rejects as damaged or forged is a problem, whatever its pickles contain. A file that is
     // only unsupported (a bare pickle, a script, a file without tensors) is not, if its pickles were scanned.
-    let rejected = if sniffed.is_ok() { containers::open(path).err() } else { None };
+    let rejected = if sniffed.is_ok() { containers::read(path).err() } else { None };
     let rejected = rejected.filter(|error| error.kind() != Kind::Unsupported || scanner.pickles == 0);
     scanner.findings.sort_by_key(|located| std::cmp::Reverse(located.finding.level));
-    Ok(Some(Scan {
+    Ok(Some(FileScan {
         path: path.to_owned(),
         container,
         pickles: scanner.pickles,
@@ -88,7 +88,7 @@ pub fn not_a_checkpoint(path: &Path) -> Error {
     }
 }
 
-fn scan_file(scanner: &mut Scanner, bytes: &[u8], is_pickle: bool) -> Option<Content> {
+fn scan_bytes(scanner: &mut Scanner, bytes: &[u8], is_pickle: bool) -> Option<Content> {
     let content = scanner.part(bytes, "", is_pickle, 0);
     // Python finds a zip at the end of a file, whatever precedes it.
     if content != Some(Content::Zip) && zip::ends_with_zip(bytes) {

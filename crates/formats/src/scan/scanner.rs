@@ -1,7 +1,7 @@
-use crate::danger::Finding;
-use crate::error::Error;
 use crate::containers;
 use crate::containers::zip::LocalHeader;
+use crate::danger::Finding;
+use crate::error::Error;
 use crate::limits;
 
 /// A finding with the pickle it is in.

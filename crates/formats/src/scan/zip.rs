@@ -9,11 +9,11 @@ use std::io::Read;
 use flate2::read::DeflateDecoder;
 
 use super::scanner::{Scanner, nested_place};
-use crate::error::{Error, OrInternal, Result};
 use crate::containers::zip::{
     CentralHeader, DEFLATED, EXTRA_ZIP64, EndOfDirectory, FLAG_ENCRYPTED, IN_ZIP64, LocalHeader, STORED,
     Zip64EndOfDirectory, Zip64Locator, extra_field,
 };
+use crate::error::{Error, OrInternal, Result};
 use crate::limits;
 
 /// How far from the end of a file the end record may begin: a comment may follow it.

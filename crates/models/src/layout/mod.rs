@@ -17,6 +17,7 @@ mod folder;
 mod openclip;
 mod sizes;
 mod table;
+pub(crate) mod text_keys;
 mod transform;
 mod unet;
 mod vae;

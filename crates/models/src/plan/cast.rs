@@ -1,4 +1,4 @@
-use super::ledger::Change;
+use crate::ledger::Change;
 use formats::error::Result;
 use formats::tensor::{Dtype, LazyTensor, Overflow};
 

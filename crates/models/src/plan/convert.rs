@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::checkpoint::Checkpoint;
-use formats::error::{Error, OrInternal, Result};
+use crate::ledger::{Change, DropReason, Ledger, Origin};
+use crate::notice::{Notice, NoticeCode};
+use crate::plan::{Cast, Resolved};
 use crate::{Component, ema, position_ids, vae};
-use crate::plan::{Cast, Change, DropReason, Ledger, Notice, NoticeCode, Origin, Resolved};
+use formats::error::{Error, OrInternal, Result};
 use formats::state_dict::StateDict;
 use formats::tensor::LazyTensor;
 
@@ -68,7 +70,7 @@ impl Options {
 pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Resolved> {
     checkpoint.refuse_unreadable()?;
     let mut conversion = Conversion {
-        source: &checkpoint.contents().state_dict,
+        source: checkpoint.state_dict(),
         options,
         ema_keys: BTreeSet::new(),
         state_dict: StateDict::new(),
@@ -77,7 +79,7 @@ pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Resolved> {
     };
     conversion.run().map_err(|error| error.in_file(checkpoint.path()))?;
     let Conversion { state_dict, ledger, mut notices, .. } = conversion;
-    if state_dict.is_empty() && !checkpoint.contents().state_dict.is_empty() {
+    if state_dict.is_empty() && !checkpoint.state_dict().is_empty() {
         let found = match options.component {
             Some(component) => format!("contains no {}", component.text()),
             None => "nothing would remain: no known component in it".to_owned(),
@@ -89,7 +91,7 @@ pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Resolved> {
         let text = format!("kept {unknown} tensors of no known component");
         notices.push(Notice::new(NoticeCode::UnknownKept, text));
     }
-    Ok(Resolved { state_dict, metadata: checkpoint.contents().metadata.clone(), ledger, notices })
+    Ok(Resolved { state_dict, metadata: checkpoint.metadata().clone(), ledger, notices })
 }
 
 struct Conversion<'a> {

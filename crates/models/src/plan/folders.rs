@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use formats::error::{Error, Hint, OrInternal, Result};
 use formats::containers::diffusers::{MODEL_INDEX, SEPARATOR};
-use formats::metadata::{Metadata, PyValue};
+use formats::error::{Error, Hint, OrInternal, Result};
+use formats::tensor::{LazyTensor, Shape};
+use formats::{Metadata, StateDict};
+
 use crate::detection::{Detection, detect};
 use crate::family::{Architecture, Prediction, Task};
-use crate::layout::{self, Folder, Layout, Mapped};
+use crate::layout::{self, Folder, Layout, Mapped, text_keys};
+use crate::ledger::{Change, Disposition, DropReason, Ledger, Line, Origin};
+use crate::notice::{Notice, NoticeCode};
 use crate::pipeline::Pipeline;
+use crate::plan::Resolved;
 use crate::{Component, position_ids, vae};
-use crate::plan::{Change, Disposition, DropReason, Ledger, Line, Notice, NoticeCode, Origin, Resolved};
-use formats::state_dict::StateDict;
-use formats::tensor::{LazyTensor, Shape};
 
 /// The key that marks models whose noise schedule ends in pure noise.
 const ZERO_TERMINAL_SNR_MARK: &str = "ztsnr";
@@ -68,9 +70,20 @@ pub fn to_folder(
         notices.push(Notice::new(NoticeCode::NotInFolders, text));
     }
     let mut metadata = metadata;
-    metadata.shift_remove(TEXT_KEYS);
+    metadata.shift_remove(text_keys::FIELD);
     let ledger = rename_outputs(ledger, &destinations);
     Ok(FolderPlan { resolved: Resolved { state_dict: tensors, metadata, ledger, notices }, files })
+}
+
+/// Returns whether a diffusers folder can hold the tensor with this key in LDM names. True for unknown keys, so that they
+/// are compared.
+pub fn has_place(key: &str) -> bool {
+    if let Component::Schedule | Component::Ema | Component::TrainingResidue = Component::from_key(key) {
+        return false;
+    }
+    let mapped = Architecture::ALL.iter().flat_map(|&architecture| Layout::of(architecture).to_diffusers(key));
+    let in_folder: Vec<bool> = mapped.map(|mapped| mapped.in_folder).collect();
+    in_folder.is_empty() || in_folder.contains(&true)
 }
 
 /// A tensor of a folder: its component, its key, and the tensor.
@@ -112,21 +125,9 @@ fn architecture(detection: &Detection, folders: &[Folder]) -> Result<Architectur
 /// Returns whether the first text encoder came from a folder without `text_model.` in its keys. Then the new folder omits
 /// it too, so that a round trip gives the same bytes.
 fn is_text_bare(metadata: &Metadata, ledger: &Ledger) -> bool {
-    let is_noted = metadata.get(TEXT_KEYS).is_some_and(|noted| noted.to_text() == TEXT_KEYS_BARE);
-    is_noted || ledger.lines().iter().any(|line| is_bare_text_key(&line.input))
+    let is_noted = metadata.get(text_keys::FIELD).is_some_and(|noted| noted.to_text() == text_keys::BARE);
+    is_noted || ledger.lines().iter().any(|line| text_keys::is_bare(&line.input))
 }
-
-/// Returns whether this is a text encoder key of a folder, as transformers 5.6 and newer spell it.
-pub(super) fn is_bare_text_key(key: &str) -> bool {
-    key.split_once(SEPARATOR).is_some_and(|(folder, name)| {
-        folder == Folder::TextEncoder.name() && ["embeddings.", "encoder."].iter().any(|it| name.starts_with(it))
-    })
-}
-
-/// The metadata field of a single file that records how the folder it came from spelled the text encoder keys, and its
-/// value if they had no `text_model.`.
-pub(super) const TEXT_KEYS: &str = "trinart_ckpt.text_encoder_keys";
-pub(super) const TEXT_KEYS_BARE: &str = "without text_model.";
 
 fn rename(
     layout: &Layout,
@@ -241,7 +242,7 @@ fn refuse_incomplete(layout: &Layout, folder: Folder, tensors: &StateDict) -> Re
 
 /// Returns what a model predicts, from its marks and metadata; unknown for SD v2 without either.
 fn guess(architecture: Architecture, detection: &Detection, metadata: &Metadata) -> Prediction {
-    let recorded = metadata.get("modelspec.prediction_type").map(PyValue::to_text);
+    let recorded = metadata.get("modelspec.prediction_type").map(formats::metadata::PyValue::to_text);
     let is_recorded_as = |start: &str| recorded.as_ref().is_some_and(|recorded| recorded.starts_with(start));
     match architecture {
         _ if detection.prediction == Prediction::Velocity || is_recorded_as("v") => Prediction::Velocity,

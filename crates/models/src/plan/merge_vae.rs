@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::Checkpoint;
+use crate::ledger::{Change, DropReason, Ledger, Origin};
+use crate::notice::{Notice, NoticeCode};
+use crate::plan::{Cast, Resolved};
+use crate::vae::{self, Role};
 use formats::error::{Error, Hint, OrInternal, Result};
 use formats::metadata::{MERGE_RECIPE, Metadata, PyValue};
-use crate::vae::{self, Role};
-use crate::plan::{Cast, Change, DropReason, Ledger, Notice, NoticeCode, Origin, Resolved};
 use formats::state_dict::StateDict;
 use formats::tensor::{Dtype, LazyTensor, Overflow};
 
@@ -63,12 +65,12 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &Options) -> Result<Re
         used: BTreeSet::new(),
         resolved: Resolved {
             state_dict: StateDict::new(),
-            metadata: base.contents().metadata.clone(),
+            metadata: base.metadata().clone(),
             ledger: Ledger::default(),
             notices: Vec::new(),
         },
     };
-    if base.contents().state_dict.keys().any(vae::is_checkpoint_key) {
+    if base.state_dict().keys().any(vae::is_checkpoint_key) {
         merge.replace()?;
     } else {
         merge.insert()?;
@@ -85,14 +87,13 @@ struct Donor<'a> {
 
 impl<'a> Donor<'a> {
     fn new(vae: &'a Checkpoint) -> Result<Self> {
-        let contents = vae.contents();
-        let prefix = vae::find_prefix(&contents.state_dict).map_err(|error| error.in_file(vae.path()))?;
-        for unreadable in &contents.unreadable {
+        let prefix = vae::find_prefix(vae.state_dict()).map_err(|error| error.in_file(vae.path()))?;
+        for unreadable in vae.stored().unreadable() {
             if Role::from_key(&unreadable.key, prefix) == Role::Vae {
-                return Err(vae.unreadable_error(&unreadable.key, &unreadable.reason));
+                return Err(vae.stored().unreadable_error(unreadable));
             }
         }
-        Ok(Donor { prefix, tensors: &contents.state_dict })
+        Ok(Donor { prefix, tensors: vae.state_dict() })
     }
 
     /// Returns the tensor with this key, which has no prefix, and its key in the file.
@@ -123,7 +124,7 @@ impl Merge<'_> {
     fn replace(&mut self) -> Result<()> {
         self.refuse_unknown_keys()?;
         let mut missing = Vec::new();
-        for (key, tensor) in self.base.contents().state_dict.iter() {
+        for (key, tensor) in self.base.state_dict().iter() {
             let Some(bare) = key.strip_prefix(vae::PREFIX).filter(|bare| vae::is_key(bare)) else {
                 self.keep(key, tensor)?;
                 continue;
@@ -155,7 +156,7 @@ impl Merge<'_> {
                 .in_file(self.vae.path()));
         }
         let mut is_pending = true;
-        for (key, tensor) in self.base.contents().state_dict.iter() {
+        for (key, tensor) in self.base.state_dict().iter() {
             if is_pending && (key.starts_with("cond_stage_model.") || key.starts_with("conditioner.")) {
                 self.insert_all()?;
                 is_pending = false;
@@ -180,7 +181,7 @@ impl Merge<'_> {
 
     /// Fails if the VAE has a key that the checkpoint's VAE lacks, as VAEs of other architectures do.
     fn refuse_unknown_keys(&self) -> Result<()> {
-        let base = &self.base.contents().state_dict;
+        let base = &self.base.state_dict();
         let unknown = self.donor.keys().find(|bare| !base.contains(&format!("{}{bare}", vae::PREFIX)));
         match unknown {
             Some(bare) if !self.options.partial => Err(Error::missing("the checkpoint's VAE has no such tensor")
@@ -246,7 +247,7 @@ impl Merge<'_> {
     /// Records every key of the VAE file that is not in the output.
     fn record_dropped(&mut self) -> Result<()> {
         let readable = self.donor.tensors.keys();
-        let unreadable = self.vae.contents().unreadable.iter().map(|unreadable| unreadable.key.as_str());
+        let unreadable = self.vae.stored().unreadable().iter().map(|unreadable| unreadable.key.as_str());
         for key in readable.chain(unreadable) {
             let reason = match Role::from_key(key, self.donor.prefix) {
                 Role::Vae => {

@@ -4,12 +4,8 @@
 mod cast;
 pub mod convert;
 pub mod folders;
-mod ledger;
 pub mod merge_vae;
 mod resolved;
-pub mod sidecar_name;
-pub mod translate;
 
 pub use cast::Cast;
-pub use ledger::{Change, Disposition, DropReason, Ledger, Line, Origin};
-pub use resolved::{Notice, NoticeCode, Resolved};
+pub use resolved::Resolved;

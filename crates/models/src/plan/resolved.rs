@@ -1,6 +1,5 @@
-use serde::Serialize;
-
-use super::ledger::Ledger;
+use crate::ledger::Ledger;
+use crate::notice::Notice;
 use formats::metadata::Metadata;
 use formats::state_dict::StateDict;
 
@@ -15,46 +14,4 @@ pub struct Resolved {
     pub ledger: Ledger,
     /// Further facts the user should know.
     pub notices: Vec<Notice>,
-}
-
-/// A fact about a plan that the user should know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Notice {
-    /// The kind of notice, for scripts.
-    pub code: NoticeCode,
-    /// The notice in words.
-    pub text: String,
-}
-
-impl Notice {
-    /// A notice with this code and text.
-    pub fn new(code: NoticeCode, text: impl Into<String>) -> Self {
-        Notice { code, text: text.into() }
-    }
-}
-
-/// The kinds of notices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum NoticeCode {
-    /// Tensors of no known component were kept.
-    UnknownKept,
-    /// Tensors were dropped because folders have no place for them.
-    NotInFolders,
-    /// What the UNet predicts is assumed.
-    PredictionAssumed,
-    /// The checkpoint had no VAE, and one was inserted.
-    VaeInserted,
-    /// Tensors of the checkpoint's own VAE were kept.
-    OwnVaeKept,
-    /// position_ids were replaced by correct ones.
-    PositionIdsFixed,
-    /// Missing position_ids were added.
-    PositionIdsAdded,
-    /// Tensors that published models have are missing.
-    Incomplete,
-    /// A part of a pipeline that this program does not know was dropped.
-    PipelinePartDropped,
 }

@@ -10,7 +10,6 @@ pub use statistics::{Statistics, cosine, relative_distance};
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[non_exhaustive]
 pub enum Verdict {
     /// As expected.
     Pass,

@@ -21,11 +21,11 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use formats::error;
 use crate::kernels::{Accelerator, Launch, Recording, address, address_mut};
 use crate::weight_flaws::WeightFlaw;
-use formats::tensor::LazyTensor;
 use explain::explain;
+use formats::error;
+use formats::tensor::LazyTensor;
 use upload::Uploader;
 
 /// The kernels, as compiled by `build.rs`.

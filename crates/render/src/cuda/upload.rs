@@ -11,10 +11,10 @@ use candle_core::{DType, Device, Tensor};
 use crc32fast::Hasher;
 use rayon::prelude::*;
 
-use formats::error::{Error, OrInternal, Result};
 use crate::kernels::address_mut;
 use crate::weight_flaws::{FlawScan, WeightFlaw};
 use crate::weights::{from_candle, stored};
+use formats::error::{Error, OrInternal, Result};
 use formats::tensor::{Dtype, LazyTensor};
 
 /// Bytes of a pinned buffer.

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use formats::error;
 use crate::weight_flaws::WeightFlaw;
+use formats::error;
 use formats::tensor::LazyTensor;
 
 /// A device that runs the kernels.

@@ -47,13 +47,7 @@ impl GroupNorm {
     /// Creates a layer with one weight and one bias for each channel.
     ///
     /// Fails if the groups differ in size, or the channels are not a multiple of eight.
-    pub(crate) fn new(
-        kernels: &Kernels,
-        weight: &Tensor,
-        bias: &Tensor,
-        groups: usize,
-        epsilon: f64,
-    ) -> Result<Self> {
+    pub(crate) fn new(kernels: &Kernels, weight: &Tensor, bias: &Tensor, groups: usize, epsilon: f64) -> Result<Self> {
         let channels = weight.elem_count();
         if bias.elem_count() != channels || !channels.is_multiple_of(groups) || !channels.is_multiple_of(EIGHT) {
             bail!(

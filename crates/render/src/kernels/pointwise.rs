@@ -122,12 +122,7 @@ struct Embed {
 ///
 /// `tokens` is `[batch, count]`, U32 in the CPU's memory. Fails if a token is not in the table, or there are fewer
 /// positions than tokens.
-pub(crate) fn embed(
-    kernels: &Kernels,
-    tokens: &Tensor,
-    table: &Tensor,
-    positions: &Tensor,
-) -> Result<Tensor> {
+pub(crate) fn embed(kernels: &Kernels, tokens: &Tensor, table: &Tensor, positions: &Tensor) -> Result<Tensor> {
     let (batch, count) = tokens.dims2()?;
     let (vocabulary, width) = table.dims2()?;
     check(kernels, table, &[width])?;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use candle_core::{D, DType, Device, Tensor};
 
 use super::*;
-use formats::error::Error;
 use crate::ops::testing::random;
 use crate::weight_flaws::WeightFlaw;
 use crate::weights;
+use formats::error::Error;
 use formats::tensor::LazyTensor;
 
-#[path = "../../../tests/emulation/emulated.rs"]
+#[path = "../../tests/emulation/emulated.rs"]
 mod emulation;
 use emulation::{ADVERSE, Emulated};
 

@@ -60,13 +60,7 @@ impl Conv2d {
     /// Creates a convolution with a weight `[out, in, size, size]` and a bias `[out]`.
     ///
     /// Fails if the shapes do not match.
-    pub(crate) fn new(
-        engine: &Engine,
-        weight: Tensor,
-        bias: Tensor,
-        stride: usize,
-        padding: Padding,
-    ) -> Result<Self> {
+    pub(crate) fn new(engine: &Engine, weight: Tensor, bias: Tensor, stride: usize, padding: Padding) -> Result<Self> {
         let (out, channels, size, width) = weight.dims4()?;
         if size != width || bias.dims() != [out] || stride == 0 {
             candle_core::bail!("no convolution with the weight {weight:?}, the bias {bias:?} and stride {stride}")

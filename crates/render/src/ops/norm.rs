@@ -22,13 +22,7 @@ impl GroupNorm {
     /// Creates a layer with one weight and one bias for each channel.
     ///
     /// Fails if the shapes do not match or the groups differ in size.
-    pub(crate) fn new(
-        engine: &Engine,
-        weight: Tensor,
-        bias: Tensor,
-        groups: usize,
-        epsilon: f64,
-    ) -> Result<Self> {
+    pub(crate) fn new(engine: &Engine, weight: Tensor, bias: Tensor, groups: usize, epsilon: f64) -> Result<Self> {
         let channels = weight.dims1()?;
         if bias.dims() != [channels] || channels == 0 || !channels.is_multiple_of(groups) {
             candle_core::bail!(

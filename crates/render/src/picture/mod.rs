@@ -7,9 +7,9 @@ use std::io::Cursor;
 
 use candle_core::{DType, Tensor};
 
-use formats::error::{Error, Result};
 use crate::weights::from_candle;
 pub use compare::{PictureComparison, compare};
+use formats::error::{Error, Result};
 pub use sheet::contact_sheet;
 
 /// The PNG text field of WebUI's infotext.

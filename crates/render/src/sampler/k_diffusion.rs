@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use candle_core::Tensor;
 
 use super::{SamplerContext, sum, sum_all};
-use formats::error::{OrInternal, Result};
 use crate::weights::from_candle;
+use formats::error::{OrInternal, Result};
 
 /// Past slopes that the linear multistep method uses.
 const LMS_ORDER: usize = 4;

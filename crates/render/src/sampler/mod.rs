@@ -6,8 +6,8 @@ mod unipc;
 
 use candle_core::{Result as CandleResult, Tensor};
 
-use formats::error::Result;
 use crate::schedule::{NoiseSchedule, ScheduleType};
+use formats::error::Result;
 
 /// A sampler: a method to turn noise into a latent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

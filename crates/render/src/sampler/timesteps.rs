@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 
 use super::{SamplerContext, sum};
-use formats::error::Result;
 use crate::weights::from_candle;
+use formats::error::Result;
 
 /// Denoising diffusion implicit models (Song et al., 2020) with eta 0: without new noise.
 pub(super) fn ddim(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {

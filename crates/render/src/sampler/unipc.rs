@@ -4,9 +4,9 @@
 use candle_core::Tensor;
 
 use super::{SamplerContext, sum, sum_all};
-use formats::error::{OrInternal, Result};
 use crate::schedule::NoiseSchedule;
 use crate::weights::from_candle;
+use formats::error::{OrInternal, Result};
 
 const ORDER: usize = 3;
 

@@ -2,9 +2,9 @@
 
 use candle_core::{Result as CandleResult, Tensor};
 
-use formats::error::{Error, Result};
 use crate::ops::{Engine, GroupNorm, Image, LayerNorm, Linear, attention, gated_gelu};
 use crate::reader::Reader;
+use formats::error::{Error, Result};
 
 /// Attention heads at every level of SD v1. The number is in no tensor.
 const HEADS: usize = 8;

@@ -11,16 +11,16 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
 
-use formats::error::{Error, Result};
-use models::detection::detect_by;
-use models::family::{Architecture, Task};
 use crate::kernels::Kernels;
 use crate::observer::Trace;
 use crate::ops::{Conv2d, Engine, GroupNorm, Image, Linear, Padding};
 use crate::reader::Reader;
 use crate::weights::{WeightLoader, from_candle};
-use formats::state_dict::StateDict;
 use attention::{KeysValues, Transformer};
+use formats::error::{Error, Result};
+use formats::state_dict::StateDict;
+use models::detection::detect_by;
+use models::family::{Architecture, Task};
 use resnet::Resnet;
 use step::Step;
 

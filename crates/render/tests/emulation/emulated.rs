@@ -58,14 +58,14 @@ pub(crate) fn print_gpu_skipped(error: &Error) {
 /// Compiles the library, unless it exists for the current sources. Returns `None` if there is no compiler.
 fn compiled() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (emulation, source) = (root.join("tests/emulation"), root.join("src/render/kernels/source"));
+    let (emulation, source) = (root.join("tests/emulation"), root.join("src/kernels/source"));
     let mut sum = crc32fast::Hasher::new();
     for folder in [&emulation, &source] {
         let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
         files.sort();
         files.iter().for_each(|file| sum.update(&std::fs::read(file).unwrap()));
     }
-    let folder = root.join("target/emulation");
+    let folder = root.join("../../target/emulation");
     std::fs::create_dir_all(&folder).unwrap();
     let library = folder.join(format!("kernels-{:08x}.so", sum.finalize()));
     if library.exists() {

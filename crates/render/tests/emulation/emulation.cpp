@@ -1,6 +1,6 @@
 // The kernels and the emulated GPU of emulation.h, as a library with the function `emulate`.
 //
-//     c++ -std=c++17 -O2 -shared -fPIC -I tests/emulation -I src/render/kernels/source -DTRINART_EMULATION
+//     c++ -std=c++17 -O2 -shared -fPIC -I tests/emulation -I src/kernels/source -DTRINART_EMULATION
 //         -o kernels.so tests/emulation/emulation.cpp
 #include "emulation.h"
 

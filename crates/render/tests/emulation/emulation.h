@@ -1,4 +1,4 @@
-// Emulates a GPU on the CPU for the kernels in src/render/kernels/source.
+// Emulates a GPU on the CPU for the kernels in src/kernels/source.
 //
 // Every thread of a block is a fiber, and the threads of a warp synchronize where those of a GPU do. Depending on `Mode`,
 // asynchronous copies arrive at once or as late as possible, and the last warp runs first, so that a missing barrier or

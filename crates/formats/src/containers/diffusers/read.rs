@@ -7,16 +7,16 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{COMPONENTS, MODEL_INDEX, SEPARATOR, is_weights, stems};
+use crate::containers::{Container, OpaqueValue, StoredCheckpoint, UnreadableTensor, open_file};
 use crate::error::{Error, OrInternal, Result};
-use crate::containers::{Container, Contents, OpaqueValue, UnreadableTensor, open_file};
 use crate::limits;
 use crate::tensor::LazyTensor;
 
 /// Opens a diffusers folder, or the folder of one component. Reads the configurations and the headers of the weights.
 ///
 /// Fails if the folder has no component, or a component has no weights.
-pub fn read(path: &Path) -> Result<Contents> {
-    let mut contents = Contents::new(path, Container::Diffusers);
+pub fn read(path: &Path) -> Result<StoredCheckpoint> {
+    let mut contents = StoredCheckpoint::new(path, Container::Diffusers);
     if path.join(MODEL_INDEX).is_file() {
         contents.configs.insert("model_index".into(), json(&path.join(MODEL_INDEX))?);
         for component in COMPONENTS {
@@ -57,7 +57,7 @@ fn component_of(config: &Value) -> Result<&'static str> {
 }
 
 /// Reads the configuration and the weights of a component.
-fn read_component(contents: &mut Contents, component: &str, folder: &Path) -> Result<()> {
+fn read_component(contents: &mut StoredCheckpoint, component: &str, folder: &Path) -> Result<()> {
     let config = folder.join("config.json");
     if config.is_file() {
         contents.configs.insert(component.to_owned(), json(&config)?);
@@ -86,7 +86,7 @@ struct WeightsFile {
 }
 
 /// Opens a weights file, and adds its source, dangers and global names to those of the folder.
-fn open_weights(contents: &mut Contents, path: &Path) -> Result<WeightsFile> {
+fn open_weights(contents: &mut StoredCheckpoint, path: &Path) -> Result<WeightsFile> {
     let opened = open_file(path)?;
     contents.sources.extend(opened.sources);
     contents.dangers.extend(opened.dangers);
@@ -95,7 +95,7 @@ fn open_weights(contents: &mut Contents, path: &Path) -> Result<WeightsFile> {
     Ok(WeightsFile { tensors, unreadable: opened.unreadable })
 }
 
-fn insert(contents: &mut Contents, component: &str, key: &str, tensor: LazyTensor, file: &Path) -> Result<()> {
+fn insert(contents: &mut StoredCheckpoint, component: &str, key: &str, tensor: LazyTensor, file: &Path) -> Result<()> {
     let inserted = contents.state_dict.insert(format!("{component}{SEPARATOR}{key}"), tensor);
     inserted.map_err(|error| error.in_file(file))
 }
@@ -131,7 +131,7 @@ struct Index {
     weight_map: IndexMap<String, String>,
 }
 
-fn read_shards(contents: &mut Contents, component: &str, folder: &Path, index_path: &Path) -> Result<()> {
+fn read_shards(contents: &mut StoredCheckpoint, component: &str, folder: &Path, index_path: &Path) -> Result<()> {
     let index: Index = serde_json::from_value(json(index_path)?)
         .map_err(|error| Error::malformed(format!("not an index of shards: {error}")).in_file(index_path))?;
     let mut shards: HashMap<&str, WeightsFile> = HashMap::new();

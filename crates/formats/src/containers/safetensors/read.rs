@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::from_header;
+use crate::containers::{Container, StoredCheckpoint};
 use crate::error::{Error, Result};
-use crate::containers::{Container, Contents};
 use crate::io::Source;
 use crate::limits;
 use crate::metadata::PyValue;
@@ -20,12 +20,12 @@ const PREFIX: u64 = 8;
 /// Reads the header of a safetensors file. Keeps the order of the keys.
 ///
 /// Fails if the header is invalid, or if the tensors do not cover the rest of the file exactly.
-pub fn read(source: &Arc<Source>) -> Result<Contents> {
+pub fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
     let (bytes, length) = header_bytes(source)?;
     let header = parse(&bytes)?;
     // A header can have a hundred megabytes, and everything in it is copied below.
     drop(bytes);
-    let mut contents = Contents::for_source(source, Container::Safetensors);
+    let mut contents = StoredCheckpoint::for_source(source, Container::Safetensors);
     for (key, value) in header.metadata {
         contents.metadata.insert(key, PyValue::Str(value));
     }

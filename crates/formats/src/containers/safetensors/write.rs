@@ -4,8 +4,8 @@ use safetensors::tensor::TensorInfo;
 use serde_json::{Map, Value};
 
 use super::to_header;
-use crate::error::{Error, OrInternal, Result};
 use crate::containers::file_layout::{FileLayout, Record, TensorLocation};
+use crate::error::{Error, OrInternal, Result};
 use crate::limits;
 use crate::metadata::Metadata;
 use crate::state_dict::StateDict;

@@ -7,8 +7,8 @@ use zip::read::{ArchiveOffset, Config};
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
-use crate::error::{Error, Result};
 use crate::containers::zip::{CentralHeader, DEFLATED, EndOfDirectory, LocalHeader, STORED, Zip64EndOfDirectory};
+use crate::error::{Error, Result};
 use crate::io::{Source, SourceReader};
 use crate::limits;
 use crate::tensor::{Extent, Storage};

@@ -6,9 +6,9 @@ use super::rebuild::{Rebuilt, rebuild};
 use super::storages::Storages;
 use std::collections::HashSet;
 
+use crate::containers::{StoredCheckpoint, UnreadableTensor};
 use crate::danger::{self, Level};
 use crate::error::{Error, OrInternal, Result};
-use crate::containers::{Contents, UnreadableTensor};
 use crate::limits;
 use crate::pickle::{Id, Node, Pickle};
 
@@ -21,7 +21,7 @@ const MOST_DANGERS: usize = 20;
 /// Fills `contents` from a pickle.
 ///
 /// Fails if the pickle has no state dict, a duplicate key, or a tensor with invalid arguments.
-pub(super) fn build(pickle: &Pickle, storages: &Storages, contents: Contents) -> Result<Contents> {
+pub(super) fn build(pickle: &Pickle, storages: &Storages, contents: StoredCheckpoint) -> Result<StoredCheckpoint> {
     let mut builder = Builder { pickle, storages, metadata: MetadataReader::new(pickle), contents };
     builder.contents.globals = pickle.globals().to_vec();
     let mut dangers = danger::examine(pickle);
@@ -37,7 +37,7 @@ struct Builder<'a> {
     pickle: &'a Pickle,
     storages: &'a Storages,
     metadata: MetadataReader<'a>,
-    contents: Contents,
+    contents: StoredCheckpoint,
 }
 
 impl Builder<'_> {

@@ -10,8 +10,8 @@ use serde_pickle::{DeOptions, Value};
 
 use super::contents;
 use super::storages::{Reference, Storages, references};
+use crate::containers::{Container, StoredCheckpoint};
 use crate::error::{Error, Result};
-use crate::containers::{Container, Contents};
 use crate::io::Source;
 use crate::limits;
 use crate::pickle::{self, Node, Pickle};
@@ -41,7 +41,7 @@ struct System {
 /// Reads a legacy file: its pickles, and the element count before each storage.
 ///
 /// Fails if they contradict one another or the length of the file.
-pub fn read(source: &Arc<Source>) -> Result<Contents> {
+pub fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
     let mut pickles = Pickles { source, offset: 0 };
     let magic = pickles.number("magic number")?;
     if magic != MAGIC {
@@ -63,7 +63,7 @@ pub fn read(source: &Arc<Source>) -> Result<Contents> {
     let references = references(&object).map_err(|error| error.at(begin))?;
     let keys: Vec<String> = pickles.side("storage keys", SIDE_NODES + references.len() * 2)?;
     let storages = storages(source, pickles.offset, &keys, references)?;
-    contents::build(&object, &storages, Contents::for_source(source, Container::TorchLegacy))
+    contents::build(&object, &storages, StoredCheckpoint::for_source(source, Container::TorchLegacy))
 }
 
 /// Reads the consecutive pickles at the start of the file.

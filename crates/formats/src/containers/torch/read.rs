@@ -3,8 +3,8 @@ use std::sync::Arc;
 use super::archive::Archive;
 use super::contents;
 use super::storages::{Storages, references};
+use crate::containers::{Container, StoredCheckpoint};
 use crate::error::{Error, Result};
-use crate::containers::{Container, Contents};
 use crate::io::Source;
 use crate::limits;
 use crate::pickle;
@@ -15,7 +15,7 @@ const VERSIONS: std::ops::RangeInclusive<u32> = 1..=10;
 /// Reads a torch zip: its directory and its pickle.
 ///
 /// Fails if the pickle refers to a storage that is missing or has another length.
-pub fn read(source: &Arc<Source>) -> Result<Contents> {
+pub fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
     let archive = Archive::open(source)?;
     let Some(bytes) = archive.read("data.pkl", limits::PICKLE_BYTES)? else {
         return Err(Error::unsupported("a zip without data.pkl; not a file of torch.save"));
@@ -41,7 +41,7 @@ pub fn read(source: &Arc<Source>) -> Result<Contents> {
         }
         storages.insert(reference, Arc::new(storage));
     }
-    contents::build(&pickle, &storages, Contents::for_source(source, Container::TorchZip))
+    contents::build(&pickle, &storages, StoredCheckpoint::for_source(source, Container::TorchZip))
         .map_err(|error| error.in_record("data.pkl"))
 }
 

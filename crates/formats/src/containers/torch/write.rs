@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::dtype::writable_class;
 use super::zip_frame::ZipFrame;
-use crate::error::{Error, OrInternal, Result};
 use crate::containers::file_layout::{FileLayout, Record, TensorLocation};
+use crate::error::{Error, OrInternal, Result};
 use crate::limits;
 use crate::metadata::Metadata;
 use crate::pickle::Encoder;

@@ -1,3 +1,5 @@
+//! The account of a plan: what happens to each tensor of each input.
+
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
@@ -170,7 +172,6 @@ impl Serialize for DropReason {
 /// What happened to a key of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum Disposition {
     /// The tensor is in the output.
     Written {
@@ -235,7 +236,7 @@ impl Ledger {
     }
 
     /// Replaces each line by the lines that `rewrite` returns.
-    pub(super) fn rewrite(&mut self, rewrite: impl Fn(Line) -> Vec<Line>) {
+    pub(crate) fn rewrite(&mut self, rewrite: impl Fn(Line) -> Vec<Line>) {
         self.lines = std::mem::take(&mut self.lines).into_iter().flat_map(rewrite).collect();
     }
 

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use trinart_ckpt::formats::state_dict::StateDict;
-use trinart_ckpt::formats::tensor::{Dtype, LazyTensor, Shape};
+use formats::state_dict::StateDict;
+use formats::tensor::{Dtype, LazyTensor, Shape};
 
 pub(crate) fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/render").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/render").join(name)
 }
 
 /// The same function as `uniform` in `make.py`.

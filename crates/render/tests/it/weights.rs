@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
+use formats::StoredCheckpoint;
+use formats::error::Kind;
 use sha2::{Digest, Sha256};
-use trinart_ckpt::render::Engine;
-use trinart_ckpt::render::weights::WeightLoader;
-use trinart_ckpt::formats::error::Kind;
-use trinart_ckpt::formats::containers;
+use trinart_ckpt_render::Engine;
+use trinart_ckpt_render::weights::WeightLoader;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
 }
 
 fn open(name: &str) -> WeightLoader {
-    let contents = containers::open(fixture(name)).unwrap();
-    WeightLoader::new(Arc::new(contents.state_dict), &Engine::Candle)
+    let checkpoint = StoredCheckpoint::open(fixture(name)).unwrap();
+    WeightLoader::new(Arc::new(checkpoint.state_dict().clone()), &Engine::Candle)
 }
 
 /// The rows `(key, dtype, shape, sha256)` as torch reads them.

@@ -7,28 +7,28 @@ mod emulation;
 
 use std::sync::Arc;
 
-use crate::support::tiny::{fixture, model, values};
+use crate::tiny::{fixture, model, values};
 use candle_core::{DType, Device, Tensor};
 use emulation::{ADVERSE, Emulated};
-use trinart_ckpt::formats::io::NoProgress;
-use trinart_ckpt::render::Engine;
-use trinart_ckpt::render::checks::{Verdict, relative_distance};
-use trinart_ckpt::render::clip::TextEncoder;
-use trinart_ckpt::render::kernels::{Accelerator, Kernels, Launch, Recording, address, address_mut};
-use trinart_ckpt::render::observer::Trace;
-use trinart_ckpt::render::picture::compare;
-use trinart_ckpt::render::pipeline::{Rendered, render};
-use trinart_ckpt::render::sampler::Sampler;
-use trinart_ckpt::render::schedule::ScheduleType;
-use trinart_ckpt::render::settings::Settings;
-use trinart_ckpt::render::unet::Unet;
-use trinart_ckpt::render::vae::Vae;
-use trinart_ckpt::render::weight_flaws::WeightFlaw;
-use trinart_ckpt::render::weights::{self, WeightLoader};
-use trinart_ckpt::formats::tensor::{Dtype, LazyTensor, Shape};
-use trinart_ckpt::formats::error::Error;
-use trinart_ckpt::formats::state_dict::StateDict;
-use trinart_ckpt::formats::containers;
+use formats::StoredCheckpoint;
+use formats::error::Error;
+use formats::io::NoProgress;
+use formats::state_dict::StateDict;
+use formats::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt_render::Engine;
+use trinart_ckpt_render::checks::{Verdict, relative_distance};
+use trinart_ckpt_render::clip::TextEncoder;
+use trinart_ckpt_render::kernels::{Accelerator, Kernels, Launch, Recording, address, address_mut};
+use trinart_ckpt_render::observer::Trace;
+use trinart_ckpt_render::picture::compare;
+use trinart_ckpt_render::pipeline::{Rendered, render};
+use trinart_ckpt_render::sampler::Sampler;
+use trinart_ckpt_render::schedule::ScheduleType;
+use trinart_ckpt_render::settings::Settings;
+use trinart_ckpt_render::unet::Unet;
+use trinart_ckpt_render::vae::Vae;
+use trinart_ckpt_render::weight_flaws::WeightFlaw;
+use trinart_ckpt_render::weights::{self, WeightLoader};
 
 /// The name of the emulated GPU, which is slow: tests do less on it.
 const EMULATED: &str = "emulated";
@@ -39,7 +39,7 @@ fn accelerators() -> Vec<(String, Arc<dyn Accelerator>)> {
         accelerators.push((EMULATED.to_owned(), accelerator));
     }
     #[cfg(feature = "cuda")]
-    match trinart_ckpt::render::cuda::Card::open(0) {
+    match trinart_ckpt_render::cuda::Card::open(0) {
         Ok(card) => accelerators.push((card.name(), Arc::new(card))),
         Err(error) => emulation::print_gpu_skipped(&error),
     }
@@ -47,7 +47,7 @@ fn accelerators() -> Vec<(String, Arc<dyn Accelerator>)> {
 }
 
 fn reference(name: &str) -> Tensor {
-    let references = containers::open(fixture("tiny-sd1.safetensors")).unwrap().state_dict;
+    let references = StoredCheckpoint::open(fixture("tiny-sd1.safetensors")).unwrap().state_dict().clone();
     let lazy = references.get(name).unwrap();
     let dtype = if lazy.dtype() == Dtype::I64 { DType::U32 } else { DType::F32 };
     weights::tensor(lazy, dtype, &Device::Cpu).unwrap()

@@ -1,19 +1,20 @@
 //! Translates a diffusers folder into LDM names, so that all other code handles a single layout.
 
 use std::collections::HashMap;
+use std::path::Path;
 
-use crate::checkpoint::Checkpoint;
-use formats::error::{Error, OrInternal, Result};
 use formats::containers::{Container, diffusers};
+use formats::error::{Error, OrInternal, Result};
 use formats::metadata::PyValue;
-use crate::detection::{Detection, detect, detect_by};
-use crate::family::Architecture;
-use crate::layout::{self, Folder, Layout, Mapped, Qkv};
-use crate::{Component, position_ids, vae};
-use crate::plan::folders::{TEXT_KEYS, TEXT_KEYS_BARE, is_bare_text_key};
-use crate::plan::{Change, Disposition, DropReason, Ledger, Line, Notice, NoticeCode, Origin};
-use formats::state_dict::StateDict;
 use formats::tensor::{LazyTensor, Shape};
+use formats::{Metadata, StateDict, StoredCheckpoint};
+
+use crate::detection::{self, Detection, detect_by};
+use crate::family::Architecture;
+use crate::layout::{self, Folder, Layout, Mapped, Qkv, text_keys};
+use crate::ledger::{Change, Disposition, DropReason, Ledger, Line, Origin};
+use crate::notice::{Notice, NoticeCode};
+use crate::position_ids;
 
 /// The record of a translation. It maps a ledger of translated keys back to the keys in the file.
 #[derive(Debug, Default)]
@@ -60,14 +61,10 @@ impl Translation {
     }
 }
 
-/// Translates a diffusers folder into LDM names. Returns other checkpoints unchanged. Fails if the architecture is
-/// unknown, or has no such key.
-pub fn to_ldm(checkpoint: Checkpoint) -> Result<(Checkpoint, Translation)> {
-    if checkpoint.contents().container != Container::Diffusers {
-        return Ok((checkpoint, Translation::default()));
-    }
-    let detection = detect_checkpoint(&checkpoint);
-    let is_alone = |alone: Folder| folders(&checkpoint).all(|folder| folder == alone);
+/// Translates a diffusers folder into LDM names. Fails if the architecture is unknown, or has no such key.
+pub(super) fn folder_to_ldm(stored: &StoredCheckpoint, metadata: &mut Metadata) -> Result<(StateDict, Translation)> {
+    let detection = detect(stored);
+    let is_alone = |alone: Folder| folders(stored).all(|folder| folder == alone);
     let candidates = detection.candidates();
     let architecture = match candidates.as_slice() {
         [only] => *only,
@@ -76,36 +73,30 @@ pub fn to_ldm(checkpoint: Checkpoint) -> Result<(Checkpoint, Translation)> {
         [first, ..] if is_alone(Folder::TextEncoder) => *first,
         _ => {
             let found = format!("a folder of unknown architecture ({})", detection.doubt());
-            return Err(Error::unsupported(found).in_file(checkpoint.path()));
+            return Err(Error::unsupported(found).in_file(stored.path()));
         }
     };
-    let keys = checkpoint.contents().state_dict.iter().map(|(key, tensor)| (split(key), key, tensor));
+    let keys = stored.state_dict().iter().map(|(key, tensor)| (split(key), key, tensor));
     let keys = keys.filter_map(|(parts, key, tensor)| parts.map(|(folder, name)| (folder, name, key, tensor)));
     let keys: Vec<_> = keys.collect();
-    let (state_dict, translation) = translate(architecture, &keys).map_err(|error| error.in_file(checkpoint.path()))?;
-    let is_bare = keys.iter().any(|(_, _, key, _)| is_bare_text_key(key));
-    let recorded = is_bare.then(|| (TEXT_KEYS.to_owned(), PyValue::Str(TEXT_KEYS_BARE.to_owned())));
-    Ok((checkpoint.with_tensors(state_dict).with_metadata(recorded), translation))
+    let translated = translate(architecture, &keys).map_err(|error| error.in_file(stored.path()))?;
+    if keys.iter().any(|(_, _, key, _)| text_keys::is_bare(key)) {
+        metadata.insert(text_keys::FIELD.to_owned(), PyValue::Str(text_keys::BARE.to_owned()));
+    }
+    Ok(translated)
 }
 
-/// Like [`to_ldm`], but also translates a single VAE file in diffusers names.
-pub fn vae_to_ldm(checkpoint: Checkpoint) -> Result<(Checkpoint, Translation)> {
-    let (checkpoint, translation) = to_ldm(checkpoint)?;
-    if !checkpoint.contents().state_dict.keys().any(vae::is_diffusers_key) {
-        return Ok((checkpoint, translation));
-    }
-    let keys: Vec<_> =
-        checkpoint.contents().state_dict.iter().map(|(key, tensor)| (Folder::Vae, key, key, tensor)).collect();
-    let (state_dict, translation) =
-        translate(Architecture::Sd1, &keys).map_err(|error| error.in_file(checkpoint.path()))?;
-    Ok((checkpoint.with_tensors(state_dict), translation))
+/// Translates a VAE in diffusers names, without a component in its keys.
+pub(super) fn vae_to_ldm(path: &Path, state_dict: &StateDict) -> Result<(StateDict, Translation)> {
+    let keys: Vec<_> = state_dict.iter().map(|(key, tensor)| (Folder::Vae, key, key, tensor)).collect();
+    translate(Architecture::Sd1, &keys).map_err(|error| error.in_file(path))
 }
 
 /// Detects the architecture of a checkpoint, or of all components of a folder together.
-pub fn detect_checkpoint(checkpoint: &Checkpoint) -> Detection {
-    let state_dict = &checkpoint.contents().state_dict;
-    if checkpoint.contents().container != Container::Diffusers {
-        return detect(state_dict);
+pub(super) fn detect(stored: &StoredCheckpoint) -> Detection {
+    let state_dict = stored.state_dict();
+    if stored.container() != Container::Diffusers {
+        return detection::detect(state_dict);
     }
     let detect_in = |folder: Folder| {
         let full_key = |key: &str| format!("{}{}{key}", folder.name(), diffusers::SEPARATOR);
@@ -114,20 +105,9 @@ pub fn detect_checkpoint(checkpoint: &Checkpoint) -> Detection {
     Folder::ALL.iter().map(|&folder| detect_in(folder)).reduce(Detection::and).unwrap_or_else(|| detect_by(&|_| None))
 }
 
-/// Returns whether a diffusers folder can hold the tensor with this key in LDM names. True for unknown keys, so that they
-/// are compared.
-pub fn has_place_in_folders(key: &str) -> bool {
-    if let Component::Schedule | Component::Ema | Component::TrainingResidue = Component::from_key(key) {
-        return false;
-    }
-    let mapped = Architecture::ALL.iter().flat_map(|&architecture| Layout::of(architecture).to_diffusers(key));
-    let in_folder: Vec<bool> = mapped.map(|mapped| mapped.in_folder).collect();
-    in_folder.is_empty() || in_folder.contains(&true)
-}
-
 /// The component of each tensor in a folder.
-fn folders(checkpoint: &Checkpoint) -> impl Iterator<Item = Folder> {
-    checkpoint.contents().state_dict.keys().filter_map(|key| Some(split(key)?.0))
+fn folders(stored: &StoredCheckpoint) -> impl Iterator<Item = Folder> {
+    stored.state_dict().keys().filter_map(|key| Some(split(key)?.0))
 }
 
 /// Splits the key of a folder into the component and the key in it.

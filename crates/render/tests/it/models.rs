@@ -3,18 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::support::tiny::{fixture, model, owned, values};
+use crate::tiny::{fixture, model, owned, values};
 use candle_core::{DType, Device, Tensor};
-use trinart_ckpt::render::Engine;
-use trinart_ckpt::render::clip::TextEncoder;
-use trinart_ckpt::render::observer::{Observer, Trace};
-use trinart_ckpt::render::unet::Unet;
-use trinart_ckpt::render::vae::Vae;
-use trinart_ckpt::render::weights::{WeightLoader, tensor};
-use trinart_ckpt::formats::tensor::{Dtype, LazyTensor, Shape};
-use trinart_ckpt::formats::error::Kind;
-use trinart_ckpt::formats::state_dict::StateDict;
-use trinart_ckpt::formats::containers;
+use formats::StoredCheckpoint;
+use formats::error::Kind;
+use formats::state_dict::StateDict;
+use formats::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt_render::Engine;
+use trinart_ckpt_render::clip::TextEncoder;
+use trinart_ckpt_render::observer::{Observer, Trace};
+use trinart_ckpt_render::unet::Unet;
+use trinart_ckpt_render::vae::Vae;
+use trinart_ckpt_render::weights::{WeightLoader, tensor};
 
 /// The largest norm of the difference over the norm of the reference.
 const TOLERANCE: f64 = 1e-5;
@@ -50,7 +50,7 @@ struct References(StateDict);
 
 impl References {
     fn open(path: &Path) -> Self {
-        References(containers::open(path).unwrap().state_dict)
+        References(StoredCheckpoint::open(path).unwrap().state_dict().clone())
     }
 
     fn get(&self, name: &str) -> Tensor {
@@ -83,7 +83,7 @@ fn text_encoder(state_dict: &Arc<StateDict>) -> TextEncoder {
     TextEncoder::load(&loader(state_dict)).unwrap()
 }
 
-fn unet(state_dict: &Arc<StateDict>) -> trinart_ckpt::formats::error::Result<Unet> {
+fn unet(state_dict: &Arc<StateDict>) -> formats::error::Result<Unet> {
     Unet::load(&loader(state_dict))
 }
 
@@ -251,7 +251,8 @@ fn rejects_a_batch_that_does_not_match_the_prompts() {
 fn matches_diffusers_at_full_size() {
     let folder = PathBuf::from(std::env::var_os("RENDER_FULL").unwrap());
     let references = References::open(&folder.join("sd1-render.references.safetensors"));
-    let state_dict = Arc::new(containers::open(folder.join("sd1-render.safetensors")).unwrap().state_dict);
+    let state_dict =
+        Arc::new(StoredCheckpoint::open(folder.join("sd1-render.safetensors")).unwrap().state_dict().clone());
 
     let encoder = text_encoder(&state_dict);
     for clip_skip in [1, 2] {

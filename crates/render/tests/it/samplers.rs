@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use trinart_ckpt::formats::error::Result;
-use trinart_ckpt::render::rng::{Generator, NoiseSource};
-use trinart_ckpt::render::sampler::{Sampler, SamplerContext, sample};
-use trinart_ckpt::render::schedule::{NoiseSchedule, ScheduleType};
+use formats::error::Result;
+use trinart_ckpt_render::rng::{Generator, NoiseSource};
+use trinart_ckpt_render::sampler::{Sampler, SamplerContext, sample};
+use trinart_ckpt_render::schedule::{NoiseSchedule, ScheduleType};
 
 const SHAPE: [usize; 4] = [1, 4, 4, 4];
 const SEED: u64 = 1234;
@@ -53,7 +53,7 @@ fn run(sampler: Sampler, schedule: ScheduleType, steps: usize) -> Run {
 
 #[test]
 fn follows_the_trajectory_of_k_diffusion() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/render/samplers.json");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/render/samplers.json");
     let golden: BTreeMap<String, Vec<f64>> = serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
     let mut tested = Vec::new();
     for (name, expected) in golden {

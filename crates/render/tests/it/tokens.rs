@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use trinart_ckpt::render::prompt::Tokenizer;
+use trinart_ckpt_render::prompt::Tokenizer;
 
 #[test]
 fn tokenizes_prompts_like_clip() {
     let path = std::env::var("TRINART_TOKENS").unwrap_or_else(|_| "fixtures/render/tokens.json".into());
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)).unwrap();
     let prompts: Vec<(String, Vec<u32>)> = serde_json::from_str(&text).unwrap();
     assert!(prompts.len() >= 400);
     let tokenizer = Tokenizer::new().unwrap();

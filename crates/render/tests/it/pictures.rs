@@ -1,16 +1,16 @@
 //! Whole pictures against those of diffusers, transformers and k-diffusion. `fixtures/render/make_pictures.py` made the
 //! references.
 
-use crate::support::tiny::{fixture, model};
-use trinart_ckpt::formats::containers;
-use trinart_ckpt::formats::io::NoProgress;
-use trinart_ckpt::render::checks::relative_distance;
-use trinart_ckpt::render::observer::Trace;
-use trinart_ckpt::render::picture::{Picture, compare};
-use trinart_ckpt::render::pipeline::render;
-use trinart_ckpt::render::rng::NoiseSource;
-use trinart_ckpt::render::sampler::Sampler;
-use trinart_ckpt::render::settings::Settings;
+use crate::tiny::{fixture, model};
+use formats::StoredCheckpoint;
+use formats::io::NoProgress;
+use trinart_ckpt_render::checks::relative_distance;
+use trinart_ckpt_render::observer::Trace;
+use trinart_ckpt_render::picture::{Picture, compare};
+use trinart_ckpt_render::pipeline::render;
+use trinart_ckpt_render::rng::NoiseSource;
+use trinart_ckpt_render::sampler::Sampler;
+use trinart_ckpt_render::settings::Settings;
 
 /// The settings of `make_pictures.py`.
 fn settings(name: &str) -> Settings {
@@ -30,7 +30,7 @@ fn settings(name: &str) -> Settings {
 
 #[test]
 fn renders_the_reference_picture_with_every_sampler() {
-    let reference = containers::open(fixture("pictures.safetensors")).unwrap().state_dict;
+    let reference = StoredCheckpoint::open(fixture("pictures.safetensors")).unwrap().state_dict().clone();
     let mut compared = Vec::new();
     for (key, latent) in reference.iter().filter(|(key, _)| key.starts_with("latent ")) {
         let name = key.strip_prefix("latent ").unwrap();

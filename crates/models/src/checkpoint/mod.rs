@@ -1,0 +1,148 @@
+//! An opened checkpoint in LDM names, whatever its container and layout.
+
+mod translate;
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
+
+use formats::containers::{Container, safetensors};
+use formats::io::{Progress, Source};
+use formats::{Metadata, OpenOptions, Result, StateDict, StoredCheckpoint};
+
+use crate::detection::Detection;
+use crate::hash::{FileHashes, file_sha256};
+use crate::vae;
+pub use translate::Translation;
+
+/// An opened checkpoint in LDM names (`model.diffusion_model.…`, `first_stage_model.…`), whatever its container and
+/// layout. No tensor is read yet.
+///
+/// Opening fails if the file has a dangerous pickle, unless [`OpenOptions`] allow it.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    stored: StoredCheckpoint,
+    state_dict: StateDict,
+    metadata: Metadata,
+    translation: Arc<Translation>,
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint file of any container, or a diffusers folder. Reads only headers and pickles.
+    ///
+    /// Fails if the file is not a checkpoint, violates its format, exceeds a limit or has a dangerous pickle, and if a
+    /// diffusers folder has an unknown architecture or unknown keys.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &OpenOptions::default())
+    }
+
+    /// Opens a checkpoint as [`Self::open`], with options.
+    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        Self::from_stored(StoredCheckpoint::open_with(path, options)?)
+    }
+
+    /// Translates an opened checkpoint into LDM names.
+    pub fn from_stored(stored: StoredCheckpoint) -> Result<Self> {
+        let mut metadata = stored.metadata().clone();
+        let (state_dict, translation) = match stored.container() {
+            Container::Diffusers => translate::folder_to_ldm(&stored, &mut metadata)?,
+            _ => (stored.state_dict().clone(), Translation::default()),
+        };
+        Ok(Checkpoint { stored, state_dict, metadata, translation: Arc::new(translation) })
+    }
+
+    /// Translates a VAE in a file of its own from diffusers names. Other checkpoints are returned unchanged.
+    pub fn with_ldm_vae(&self) -> Result<Cow<'_, Self>> {
+        if !self.state_dict.keys().any(vae::is_diffusers_key) {
+            return Ok(Cow::Borrowed(self));
+        }
+        let (state_dict, translation) = translate::vae_to_ldm(self.path(), &self.state_dict)?;
+        let (stored, metadata) = (self.stored.clone(), self.metadata.clone());
+        Ok(Cow::Owned(Checkpoint { stored, state_dict, metadata, translation: Arc::new(translation) }))
+    }
+
+    /// Detects the architecture of a checkpoint from its keys and shapes, or of all components of a folder together.
+    pub fn detect(stored: &StoredCheckpoint) -> Detection {
+        translate::detect(stored)
+    }
+
+    /// The tensors in LDM names.
+    pub fn state_dict(&self) -> &StateDict {
+        &self.state_dict
+    }
+
+    /// The plain values beside the tensors, in order.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The checkpoint under the names that its file stores.
+    pub fn stored(&self) -> &StoredCheckpoint {
+        &self.stored
+    }
+
+    /// How the names of the file became LDM names.
+    pub fn translation(&self) -> &Translation {
+        &self.translation
+    }
+
+    /// The path that was opened.
+    pub fn path(&self) -> &Path {
+        self.stored.path()
+    }
+
+    /// The file name, or the whole path if it has none.
+    pub fn file_name(&self) -> String {
+        self.stored.file_name()
+    }
+
+    /// The size in bytes of the file, or of all weight files of a folder.
+    pub fn file_bytes(&self) -> u64 {
+        self.stored.file_bytes()
+    }
+
+    /// The container.
+    pub fn container(&self) -> Container {
+        self.stored.container()
+    }
+
+    /// Returns the file. Fails for a folder.
+    pub fn file(&self) -> Result<&Arc<Source>> {
+        self.stored.file()
+    }
+
+    /// Returns the sha256 of the file, hexadecimal. Reads the whole file. Fails for a folder.
+    pub fn sha256(&self, progress: &dyn Progress) -> Result<String> {
+        file_sha256(self.file()?, progress)
+    }
+
+    /// Returns the file hashes of model pages and pictures. Reads the file once, or twice for safetensors. Fails for a
+    /// folder.
+    pub fn file_hashes(&self, jobs: usize, progress: &dyn Progress) -> Result<FileHashes> {
+        let source = self.file()?;
+        let data = match self.container() {
+            Container::Safetensors => Some(safetensors::data_offset(source)?),
+            _ => None,
+        };
+        FileHashes::new(source, data, jobs, progress)
+    }
+
+    /// Returns the file that holds all tensors with a wanted key. Fails if there are several files.
+    pub fn file_of(&self, is_wanted: impl Fn(&str) -> bool) -> Result<&Arc<Source>> {
+        let tensors = self.state_dict.iter().filter(|(key, _)| is_wanted(key));
+        let mut sources = tensors.flat_map(|(_, tensor)| tensor.storages()).map(|storage| storage.source());
+        let first = sources.next();
+        match first.filter(|first| sources.all(|other| Arc::ptr_eq(first, other))) {
+            Some(source) => {
+                let known = self.stored.sources().iter().find(|known| Arc::ptr_eq(known, source));
+                known.map_or_else(|| self.file(), Ok)
+            }
+            None => self.file(),
+        }
+    }
+
+    /// Fails if the file has a tensor that cannot be read.
+    pub fn refuse_unreadable(&self) -> Result<()> {
+        self.stored.refuse_unreadable()
+    }
+}

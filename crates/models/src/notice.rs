@@ -1,0 +1,43 @@
+use serde::Serialize;
+
+/// A fact about a plan that the user should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Notice {
+    /// The kind of notice, for scripts.
+    pub code: NoticeCode,
+    /// The notice in words.
+    pub text: String,
+}
+
+impl Notice {
+    /// A notice with this code and text.
+    pub fn new(code: NoticeCode, text: impl Into<String>) -> Self {
+        Notice { code, text: text.into() }
+    }
+}
+
+/// The kinds of notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum NoticeCode {
+    /// Tensors of no known component were kept.
+    UnknownKept,
+    /// Tensors were dropped because folders have no place for them.
+    NotInFolders,
+    /// What the UNet predicts is assumed.
+    PredictionAssumed,
+    /// The checkpoint had no VAE, and one was inserted.
+    VaeInserted,
+    /// Tensors of the checkpoint's own VAE were kept.
+    OwnVaeKept,
+    /// position_ids were replaced by correct ones.
+    PositionIdsFixed,
+    /// Missing position_ids were added.
+    PositionIdsAdded,
+    /// Tensors that published models have are missing.
+    Incomplete,
+    /// A part of a pipeline that this program does not know was dropped.
+    PipelinePartDropped,
+}

@@ -1,0 +1,18 @@
+//! The integration tests of the render, in one binary: `cargo test -p trinart-ckpt-render --test it samplers::` runs one
+//! module.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+mod kernels;
+mod models;
+mod pictures;
+mod samplers;
+mod tiny;
+mod tokens;
+mod weights;

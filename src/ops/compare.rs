@@ -1,0 +1,120 @@
+use crate::formats::Result;
+use crate::formats::containers::Container;
+use crate::formats::io::{NoProgress, Progress, parallel};
+use crate::formats::tensor::LazyTensor;
+use crate::models::compare::{compare, pair_up};
+use crate::models::plan::folders;
+use crate::models::{Checkpoint, vae};
+use crate::report::Difference;
+
+/// Compares two checkpoints tensor by tensor, whatever their containers and layouts.
+///
+/// ```no_run
+/// use trinart_ckpt::{Checkpoint, Compare};
+///
+/// # fn main() -> trinart_ckpt::Result<()> {
+/// let (a, b) = (Checkpoint::open("model.ckpt")?, Checkpoint::open("model.safetensors")?);
+/// assert!(Compare::new(&a, &b).run()?.equal);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Compare<'a> {
+    a: &'a Checkpoint,
+    b: &'a Checkpoint,
+    jobs: usize,
+    progress: &'a dyn Progress,
+}
+
+/// What a comparison would read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ComparePlan {
+    /// Keys that both sides have with the same shape: their values would be compared.
+    pub compared: Vec<String>,
+    /// Keys that both sides have with different shapes.
+    pub reshaped: Vec<String>,
+    /// Keys that only the first checkpoint has.
+    pub only_in_a: Vec<String>,
+    /// Keys that only the second checkpoint has.
+    pub only_in_b: Vec<String>,
+    /// Tensors of one side that the other, a diffusers folder, cannot hold.
+    pub not_compared: usize,
+}
+
+/// A key and its tensors on both sides.
+type Pair<'a> = (String, Option<&'a LazyTensor>, Option<&'a LazyTensor>);
+
+impl<'a> Compare<'a> {
+    /// A comparison of two opened checkpoints.
+    pub fn new(a: &'a Checkpoint, b: &'a Checkpoint) -> Self {
+        Compare { a, b, jobs: parallel::default_jobs(), progress: &NoProgress }
+    }
+
+    /// Sets the number of threads. By default it follows the machine.
+    #[must_use]
+    pub fn jobs(mut self, jobs: usize) -> Self {
+        self.jobs = jobs;
+        self
+    }
+
+    /// Reports progress to `progress`, which may also interrupt the work.
+    #[must_use]
+    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Reports which tensors [`Self::run`] would compare, from the headers alone.
+    pub fn plan(&self) -> Result<ComparePlan> {
+        let (pairs, not_compared) = self.pairs()?;
+        let mut plan = ComparePlan { not_compared, ..ComparePlan::default() };
+        for (key, a, b) in pairs {
+            let list = match (a, b) {
+                (Some(a), Some(b)) if a.shape() == b.shape() => &mut plan.compared,
+                (Some(_), Some(_)) => &mut plan.reshaped,
+                (Some(_), None) => &mut plan.only_in_a,
+                (None, _) => &mut plan.only_in_b,
+            };
+            list.push(key);
+        }
+        Ok(plan)
+    }
+
+    /// Reads both checkpoints and compares them.
+    pub fn run(&self) -> Result<Difference> {
+        let (pairs, not_compared) = self.pairs()?;
+        self.progress.begin("comparing", self.a.state_dict().bytes());
+        let compared = parallel::map(
+            self.jobs,
+            &pairs,
+            || (),
+            |(), (key, a, b)| {
+                let comparison = match (a, b) {
+                    (Some(a), Some(b)) => {
+                        Some(compare(a, b, self.progress).map_err(|error| error.in_tensor(key.as_str()))?)
+                    }
+                    _ => None,
+                };
+                Ok((key.clone(), *a, *b, comparison))
+            },
+        )?;
+        let name = |checkpoint: &Checkpoint| checkpoint.path().to_string_lossy().into_owned();
+        Ok(Difference::new(name(self.a), name(self.b), compared).with_not_compared(not_compared))
+    }
+
+    /// The pairs to compare, and the number of tensors left out because a folder cannot hold them.
+    fn pairs(&self) -> Result<(Vec<Pair<'a>>, usize)> {
+        self.a.refuse_unreadable()?;
+        self.b.refuse_unreadable()?;
+        let canonical = |key: &str| vae::canonical_key(key).into_owned();
+        let mut pairs = pair_up(self.a.state_dict(), self.b.state_dict(), canonical);
+        let is_folder = |checkpoint: &Checkpoint| checkpoint.container() == Container::Diffusers;
+        let before = pairs.len();
+        if is_folder(self.a) != is_folder(self.b) {
+            pairs.retain(|(key, a, b)| a.is_some() == b.is_some() || folders::has_place(key));
+        }
+        let not_compared = before - pairs.len();
+        Ok((pairs, not_compared))
+    }
+}

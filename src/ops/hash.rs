@@ -1,0 +1,63 @@
+use std::path::{Path, PathBuf};
+
+use crate::formats::containers::Container;
+use crate::formats::io::{NoProgress, Progress, parallel};
+use crate::formats::{OpenOptions, Result};
+use crate::models::hash::content_hash;
+use crate::models::{Checkpoint, Component, published, vae};
+use crate::report::{Hashes, LeftOut};
+
+/// Hashes a file as WebUI and model pages do, and the content of each of its components.
+///
+/// A content hash does not depend on the container or on the order of tensors, so it identifies the VAE inside a
+/// checkpoint.
+#[derive(Clone)]
+pub struct Hash<'a> {
+    path: PathBuf,
+    jobs: usize,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Hash<'a> {
+    /// Hashes of a file or diffusers folder.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Hash { path: path.as_ref().to_owned(), jobs: parallel::default_jobs(), progress: &NoProgress }
+    }
+
+    /// Sets the number of threads. By default it follows the machine.
+    #[must_use]
+    pub fn jobs(mut self, jobs: usize) -> Self {
+        self.jobs = jobs;
+        self
+    }
+
+    /// Reports progress to `progress`, which may also interrupt the work.
+    #[must_use]
+    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Reads the whole file and hashes it. Tensors that cannot be read are listed and are in no component's hash.
+    pub fn run(&self) -> Result<Hashes> {
+        let checkpoint = Checkpoint::open_with(&self.path, &OpenOptions::new().keep_dangers())?;
+        let file = match checkpoint.container() {
+            Container::Diffusers => None,
+            _ => Some(checkpoint.file_hashes(self.jobs, self.progress)?),
+        };
+        let known = file.as_ref().and_then(|file| published::identify(checkpoint.file_bytes(), &file.sha256));
+        let mut components = Vec::new();
+        for &component in Component::ALL {
+            let tensors = || checkpoint.state_dict().iter().filter(|(key, _)| Component::from_key(key) == component);
+            if tensors().next().is_none() {
+                continue;
+            }
+            // A VAE in a file of its own is hashed under the keys it has in a checkpoint.
+            let canonical = tensors().map(|(key, tensor)| (vae::canonical_key(key), tensor));
+            let hash = content_hash(canonical, self.jobs, self.progress);
+            components.push((component, hash.map_err(|error| error.in_file(&self.path))?));
+        }
+        let unreadable = LeftOut::unreadable(checkpoint.stored());
+        Ok(Hashes::new(&self.path, file, known, components, unreadable))
+    }
+}

@@ -1,0 +1,55 @@
+use std::path::{Path, PathBuf};
+
+use crate::formats::containers::Container;
+use crate::formats::io::{NoProgress, Progress};
+use crate::formats::{OpenOptions, Result, StoredCheckpoint};
+use crate::models::{Checkpoint, published};
+use crate::report::{Inspection, components};
+
+/// Larger files are not hashed to identify them, because an inspection must not take seconds.
+const HASHED_BYTES: u64 = 1 << 29;
+
+/// Reports what is in a file: container, architecture, components, dtypes, metadata, values that are not tensors.
+///
+/// Reads headers only, position_ids, and files of up to 512 MiB whose size is that of a published file. A dangerous
+/// pickle is reported, not refused.
+#[derive(Clone)]
+pub struct Inspect<'a> {
+    path: PathBuf,
+    keys: bool,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Inspect<'a> {
+    /// An inspection of a file or diffusers folder.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Inspect { path: path.as_ref().to_owned(), keys: false, progress: &NoProgress }
+    }
+
+    /// Lists every tensor.
+    #[must_use]
+    pub fn keys(mut self, keys: bool) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// Reports progress to `progress`, which may also interrupt the work.
+    #[must_use]
+    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Looks at the file.
+    pub fn run(&self) -> Result<Inspection> {
+        let stored = StoredCheckpoint::open_with(&self.path, &OpenOptions::new().keep_dangers())?;
+        let is_hashed = stored.file_bytes() <= HASHED_BYTES && stored.container() != Container::Diffusers;
+        let known = if is_hashed { published::find(&stored, self.progress)? } else { None };
+        let detection = Checkpoint::detect(&stored);
+        // Components are counted by their LDM names. A folder without LDM names is reported by its own.
+        let translated = Checkpoint::from_stored(stored.clone());
+        let state_dict = translated.as_ref().map_or_else(|_| stored.state_dict(), Checkpoint::state_dict);
+        let components = components(state_dict, detection.architecture());
+        Ok(Inspection::new(&stored, components, &detection, known, self.keys))
+    }
+}

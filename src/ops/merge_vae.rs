@@ -1,0 +1,155 @@
+use std::borrow::Cow;
+use std::path::Path;
+
+use super::output::{Mode, OutputOptions, output_methods};
+use crate::formats::error::Hint;
+use crate::formats::{Error, OpenOptions, Result, StateDict};
+use crate::models::ledger::Origin;
+use crate::models::plan::merge_vae::{self, VaeDtype};
+use crate::models::published::{self, Published};
+use crate::models::{Checkpoint, Component, hash, sidecar, vae};
+use crate::report::{ComponentSummary, LeftOut, Merged, PublishedFile, VaeReport, VaeSummary, WriteReport};
+
+/// Puts a VAE into a checkpoint.
+///
+/// Replaces every tensor of the checkpoint's VAE (`first_stage_model.*`), or inserts the VAE where the checkpoint has
+/// none; everything else stays byte for byte, in its order.
+///
+/// ```no_run
+/// use trinart_ckpt::{Checkpoint, MergeVae};
+///
+/// # fn main() -> trinart_ckpt::Result<()> {
+/// let base = Checkpoint::open("model.ckpt")?;
+/// let vae = Checkpoint::open("kl-f8-anime.vae.pt")?;
+/// let report = MergeVae::new(&base, &vae).write("merged.safetensors")?;
+/// assert!(report.verified);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct MergeVae<'a> {
+    base: &'a Checkpoint,
+    vae: Cow<'a, Checkpoint>,
+    is_sidecar: bool,
+    vae_dtype: Option<VaeDtype>,
+    partial: bool,
+    allow_withdrawn: bool,
+    output: OutputOptions<'a>,
+}
+
+output_methods!(MergeVae);
+
+impl<'a> MergeVae<'a> {
+    /// A merge of `vae` into `base`. `vae` may be a bare VAE, a diffusers `AutoencoderKL`, or a whole checkpoint.
+    pub fn new(base: &'a Checkpoint, vae: &'a Checkpoint) -> Self {
+        Self::with(base, Cow::Borrowed(vae), false)
+    }
+
+    /// A merge of the VAE that lies beside the checkpoint as `NAME.vae.pt`, `NAME.vae.ckpt` or
+    /// `NAME.vae.safetensors`. Fails if there is none, or more than one.
+    pub fn with_sidecar(base: &'a Checkpoint, options: &OpenOptions) -> Result<Self> {
+        let vae = Checkpoint::open_with(sidecar::find(base.path())?, options)?;
+        Ok(Self::with(base, Cow::Owned(vae), true))
+    }
+
+    fn with(base: &'a Checkpoint, vae: Cow<'a, Checkpoint>, is_sidecar: bool) -> Self {
+        let output = OutputOptions::default();
+        MergeVae { base, vae, is_sidecar, vae_dtype: None, partial: false, allow_withdrawn: false, output }
+    }
+
+    /// Sets the dtype of the VAE's tensors. By default they follow [`Self::dtype`], or keep their own.
+    #[must_use]
+    pub fn vae_dtype(mut self, dtype: VaeDtype) -> Self {
+        self.vae_dtype = Some(dtype);
+        self
+    }
+
+    /// Keeps the checkpoint's own tensors where the VAE has none. By default a missing tensor is an error.
+    #[must_use]
+    pub fn partial(mut self, partial: bool) -> Self {
+        self.partial = partial;
+        self
+    }
+
+    /// Accepts a VAE that its authors have withdrawn. By default such a VAE is an error.
+    #[must_use]
+    pub fn allow_withdrawn(mut self, allow: bool) -> Self {
+        self.allow_withdrawn = allow;
+        self
+    }
+
+    fn run(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
+        let (base, vae) = (self.base, self.vae.with_ldm_vae()?);
+        self.output.check_destination(output)?;
+        let mut options = merge_vae::Options::default();
+        options.dtype = self.output.dtype;
+        options.vae_dtype = self.vae_dtype;
+        options.overflow = self.output.overflow;
+        options.partial = self.partial;
+        // The headers can rule out a merge before half a gigabyte is hashed.
+        let mut resolved = merge_vae::plan(base, &vae, &options)?;
+        let vae_file = vae.file_of(|key| vae::is_key(vae::bare_key(key)))?;
+        let sha256 = hash::file_sha256(vae_file, self.output.progress)?;
+        let known = published::identify(vae_file.len(), &sha256);
+        if !self.allow_withdrawn {
+            refuse_withdrawn(known).map_err(|error| error.in_file(vae.path()))?;
+        }
+        merge_vae::record(&mut resolved.metadata, &vae, &sha256);
+        vae.translation().trace_back(Origin::Vae, &mut resolved.ledger);
+        let before = self.summary(base.state_dict()).map_err(|error| error.in_file(base.path()))?;
+        let after = self.summary(&resolved.state_dict)?;
+        let after = after.ok_or_else(|| Error::missing("the output would have no VAE").in_file(output))?;
+        let mut report = self.output.write(base, output, resolved, mode)?;
+        let is_same = before.as_ref().is_some_and(|before| before.content_hash == after.content_hash);
+        report.left_out.extend(LeftOut::opaque(vae.stored()).into_iter().map(|mut left_out| {
+            left_out.path = format!("{}: {}", vae.file_name(), left_out.path);
+            left_out
+        }));
+        report.vae = Some(VaeReport {
+            file: vae.path().to_string_lossy().into_owned(),
+            sha256,
+            published: known.map(PublishedFile::from),
+            sidecar: self.is_sidecar,
+            before,
+            after,
+            merged: if is_same { Merged::Same } else { Merged::Changed },
+        });
+        Ok(report)
+    }
+
+    /// The VAE of a state dict in figures; `None` if it has none.
+    fn summary(&self, state_dict: &StateDict) -> Result<Option<VaeSummary>> {
+        let tensors = || state_dict.iter().filter(|(key, _)| vae::is_checkpoint_key(key));
+        let summary = ComponentSummary::new(Component::Vae, tensors().map(|(_, tensor)| tensor));
+        if summary.tensors == 0 {
+            return Ok(None);
+        }
+        let content_hash = hash::content_hash(tensors(), self.output.jobs, self.output.progress)?;
+        Ok(Some(VaeSummary { summary, content_hash }))
+    }
+}
+
+fn refuse_withdrawn(known: Option<&Published>) -> Result<()> {
+    match known.and_then(|known| Some((known.name, known.withdrawn?))) {
+        Some((name, reason)) => {
+            Err(Error::conflict(format!("this is {name}, {reason}")).with_hint(Hint::AllowWithdrawn))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_the_withdrawn_vae_by_name_and_gives_the_hash_of_the_right_one() {
+        let right = "2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295";
+        let wrong = "d2dd1c82220e31a72bd9958dda249ed7f94faf875d5123ae3aab7a1950a82a8f";
+        let error = refuse_withdrawn(published::identify(404_661_793, wrong)).unwrap_err().to_string();
+        assert!(error.contains("autoencoder_kl-f8-trinart_characters.ckpt"), "{error}");
+        assert!(error.contains(right), "{error}");
+        assert!(refuse_withdrawn(published::identify(404_661_793, right)).is_ok());
+        assert!(refuse_withdrawn(None).is_ok());
+    }
+}

@@ -1,0 +1,83 @@
+use std::path::{Path, PathBuf};
+
+use crate::formats::error::Result;
+use crate::formats::io::{NoProgress, Progress};
+use crate::formats::scan::{self, Listing};
+use crate::report::{ScanReport, ScannedFile};
+
+/// Scans files and folders for pickles that would run code when loaded.
+///
+/// ```no_run
+/// use trinart_ckpt::Scan;
+///
+/// # fn main() -> trinart_ckpt::Result<()> {
+/// let report = Scan::new(["models"]).run()?;
+/// assert_eq!(report.dangerous, 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Scan<'a> {
+    paths: Vec<PathBuf>,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Scan<'a> {
+    /// A scan of files, and of all files in folders and their subfolders. Symbolic links in folders are not followed.
+    pub fn new(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        Scan { paths: paths.into_iter().map(Into::into).collect(), progress: &NoProgress }
+    }
+
+    /// Polls `progress` before each file: it may interrupt the scan.
+    #[must_use]
+    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Lists the files that [`Self::run`] would look at, without opening them.
+    pub fn plan(&self) -> Vec<PathBuf> {
+        self.paths.iter().flat_map(|path| scan::list_files(path).files).collect()
+    }
+
+    /// Scans all files. Fails only if it is interrupted; a file that cannot be scanned is part of the report.
+    pub fn run(&self) -> Result<ScanReport> {
+        self.run_each(|_| {})
+    }
+
+    /// Scans all files as [`Self::run`], and passes each to `each` once it is scanned.
+    pub fn run_each(&self, mut each: impl FnMut(&ScannedFile)) -> Result<ScanReport> {
+        let mut report = ScanReport::default();
+        let mut add = |report: &mut ScanReport, file: ScannedFile| {
+            each(&file);
+            report.push(file);
+        };
+        for path in &self.paths {
+            let Listing { files, links, errors, .. } = scan::list_files(path);
+            for error in errors {
+                add(&mut report, ScannedFile::failed(path, error));
+            }
+            report.links += links;
+            for file in files {
+                self.progress.check()?;
+                match scan_file(&file, path.is_dir()) {
+                    Some(file) => add(&mut report, file),
+                    None => report.skipped += 1,
+                }
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// Scans one file. `None` for a file in a folder that is not a checkpoint and is not named like one.
+fn scan_file(file: &Path, is_in_folder: bool) -> Option<ScannedFile> {
+    match scan::scan_file(file) {
+        Ok(Some(scan)) => Some(ScannedFile::new(scan)),
+        // Folders may contain files of any kind. A file that the user named, or with the extension of a checkpoint,
+        // should be one.
+        Ok(None) if is_in_folder && !scan::is_named_like_a_checkpoint(file) => None,
+        Ok(None) => Some(ScannedFile::failed(file, scan::not_a_checkpoint(file))),
+        Err(error) => Some(ScannedFile::failed(file, error)),
+    }
+}
