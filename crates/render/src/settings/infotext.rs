@@ -90,7 +90,7 @@ impl Infotext {
 }
 
 /// Returns a prompt as WebUI would read it back from a picture: without white space around its lines.
-pub fn as_read(prompt: &str) -> String {
+pub(super) fn as_read(prompt: &str) -> String {
     let mut read = String::new();
     for line in strip(prompt).split('\n') {
         append(&mut read, strip(line));
