@@ -44,7 +44,7 @@ impl Picture {
         Ok(Picture { width, height, rgb })
     }
 
-    /// Converts to colours between -1 and 1, `[1, 3, height, width]`.
+    /// Converts to colours between -1 and 1, `[1, 3, height, width]`: the input of [`Vae::encode`](crate::networks::Vae::encode).
     pub fn to_tensor(&self, device: &candle_core::Device) -> Result<Tensor> {
         let values: Vec<f32> = self.rgb.iter().map(|&value| f32::from(value) / 127.5 - 1.0).collect();
         let tensor = Tensor::from_vec(values, (self.height, self.width, 3), device);
