@@ -8,18 +8,14 @@ use crate::formats::io::{AtomicFile, NoProgress, Overwrite, Progress, parallel};
 use crate::formats::{Error, Metadata, Result};
 use crate::models::Checkpoint;
 use crate::models::plan::merge_vae;
-use crate::render::against::Against;
-use crate::render::device::Device;
-use crate::render::input::RenderInput;
-use crate::render::job::{RenderJob, RenderPlan, RenderReport};
-use crate::render::reference::{ReferencePicture, read_picture};
-use crate::render::settings::RenderOptions;
+use crate::render::job::{Against, Device, RenderInput, RenderJob, RenderPlan, RenderReport};
+use crate::render::settings::{ReferencePicture, RenderOptions, read_picture};
 use crate::report::{RenderCheckReport, RenderPaths};
 
 /// Renders a picture with an SD v1 checkpoint, and checks it.
 ///
 /// ```no_run
-/// use trinart_ckpt::render::settings::RenderOptions;
+/// use trinart_ckpt::render::RenderOptions;
 /// use trinart_ckpt::{Checkpoint, RenderCheck};
 ///
 /// # fn main() -> trinart_ckpt::Result<()> {

@@ -5,9 +5,8 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::formats::error::printable;
-use crate::render::against::AgainstReport;
 use crate::render::checks::{Check, Verdict};
-use crate::render::job::RenderReport;
+use crate::render::job::{AgainstReport, RenderReport};
 use crate::render::pipeline::Timings;
 
 /// The paths of a render check, as the report shows them.

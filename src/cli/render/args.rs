@@ -6,7 +6,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
 use crate::cli::values::DtypeArgument;
-use crate::render::device::Device;
+use crate::render::job::Device;
 use crate::render::prompt::PRESETS;
 
 /// Render a picture with an SD v1 checkpoint and check it

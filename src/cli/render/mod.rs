@@ -9,7 +9,7 @@ use crate::formats::error::Result;
 use crate::models::Checkpoint;
 use crate::ops::RenderCheck;
 use crate::render::prompt::{Preset, Syntax};
-use crate::render::rng::NoiseSource;
+use crate::render::sampling::NoiseSource;
 use crate::render::settings::RenderOptions;
 use crate::report::RenderCheckReport;
 

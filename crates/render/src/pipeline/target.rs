@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
+use super::nonfinite::{MODEL_PREFIXES, NonFiniteFinder};
 use crate::checks::Statistics;
+use crate::errors::from_candle;
 use crate::kernels::{Accelerator, Kernels};
-use crate::nonfinite::{MODEL_PREFIXES, NonFiniteFinder};
+use crate::networks::Vae;
 use crate::observer::{Observer, Trace};
 use crate::ops::Engine;
-use crate::vae::Vae;
 use crate::weight_flaws::WeightFlaws;
-use crate::weights::{WeightLoader, from_candle, values};
+use crate::weights::{WeightLoader, values};
 use formats::error::{Error, Result};
 use formats::state_dict::StateDict;
 use formats::tensor::{Dtype, Overflow};

@@ -1,9 +1,23 @@
-//! Explanations of the driver's errors, for users of the program.
+//! Converts errors of candle and of the CUDA driver.
 
-use formats::error::{Error, Hint};
+use formats::error::Error;
+#[cfg(feature = "cuda")]
+use formats::error::Hint;
 
-/// Explains an error of the driver, cuBLAS or cuRAND, given the text that it displays. Keeps the first line of the text if
-/// the error is not a known one.
+/// Converts an error of candle into one of kind [`Kind::Unsupported`](formats::error::Kind::Unsupported) with candle's
+/// text, or, for an error of the CUDA driver, into one that explains it.
+pub(crate) fn from_candle(error: candle_core::Error) -> Error {
+    let text = error.to_string();
+    #[cfg(feature = "cuda")]
+    if text.contains("DriverError(") {
+        return explain(&text);
+    }
+    Error::unsupported(text)
+}
+
+/// Explains an error of the CUDA driver, cuBLAS or cuRAND, given the text that it displays. Keeps the first line of the
+/// text if the error is not a known one.
+#[cfg(feature = "cuda")]
 pub(crate) fn explain(text: &str) -> Error {
     let known = [
         ("CUDA_ERROR_STUB_LIBRARY", "there is no NVIDIA driver on this machine"),
@@ -44,8 +58,17 @@ pub(crate) fn explain(text: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use formats::error::Kind;
+
     use super::*;
 
+    #[test]
+    fn keeps_the_text_of_an_error_of_candle() {
+        let error = from_candle(candle_core::Error::Msg("out of memory".into()));
+        assert_eq!((error.to_string().as_str(), error.kind()), ("out of memory", Kind::Unsupported));
+    }
+
+    #[cfg(feature = "cuda")]
     #[test]
     fn explains_a_lack_of_memory() {
         let error = explain("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")\n   0: backtrace");
@@ -53,6 +76,7 @@ mod tests {
         assert_eq!(error.hint(), Some(Hint::SmallerOrCpu));
     }
 
+    #[cfg(feature = "cuda")]
     #[test]
     fn keeps_the_first_line_of_an_unknown_error() {
         assert_eq!(explain("something else\nbelow").to_string(), "CUDA: something else");

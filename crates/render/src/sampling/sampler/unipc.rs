@@ -4,8 +4,8 @@
 use candle_core::Tensor;
 
 use super::{SamplerContext, sum, sum_all};
-use crate::schedule::NoiseSchedule;
-use crate::weights::from_candle;
+use crate::errors::from_candle;
+use crate::sampling::schedule::NoiseSchedule;
 use formats::error::{OrInternal, Result};
 
 const ORDER: usize = 3;

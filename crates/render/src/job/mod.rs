@@ -1,24 +1,29 @@
 //! A render check of an open checkpoint: plan, render, compare, report.
 
+mod against;
+mod device;
+mod dump;
+mod input;
+
 use std::sync::Arc;
 
-use crate::against::{Against, AgainstReport, Other};
 use crate::checks::{Check, Verdict};
-use crate::clip;
-use crate::device::{Device, OpenDevice};
-use crate::dump::Dump;
-use crate::infotext::Infotext;
-use crate::input::RenderInput;
+use crate::networks;
 use crate::observer::Trace;
 use crate::picture::Picture;
 use crate::pipeline::{Timings, parse_prompts, render};
 use crate::prompt::Tokenizer;
-use crate::reference::{ReferenceParameters, ReferencePicture};
-use crate::settings::{RenderOptions, Settings};
-use crate::unet;
+use crate::settings::{Infotext, ReferenceParameters, ReferencePicture, RenderOptions, Settings};
+use against::Other;
+use device::OpenDevice;
+use dump::Dump;
 use formats::error::Result;
 use formats::io::Progress;
 use formats::state_dict::StateDict;
+
+pub use against::{Against, AgainstReport, LatentDistance};
+pub use device::Device;
+pub use input::RenderInput;
 
 /// A render check of an open checkpoint.
 ///
@@ -144,9 +149,7 @@ impl RenderJob {
         let (device, settings) = self.prepare()?;
         parse_prompts(&settings, &Tokenizer::new()?).map_err(|error| error.in_file(self.input.path()))?;
         for input in [Some(&self.input), self.other_checkpoint()].into_iter().flatten() {
-            let in_file = |error: formats::error::Error| error.in_file(input.path());
-            clip::check_supported(input.state_dict()).map_err(in_file)?;
-            unet::check_supported(input.state_dict()).map_err(in_file)?;
+            networks::check_supported(input.state_dict()).map_err(|error| error.in_file(input.path()))?;
         }
         let mut checks = self.parameters().checks(self.input.known_hash(), self.input.vae());
         checks.append(&mut self.input.position_ids_checks()?);

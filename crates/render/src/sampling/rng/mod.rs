@@ -3,8 +3,8 @@
 mod mt19937;
 mod philox;
 
-pub use mt19937::Mt19937;
-pub use philox::Philox;
+use mt19937::Mt19937;
+use philox::Philox;
 
 /// The generator of the noise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,27 +29,28 @@ impl NoiseSource {
 
 /// A seeded generator.
 #[derive(Debug, Clone)]
-pub enum Generator {
-    /// See [`NoiseSource::Nv`].
+pub struct Generator(State);
+
+#[derive(Debug, Clone)]
+enum State {
     Nv(Philox),
-    /// See [`NoiseSource::Cpu`].
     Cpu(Box<Mt19937>),
 }
 
 impl Generator {
     /// Returns a generator with this seed.
     pub fn new(source: NoiseSource, seed: u64) -> Self {
-        match source {
-            NoiseSource::Nv => Generator::Nv(Philox::new(seed)),
-            NoiseSource::Cpu => Generator::Cpu(Box::new(Mt19937::new(seed))),
-        }
+        Generator(match source {
+            NoiseSource::Nv => State::Nv(Philox::new(seed)),
+            NoiseSource::Cpu => State::Cpu(Box::new(Mt19937::new(seed))),
+        })
     }
 
     /// Draws a tensor of `count` values from the standard normal distribution.
     pub fn normal(&mut self, count: usize) -> Vec<f32> {
-        match self {
-            Generator::Nv(philox) => philox.normal(count),
-            Generator::Cpu(twister) => twister.normal(count),
+        match &mut self.0 {
+            State::Nv(philox) => philox.normal(count),
+            State::Cpu(twister) => twister.normal(count),
         }
     }
 }

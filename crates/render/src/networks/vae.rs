@@ -2,10 +2,11 @@
 
 use candle_core::{Result as CandleResult, Tensor};
 
+use super::reader::Reader;
+use crate::errors::from_candle;
 use crate::observer::Trace;
 use crate::ops::{Conv2d, Engine, Epilogue, GroupNorm, Image, Linear, Padding, attention};
-use crate::reader::Reader;
-use crate::weights::{WeightLoader, from_candle};
+use crate::weights::WeightLoader;
 use formats::error::Result;
 
 const PREFIX: &str = "first_stage_model";

@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Result as CandleResult, Tensor};
 
+use crate::errors::from_candle;
 use crate::kernels;
 use crate::ops::{Conv2d, Engine, GroupNorm, LayerNorm, Linear, Padding};
-use crate::weights::{WeightLoader, from_candle};
+use crate::weights::WeightLoader;
 use formats::error::{Error, Result};
 
 /// A key prefix of a checkpoint, with the loader for the tensors under it.

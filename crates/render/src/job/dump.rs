@@ -4,15 +4,15 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Tensor};
 
+use crate::errors::from_candle;
 use crate::observer::Observer;
-use crate::weights::from_candle;
 use formats::error::Result;
 use formats::state_dict::StateDict;
 use formats::tensor::{Dtype, LazyTensor, Shape};
 
 /// An [`Observer`] that keeps every tensor.
 #[derive(Default)]
-pub struct Dump {
+pub(super) struct Dump {
     seen: Mutex<Vec<(String, Tensor)>>,
 }
 
@@ -24,7 +24,7 @@ impl Observer for Dump {
 
 impl Dump {
     /// Returns the recorded tensors in F32, in the order in which they were computed.
-    pub fn to_state_dict(&self) -> Result<StateDict> {
+    pub(super) fn to_state_dict(&self) -> Result<StateDict> {
         let mut state_dict = StateDict::new();
         for (name, tensor) in self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let values = tensor.to_dtype(DType::F32).and_then(|it| it.flatten_all()?.to_vec1::<f32>());

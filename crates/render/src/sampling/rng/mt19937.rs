@@ -8,7 +8,7 @@ const FILLED: usize = 16;
 
 /// The Mersenne Twister (Matsumoto and Nishimura, 1998), drawing f32 tensors as `torch.randn` does on the CPU.
 #[derive(Debug, Clone)]
-pub struct Mt19937 {
+pub(super) struct Mt19937 {
     state: [u32; LENGTH],
     position: usize,
     /// The second value of a pair that was drawn one by one, for the next such draw.
@@ -17,7 +17,7 @@ pub struct Mt19937 {
 
 impl Mt19937 {
     /// Seeds the generator. torch uses the low 32 bits.
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let mut state = [0; LENGTH];
         let mut last = seed as u32;
         for (index, word) in state.iter_mut().enumerate() {
@@ -70,7 +70,7 @@ impl Mt19937 {
     }
 
     /// Draws a tensor of `count` values from the standard normal distribution.
-    pub fn normal(&mut self, count: usize) -> Vec<f32> {
+    pub(super) fn normal(&mut self, count: usize) -> Vec<f32> {
         if count < FILLED {
             return (0..count).map(|_| self.one() as f32).collect();
         }

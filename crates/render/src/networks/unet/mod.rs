@@ -11,11 +11,12 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
 
+use crate::errors::from_candle;
 use crate::kernels::Kernels;
+use crate::networks::reader::Reader;
 use crate::observer::Trace;
 use crate::ops::{Conv2d, Engine, GroupNorm, Image, Linear, Padding};
-use crate::reader::Reader;
-use crate::weights::{WeightLoader, from_candle};
+use crate::weights::WeightLoader;
 use attention::{KeysValues, Transformer};
 use formats::error::{Error, Result};
 use formats::state_dict::StateDict;

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use candle_core::{Result as CandleResult, Tensor};
 
+use crate::networks::reader::Reader;
 use crate::ops::{Conv2d, Epilogue, GroupNorm, Image};
-use crate::reader::Reader;
 use formats::error::Result;
 
 const EPSILON: f64 = 1e-5;

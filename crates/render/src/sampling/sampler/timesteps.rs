@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::{SamplerContext, sum};
-use crate::weights::from_candle;
+use crate::errors::from_candle;
 use formats::error::Result;
 
 /// Denoising diffusion implicit models (Song et al., 2020) with eta 0: without new noise.

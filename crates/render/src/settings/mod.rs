@@ -1,13 +1,18 @@
 //! What to render: options, completed from a reference picture and the defaults.
 
-use crate::infotext::{Infotext, as_read, is_side};
+mod infotext;
+mod reference;
+
 use crate::prompt::{Preset, Syntax};
-use crate::reference::{PROMPT_SYNTAX, ReferenceParameters, WEIGHT_DTYPE};
-use crate::rng::NoiseSource;
-use crate::sampler::Sampler;
-use crate::schedule::ScheduleType;
+use crate::sampling::{NoiseSource, Sampler, ScheduleType};
 use formats::error::{Error, Result};
 use formats::tensor::Dtype;
+use infotext::{as_read, is_side};
+use reference::{PROMPT_SYNTAX, WEIGHT_DTYPE};
+
+pub use infotext::Infotext;
+pub(crate) use reference::ReferenceParameters;
+pub use reference::{ReferencePicture, read_picture};
 
 const STEPS: std::ops::RangeInclusive<usize> = 1..=1000;
 
@@ -137,7 +142,7 @@ impl RenderOptions {
     /// Completes the options from the parameters of a reference picture and the defaults.
     ///
     /// Fails if a value is out of range, or if the reference was made with a value that is not supported here.
-    pub(super) fn resolve(&self, reference: &ReferenceParameters, default_dtype: Dtype) -> Result<Settings> {
+    pub(crate) fn resolve(&self, reference: &ReferenceParameters, default_dtype: Dtype) -> Result<Settings> {
         let defaults = Settings::default();
         let (sampler, schedule) = self.resolve_sampler(reference)?;
         let negative = self.negative.as_deref().unwrap_or(reference.negative());
@@ -194,7 +199,7 @@ fn or_else<T>(option: Option<T>, reference: impl FnOnce() -> Result<Option<T>>) 
 
 impl Settings {
     /// Fails if a value is out of range.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if !STEPS.contains(&self.steps) {
             return Err(Error::usage(format!("{} steps are out of range: expected 1 to 1000", self.steps)));
         }
@@ -213,7 +218,7 @@ impl Settings {
 
     /// Returns the `parameters` of the picture, its fields in WebUI's order. `model` and `hash` are the checkpoint's;
     /// `vae` is the name and the hash of a VAE that replaced the checkpoint's.
-    pub(super) fn infotext(&self, model: &str, hash: Option<&str>, vae: Option<(&str, Option<&str>)>) -> Infotext {
+    pub(crate) fn infotext(&self, model: &str, hash: Option<&str>, vae: Option<(&str, Option<&str>)>) -> Infotext {
         let mut text = Infotext { prompt: self.prompt.clone(), negative: self.negative.clone(), ..Infotext::default() };
         text.push("Steps", self.steps);
         text.push("Sampler", self.sampler.name());

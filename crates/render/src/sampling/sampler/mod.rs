@@ -6,7 +6,7 @@ mod unipc;
 
 use candle_core::{Result as CandleResult, Tensor};
 
-use crate::schedule::{NoiseSchedule, ScheduleType};
+use crate::sampling::schedule::{NoiseSchedule, ScheduleType};
 use formats::error::Result;
 
 /// A sampler: a method to turn noise into a latent.

@@ -1,10 +1,8 @@
-//! The `parameters` text of WebUI's pictures: writing, and reading by WebUI's rules.
+//! Writes and parses the `parameters` text of WebUI's pictures.
 
 use std::fmt::Write;
-use std::sync::LazyLock;
 
 use indexmap::IndexMap;
-use regex::Regex;
 
 /// The parameters of a picture, with the fields in WebUI's order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,11 +22,6 @@ const NEGATIVE: &str = "Negative prompt:";
 
 /// Fields for prompts whose lines would be misread. In WebUI, fields of these names override the prompt lines.
 const PROMPT_FIELDS: [&str; 2] = ["Prompt", "Negative prompt"];
-
-/// WebUI's pattern of a field. The value is a JSON string, or extends to the next comma.
-#[expect(clippy::expect_used, reason = "a constant pattern")]
-static FIELD: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r#"\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)"#).expect("a valid pattern"));
 
 impl Infotext {
     /// Adds a field after the others.
@@ -97,7 +90,7 @@ impl Infotext {
 }
 
 /// Returns a prompt as WebUI would read it back from a picture: without white space around its lines.
-pub fn as_read(prompt: &str) -> String {
+pub(super) fn as_read(prompt: &str) -> String {
     let mut read = String::new();
     for line in strip(prompt).split('\n') {
         append(&mut read, strip(line));
@@ -126,15 +119,80 @@ fn quote(value: &str) -> String {
     }
 }
 
-/// Parses the fields of a line, if it has enough of them.
+/// Parses the fields of a line, if it has enough of them. Of fields with the same name, the last one counts.
 fn fields(line: &str) -> Option<IndexMap<String, String>> {
-    let found = FIELD.captures_iter(line).map(|found| found.extract().1);
-    let found: Vec<[&str; 2]> = found.collect();
-    let unquoted = |value: &str| serde_json::from_str::<String>(value).unwrap_or_else(|_| value.to_owned());
-    let value = |value: &str| if value.starts_with('"') { unquoted(value) } else { value.to_owned() };
-    // WebUI counts fields without a value, but drops them.
-    let named = found.iter().filter(|[_, text]| !text.is_empty());
-    (found.len() >= LEAST_FIELDS).then(|| named.map(|[name, text]| ((*name).to_owned(), value(text))).collect())
+    let mut fields = IndexMap::new();
+    let mut count = 0;
+    for (name, value) in Fields(line) {
+        // As in WebUI, a field without a value counts, but is dropped.
+        count += 1;
+        if !value.is_empty() {
+            fields.insert(name.to_owned(), unquote(value));
+        }
+    }
+    (count >= LEAST_FIELDS).then_some(fields)
+}
+
+/// Iterates over the fields `Name: value` of a line, which commas separate. Skips text that is not a field.
+struct Fields<'a>(&'a str);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (before, separator) = self.0.split_at_checked(self.0.find([',', ':'])?)?;
+            let name = separator.strip_prefix(':').and_then(|after| Some((name(before)?, after)));
+            let Some((name, after)) = name else {
+                (_, self.0) = separator.split_at_checked(1)?;
+                continue;
+            };
+            let (value, rest) = split_value(after.trim_start());
+            self.0 = rest;
+            return Some((name, value));
+        }
+    }
+}
+
+/// Returns the name at the end of the text before a colon: at least two letters, digits or underscores, also with spaces,
+/// hyphens and slashes after the first.
+fn name(text: &str) -> Option<&str> {
+    let is_word = |it: char| it.is_alphanumeric() || it == '_';
+    let is_joint = |it: char| matches!(it, ' ' | '-' | '/');
+    let (_, end) = text.rsplit_once(|it| !is_word(it) && !is_joint(it)).unwrap_or(("", text));
+    let name = end.trim_start_matches(is_joint);
+    (name.chars().count() >= 2).then_some(name)
+}
+
+/// Splits a value from the fields after it. A quoted value may contain commas, but only a comma or the end may follow it;
+/// otherwise its quotes are ordinary characters.
+fn split_value(text: &str) -> (&str, &str) {
+    if let Some((value, rest)) = split_quoted(text) {
+        if rest.is_empty() {
+            return (value, rest);
+        }
+        if let Some(rest) = rest.strip_prefix(',') {
+            return (value, rest);
+        }
+    }
+    text.split_once(',').unwrap_or((text, ""))
+}
+
+/// Splits a text after the double-quoted string at its start. A backslash escapes the next character.
+fn split_quoted(text: &str) -> Option<(&str, &str)> {
+    let mut is_escaped = false;
+    let ends = |it: char| {
+        let ends = it == '"' && !is_escaped;
+        is_escaped = it == '\\' && !is_escaped;
+        ends
+    };
+    let length = text.strip_prefix('"')?.find(ends)?;
+    text.split_at_checked(length + r#""""#.len())
+}
+
+/// Decodes a value if it is a JSON string.
+fn unquote(value: &str) -> String {
+    serde_json::from_str(value).unwrap_or_else(|_| value.to_owned())
 }
 
 /// Whether a picture may be this wide or high: a multiple of 8 from 64 to 2048, as in WebUI.
@@ -196,13 +254,44 @@ mod tests {
     }
 
     #[test]
-    fn splits_fields_by_the_pattern_of_webui() {
-        let found =
-            Infotext::parse("x\nSteps: 20, A: b, , -Name: c, Empty: , Hires-fix/2: \"d, e\" f, Seed: 5, Seed: 6");
-        let found: Vec<(&str, &str)> =
-            found.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let expected = [("Steps", "20"), ("Name", "c"), ("Hires-fix/2", "\"d"), ("Seed", "6")];
-        assert_eq!(found, expected);
+    fn splits_fields_as_webui_does() {
+        let cases: [(&str, &[(&str, &str)]); 8] = [
+            (
+                "Steps: 20, A: b, , -Name: c, Empty: , Hires-fix/2: \"d, e\" f, Seed: 5, Seed: 6",
+                &[("Steps", "20"), ("Name", "c"), ("Hires-fix/2", "\"d"), ("Seed", "6")],
+            ),
+            // Without spaces, and with too many.
+            ("Steps:20,CFG scale:7,Seed:5", &[("Steps", "20"), ("CFG scale", "7"), ("Seed", "5")]),
+            ("  Steps :  20 ,Seed:\t5,, x, Size: 8x8 ", &[("Steps ", "20 "), ("Seed", "5"), ("Size", "8x8")]),
+            // Escaped quotes and backslashes in quoted values.
+            (
+                r#"Model: "a \"b\", Seed: 1", Note: "c\\", Seed: "2""#,
+                &[("Model", "a \"b\", Seed: 1"), ("Note", "c\\"), ("Seed", "2")],
+            ),
+            // Quotes that do not enclose the whole value, are not closed, or are empty.
+            (
+                r#"AA: b "c, d", BB: "c\", CC: "x, DD: "", EE: 1"#,
+                &[("AA", "b \"c"), ("BB", "\"c\\\""), ("CC", "\"x"), ("DD", ""), ("EE", "1")],
+            ),
+            // A quoted value that is not JSON keeps its quotes.
+            (r#"AA: "\x", BB: 1, CC: 2"#, &[("AA", r#""\x""#), ("BB", "1"), ("CC", "2")]),
+            // Colons in values; a name that is too short before another.
+            ("Time: 12:30:15, a: bc: d, x) Two words: e", &[("Time", "12:30:15"), ("bc", "d"), ("Two words", "e")]),
+            // Letters and digits of any script.
+            ("ステップ: 20, _1: b, étape/№22: c", &[("ステップ", "20"), ("_1", "b"), ("22", "c")]),
+        ];
+        for (line, expected) in cases {
+            let found = Infotext::parse(&format!("x\n{line}"));
+            let found: Vec<(&str, &str)> =
+                found.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            assert_eq!(found, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_with_two_fields_belongs_to_the_prompt() {
+        let found = Infotext::parse("a cat\nSteps: 20, Seed: 5, no field");
+        assert_eq!((found.prompt.as_str(), found.fields.len()), ("a cat\nSteps: 20, Seed: 5, no field", 0));
     }
 
     #[test]

@@ -5,11 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::infotext::{Infotext, parse_size};
 use crate::checks::Check;
-use crate::infotext::{Infotext, parse_size};
 use crate::picture::Picture;
-use crate::sampler::Sampler;
-use crate::schedule::ScheduleType;
+use crate::sampling::{Sampler, ScheduleType};
 use formats::error::{Error, Result};
 
 /// The largest picture file that is read: more than any PNG of the largest supported size.
@@ -49,8 +48,8 @@ const FOLLOWED: &[&str] = &[
 /// A picture to render again, with its parameters.
 #[derive(Debug, Clone)]
 pub struct ReferencePicture {
-    pub(super) picture: Picture,
-    pub(super) parameters: ReferenceParameters,
+    pub(crate) picture: Picture,
+    pub(crate) parameters: ReferenceParameters,
 }
 
 impl ReferencePicture {
@@ -84,7 +83,7 @@ pub fn read_picture(path: &Path) -> Result<(Picture, Option<String>)> {
 
 /// The parameters of a reference picture. The default has none, so that every setting keeps its default.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ReferenceParameters {
+pub(crate) struct ReferenceParameters {
     path: PathBuf,
     text: Infotext,
 }
@@ -145,7 +144,7 @@ impl ReferenceParameters {
 
     /// Checks which parameters of the reference a render does not follow. `hash` is the checkpoint's; `vae` is the name
     /// and the hash of a VAE that replaced the checkpoint's.
-    pub(super) fn checks(&self, hash: Option<&str>, vae: Option<(&str, Option<&str>)>) -> Vec<Check> {
+    pub(crate) fn checks(&self, hash: Option<&str>, vae: Option<(&str, Option<&str>)>) -> Vec<Check> {
         let mut checks = Vec::new();
         if !self.text.fields.is_empty() {
             let ignored = self.ignored(vae);

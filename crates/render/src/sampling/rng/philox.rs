@@ -5,7 +5,7 @@ use std::f32::consts::TAU;
 ///
 /// Equal to a GPU's values if the tensor fits into one launch of the kernel, as those of 512x512 pictures always do.
 #[derive(Debug, Clone)]
-pub struct Philox {
+pub(super) struct Philox {
     key: [u32; 2],
     /// The number of tensors drawn so far.
     offset: u32,
@@ -21,12 +21,12 @@ const UNIT_TURN: f32 = UNIT * TAU;
 
 impl Philox {
     /// Seeds the generator.
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Philox { key: [seed as u32, (seed >> 32) as u32], offset: 0 }
     }
 
     /// Draws a tensor of `count` values from the standard normal distribution.
-    pub fn normal(&mut self, count: usize) -> Vec<f32> {
+    pub(super) fn normal(&mut self, count: usize) -> Vec<f32> {
         let offset = self.offset;
         self.offset = offset.wrapping_add(1);
         (0..count as u32).map(|element| box_muller(self.block([offset, 0, element, 0]))).collect()

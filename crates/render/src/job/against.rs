@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::input::RenderInput;
 use crate::checks::{self, Check};
-use crate::input::RenderInput;
 use crate::kernels::Accelerator;
 use crate::observer::Trace;
 use crate::picture::{Picture, PictureComparison, compare, contact_sheet};

@@ -2,11 +2,12 @@
 
 use candle_core::{Result as CandleResult, Tensor};
 
+use super::reader::Reader;
+use crate::errors::from_candle;
 use crate::kernels;
 use crate::observer::Trace;
 use crate::ops::{Engine, LayerNorm, Linear, attention, quick_gelu};
-use crate::reader::Reader;
-use crate::weights::{WeightLoader, from_candle};
+use crate::weights::WeightLoader;
 use formats::error::{Error, Result};
 use formats::state_dict::StateDict;
 

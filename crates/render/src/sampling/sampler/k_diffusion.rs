@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use candle_core::Tensor;
 
 use super::{SamplerContext, sum, sum_all};
-use crate::weights::from_candle;
+use crate::errors::from_candle;
 use formats::error::{OrInternal, Result};
 
 /// Past slopes that the linear multistep method uses.

@@ -2,8 +2,8 @@
 
 use candle_core::{Result as CandleResult, Tensor};
 
-use crate::unet::{PreparedPrompt, Unet};
-use crate::weights::from_candle;
+use crate::errors::from_candle;
+use crate::networks::{PreparedPrompt, Unet};
 use formats::error::{Error, Result};
 
 /// Prompts with their guidance factors, batched by length.

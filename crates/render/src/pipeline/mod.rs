@@ -1,5 +1,9 @@
 //! From a prompt to a picture: text encoder, UNet with a sampler, VAE.
 
+mod guidance;
+mod nonfinite;
+mod target;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,24 +11,22 @@ use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
 use crate::checks::{self, Check, Statistics, Verdict, relative_distance};
-use crate::clip::TextEncoder;
-use crate::guidance::Guidance;
+use crate::errors::from_candle;
 use crate::kernels::Accelerator;
-use crate::nonfinite::{F16_MAX, NonFiniteFinder, weight_checks};
+use crate::networks::{TextEncoder, Unet};
 use crate::observer::{Observer, Trace};
 use crate::ops::Engine;
 use crate::picture::Picture;
 use crate::prompt::{self, Chunk, PromptPart, Tokenizer};
-use crate::rng::Generator;
-use crate::sampler::{SamplerContext, sample};
-use crate::schedule::NoiseSchedule;
+use crate::sampling::{Generator, NoiseSchedule, SamplerContext, sample};
 use crate::settings::Settings;
-use crate::target::{Decoded, RenderTarget};
-use crate::unet::Unet;
-use crate::weights::{from_candle, tensor, values};
+use crate::weights::{tensor, values};
 use formats::error::{OrInternal, Result};
 use formats::io::Progress;
 use formats::state_dict::StateDict;
+use guidance::Guidance;
+use nonfinite::{F16_MAX, NonFiniteFinder, weight_checks};
+use target::{Decoded, RenderTarget};
 
 /// The factor between the VAE's latents and those of the UNet, in SD v1.
 const SCALE: f64 = 0.18215;
