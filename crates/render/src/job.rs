@@ -16,8 +16,8 @@ use crate::prompt::Tokenizer;
 use crate::reference::{ReferenceParameters, ReferencePicture};
 use crate::settings::{RenderOptions, Settings};
 use crate::unet;
-use formats::error::Result;
-use formats::io::Progress;
+use formats::error::{Error, Result};
+use formats::io::{Progress, parallel};
 use formats::state_dict::StateDict;
 
 /// A render check of an open checkpoint.
@@ -30,7 +30,7 @@ pub struct RenderJob {
     device: Device,
     reference: Option<ReferencePicture>,
     against: Option<Against>,
-    jobs: usize,
+    jobs: Option<usize>,
     dump: bool,
 }
 
@@ -96,7 +96,7 @@ impl RenderJob {
             device: Device::default(),
             reference: None,
             against: None,
-            jobs: 1,
+            jobs: None,
             dump: false,
         }
     }
@@ -125,10 +125,13 @@ impl RenderJob {
         RenderJob { against: Some(against), ..self }
     }
 
-    /// Sets the number of threads that compare weights.
+    /// Sets the number of threads that run the layers on the CPU and compare weights. By default, layers use rayon's current
+    /// pool, and comparing uses two threads per CPU, at most eight.
+    ///
+    /// One more thread hashes the checkpoint meanwhile, unless the number is 1.
     #[must_use]
     pub fn jobs(self, jobs: usize) -> Self {
-        RenderJob { jobs, ..self }
+        RenderJob { jobs: Some(jobs), ..self }
     }
 
     /// Keeps the tensors between the stages.
@@ -144,7 +147,7 @@ impl RenderJob {
         let (device, settings) = self.prepare()?;
         parse_prompts(&settings, &Tokenizer::new()?).map_err(|error| error.in_file(self.input.path()))?;
         for input in [Some(&self.input), self.other_checkpoint()].into_iter().flatten() {
-            let in_file = |error: formats::error::Error| error.in_file(input.path());
+            let in_file = |error: Error| error.in_file(input.path());
             clip::check_supported(input.state_dict()).map_err(in_file)?;
             unet::check_supported(input.state_dict()).map_err(in_file)?;
         }
@@ -159,7 +162,14 @@ impl RenderJob {
     /// NaN and infinite values and flawed weights do not end the render; they are failed checks. Fails if the
     /// checkpoint or the settings are not supported, or if a file cannot be read.
     pub fn run(&self, progress: &dyn Progress) -> Result<RenderReport> {
-        let hash = self.input.start_hash();
+        let Some(jobs) = self.jobs else { return self.run_in_current_pool(progress) };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs).build();
+        let pool = pool.map_err(|error| Error::io("cannot start threads", std::io::Error::other(error)))?;
+        pool.install(|| self.run_in_current_pool(progress))
+    }
+
+    fn run_in_current_pool(&self, progress: &dyn Progress) -> Result<RenderReport> {
+        let hash = self.input.start_hash(self.jobs != Some(1))?;
         let (device, settings) = self.prepare()?;
         let machine = device.machine.as_ref();
         let dump = self.dump.then(|| Arc::new(Dump::default()));
@@ -173,7 +183,8 @@ impl RenderJob {
         checks.append(&mut rendered.checks);
         let other = match (&self.against, &self.reference) {
             (Some(Against::Checkpoint(other)), _) => {
-                Some(Other::render(other, &self.input, &settings, machine, self.jobs, &mut checks, progress)?)
+                let jobs = self.jobs.unwrap_or_else(parallel::default_jobs);
+                Some(Other::render(other, &self.input, &settings, machine, jobs, &mut checks, progress)?)
             }
             (Some(Against::Picture(path, picture)), _) => Some(Other::from_picture(path, picture)),
             (None, Some(reference)) => Some(Other::from_picture(reference.path(), &reference.picture)),
