@@ -1,6 +1,6 @@
 """Compare the CPU time of a UNet step and of the VAE with PyTorch.
 
-    cargo build --release --example render_speed
+    cargo build --release -p trinart-ckpt-render --example render_speed
     python benches/render.py FOLDER [--runs 3] [--pixels 256] [--only unet]
 
 Requires a Python with torch, diffusers, transformers and safetensors. Creates a model of the size of SD v1 in FOLDER, with
@@ -30,7 +30,7 @@ STAGES = {"unet": 2, "decode": 1, "encode": 1}
 
 
 def with_torch(stage, pixels, batch, runs):
-    """Print a line of JSON like examples/render_speed.rs."""
+    """Print a line of JSON like render_speed."""
     import torch
 
     sys.path.insert(0, str(ROOT / "fixtures" / "render"))

@@ -1,6 +1,6 @@
 // A fake CUDA driver on top of the emulated GPU, to test a program's calls to the driver without a GPU: see
-// run_driver.py. It implements the functions that crates/render/src/cuda, cudarc and candle call, and fails where NVIDIA's
-// driver fails or is allowed to fail.
+// run_driver.py. It implements the functions that crates/render/src/cuda, cudarc and candle call, and fails where
+// NVIDIA's driver fails or is allowed to fail.
 //
 // Work on a stream runs only when the program waits for it, which is as late as possible. Memory lies between
 // inaccessible pages, and no address is used twice.

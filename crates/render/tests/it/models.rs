@@ -243,7 +243,7 @@ fn rejects_a_batch_that_does_not_match_the_prompts() {
 }
 
 /// Uses a model in the sizes of SD v1, made by `make.py --full FOLDER`:
-/// `RENDER_FULL=FOLDER cargo test --release --test render_models -- --ignored`.
+/// `RENDER_FULL=FOLDER cargo test -p trinart-ckpt-render --release --test it models:: -- --ignored`.
 #[test]
 #[ignore = "needs a model of 4.3 GB, and takes minutes without optimization"]
 fn matches_diffusers_at_full_size() {
