@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::ops::Range;
 
 use crate::support::{FIXTURES, Folder, expected, read};
-use trinart_ckpt::formats::containers::Container;
+use formats::containers::Container;
 
 /// The ranges of a file that describe its tensors: everything except the elements.
 #[expect(clippy::single_range_in_vec_init, reason = "some containers have one range, some two")]
@@ -23,7 +23,7 @@ fn described(bytes: &[u8], container: Container) -> Vec<Range<usize>> {
         Container::TorchLegacy => {
             let mut end = 0;
             for _ in 0..5 {
-                end += trinart_ckpt::formats::pickle::parse(&bytes[end..]).unwrap().bytes().len();
+                end += formats::pickle::parse(&bytes[end..]).unwrap().bytes().len();
             }
             vec![0..end + 8]
         }
