@@ -24,7 +24,7 @@ lint:
 cuda-lint:
     {{cuda_lint_env}} cargo clippy --workspace --all-targets --features cuda --target-dir target/cuda-lints -- -D warnings
 
-# Run all tests, or those that match a filter: `just test scan::`
+# Run all tests of the workspace, or those that match a filter: `just test scan::`
 test *filter:
     cargo test --workspace {{filter}}
 
@@ -35,11 +35,11 @@ test-no-render *filter:
 # Install PyTorch, safetensors and picklescan, and run the tests that compare with them
 test-peers:
     python3 tests/peers/install.py
-    TRINART_PEERS_REQUIRED=1 cargo test --test it -- peers:: scan:: unpickler::
+    TRINART_PEERS_REQUIRED=1 cargo test -p trinart-ckpt -p trinart-ckpt-formats --test it -- peers:: scan:: unpickler::
 
 # Feed mutated files to every reader for SECONDS
 fuzz seconds="600":
-    TRINART_FUZZ_SECONDS={{seconds}} cargo test --release --test it -- --nocapture fuzz:: unpickler::
+    TRINART_FUZZ_SECONDS={{seconds}} cargo test --release -p trinart-ckpt -p trinart-ckpt-formats --test it -- --nocapture fuzz:: unpickler::
 
 # Build the documentation and check its links
 docs:
@@ -51,7 +51,7 @@ bench:
     cargo build --release --no-default-features
     python3 benches/side_by_side.py --peer torch
 
-# Generate the fixtures that need only the packages of tests/peers
+# Generate the fixtures that need no packages besides those of tests/peers
 fixtures:
     python3 tests/peers/install.py
     target/peers/bin/python fixtures/make.py
@@ -61,9 +61,9 @@ fixtures:
 deny:
     cargo deny check
 
-# List the files of a published crate
+# List the files of the published crates
 package:
-    cargo package --list --allow-dirty
+    cargo package --workspace --list --allow-dirty
 
 # Run everything that CI runs
 gate:

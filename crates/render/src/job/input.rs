@@ -86,13 +86,16 @@ impl RenderInput {
         }
     }
 
-    /// Starts hashing the file in a thread.
-    pub(super) fn start_hash(&self) -> PendingHash {
-        match self.hash.clone() {
+    /// Starts hashing the file in a thread, or hashes it at once if not `in_background`.
+    pub(super) fn start_hash(&self, in_background: bool) -> Result<PendingHash> {
+        Ok(match self.hash.clone() {
             ModelHash::None => PendingHash::Ready(None),
             ModelHash::Known(hash) => PendingHash::Ready(Some(hash)),
-            ModelHash::File(file) => PendingHash::Thread(std::thread::spawn(move || file_sha256(&file, &NoProgress))),
-        }
+            ModelHash::File(file) if in_background => {
+                PendingHash::Thread(std::thread::spawn(move || file_sha256(&file, &NoProgress)))
+            }
+            ModelHash::File(file) => PendingHash::Ready(Some(short_hash(&file_sha256(&file, &NoProgress)?))),
+        })
     }
 
     /// Checks `position_ids`, the constant 0 to 76. The render always uses the right values; WebUI uses the stored ones,

@@ -17,8 +17,8 @@ use crate::settings::{Infotext, ReferenceParameters, ReferencePicture, RenderOpt
 use against::Other;
 use device::OpenDevice;
 use dump::Dump;
-use formats::error::Result;
-use formats::io::Progress;
+use formats::error::{Error, Result};
+use formats::io::{Progress, parallel};
 use formats::state_dict::StateDict;
 
 pub use against::{Against, AgainstReport, LatentDistance};
@@ -35,7 +35,7 @@ pub struct RenderJob {
     device: Device,
     reference: Option<ReferencePicture>,
     against: Option<Against>,
-    jobs: usize,
+    jobs: Option<usize>,
     dump: bool,
 }
 
@@ -101,7 +101,7 @@ impl RenderJob {
             device: Device::default(),
             reference: None,
             against: None,
-            jobs: 1,
+            jobs: None,
             dump: false,
         }
     }
@@ -130,10 +130,13 @@ impl RenderJob {
         RenderJob { against: Some(against), ..self }
     }
 
-    /// Sets the number of threads that compare weights.
+    /// Sets the number of threads that run the layers on the CPU and compare weights. By default, layers use rayon's current
+    /// pool, and comparing uses two threads per CPU, at most eight.
+    ///
+    /// One more thread hashes the checkpoint meanwhile, unless the number is 1.
     #[must_use]
     pub fn jobs(self, jobs: usize) -> Self {
-        RenderJob { jobs, ..self }
+        RenderJob { jobs: Some(jobs), ..self }
     }
 
     /// Keeps the tensors between the stages.
@@ -149,7 +152,7 @@ impl RenderJob {
         let (device, settings) = self.prepare()?;
         parse_prompts(&settings, &Tokenizer::new()?).map_err(|error| error.in_file(self.input.path()))?;
         for input in [Some(&self.input), self.other_checkpoint()].into_iter().flatten() {
-            networks::check_supported(input.state_dict()).map_err(|error| error.in_file(input.path()))?;
+            networks::check_supported(input.state_dict()).map_err(|error: Error| error.in_file(input.path()))?;
         }
         let mut checks = self.parameters().checks(self.input.known_hash(), self.input.vae());
         checks.append(&mut self.input.position_ids_checks()?);
@@ -162,7 +165,14 @@ impl RenderJob {
     /// NaN and infinite values and flawed weights do not end the render; they are failed checks. Fails if the
     /// checkpoint or the settings are not supported, or if a file cannot be read.
     pub fn run(&self, progress: &dyn Progress) -> Result<RenderReport> {
-        let hash = self.input.start_hash();
+        let Some(jobs) = self.jobs else { return self.run_in_current_pool(progress) };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs).build();
+        let pool = pool.map_err(|error| Error::io("cannot start threads", std::io::Error::other(error)))?;
+        pool.install(|| self.run_in_current_pool(progress))
+    }
+
+    fn run_in_current_pool(&self, progress: &dyn Progress) -> Result<RenderReport> {
+        let hash = self.input.start_hash(self.jobs != Some(1))?;
         let (device, settings) = self.prepare()?;
         let machine = device.machine.as_ref();
         let dump = self.dump.then(|| Arc::new(Dump::default()));
@@ -176,7 +186,8 @@ impl RenderJob {
         checks.append(&mut rendered.checks);
         let other = match (&self.against, &self.reference) {
             (Some(Against::Checkpoint(other)), _) => {
-                Some(Other::render(other, &self.input, &settings, machine, self.jobs, &mut checks, progress)?)
+                let jobs = self.jobs.unwrap_or_else(parallel::default_jobs);
+                Some(Other::render(other, &self.input, &settings, machine, jobs, &mut checks, progress)?)
             }
             (Some(Against::Picture(path, picture)), _) => Some(Other::from_picture(path, picture)),
             (None, Some(reference)) => Some(Other::from_picture(reference.path(), &reference.picture)),

@@ -201,8 +201,9 @@ pub(super) fn is_side(pixels: usize) -> bool {
     pixels.is_multiple_of(8) && (64..=2048).contains(&pixels)
 }
 
-/// Parses the value of a `Size` field, such as `512x768`. Returns `None` for an unsupported size.
-pub(super) fn parse_size(text: &str) -> Option<(usize, usize)> {
+/// Parses a size such as `512x768`, as in a `Size` field: width and height, multiples of 8 from 64 to 2048. Returns `None`
+/// for an unsupported size.
+pub fn parse_size(text: &str) -> Option<(usize, usize)> {
     let side = |text: &str| text.trim().parse().ok().filter(|&side| is_side(side));
     let (width, height) = text.split_once('x')?;
     Some((side(width)?, side(height)?))

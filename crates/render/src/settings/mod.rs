@@ -10,7 +10,7 @@ use formats::tensor::Dtype;
 use infotext::{as_read, is_side};
 use reference::{PROMPT_SYNTAX, WEIGHT_DTYPE};
 
-pub use infotext::Infotext;
+pub use infotext::{Infotext, parse_size};
 pub(crate) use reference::ReferenceParameters;
 pub use reference::{ReferencePicture, read_picture};
 

@@ -1,7 +1,7 @@
 // The device primitives of the kernels: asynchronous copies to shared memory, matrix fragments and their products.
 //
-// With TRINART_EMULATION, tests/emulation/emulation.h defines the same names for the CPU. The emulation tests everything
-// but the function bodies in the #else branch below, which no GPU has run yet.
+// With TRINART_EMULATION, emulation.h (in tests/emulation) defines the same names for the CPU. The emulation tests
+// everything but the function bodies in the #else branch below, which no GPU has run yet.
 #pragma once
 
 #ifdef TRINART_EMULATION

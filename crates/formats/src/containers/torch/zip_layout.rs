@@ -7,6 +7,7 @@ use crate::containers::zip::{
     COUNT_IN_ZIP64, CentralHeader, EARLIEST_DATE, EXTRA_HEADER_LEN, EXTRA_PADDING, EXTRA_ZIP64, EndOfDirectory,
     IN_ZIP64, LocalHeader, STORED, VERSION_PLAIN, VERSION_ZIP64, Zip64EndOfDirectory, Zip64Locator, narrow,
 };
+use crate::error::{Error, Result};
 
 /// Alignment of payloads in bytes, the same as torch uses; tensors of a memory-mapped file are then aligned too.
 const ALIGNMENT: u64 = 64;
@@ -25,14 +26,14 @@ struct Entry {
     len: u64,
 }
 
-/// Offsets of everything in an archive.
+/// The offsets of all headers and payloads of an archive.
 #[derive(Default)]
-pub(super) struct ZipFrame {
+pub(super) struct ZipLayout {
     entries: Vec<Entry>,
     end: u64,
 }
 
-impl ZipFrame {
+impl ZipLayout {
     /// Adds a record and returns the offset of its payload of `len` bytes.
     pub(super) fn place(&mut self, name: String, len: u64) -> u64 {
         let mut entry = Entry { name, offset: self.end, padding: 0, len };
@@ -50,10 +51,13 @@ impl ZipFrame {
     }
 
     /// Returns all headers with their offsets. `crc32s` holds the checksum of each record, in the order of placing.
-    pub(super) fn seal(&self, crc32s: &[u32]) -> Vec<(u64, Vec<u8>)> {
-        debug_assert_eq!(crc32s.len(), self.entries.len());
+    pub(super) fn headers(&self, crc32s: &[u32]) -> Result<Vec<(u64, Vec<u8>)>> {
+        if crc32s.len() != self.entries.len() {
+            let found = format!("{} checksums for {} zip records", crc32s.len(), self.entries.len());
+            return Err(Error::internal(found));
+        }
         let headers = self.entries.iter().zip(crc32s).map(|(entry, &crc32)| (entry.offset, entry.local_header(crc32)));
-        headers.chain([(self.end, self.directory(crc32s))]).collect()
+        Ok(headers.chain([(self.end, self.directory(crc32s))]).collect())
     }
 
     /// Returns the central directory and the end records.
@@ -186,17 +190,19 @@ mod tests {
     use super::*;
     use std::io::{Cursor, Read};
 
+    use crate::error::Kind;
+
     #[test]
     fn the_zip_crate_reads_the_layout() {
         let records = [("archive/data.pkl", &b"pickle"[..]), ("archive/data/0", b""), ("archive/version", b"3\n")];
-        let mut frame = ZipFrame::default();
+        let mut layout = ZipLayout::default();
         let offsets: Vec<u64> =
-            records.iter().map(|(name, content)| frame.place((*name).into(), content.len() as u64)).collect();
+            records.iter().map(|(name, content)| layout.place((*name).into(), content.len() as u64)).collect();
         assert!(offsets.iter().all(|offset| offset % ALIGNMENT == 0));
         let crc32s: Vec<u32> = records.iter().map(|(_, content)| crc32fast::hash(content)).collect();
-        let mut file = vec![0; frame.bytes() as usize];
+        let mut file = vec![0; layout.bytes() as usize];
         let mut put = |offset: u64, bytes: &[u8]| file[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-        for (offset, bytes) in frame.seal(&crc32s) {
+        for (offset, bytes) in layout.headers(&crc32s).unwrap() {
             put(offset, &bytes);
         }
         for (offset, (_, content)) in offsets.iter().zip(records) {
@@ -214,12 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn headers_need_a_checksum_for_each_record() {
+        let mut layout = ZipLayout::default();
+        layout.place("archive/version".into(), 2);
+        assert!(layout.headers(&[1]).is_ok());
+        for crc32s in [&[][..], &[1, 2]] {
+            assert_eq!(layout.headers(crc32s).unwrap_err().kind(), Kind::Internal);
+        }
+    }
+
+    #[test]
     fn writes_sizes_and_offsets_above_4_gib_as_zip64() {
-        let mut frame = ZipFrame::default();
+        let mut layout = ZipLayout::default();
         let large = 5 << 30;
-        frame.place("archive/data/0".into(), large);
-        let second = frame.place("archive/data/1".into(), 4);
-        let mut zip = ZipSkeleton { headers: frame.seal(&[1, 2]), len: frame.bytes(), position: 0 };
+        layout.place("archive/data/0".into(), large);
+        let second = layout.place("archive/data/1".into(), 4);
+        let mut zip = ZipSkeleton { headers: layout.headers(&[1, 2]).unwrap(), len: layout.bytes(), position: 0 };
         let mut archive = zip::ZipArchive::new(&mut zip).unwrap();
         assert_eq!(archive.by_index_raw(0).unwrap().size(), large);
         assert_eq!(archive.by_index_raw(1).unwrap().data_start(), Some(second));

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use crate::support::hostile::{floats, raw_zip, record, safetensors, tensor_and, torch, torch_with};
 use crate::support::{self, Folder, f32s};
-use trinart_ckpt::formats::StoredCheckpoint;
-use trinart_ckpt::formats::error::Kind;
-use trinart_ckpt::formats::error::Result;
-use trinart_ckpt::formats::limits;
-use trinart_ckpt::formats::pickle::parse;
-use trinart_ckpt::formats::state_dict::StateDict;
-use trinart_ckpt::formats::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
+use formats::danger::Level;
+use formats::error::{Kind, Result};
+use formats::limits;
+use formats::pickle::parse;
+use formats::scan::scan_file;
+use formats::state_dict::StateDict;
+use formats::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
 
 /// Asserts that the first is accepted and the second fails with `Kind::Limit` and this word.
 #[track_caller]
@@ -35,7 +35,7 @@ fn text(text: &str) -> Vec<u8> {
 }
 
 /// Writes bytes to a file and opens it.
-fn open(folder: &Folder, bytes: impl AsRef<[u8]>) -> Result<StoredCheckpoint> {
+fn open(folder: &Folder, bytes: impl AsRef<[u8]>) -> Result<formats::StoredCheckpoint> {
     crate::support::open(folder.write("file", bytes))
 }
 
@@ -151,7 +151,7 @@ fn limits_repeated_inflation() {
         let records = [record("archive/data.pkl", &pickled), data, record("archive/version", b"3\n")];
         let contents = open(&folder, raw_zip(b"", &records)).unwrap();
         let tensor = contents.state_dict().get("weight").unwrap();
-        let is_limit = |error: trinart_ckpt::formats::error::Error| assert_eq!(error.kind(), Kind::Limit, "{error}");
+        let is_limit = |error: formats::error::Error| assert_eq!(error.kind(), Kind::Limit, "{error}");
         (0..100).take_while(|_| tensor.to_bytes().map_err(is_limit).is_ok()).count()
     };
     assert_eq!(times(limits::INFLATE_BYTES as usize), limits::INFLATE_TIMES as usize);
@@ -299,10 +299,13 @@ fn limits_configurations() {
 #[test]
 fn limits_scans() {
     let folder = Folder::new();
+    // The worst level of the findings, and the kind of the problem.
     let scan = |bytes: &[u8]| {
-        let path = folder.write("file.pkl", bytes);
-        run!["scan", &path].code.unwrap()
+        let scan = scan_file(folder.write("file.pkl", bytes)).unwrap().unwrap();
+        (scan.level(), scan.problem.map(|error| error.kind()))
     };
+    let harmless = (Level::Harmless, None);
+    let incomplete = (Level::Harmless, Some(Kind::Limit));
     let nested = |depth: usize| {
         let mut bytes = b"\x80\x02cm\nC\n.".to_vec();
         for _ in 0..depth {
@@ -311,11 +314,11 @@ fn limits_scans() {
         }
         bytes
     };
-    assert_eq!(scan(&nested(limits::SCAN_DEPTH)), 0);
-    // Records that are not inspected may have any size.
-    assert_eq!(scan(&nested(limits::SCAN_DEPTH + 1)), 1);
-    assert_eq!(scan(&b"N.".repeat(limits::SCAN_STACKED)), 0);
-    assert_eq!(scan(&b"N.".repeat(limits::SCAN_STACKED + 1)), 2);
+    assert_eq!(scan(&nested(limits::SCAN_DEPTH)), (Level::Suspicious, None));
+    // What loads the innermost pickle stays dangerous, because that pickle was not scanned.
+    assert_eq!(scan(&nested(limits::SCAN_DEPTH + 1)), (Level::Dangerous, Some(Kind::Limit)));
+    assert_eq!(scan(&b"N.".repeat(limits::SCAN_STACKED)), harmless);
+    assert_eq!(scan(&b"N.".repeat(limits::SCAN_STACKED + 1)), incomplete);
     let half = |extra: usize| {
         let content = vec![0; limits::SCAN_BYTES as usize / 4 - 12 + extra];
         [&b"\x80\x04\x8e"[..], &(content.len() as u64).to_le_bytes(), &content, b"."].concat()
@@ -323,8 +326,8 @@ fn limits_scans() {
     // Four pickles with the largest number of values each.
     let values = [&b"N0".repeat(limits::PICKLE_NODES - 1)[..], b"N."].concat().repeat(4);
     assert_eq!(limits::SCAN_VALUES, 4 * limits::PICKLE_NODES);
-    assert_eq!(scan(&values), 0);
-    assert_eq!(scan(&[&values[..], b"N."].concat()), 2);
+    assert_eq!(scan(&values), harmless);
+    assert_eq!(scan(&[&values[..], b"N."].concat()), incomplete);
     // Bytes that look like a NumPy array of objects are inflated before the check finds that they are not one.
     let array = |len: usize| {
         let mut content = b"\x93NUMPY\x02\0\xff\xff\xff\xff".to_vec();
@@ -341,8 +344,8 @@ fn limits_scans() {
         ];
         scan(&torch_with(record("archive/data.pkl", &tensor_and(b"")), &arrays))
     };
-    assert_eq!(inflated(0), 0);
-    assert_eq!(inflated(1), 2);
+    assert_eq!(inflated(0), harmless);
+    assert_eq!(inflated(1), incomplete);
     // A nested zip costs 100 plus one per record.
     let empty = |count: usize| (0..count).map(|index| record(&format!("archive/x{index}"), b"")).collect::<Vec<_>>();
     let zips = |inner: usize| {
@@ -351,9 +354,9 @@ fn limits_scans() {
         scan(&torch_with(record("archive/data.pkl", &tensor_and(b"")), &more))
     };
     let left = limits::SCAN_RECORDS - limits::ZIP_ENTRIES - 200;
-    assert_eq!(zips(left), 0);
-    assert_eq!(zips(left + 1), 2);
+    assert_eq!(zips(left), harmless);
+    assert_eq!(zips(left + 1), incomplete);
     // Four quarters of the limit, the last one byte longer.
-    assert_eq!(scan(&[half(0), half(0), half(0), half(0)].concat()), 0);
-    assert_eq!(scan(&[half(0), half(0), half(0), half(1)].concat()), 2);
+    assert_eq!(scan(&[half(0), half(0), half(0), half(0)].concat()), harmless);
+    assert_eq!(scan(&[half(0), half(0), half(0), half(1)].concat()), incomplete);
 }

@@ -1,7 +1,8 @@
 //! Compares the pickle machine with Python's unpicklers on mutated pickles: it sees every name that they would import
 //! and builds the same values. Python imports and calls nothing here either; see `tests/peers/unpickle.py`.
 //!
-//! By default it runs a small fixed set; `TRINART_FUZZ_SECONDS` and `TRINART_FUZZ_SEED` work as in `fuzz.rs`.
+//! By default it runs a small fixed set; `TRINART_FUZZ_SECONDS` and `TRINART_FUZZ_SEED` work as for the fuzz tests of the
+//! program.
 
 use std::collections::HashMap;
 use std::env;
@@ -13,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use crate::support::hostile::{KEYS, PAYLOAD, SYSTEM, legacy, tensor_and};
 use crate::support::mutate::{Random, mutate, pickles};
+use crate::support::repository;
+use formats::error::Kind;
+use formats::pickle::{Id, Node, OddUse, Oddity, Pickle, parse, parse_lenient};
 use serde::Deserialize;
-use trinart_ckpt::formats::error::Kind;
-use trinart_ckpt::formats::pickle::{Id, Node, OddUse, Oddity, Pickle, parse, parse_lenient};
 
 /// Number of pickles per Python process.
 const BATCH: u64 = 3000;
@@ -31,7 +33,7 @@ struct Seen {
 
 /// The Python to compare with, if there is one.
 fn python() -> Option<PathBuf> {
-    let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin/python");
+    let peers = repository().join("target/peers/bin/python");
     let found = [peers, "python3".into()].into_iter().find(|python| {
         let status = Command::new(python).arg("-c").arg("import pickle, resource").stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
@@ -45,7 +47,7 @@ fn python() -> Option<PathBuf> {
 }
 
 fn ask(python: &Path, inputs: &[Vec<u8>]) -> Vec<Seen> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/unpickle.py");
+    let script = repository().join("tests/peers/unpickle.py");
     let mut command = Command::new(python);
     let mut child = command.arg("-B").arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();

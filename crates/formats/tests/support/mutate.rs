@@ -3,7 +3,7 @@
 
 use std::io::{Cursor, Read};
 
-use trinart_ckpt::formats::pickle::op;
+use formats::pickle::op;
 
 use super::hostile::{raw_zip, record};
 

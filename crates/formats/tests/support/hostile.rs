@@ -6,7 +6,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use trinart_ckpt::formats::pickle::Encoder;
+use formats::pickle::Encoder;
 
 use super::pickle_tensor;
 
