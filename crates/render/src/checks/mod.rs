@@ -1,4 +1,4 @@
-//! The checks of a render. Each has a figure, an expected range and a reason.
+//! The checks of a render. Each has a measured value, an expected range and a reason.
 
 mod statistics;
 
@@ -20,7 +20,7 @@ pub enum Verdict {
     Repaired,
     /// Not as expected: the checkpoint is broken.
     Fail,
-    /// A figure without a judgement.
+    /// A measured value that is not judged.
     Info,
 }
 
@@ -51,7 +51,7 @@ impl Check {
         Check { name, verdict, found, expected: expected.into() }
     }
 
-    /// Returns a figure without a judgement.
+    /// Returns a measured value that is not judged.
     pub(crate) fn info(name: &'static str, found: String) -> Self {
         Check { name, verdict: Verdict::Info, found, expected: String::new() }
     }

@@ -56,7 +56,8 @@ pub struct PreparedPrompt {
     step: Mutex<Option<Step>>,
 }
 
-/// A block of the original: layers in sequence, whose output an output block may take as a skip connection.
+/// A block of the original model: layers in sequence. The output of an input block is also a skip connection to an
+/// output block.
 struct Block {
     layers: Vec<(String, Layer)>,
 }
