@@ -35,11 +35,11 @@ test-no-render *filter:
 # Install PyTorch, safetensors and picklescan, and run the tests that compare with them
 test-peers:
     python3 tests/peers/install.py
-    TRINART_PEERS_REQUIRED=1 cargo test --test it -- peers:: scan:: unpickler::
+    TRINART_PEERS_REQUIRED=1 cargo test -p trinart-ckpt -p trinart-ckpt-formats --test it -- peers:: scan:: unpickler::
 
 # Feed mutated files to every reader for SECONDS
 fuzz seconds="600":
-    TRINART_FUZZ_SECONDS={{seconds}} cargo test --release --test it -- --nocapture fuzz:: unpickler::
+    TRINART_FUZZ_SECONDS={{seconds}} cargo test --release -p trinart-ckpt -p trinart-ckpt-formats --test it -- --nocapture fuzz:: unpickler::
 
 # Build the documentation and check its links
 docs:

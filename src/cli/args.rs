@@ -5,14 +5,13 @@ use clap::{Args, Parser, Subcommand};
 use super::values::{
     ComponentArgument, DtypeArgument, EmaArgument, PredictionArgument, TargetArgument, VaeDtypeArgument,
 };
-use crate::formats::io::parallel;
 
 /// Merge, convert, inspect and check Stable Diffusion checkpoints
 ///
 /// Reads .safetensors files, PyTorch files (.ckpt .pt .pth .bin, zip or legacy) and diffusers folders, and detects the
-/// format from the content. Never executes anything in a file.
+/// format from the content. Never executes code from a file.
 ///
-/// Exit codes: 0 success or equal; 1 different, dangerous or failed; 2 error.
+/// Exit codes: 0 success; 1 negative result (different, dangerous, check failed); 2 error.
 #[derive(Debug, Parser)]
 #[command(name = "trinart-ckpt", version, arg_required_else_help = true)]
 pub(super) struct Arguments {
@@ -31,15 +30,11 @@ pub(super) struct Common {
     /// Print errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Set the number of threads
+    /// Set the number of threads [default: depends on the CPU]
+    ///
+    /// By default, reading and writing use two threads per CPU, at most eight, and rendering uses one per CPU.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
-}
-
-impl Common {
-    pub(super) fn jobs(&self) -> usize {
-        self.jobs.map_or_else(parallel::default_jobs, usize::from)
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,22 +51,22 @@ pub(super) enum Command {
 
 /// Merge a separately trained VAE into a checkpoint
 ///
-/// Replaces the VAE of the checkpoint (first_stage_model.*) by the one from --vae, or inserts it if the checkpoint has
-/// none. Everything else stays byte for byte, in the same order.
+/// Replaces the VAE of the checkpoint (first_stage_model.*) with the one from --vae, or inserts it if the checkpoint has
+/// none. All other tensors stay byte-identical, in the same order.
 ///
-/// The VAE may be a file with or without the prefix first_stage_model. or vae., a whole checkpoint, or a diffusers
-/// AutoencoderKL, file or folder. Training losses and averages are left out. A missing key or a differing shape is an
-/// error, and nothing is written.
+/// The VAE may be a VAE file (keys with the prefix first_stage_model. or vae., or without), a whole checkpoint, or a
+/// diffusers AutoencoderKL, as a file or a folder. Training losses and averages are left out. If a key is missing or a
+/// shape differs, fails and writes nothing.
 ///
-/// Without --vae, uses the sidecar beside the checkpoint: NAME.vae.pt, NAME.vae.ckpt or NAME.vae.safetensors.
+/// Without --vae, uses the VAE beside the checkpoint: NAME.vae.pt, NAME.vae.ckpt or NAME.vae.safetensors.
 #[derive(Debug, Args)]
 pub(super) struct MergeVae {
     /// Checkpoint to merge into
     pub checkpoint: PathBuf,
-    /// VAE to merge [default: the sidecar beside the checkpoint]
+    /// VAE to merge [default: the VAE beside the checkpoint, such as NAME.vae.pt]
     #[arg(long, value_name = "VAE")]
     pub vae: Option<PathBuf>,
-    /// Set the dtype of the VAE [default: the dtype of --dtype, otherwise keep]
+    /// Set the dtype of the VAE [default: that of --dtype, otherwise keep]
     #[arg(long, value_enum, value_name = "DTYPE")]
     pub vae_dtype: Option<VaeDtypeArgument>,
     /// Keep the checkpoint's own tensors where the VAE lacks them
@@ -90,18 +85,17 @@ pub(super) struct MergeVae {
 
 /// Convert checkpoints between formats and dtypes
 ///
-/// Converts a diffusers folder to a single file with LDM keys, and a single file to a folder. Writes .safetensors files,
-/// .ckpt files that torch.load(weights_only=True, mmap=True) and every WebUI load, and folders that diffusers opens
-/// without a download.
+/// Converts diffusers folders to single files with LDM keys, and single files to folders. Writes .safetensors files, .ckpt
+/// files for torch.load(weights_only=True, mmap=True) and every WebUI, and folders that diffusers opens offline.
 ///
-/// --dtype casts floating-point tensors only. Values that are not plain data (callbacks, optimizer states) are left out
-/// and listed.
+/// --dtype casts floating-point tensors only. Values other than tensors and plain data (callbacks, optimizer states) are
+/// left out and listed.
 #[derive(Debug, Args)]
 pub(super) struct Convert {
     /// Checkpoints to convert
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
-    /// Keep, drop or use the EMA of the weights (model_ema.*) [default: keep; drop with --prune]
+    /// Set what to do with the EMA of the weights (model_ema.*) [default: keep; drop with --prune]
     #[arg(long, value_enum, value_name = "ACTION", help_heading = "Content")]
     pub ema: Option<EmaArgument>,
     /// Keep only what inference needs
@@ -112,7 +106,7 @@ pub(super) struct Convert {
     /// A VAE gets keys without prefix, as WebUI loads it.
     #[arg(long, value_enum, value_name = "COMPONENT", help_heading = "Content")]
     pub component: Option<ComponentArgument>,
-    /// Correct or add the text encoder's position_ids: I64, 0 to 76
+    /// Correct the text encoder's position_ids (I64, 0 to 76), or add missing ones
     #[arg(long, help_heading = "Content")]
     pub fix_position_ids: bool,
     #[command(flatten)]
@@ -123,7 +117,7 @@ pub(super) struct Convert {
 
 /// Show the contents of files: components, dtypes, metadata
 ///
-/// Reads headers only, and the 77 position_ids.
+/// Reads headers and the 77 position_ids, and hashes files of up to 512 MiB that may be a published file.
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
     /// Files or diffusers folders to inspect
@@ -136,7 +130,9 @@ pub(super) struct Inspect {
 
 /// Compare two checkpoints, tensor by tensor
 ///
-/// Compares keys, shapes, dtypes and values, whatever the formats. Exit codes: 0 equal; 1 different; 2 error.
+/// Compares keys, shapes, dtypes and values. The formats may differ.
+///
+/// Exit codes: 0 equal; 1 different; 2 error.
 #[derive(Debug, Args)]
 pub(super) struct Diff {
     /// First checkpoint
@@ -147,8 +143,8 @@ pub(super) struct Diff {
 
 /// Print the hashes of files and of their components
 ///
-/// Prints sha256, AutoV2, AutoV3 and the legacy hash of WebUI, and a content hash for each component. Content hashes do
-/// not depend on the format, so they identify the VAE in a checkpoint, or a wrong upload.
+/// Prints sha256, AutoV2, AutoV3 and WebUI's legacy hash of each file, and a content hash of each component. A content hash
+/// does not depend on the format: the VAE in a checkpoint has the hash of the VAE file that was merged.
 #[derive(Debug, Args)]
 pub(super) struct Hash {
     /// Files or diffusers folders to hash
@@ -158,10 +154,10 @@ pub(super) struct Hash {
 
 /// Scan for pickles that would run code when loaded
 ///
-/// Scans every pickle: bare ones, those in PyTorch files of any age, in every record of a zip, and in other pickles.
-/// Executes nothing. Searches folders, but does not follow symbolic links in them.
+/// Scans every pickle: pickle files, PyTorch files of any age, all records of a zip, and pickles inside pickles. Executes
+/// nothing. Searches folders recursively, but does not follow symbolic links in them.
 ///
-/// Exit codes: 0 nothing dangerous; 1 something dangerous; 2 something could not be read.
+/// Exit codes: 0 nothing dangerous; 1 a file is dangerous; 2 a file could not be read.
 #[derive(Debug, Args)]
 pub(super) struct Scan {
     /// Files and folders to scan
@@ -188,7 +184,7 @@ pub(super) struct OutputFileOrFolder {
     /// The extension determines the format. An existing folder, or a trailing /, means diffusers.
     #[arg(short, long, value_name = "OUTPUT")]
     pub output: Option<PathBuf>,
-    /// Write one output per input into this folder, named after the input; needs --to
+    /// Write one output per input to this folder, named after the input; requires --to
     #[arg(long, value_name = "DIR", requires = "to")]
     pub out_dir: Option<PathBuf>,
 }
@@ -208,10 +204,10 @@ pub(super) struct Writing {
     /// Replace an existing output
     #[arg(long)]
     pub force: bool,
-    /// Print the plan for every tensor and write nothing
+    /// Print the plan for each tensor, and write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Accept a file with a dangerous pickle, and read only its tensors
+    /// Accept files with dangerous pickles, and read only their tensors
     #[arg(long)]
     pub sanitize: bool,
     /// Do not read the output back to verify it
@@ -225,9 +221,9 @@ pub(super) struct Writing {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Diffusers folders")]
 pub(super) struct FolderWriting {
-    /// Set what the UNet predicts [default: epsilon; v for SD v2 and marked models]
+    /// Set what the UNet predicts [default: epsilon; v for SD v2 and files with the key v_pred]
     ///
-    /// The scheduler configuration records it.
+    /// The configuration of the scheduler records it.
     #[arg(long, value_enum, value_name = "PREDICTION")]
     pub prediction: Option<PredictionArgument>,
     /// Write weights as .bin, for programs that do not read safetensors
@@ -238,19 +234,20 @@ pub(super) struct FolderWriting {
     /// For example, fp16 makes diffusion_pytorch_model.fp16.safetensors.
     #[arg(long, value_name = "NAME", value_parser = variant)]
     pub variant: Option<String>,
-    /// Split weights into shards of at most SIZE bytes; accepts kB, MB and GB [default: 10GB]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    /// Split weights into files of at most SIZE bytes, such as 500MB (units: kB, MB, GB) [default: 10GB]
+    #[arg(long, value_name = "SIZE", value_parser = shard_size)]
     pub max_shard_size: Option<u64>,
 }
 
 /// Parses a variant, which becomes part of file names.
 fn variant(text: &str) -> Result<String, String> {
-    let is_plain = !text.is_empty() && text.chars().all(|it| it.is_ascii_alphanumeric() || it == '_');
+    let is_plain =
+        !text.is_empty() && text.chars().all(|character| character.is_ascii_alphanumeric() || character == '_');
     if is_plain { Ok(text.to_owned()) } else { Err("expected letters, digits and _ only".into()) }
 }
 
 /// Parses a number of bytes, with an optional decimal unit.
-fn size(text: &str) -> Result<u64, String> {
+fn shard_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|it: char| it.is_ascii_alphabetic());
     let (_, unit) = text.split_at(digits.len());
     let unit = match unit.to_ascii_uppercase().as_str() {
@@ -270,14 +267,14 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn clap_accepts_the_definitions() {
         Arguments::command().debug_assert();
     }
 
     #[test]
     fn parses_sizes_with_units() {
-        assert_eq!(size("500MB"), Ok(500_000_000));
-        assert_eq!(size("7"), Ok(7));
-        assert!(["0", "MB", "5 apples", "99999999999GB"].iter().all(|text| size(text).is_err()));
+        assert_eq!(shard_size("500MB"), Ok(500_000_000));
+        assert_eq!(shard_size("7"), Ok(7));
+        assert!(["0", "MB", "5 apples", "99999999999GB"].iter().all(|text| shard_size(text).is_err()));
     }
 }

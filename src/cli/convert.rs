@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Exit;
 use super::args::Convert as Command;
 use super::each::{Names, each};
-use super::output::conclude;
+use super::exit::Exit;
+use super::given::Given;
 use super::terminal::Terminal;
 use crate::formats::containers::Target;
 use crate::formats::error::{Error, OrInternal, Result};
@@ -13,14 +13,15 @@ use crate::models::Checkpoint;
 use crate::ops::Convert;
 use crate::report::WriteReport;
 
-/// Converts each input. One that fails does not stop the others.
+/// Converts each input. An input that fails does not stop the others.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     if let Err(error) = check_usage(command) {
         terminal.failure(&error);
-        return Exit::Failed;
+        return Exit::Error;
     }
     if let (Some(output), [input]) = (&command.output.output, command.inputs.as_slice()) {
-        return conclude(convert(command, input, output, terminal), terminal);
+        let result = convert(command, input, output, terminal);
+        return terminal.conclude(result, WriteReport::to_text, |_| Exit::Success);
     }
     let names = Names { list: "results", file: "input", between: "" };
     let work = |input: &Path| convert(command, input, &output_in_folder(command, input)?, terminal);
@@ -60,15 +61,11 @@ fn output_in_folder(command: &Command, input: &Path) -> Result<PathBuf> {
 fn convert(command: &Command, input: &Path, output: &Path, terminal: &Terminal) -> Result<WriteReport> {
     let writing = &command.writing;
     let checkpoint = Checkpoint::open_with(input, &writing.open_options())?;
-    let mut convert = Convert::new(&checkpoint)
+    let convert = Convert::new(&checkpoint)
+        .given(command.ema.map(Into::into), Convert::ema)
+        .given(command.component.map(Into::into), Convert::component)
         .prune(command.prune)
         .fix_position_ids(command.fix_position_ids)
         .output_options(writing.output_options(terminal));
-    if let Some(ema) = command.ema {
-        convert = convert.ema(ema.into());
-    }
-    if let Some(component) = command.component {
-        convert = convert.component(component.into());
-    }
     if writing.dry_run { convert.plan(output) } else { convert.write(output) }
 }

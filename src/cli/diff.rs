@@ -1,7 +1,7 @@
 //! The command `diff`.
 
-use super::Exit;
 use super::args::Diff as Command;
+use super::exit::Exit;
 use super::terminal::Terminal;
 use crate::formats::{OpenOptions, Result};
 use crate::models::Checkpoint;
@@ -10,20 +10,12 @@ use crate::report::Difference;
 
 /// Compares two checkpoints. Exits with 1 if they differ.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
-    match diff(command, terminal) {
-        Ok(difference) => {
-            terminal.result(|| difference.to_text(), &difference);
-            if difference.equal { Exit::Yes } else { Exit::No }
-        }
-        Err(error) => {
-            terminal.failure(&error);
-            Exit::from(&error)
-        }
-    }
+    let exit = |difference: &Difference| if difference.equal { Exit::Success } else { Exit::Negative };
+    terminal.conclude(diff(command, terminal), Difference::to_text, exit)
 }
 
 fn diff(command: &Command, terminal: &Terminal) -> Result<Difference> {
-    // A comparison makes nothing of its inputs, so dangerous pickles are no obstacle.
+    // A comparison writes nothing, so dangerous pickles in its inputs do no harm.
     let options = OpenOptions::new().keep_dangers();
     let a = Checkpoint::open_with(&command.a, &options)?;
     let b = Checkpoint::open_with(&command.b, &options)?;

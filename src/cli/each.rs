@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::Exit;
+use super::exit::Exit;
 use super::terminal::Terminal;
 use crate::formats::error::{Kind, Result};
 use crate::report::Failure;
 
 /// How to combine the results of several files. The JSON document is `{LIST: [result | {FILE: path, "error": …}]}`.
 pub(super) struct Names {
+    /// The JSON field of the list of results.
     pub list: &'static str,
+    /// The JSON field of the path of a file that failed.
     pub file: &'static str,
     /// Separates the texts of two results.
     pub between: &'static str,
@@ -30,7 +32,8 @@ enum Entry<R> {
     },
 }
 
-/// Runs `work` on each path. Prints errors at once and all results at the end. Stops at an interrupt.
+/// Runs `work` on each path. Prints errors at once and all results at the end. Stops if it is interrupted. Returns the
+/// highest exit code.
 pub(super) fn each<R: Serialize>(
     paths: &[PathBuf],
     names: &Names,
@@ -38,7 +41,7 @@ pub(super) fn each<R: Serialize>(
     work: impl Fn(&Path) -> Result<R>,
     text: impl Fn(&R) -> String,
 ) -> Exit {
-    let mut exit = Exit::Yes;
+    let mut exit = Exit::Success;
     let mut entries = Vec::new();
     let mut texts = Vec::new();
     for path in paths {
@@ -48,7 +51,7 @@ pub(super) fn each<R: Serialize>(
                 entries.push(Entry::Done(result));
             }
             Err(error) => {
-                exit = exit.max(Exit::from(&error));
+                exit = exit.max(Exit::of(&error));
                 terminal.error(&error);
                 let file = IndexMap::from([(names.file, path.to_string_lossy().into_owned())]);
                 entries.push(Entry::Failed { file, error: Failure::from(&error) });

@@ -1,8 +1,8 @@
 //! The command `hash`.
 
-use super::Exit;
 use super::args::Hash as Command;
 use super::each::{Names, each};
+use super::exit::Exit;
 use super::terminal::Terminal;
 use crate::ops::Hash;
 use crate::report::Hashes;

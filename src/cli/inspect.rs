@@ -1,8 +1,8 @@
 //! The command `inspect`.
 
-use super::Exit;
 use super::args::Inspect as Command;
 use super::each::{Names, each};
+use super::exit::Exit;
 use super::terminal::Terminal;
 use crate::ops::Inspect;
 use crate::report::Inspection;

@@ -1,8 +1,8 @@
 //! The command `merge-vae`.
 
-use super::Exit;
 use super::args::MergeVae as Command;
-use super::output::conclude;
+use super::exit::Exit;
+use super::given::Given;
 use super::terminal::Terminal;
 use crate::formats::Result;
 use crate::models::Checkpoint;
@@ -11,7 +11,7 @@ use crate::report::WriteReport;
 
 /// Merges, and prints the report.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
-    conclude(merge(command, terminal), terminal)
+    terminal.conclude(merge(command, terminal), WriteReport::to_text, |_| Exit::Success)
 }
 
 fn merge(command: &Command, terminal: &Terminal) -> Result<WriteReport> {
@@ -19,14 +19,12 @@ fn merge(command: &Command, terminal: &Terminal) -> Result<WriteReport> {
     let options = writing.open_options();
     let base = Checkpoint::open_with(&command.checkpoint, &options)?;
     let vae = command.vae.as_ref().map(|path| Checkpoint::open_with(path, &options)).transpose()?;
-    let mut merge = match &vae {
+    let merge = match &vae {
         Some(vae) => MergeVae::new(&base, vae),
         None => MergeVae::with_sidecar(&base, &options)?,
     };
-    if let Some(dtype) = command.vae_dtype {
-        merge = merge.vae_dtype(dtype.into());
-    }
     let merge = merge
+        .given(command.vae_dtype.map(Into::into), MergeVae::vae_dtype)
         .partial(command.partial)
         .allow_withdrawn(command.allow_withdrawn)
         .output_options(writing.output_options(terminal));

@@ -1,9 +1,11 @@
-//! The command line: what was typed, what it means, what is printed, how it ends.
+//! The command line: parses arguments, runs the operation, prints its report and returns the exit code.
 
 mod args;
 mod convert;
 mod diff;
 mod each;
+mod exit;
+mod given;
 mod hash;
 mod hints;
 mod inspect;
@@ -20,34 +22,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::formats::error::{Error, Kind};
 use args::{Arguments, Command};
+use exit::Exit;
 use terminal::Terminal;
 
-/// How a run ends: the answer is yes, the answer is no, or it could not run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Exit {
-    Yes = 0,
-    No = 1,
-    Failed = 2,
-}
-
-impl From<&Error> for Exit {
-    fn from(error: &Error) -> Self {
-        match error.kind() {
-            Kind::Unverified => Exit::No,
-            _ => Exit::Failed,
-        }
-    }
-}
-
-/// Runs the program with these arguments, the program's name first.
+/// Runs the program and returns its exit code. The first argument is the name of the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are asked for; anything else is a usage error. Both know where to print themselves.
-            let exit = if error.use_stderr() { Exit::Failed } else { Exit::Yes };
+            // clap returns help and version as errors too; it prints those on stdout, and usage errors on stderr.
+            let exit = if error.use_stderr() { Exit::Error } else { Exit::Success };
+            // Without a working stderr, the exit code is all that is left.
             let _ = error.print();
             return ExitCode::from(exit as u8);
         }
@@ -63,6 +49,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         #[cfg(feature = "render")]
         Command::RenderCheck(command) => render::run(command, &terminal),
     };
-    let exit = if exit == Exit::Yes && terminal.is_unheard() { Exit::Failed } else { exit };
+    // A success that could not be printed is an error.
+    let exit = if exit == Exit::Success && terminal.has_lost_result() { Exit::Error } else { exit };
     ExitCode::from(exit as u8)
 }

@@ -1,13 +1,11 @@
-//! What the commands that write a checkpoint share.
+//! The options of the commands that write a checkpoint.
 
-use super::Exit;
 use super::args::Writing;
 use super::terminal::Terminal;
+use crate::formats::OpenOptions;
 use crate::formats::io::Overwrite;
 use crate::formats::tensor::Overflow;
-use crate::formats::{OpenOptions, Result};
 use crate::ops::{FolderOptions, OutputOptions};
-use crate::report::WriteReport;
 
 impl Writing {
     /// How to open inputs.
@@ -17,34 +15,20 @@ impl Writing {
 
     /// How to write the output.
     pub(super) fn output_options<'a>(&self, terminal: &'a Terminal) -> OutputOptions<'a> {
-        let mut folder = FolderOptions::default();
-        folder.prediction = self.folder.prediction.map(Into::into);
-        folder.bin = self.folder.bin;
-        folder.variant.clone_from(&self.folder.variant);
-        folder.max_shard_bytes = self.folder.max_shard_size;
-        let mut options = OutputOptions::default();
-        options.dtype = self.dtype.map(Into::into);
-        options.overflow = if self.saturate { Overflow::Saturate } else { Overflow::Refuse };
-        options.format = self.to.map(Into::into);
-        options.overwrite = if self.force { Overwrite::Replace } else { Overwrite::Refuse };
-        options.verify = !self.no_verify;
-        options.jobs = terminal.jobs();
-        options.progress = terminal;
-        options.folder = folder;
-        options
-    }
-}
-
-/// Prints the result of writing one output, and returns the exit code.
-pub(super) fn conclude(result: Result<WriteReport>, terminal: &Terminal) -> Exit {
-    match result {
-        Ok(report) => {
-            terminal.result(|| report.to_text(), &report);
-            Exit::Yes
-        }
-        Err(error) => {
-            terminal.failure(&error);
-            Exit::from(&error)
+        OutputOptions {
+            dtype: self.dtype.map(Into::into),
+            overflow: if self.saturate { Overflow::Saturate } else { Overflow::Refuse },
+            format: self.to.map(Into::into),
+            overwrite: if self.force { Overwrite::Replace } else { Overwrite::Refuse },
+            verify: !self.no_verify,
+            jobs: terminal.jobs(),
+            progress: terminal,
+            folder: FolderOptions {
+                prediction: self.folder.prediction.map(Into::into),
+                bin: self.folder.bin,
+                variant: self.folder.variant.clone(),
+                max_shard_bytes: self.folder.max_shard_size,
+            },
         }
     }
 }

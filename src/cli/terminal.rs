@@ -1,4 +1,4 @@
-//! Printing and progress.
+//! Prints results, errors and progress.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -9,20 +9,21 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use super::args::Common;
+use super::exit::Exit;
 use super::hints;
-use crate::formats::error::{Error, printable_json};
-use crate::formats::io::Progress;
+use crate::formats::error::{Error, Result, printable_json};
+use crate::formats::io::{Progress, parallel};
 use crate::report::{Failure, to_json};
 
-/// Where results, errors and progress go.
+/// Prints results on stdout, and errors and progress on stderr.
 pub(super) struct Terminal {
     json: bool,
     quiet: bool,
-    jobs: usize,
+    jobs: Option<usize>,
     bar: ProgressBar,
     interrupted: Arc<AtomicBool>,
     /// Whether a result could not be printed.
-    unheard: AtomicBool,
+    lost_result: AtomicBool,
 }
 
 impl Terminal {
@@ -34,24 +35,51 @@ impl Terminal {
         };
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-            // The first signal asks the writer to stop and to remove its scratch file; a second one ends the program.
+            // The first signal sets the flag: the operation stops and removes its temporary files. A second signal ends the
+            // program. Without handlers, the first signal ends it.
             let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&interrupted));
             let _ = signal_hook::flag::register(signal, Arc::clone(&interrupted));
         }
-        // A file size limit shall be an error of the write that passed it, not the end of the program.
+        // With a handler, a write beyond the file size limit (`ulimit -f`) is an error. Without one, it ends the program.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
         Terminal {
             json: common.json,
             quiet: common.quiet,
-            jobs: common.jobs(),
+            jobs: common.jobs.map(usize::from),
             bar,
             interrupted,
-            unheard: AtomicBool::new(false),
+            lost_result: AtomicBool::new(false),
         }
     }
 
+    /// The number of threads that read, hash, compare and write.
     pub(super) fn jobs(&self) -> usize {
+        self.jobs.unwrap_or_else(parallel::default_jobs)
+    }
+
+    /// The number of threads that the user requested.
+    #[cfg(feature = "render")]
+    pub(super) fn requested_jobs(&self) -> Option<usize> {
         self.jobs
+    }
+
+    /// Prints a report, or the error that ended the command instead, and returns the exit code. `exit` judges the report.
+    pub(super) fn conclude<R: Serialize>(
+        &self,
+        result: Result<R>,
+        text: impl FnOnce(&R) -> String,
+        exit: impl FnOnce(&R) -> Exit,
+    ) -> Exit {
+        match result {
+            Ok(report) => {
+                self.result(|| text(&report), &report);
+                exit(&report)
+            }
+            Err(error) => {
+                self.failure(&error);
+                Exit::of(&error)
+            }
+        }
     }
 
     /// Prints a result: `text` for people, `document` for scripts.
@@ -61,7 +89,7 @@ impl Terminal {
             match to_json(document) {
                 Ok(json) => printable_json(&json) + "\n",
                 Err(error) => {
-                    self.unheard.store(true, Ordering::Relaxed);
+                    self.lost_result.store(true, Ordering::Relaxed);
                     return self.error(&error);
                 }
             }
@@ -72,18 +100,18 @@ impl Terminal {
         };
         let mut stdout = io::stdout();
         match stdout.write_all(printed.as_bytes()).and_then(|()| stdout.flush()) {
-            // Whoever reads may have heard enough; that is no error of ours.
+            // The reader closed the pipe, as `head` does. That is no error.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                self.unheard.store(true, Ordering::Relaxed);
+                self.lost_result.store(true, Ordering::Relaxed);
                 self.error(&Error::io("cannot print the result", error));
             }
             _ => {}
         }
     }
 
-    /// Whether a result could not be printed: then nobody has been told that it is a yes.
-    pub(super) fn is_unheard(&self) -> bool {
-        self.unheard.load(Ordering::Relaxed)
+    /// Whether a result could not be printed.
+    pub(super) fn has_lost_result(&self) -> bool {
+        self.lost_result.load(Ordering::Relaxed)
     }
 
     /// Prints an error and its hint on one line.
@@ -94,7 +122,7 @@ impl Terminal {
         let _ = writeln!(io::stderr(), "trinart-ckpt: {error}{hint}");
     }
 
-    /// Prints an error that ends the command, for scripts too.
+    /// Prints an error that ends the command, on stdout too if JSON was requested.
     pub(super) fn failure(&self, error: &Error) {
         #[derive(Serialize)]
         struct Document {
@@ -128,7 +156,7 @@ impl Progress for Terminal {
 
 impl Terminal {
     fn show(&self, what: &'static str, length: u64, template: &str) {
-        // Before the style is set: each setter draws.
+        // Each setter draws, so the style comes last.
         self.bar.set_message(what);
         self.bar.set_length(length);
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -138,7 +166,7 @@ impl Terminal {
     }
 }
 
-/// Steps in a second, or seconds for a step, as people who render are used to.
+/// Writes the steps per second, or the seconds per step if a step takes longer, as WebUI does.
 fn write_pace(state: &ProgressState, out: &mut dyn std::fmt::Write) {
     let per_second = state.per_sec();
     let _ = match per_second {

@@ -1,4 +1,4 @@
-//! The values that options take, as the command line spells them.
+//! The possible values of options.
 
 use clap::ValueEnum;
 
@@ -66,7 +66,7 @@ pub(super) enum EmaArgument {
     Keep,
     /// Drop the EMA
     Drop,
-    /// Replace the weights by the EMA
+    /// Replace the weights with the EMA
     Use,
 }
 
@@ -99,7 +99,7 @@ impl From<ComponentArgument> for Component {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum VaeDtypeArgument {
-    /// Keep the VAE bit-identical
+    /// Keep the dtypes of the VAE file: its tensors stay bit-identical
     Keep,
     /// Use the dtypes of the checkpoint's VAE
     Match,

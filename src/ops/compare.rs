@@ -1,8 +1,7 @@
 use crate::formats::Result;
 use crate::formats::containers::Container;
 use crate::formats::io::{NoProgress, Progress, parallel};
-use crate::formats::tensor::LazyTensor;
-use crate::models::compare::{compare, pair_up};
+use crate::models::compare::{KeyPair, compare, pair_up};
 use crate::models::plan::folders;
 use crate::models::{Checkpoint, vae};
 use crate::report::Difference;
@@ -41,9 +40,6 @@ pub struct ComparePlan {
     /// Tensors of one side that the other, a diffusers folder, cannot hold.
     pub not_compared: usize,
 }
-
-/// A key and its tensors on both sides.
-type Pair<'a> = (String, Option<&'a LazyTensor>, Option<&'a LazyTensor>);
 
 impl<'a> Compare<'a> {
     /// A comparison of two opened checkpoints.
@@ -100,11 +96,11 @@ impl<'a> Compare<'a> {
             },
         )?;
         let name = |checkpoint: &Checkpoint| checkpoint.path().to_string_lossy().into_owned();
-        Ok(Difference::new(name(self.a), name(self.b), compared).with_not_compared(not_compared))
+        Ok(Difference::new(name(self.a), name(self.b), compared, not_compared))
     }
 
     /// The pairs to compare, and the number of tensors left out because a folder cannot hold them.
-    fn pairs(&self) -> Result<(Vec<Pair<'a>>, usize)> {
+    fn pairs(&self) -> Result<(Vec<KeyPair<'a>>, usize)> {
         self.a.refuse_unreadable()?;
         self.b.refuse_unreadable()?;
         let canonical = |key: &str| vae::canonical_key(key).into_owned();

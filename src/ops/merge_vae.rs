@@ -2,18 +2,17 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::output::{Mode, OutputOptions, output_methods};
-use crate::formats::error::Hint;
+use crate::formats::error::{Hint, OrInternal};
 use crate::formats::{Error, OpenOptions, Result, StateDict};
-use crate::models::ledger::Origin;
-use crate::models::plan::merge_vae::{self, VaeDtype};
-use crate::models::published::{self, Published};
+use crate::models::plan::merge_vae::{self, MergeVaeOptions, VaeDtype};
+use crate::models::published::{self, PublishedFile};
 use crate::models::{Checkpoint, Component, hash, sidecar, vae};
-use crate::report::{ComponentSummary, LeftOut, Merged, PublishedFile, VaeReport, VaeSummary, WriteReport};
+use crate::report::{ComponentSummary, LeftOut, Merged, VaeReport, VaeSummary, WriteReport};
 
-/// Puts a VAE into a checkpoint.
+/// Merges a VAE into a checkpoint.
 ///
-/// Replaces every tensor of the checkpoint's VAE (`first_stage_model.*`), or inserts the VAE where the checkpoint has
-/// none; everything else stays byte for byte, in its order.
+/// Replaces every tensor of the checkpoint's VAE (`first_stage_model.*`), or inserts the VAE if the checkpoint has none.
+/// All other tensors stay byte-identical, in the same order.
 ///
 /// ```no_run
 /// use trinart_ckpt::{Checkpoint, MergeVae};
@@ -31,8 +30,7 @@ pub struct MergeVae<'a> {
     base: &'a Checkpoint,
     vae: Cow<'a, Checkpoint>,
     is_sidecar: bool,
-    vae_dtype: Option<VaeDtype>,
-    partial: bool,
+    options: MergeVaeOptions,
     allow_withdrawn: bool,
     output: OutputOptions<'a>,
 }
@@ -45,7 +43,7 @@ impl<'a> MergeVae<'a> {
         Self::with(base, Cow::Borrowed(vae), false)
     }
 
-    /// A merge of the VAE that lies beside the checkpoint as `NAME.vae.pt`, `NAME.vae.ckpt` or
+    /// A merge of the VAE file beside the checkpoint, named `NAME.vae.pt`, `NAME.vae.ckpt` or
     /// `NAME.vae.safetensors`. Fails if there is none, or more than one.
     pub fn with_sidecar(base: &'a Checkpoint, options: &OpenOptions) -> Result<Self> {
         let vae = Checkpoint::open_with(sidecar::find(base.path())?, options)?;
@@ -53,21 +51,22 @@ impl<'a> MergeVae<'a> {
     }
 
     fn with(base: &'a Checkpoint, vae: Cow<'a, Checkpoint>, is_sidecar: bool) -> Self {
-        let output = OutputOptions::default();
-        MergeVae { base, vae, is_sidecar, vae_dtype: None, partial: false, allow_withdrawn: false, output }
+        let (options, output) = (MergeVaeOptions::default(), OutputOptions::default());
+        MergeVae { base, vae, is_sidecar, options, allow_withdrawn: false, output }
     }
 
     /// Sets the dtype of the VAE's tensors. By default they follow [`Self::dtype`], or keep their own.
     #[must_use]
     pub fn vae_dtype(mut self, dtype: VaeDtype) -> Self {
-        self.vae_dtype = Some(dtype);
+        self.options.vae_dtype = Some(dtype);
         self
     }
 
-    /// Keeps the checkpoint's own tensors where the VAE has none. By default a missing tensor is an error.
+    /// Keeps the checkpoint's own tensors where the VAE lacks them, and drops VAE tensors that the checkpoint lacks. By
+    /// default either is an error.
     #[must_use]
     pub fn partial(mut self, partial: bool) -> Self {
-        self.partial = partial;
+        self.options.partial = partial;
         self
     }
 
@@ -79,28 +78,20 @@ impl<'a> MergeVae<'a> {
     }
 
     fn run(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
-        let (base, vae) = (self.base, self.vae.with_ldm_vae()?);
-        self.output.check_destination(output)?;
-        let mut options = merge_vae::Options::default();
+        let (base, vae) = (self.base, self.vae.as_ref());
+        let target = self.output.check_destination(output)?;
+        let mut options = self.options;
         options.dtype = self.output.dtype;
-        options.vae_dtype = self.vae_dtype;
         options.overflow = self.output.overflow;
-        options.partial = self.partial;
-        // The headers can rule out a merge before half a gigabyte is hashed.
-        let mut resolved = merge_vae::plan(base, &vae, &options)?;
-        let vae_file = vae.file_of(|key| vae::is_key(vae::bare_key(key)))?;
-        let sha256 = hash::file_sha256(vae_file, self.output.progress)?;
-        let known = published::identify(vae_file.len(), &sha256);
-        if !self.allow_withdrawn {
-            refuse_withdrawn(known).map_err(|error| error.in_file(vae.path()))?;
-        }
-        merge_vae::record(&mut resolved.metadata, &vae, &sha256);
-        vae.translation().trace_back(Origin::Vae, &mut resolved.ledger);
+        // Planning comes before hashing: headers can rule out a merge before half a gigabyte is read.
+        let mut resolved = merge_vae::plan(base, vae, &options)?;
+        let (sha256, published) = self.identify_vae()?;
+        merge_vae::record(&mut resolved.metadata, vae, &sha256);
         let before = self.summary(base.state_dict()).map_err(|error| error.in_file(base.path()))?;
-        let after = self.summary(&resolved.state_dict)?;
-        let after = after.ok_or_else(|| Error::missing("the output would have no VAE").in_file(output))?;
-        let mut report = self.output.write(base, output, resolved, mode)?;
+        let after = self.summary(&resolved.state_dict)?.or_internal("a merge has no VAE in its output")?;
         let is_same = before.as_ref().is_some_and(|before| before.content_hash == after.content_hash);
+
+        let mut report = self.output.write(base, output, target, resolved, mode)?;
         report.left_out.extend(LeftOut::opaque(vae.stored()).into_iter().map(|mut left_out| {
             left_out.path = format!("{}: {}", vae.file_name(), left_out.path);
             left_out
@@ -108,7 +99,7 @@ impl<'a> MergeVae<'a> {
         report.vae = Some(VaeReport {
             file: vae.path().to_string_lossy().into_owned(),
             sha256,
-            published: known.map(PublishedFile::from),
+            published,
             sidecar: self.is_sidecar,
             before,
             after,
@@ -117,7 +108,19 @@ impl<'a> MergeVae<'a> {
         Ok(report)
     }
 
-    /// The VAE of a state dict in figures; `None` if it has none.
+    /// Returns the sha256 of the VAE file, and the published file with this hash. Fails if that file was withdrawn, unless
+    /// it is allowed.
+    fn identify_vae(&self) -> Result<(String, Option<&'static PublishedFile>)> {
+        let file = self.vae.file_of(|key| vae::is_key(vae::bare_key(key)))?;
+        let sha256 = hash::file_sha256(file, self.output.progress)?;
+        let published = published::identify(file.len(), &sha256);
+        if !self.allow_withdrawn {
+            refuse_withdrawn(published).map_err(|error| error.in_file(self.vae.path()))?;
+        }
+        Ok((sha256, published))
+    }
+
+    /// Summarizes and hashes the VAE of a state dict. `None` if it has none.
     fn summary(&self, state_dict: &StateDict) -> Result<Option<VaeSummary>> {
         let tensors = || state_dict.iter().filter(|(key, _)| vae::is_checkpoint_key(key));
         let summary = ComponentSummary::new(Component::Vae, tensors().map(|(_, tensor)| tensor));
@@ -129,7 +132,7 @@ impl<'a> MergeVae<'a> {
     }
 }
 
-fn refuse_withdrawn(known: Option<&Published>) -> Result<()> {
+fn refuse_withdrawn(known: Option<&PublishedFile>) -> Result<()> {
     match known.and_then(|known| Some((known.name, known.withdrawn?))) {
         Some((name, reason)) => {
             Err(Error::conflict(format!("this is {name}, {reason}")).with_hint(Hint::AllowWithdrawn))

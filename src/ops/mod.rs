@@ -1,8 +1,8 @@
 //! Operations on checkpoints: what the commands of the program do, as a library.
 //!
 //! Each operation is a builder. It starts from opened checkpoints (or, for [`Scan`], [`Inspect`] and [`Hash`], from
-//! paths), takes its options as methods, and returns the report that the program prints. `plan` is a dry run: it does
-//! everything but the work, and fails where the work would fail from the headers alone.
+//! paths), has a method for each option, and returns the report that the program prints. `plan` is a dry run: it reads
+//! only headers, and fails where the operation would fail because of them.
 
 mod compare;
 mod convert;
@@ -19,7 +19,8 @@ pub use convert::Convert;
 pub use hash::Hash;
 pub use inspect::Inspect;
 pub use merge_vae::MergeVae;
-pub use output::{FolderOptions, OutputOptions};
+pub use output::FolderOptions;
+pub(crate) use output::OutputOptions;
 #[cfg(feature = "render")]
 pub use render_check::RenderCheck;
 pub use scan::Scan;

@@ -1,4 +1,4 @@
-//! Writing, as the operations that write a checkpoint share it.
+//! What the operations that write a checkpoint share: their options, and the write itself.
 
 use std::path::Path;
 
@@ -8,7 +8,6 @@ use crate::formats::containers::{self, Container, Target, WriteOptions, Written}
 use crate::formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel};
 use crate::formats::tensor::{Dtype, Overflow};
 use crate::models::family::Prediction;
-use crate::models::ledger::Origin;
 use crate::models::plan::folders::{self, FolderPlan};
 use crate::models::plan::{Cast, Resolved};
 use crate::models::{Checkpoint, Notice, NoticeCode};
@@ -28,29 +27,48 @@ pub struct FolderOptions {
     pub max_shard_bytes: Option<u64>,
 }
 
+impl FolderOptions {
+    /// Sets what the UNet predicts. By default it follows the checkpoint.
+    #[must_use]
+    pub fn prediction(self, prediction: Prediction) -> Self {
+        FolderOptions { prediction: Some(prediction), ..self }
+    }
+
+    /// Writes weights as `.bin`, for programs that do not read safetensors.
+    #[must_use]
+    pub fn bin(self, bin: bool) -> Self {
+        FolderOptions { bin, ..self }
+    }
+
+    /// Sets the variant in the names of the weights, such as `fp16`.
+    #[must_use]
+    pub fn variant(self, variant: impl Into<String>) -> Self {
+        FolderOptions { variant: Some(variant.into()), ..self }
+    }
+
+    /// Sets the most bytes of tensors in one file.
+    #[must_use]
+    pub fn max_shard_bytes(self, bytes: u64) -> Self {
+        FolderOptions { max_shard_bytes: Some(bytes), ..self }
+    }
+}
+
 /// Bytes of tensors in one file of a folder by default, as in diffusers.
 const SHARD_BYTES: u64 = 10_000_000_000;
 
-/// How the operations that write a checkpoint write it. Their methods of the same names set single fields.
+/// How to write a checkpoint. Operations have a method of the same name for each field.
 #[derive(Clone)]
-#[non_exhaustive]
-pub struct OutputOptions<'a> {
-    /// Cast the floating-point tensors of the whole output; `None` keeps each dtype.
-    pub dtype: Option<Dtype>,
-    /// How to treat values that overflow their new dtype.
-    pub overflow: Overflow,
-    /// The output format; `None` follows the extension of the output.
-    pub format: Option<Target>,
-    /// How to treat an existing output.
-    pub overwrite: Overwrite,
-    /// Whether to read the output back and compare it with the plan.
-    pub verify: bool,
-    /// Number of threads.
-    pub jobs: usize,
-    /// Reports progress, and may interrupt the work.
-    pub progress: &'a dyn Progress,
-    /// How to write a diffusers folder.
-    pub folder: FolderOptions,
+pub(crate) struct OutputOptions<'a> {
+    /// The dtype of the floating-point tensors; `None` keeps each dtype.
+    pub(crate) dtype: Option<Dtype>,
+    pub(crate) overflow: Overflow,
+    /// `None` follows the extension of the output.
+    pub(crate) format: Option<Target>,
+    pub(crate) overwrite: Overwrite,
+    pub(crate) verify: bool,
+    pub(crate) jobs: usize,
+    pub(crate) progress: &'a dyn Progress,
+    pub(crate) folder: FolderOptions,
 }
 
 impl Default for OutputOptions<'_> {
@@ -81,12 +99,12 @@ macro_rules! output_methods {
         impl<'a> $operation<'a> {
             /// Sets all options for writing at once.
             #[must_use]
-            pub fn output_options(mut self, options: $crate::ops::OutputOptions<'a>) -> Self {
+            pub(crate) fn output_options(mut self, options: $crate::ops::OutputOptions<'a>) -> Self {
                 self.output = options;
                 self
             }
 
-            /// Casts the floating-point tensors of the whole output to `dtype`. By default every tensor keeps its own.
+            /// Casts the floating-point tensors of the whole output to `dtype`. By default each tensor keeps its dtype.
             #[must_use]
             pub fn dtype(mut self, dtype: $crate::formats::tensor::Dtype) -> Self {
                 self.output.dtype = Some(dtype);
@@ -130,7 +148,7 @@ macro_rules! output_methods {
                 self
             }
 
-            /// Sets the number of threads. By default it follows the machine.
+            /// Sets the number of threads. By default two per CPU, at most eight.
             #[must_use]
             pub fn jobs(mut self, jobs: usize) -> Self {
                 self.output.jobs = jobs;
@@ -146,12 +164,12 @@ macro_rules! output_methods {
 
             /// Reports what [`Self::write`] would do, tensor by tensor, and writes nothing.
             ///
-            /// Fails where `write` would fail, except for errors that only the tensors' values or the disk can show.
+            /// Fails where `write` would fail, except for errors that depend on the tensors' values or on the disk.
             pub fn plan(&self, output: impl AsRef<std::path::Path>) -> $crate::Result<$crate::report::WriteReport> {
                 self.run(output.as_ref(), $crate::ops::output::Mode::Plan)
             }
 
-            /// Writes the output. Afterwards `output` is the whole new file or folder, or what was there before.
+            /// Writes the output atomically: after an error, `output` is what it was before.
             pub fn write(&self, output: impl AsRef<std::path::Path>) -> $crate::Result<$crate::report::WriteReport> {
                 self.run(output.as_ref(), $crate::ops::output::Mode::Write)
             }
@@ -165,30 +183,27 @@ impl OutputOptions<'_> {
         self.dtype.map(|to| Cast { to, overflow: self.overflow })
     }
 
-    pub(super) fn target(&self, output: &Path) -> Result<Target> {
-        self.format.map_or_else(|| Target::from_path(output), Ok)
-    }
-
-    /// Fails, before any work is done, if the output may not be written.
-    pub(super) fn check_destination(&self, output: &Path) -> Result<()> {
-        match self.target(output)? {
-            // Which files of an existing folder would be lost is checked again once the new files are known.
-            Target::Diffusers => AtomicFolder::check_destination(output, self.overwrite, &|_| true),
-            _ => AtomicFile::check_destination(output, self.overwrite),
+    /// Returns the format of the output. Fails, before any work is done, if the output may not be written.
+    pub(super) fn check_destination(&self, output: &Path) -> Result<Target> {
+        let target = self.format.map_or_else(|| Target::from_path(output), Ok)?;
+        match target {
+            // Once the new files are known, `write_folder` checks which files of an existing folder would be lost.
+            Target::Diffusers => AtomicFolder::check_destination(output, self.overwrite, &|_| true)?,
+            _ => AtomicFile::check_destination(output, self.overwrite)?,
         }
+        Ok(target)
     }
 
-    /// Writes a resolved plan for `input`, or reports what it would write.
+    /// Writes the plan for `input` to `output`, or reports what it would write. `target` is the result of
+    /// [`Self::check_destination`].
     pub(super) fn write(
         &self,
         input: &Checkpoint,
         output: &Path,
+        target: Target,
         mut resolved: Resolved,
         mode: Mode,
     ) -> Result<WriteReport> {
-        let target = self.target(output)?;
-        input.translation().trace_back(Origin::Checkpoint, &mut resolved.ledger);
-        resolved.notices.extend(input.translation().notices.iter().cloned());
         if target != Target::Diffusers {
             resolved.notices.extend(input.translation().single_file_notices.iter().cloned());
         }
@@ -202,7 +217,7 @@ impl OutputOptions<'_> {
         Ok(WriteReport {
             input: input.path().to_string_lossy().into_owned(),
             output: output.to_string_lossy().into_owned(),
-            format: target.name(),
+            format: target,
             tensors: resolved.state_dict.len(),
             bytes: written.bytes,
             dry_run: mode == Mode::Plan,
@@ -214,7 +229,7 @@ impl OutputOptions<'_> {
         })
     }
 
-    fn options(&self) -> WriteOptions<'_> {
+    fn write_options(&self) -> WriteOptions<'_> {
         WriteOptions::default().overwrite(self.overwrite).verify(self.verify).jobs(self.jobs).progress(self.progress)
     }
 
@@ -225,7 +240,7 @@ impl OutputOptions<'_> {
                 let bytes = containers::check_target(state_dict, metadata, target);
                 Ok(Written::planned(bytes.map_err(|error| error.in_file(output))?))
             }
-            Mode::Write => containers::write(output, target, state_dict, metadata, &self.options()),
+            Mode::Write => containers::write(output, target, state_dict, metadata, &self.write_options()),
         }
     }
 
@@ -241,7 +256,7 @@ impl OutputOptions<'_> {
             _ => Companions::default(),
         };
         let planned = folders::to_folder(resolved, companions.files, self.folder.prediction);
-        let FolderPlan { mut resolved, files } = planned.map_err(|error| error.in_file(input.path()))?;
+        let FolderPlan { mut resolved, files, .. } = planned.map_err(|error| error.in_file(input.path()))?;
         resolved.notices.extend(companions.unknown.iter().map(|name| {
             let text = format!("left out {name}: an optional part of the pipeline that this program does not know");
             Notice::new(NoticeCode::PipelinePartDropped, text)
@@ -258,7 +273,7 @@ impl OutputOptions<'_> {
                 containers::check_folder_destination(output, &entries, self.overwrite)?;
                 Written::planned(containers::check_folder(&entries)?)
             }
-            Mode::Write => containers::write_folder(output, &entries, &self.options())?,
+            Mode::Write => containers::write_folder(output, &entries, &self.write_options())?,
         };
         Ok((resolved, written))
     }

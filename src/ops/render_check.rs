@@ -7,19 +7,15 @@ use crate::formats::containers::{self, Container, Target, WriteOptions};
 use crate::formats::io::{AtomicFile, NoProgress, Overwrite, Progress, parallel};
 use crate::formats::{Error, Metadata, Result};
 use crate::models::Checkpoint;
-use crate::models::plan::merge_vae;
-use crate::render::against::Against;
-use crate::render::device::Device;
-use crate::render::input::RenderInput;
-use crate::render::job::{RenderJob, RenderPlan, RenderReport};
-use crate::render::reference::{ReferencePicture, read_picture};
-use crate::render::settings::RenderOptions;
+use crate::models::plan::merge_vae::{self, MergeVaeOptions};
+use crate::render::job::{Against, Device, RenderInput, RenderJob, RenderPlan, RenderReport};
+use crate::render::settings::{ReferencePicture, RenderOptions, read_picture};
 use crate::report::{RenderCheckReport, RenderPaths};
 
 /// Renders a picture with an SD v1 checkpoint, and checks it.
 ///
 /// ```no_run
-/// use trinart_ckpt::render::settings::RenderOptions;
+/// use trinart_ckpt::render::RenderOptions;
 /// use trinart_ckpt::{Checkpoint, RenderCheck};
 ///
 /// # fn main() -> trinart_ckpt::Result<()> {
@@ -41,7 +37,7 @@ pub struct RenderCheck<'a> {
     sheet: Option<PathBuf>,
     dump: Option<PathBuf>,
     overwrite: Overwrite,
-    jobs: usize,
+    jobs: Option<usize>,
     progress: &'a dyn Progress,
 }
 
@@ -58,7 +54,7 @@ impl<'a> RenderCheck<'a> {
             sheet: None,
             dump: None,
             overwrite: Overwrite::Refuse,
-            jobs: parallel::default_jobs(),
+            jobs: None,
             progress: &NoProgress,
         }
     }
@@ -99,7 +95,7 @@ impl<'a> RenderCheck<'a> {
         RenderCheck { sheet: Some(path.into()), ..self }
     }
 
-    /// Also writes the tensors between the stages to this safetensors file.
+    /// Writes the tensors between the stages to this safetensors file, for debugging.
     #[must_use]
     pub fn dump(self, path: impl Into<PathBuf>) -> Self {
         RenderCheck { dump: Some(path.into()), ..self }
@@ -112,10 +108,11 @@ impl<'a> RenderCheck<'a> {
         RenderCheck { overwrite, ..self }
     }
 
-    /// Sets the number of threads that compare weights. By default it follows the machine.
+    /// Sets the number of threads. By default, rendering uses all CPUs, and comparing and writing use two threads per CPU,
+    /// at most eight. See [`RenderJob::jobs`].
     #[must_use]
     pub fn jobs(self, jobs: usize) -> Self {
-        RenderCheck { jobs, ..self }
+        RenderCheck { jobs: Some(jobs), ..self }
     }
 
     /// Reports progress to `progress`, which may also interrupt the work.
@@ -148,7 +145,8 @@ impl<'a> RenderCheck<'a> {
         self.check_destinations(&[Some(output), sheet.as_deref(), self.dump.as_deref()])?;
         let report = self.run()?;
         if let (Some(path), Some(dump)) = (&self.dump, &report.dump) {
-            let options = WriteOptions::default().overwrite(self.overwrite).verify(false).jobs(self.jobs);
+            let jobs = self.jobs.unwrap_or_else(parallel::default_jobs);
+            let options = WriteOptions::default().overwrite(self.overwrite).verify(false).jobs(jobs);
             let options = options.progress(self.progress);
             containers::write(path, Target::Safetensors, dump, &Metadata::default(), &options)?;
         }
@@ -167,11 +165,10 @@ impl<'a> RenderCheck<'a> {
     }
 
     fn job(&self, keeps_dump: bool) -> Result<RenderJob> {
-        let mut job = RenderJob::new(self.input()?)
-            .options(self.options.clone())
-            .device(self.device)
-            .jobs(self.jobs)
-            .dump(keeps_dump);
+        let mut job = RenderJob::new(self.input()?).options(self.options.clone()).device(self.device).dump(keeps_dump);
+        if let Some(jobs) = self.jobs {
+            job = job.jobs(jobs);
+        }
         if let Some(path) = &self.like {
             job = job.like(ReferencePicture::open(path)?);
         }
@@ -184,8 +181,7 @@ impl<'a> RenderCheck<'a> {
     fn input(&self) -> Result<RenderInput> {
         let base = input_of(self.checkpoint)?;
         let Some(vae) = self.vae else { return Ok(base) };
-        let ldm_vae = vae.with_ldm_vae()?;
-        let resolved = merge_vae::plan(self.checkpoint, &ldm_vae, &merge_vae::Options::default())?;
+        let resolved = merge_vae::plan(self.checkpoint, vae, &MergeVaeOptions::default())?;
         let sha256 = match vae.container() {
             Container::Diffusers => None,
             _ => Some(vae.sha256(self.progress)?),
@@ -206,7 +202,7 @@ impl<'a> RenderCheck<'a> {
         Ok(())
     }
 
-    /// Writes a file whole, or leaves what was there.
+    /// Writes a file atomically.
     fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let file = AtomicFile::create(path, self.overwrite)?;
         file.reserve(bytes.len() as u64)?;
@@ -226,7 +222,7 @@ fn input_of(checkpoint: &Checkpoint) -> Result<RenderInput> {
     })
 }
 
-/// Opens a PNG or a checkpoint to compare with.
+/// Opens the picture or checkpoint to compare with. Files that start as a PNG does are pictures.
 fn open_against(path: &Path) -> Result<Against> {
     let mut magic = [0; 8];
     let read = File::open(path).and_then(|mut file| file.read(&mut magic));

@@ -12,6 +12,7 @@ use crate::report::units::{count, size};
 
 /// The figures of one component of a checkpoint.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct ComponentSummary {
     /// The component.
     #[serde(rename = "name")]
@@ -22,7 +23,7 @@ pub struct ComponentSummary {
     pub parameters: u64,
     /// The size in bytes.
     pub bytes: u64,
-    /// The number of tensors of each dtype.
+    /// The number of tensors of each dtype, by its name.
     pub dtypes: BTreeMap<&'static str, usize>,
     /// The missing and extra tensors, if the schema of the component is known.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -31,7 +32,7 @@ pub struct ComponentSummary {
 
 impl ComponentSummary {
     /// Sums up the tensors of a component.
-    pub fn new<'a>(component: Component, tensors: impl Iterator<Item = &'a LazyTensor>) -> Self {
+    pub(crate) fn new<'a>(component: Component, tensors: impl Iterator<Item = &'a LazyTensor>) -> Self {
         let (dtypes, completeness) = (BTreeMap::new(), None);
         let mut summary = ComponentSummary { component, tensors: 0, parameters: 0, bytes: 0, dtypes, completeness };
         for tensor in tensors {
@@ -84,7 +85,7 @@ fn short(number: u64) -> String {
 }
 
 /// Sums up the components that a state dict in LDM names has, and compares them with the schemas of the architecture.
-pub fn components(state_dict: &StateDict, architecture: Option<Architecture>) -> Vec<ComponentSummary> {
+pub(crate) fn components(state_dict: &StateDict, architecture: Option<Architecture>) -> Vec<ComponentSummary> {
     let of = |component: Component| {
         let tensors = state_dict.iter().filter(move |(key, _)| Component::from_key(key) == component);
         let mut summary = ComponentSummary::new(component, tensors.map(|(_, tensor)| tensor));

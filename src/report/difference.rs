@@ -4,80 +4,108 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::formats::error::printable;
-use crate::formats::tensor::LazyTensor;
+use crate::formats::tensor::{Dtype, LazyTensor};
 use crate::models::Component;
 use crate::models::compare::TensorComparison;
 
 /// Different tensors per component that the text lists. JSON lists all.
 const LISTED: usize = 8;
 
-/// The differences between two checkpoints.
-#[derive(Debug, Serialize)]
+/// The differences between two checkpoints, as [`Compare`](crate::Compare) returns them.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Difference {
-    a: String,
-    b: String,
+    /// The path of the first checkpoint.
+    pub a: String,
+    /// The path of the second checkpoint.
+    pub b: String,
     /// Whether all compared tensors are equal.
     pub equal: bool,
-    components: Vec<ComponentDifference>,
-    /// Tensors that were not compared, because one side is a folder, which cannot hold them.
-    not_compared: usize,
+    /// The differences of each component that one side has.
+    pub components: Vec<ComponentDifference>,
+    /// The number of tensors that were not compared, because one side is a diffusers folder, which cannot hold them.
+    pub not_compared: usize,
 }
 
-#[derive(Debug, Serialize)]
-struct ComponentDifference {
-    name: Component,
-    equal: usize,
+/// The differences of one component.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct ComponentDifference {
+    /// The component.
+    #[serde(rename = "name")]
+    pub component: Component,
+    /// The number of equal tensors.
+    pub equal: usize,
     /// The tensors that differ.
-    different: Vec<TensorDifference>,
+    pub different: Vec<TensorDifference>,
 }
 
 /// A key whose tensors differ.
-#[derive(Debug, Serialize)]
-struct TensorDifference {
-    key: String,
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TensorDifference {
+    /// The key in LDM names.
+    pub key: String,
+    /// How the tensors differ.
     #[serde(flatten)]
-    found: KeyDifference,
+    pub found: KeyDifference,
 }
 
-#[derive(Debug, Serialize)]
+/// How the tensors of a key differ.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "found", rename_all = "kebab-case")]
-enum KeyDifference {
+#[non_exhaustive]
+pub enum KeyDifference {
+    /// Only the first checkpoint has the key.
     OnlyInA,
+    /// Only the second checkpoint has the key.
     OnlyInB,
+    /// Both checkpoints have the key.
     Both {
+        /// The tensor of the first checkpoint.
         a: TensorSummary,
+        /// The tensor of the second checkpoint.
         b: TensorSummary,
+        /// The result of comparing them.
         #[serde(flatten)]
         comparison: TensorComparison,
     },
 }
 
-#[derive(Debug, Serialize)]
-struct TensorSummary {
-    dtype: &'static str,
-    shape: Vec<u64>,
+/// The dtype and the shape of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TensorSummary {
+    /// The dtype.
+    pub dtype: Dtype,
+    /// The dimensions.
+    pub shape: Vec<u64>,
 }
 
 impl TensorSummary {
     fn new(tensor: &LazyTensor) -> Self {
-        TensorSummary { dtype: tensor.dtype().name(), shape: tensor.shape().dims().to_vec() }
+        TensorSummary { dtype: tensor.dtype(), shape: tensor.shape().dims().to_vec() }
     }
 }
 
 /// A key, its tensors on both sides, and their comparison if both sides have the key.
-pub type ComparedTensors<'a> = (String, Option<&'a LazyTensor>, Option<&'a LazyTensor>, Option<TensorComparison>);
+pub(crate) type ComparedTensors<'a> =
+    (String, Option<&'a LazyTensor>, Option<&'a LazyTensor>, Option<TensorComparison>);
 
 impl Difference {
     /// Groups compared tensors by component.
-    pub fn new(a: String, b: String, compared: Vec<ComparedTensors<'_>>) -> Self {
+    pub(crate) fn new(a: String, b: String, compared: Vec<ComparedTensors<'_>>, not_compared: usize) -> Self {
         let mut components = BTreeMap::new();
         for (key, left, right, comparison) in compared {
-            let name = Component::from_key(&key);
-            let component =
-                components.entry(name).or_insert_with(|| ComponentDifference { name, equal: 0, different: Vec::new() });
+            let component = Component::from_key(&key);
+            let difference = components.entry(component).or_insert_with(|| ComponentDifference {
+                component,
+                equal: 0,
+                different: Vec::new(),
+            });
             let found = match (left, right, comparison) {
                 (_, _, Some(TensorComparison::Equal)) => {
-                    component.equal += 1;
+                    difference.equal += 1;
                     continue;
                 }
                 (Some(left), Some(right), Some(comparison)) => {
@@ -86,18 +114,11 @@ impl Difference {
                 (Some(_), _, _) => KeyDifference::OnlyInA,
                 _ => KeyDifference::OnlyInB,
             };
-            component.different.push(TensorDifference { key, found });
+            difference.different.push(TensorDifference { key, found });
         }
         let components: Vec<_> = components.into_values().collect();
         let equal = components.iter().all(|component| component.different.is_empty());
-        Difference { a, b, equal, components, not_compared: 0 }
-    }
-
-    /// Sets the number of tensors that were not compared, because a folder cannot hold them.
-    #[must_use]
-    pub fn with_not_compared(mut self, count: usize) -> Self {
-        self.not_compared = count;
-        self
+        Difference { a, b, equal, components, not_compared }
     }
 
     /// Formats one line per component, and the first tensors that differ.
@@ -105,7 +126,7 @@ impl Difference {
         let verdict = if self.equal { "equal" } else { "different" };
         let mut out = format!("A {}\nB {}\n{verdict}\n", printable(&self.a), printable(&self.b));
         for component in &self.components {
-            let _ = writeln!(out, "  {:<17} {}", component.name.text(), component.to_text());
+            let _ = writeln!(out, "  {:<17} {}", component.component.text(), component.to_text());
             for tensor in component.different.iter().take(LISTED) {
                 let _ = writeln!(out, "    {}: {}", printable(&tensor.key), tensor.found.to_text());
             }

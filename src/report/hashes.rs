@@ -7,33 +7,37 @@ use serde::Serialize;
 use crate::formats::error::printable;
 use crate::models::Component;
 use crate::models::hash::FileHashes;
-use crate::models::published::Published;
-use crate::report::published_file::PublishedFile;
+use crate::models::published::PublishedFile;
 use crate::report::write_report::LeftOut;
 
-/// The hashes of one file.
-#[derive(Debug, Serialize)]
+/// The hashes of one file, as [`Hash`](crate::Hash) returns them. All are lower-case hexadecimal.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Hashes {
-    file: String,
-    /// The sha256 of the file. Folders have none.
-    sha256: Option<String>,
-    autov2: Option<String>,
-    autov3: Option<String>,
-    legacy: Option<String>,
-    /// The published file that has this hash.
-    published: Option<PublishedFile>,
-    /// The content hash of each component.
-    components: IndexMap<Component, String>,
-    /// Tensors that cannot be read, so that no hash covers them.
-    unreadable: Vec<LeftOut>,
+    /// The path of the file or folder.
+    pub file: String,
+    /// The sha256 of the file; `None` for folders.
+    pub sha256: Option<String>,
+    /// AutoV2: the first ten digits of the sha256; `None` for folders.
+    pub autov2: Option<String>,
+    /// AutoV3: twelve digits of the hash of the data after a safetensors header; `None` for other containers.
+    pub autov3: Option<String>,
+    /// The model hash of WebUI before January 2023, eight digits; `None` for folders.
+    pub legacy: Option<String>,
+    /// The published file with this size and sha256.
+    pub published: Option<&'static PublishedFile>,
+    /// The content hash of each component; see [`content_hash`](crate::models::hash::content_hash).
+    pub components: IndexMap<Component, String>,
+    /// Tensors that cannot be read. No hash of a component covers them.
+    pub unreadable: Vec<LeftOut>,
 }
 
 impl Hashes {
     /// Combines the hashes of a file and of its components.
-    pub fn new(
+    pub(crate) fn new(
         path: &Path,
         file: Option<FileHashes>,
-        published: Option<&'static Published>,
+        published: Option<&'static PublishedFile>,
         components: Vec<(Component, String)>,
         unreadable: Vec<LeftOut>,
     ) -> Self {
@@ -43,7 +47,7 @@ impl Hashes {
             sha256: file.as_ref().map(|file| file.sha256.clone()),
             autov3: file.as_ref().and_then(|file| file.autov3.clone()),
             legacy: file.map(|file| file.legacy),
-            published: published.map(PublishedFile::from),
+            published,
             components: components.into_iter().collect(),
             unreadable,
         }

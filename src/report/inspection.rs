@@ -8,138 +8,150 @@ use crate::formats::containers::Container;
 use crate::formats::danger::Finding;
 use crate::formats::error::printable;
 use crate::formats::state_dict::StateDict;
-use crate::formats::tensor::LazyTensor;
+use crate::formats::tensor::{Dtype, LazyTensor};
 use crate::models::Component;
 use crate::models::detection::{Detection, Evidence};
-use crate::models::family::Prediction;
+use crate::models::family::{Architecture, Prediction, Task};
 use crate::models::position_ids::{self, State};
-use crate::models::published::Published;
+use crate::models::published::PublishedFile;
 use crate::report::components::ComponentSummary;
-use crate::report::published_file::PublishedFile;
 use crate::report::units::{count, size};
 use crate::report::write_report::LeftOut;
 
 /// Characters of a metadata value that the text shows. JSON has the whole value.
 const SHOWN: usize = 100;
 
-/// The contents of a file.
-#[derive(Debug, Serialize)]
+/// The contents of a file, as [`Inspect`](crate::Inspect) returns them.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Inspection {
-    file: String,
-    bytes: u64,
-    container: String,
-    /// The architecture, if keys and shapes show one.
-    architecture: Option<&'static str>,
-    /// The task of the UNet, if there is one.
-    task: Option<&'static str>,
-    /// What the UNet predicts, if there is one.
-    prediction: Option<&'static str>,
+    /// The path of the file or folder.
+    pub file: String,
+    /// The size in bytes of the file, or of all weight files of a folder.
+    pub bytes: u64,
+    /// The container.
+    pub container: Container,
+    /// The architecture, if keys and shapes show exactly one.
+    pub architecture: Option<Architecture>,
+    /// The task of the UNet; `None` without a UNet.
+    pub task: Option<Task>,
+    /// What the UNet predicts; `None` without a UNet.
+    pub prediction: Option<Prediction>,
     /// The evidence for the architecture.
-    evidence: Vec<EvidenceLine>,
+    pub evidence: Vec<Evidence>,
     /// The path of the state dict in the pickled object; empty if it is the object itself.
-    root: String,
-    tensors: usize,
-    parameters: u64,
-    tensor_bytes: u64,
-    components: Vec<ComponentSummary>,
-    /// The state of the text encoder's position_ids; `None` without a text encoder.
-    position_ids: Option<PositionIds>,
+    pub root: String,
+    /// The number of tensors.
+    pub tensors: usize,
+    /// The number of elements in all components.
+    pub parameters: u64,
+    /// The size of all tensors in bytes.
+    pub tensor_bytes: u64,
+    /// The components that the file has tensors of.
+    pub components: Vec<ComponentSummary>,
+    /// The state of the text encoder's position_ids; `None` without a text encoder, and for diffusers folders.
+    pub position_ids: Option<PositionIds>,
     /// The published file with this size and sha256.
-    published: Option<PublishedFile>,
-    metadata: IndexMap<String, String>,
+    pub published: Option<&'static PublishedFile>,
+    /// The plain values beside the tensors, as text.
+    pub metadata: IndexMap<String, String>,
     /// Values that no output can hold.
-    opaque: Vec<LeftOut>,
-    /// What the file could run when loaded with Python.
-    dangers: Vec<String>,
+    pub opaque: Vec<LeftOut>,
+    /// What the pickle could run when loaded with Python.
+    #[serde(serialize_with = "as_texts")]
+    pub dangers: Vec<Finding>,
     /// Tensors that no output can hold.
-    unreadable: Vec<LeftOut>,
+    pub unreadable: Vec<LeftOut>,
     /// The global names in the pickle, with their number of occurrences.
-    globals: IndexMap<String, usize>,
+    pub globals: IndexMap<String, usize>,
+    /// All tensors, if they were requested.
     #[serde(skip_serializing_if = "Option::is_none")]
-    keys: Option<Vec<Key>>,
-    #[serde(skip)]
-    container_text: &'static str,
-    #[serde(skip)]
-    architecture_text: Option<String>,
+    pub keys: Option<Vec<TensorEntry>>,
 }
 
-/// One piece of evidence for the architecture.
-#[derive(Debug, Serialize)]
-struct EvidenceLine {
-    key: String,
-    shape: Vec<u64>,
-    finding: String,
-    candidates: Vec<&'static str>,
+/// The state of a text encoder's position_ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PositionIds {
+    /// I64, 0 to the last position.
+    Correct,
+    /// The correct values in this dtype.
+    WrongDtype(Dtype),
+    /// Other values, in this dtype.
+    WrongValues(Dtype),
+    /// The text encoder has none.
+    Missing,
+    /// They could not be read, for this reason.
+    Unreadable(String),
 }
 
-impl From<&Evidence> for EvidenceLine {
-    fn from(evidence: &Evidence) -> Self {
-        EvidenceLine {
-            key: evidence.key.clone(),
-            shape: evidence.dims.clone(),
-            finding: evidence.finding.clone(),
-            candidates: evidence.candidates.iter().map(|candidate| candidate.name()).collect(),
+impl PositionIds {
+    /// Checks position_ids; `None` without a text encoder. This is the only tensor that an inspection reads.
+    fn of(state_dict: &StateDict) -> Option<Self> {
+        let Some((key, tensor)) = state_dict.iter().find(|(key, _)| position_ids::is_key(key)) else {
+            return state_dict.keys().find_map(position_ids::key_beside).map(|_| PositionIds::Missing);
+        };
+        Some(match position_ids::check(tensor, position_ids::positions(state_dict, key)) {
+            Ok(State::Correct) => PositionIds::Correct,
+            Ok(State::WrongDtype) => PositionIds::WrongDtype(tensor.dtype()),
+            Ok(State::WrongValues) => PositionIds::WrongValues(tensor.dtype()),
+            Err(error) => PositionIds::Unreadable(error.to_string()),
+        })
+    }
+
+    /// The word for scripts, as in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            PositionIds::Correct => State::Correct.name(),
+            PositionIds::WrongDtype(_) => State::WrongDtype.name(),
+            PositionIds::WrongValues(_) => State::WrongValues.name(),
+            PositionIds::Missing => "missing",
+            PositionIds::Unreadable(_) => "unreadable",
+        }
+    }
+
+    /// The state in words, with the option that corrects it.
+    pub fn to_text(&self) -> String {
+        match self {
+            PositionIds::Correct => "ok".to_owned(),
+            PositionIds::WrongDtype(dtype) => format!("{dtype} instead of I64; --fix-position-ids corrects them"),
+            PositionIds::WrongValues(dtype) => format!("WRONG values, {dtype}; --fix-position-ids corrects them"),
+            PositionIds::Missing => "missing; --fix-position-ids adds them".to_owned(),
+            PositionIds::Unreadable(reason) => reason.clone(),
         }
     }
 }
 
-/// The state of position_ids: a word for scripts, a text for people.
-#[derive(Debug)]
-struct PositionIds {
-    state: &'static str,
-    text: String,
-}
-
 impl Serialize for PositionIds {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.state)
+        serializer.serialize_str(self.name())
     }
 }
 
-/// `SD v1, text to image`.
-fn architecture_text(detection: &Detection) -> Option<String> {
-    let architecture = detection.architecture()?;
-    let task = detection.task.map_or_else(String::new, |task| format!(", {}", task.text()));
-    let prediction = if detection.prediction == Prediction::Velocity { ", v-prediction" } else { "" };
-    Some(format!("{}{task}{prediction}", architecture.text()))
-}
-
-/// Checks position_ids; `None` without a text encoder. This is the only tensor that an inspection reads.
-fn position_ids(state_dict: &StateDict) -> Option<PositionIds> {
-    let Some((key, tensor)) = state_dict.iter().find(|(key, _)| position_ids::is_key(key)) else {
-        state_dict.keys().find_map(position_ids::key_beside)?;
-        return Some(PositionIds { state: "missing", text: "missing; --fix-position-ids adds them".to_owned() });
-    };
-    let dtype = tensor.dtype();
-    Some(match position_ids::check(tensor, position_ids::positions(state_dict, key)) {
-        Ok(state) => PositionIds {
-            state: state.name(),
-            text: match state {
-                State::Correct => "ok".to_owned(),
-                State::WrongDtype => format!("{dtype} instead of I64; --fix-position-ids corrects them"),
-                State::WrongValues => format!("WRONG values, {dtype}; --fix-position-ids corrects them"),
-            },
-        },
-        Err(error) => PositionIds { state: "unreadable", text: error.to_string() },
-    })
-}
-
 /// One tensor.
-#[derive(Debug, Serialize)]
-struct Key {
-    key: String,
-    dtype: &'static str,
-    shape: Vec<u64>,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TensorEntry {
+    /// The key in the file.
+    pub key: String,
+    /// The dtype.
+    pub dtype: Dtype,
+    /// The dimensions.
+    pub shape: Vec<u64>,
+}
+
+fn as_texts<S: Serializer>(findings: &[Finding], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(findings.iter().map(Finding::to_text))
 }
 
 impl Inspection {
     /// Inspects a checkpoint. `components` are those of its translation into LDM names; `keys` includes all tensors. Reads
     /// no tensor data except position_ids.
-    pub fn new(
+    pub(crate) fn new(
         checkpoint: &StoredCheckpoint,
         components: Vec<ComponentSummary>,
         detection: &Detection,
-        published: Option<&'static Published>,
+        published: Option<&'static PublishedFile>,
         keys: bool,
     ) -> Self {
         let mut globals = IndexMap::new();
@@ -147,9 +159,9 @@ impl Inspection {
             *globals.entry(global.name.to_string()).or_default() += 1;
         }
         let list = || {
-            let key = |(key, tensor): (&str, &LazyTensor)| Key {
+            let key = |(key, tensor): (&str, &LazyTensor)| TensorEntry {
                 key: key.to_owned(),
-                dtype: tensor.dtype().name(),
+                dtype: tensor.dtype(),
                 shape: tensor.shape().dims().to_vec(),
             };
             checkpoint.state_dict().iter().map(key).collect()
@@ -157,29 +169,36 @@ impl Inspection {
         Inspection {
             file: checkpoint.path().to_string_lossy().into_owned(),
             bytes: checkpoint.file_bytes(),
-            container: checkpoint.container().name().replace(' ', "-"),
-            container_text: checkpoint.container().name(),
-            architecture: detection.architecture().map(|it| it.name()),
-            task: detection.task.map(|it| it.name()),
-            prediction: detection.task.map(|_| detection.prediction.name()),
-            evidence: detection.evidence.iter().map(EvidenceLine::from).collect(),
+            container: checkpoint.container(),
+            architecture: detection.architecture(),
+            task: detection.task,
+            prediction: detection.task.map(|_| detection.prediction),
+            evidence: detection.evidence.clone(),
             root: checkpoint.root().to_owned(),
             tensors: checkpoint.state_dict().len(),
             parameters: components.iter().map(|summary| summary.parameters).sum(),
             tensor_bytes: checkpoint.state_dict().bytes(),
             components,
-            // Newer folders have none, and need none.
-            position_ids: position_ids(checkpoint.state_dict())
-                .filter(|_| checkpoint.container() != Container::Diffusers),
-            published: published.map(PublishedFile::from),
+            // Newer folders omit them, and programs that read folders do not use them.
+            position_ids: match checkpoint.container() {
+                Container::Diffusers => None,
+                _ => PositionIds::of(checkpoint.state_dict()),
+            },
+            published,
             metadata: checkpoint.metadata().iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
             opaque: LeftOut::opaque(checkpoint),
-            dangers: checkpoint.dangers().iter().map(Finding::to_text).collect(),
+            dangers: checkpoint.dangers().to_vec(),
             unreadable: LeftOut::unreadable(checkpoint),
             globals,
             keys: keys.then(list),
-            architecture_text: architecture_text(detection),
         }
+    }
+
+    /// `SD v1, text to image`; `None` if the architecture is unknown.
+    fn architecture_text(&self) -> Option<String> {
+        let task = self.task.map_or_else(String::new, |task| format!(", {}", task.text()));
+        let prediction = if self.prediction == Some(Prediction::Velocity) { ", v-prediction" } else { "" };
+        Some(format!("{}{task}{prediction}", self.architecture?.text()))
     }
 
     /// Formats the contents, one fact per line.
@@ -190,10 +209,10 @@ impl Inspection {
         };
         let under =
             if self.root.is_empty() { String::new() } else { format!(", tensors under {}", printable(&self.root)) };
-        line("container", &format!("{}, {}{under}", self.container_text, size(self.bytes)));
+        line("container", &format!("{}, {}{under}", self.container.text(), size(self.bytes)));
         let is_unet = self.components.iter().any(|component| component.component == Component::Unet);
-        if let Some(architecture) = &self.architecture_text {
-            line("architecture", architecture);
+        if let Some(architecture) = self.architecture_text() {
+            line("architecture", &architecture);
         } else if is_unet {
             line("architecture", "unknown");
         }
@@ -206,7 +225,7 @@ impl Inspection {
             line(component.component.text(), &format!("{}{completeness}", component.to_text()));
         }
         if let Some(position_ids) = &self.position_ids {
-            line("position_ids", &position_ids.text);
+            line("position_ids", &position_ids.to_text());
         }
         for (name, value) in &self.metadata {
             let value = printable(value);
@@ -218,7 +237,7 @@ impl Inspection {
             line("opaque", &opaque.to_text());
         }
         for danger in &self.dangers {
-            line("DANGER", &format!("the pickle {}", printable(danger)));
+            line("DANGER", &format!("the pickle {}", printable(&danger.to_text())));
         }
         for unreadable in &self.unreadable {
             line("unreadable", &unreadable.to_text());

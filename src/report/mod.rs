@@ -5,24 +5,23 @@ mod difference;
 mod document;
 mod hashes;
 mod inspection;
-mod published_file;
 #[cfg(feature = "render")]
 mod render;
 mod scan;
 mod units;
 mod write_report;
 
-pub use components::{ComponentSummary, components};
-pub use difference::{ComparedTensors, Difference};
+pub use components::ComponentSummary;
+pub(crate) use components::components;
+pub use difference::{ComponentDifference, Difference, KeyDifference, TensorDifference, TensorSummary};
 pub use document::{SCHEMA, to_json};
 pub use hashes::Hashes;
-pub use inspection::Inspection;
-pub use published_file::PublishedFile;
+pub use inspection::{Inspection, PositionIds, TensorEntry};
 #[cfg(feature = "render")]
 pub use render::RenderCheckReport;
 #[cfg(feature = "render")]
 pub(crate) use render::RenderPaths;
-pub use scan::{FindingReport, ScanReport, ScannedFile, Verdict};
+pub use scan::{FindingReport, ScanReport, ScanVerdict, ScannedFile};
 use units::count;
 pub use units::size;
 pub use write_report::{Failure, LeftOut, Merged, VaeReport, VaeSummary, WriteReport};

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::formats::error::printable;
-use crate::render::against::AgainstReport;
+use crate::formats::tensor::Dtype;
 use crate::render::checks::{Check, Verdict};
-use crate::render::job::RenderReport;
+use crate::render::job::{AgainstReport, RenderReport};
 use crate::render::pipeline::Timings;
 
 /// The paths of a render check, as the report shows them.
@@ -19,29 +19,42 @@ pub(crate) struct RenderPaths {
     pub(crate) sheet: Option<String>,
 }
 
-/// A render check as text and as JSON.
-#[derive(Debug, Serialize)]
+/// The result of a render check, as [`RenderCheck`](crate::RenderCheck) returns it.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct RenderCheckReport {
-    checkpoint: String,
+    /// The path of the checkpoint.
+    pub checkpoint: String,
+    /// The path of the VAE that replaced the checkpoint's own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    vae: Option<String>,
-    picture: String,
+    pub vae: Option<String>,
+    /// The path of the picture.
+    pub picture: String,
+    /// The path of the contact sheet of the comparison.
     #[serde(skip_serializing_if = "Option::is_none")]
-    sheet: Option<String>,
-    device: String,
-    arithmetic: String,
-    dtype: String,
-    verdict: Verdict,
-    checks: Vec<Check>,
+    pub sheet: Option<String>,
+    /// The device.
+    pub device: String,
+    /// The dtypes of weights, values and sums.
+    pub arithmetic: String,
+    /// The dtype of the weights.
+    pub dtype: Dtype,
+    /// [`Verdict::Fail`] if a check failed, otherwise [`Verdict::Pass`].
+    pub verdict: Verdict,
+    /// The checks.
+    pub checks: Vec<Check>,
+    /// The comparison with another picture or checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
-    against: Option<AgainstReport>,
-    parameters: String,
-    seconds: Timings,
-    /// In bytes.
-    peak_memory: Option<u64>,
-    /// In bytes.
+    pub against: Option<AgainstReport>,
+    /// The `parameters` of the picture, as WebUI writes them.
+    pub parameters: String,
+    /// The time of each stage in seconds.
+    pub seconds: Timings,
+    /// The peak memory use of the process in bytes, on Linux.
+    pub peak_memory: Option<u64>,
+    /// The peak memory use on the GPU in bytes; `None` on the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
-    peak_device_memory: Option<u64>,
+    pub peak_device_memory: Option<u64>,
 }
 
 impl RenderCheckReport {
@@ -54,7 +67,7 @@ impl RenderCheckReport {
             sheet: paths.sheet,
             device: report.device.clone(),
             arithmetic: report.arithmetic.clone(),
-            dtype: report.settings.dtype.to_string(),
+            dtype: report.settings.dtype,
             verdict: report.verdict,
             checks: report.checks.clone(),
             against: report.against.clone(),

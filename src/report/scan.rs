@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
-use crate::formats::danger::Level;
+use crate::formats::danger::{Level, Usage};
 use crate::formats::error::{Error, printable};
 use crate::formats::scan::{FileScan, LocatedFinding};
 use crate::report::{Failure, count};
@@ -16,7 +16,7 @@ const SHOWN: usize = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum Verdict {
+pub enum ScanVerdict {
     /// Every name in its pickles is known to be harmless.
     Harmless,
     /// A pickle uses a name that this program does not know.
@@ -27,24 +27,24 @@ pub enum Verdict {
     Unreadable,
 }
 
-impl Verdict {
+impl ScanVerdict {
     /// The verdict in words.
     pub fn text(self) -> &'static str {
         match self {
-            Verdict::Harmless => "harmless",
-            Verdict::Suspicious => "suspicious",
-            Verdict::Dangerous => "dangerous",
-            Verdict::Unreadable => "not readable",
+            ScanVerdict::Harmless => "harmless",
+            ScanVerdict::Suspicious => "suspicious",
+            ScanVerdict::Dangerous => "dangerous",
+            ScanVerdict::Unreadable => "not readable",
         }
     }
 
     fn new(scan: &FileScan) -> Self {
         match scan.level() {
-            Level::Dangerous => Verdict::Dangerous,
+            Level::Dangerous => ScanVerdict::Dangerous,
             // The part that was not scanned may contain anything.
-            _ if scan.problem.is_some() => Verdict::Unreadable,
-            Level::Suspicious => Verdict::Suspicious,
-            Level::Harmless => Verdict::Harmless,
+            _ if scan.problem.is_some() => ScanVerdict::Unreadable,
+            Level::Suspicious => ScanVerdict::Suspicious,
+            Level::Harmless => ScanVerdict::Harmless,
         }
     }
 }
@@ -59,7 +59,7 @@ pub struct ScannedFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<&'static str>,
     /// The result.
-    pub verdict: Verdict,
+    pub verdict: ScanVerdict,
     /// Number of pickles that were scanned.
     pub pickles: usize,
     /// What the pickles name and call, the worst first.
@@ -78,10 +78,9 @@ pub struct FindingReport {
     /// The offset within the pickle, in bytes.
     pub offset: u64,
     /// How bad it is.
-    #[serde(serialize_with = "as_level_name")]
     pub level: Level,
-    /// How the pickle uses the name: `imports`, `calls` or `contains`.
-    pub usage: &'static str,
+    /// How the pickle uses the name.
+    pub usage: Usage,
     /// The name.
     pub name: String,
     /// The arguments of a call, if the pickle contains them.
@@ -102,7 +101,7 @@ impl FindingReport {
             place: found.place,
             offset: finding.offset,
             level: finding.level,
-            usage: finding.usage.name(),
+            usage: finding.usage,
             name: finding.name,
             arguments: finding.arguments,
             reason: finding.reason,
@@ -115,17 +114,13 @@ fn as_failure<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::
     error.as_ref().map(Failure::from).serialize(serializer)
 }
 
-fn as_level_name<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(level.name())
-}
-
 impl ScannedFile {
     /// Creates the report of a scan.
-    pub fn new(scan: FileScan) -> Self {
+    pub(crate) fn new(scan: FileScan) -> Self {
         ScannedFile {
             file: scan.path.to_string_lossy().into_owned(),
             container: Some(scan.container),
-            verdict: Verdict::new(&scan),
+            verdict: ScanVerdict::new(&scan),
             pickles: scan.pickles,
             findings: scan.findings.into_iter().map(FindingReport::new).collect(),
             error: scan.problem,
@@ -133,11 +128,11 @@ impl ScannedFile {
     }
 
     /// Creates the report of a file that could not be scanned at all.
-    pub fn failed(file: &Path, error: Error) -> Self {
+    pub(crate) fn failed(file: &Path, error: Error) -> Self {
         ScannedFile {
             file: file.to_string_lossy().into_owned(),
             container: None,
-            verdict: Verdict::Unreadable,
+            verdict: ScanVerdict::Unreadable,
             pickles: 0,
             findings: Vec::new(),
             error: Some(error),
@@ -197,10 +192,10 @@ impl ScanReport {
     /// Adds a file and counts its verdict.
     pub(crate) fn push(&mut self, file: ScannedFile) {
         match file.verdict {
-            Verdict::Harmless => self.harmless += 1,
-            Verdict::Suspicious => self.suspicious += 1,
-            Verdict::Dangerous => self.dangerous += 1,
-            Verdict::Unreadable => self.unreadable += 1,
+            ScanVerdict::Harmless => self.harmless += 1,
+            ScanVerdict::Suspicious => self.suspicious += 1,
+            ScanVerdict::Dangerous => self.dangerous += 1,
+            ScanVerdict::Unreadable => self.unreadable += 1,
         }
         self.files.push(file);
     }

@@ -3,16 +3,17 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::formats::StoredCheckpoint;
-use crate::formats::containers::{OpaqueValue, UnreadableTensor};
-use crate::formats::error::{Error, Hint, printable};
+use crate::formats::containers::{OpaqueValue, Target, UnreadableTensor};
+use crate::formats::error::{Error, Hint, Kind, printable};
 use crate::models::ledger::{Change, Disposition, Ledger};
+use crate::models::published::PublishedFile;
 use crate::models::{Notice, NoticeCode};
 use crate::report::components::ComponentSummary;
-use crate::report::published_file::PublishedFile;
 use crate::report::units::{count, size};
 
 /// A value or tensor that is not in the output.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LeftOut {
     /// The path in the file.
     pub path: String,
@@ -22,13 +23,13 @@ pub struct LeftOut {
 
 impl LeftOut {
     /// Lists the opaque values of a file.
-    pub fn opaque(checkpoint: &StoredCheckpoint) -> Vec<Self> {
+    pub(crate) fn opaque(checkpoint: &StoredCheckpoint) -> Vec<Self> {
         let line = |value: &OpaqueValue| LeftOut { path: value.path.clone(), what: value.what.clone() };
         checkpoint.opaque().iter().map(line).collect()
     }
 
     /// Lists the tensors of a file that cannot be read.
-    pub fn unreadable(checkpoint: &StoredCheckpoint) -> Vec<Self> {
+    pub(crate) fn unreadable(checkpoint: &StoredCheckpoint) -> Vec<Self> {
         let line = |tensor: &UnreadableTensor| LeftOut { path: tensor.key.clone(), what: tensor.reason.clone() };
         checkpoint.unreadable().iter().map(line).collect()
     }
@@ -39,15 +40,16 @@ impl LeftOut {
     }
 }
 
-/// The result of a command that writes a checkpoint.
-#[derive(Debug, Serialize)]
+/// The result of writing a checkpoint, or of planning to.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct WriteReport {
     /// The input path.
     pub input: String,
     /// The output path.
     pub output: String,
     /// The output format.
-    pub format: &'static str,
+    pub format: Target,
     /// The number of tensors in the output.
     pub tensors: usize,
     /// The size of the output in bytes.
@@ -68,14 +70,15 @@ pub struct WriteReport {
 }
 
 /// The VAE before and after a merge.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct VaeReport {
     /// The VAE file.
     pub file: String,
     /// The sha256 of the VAE file.
     pub sha256: String,
     /// The published file with this hash.
-    pub published: Option<PublishedFile>,
+    pub published: Option<&'static PublishedFile>,
     /// Whether the file is a sidecar that was found beside the checkpoint.
     pub sidecar: bool,
     /// The checkpoint's own VAE, if it had one.
@@ -98,7 +101,8 @@ pub enum Merged {
 }
 
 /// The figures of a VAE.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct VaeSummary {
     /// Tensors, parameters, bytes, dtypes.
     #[serde(flatten)]
@@ -125,7 +129,7 @@ impl WriteReport {
         };
         let (input, output) = (printable(&self.input), printable(&self.output));
         let tensors = count(self.tensors, "tensor");
-        let _ = writeln!(out, "{input} -> {output}: {}, {tensors}, {}, {state}", self.format, size(self.bytes));
+        let _ = writeln!(out, "{input} -> {output}: {}, {tensors}, {}, {state}", self.format.name(), size(self.bytes));
         if let Some(vae) = &self.vae {
             vae.write_text(&mut out);
         }
@@ -194,28 +198,32 @@ impl VaeReport {
 }
 
 /// An error as JSON.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Failure {
     /// The kind of error.
-    kind: &'static str,
-    /// The whole line that is printed.
-    message: String,
-    file: Option<String>,
-    tensor: Option<String>,
-    offset: Option<u64>,
+    pub kind: Kind,
+    /// The whole message, on one line.
+    pub message: String,
+    /// The file that the error is in.
+    pub file: Option<String>,
+    /// The tensor that the error is in.
+    pub tensor: Option<String>,
+    /// The offset of the error in bytes.
+    pub offset: Option<u64>,
     /// What the caller can do about it.
-    hint: Option<&'static str>,
+    pub hint: Option<Hint>,
 }
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         Failure {
-            kind: error.kind().name(),
+            kind: error.kind(),
             message: error.to_string(),
             file: error.file().map(|file| file.to_string_lossy().into_owned()),
             tensor: error.tensor().map(str::to_owned),
             offset: error.offset(),
-            hint: error.hint().map(Hint::name),
+            hint: error.hint(),
         }
     }
 }

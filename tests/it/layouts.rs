@@ -8,7 +8,7 @@ use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
 use Folder::{TextEncoder, TextEncoder2, Unet, Vae};
 use trinart_ckpt::models::detection::{self, Detection, Naming};
 use trinart_ckpt::models::family::{Architecture, Prediction, Task};
-use trinart_ckpt::models::layout::{Folder, Layout, Qkv, Tensor, Transform};
+use trinart_ckpt::models::layout::{Folder, Layout, Qkv, TensorSchema, Transform};
 use trinart_ckpt::models::vae;
 
 type Shapes = BTreeMap<String, Vec<u64>>;
@@ -64,7 +64,7 @@ fn each_component() -> impl Iterator<Item = (Architecture, Folder)> {
     Architecture::ALL.iter().flat_map(|&it| Folder::of(it).iter().map(move |&folder| (it, folder)))
 }
 
-fn schema<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Vec<(String, Vec<u64>)> {
+fn schema<'a>(tensors: impl Iterator<Item = &'a TensorSchema>) -> Vec<(String, Vec<u64>)> {
     tensors.map(|tensor| (tensor.key.clone(), tensor.dims.clone())).collect()
 }
 

@@ -2,20 +2,20 @@
 
 use crate::support::{Folder, copy_folder, fixture, read};
 use trinart_ckpt::formats::limits;
-use trinart_ckpt::report::Verdict;
+use trinart_ckpt::report::ScanVerdict;
 use trinart_ckpt::{
     Checkpoint, Compare, Convert, Dtype, Hash, Hint, Inspect, Kind, MergeVae, OpenOptions, Scan, StoredCheckpoint,
     Target,
 };
 
 #[path = "../../examples/bake_vae.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 mod bake_vae;
 #[path = "../../examples/list_tensors.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 mod list_tensors;
 #[path = "../../examples/scan_folder.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 mod scan_folder;
 
 const HOSTILE: &str = "hostile/calls-system.ckpt";
@@ -145,7 +145,7 @@ fn compares_across_containers_and_plans_from_headers() {
 fn scans_hashes_and_inspections_report_typed_values() {
     let report = Scan::new([fixture(HOSTILE), fixture("tiny-sd1.ckpt")]).run().unwrap();
     assert_eq!(report.files.len(), 2);
-    assert_eq!(report.files[0].verdict, Verdict::Dangerous);
+    assert_eq!(report.files[0].verdict, ScanVerdict::Dangerous);
     assert!(report.files[0].findings.len() < limits::FINDINGS);
     assert_eq!(Scan::new([fixture(HOSTILE)]).plan(), [fixture(HOSTILE)]);
     let text = Hash::new(fixture("tiny-vae.vae.pt")).run().unwrap().to_text();

@@ -21,16 +21,12 @@ mod fuzz;
 mod hash_and_diff;
 mod layouts;
 mod library;
-mod limits;
 mod merge_vae;
 mod peers;
-mod reading;
 mod readme;
 #[cfg(feature = "render")]
 mod render_check;
 mod scan;
 mod security;
-mod truncation;
-mod unpickler;
 #[cfg(unix)]
 mod write_faults;

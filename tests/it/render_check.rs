@@ -9,8 +9,8 @@ use serde_json::Value;
 use trinart_ckpt::formats::tensor::{Dtype, LazyTensor};
 use trinart_ckpt::models::Checkpoint;
 use trinart_ckpt::ops::RenderCheck;
-use trinart_ckpt::render::infotext::Infotext;
 use trinart_ckpt::render::picture::Picture;
+use trinart_ckpt::render::settings::Infotext;
 use trinart_ckpt::render::settings::RenderOptions;
 
 const VAE: &str = "first_stage_model.";

@@ -28,7 +28,7 @@ fn assert_verdicts(cases: &[Case]) {
             Dangerous => (1, "dangerous"),
             Suspicious => (0, "suspicious"),
             Harmless => (0, "harmless"),
-            Unreadable => (2, "not readable"),
+            Unreadable => (2, "unreadable"),
         };
         let found = format!("{}: {}{}", case.name, ran.stdout, ran.stderr);
         let document: serde_json::Value = serde_json::from_str(&ran.stdout).expect(&found);

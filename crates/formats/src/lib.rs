@@ -8,6 +8,7 @@ pub mod limits;
 pub mod metadata;
 pub mod pickle;
 pub mod scan;
+mod serialize;
 pub mod state_dict;
 pub mod tensor;
 

@@ -1,7 +1,5 @@
 //! The components of a checkpoint, identified by the prefixes of their keys in the LDM layout.
 
-use serde::{Serialize, Serializer};
-
 /// A component of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -101,12 +99,6 @@ impl Component {
             Component::TrainingResidue => "training residue",
             Component::Other => "other",
         }
-    }
-}
-
-impl Serialize for Component {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
     }
 }
 

@@ -4,6 +4,8 @@
 //! allows; without evidence, or if several or no architectures remain, it is unknown. Layer counts come first because
 //! they do not depend on the width of a model; widths decide only if a published model has them.
 
+use serde::Serialize;
+
 use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
 
 use crate::family::{Architecture, Prediction, Task};
@@ -24,12 +26,13 @@ pub enum Naming {
 }
 
 /// One tensor, and the architectures that can have it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Evidence {
     /// The key of the tensor.
     pub key: String,
     /// The dimensions of the tensor; empty if the evidence is that it is missing.
+    #[serde(rename = "shape")]
     pub dims: Vec<u64>,
     /// What the tensor shows, in words.
     pub finding: String,
@@ -68,7 +71,7 @@ impl Detection {
         }
     }
 
-    /// Says in words why [`Detection::architecture`] is `None`.
+    /// Describes why [`Detection::architecture`] is `None`.
     pub fn doubt(&self) -> String {
         match self.candidates().as_slice() {
             [] if self.evidence.is_empty() => "no known keys".to_owned(),

@@ -1,7 +1,7 @@
 //! The exponential moving average (EMA) of the UNet weights, as Latent Diffusion stores it.
 
 /// The prefix of the EMA in a checkpoint.
-pub const PREFIX: &str = "model_ema.";
+pub(crate) const PREFIX: &str = "model_ema.";
 
 /// The part of a UNet key that the EMA key omits.
 const MODEL: &str = "model.";
@@ -11,13 +11,13 @@ const COUNTERS: &[&str] = &["model_ema.decay", "model_ema.num_updates"];
 
 /// Returns the EMA key of a UNet tensor: its name without dots, which PyTorch forbids in buffer names. `None` for
 /// other tensors.
-pub fn key_of(unet_key: &str) -> Option<String> {
+pub(crate) fn key_of(unet_key: &str) -> Option<String> {
     let name = unet_key.strip_prefix(MODEL).filter(|name| name.starts_with("diffusion_model."))?;
     Some(format!("{PREFIX}{}", name.replace('.', "")))
 }
 
 /// Returns whether a key is a counter of the EMA rather than an averaged tensor.
-pub fn is_counter(key: &str) -> bool {
+pub(crate) fn is_counter(key: &str) -> bool {
     COUNTERS.contains(&key)
 }
 

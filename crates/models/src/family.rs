@@ -59,7 +59,7 @@ pub enum Task {
 
 impl Task {
     /// The task of a UNet with this number of input channels.
-    pub fn from_channels(channels: u64) -> Self {
+    pub(crate) fn from_channels(channels: u64) -> Self {
         match channels {
             4 => Task::TextToImage,
             5 => Task::Depth,

@@ -1,7 +1,7 @@
 //! The account of a plan: what happens to each tensor of each input.
 
 use indexmap::IndexMap;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::Component;
 use formats::tensor::Dtype;
@@ -54,16 +54,16 @@ pub enum Change {
     /// The elements were cast to another dtype.
     Cast {
         /// The dtype of the input.
-        from: &'static str,
+        from: Dtype,
         /// The dtype of the output.
-        to: &'static str,
+        to: Dtype,
     },
 }
 
 impl Change {
     /// A cast between two dtypes.
-    pub fn cast(from: Dtype, to: Dtype) -> Self {
-        Change::Cast { from: from.name(), to: to.name() }
+    pub(crate) fn cast(from: Dtype, to: Dtype) -> Self {
+        Change::Cast { from, to }
     }
 
     /// The change in a word or two.
@@ -163,12 +163,6 @@ impl DropReason {
     }
 }
 
-impl Serialize for DropReason {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
 /// What happened to a key of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
@@ -198,7 +192,8 @@ pub enum Disposition {
 
 /// One key of one input, and its disposition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Line {
+#[non_exhaustive]
+pub struct LedgerLine {
     /// The input.
     pub from: Origin,
     /// The key in the input.
@@ -212,36 +207,36 @@ pub struct Line {
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(transparent)]
 pub struct Ledger {
-    lines: Vec<Line>,
+    lines: Vec<LedgerLine>,
 }
 
 impl Ledger {
     /// Records a key that is in the output.
-    pub fn written(&mut self, from: Origin, input: &str, key: &str, changes: Vec<Change>) {
+    pub(crate) fn written(&mut self, from: Origin, input: &str, key: &str, changes: Vec<Change>) {
         self.push(from, input, Disposition::Written { key: key.to_owned(), changes });
     }
 
     /// Records a key that a tensor of another input replaces.
-    pub fn replaced(&mut self, from: Origin, input: &str) {
+    pub(crate) fn replaced(&mut self, from: Origin, input: &str) {
         self.push(from, input, Disposition::Replaced);
     }
 
     /// Records a key that is not in the output.
-    pub fn dropped(&mut self, from: Origin, input: &str, reason: DropReason) {
+    pub(crate) fn dropped(&mut self, from: Origin, input: &str, reason: DropReason) {
         self.push(from, input, Disposition::Dropped { reason });
     }
 
     fn push(&mut self, from: Origin, input: &str, disposition: Disposition) {
-        self.lines.push(Line { from, input: input.to_owned(), disposition });
+        self.lines.push(LedgerLine { from, input: input.to_owned(), disposition });
     }
 
     /// Replaces each line by the lines that `rewrite` returns.
-    pub(crate) fn rewrite(&mut self, rewrite: impl Fn(Line) -> Vec<Line>) {
+    pub(crate) fn rewrite(&mut self, rewrite: impl Fn(LedgerLine) -> Vec<LedgerLine>) {
         self.lines = std::mem::take(&mut self.lines).into_iter().flat_map(rewrite).collect();
     }
 
     /// All lines, in the order of the inputs.
-    pub fn lines(&self) -> &[Line] {
+    pub fn lines(&self) -> &[LedgerLine] {
         &self.lines
     }
 

@@ -49,7 +49,7 @@ pub fn key_beside(key: &str) -> Option<String> {
 }
 
 /// Returns the key of the position embedding that belongs to these position_ids; `None` for other keys.
-pub fn embedding_beside(key: &str) -> Option<String> {
+pub(crate) fn embedding_beside(key: &str) -> Option<String> {
     Some(format!("{}{POSITIONS}", key.strip_suffix(NAME)?))
 }
 

@@ -5,31 +5,45 @@
 
 use formats::io::Progress;
 use formats::{Result, StoredCheckpoint};
+use serde::Serialize;
 
 use crate::hash::file_sha256;
 
 /// A published file.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Published {
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PublishedFile {
     /// The file name in the model repository.
     pub name: &'static str,
     /// The size in bytes.
+    #[serde(skip)]
     pub bytes: u64,
     /// The sha256, lower-case hexadecimal.
+    #[serde(skip)]
     pub sha256: &'static str,
     /// Why the file was withdrawn, and what replaces it; `None` for files in use.
     pub withdrawn: Option<&'static str>,
 }
 
+impl PublishedFile {
+    /// The name for people, with a warning if the file was withdrawn.
+    pub fn to_text(&self) -> String {
+        match self.withdrawn {
+            Some(reason) => format!("{} (WITHDRAWN: {reason})", self.name),
+            None => self.name.to_owned(),
+        }
+    }
+}
+
 /// The files whose exact size is known, so that other files need not be hashed.
-const PUBLISHED: &[Published] = &[
-    Published {
+const PUBLISHED: &[PublishedFile] = &[
+    PublishedFile {
         name: "autoencoder_fix_kl-f8-trinart_characters.ckpt",
         bytes: 404_661_793,
         sha256: "2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295",
         withdrawn: None,
     },
-    Published {
+    PublishedFile {
         name: "autoencoder_kl-f8-trinart_characters.ckpt",
         bytes: 404_661_793,
         sha256: "d2dd1c82220e31a72bd9958dda249ed7f94faf875d5123ae3aab7a1950a82a8f",
@@ -39,19 +53,19 @@ const PUBLISHED: &[Published] = &[
              sha256 2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295",
         ),
     },
-    Published {
+    PublishedFile {
         name: "derrida_final.ckpt",
         bytes: 4_265_481_056,
         sha256: "42d3f359b02c944cb2e8f666b10bda05015792f10bfd4e9deee44bb66969ce3d",
         withdrawn: None,
     },
-    Published {
+    PublishedFile {
         name: "trinart2_step95000.ckpt",
         bytes: 2_132_888_288,
         sha256: "c1799d22a355ba25c9ceeb6e3c91fc61788c8e274b73508ae8a15877c5dbcf63",
         withdrawn: None,
     },
-    Published {
+    PublishedFile {
         name: "trinart2_step115000.ckpt",
         bytes: 2_132_888_288,
         sha256: "776af18775dfccf29725a994df855e7d8f7b8ea525013e3a466f210ec15c8fd4",
@@ -60,7 +74,7 @@ const PUBLISHED: &[Published] = &[
 ];
 
 /// Returns the published file that an opened checkpoint is. Hashes it only if a published file has its size.
-pub fn find(checkpoint: &StoredCheckpoint, progress: &dyn Progress) -> Result<Option<&'static Published>> {
+pub fn find(checkpoint: &StoredCheckpoint, progress: &dyn Progress) -> Result<Option<&'static PublishedFile>> {
     match checkpoint.sources() {
         [source] if may_be(source.len()) => Ok(identify(source.len(), &file_sha256(source, progress)?)),
         _ => Ok(None),
@@ -73,7 +87,7 @@ fn may_be(bytes: u64) -> bool {
 }
 
 /// Returns the published file with this size in bytes and sha256 (lower-case hexadecimal).
-pub fn identify(bytes: u64, sha256: &str) -> Option<&'static Published> {
+pub fn identify(bytes: u64, sha256: &str) -> Option<&'static PublishedFile> {
     PUBLISHED.iter().find(|published| published.bytes == bytes && published.sha256 == sha256)
 }
 

@@ -6,7 +6,7 @@ use formats::error::Hint;
 use formats::{Error, Result};
 
 /// Returns `NAME.vae.pt`, `NAME.vae.ckpt` and `NAME.vae.safetensors` for `NAME.ckpt`. Empty if the path has no file name.
-pub fn candidates(checkpoint: &Path) -> Vec<PathBuf> {
+fn candidates(checkpoint: &Path) -> Vec<PathBuf> {
     let Some(stem) = checkpoint.file_stem() else { return Vec::new() };
     let name = |ending: &str| {
         let mut name = stem.to_owned();

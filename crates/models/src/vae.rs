@@ -10,7 +10,7 @@ use formats::state_dict::StateDict;
 pub const PREFIX: &str = "first_stage_model.";
 
 /// The parts of a VAE. Each key begins with one of them, after the prefix.
-pub const PARTS: &[&str] = &["encoder.", "decoder.", "quant_conv.", "post_quant_conv."];
+const PARTS: &[&str] = &["encoder.", "decoder.", "quant_conv.", "post_quant_conv."];
 
 /// The prefixes that files use: that of a checkpoint, that of some trainers, and none.
 const PREFIXES: &[&str] = &[PREFIX, "vae.", ""];
@@ -40,7 +40,7 @@ pub fn bare_key(key: &str) -> &str {
 /// Finds the prefix of the VAE in a file: none, `first_stage_model.` as in a checkpoint, or `vae.`.
 ///
 /// Fails if there is no VAE, if there are several, or if the keys are in diffusers names.
-pub fn find_prefix(state_dict: &StateDict) -> Result<&'static str> {
+pub(crate) fn find_prefix(state_dict: &StateDict) -> Result<&'static str> {
     let count =
         |prefix: &str| state_dict.keys().filter_map(|key| key.strip_prefix(prefix)).filter(|key| is_key(key)).count();
     let found: Vec<&str> = PREFIXES.iter().copied().filter(|prefix| count(prefix) > 0).collect();
@@ -72,15 +72,14 @@ pub fn find_prefix(state_dict: &StateDict) -> Result<&'static str> {
 }
 
 /// Returns whether a key without prefix is a VAE key that only diffusers uses.
-pub fn is_diffusers_key(key: &str) -> bool {
+pub(crate) fn is_diffusers_key(key: &str) -> bool {
     let block = key.split('.').nth(1);
     is_key(key) && matches!(block, Some("down_blocks" | "up_blocks" | "mid_block" | "conv_norm_out"))
 }
 
 /// The role of a tensor in a VAE file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Role {
+pub(crate) enum Role {
     /// A tensor of the VAE.
     Vae,
     /// A training loss, such as a discriminator.
@@ -94,7 +93,7 @@ pub enum Role {
 impl Role {
     /// Returns the role of a key in a file whose VAE has this prefix. Follows WebUI, which loads only the VAE and skips
     /// losses and averages.
-    pub fn from_key(key: &str, prefix: &str) -> Self {
+    pub(crate) fn from_key(key: &str, prefix: &str) -> Self {
         let bare = key.strip_prefix(prefix);
         let name = bare.unwrap_or(key);
         if bare.is_some_and(is_key) {

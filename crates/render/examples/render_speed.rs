@@ -12,8 +12,7 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use formats::StoredCheckpoint;
 use trinart_ckpt_render::Engine;
-use trinart_ckpt_render::unet::Unet;
-use trinart_ckpt_render::vae::Vae;
+use trinart_ckpt_render::networks::{Unet, Vae};
 use trinart_ckpt_render::weights::WeightLoader;
 
 type Call = Box<dyn Fn() -> formats::Result<Tensor>>;

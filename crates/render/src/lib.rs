@@ -1,38 +1,140 @@
 //! Renders a picture with a checkpoint of SD v1, to check that it still works.
 //!
-//! [`job::RenderJob`] renders an open checkpoint and judges the result; [`pipeline::render`] renders alone. A
-//! [`weights::WeightLoader`] loads tensors of a state dict straight from their file into the models [`clip`], [`unet`] and
-//! [`vae`], and an [`observer`] sees the tensors between their layers. An [`Engine`] runs the layers: this crate's own code
-//! for the CPU, candle's operations, or the GPU [`kernels`].
+//! The crate reproduces txt2img of AUTOMATIC1111's WebUI: its prompt syntax, noise, samplers, schedules and `parameters`
+//! text. It runs on the CPU or, experimentally, on NVIDIA GPUs with the feature `cuda`. Other architectures than SD v1 are
+//! an error.
+//!
+//! # Checking a checkpoint
+//!
+//! A [`RenderJob`] renders a state dict in LDM names and judges the result. [`RenderJob::plan`] checks everything that
+//! needs no weights; [`RenderJob::run`] returns a [`RenderReport`] with the picture and its checks.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use formats::io::NoProgress;
+//! use models::Checkpoint;
+//! use trinart_ckpt_render::{RenderInput, RenderJob, RenderOptions};
+//!
+//! # fn main() -> formats::Result<()> {
+//! let checkpoint = Checkpoint::open("model.ckpt")?;
+//! let options = RenderOptions::default().prompt("a cat").steps(20).seed(1);
+//! let input = RenderInput::new("model.ckpt", Arc::new(checkpoint.state_dict().clone()));
+//! let report = RenderJob::new(input).options(options).run(&NoProgress)?;
+//! for check in &report.checks {
+//!     println!("{}: {}", check.name, check.found);
+//! }
+//! let png = report.to_png()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Rendering alone
+//!
+//! [`pipeline::render`] takes [`Settings`] and returns a picture, its latent and the checks that need no other picture.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use formats::StateDict;
+//! use formats::io::NoProgress;
+//! use trinart_ckpt_render::Settings;
+//! use trinart_ckpt_render::observer::Trace;
+//! use trinart_ckpt_render::pipeline::render;
+//! use trinart_ckpt_render::sampling::{Sampler, ScheduleType};
+//!
+//! # fn main() -> formats::Result<()> {
+//! # let state_dict = Arc::new(StateDict::new());
+//! let mut settings = Settings::default();
+//! settings.prompt = "a (black:1.2) cat".into();
+//! settings.sampler = Sampler::Dpmpp2m;
+//! settings.schedule = ScheduleType::Karras;
+//! let rendered = render(&state_dict, &settings, None, &Trace::default(), &NoProgress)?;
+//! assert_eq!((rendered.picture.width, rendered.picture.height), (512, 512));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Single parts
+//!
+//! The parts of a render are usable on their own. The `parameters` of a picture:
+//!
+//! ```
+//! use trinart_ckpt_render::settings::Infotext;
+//!
+//! let text = "a cat\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, Seed: 1, Model: \"a, b\"";
+//! let infotext = Infotext::parse(text);
+//! assert_eq!((infotext.prompt.as_str(), infotext.negative.as_str()), ("a cat", "dog"));
+//! assert_eq!(infotext.get("Model"), Some("a, b"));
+//! ```
+//!
+//! Prompts, as tokens with weights:
+//!
+//! ```
+//! use trinart_ckpt_render::prompt::{Syntax, Tokenizer, parse};
+//!
+//! # fn main() -> formats::Result<()> {
+//! let tokenizer = Tokenizer::new()?;
+//! let parts = parse("a (photo:1.2) AND a dog :0.5", Syntax::WebUi, &tokenizer)?;
+//! assert_eq!((parts[0].weight, parts[1].weight), (1.0, 0.5));
+//! assert_eq!(parts[0].chunks[0].tokens[..4], [49406, 320, 1125, 49407]);
+//! assert_eq!(parts[0].chunks[0].weights[..4], [1.0, 1.0, 1.2, 1.0]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Noise and schedules that match those of WebUI and k-diffusion:
+//!
+//! ```
+//! use trinart_ckpt_render::sampling::{Generator, NoiseSchedule, NoiseSource, ScheduleType};
+//!
+//! let noise = Generator::new(NoiseSource::Cpu, 0).normal(4 * 64 * 64);
+//! // The first value of `torch.manual_seed(0); torch.randn(1, 4, 64, 64)`.
+//! assert!((noise[0] + 1.1258).abs() < 1e-4);
+//!
+//! let sigmas = NoiseSchedule::stable_diffusion().sigmas(ScheduleType::Karras, 5);
+//! assert!((sigmas[0] - 14.6146).abs() < 1e-4 && sigmas[5] == 0.0);
+//! ```
+//!
+//! A network with the weights of a checkpoint, on an [`Engine`]:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use candle_core::{Device, Tensor};
+//! use models::Checkpoint;
+//! use trinart_ckpt_render::Engine;
+//! use trinart_ckpt_render::networks::Vae;
+//! use trinart_ckpt_render::picture::Picture;
+//! use trinart_ckpt_render::weights::WeightLoader;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let checkpoint = Checkpoint::open("model.ckpt")?;
+//! let weights = WeightLoader::new(Arc::new(checkpoint.state_dict().clone()), &Engine::Candle);
+//! let vae = Vae::load(&weights)?;
+//! let latent = Tensor::randn(0f32, 1.0, (1, 4, 64, 64), &Device::Cpu)?;
+//! let picture = Picture::from_decoded(&vae.decode(&latent)?)?;
+//! # Ok(())
+//! # }
+//! ```
 
-pub mod against;
 pub mod checks;
-pub mod clip;
 #[cfg(feature = "cuda")]
 pub mod cuda;
-pub mod device;
-pub mod dump;
-mod guidance;
-pub mod infotext;
-pub mod input;
+mod errors;
 pub mod job;
 pub mod kernels;
-mod nonfinite;
+pub mod networks;
 pub mod observer;
 mod ops;
 pub mod picture;
 pub mod pipeline;
 pub mod prompt;
-mod reader;
-pub mod reference;
-pub mod rng;
-pub mod sampler;
-pub mod schedule;
+pub mod sampling;
 pub mod settings;
-mod target;
-pub mod unet;
-pub mod vae;
 pub mod weight_flaws;
 pub mod weights;
 
+pub use job::{RenderInput, RenderJob, RenderPlan, RenderReport};
 pub use ops::Engine;
+pub use settings::{RenderOptions, Settings};

@@ -1,7 +1,7 @@
 //! Observers of a running model: they receive the tensors between its layers, by name, as they are computed.
 //!
-//! The checks use one to find the first layer with NaN or infinite values; [`Dump`](crate::dump::Dump) records
-//! the tensors for a comparison with another implementation.
+//! The checks use one to find the first layer with NaN or infinite values. [`RenderJob::dump`](crate::job::RenderJob::dump)
+//! uses one to keep the tensors for a comparison with another implementation.
 
 use std::sync::Arc;
 

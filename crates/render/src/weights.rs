@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Error as CandleError, Tensor, WithDType};
 use crc32fast::Hasher;
 use half::{bf16, f16};
 
+use crate::errors::from_candle;
 use crate::kernels;
 use crate::ops::Engine;
 use crate::weight_flaws::{self, WeightFlaw, WeightFlaws};
@@ -161,17 +162,6 @@ impl WeightLoader {
     }
 }
 
-/// Converts an error of candle into one of kind [`Kind::Unsupported`] with candle's text, or, for an error of the CUDA
-/// driver, into one that explains it.
-pub fn from_candle(error: CandleError) -> Error {
-    let text = error.to_string();
-    #[cfg(feature = "cuda")]
-    if text.contains("DriverError(") {
-        return crate::cuda::explain::explain(&text);
-    }
-    Error::unsupported(text)
-}
-
 /// Returns all elements as f32, row by row.
 pub(super) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     let values = tensor.to_dtype(DType::F32).and_then(|it| it.flatten_all()?.to_vec1());
@@ -321,12 +311,6 @@ mod tests {
         let text = "tensor block.0.weight: the model needs shape [3, 2], the checkpoint has [2, 3]";
         assert_eq!((error.to_string().as_str(), error.kind()), (text, Kind::Mismatch));
         assert_eq!(error.tensor(), Some("block.0.weight"));
-    }
-
-    #[test]
-    fn keeps_the_text_of_an_error_of_candle() {
-        let error = from_candle(CandleError::Msg("out of memory".into()));
-        assert_eq!((error.to_string().as_str(), error.kind()), ("out of memory", Kind::Unsupported));
     }
 
     #[test]

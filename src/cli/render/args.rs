@@ -6,13 +6,14 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
 use crate::cli::values::DtypeArgument;
-use crate::render::device::Device;
+use crate::render::job::Device;
 use crate::render::prompt::PRESETS;
+use crate::render::settings::parse_size;
 
 /// Render a picture with an SD v1 checkpoint and check it
 ///
-/// Runs txt2img straight from the checkpoint, on the CPU or an NVIDIA GPU, without other files. Noise, samplers and
-/// prompt syntax are those of WebUI, and the PNG holds WebUI's parameters.
+/// Runs txt2img on the CPU or an NVIDIA GPU, without any file besides the checkpoint. Noise, samplers and prompt syntax are
+/// those of WebUI, and the PNG contains WebUI's parameters.
 ///
 /// Exit codes: 0 all checks passed; 1 a check failed; 2 error.
 #[derive(Debug, Args)]
@@ -24,13 +25,13 @@ pub(in crate::cli) struct RenderCheck {
     pub vae: Option<PathBuf>,
     /// Set the device: auto, cpu, cuda or cuda:N
     ///
-    /// auto uses the first NVIDIA GPU if there is one and this program was built with CUDA, otherwise the CPU.
+    /// auto selects the first NVIDIA GPU if there is one and this program was built with CUDA, otherwise the CPU.
     #[arg(long, default_value = "auto", value_parser = Device::parse)]
     pub device: Device,
     /// Set the dtype of the weights [default: f16 on a GPU, f32 on the CPU]
     ///
-    /// On a GPU it is also the dtype of the values between layers; sums are always f32. On the CPU only the weights are
-    /// rounded, as in programs that keep them in half precision. A VAE that overflows f16 stays in f32.
+    /// On a GPU, the values between layers have this dtype too; sums are always f32. On the CPU, only the weights are rounded
+    /// to it. A VAE that overflows f16 runs in f32.
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeArgument>,
 
@@ -40,7 +41,7 @@ pub(in crate::cli) struct RenderCheck {
     /// Set the negative prompt
     #[arg(long, help_heading = "Picture")]
     pub negative: Option<String>,
-    /// Set the prompt syntax: WebUI's, or that of the TrinArt service (a b c::4 d::1) [default: webui]
+    /// Set the prompt syntax: that of WebUI, or that of the TrinArt service (a b c::4 d::1) [default: webui]
     #[arg(long, value_enum, value_name = "SYNTAX", help_heading = "Picture")]
     pub prompt_syntax: Option<SyntaxArgument>,
     /// Add a negative prompt from the model card of TrinArt Characters
@@ -67,7 +68,7 @@ pub(in crate::cli) struct RenderCheck {
     /// Set width and height in pixels, multiples of 8 from 64 to 2048 [default: 512x512]
     #[arg(long, value_name = "WxH", value_parser = size, help_heading = "Picture")]
     pub size: Option<(usize, usize)>,
-    /// Use this layer of the text encoder, counted from the last [default: 1]
+    /// Use the output of this layer of the text encoder, counted from the last [default: 1]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=12), help_heading = "Picture")]
     pub clip_skip: Option<u8>,
     /// Set the noise generator: WebUI's GPU noise (nv), or torch's CPU noise (cpu) [default: nv]
@@ -82,9 +83,9 @@ pub(in crate::cli) struct RenderCheck {
     /// Options on the command line override the picture's parameters.
     #[arg(long, value_name = "PICTURE", conflicts_with = "against", help_heading = "Comparison")]
     pub like: Option<PathBuf>,
-    /// Write the contact sheet of a comparison here [default: beside the picture, as NAME.sheet.png]
+    /// Write the contact sheet of a comparison to this PNG file [default: NAME.sheet.png beside the picture]
     ///
-    /// It shows both pictures and their difference, amplified eight times.
+    /// The sheet shows both pictures and their difference, amplified eight times.
     #[arg(long, value_name = "PICTURE", help_heading = "Comparison")]
     pub sheet: Option<PathBuf>,
 
@@ -96,8 +97,8 @@ pub(in crate::cli) struct RenderCheck {
     pub force: bool,
     /// Write intermediate tensors to this file, for debugging
     ///
-    /// They are the text embeddings, the noise, the epsilon of each UNet call, the latent of each step and the decoded
-    /// image.
+    /// The file contains the text embeddings, the noise, the epsilon of each UNet call, the latent of each step and the
+    /// decoded image.
     #[arg(long, value_name = "SAFETENSORS", help_heading = "Output")]
     pub dump: Option<PathBuf>,
 }
@@ -119,12 +120,7 @@ fn finite(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("expected a finite number, found {text:?}"))
 }
 
-/// Parses a size such as `512x768`: multiples of 8 from 64 to 2048, as in WebUI.
-pub(super) fn size(text: &str) -> Result<(usize, usize), String> {
-    let side = |text: &str| {
-        let side = text.trim().parse::<usize>().ok();
-        side.filter(|side| side.is_multiple_of(8) && (64..=2048).contains(side))
-    };
-    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
-    sides.ok_or_else(|| format!("expected a size such as 512x768, multiples of 8 from 64 to 2048, found {text:?}"))
+fn size(text: &str) -> Result<(usize, usize), String> {
+    parse_size(text)
+        .ok_or_else(|| format!("expected a size such as 512x768, multiples of 8 from 64 to 2048, found {text:?}"))
 }

@@ -3,77 +3,60 @@
 pub(super) mod args;
 
 use self::args::{RenderCheck as Command, RngArgument, SyntaxArgument};
-use super::Exit;
+use super::exit::Exit;
+use super::given::Given;
 use super::terminal::Terminal;
 use crate::formats::error::Result;
 use crate::models::Checkpoint;
 use crate::ops::RenderCheck;
 use crate::render::prompt::{Preset, Syntax};
-use crate::render::rng::NoiseSource;
+use crate::render::sampling::NoiseSource;
 use crate::render::settings::RenderOptions;
 use crate::report::RenderCheckReport;
 
 /// Renders, writes the files and prints the report. Exits with 1 if a check failed.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
-    match check(command, terminal) {
-        Ok(report) => {
-            terminal.result(|| report.to_text(), &report);
-            if report.passed() { Exit::Yes } else { Exit::No }
-        }
-        Err(error) => {
-            terminal.failure(&error);
-            Exit::from(&error)
-        }
-    }
+    let exit = |report: &RenderCheckReport| if report.passed() { Exit::Success } else { Exit::Negative };
+    terminal.conclude(check(command, terminal), RenderCheckReport::to_text, exit)
 }
 
 fn check(command: &Command, terminal: &Terminal) -> Result<RenderCheckReport> {
     let checkpoint = Checkpoint::open(&command.checkpoint)?;
     let vae = command.vae.as_ref().map(Checkpoint::open).transpose()?;
-    let mut check = RenderCheck::new(&checkpoint)
+    RenderCheck::new(&checkpoint)
+        .given(vae.as_ref(), RenderCheck::vae)
+        .given(command.against.as_ref(), RenderCheck::against)
+        .given(command.like.as_ref(), RenderCheck::like)
+        .given(command.sheet.as_ref(), RenderCheck::sheet)
+        .given(command.dump.as_ref(), RenderCheck::dump)
+        .given(terminal.requested_jobs(), RenderCheck::jobs)
         .options(options(command))
         .device(command.device)
         .overwrite(command.force)
-        .jobs(terminal.jobs())
-        .progress(terminal);
-    if let Some(vae) = &vae {
-        check = check.vae(vae);
-    }
-    if let Some(against) = &command.against {
-        check = check.against(against);
-    }
-    if let Some(like) = &command.like {
-        check = check.like(like);
-    }
-    if let Some(sheet) = &command.sheet {
-        check = check.sheet(sheet);
-    }
-    if let Some(dump) = &command.dump {
-        check = check.dump(dump);
-    }
-    check.write(&command.output)
+        .progress(terminal)
+        .write(&command.output)
 }
 
-#[expect(clippy::field_reassign_with_default, reason = "a literal cannot build a non-exhaustive struct of a library")]
 fn options(command: &Command) -> RenderOptions {
-    let mut options = RenderOptions::default();
-    options.prompt = command.prompt.clone();
-    options.negative = command.negative.clone();
-    options.preset = command.preset.as_deref().and_then(Preset::from_name);
-    options.syntax = command.prompt_syntax.map(|syntax| match syntax {
+    let syntax = command.prompt_syntax.map(|syntax| match syntax {
         SyntaxArgument::Webui => Syntax::WebUi,
         SyntaxArgument::Trinart => Syntax::Trinart,
     });
-    options.steps = command.steps.map(usize::from);
-    options.sampler = command.sampler.clone();
-    options.cfg = command.cfg;
-    options.seed = command.seed;
-    options.rng = command.rng.map(|rng| match rng {
+    let rng = command.rng.map(|rng| match rng {
         RngArgument::Nv => NoiseSource::Nv,
         RngArgument::Cpu => NoiseSource::Cpu,
     });
-    options.size = command.size;
-    options.clip_skip = command.clip_skip.map(usize::from);
-    options.dtype = command.dtype.map(Into::into);
-    options
+    RenderOptions::default()
+        .given(command.prompt.as_ref(), RenderOptions::prompt)
+        .given(command.negative.as_ref(), RenderOptions::negative)
+        .given(command.preset.as_deref().and_then(Preset::from_name), RenderOptions::preset)
+        .given(syntax, RenderOptions::syntax)
+        .given(command.steps.map(usize::from), RenderOptions::steps)
+        .given(command.sampler.as_ref(), RenderOptions::sampler)
+        .given(command.cfg, RenderOptions::cfg)
+        .given(command.seed, RenderOptions::seed)
+        .given(rng, RenderOptions::rng)
+        .given(command.size, RenderOptions::size)
+        .given(command.clip_skip.map(usize::from), RenderOptions::clip_skip)
+        .given(command.dtype.map(Into::into), RenderOptions::dtype)
 }

@@ -20,7 +20,7 @@ use trinart_ckpt::models::checkpoint::Checkpoint;
 use trinart_ckpt::models::hash::content_hash;
 use trinart_ckpt::models::plan::convert;
 use trinart_ckpt::ops::{Hash, Inspect, Scan};
-use trinart_ckpt::report::Verdict;
+use trinart_ckpt::report::ScanVerdict;
 
 /// Bytes to read at either end of a tensor. A view can expand four bytes to a gigabyte, so tensors are not read whole.
 const PIECE: u64 = 1 << 16;
@@ -80,7 +80,7 @@ fn inspect(contents: &StoredCheckpoint) -> Broken {
         Ok(checkpoint) => checkpoint,
         Err(error) => return refused(&error),
     };
-    match convert::plan(&checkpoint, &convert::Options::default()) {
+    match convert::plan(&checkpoint, &convert::ConvertOptions::default()) {
         Ok(_) => Ok(()),
         Err(error) => refused(&error.in_file(path)),
     }
@@ -147,7 +147,7 @@ pub(crate) fn scan(path: &Path) -> Broken {
     // A scan finds every danger that loading finds.
     if let Ok(contents) = super::open(path)
         && !contents.dangers().is_empty()
-        && scanned.verdict != Verdict::Dangerous
+        && scanned.verdict != ScanVerdict::Dangerous
     {
         return Err(format!("loading finds {:?}, a scan finds nothing", contents.dangers()));
     }

@@ -1,3 +1,4 @@
+use crate::error::Result;
 use crate::tensor::{Dtype, LazyTensor, View};
 
 /// The complete layout of an output file, before its first byte is written.
@@ -32,5 +33,5 @@ pub(super) struct TensorLocation {
     pub view: View,
 }
 
-/// Returns the bytes around the records with their offsets, given the CRC-32 of each record.
-pub(super) type MakeHeaders = Box<dyn FnOnce(&[u32]) -> Vec<(u64, Vec<u8>)>>;
+/// Returns the bytes around the records with their offsets, given the CRC-32 of each record, in order.
+pub(super) type MakeHeaders = Box<dyn FnOnce(&[u32]) -> Result<Vec<(u64, Vec<u8>)>>>;

@@ -41,8 +41,18 @@ pub enum Container {
 }
 
 impl Container {
-    /// The name of the container, as printed in reports.
+    /// The word for scripts, as in JSON.
     pub fn name(self) -> &'static str {
+        match self {
+            Container::Safetensors => "safetensors",
+            Container::TorchZip => "torch-zip",
+            Container::TorchLegacy => "torch-legacy",
+            Container::Diffusers => "diffusers-folder",
+        }
+    }
+
+    /// The name for people.
+    pub fn text(self) -> &'static str {
         match self {
             Container::Safetensors => "safetensors",
             Container::TorchZip => "torch zip",

@@ -103,8 +103,8 @@ mod tests {
         let mut layout = make(&state_dict, &metadata).unwrap();
         file.reserve(layout.bytes).unwrap();
         let sums = payload::fill(&file, layout.bytes, &layout.records, 2, &NoProgress).unwrap();
-        let headers = std::mem::replace(&mut layout.headers, Box::new(|_| Vec::new()));
-        for (offset, bytes) in headers(&sums) {
+        let headers = std::mem::replace(&mut layout.headers, Box::new(|_| Ok(Vec::new())));
+        for (offset, bytes) in headers(&sums).unwrap() {
             file.write_at(offset, &bytes).unwrap();
         }
         damage(&file, &layout);

@@ -179,7 +179,7 @@ pub fn write(
     metadata: &Metadata,
     options: &WriteOptions<'_>,
 ) -> Result<Written> {
-    let written = write_frame(path, target, state_dict, metadata, options);
+    let written = write_file(path, target, state_dict, metadata, options);
     written.map_err(|error| blame_input(state_dict, error).in_file(path))
 }
 
@@ -219,7 +219,7 @@ pub fn check_folder_destination(path: &Path, entries: &[diffusers::Entry], overw
     AtomicFolder::check_destination(path, overwrite, &is_replaced)
 }
 
-fn write_frame(
+fn write_file(
     path: &Path,
     target: Target,
     state_dict: &StateDict,
@@ -231,7 +231,7 @@ fn write_frame(
     file.reserve(bytes)?;
     options.progress.begin("writing", bytes);
     let sums = payload::fill(&file, bytes, &records, options.jobs, options.progress)?;
-    for (offset, bytes) in headers(&sums) {
+    for (offset, bytes) in headers(&sums)? {
         file.write_at(offset, &bytes)?;
     }
     check_inputs(state_dict)?;

@@ -59,7 +59,7 @@ pub fn scan_file(path: impl AsRef<Path>) -> Result<Option<FileScan>> {
     let content = scan_bytes(&mut scanner, bytes, folder::is_named_like_a_pickle(path));
     let sniffed = containers::sniff(&source);
     let container = match (&sniffed, content) {
-        (Ok(container), _) => container.name(),
+        (Ok(container), _) => container.text(),
         (Err(_), Some(content)) => content.name(),
         (Err(_), None) if scanner.problem.is_none() => return Ok(None),
         (Err(_), None) => "unknown",

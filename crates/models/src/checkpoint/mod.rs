@@ -51,8 +51,8 @@ impl Checkpoint {
         Ok(Checkpoint { stored, state_dict, metadata, translation: Arc::new(translation) })
     }
 
-    /// Translates a VAE in a file of its own from diffusers names. Other checkpoints are returned unchanged.
-    pub fn with_ldm_vae(&self) -> Result<Cow<'_, Self>> {
+    /// Translates a VAE in a separate file from diffusers names. Returns other checkpoints unchanged.
+    pub(crate) fn with_ldm_vae(&self) -> Result<Cow<'_, Self>> {
         if !self.state_dict.keys().any(vae::is_diffusers_key) {
             return Ok(Cow::Borrowed(self));
         }

@@ -12,7 +12,7 @@ use formats::{Metadata, StateDict, StoredCheckpoint};
 use crate::detection::{self, Detection, detect_by};
 use crate::family::Architecture;
 use crate::layout::{self, Folder, Layout, Mapped, Qkv, text_keys};
-use crate::ledger::{Change, Disposition, DropReason, Ledger, Line, Origin};
+use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin};
 use crate::notice::{Notice, NoticeCode};
 use crate::position_ids;
 
@@ -25,7 +25,7 @@ pub struct Translation {
     redundant: Vec<String>,
     /// Keys that were added.
     added: Vec<String>,
-    /// Notices for any output.
+    /// Notices for any output. A plan includes them.
     pub notices: Vec<Notice>,
     /// Notices that matter only if the output is a single file.
     pub single_file_notices: Vec<Notice>,
@@ -33,7 +33,7 @@ pub struct Translation {
 
 impl Translation {
     /// Rewrites the lines of `origin` in terms of the keys in the file.
-    pub fn trace_back(&self, origin: Origin, ledger: &mut Ledger) {
+    pub(crate) fn trace_back(&self, origin: Origin, ledger: &mut Ledger) {
         if self.names.is_empty() {
             return;
         }
@@ -42,11 +42,11 @@ impl Translation {
                 return vec![line];
             }
             if self.added.contains(&line.input) {
-                return vec![Line { from: Origin::Program, ..line }];
+                return vec![LedgerLine { from: Origin::Program, ..line }];
             }
             let Some((inputs, changes)) = self.names.get(&line.input) else { return vec![line] };
             let lines = inputs.iter().map(|input| {
-                let mut line = Line { input: input.clone(), ..line.clone() };
+                let mut line = LedgerLine { input: input.clone(), ..line.clone() };
                 if let Disposition::Written { changes: later, .. } = &mut line.disposition {
                     later.splice(0..0, changes.iter().cloned());
                     later.dedup();

@@ -28,14 +28,15 @@ use std::sync::LazyLock;
 use crate::family::Architecture;
 pub use folder::Folder;
 use sizes::Sizes;
-pub use table::{Pair, Tensor};
-pub use transform::{Qkv, Transform, with_rank};
+pub use table::{Pair, TensorSchema};
+pub(crate) use transform::with_rank;
+pub use transform::{Qkv, Transform};
 pub(super) use unet::Structure as UnetStructure;
 
 /// Returns whether a model must have this tensor, by its key in either layout. Everything is needed but the shortcut
 /// convolution of a residual block whose input and output have the same number of channels: narrow models have such
 /// blocks where published models do not.
-pub fn is_needed(key: &str, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> bool {
+pub(crate) fn is_needed(key: &str, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> bool {
     const SHORTCUTS: &[(&str, &str)] = &[
         (".skip_connection.", ".in_layers.2.weight"),
         (".nin_shortcut.", ".conv1.weight"),
@@ -179,7 +180,7 @@ impl Layout {
     pub fn to_diffusers(&self, key: &str) -> impl Iterator<Item = Mapped<'_>> {
         self.by_ldm.get(key).into_iter().flatten().map(|&(index, transform)| {
             let pair = self.pair(index);
-            let Tensor { key, dims } = &pair.diffusers;
+            let TensorSchema { key, dims } = &pair.diffusers;
             Mapped { folder: pair.folder, key, dims, transform, in_folder: pair.in_folder }
         })
     }
@@ -190,18 +191,18 @@ impl Layout {
     /// lists all three.
     pub fn to_ldm(&self, folder: Folder, key: &str) -> Option<Mapped<'_>> {
         let pair = self.pair(*self.by_diffusers.get(&folder)?.get(key)?);
-        let Tensor { key, dims } = &pair.ldm;
+        let TensorSchema { key, dims } = &pair.ldm;
         Some(Mapped { folder, key, dims, transform: pair.transform.inverse(), in_folder: pair.in_folder })
     }
 
     /// The tensors of a component in LDM names.
-    pub fn ldm_schema(&self, folder: Folder) -> impl Iterator<Item = &Tensor> {
+    pub fn ldm_schema(&self, folder: Folder) -> impl Iterator<Item = &TensorSchema> {
         let first = |pair: &&Pair| !matches!(pair.transform, Transform::Split(Qkv::Key | Qkv::Value));
         self.pairs.iter().filter(move |pair| pair.folder == folder).filter(first).map(|pair| &pair.ldm)
     }
 
     /// The tensors of a component as folders hold them.
-    pub fn diffusers_schema(&self, folder: Folder) -> impl Iterator<Item = &Tensor> {
+    pub fn diffusers_schema(&self, folder: Folder) -> impl Iterator<Item = &TensorSchema> {
         self.pairs.iter().filter(move |pair| pair.folder == folder && pair.in_folder).map(|pair| &pair.diffusers)
     }
 

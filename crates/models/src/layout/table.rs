@@ -3,7 +3,7 @@ use super::transform::Transform;
 
 /// A tensor of a schema.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Tensor {
+pub struct TensorSchema {
     /// The key.
     pub key: String,
     /// The dimensions.
@@ -16,9 +16,9 @@ pub struct Pair {
     /// The component.
     pub folder: Folder,
     /// The tensor in LDM names. Three consecutive pairs share a fused projection.
-    pub ldm: Tensor,
+    pub ldm: TensorSchema,
     /// The tensor in diffusers names.
-    pub diffusers: Tensor,
+    pub diffusers: TensorSchema,
     /// The transform from the LDM tensor to the diffusers tensor.
     pub transform: Transform,
     /// Whether diffusers writes the tensor into folders. It omits CLIP's `logit_scale` and position_ids, and the last
@@ -95,8 +95,8 @@ impl PairBuilder<'_> {
         let diffusers_dims = row.diffusers_dims.map(<[u64]>::to_vec).or_else(|| row.transform.dims(row.dims));
         self.pairs.push(Pair {
             folder: self.folder,
-            ldm: Tensor { key: ldm.next().expect("a row has an LDM name"), dims: row.dims.to_vec() },
-            diffusers: Tensor {
+            ldm: TensorSchema { key: ldm.next().expect("a row has an LDM name"), dims: row.dims.to_vec() },
+            diffusers: TensorSchema {
                 key: diffusers.next().expect("a row has a diffusers name"),
                 dims: diffusers_dims.expect("the transform of a row fits its dimensions"),
             },

@@ -64,7 +64,7 @@ impl Transform {
 
 /// Adds or removes trailing dimensions of size 1 until there are `rank` dimensions: [512, 512] becomes
 /// [512, 512, 1, 1] for rank 4. `None` if a larger dimension would be removed, or a vector would gain dimensions.
-pub fn with_rank(dims: &[u64], rank: usize) -> Option<Vec<u64>> {
+pub(crate) fn with_rank(dims: &[u64], rank: usize) -> Option<Vec<u64>> {
     let (kept, dropped) = dims.split_at(rank.min(dims.len()));
     let is_layer = dims.len() == rank || (dims.len() >= 2 && rank >= 2);
     (is_layer && dropped.iter().all(|&dim| dim == 1)).then(|| {

@@ -1,7 +1,7 @@
 use serde_json::Value;
 
 /// A function that returns the dimensions of a tensor by its key in its component.
-pub type Dims<'a> = &'a dyn Fn(&str) -> Option<Vec<u64>>;
+pub(crate) type Dims<'a> = &'a dyn Fn(&str) -> Option<Vec<u64>>;
 
 /// Formats JSON as diffusers does: indented, with a final newline.
 pub(super) fn text(value: &Value) -> String {

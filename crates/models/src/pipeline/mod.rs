@@ -16,9 +16,9 @@ use serde_json::{Map, Value, json};
 
 use crate::family::{Architecture, Task};
 use crate::layout::Folder;
-pub use config::Dims;
+pub(crate) use config::Dims;
 use config::text;
-pub use definition::Pipeline;
+pub(crate) use definition::Pipeline;
 
 impl Pipeline {
     /// The diffusers class; `None` if the pipeline needs components that a checkpoint does not have.
@@ -38,7 +38,7 @@ impl Pipeline {
 
     /// Returns all files of the folder except the weights, as pairs of path and text. `None` if the pipeline needs
     /// components that a checkpoint does not have.
-    pub fn files(&self, dims: &dyn Fn(Folder, &str) -> Option<Vec<u64>>) -> Option<Vec<(String, String)>> {
+    pub(crate) fn files(&self, dims: &dyn Fn(Folder, &str) -> Option<Vec<u64>>) -> Option<Vec<(String, String)>> {
         let mut files = vec![("model_index.json".to_owned(), text(&self.model_index()?))];
         for &folder in Folder::of(self.architecture) {
             let config = self.config(folder, &|key| dims(folder, key));
@@ -52,7 +52,7 @@ impl Pipeline {
     }
 
     /// Returns `config.json` of a component.
-    pub fn config(&self, folder: Folder, dims: Dims<'_>) -> Value {
+    pub(crate) fn config(&self, folder: Folder, dims: Dims<'_>) -> Value {
         match folder {
             Folder::Unet => unet::config(self, dims),
             Folder::Vae => vae::config(self.architecture, dims),

@@ -13,7 +13,7 @@ pub struct Cast {
 
 impl Cast {
     /// Returns the tensor in the new dtype, and the change if there is one.
-    pub fn apply(cast: Option<Self>, tensor: &LazyTensor) -> Result<(LazyTensor, Option<Change>)> {
+    pub(crate) fn apply(cast: Option<Self>, tensor: &LazyTensor) -> Result<(LazyTensor, Option<Change>)> {
         let from = tensor.dtype();
         match cast {
             Some(cast) if from.is_float() && from != cast.to => {

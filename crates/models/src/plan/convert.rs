@@ -26,7 +26,7 @@ pub enum Ema {
 /// The options of a conversion. The default keeps everything.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
-pub struct Options {
+pub struct ConvertOptions {
     /// Casts the floating-point tensors.
     pub cast: Option<Cast>,
     /// The EMA. `None` keeps it, or drops it if `prune` is set.
@@ -39,8 +39,39 @@ pub struct Options {
     pub fix_position_ids: bool,
 }
 
-impl Options {
-    fn ema(&self) -> Ema {
+impl ConvertOptions {
+    /// Casts the floating-point tensors.
+    #[must_use]
+    pub fn cast(self, cast: Cast) -> Self {
+        ConvertOptions { cast: Some(cast), ..self }
+    }
+
+    /// Sets how to treat the EMA. By default it is kept, or dropped when pruning.
+    #[must_use]
+    pub fn ema(self, ema: Ema) -> Self {
+        ConvertOptions { ema: Some(ema), ..self }
+    }
+
+    /// Keeps only what inference needs.
+    #[must_use]
+    pub fn prune(self, prune: bool) -> Self {
+        ConvertOptions { prune, ..self }
+    }
+
+    /// Keeps only this component.
+    #[must_use]
+    pub fn component(self, component: Component) -> Self {
+        ConvertOptions { component: Some(component), ..self }
+    }
+
+    /// Corrects position_ids, and adds missing ones.
+    #[must_use]
+    pub fn fix_position_ids(self, fix: bool) -> Self {
+        ConvertOptions { fix_position_ids: fix, ..self }
+    }
+
+    /// The action for the EMA: the requested one, or the default.
+    fn ema_action(&self) -> Ema {
         self.ema.unwrap_or(if self.prune { Ema::Drop } else { Ema::Keep })
     }
 
@@ -48,7 +79,7 @@ impl Options {
     fn drop_reason(&self, key: &str) -> Option<DropReason> {
         let component = Component::from_key(key);
         if component == Component::Ema {
-            return match self.ema() {
+            return match self.ema_action() {
                 Ema::Use if ema::is_counter(key) => Some(DropReason::EmaCounter),
                 Ema::Use => Some(DropReason::EmaUnmatched),
                 Ema::Drop => Some(DropReason::Ema),
@@ -67,7 +98,7 @@ impl Options {
 ///
 /// Fails if the checkpoint has an unreadable tensor, if the requested component or EMA is missing, or if nothing would
 /// remain.
-pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Resolved> {
+pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolved> {
     checkpoint.refuse_unreadable()?;
     let mut conversion = Conversion {
         source: checkpoint.state_dict(),
@@ -78,7 +109,7 @@ pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Resolved> {
         notices: Vec::new(),
     };
     conversion.run().map_err(|error| error.in_file(checkpoint.path()))?;
-    let Conversion { state_dict, ledger, mut notices, .. } = conversion;
+    let Conversion { state_dict, mut ledger, mut notices, .. } = conversion;
     if state_dict.is_empty() && !checkpoint.state_dict().is_empty() {
         let found = match options.component {
             Some(component) => format!("contains no {}", component.text()),
@@ -91,12 +122,14 @@ pub fn plan(checkpoint: &Checkpoint, options: &Options) -> Result<Resolved> {
         let text = format!("kept {unknown} tensors of no known component");
         notices.push(Notice::new(NoticeCode::UnknownKept, text));
     }
+    checkpoint.translation().trace_back(Origin::Checkpoint, &mut ledger);
+    notices.extend(checkpoint.translation().notices.iter().cloned());
     Ok(Resolved { state_dict, metadata: checkpoint.metadata().clone(), ledger, notices })
 }
 
 struct Conversion<'a> {
     source: &'a StateDict,
-    options: &'a Options,
+    options: &'a ConvertOptions,
     /// EMA keys that replace a weight.
     ema_keys: BTreeSet<String>,
     state_dict: StateDict,
@@ -128,7 +161,7 @@ impl<'a> Conversion<'a> {
 
     /// Finds the EMA of each UNet weight, if the EMA is to be used. Fails if one is missing.
     fn find_ema(&mut self) -> Result<()> {
-        if self.options.ema() != Ema::Use {
+        if self.options.ema_action() != Ema::Use {
             return Ok(());
         }
         if !self.source.keys().any(|key| key.starts_with(ema::PREFIX) && !ema::is_counter(key)) {

@@ -10,7 +10,7 @@ use formats::{Metadata, StateDict};
 use crate::detection::{Detection, detect};
 use crate::family::{Architecture, Prediction, Task};
 use crate::layout::{self, Folder, Layout, Mapped, text_keys};
-use crate::ledger::{Change, Disposition, DropReason, Ledger, Line, Origin};
+use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin};
 use crate::notice::{Notice, NoticeCode};
 use crate::pipeline::Pipeline;
 use crate::plan::Resolved;
@@ -21,6 +21,7 @@ const ZERO_TERMINAL_SNR_MARK: &str = "ztsnr";
 
 /// A planned folder: the tensors, with keys such as `unet/conv_in.weight`, and the other files.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct FolderPlan {
     /// The tensors, the metadata and the ledger.
     pub resolved: Resolved,
@@ -298,7 +299,7 @@ fn rename_outputs(mut ledger: Ledger, destinations: &HashMap<String, Destination
             // A constant that this program added before is not an input, so it needs no line.
             Some(Destination::None(_)) if line.from == Origin::Program => return Vec::new(),
             Some(&Destination::None(reason)) => {
-                return vec![Line { disposition: Disposition::Dropped { reason }, ..line }];
+                return vec![LedgerLine { disposition: Disposition::Dropped { reason }, ..line }];
             }
             Some(Destination::Keys(keys)) => keys,
             None => return vec![line],
@@ -320,7 +321,7 @@ fn rename_outputs(mut ledger: Ledger, destinations: &HashMap<String, Destination
                 keys => Disposition::Split { keys: keys.iter().map(|(name, _)| name.clone()).collect(), changes },
             }
         };
-        vec![Line { disposition, ..line }]
+        vec![LedgerLine { disposition, ..line }]
     });
     ledger
 }

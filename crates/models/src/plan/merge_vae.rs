@@ -33,7 +33,7 @@ pub enum VaeDtype {
 /// The options of a merge. The default casts nothing and is strict about missing keys.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-pub struct Options {
+pub struct MergeVaeOptions {
     /// The dtype of the floating-point tensors in the output; `None` casts nothing.
     pub dtype: Option<Dtype>,
     /// The dtype of the VAE; `None` follows `dtype`.
@@ -44,22 +44,49 @@ pub struct Options {
     pub partial: bool,
 }
 
-impl Default for Options {
+impl Default for MergeVaeOptions {
     fn default() -> Self {
-        Options { dtype: None, vae_dtype: None, overflow: Overflow::Refuse, partial: false }
+        MergeVaeOptions { dtype: None, vae_dtype: None, overflow: Overflow::Refuse, partial: false }
     }
 }
 
-/// Plans a merge. The output has the keys of the checkpoint in their order. If the checkpoint has no VAE, the new one
-/// goes before the text encoder.
+impl MergeVaeOptions {
+    /// Casts the floating-point tensors of the output.
+    #[must_use]
+    pub fn dtype(self, dtype: Dtype) -> Self {
+        MergeVaeOptions { dtype: Some(dtype), ..self }
+    }
+
+    /// Sets the dtype of the VAE. By default it follows [`Self::dtype`].
+    #[must_use]
+    pub fn vae_dtype(self, dtype: VaeDtype) -> Self {
+        MergeVaeOptions { vae_dtype: Some(dtype), ..self }
+    }
+
+    /// Sets how to treat values that overflow a new dtype.
+    #[must_use]
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        MergeVaeOptions { overflow, ..self }
+    }
+
+    /// Keeps the checkpoint's own tensors where the VAE lacks them, and drops VAE tensors that the checkpoint lacks.
+    #[must_use]
+    pub fn partial(self, partial: bool) -> Self {
+        MergeVaeOptions { partial, ..self }
+    }
+}
+
+/// Plans a merge of the VAE in `vae` into `base`. The output has the keys of `base` in their order. If `base` has no VAE,
+/// the new one goes before the text encoder. `vae` may be a bare VAE, a diffusers `AutoencoderKL`, or a whole checkpoint.
 ///
-/// Fails if a key is missing on either side, if a shape differs, or if the VAE file has no VAE or several.
-pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &Options) -> Result<Resolved> {
+/// Fails if a key is missing on either side, if a shape differs, or if `vae` has no VAE or several.
+pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> Result<Resolved> {
+    let vae = vae.with_ldm_vae()?;
     base.refuse_unreadable()?;
-    let donor = Donor::new(vae)?;
+    let donor = Donor::new(&vae)?;
     let mut merge = Merge {
         base,
-        vae,
+        vae: &vae,
         options,
         donor,
         used: BTreeSet::new(),
@@ -76,7 +103,11 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &Options) -> Result<Re
         merge.insert()?;
     }
     merge.record_dropped()?;
-    Ok(merge.resolved)
+    let mut resolved = merge.resolved;
+    base.translation().trace_back(Origin::Checkpoint, &mut resolved.ledger);
+    vae.translation().trace_back(Origin::Vae, &mut resolved.ledger);
+    resolved.notices.extend(base.translation().notices.iter().cloned());
+    Ok(resolved)
 }
 
 /// The VAE file.
@@ -112,7 +143,7 @@ impl<'a> Donor<'a> {
 struct Merge<'a> {
     base: &'a Checkpoint,
     vae: &'a Checkpoint,
-    options: &'a Options,
+    options: &'a MergeVaeOptions,
     donor: Donor<'a>,
     /// Keys without prefix that are in the output.
     used: BTreeSet<String>,

@@ -6,7 +6,6 @@
 //! candle's stream. The program contains `kernels.cu` as machine code for the architectures that `build.rs` lists and as
 //! PTX for later ones, so it compiles nothing at run time.
 
-pub(super) mod explain;
 mod recording;
 mod upload;
 
@@ -21,9 +20,9 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
+use crate::errors::explain;
 use crate::kernels::{Accelerator, Launch, Recording, address, address_mut};
 use crate::weight_flaws::WeightFlaw;
-use explain::explain;
 use formats::error;
 use formats::tensor::LazyTensor;
 use upload::Uploader;

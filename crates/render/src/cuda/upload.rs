@@ -11,9 +11,10 @@ use candle_core::{DType, Device, Tensor};
 use crc32fast::Hasher;
 use rayon::prelude::*;
 
+use crate::errors::from_candle;
 use crate::kernels::address_mut;
 use crate::weight_flaws::{FlawScan, WeightFlaw};
-use crate::weights::{from_candle, stored};
+use crate::weights::stored;
 use formats::error::{Error, OrInternal, Result};
 use formats::tensor::{Dtype, LazyTensor};
 

@@ -7,7 +7,7 @@ use std::io::Cursor;
 
 use candle_core::{DType, Tensor};
 
-use crate::weights::from_candle;
+use crate::errors::from_candle;
 pub use compare::{PictureComparison, compare};
 use formats::error::{Error, Result};
 pub use sheet::contact_sheet;

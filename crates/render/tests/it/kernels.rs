@@ -17,16 +17,13 @@ use formats::state_dict::StateDict;
 use formats::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt_render::Engine;
 use trinart_ckpt_render::checks::{Verdict, relative_distance};
-use trinart_ckpt_render::clip::TextEncoder;
 use trinart_ckpt_render::kernels::{Accelerator, Kernels, Launch, Recording, address, address_mut};
+use trinart_ckpt_render::networks::{TextEncoder, Unet, Vae};
 use trinart_ckpt_render::observer::Trace;
 use trinart_ckpt_render::picture::compare;
 use trinart_ckpt_render::pipeline::{Rendered, render};
-use trinart_ckpt_render::sampler::Sampler;
-use trinart_ckpt_render::schedule::ScheduleType;
+use trinart_ckpt_render::sampling::{Sampler, ScheduleType};
 use trinart_ckpt_render::settings::Settings;
-use trinart_ckpt_render::unet::Unet;
-use trinart_ckpt_render::vae::Vae;
 use trinart_ckpt_render::weight_flaws::WeightFlaw;
 use trinart_ckpt_render::weights::{self, WeightLoader};
 

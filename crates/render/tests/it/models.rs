@@ -10,10 +10,8 @@ use formats::error::Kind;
 use formats::state_dict::StateDict;
 use formats::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt_render::Engine;
-use trinart_ckpt_render::clip::TextEncoder;
+use trinart_ckpt_render::networks::{TextEncoder, Unet, Vae};
 use trinart_ckpt_render::observer::{Observer, Trace};
-use trinart_ckpt_render::unet::Unet;
-use trinart_ckpt_render::vae::Vae;
 use trinart_ckpt_render::weights::{WeightLoader, tensor};
 
 /// The largest norm of the difference over the norm of the reference.

@@ -8,8 +8,7 @@ use trinart_ckpt_render::checks::relative_distance;
 use trinart_ckpt_render::observer::Trace;
 use trinart_ckpt_render::picture::{Picture, compare};
 use trinart_ckpt_render::pipeline::render;
-use trinart_ckpt_render::rng::NoiseSource;
-use trinart_ckpt_render::sampler::Sampler;
+use trinart_ckpt_render::sampling::{NoiseSource, Sampler};
 use trinart_ckpt_render::settings::Settings;
 
 /// The settings of `make_pictures.py`.

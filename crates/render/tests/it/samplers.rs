@@ -5,9 +5,9 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use formats::error::Result;
-use trinart_ckpt_render::rng::{Generator, NoiseSource};
-use trinart_ckpt_render::sampler::{Sampler, SamplerContext, sample};
-use trinart_ckpt_render::schedule::{NoiseSchedule, ScheduleType};
+use trinart_ckpt_render::sampling::{
+    Generator, NoiseSchedule, NoiseSource, Sampler, SamplerContext, ScheduleType, sample,
+};
 
 const SHAPE: [usize; 4] = [1, 4, 4, 4];
 const SEED: u64 = 1234;

@@ -41,7 +41,7 @@ pub(in crate::containers) fn layout(state_dict: &StateDict, metadata: &Metadata)
     for record in &mut records {
         record.offset += begin;
     }
-    Ok(FileLayout { records, locations, bytes: begin + offset, headers: Box::new(move |_| vec![(0, header)]) })
+    Ok(FileLayout { records, locations, bytes: begin + offset, headers: Box::new(move |_| Ok(vec![(0, header)])) })
 }
 
 /// Returns whether every tensor, stored in order, begins at a multiple of its element size.

@@ -13,7 +13,7 @@ mod read;
 mod rebuild;
 mod storages;
 mod write;
-mod zip_frame;
+mod zip_layout;
 
 pub use legacy::read as read_legacy;
 pub use read::read as read_zip;

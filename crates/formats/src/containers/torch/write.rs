@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::dtype::writable_class;
-use super::zip_frame::ZipFrame;
+use super::zip_layout::ZipLayout;
 use crate::containers::file_layout::{FileLayout, Record, TensorLocation};
 use crate::error::{Error, OrInternal, Result};
 use crate::limits;
@@ -38,7 +38,7 @@ pub(in crate::containers) fn bare_layout(state_dict: &StateDict) -> Result<FileL
 }
 
 fn lay_out(pickle: Vec<u8>, mut records: Vec<Record>, locations: Vec<TensorLocation>) -> Result<FileLayout> {
-    let mut zip = ZipFrame::default();
+    let mut zip = ZipLayout::default();
     let pickle_offset = zip.place("archive/data.pkl".into(), pickle.len() as u64);
     let mut total = 0_u64;
     for (index, record) in records.iter_mut().enumerate() {
@@ -55,10 +55,10 @@ fn lay_out(pickle: Vec<u8>, mut records: Vec<Record>, locations: Vec<TensorLocat
         let mut all = vec![crc32fast::hash(&pickle)];
         all.extend(crc32s);
         all.push(crc32fast::hash(VERSION));
-        let mut pieces = zip.seal(&all);
+        let mut pieces = zip.headers(&all)?;
         pieces.push((pickle_offset, pickle));
         pieces.push((version_offset, VERSION.to_vec()));
-        pieces
+        Ok(pieces)
     };
     Ok(FileLayout { records, locations, bytes, headers: Box::new(headers) })
 }

@@ -1,0 +1,20 @@
+//! The integration tests of the crate, in one binary so that `support` compiles once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+// The name by which the workspace's other packages use this crate, so that they can share `support`.
+extern crate trinart_ckpt_formats as formats;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod damage;
+mod limits;
+mod reading;
+mod unpickler;

@@ -1,0 +1,140 @@
+//! A checkpoint that is ready to be rendered.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::checks::{Check, Verdict};
+use formats::error::{Error, Result};
+use formats::io::{NoProgress, Source};
+use formats::state_dict::StateDict;
+use models::hash::file_sha256;
+use models::position_ids::{self, State};
+
+/// Hexadecimal digits of a sha256 in a picture's parameters, as in WebUI.
+const HASH_DIGITS: usize = 10;
+
+/// A checkpoint in LDM names, with the name and the hash that a picture's parameters carry.
+#[derive(Clone)]
+pub struct RenderInput {
+    state_dict: Arc<StateDict>,
+    path: PathBuf,
+    hash: ModelHash,
+    vae: Option<(String, Option<String>)>,
+}
+
+#[derive(Clone)]
+enum ModelHash {
+    /// A folder, or a state dict that is in no file.
+    None,
+    Known(String),
+    /// The hash of this file, computed during the render.
+    File(Arc<Source>),
+}
+
+impl RenderInput {
+    /// Returns an input without a hash. `path` names the checkpoint in errors and captions, its stem in parameters.
+    pub fn new(path: impl Into<PathBuf>, state_dict: Arc<StateDict>) -> Self {
+        RenderInput { state_dict, path: path.into(), hash: ModelHash::None, vae: None }
+    }
+
+    /// Sets the sha256 of the checkpoint's file, in hexadecimal.
+    #[must_use]
+    pub fn with_hash(self, sha256: &str) -> Self {
+        RenderInput { hash: ModelHash::Known(short_hash(sha256)), ..self }
+    }
+
+    /// Hashes this file during the render: the second read of gigabytes overlaps with the computation, and fills the
+    /// system's file cache for it.
+    #[must_use]
+    pub fn with_file(self, file: Arc<Source>) -> Self {
+        RenderInput { hash: ModelHash::File(file), ..self }
+    }
+
+    /// Sets the state dict with another VAE, and that VAE's file name and sha256.
+    #[must_use]
+    pub fn with_vae(self, state_dict: Arc<StateDict>, name: &str, sha256: Option<&str>) -> Self {
+        RenderInput { state_dict, vae: Some((name.to_owned(), sha256.map(short_hash))), ..self }
+    }
+
+    /// The tensors, in LDM names.
+    pub fn state_dict(&self) -> &Arc<StateDict> {
+        &self.state_dict
+    }
+
+    /// The path that the checkpoint was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The name in a picture's parameters: the file name without its extension.
+    pub fn name(&self) -> String {
+        self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+    }
+
+    /// The name and the hash of a VAE that replaced the checkpoint's.
+    pub fn vae(&self) -> Option<(&str, Option<&str>)> {
+        self.vae.as_ref().map(|(name, hash)| (name.as_str(), hash.as_deref()))
+    }
+
+    /// The hash, if it is known without reading the file.
+    pub(super) fn known_hash(&self) -> Option<&str> {
+        match &self.hash {
+            ModelHash::Known(hash) => Some(hash),
+            ModelHash::None | ModelHash::File(_) => None,
+        }
+    }
+
+    /// Starts hashing the file in a thread, or hashes it at once if not `in_background`.
+    pub(super) fn start_hash(&self, in_background: bool) -> Result<PendingHash> {
+        Ok(match self.hash.clone() {
+            ModelHash::None => PendingHash::Ready(None),
+            ModelHash::Known(hash) => PendingHash::Ready(Some(hash)),
+            ModelHash::File(file) if in_background => {
+                PendingHash::Thread(std::thread::spawn(move || file_sha256(&file, &NoProgress)))
+            }
+            ModelHash::File(file) => PendingHash::Ready(Some(short_hash(&file_sha256(&file, &NoProgress)?))),
+        })
+    }
+
+    /// Checks `position_ids`, the constant 0 to 76. The render always uses the right values; WebUI uses the stored ones,
+    /// and renders another picture if they are wrong.
+    pub(super) fn position_ids_checks(&self) -> Result<Vec<Check>> {
+        let mut checks = Vec::new();
+        for (key, tensor) in self.state_dict.iter().filter(|(key, _)| position_ids::is_key(key)) {
+            let state = position_ids::check(tensor, position_ids::positions(&self.state_dict, key));
+            let found = match state.map_err(|error| error.in_tensor(key))? {
+                State::Correct => continue,
+                State::WrongDtype => format!("right values, but {}; rendered with I64", tensor.dtype()),
+                State::WrongValues => format!("wrong values, {}; rendered with the right ones", tensor.dtype()),
+            };
+            let expected = "I64, 0 to 76: WebUI uses the stored values; a conversion can fix them".to_owned();
+            checks.push(Check { name: "position_ids", verdict: Verdict::Repaired, found, expected });
+        }
+        Ok(checks)
+    }
+}
+
+/// A hash that may still be in computation.
+pub(super) enum PendingHash {
+    Ready(Option<String>),
+    Thread(JoinHandle<Result<String>>),
+}
+
+impl PendingHash {
+    /// Waits for the hash.
+    pub(super) fn wait(self) -> Result<Option<String>> {
+        match self {
+            PendingHash::Ready(hash) => Ok(hash),
+            PendingHash::Thread(thread) => {
+                let sha256 =
+                    thread.join().map_err(|_| Error::internal("the thread that hashes the file panicked"))??;
+                Ok(Some(short_hash(&sha256)))
+            }
+        }
+    }
+}
+
+fn short_hash(sha256: &str) -> String {
+    sha256.chars().take(HASH_DIGITS).collect()
+}

@@ -1,0 +1,241 @@
+//! A render check of an open checkpoint: plan, render, compare, report.
+
+mod against;
+mod device;
+mod dump;
+mod input;
+
+use std::sync::Arc;
+
+use crate::checks::{Check, Verdict};
+use crate::networks;
+use crate::observer::Trace;
+use crate::picture::Picture;
+use crate::pipeline::{Timings, parse_prompts, render};
+use crate::prompt::Tokenizer;
+use crate::settings::{Infotext, ReferenceParameters, ReferencePicture, RenderOptions, Settings};
+use against::Other;
+use device::OpenDevice;
+use dump::Dump;
+use formats::error::{Error, Result};
+use formats::io::{Progress, parallel};
+use formats::state_dict::StateDict;
+
+pub use against::{Against, AgainstReport, LatentDistance};
+pub use device::Device;
+pub use input::RenderInput;
+
+/// A render check of an open checkpoint.
+///
+/// [`RenderJob::plan`] checks everything that needs no weights; [`RenderJob::run`] renders.
+#[derive(Clone)]
+pub struct RenderJob {
+    input: RenderInput,
+    options: RenderOptions,
+    device: Device,
+    reference: Option<ReferencePicture>,
+    against: Option<Against>,
+    jobs: Option<usize>,
+    dump: bool,
+}
+
+/// What [`RenderJob::run`] would do.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RenderPlan {
+    /// The settings, completed from the reference picture and the defaults.
+    pub settings: Settings,
+    /// The device.
+    pub device: String,
+    /// The dtypes of weights, values and sums.
+    pub arithmetic: String,
+    /// The checks that need no render.
+    pub checks: Vec<Check>,
+}
+
+/// The result of [`RenderJob::run`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RenderReport {
+    /// The picture.
+    pub picture: Picture,
+    /// The contact sheet of the comparison: both pictures and their difference.
+    pub sheet: Option<Picture>,
+    /// The settings, completed from the reference picture and the defaults.
+    pub settings: Settings,
+    /// The `parameters` of the picture.
+    pub infotext: Infotext,
+    /// The checks.
+    pub checks: Vec<Check>,
+    /// [`Verdict::Fail`] if a check failed, else [`Verdict::Pass`].
+    pub verdict: Verdict,
+    /// The comparison with another picture or checkpoint.
+    pub against: Option<AgainstReport>,
+    /// The device.
+    pub device: String,
+    /// The dtypes of weights, values and sums.
+    pub arithmetic: String,
+    /// The time of each stage.
+    pub timings: Timings,
+    /// The peak memory use of the process in bytes, on Linux.
+    pub peak_memory: Option<u64>,
+    /// The peak memory use on the GPU in bytes.
+    pub peak_device_memory: Option<u64>,
+    /// The tensors between the stages, if a dump was requested.
+    pub dump: Option<StateDict>,
+}
+
+impl RenderReport {
+    /// Encodes the picture as PNG, with its `parameters`.
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        self.picture.to_png(&self.infotext.to_text())
+    }
+}
+
+impl RenderJob {
+    /// Returns a job with default options.
+    pub fn new(input: RenderInput) -> Self {
+        RenderJob {
+            input,
+            options: RenderOptions::default(),
+            device: Device::default(),
+            reference: None,
+            against: None,
+            jobs: None,
+            dump: false,
+        }
+    }
+
+    /// Sets the options.
+    #[must_use]
+    pub fn options(self, options: RenderOptions) -> Self {
+        RenderJob { options, ..self }
+    }
+
+    /// Sets the device.
+    #[must_use]
+    pub fn device(self, device: Device) -> Self {
+        RenderJob { device, ..self }
+    }
+
+    /// Takes unset options from a reference picture, and compares with it unless [`RenderJob::against`] is set.
+    #[must_use]
+    pub fn like(self, reference: ReferencePicture) -> Self {
+        RenderJob { reference: Some(reference), ..self }
+    }
+
+    /// Compares with another picture or checkpoint.
+    #[must_use]
+    pub fn against(self, against: Against) -> Self {
+        RenderJob { against: Some(against), ..self }
+    }
+
+    /// Sets the number of threads that run the layers on the CPU and compare weights. By default, layers use rayon's current
+    /// pool, and comparing uses two threads per CPU, at most eight.
+    ///
+    /// One more thread hashes the checkpoint meanwhile, unless the number is 1.
+    #[must_use]
+    pub fn jobs(self, jobs: usize) -> Self {
+        RenderJob { jobs: Some(jobs), ..self }
+    }
+
+    /// Keeps the tensors between the stages.
+    #[must_use]
+    pub fn dump(self, dump: bool) -> Self {
+        RenderJob { dump, ..self }
+    }
+
+    /// Resolves the settings, parses the prompts, opens the device and checks the architecture, without reading weights.
+    ///
+    /// Fails if any of these is not supported.
+    pub fn plan(&self) -> Result<RenderPlan> {
+        let (device, settings) = self.prepare()?;
+        parse_prompts(&settings, &Tokenizer::new()?).map_err(|error| error.in_file(self.input.path()))?;
+        for input in [Some(&self.input), self.other_checkpoint()].into_iter().flatten() {
+            networks::check_supported(input.state_dict()).map_err(|error: Error| error.in_file(input.path()))?;
+        }
+        let mut checks = self.parameters().checks(self.input.known_hash(), self.input.vae());
+        checks.append(&mut self.input.position_ids_checks()?);
+        let arithmetic = device.arithmetic(settings.dtype);
+        Ok(RenderPlan { settings, device: device.name, arithmetic, checks })
+    }
+
+    /// Renders, compares and judges.
+    ///
+    /// NaN and infinite values and flawed weights do not end the render; they are failed checks. Fails if the
+    /// checkpoint or the settings are not supported, or if a file cannot be read.
+    pub fn run(&self, progress: &dyn Progress) -> Result<RenderReport> {
+        let Some(jobs) = self.jobs else { return self.run_in_current_pool(progress) };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs).build();
+        let pool = pool.map_err(|error| Error::io("cannot start threads", std::io::Error::other(error)))?;
+        pool.install(|| self.run_in_current_pool(progress))
+    }
+
+    fn run_in_current_pool(&self, progress: &dyn Progress) -> Result<RenderReport> {
+        let hash = self.input.start_hash(self.jobs != Some(1))?;
+        let (device, settings) = self.prepare()?;
+        let machine = device.machine.as_ref();
+        let dump = self.dump.then(|| Arc::new(Dump::default()));
+        let stages = dump.as_ref().map_or_else(Trace::default, |dump| Trace::to(Arc::clone(dump) as _));
+        let mut rendered = render(self.input.state_dict(), &settings, machine, &stages, progress)
+            .map_err(|error| error.in_file(self.input.path()))?;
+        let hash = hash.wait()?;
+        let infotext = settings.infotext(&self.input.name(), hash.as_deref(), self.input.vae());
+        let mut checks = self.parameters().checks(hash.as_deref(), self.input.vae());
+        checks.append(&mut self.input.position_ids_checks()?);
+        checks.append(&mut rendered.checks);
+        let other = match (&self.against, &self.reference) {
+            (Some(Against::Checkpoint(other)), _) => {
+                let jobs = self.jobs.unwrap_or_else(parallel::default_jobs);
+                Some(Other::render(other, &self.input, &settings, machine, jobs, &mut checks, progress)?)
+            }
+            (Some(Against::Picture(path, picture)), _) => Some(Other::from_picture(path, picture)),
+            (None, Some(reference)) => Some(Other::from_picture(reference.path(), &reference.picture)),
+            (None, None) => None,
+        };
+        let against = other.as_ref().map(|other| other.compare(&rendered, &mut checks)).transpose()?;
+        let sheet = other
+            .zip(against.as_ref())
+            .map(|(other, report)| other.sheet(self.input.path(), &rendered.picture, report));
+        let has_failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
+        Ok(RenderReport {
+            picture: rendered.picture,
+            sheet,
+            infotext,
+            checks,
+            verdict: if has_failed { Verdict::Fail } else { Verdict::Pass },
+            against,
+            arithmetic: device.arithmetic(settings.dtype),
+            settings,
+            timings: rendered.timings,
+            peak_memory: peak_memory(),
+            peak_device_memory: device.peak_memory(),
+            device: device.name,
+            dump: dump.map(|dump| dump.to_state_dict()).transpose()?,
+        })
+    }
+
+    fn prepare(&self) -> Result<(OpenDevice, Settings)> {
+        let device = self.device.open()?;
+        let settings = self.options.resolve(&self.parameters(), device.default_dtype)?;
+        Ok((device, settings))
+    }
+
+    fn parameters(&self) -> ReferenceParameters {
+        self.reference.as_ref().map_or_else(ReferenceParameters::default, |it| it.parameters.clone())
+    }
+
+    fn other_checkpoint(&self) -> Option<&RenderInput> {
+        match &self.against {
+            Some(Against::Checkpoint(other)) => Some(other),
+            Some(Against::Picture(..)) | None => None,
+        }
+    }
+}
+
+/// The peak resident memory of the process in bytes, where `/proc` tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}

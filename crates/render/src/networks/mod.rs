@@ -1,0 +1,21 @@
+//! The networks of SD v1: text encoder, UNet and VAE.
+//!
+//! Each loads with a [`WeightLoader`](crate::weights::WeightLoader) and takes its sizes from the shapes of its tensors.
+
+mod clip;
+mod reader;
+mod unet;
+mod vae;
+
+use formats::error::Result;
+use formats::state_dict::StateDict;
+
+pub use clip::TextEncoder;
+pub use unet::{PreparedPrompt, Unet};
+pub use vae::Vae;
+
+/// Fails if a checkpoint has another text encoder or UNet than SD v1. Reads no weights.
+pub(crate) fn check_supported(state_dict: &StateDict) -> Result<()> {
+    clip::check_supported(state_dict)?;
+    unet::check_supported(state_dict)
+}

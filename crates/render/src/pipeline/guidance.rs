@@ -1,0 +1,89 @@
+//! Classifier-free guidance: the weighted sum of the UNet's predictions for the prompts and for the negative prompt.
+
+use candle_core::{Result as CandleResult, Tensor};
+
+use crate::errors::from_candle;
+use crate::networks::{PreparedPrompt, Unet};
+use formats::error::{Error, Result};
+
+/// Prompts with their guidance factors, batched by length.
+pub(super) struct Guidance {
+    /// Batches of prompts, with the factor of each prompt.
+    groups: Vec<(PreparedPrompt, Vec<f64>)>,
+}
+
+impl Guidance {
+    /// Batches the prompts of one length, as WebUI does. `parts` are the prompt's parts with their weights.
+    pub(super) fn new(unet: &Unet, cfg: f64, parts: &[(f64, Tensor)], negative: &Tensor) -> Result<Self> {
+        let parts = &stacked(parts).map_err(from_candle)?;
+        let of_negative = 1.0 - parts.iter().map(|(weight, _)| cfg * weight).sum::<f64>();
+        let prompts = parts.iter().map(|(weight, context)| (cfg * weight, context)).chain([(of_negative, negative)]);
+        // At CFG scale 1, the negative prompt has factor 0 and costs no call.
+        let prompts: Vec<_> = prompts.filter(|(factor, _)| *factor != 0.0).collect();
+        let mut groups: Vec<(usize, Vec<(f64, &Tensor)>)> = Vec::new();
+        for (factor, context) in prompts {
+            let tokens = context.dim(1).map_err(from_candle)?;
+            match groups.iter_mut().find(|(length, _)| *length == tokens) {
+                Some((_, members)) => members.push((factor, context)),
+                None => groups.push((tokens, vec![(factor, context)])),
+            }
+        }
+        let prepare = |(_, members): (usize, Vec<(f64, &Tensor)>)| {
+            let contexts: Vec<&Tensor> = members.iter().map(|(_, context)| *context).collect();
+            let prepared = unet.prepare(&Tensor::cat(&contexts, 0).map_err(from_candle)?)?;
+            Ok((prepared, members.into_iter().map(|(factor, _)| factor).collect()))
+        };
+        Ok(Guidance { groups: groups.into_iter().map(prepare).collect::<Result<_>>()? })
+    }
+
+    /// Predicts the noise in a latent, with guidance.
+    pub(super) fn predict(&self, unet: &Unet, x: &Tensor, time: f64) -> Result<Tensor> {
+        let mut total: Option<Tensor> = None;
+        for (prepared, factors) in &self.groups {
+            let batch = x.repeat((factors.len(), 1, 1, 1)).map_err(from_candle)?;
+            let predicted = unet.forward(&batch, time, prepared)?;
+            for (index, factor) in factors.iter().enumerate() {
+                let add = || {
+                    let term = predicted.narrow(0, index, 1)?.affine(*factor, 0.0)?;
+                    total.as_ref().map_or(Ok(term.clone()), |total| total + &term)
+                };
+                total = Some(add().map_err(from_candle)?);
+            }
+        }
+        total.ok_or_else(|| Error::usage("every part of the prompt has weight 0: give one another weight"))
+    }
+}
+
+/// Pads the parts of a prompt to one length by repeating the last vector, as WebUI does. WebUI does not pad the negative
+/// prompt; if its length differs, it gets its own call.
+fn stacked(parts: &[(f64, Tensor)]) -> CandleResult<Vec<(f64, Tensor)>> {
+    let lengths = parts.iter().map(|(_, context)| context.dim(1)).collect::<CandleResult<Vec<_>>>()?;
+    let Some(longest) = lengths.iter().copied().max() else { return Ok(Vec::new()) };
+    let stack = |((weight, context), length): (&(f64, Tensor), usize)| {
+        let missing = longest - length;
+        if missing == 0 || length == 0 {
+            return Ok((*weight, context.clone()));
+        }
+        let last = context.narrow(1, length - 1, 1)?.repeat((1, missing, 1))?;
+        Ok((*weight, Tensor::cat(&[context, &last], 1)?))
+    };
+    parts.iter().zip(lengths).map(stack).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn pads_shorter_parts_with_their_last_vector() {
+        let part = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap().reshape((1, (), 2)).unwrap();
+        let parts = [(1.0, part(&[1.0, 2.0, 3.0, 4.0])), (0.5, part(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]))];
+        let found = stacked(&parts).unwrap();
+        let values = |index: usize| found[index].1.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(0), [1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 3.0, 4.0]);
+        assert_eq!(values(1), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        assert_eq!((found[0].0, found[1].0), (1.0, 0.5));
+    }
+}

@@ -1,0 +1,357 @@
+//! From a prompt to a picture: text encoder, UNet with a sampler, VAE.
+
+mod guidance;
+mod nonfinite;
+mod target;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use serde::Serialize;
+
+use crate::checks::{self, Check, Statistics, Verdict, relative_distance};
+use crate::errors::from_candle;
+use crate::kernels::Accelerator;
+use crate::networks::{TextEncoder, Unet};
+use crate::observer::{Observer, Trace};
+use crate::ops::Engine;
+use crate::picture::Picture;
+use crate::prompt::{self, Chunk, PromptPart, Tokenizer};
+use crate::sampling::{Generator, NoiseSchedule, SamplerContext, sample};
+use crate::settings::Settings;
+use crate::weights::{tensor, values};
+use formats::error::{OrInternal, Result};
+use formats::io::Progress;
+use formats::state_dict::StateDict;
+use guidance::Guidance;
+use nonfinite::{F16_MAX, NonFiniteFinder, weight_checks};
+use target::{Decoded, RenderTarget};
+
+/// The factor between the VAE's latents and those of the UNet, in SD v1.
+const SCALE: f64 = 0.18215;
+
+/// Channels of a latent of SD v1.
+const LATENT_CHANNELS: usize = 4;
+
+/// Seconds of each stage.
+#[derive(Debug, Clone, Default, Serialize)]
+#[non_exhaustive]
+pub struct Timings {
+    /// Loading and running the text encoder.
+    pub text: f64,
+    /// Loading the UNet.
+    pub load: f64,
+    /// All sampling steps.
+    pub sampling: f64,
+    /// Each call of the UNet with all prompts.
+    pub calls: Vec<f64>,
+    /// Loading and running the VAE.
+    pub decode: f64,
+}
+
+/// The result of [`render`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Rendered {
+    /// The picture.
+    pub picture: Picture,
+    /// The latent that was decoded, in the UNet's scale.
+    pub latent: Vec<f32>,
+    /// The checks of all stages.
+    pub checks: Vec<Check>,
+    /// The time of each stage.
+    pub timings: Timings,
+}
+
+/// Renders a picture with a checkpoint of SD v1 in LDM names, on the CPU or, given a `machine`, with kernels. Noise and
+/// samplers always run on the CPU, so that pictures depend on the device as little as possible.
+///
+/// NaN and infinite values do not end the render: a failed check names the stage, the step, the first layer with such
+/// values and the flawed weights.
+///
+/// `stages` observes `text.prompt.0` and so on (one for each part of an AND), `text.negative`, `noise`, `epsilon.1` and so
+/// on (each call of the UNet, with guidance), `latent.1` and so on (after each step, in the sampler's scale), `latent` and
+/// `decoded`.
+///
+/// Fails if the settings or the checkpoint are not supported, if weights are missing or cannot be read, or if `progress`
+/// reports an interrupt.
+pub fn render(
+    state_dict: &Arc<StateDict>,
+    settings: &Settings,
+    machine: Option<&Arc<dyn Accelerator>>,
+    stages: &Trace,
+    progress: &dyn Progress,
+) -> Result<Rendered> {
+    settings.check()?;
+    let target = RenderTarget::new(state_dict, settings.dtype, machine)?;
+    let (checks, timings) = (Vec::new(), Timings::default());
+    let mut render = Render { state_dict, settings, stages, checks, timings };
+
+    let begin = Instant::now();
+    let (parts, negative) = render.encode_prompts(&target)?;
+    render.timings.text = begin.elapsed().as_secs_f64();
+
+    let begin = Instant::now();
+    let unet = Unet::load(&target.weights())?;
+    render.timings.load = begin.elapsed().as_secs_f64();
+    let begin = Instant::now();
+    let latent = render.sample(unet, &parts, &negative, progress)?;
+    render.timings.sampling = begin.elapsed().as_secs_f64();
+
+    let begin = Instant::now();
+    progress.check()?;
+    progress.begin_steps("decoding", 1);
+    let picture = render.decode(&target, &latent)?;
+    render.timings.decode = begin.elapsed().as_secs_f64();
+    let latent = values(&latent)?;
+    render.checks.push(checks::latent(&latent));
+    render.checks.extend(checks::picture(&picture));
+    render.checks.extend(weight_checks(&target.flaws));
+    Ok(Rendered { picture, latent, checks: render.checks, timings: render.timings })
+}
+
+/// The tokens of the prompt's parts, and of the negative prompt.
+pub(super) fn parse_prompts(settings: &Settings, tokenizer: &Tokenizer) -> Result<(Vec<PromptPart>, Vec<Chunk>)> {
+    let parts = prompt::parse(&settings.prompt, settings.syntax, tokenizer)?;
+    Ok((parts, prompt::whole(&settings.negative, tokenizer)?))
+}
+
+/// Returns the relative distance between the encodings of "cat" and of an empty prompt.
+fn word_distance(encoder: &TextEncoder, tokenizer: &Tokenizer, clip_skip: usize) -> Result<f64> {
+    let encode = |prompt| {
+        let chunk = prompt::whole(prompt, tokenizer)?.into_iter().next().or_internal("a prompt without chunks")?;
+        let tokens = Tensor::new(chunk.tokens, &Device::Cpu).and_then(|it| it.unsqueeze(0)).map_err(from_candle)?;
+        values(&encoder.hidden_state(&tokens, clip_skip)?)
+    };
+    Ok(relative_distance(&encode("cat")?, &encode("")?))
+}
+
+struct Render<'a> {
+    state_dict: &'a StateDict,
+    settings: &'a Settings,
+    stages: &'a Trace,
+    checks: Vec<Check>,
+    timings: Timings,
+}
+
+impl Render<'_> {
+    /// Encodes the parts of the prompt, each with its weight, and the negative prompt.
+    fn encode_prompts(&mut self, target: &RenderTarget) -> Result<(Vec<(f64, Tensor)>, Tensor)> {
+        let tokenizer = Tokenizer::new()?;
+        let (parts, negative) = parse_prompts(self.settings, &tokenizer)?;
+        let encoder = TextEncoder::load(&target.weights())?;
+        let negative = self.encode(&encoder, &negative)?;
+        let parts: Vec<(f64, Tensor)> =
+            parts.iter().map(|part| Ok((part.weight, self.encode(&encoder, &part.chunks)?))).collect::<Result<_>>()?;
+        for (index, (_, part)) in parts.iter().enumerate() {
+            self.stages.seen(&format!("text.prompt.{index}"), part);
+        }
+        self.stages.seen("text.negative", &negative);
+        let distance = word_distance(&encoder, &tokenizer, self.settings.clip_skip)?;
+        self.check_text(&parts, &negative, distance)?;
+        Ok((parts, negative))
+    }
+
+    /// Encodes each chunk by itself, and concatenates them to `[1, 77 * chunks, width]`.
+    fn encode(&self, encoder: &TextEncoder, chunks: &[Chunk]) -> Result<Tensor> {
+        let encode = |chunk: &Chunk| {
+            let tokens = Tensor::new(chunk.tokens.as_slice(), &Device::Cpu).and_then(|it| it.unsqueeze(0));
+            let hidden = encoder.hidden_state(&tokens.map_err(from_candle)?, self.settings.clip_skip)?;
+            prompt::emphasize(&hidden, &chunk.weights).map_err(from_candle)
+        };
+        let encoded = chunks.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&encoded, 1).map_err(from_candle)
+    }
+
+    fn check_text(&mut self, parts: &[(f64, Tensor)], negative: &Tensor, word_distance: f64) -> Result<()> {
+        let mut all = Vec::new();
+        for tensor in parts.iter().map(|(_, tensor)| tensor).chain([negative]) {
+            all.extend(values(tensor)?);
+        }
+        let statistics = Statistics::of(&all);
+        self.check_finite("text finite", &statistics, String::new);
+        self.checks.push(checks::text_encoder(statistics.deviation, word_distance));
+        Ok(())
+    }
+
+    /// Adds a check that fails on NaN and infinite values, at the place that `place` describes.
+    fn check_finite(&mut self, name: &'static str, statistics: &Statistics, place: impl FnOnce() -> String) {
+        let found = match statistics.is_finite() {
+            true => "all values are finite".to_owned(),
+            false => format!("{} NaN, {} infinite{}", statistics.nan, statistics.infinite, place()),
+        };
+        self.checks.push(Check::judge(name, statistics.is_finite(), found, "no NaN or infinite values"));
+    }
+
+    /// Samples a latent, in the UNet's scale.
+    fn sample(
+        &mut self,
+        unet: Unet,
+        parts: &[(f64, Tensor)],
+        negative: &Tensor,
+        progress: &dyn Progress,
+    ) -> Result<Tensor> {
+        let (settings, stages) = (self.settings, self.stages);
+        let noise_schedule = self.noise_schedule()?;
+        let guidance = Guidance::new(&unet, settings.cfg, parts, negative)?;
+        let mut drawing = NoiseDrawing::new(settings);
+        let noise = drawing.draw()?;
+        stages.seen("noise", &noise);
+        let count = settings.sampler.calls(&noise_schedule, settings.steps);
+        progress.begin_steps("sampling", count as u64);
+        let mut calls = UnetCalls::new(&unet, &guidance, stages, progress);
+        let mut watch = |step: usize, latent: &Tensor| {
+            stages.seen(&format!("latent.{}", step + 1), latent);
+            Ok(())
+        };
+        let mut context = SamplerContext {
+            noise_schedule: &noise_schedule,
+            schedule: settings.schedule,
+            steps: settings.steps,
+            predict: &mut |x, time| calls.predict(x, time),
+            draw: &mut || drawing.draw(),
+            watch: &mut watch,
+        };
+        let latent = sample(settings.sampler, &noise, &mut context)?;
+        stages.seen("latent", &latent);
+        let UnetCalls { seconds, first, non_finite, .. } = calls;
+        self.timings.calls = seconds;
+        if let Some(first) = first {
+            self.checks.push(checks::sees_noise(&values(&noise)?, &first));
+        }
+        self.check_unet(unet, &guidance, non_finite, count)?;
+        Ok(latent)
+    }
+
+    /// Adds the check of the UNet's values. A call with NaN or infinite values is repeated to find the layer.
+    fn check_unet(
+        &mut self,
+        mut unet: Unet,
+        guidance: &Guidance,
+        non_finite: Option<NonFiniteCall>,
+        count: usize,
+    ) -> Result<()> {
+        let Some(NonFiniteCall { number, statistics, x, time }) = non_finite else {
+            self.check_finite("UNet finite", &Statistics::default(), String::new);
+            return Ok(());
+        };
+        let finder = Arc::new(NonFiniteFinder::default());
+        unet.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
+        guidance.predict(&unet, &x, time)?;
+        let layer = finder.first();
+        self.check_finite("UNet finite", &statistics, || format!(" at call {number} of {count}, first behind {layer}"));
+        Ok(())
+    }
+
+    /// Returns the checkpoint's noise schedule if it has a valid one, else that of Stable Diffusion.
+    fn noise_schedule(&self) -> Result<NoiseSchedule> {
+        let own = self.state_dict.get("alphas_cumprod").filter(|own| own.shape().dims() == [1000]);
+        let own = own.map(|own| tensor(own, DType::F32, &Device::Cpu).and_then(|own| values(&own))).transpose()?;
+        let is_valid = |own: &Vec<f32>| {
+            own.windows(2).all(|pair| matches!(pair, [a, b] if a > b)) && own.iter().all(|it| *it > 0.0 && *it < 1.0)
+        };
+        match own.filter(is_valid) {
+            Some(own) => NoiseSchedule::from_alphas(own),
+            None => Ok(NoiseSchedule::stable_diffusion()),
+        }
+    }
+
+    /// Decodes a latent, and encodes the image again to check the VAE.
+    fn decode(&mut self, target: &RenderTarget, latent: &Tensor) -> Result<Picture> {
+        let z = latent.affine(1.0 / SCALE, 0.0).map_err(from_candle)?;
+        let Decoded { vae, image, overflow, first_non_finite } = match &target.engine {
+            Engine::Candle => target.decode_on_cpu(&z)?,
+            Engine::Kernels(kernels) => target.decode_with_f32_fallback(kernels, &z)?,
+        };
+        self.stages.seen("decoded", &image);
+        let statistics = Statistics::of(&values(&image)?);
+        let layer = first_non_finite.map_or_else(String::new, |layer| format!(", first behind {layer}"));
+        self.check_finite("decoder finite", &statistics, || layer);
+        if let Some(found) = overflow {
+            self.checks.push(Check {
+                name: "half precision",
+                verdict: Verdict::Repaired,
+                found,
+                expected: format!("at most {F16_MAX}: WebUI needs --no-half-vae with this VAE"),
+            });
+        }
+        if statistics.is_finite() {
+            let (again, _) = vae.encode(&image)?;
+            self.checks.extend(checks::round_trip(&values(&z)?, &values(&again)?));
+        }
+        Picture::from_decoded(&image)
+    }
+}
+
+/// Draws noise in the shape of the latent.
+struct NoiseDrawing {
+    generator: Generator,
+    /// The generator from the second draw on, if WebUI's seed delta is set.
+    later: Option<Generator>,
+    height: usize,
+    width: usize,
+}
+
+impl NoiseDrawing {
+    fn new(settings: &Settings) -> Self {
+        let generator = Generator::new(settings.rng, settings.seed);
+        // With a seed delta, WebUI reseeds for the noise of the steps.
+        let later = || Generator::new(settings.rng, settings.seed.wrapping_add_signed(settings.seed_delta));
+        let later = (settings.seed_delta != 0).then(later);
+        NoiseDrawing { generator, later, height: settings.height / 8, width: settings.width / 8 }
+    }
+
+    fn draw(&mut self) -> Result<Tensor> {
+        let drawn = self.generator.normal(LATENT_CHANNELS * self.height * self.width);
+        if let Some(later) = self.later.take() {
+            self.generator = later;
+        }
+        let shape = (1, LATENT_CHANNELS, self.height, self.width);
+        Tensor::from_vec(drawn, shape, &Device::Cpu).map_err(from_candle)
+    }
+}
+
+/// Calls the UNet with guidance, and records the calls.
+struct UnetCalls<'a> {
+    unet: &'a Unet,
+    guidance: &'a Guidance,
+    stages: &'a Trace,
+    progress: &'a dyn Progress,
+    seconds: Vec<f64>,
+    /// The prediction of the first call.
+    first: Option<Vec<f32>>,
+    /// The first call with NaN or infinite values.
+    non_finite: Option<NonFiniteCall>,
+}
+
+struct NonFiniteCall {
+    /// Counted from 1.
+    number: usize,
+    statistics: Statistics,
+    x: Tensor,
+    time: f64,
+}
+
+impl<'a> UnetCalls<'a> {
+    fn new(unet: &'a Unet, guidance: &'a Guidance, stages: &'a Trace, progress: &'a dyn Progress) -> Self {
+        UnetCalls { unet, guidance, stages, progress, seconds: Vec::new(), first: None, non_finite: None }
+    }
+
+    fn predict(&mut self, x: &Tensor, time: f64) -> Result<Tensor> {
+        self.progress.check()?;
+        let begin = Instant::now();
+        let predicted = self.guidance.predict(self.unet, x, time)?;
+        self.seconds.push(begin.elapsed().as_secs_f64());
+        let number = self.seconds.len();
+        self.stages.seen(&format!("epsilon.{number}"), &predicted);
+        let predicted_values = values(&predicted)?;
+        let statistics = Statistics::of(&predicted_values);
+        if self.non_finite.is_none() && !statistics.is_finite() {
+            self.non_finite = Some(NonFiniteCall { number, statistics, x: x.clone(), time });
+        }
+        self.first.get_or_insert(predicted_values);
+        self.progress.advance(1);
+        Ok(predicted)
+    }
+}

@@ -1,0 +1,144 @@
+//! Where and in which dtype a picture is computed: the models' weights, and the f32 fallback for a VAE that overflows
+//! half precision.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+
+use super::nonfinite::{MODEL_PREFIXES, NonFiniteFinder};
+use crate::checks::Statistics;
+use crate::errors::from_candle;
+use crate::kernels::{Accelerator, Kernels};
+use crate::networks::Vae;
+use crate::observer::{Observer, Trace};
+use crate::ops::Engine;
+use crate::weight_flaws::WeightFlaws;
+use crate::weights::{WeightLoader, values};
+use formats::error::{Error, Result};
+use formats::state_dict::StateDict;
+use formats::tensor::{Dtype, Overflow};
+
+/// The engine of a render, with the weights for it.
+pub(super) struct RenderTarget {
+    pub(super) engine: Engine,
+    dtype: Dtype,
+    /// The checkpoint's weights, unchanged.
+    full_precision: Arc<StateDict>,
+    /// The weights rounded to `dtype`, on the CPU; kernels round on their device.
+    rounded: Arc<StateDict>,
+    /// The flaws of the weights loaded so far.
+    pub(super) flaws: WeightFlaws,
+}
+
+/// A decoded latent.
+pub(super) struct Decoded {
+    pub(super) vae: Vae,
+    pub(super) image: Tensor,
+    /// What overflowed half precision, if anything did.
+    pub(super) overflow: Option<String>,
+    /// The first layer with NaN or infinite values.
+    pub(super) first_non_finite: Option<String>,
+}
+
+impl RenderTarget {
+    /// Returns a target on `machine`, or on the CPU without one.
+    pub(super) fn new(
+        state_dict: &Arc<StateDict>,
+        dtype: Dtype,
+        machine: Option<&Arc<dyn Accelerator>>,
+    ) -> Result<Self> {
+        let full_precision = Arc::clone(state_dict);
+        let (engine, rounded) = match machine {
+            None => (Engine::Candle, rounded(state_dict, dtype)?),
+            Some(machine) => (Engine::Kernels(kernels(machine, dtype)?), Arc::clone(state_dict)),
+        };
+        Ok(RenderTarget { engine, dtype, full_precision, rounded, flaws: WeightFlaws::default() })
+    }
+
+    /// The weights for models that run on the engine.
+    pub(super) fn weights(&self) -> WeightLoader {
+        self.loader(&self.rounded, &self.engine)
+    }
+
+    fn loader(&self, state_dict: &Arc<StateDict>, engine: &Engine) -> WeightLoader {
+        WeightLoader::new(Arc::clone(state_dict), engine).recording_flaws(&self.flaws)
+    }
+
+    /// Decodes on the CPU, in f32. The largest value behind each layer shows whether f16 would overflow.
+    pub(super) fn decode_on_cpu(&self, z: &Tensor) -> Result<Decoded> {
+        let mut weights_overflow = None;
+        let mut vae = match Vae::load(&self.weights()) {
+            // Weights beyond f16 are the only failure that full precision can repair.
+            Err(error) if self.dtype == Dtype::F16 => {
+                weights_overflow = Some(format!("{error}; decoded with f32 weights"));
+                Vae::load(&self.loader(&self.full_precision, &self.engine))?
+            }
+            loaded => loaded?,
+        };
+        let finder = Arc::new(NonFiniteFinder::default());
+        vae.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
+        let image = vae.decode(z)?;
+        vae.observe(Trace::default());
+        let overflow =
+            finder.overflow().map(|(layer, most)| format!("{most:.0} behind {layer} overflows f16; decoded in f32"));
+        Ok(Decoded { vae, image, overflow: weights_overflow.or(overflow), first_non_finite: Some(finder.first()) })
+    }
+
+    /// Decodes with kernels in half precision, and again in f32 if that gives NaN or infinite values. Decodes in f32
+    /// after a trial in f16 if f32 is the dtype of the render: other programs default to f16.
+    pub(super) fn decode_with_f32_fallback(&self, kernels: &Kernels, z: &Tensor) -> Result<Decoded> {
+        let decode = |dtype: DType| {
+            let kernels = kernels.in_dtype(dtype).map_err(from_candle)?;
+            let vae = Vae::load(&self.loader(&self.full_precision, &Engine::Kernels(kernels)))?;
+            let image = vae.decode(z)?;
+            let statistics = Statistics::of(&values(&image)?);
+            Ok::<_, Error>((Decoded { vae, image, overflow: None, first_non_finite: None }, statistics))
+        };
+        let (name, half) = if self.dtype == Dtype::BF16 { ("bf16", DType::BF16) } else { ("f16", DType::F16) };
+        let (half, half_statistics) = decode(half)?;
+        if self.dtype != Dtype::F32 && half_statistics.is_finite() {
+            return Ok(half);
+        }
+        drop(half);
+        let (mut full, full_statistics) = decode(DType::F32)?;
+        if !full_statistics.is_finite() {
+            // The trace runs separately: every traced tensor has to leave the device.
+            let finder = Arc::new(NonFiniteFinder::default());
+            full.vae.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
+            full.vae.decode(z)?;
+            full.vae.observe(Trace::default());
+            full.first_non_finite = Some(finder.first());
+        } else if !half_statistics.is_finite() {
+            let count = half_statistics.nan + half_statistics.infinite;
+            full.overflow = Some(format!("{count} values are NaN or infinite in {name}; decoded in f32"));
+        }
+        Ok(full)
+    }
+}
+
+fn kernels(machine: &Arc<dyn Accelerator>, dtype: Dtype) -> Result<Kernels> {
+    let dtype = match dtype {
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F32 => DType::F32,
+        _ => return Err(Error::internal(format!("kernels in {dtype}, which the settings exclude"))),
+    };
+    Kernels::new(Arc::clone(machine), dtype).map_err(from_candle)
+}
+
+/// Rounds the weights of the models to `dtype`. Other tensors, such as the noise schedule, keep theirs, as in WebUI.
+fn rounded(state_dict: &Arc<StateDict>, dtype: Dtype) -> Result<Arc<StateDict>> {
+    if dtype == Dtype::F32 {
+        return Ok(Arc::clone(state_dict));
+    }
+    let mut rounded = StateDict::new();
+    for (key, lazy) in state_dict.iter() {
+        let is_weight = lazy.dtype().is_float() && MODEL_PREFIXES.iter().any(|model| key.starts_with(model));
+        let tensor = match is_weight {
+            true => lazy.clone().cast(dtype, Overflow::Refuse).map_err(|error| error.in_tensor(key))?,
+            false => lazy.clone(),
+        };
+        rounded.insert(key, tensor)?;
+    }
+    Ok(Arc::new(rounded))
+}

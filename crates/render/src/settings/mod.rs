@@ -1,0 +1,284 @@
+//! What to render: options, completed from a reference picture and the defaults.
+
+mod infotext;
+mod reference;
+
+use crate::prompt::{Preset, Syntax};
+use crate::sampling::{NoiseSource, Sampler, ScheduleType};
+use formats::error::{Error, Result};
+use formats::tensor::Dtype;
+use infotext::{as_read, is_side};
+use reference::{PROMPT_SYNTAX, WEIGHT_DTYPE};
+
+pub use infotext::{Infotext, parse_size};
+pub(crate) use reference::ReferenceParameters;
+pub use reference::{ReferencePicture, read_picture};
+
+const STEPS: std::ops::RangeInclusive<usize> = 1..=1000;
+
+/// Everything that determines a picture besides the checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The prompt. Default: empty.
+    pub prompt: String,
+    /// The negative prompt. Default: empty.
+    pub negative: String,
+    /// The syntax of the prompt. Default: WebUI's.
+    pub syntax: Syntax,
+    /// The number of sampling steps, 1 to 1000. Default: 20.
+    pub steps: usize,
+    /// The sampler. Default: Euler a.
+    pub sampler: Sampler,
+    /// How the noise levels of the steps are spaced. Default: uniform.
+    pub schedule: ScheduleType,
+    /// The CFG scale. Default: 7.
+    pub cfg: f64,
+    /// The seed of the noise. Default: 0.
+    pub seed: u64,
+    /// WebUI's "eta noise seed delta" (ENSD): added to the seed for the noise of the steps. Default: 0.
+    pub seed_delta: i64,
+    /// The random number generator. Default: NVIDIA's.
+    pub rng: NoiseSource,
+    /// The width in pixels, a multiple of 8 from 64 to 2048. Default: 512.
+    pub width: usize,
+    /// The height in pixels, a multiple of 8 from 64 to 2048. Default: 512.
+    pub height: usize,
+    /// The layer of the text encoder whose output is used, counted from the end. Default: 1, the last.
+    pub clip_skip: usize,
+    /// The dtype of the weights: F32, F16 or BF16. On the CPU, weights are rounded to it and values are F32; kernels
+    /// also pass values between layers in it. Sums are F32. Default: F32.
+    pub dtype: Dtype,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            prompt: String::new(),
+            negative: String::new(),
+            syntax: Syntax::default(),
+            steps: 20,
+            sampler: Sampler::default(),
+            schedule: ScheduleType::default(),
+            cfg: 7.0,
+            seed: 0,
+            seed_delta: 0,
+            rng: NoiseSource::default(),
+            width: 512,
+            height: 512,
+            clip_skip: 1,
+            dtype: Dtype::F32,
+        }
+    }
+}
+
+/// Requested settings. What is `None` comes from the reference picture, or is the default of [`Settings`].
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct RenderOptions {
+    /// The prompt.
+    pub prompt: Option<String>,
+    /// The negative prompt.
+    pub negative: Option<String>,
+    /// A preset whose negative prompt is added.
+    pub preset: Option<&'static Preset>,
+    /// The syntax of the prompt.
+    pub syntax: Option<Syntax>,
+    /// The number of sampling steps, 1 to 1000.
+    pub steps: Option<usize>,
+    /// The sampler, by WebUI's name, with the schedule type if it has one: `DPM++ 2M Karras`.
+    pub sampler: Option<String>,
+    /// The CFG scale.
+    pub cfg: Option<f64>,
+    /// The seed of the noise.
+    pub seed: Option<u64>,
+    /// The random number generator.
+    pub rng: Option<NoiseSource>,
+    /// Width and height in pixels, multiples of 8 from 64 to 2048.
+    pub size: Option<(usize, usize)>,
+    /// The layer of the text encoder whose output is used, counted from the end.
+    pub clip_skip: Option<usize>,
+    /// The dtype of the weights. Default: F16 on a GPU, F32 on the CPU.
+    pub dtype: Option<Dtype>,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
+        $($(#[$doc])* #[must_use] pub fn $name(mut self, $name: $type) -> Self {
+            self.$name = Some($name.into());
+            self
+        })*
+    };
+}
+
+impl RenderOptions {
+    setters! {
+        /// Sets the prompt.
+        prompt: impl Into<String>;
+        /// Sets the negative prompt.
+        negative: impl Into<String>;
+        /// Adds the negative prompt of a preset.
+        preset: &'static Preset;
+        /// Sets the syntax of the prompt.
+        syntax: Syntax;
+        /// Sets the number of sampling steps.
+        steps: usize;
+        /// Sets the sampler by WebUI's name.
+        sampler: impl Into<String>;
+        /// Sets the CFG scale.
+        cfg: f64;
+        /// Sets the seed of the noise.
+        seed: u64;
+        /// Sets the random number generator.
+        rng: NoiseSource;
+        /// Sets width and height in pixels.
+        size: (usize, usize);
+        /// Sets the layer of the text encoder, counted from the end.
+        clip_skip: usize;
+        /// Sets the dtype of the weights.
+        dtype: Dtype;
+    }
+
+    /// Completes the options from the parameters of a reference picture and the defaults.
+    ///
+    /// Fails if a value is out of range, or if the reference was made with a value that is not supported here.
+    pub(crate) fn resolve(&self, reference: &ReferenceParameters, default_dtype: Dtype) -> Result<Settings> {
+        let defaults = Settings::default();
+        let (sampler, schedule) = self.resolve_sampler(reference)?;
+        let negative = self.negative.as_deref().unwrap_or(reference.negative());
+        let negative = self.preset.map_or_else(|| negative.to_owned(), |preset| preset.extend(negative));
+        let rngs = [("GPU", NoiseSource::Nv), ("NV", NoiseSource::Nv), ("CPU", NoiseSource::Cpu)];
+        let rng = or_else(self.rng, || reference.one_of("RNG", &rngs))?;
+        let syntax = or_else(self.syntax, || reference.one_of(PROMPT_SYNTAX, &[("trinart", Syntax::Trinart)]))?;
+        let dtypes = [Dtype::F16, Dtype::BF16, Dtype::F32].map(|dtype| (dtype.name(), dtype));
+        let dtype = or_else(self.dtype, || reference.one_of(WEIGHT_DTYPE, &dtypes))?;
+        // This program writes the dtype unless it is F32; other programs never do.
+        let default_dtype = if reference.is_ours() { Dtype::F32 } else { default_dtype };
+        let (width, height) = or_else(self.size, || reference.size())?.unwrap_or((defaults.width, defaults.height));
+        let steps = or_else(self.steps, || reference.number("Steps", |it| STEPS.contains(it)))?;
+        let cfg = or_else(self.cfg, || reference.number("CFG scale", |it: &f64| it.is_finite()))?;
+        let seed = or_else(self.seed, || reference.number("Seed", |_| true))?;
+        let clip_skip = or_else(self.clip_skip, || reference.number("Clip skip", |it| (1..=255).contains(it)))?;
+        let settings = Settings {
+            prompt: as_read(self.prompt.as_deref().unwrap_or(reference.prompt())),
+            negative: as_read(&negative),
+            syntax: syntax.unwrap_or(defaults.syntax),
+            steps: steps.unwrap_or(defaults.steps),
+            sampler,
+            schedule,
+            cfg: cfg.unwrap_or(defaults.cfg),
+            seed: seed.unwrap_or(defaults.seed),
+            seed_delta: reference.number("ENSD", |_| true)?.unwrap_or(defaults.seed_delta),
+            rng: rng.unwrap_or(defaults.rng),
+            width,
+            height,
+            clip_skip: clip_skip.unwrap_or(defaults.clip_skip),
+            dtype: dtype.unwrap_or(default_dtype),
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn resolve_sampler(&self, reference: &ReferenceParameters) -> Result<(Sampler, ScheduleType)> {
+        let name = self.sampler.as_deref().or(reference.text("Sampler")).unwrap_or(Sampler::default().name());
+        let (sampler, schedule) = Sampler::from_name(name).ok_or_else(|| {
+            let known: Vec<&str> = Sampler::ALL.iter().map(|sampler| sampler.name()).collect();
+            Error::usage(format!("unknown sampler {name:?}: expected {} or DPM++ 2M Karras", known.join(", ")))
+        })?;
+        let schedule = or_else(schedule, || reference.schedule(sampler))?;
+        Ok((sampler, schedule.unwrap_or_default()))
+    }
+}
+
+fn or_else<T>(option: Option<T>, reference: impl FnOnce() -> Result<Option<T>>) -> Result<Option<T>> {
+    match option {
+        Some(value) => Ok(Some(value)),
+        None => reference(),
+    }
+}
+
+impl Settings {
+    /// Fails if a value is out of range.
+    pub(crate) fn check(&self) -> Result<()> {
+        if !STEPS.contains(&self.steps) {
+            return Err(Error::usage(format!("{} steps are out of range: expected 1 to 1000", self.steps)));
+        }
+        if !self.cfg.is_finite() {
+            return Err(Error::usage(format!("CFG scale {} is not a finite number", self.cfg)));
+        }
+        if !matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(Error::usage(format!("cannot render in {}: expected F32, F16 or BF16", self.dtype)));
+        }
+        if !is_side(self.width) || !is_side(self.height) {
+            let size = format!("{}x{}", self.width, self.height);
+            return Err(Error::usage(format!("size {size} is out of range: expected multiples of 8 from 64 to 2048")));
+        }
+        Ok(())
+    }
+
+    /// Returns the `parameters` of the picture, its fields in WebUI's order. `model` and `hash` are the checkpoint's;
+    /// `vae` is the name and the hash of a VAE that replaced the checkpoint's.
+    pub(crate) fn infotext(&self, model: &str, hash: Option<&str>, vae: Option<(&str, Option<&str>)>) -> Infotext {
+        let mut text = Infotext { prompt: self.prompt.clone(), negative: self.negative.clone(), ..Infotext::default() };
+        text.push("Steps", self.steps);
+        text.push("Sampler", self.sampler.name());
+        if self.sampler.has_schedule() {
+            text.push("Schedule type", self.schedule.name());
+        }
+        text.push("CFG scale", self.cfg);
+        text.push("Seed", self.seed);
+        text.push("Size", format!("{}x{}", self.width, self.height));
+        if let Some(hash) = hash {
+            text.push("Model hash", hash);
+        }
+        text.push("Model", model);
+        if let Some((name, hash)) = vae {
+            if let Some(hash) = hash {
+                text.push("VAE hash", hash);
+            }
+            text.push("VAE", name);
+        }
+        if self.clip_skip > 1 {
+            text.push("Clip skip", self.clip_skip);
+        }
+        if self.seed_delta != 0 && self.sampler.is_ancestral() {
+            text.push("ENSD", self.seed_delta);
+        }
+        text.push("RNG", self.rng.name());
+        if self.syntax == Syntax::Trinart {
+            text.push(PROMPT_SYNTAX, "trinart");
+        }
+        if self.dtype != Dtype::F32 {
+            text.push(WEIGHT_DTYPE, self.dtype);
+        }
+        text.push("Version", concat!("trinart-ckpt ", env!("CARGO_PKG_VERSION")));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_default_to_those_of_settings() {
+        let none = ReferenceParameters::default();
+        assert_eq!(RenderOptions::default().resolve(&none, Dtype::F32).unwrap(), Settings::default());
+        let settings = RenderOptions::default().prompt("a cat").steps(3).resolve(&none, Dtype::F16).unwrap();
+        assert_eq!((settings.prompt.as_str(), settings.steps, settings.dtype), ("a cat", 3, Dtype::F16));
+    }
+
+    #[test]
+    fn rejects_settings_that_are_out_of_range() {
+        let none = ReferenceParameters::default();
+        for options in [
+            RenderOptions::default().steps(0),
+            RenderOptions::default().cfg(f64::NAN),
+            RenderOptions::default().size((60, 64)),
+            RenderOptions::default().sampler("PLMS"),
+            RenderOptions::default().dtype(Dtype::I8),
+        ] {
+            assert!(options.resolve(&none, Dtype::F32).is_err(), "{options:?}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A reference picture: a PNG whose `parameters` tell how it was made, as far as a render can follow them.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::infotext::{Infotext, parse_size};
+use crate::checks::Check;
+use crate::picture::Picture;
+use crate::sampling::{Sampler, ScheduleType};
+use formats::error::{Error, Result};
+
+/// The largest picture file that is read: more than any PNG of the largest supported size.
+const PICTURE_BYTES: u64 = 512 << 20;
+
+/// Characters of a value that a message shows.
+const SHOWN: usize = 40;
+
+/// Fields that only this program writes: the dtype of the weights, and the syntax of the prompt.
+pub(super) const WEIGHT_DTYPE: &str = "Weight dtype";
+pub(super) const PROMPT_SYNTAX: &str = "Prompt syntax";
+
+/// Fields that a render follows, or that do not affect the picture. Any other field does affect it.
+const FOLLOWED: &[&str] = &[
+    "Steps",
+    "Sampler",
+    "Schedule type",
+    "CFG scale",
+    "Seed",
+    "Size",
+    "Model hash",
+    "Model",
+    "VAE hash",
+    "VAE",
+    "Clip skip",
+    "ENSD",
+    "RNG",
+    PROMPT_SYNTAX,
+    WEIGHT_DTYPE,
+    // WebUI writes the seed of each picture, not that of its batch.
+    "Batch size",
+    "Batch pos",
+    "User",
+    "Version",
+];
+
+/// A picture to render again, with its parameters.
+#[derive(Debug, Clone)]
+pub struct ReferencePicture {
+    pub(crate) picture: Picture,
+    pub(crate) parameters: ReferenceParameters,
+}
+
+impl ReferencePicture {
+    /// Reads a PNG with the `parameters` of WebUI. Fails if it is no readable PNG or has no such parameters.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let (picture, text) = read_picture(path)?;
+        let text = text.map(|text| Infotext::parse(&text)).filter(|text| !text.fields.is_empty());
+        let missing = || Error::missing("the picture has no parameters as WebUI writes them").in_file(path);
+        let parameters = ReferenceParameters { path: path.to_owned(), text: text.ok_or_else(missing)? };
+        Ok(ReferencePicture { picture, parameters })
+    }
+
+    /// The file that the picture was read from.
+    pub fn path(&self) -> &Path {
+        &self.parameters.path
+    }
+}
+
+/// Reads a PNG, and its `parameters` if it has any.
+pub fn read_picture(path: &Path) -> Result<(Picture, Option<String>)> {
+    let fail = |error| Error::io("cannot read", error).in_file(path);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(fail)?;
+    file.take(PICTURE_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > PICTURE_BYTES {
+        return Err(Error::limit(format!("a picture of more than {PICTURE_BYTES} bytes")).in_file(path));
+    }
+    Picture::from_png(&bytes).map_err(|error| error.in_file(path))
+}
+
+/// The parameters of a reference picture. The default has none, so that every setting keeps its default.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ReferenceParameters {
+    path: PathBuf,
+    text: Infotext,
+}
+
+impl ReferenceParameters {
+    /// Whether this program made the picture.
+    pub(super) fn is_ours(&self) -> bool {
+        self.text("Version").is_some_and(|version| version.starts_with("trinart-ckpt "))
+    }
+
+    pub(super) fn prompt(&self) -> &str {
+        &self.text.prompt
+    }
+
+    pub(super) fn negative(&self) -> &str {
+        &self.text.negative
+    }
+
+    /// The text of a field.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.text.get(name)
+    }
+
+    /// The number in a field. Fails if it cannot be parsed or is not supported.
+    pub(super) fn number<T: FromStr>(&self, name: &str, is_supported: impl Fn(&T) -> bool) -> Result<Option<T>> {
+        self.read(name, |value| value.parse().ok().filter(is_supported))
+    }
+
+    /// Width and height in pixels.
+    pub(super) fn size(&self) -> Result<Option<(usize, usize)>> {
+        self.read("Size", parse_size)
+    }
+
+    /// The value of a field with a fixed set of names. Fails for any other name.
+    pub(super) fn one_of<T: Copy>(&self, name: &str, known: &[(&str, T)]) -> Result<Option<T>> {
+        let find = |value: &str| known.iter().find(|(word, _)| word.eq_ignore_ascii_case(value)).map(|(_, it)| *it);
+        self.read(name, find)
+    }
+
+    fn read<T>(&self, name: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>> {
+        let Some(value) = self.text(name) else { return Ok(None) };
+        let unsupported = || Error::unsupported(format!("made with {name}: {}, which is not supported", shown(value)));
+        read(value.trim()).ok_or_else(|| unsupported().in_file(&self.path)).map(Some)
+    }
+
+    /// The schedule type, for this sampler.
+    pub(super) fn schedule(&self, sampler: Sampler) -> Result<Option<ScheduleType>> {
+        if !sampler.has_schedule() {
+            return Ok(None);
+        }
+        let known = [
+            ("Automatic", sampler.automatic_schedule()),
+            ("Uniform", ScheduleType::Uniform),
+            ("Karras", ScheduleType::Karras),
+        ];
+        self.one_of("Schedule type", &known)
+    }
+
+    /// Checks which parameters of the reference a render does not follow. `hash` is the checkpoint's; `vae` is the name
+    /// and the hash of a VAE that replaced the checkpoint's.
+    pub(crate) fn checks(&self, hash: Option<&str>, vae: Option<(&str, Option<&str>)>) -> Vec<Check> {
+        let mut checks = Vec::new();
+        if !self.text.fields.is_empty() {
+            let ignored = self.ignored(vae);
+            let found = match ignored.is_empty() {
+                true => "all followed".to_owned(),
+                false => format!("not followed: {}", ignored.join("; ")),
+            };
+            let expected = "none of these: they changed the reference picture, and this render ignores them";
+            checks.push(Check::warn("parameters", ignored.is_empty(), found, expected));
+        }
+        if let (Some(theirs), Some(ours)) = (self.text("Model hash"), hash)
+            && !ours.eq_ignore_ascii_case(theirs)
+        {
+            let name = self.text("Model").map_or_else(String::new, |name| format!(" ({name})"));
+            let found = format!("another checkpoint: {ours} here, {theirs}{name} in the reference picture");
+            checks.push(Check::info("model", found));
+        }
+        checks
+    }
+
+    /// The fields that a render does not follow.
+    fn ignored(&self, vae: Option<(&str, Option<&str>)>) -> Vec<String> {
+        let unknown = self.text.fields.iter().filter(|(name, _)| !FOLLOWED.contains(&name.as_str()));
+        let mut ignored: Vec<String> = unknown.map(|(name, value)| format!("{name}: {}", shown(value))).collect();
+        match (vae, self.text("VAE"), self.text("VAE hash")) {
+            (_, None, None) | (Some(_), Some(_), None) => {}
+            (Some((_, Some(hash))), _, Some(theirs)) if hash.eq_ignore_ascii_case(theirs) => {}
+            (None, Some(name), _) | (None, None, Some(name)) => {
+                ignored.push(format!("VAE: {name}, but rendered with the checkpoint's"));
+            }
+            (Some((name, hash)), _, Some(theirs)) => {
+                let hash = hash.map_or_else(String::new, |hash| format!(", hash {hash}"));
+                ignored.push(format!("VAE hash: {theirs}, but rendered with {name}{hash}"));
+            }
+        }
+        ignored
+    }
+}
+
+fn shown(value: &str) -> String {
+    value.chars().take(SHOWN).collect()
+}
