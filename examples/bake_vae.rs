@@ -4,7 +4,7 @@
 use trinart_ckpt::{Checkpoint, Error, MergeVae, Result};
 
 /// Writes `base` with the VAE from `vae` to `output`, and reports what happened to each tensor.
-pub fn bake(base: &str, vae: &str, output: &str) -> Result<String> {
+pub(crate) fn bake(base: &str, vae: &str, output: &str) -> Result<String> {
     let (base, vae) = (Checkpoint::open(base)?, Checkpoint::open(vae)?);
     Ok(MergeVae::new(&base, &vae).write(output)?.to_text())
 }

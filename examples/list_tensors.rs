@@ -4,7 +4,7 @@
 use trinart_ckpt::{Checkpoint, Result};
 
 /// One line for each tensor: its key in LDM names, its dtype, its shape.
-pub fn list(path: &str) -> Result<String> {
+pub(crate) fn list(path: &str) -> Result<String> {
     let checkpoint = Checkpoint::open(path)?;
     let lines =
         checkpoint.state_dict().iter().map(|(key, tensor)| format!("{key} {} {}\n", tensor.dtype(), tensor.shape()));

@@ -5,7 +5,7 @@ use trinart_ckpt::report::ScanVerdict;
 use trinart_ckpt::{Result, Scan};
 
 /// One line for each file that is not harmless.
-pub fn scan(folder: &str) -> Result<String> {
+pub(crate) fn scan(folder: &str) -> Result<String> {
     let report = Scan::new([folder]).run()?;
     let suspects = report.files.iter().filter(|file| file.verdict != ScanVerdict::Harmless);
     Ok(suspects.map(|file| format!("{}: {}\n", file.file, file.verdict.text())).collect())
