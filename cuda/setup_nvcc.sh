@@ -48,7 +48,7 @@ chmod +x "$DIR/bin/nvcc"
 cat > "$DIR/env.sh" <<ENVIRONMENT
 export CUDA_HOME=$DIR/cuda CUDA_PATH=$DIR/cuda    # where cudarc's build script searches for libraries
 export PATH=$DIR/cuda/bin:\$PATH                  # cudarc's build script runs "nvcc --version"
-export NVCC=$DIR/bin/nvcc                         # for candle-kernels and build.rs
+export NVCC=$DIR/bin/nvcc                         # for candle-kernels and crates/render/build.rs
 export CUDA_COMPUTE_CAP=\${CUDA_COMPUTE_CAP:-80}  # otherwise candle-kernels' build script runs nvidia-smi
 export CUDAFORGE_THREADS=\${CUDAFORGE_THREADS:-2} # parallel nvcc processes
 ENVIRONMENT

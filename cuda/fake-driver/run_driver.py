@@ -95,7 +95,7 @@ class Run:
 
     def psnr(self):
         """The PSNR to the picture of --against, in dB."""
-        return float("inf") if re.search(r"picture +the same", self.output) else self.number(r"PSNR ([\d.]+) dB") or 0.0
+        return float("inf") if re.search(r"picture +identical pixels", self.output) else self.number(r"PSNR ([\d.]+) dB") or 0.0
 
 
 class Bench:

@@ -29,6 +29,8 @@ struct File {
     reexports: BTreeMap<String, Segments>,
     /// Absolute paths that the file uses, outside of tests.
     used: BTreeSet<Segments>,
+    /// The modules of tests that the file declares.
+    tests: Vec<Segments>,
 }
 
 fn repository() -> &'static Path {
@@ -72,6 +74,8 @@ impl Crate {
             reader.visit_file(&parsed);
             modules.insert(module, reader.file);
         }
+        let tests: Vec<Segments> = modules.values().flat_map(|file: &File| file.tests.clone()).collect();
+        modules.retain(|module, _| !tests.iter().any(|tests| module.starts_with(tests)));
         Crate { root, modules }
     }
 
@@ -171,7 +175,9 @@ impl<'ast> Visit<'ast> for Reader {
     }
 
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        if !is_test(&item.attrs) {
+        if is_test(&item.attrs) {
+            self.file.tests.push(self.absolute(&[item.ident.to_string()]));
+        } else {
             visit::visit_item_mod(self, item);
         }
     }

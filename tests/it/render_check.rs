@@ -290,7 +290,7 @@ fn names_a_nan_weight() {
     let found = failed(render(&checkpoint, &folder.join("a.png"), &SMALL));
     let unet = check(&found, "UNet finite");
     assert_eq!(unet["verdict"], "fail");
-    assert!(unet["found"].as_str().unwrap().contains("call 1 of 2, first behind model.diffusion_model.middle_block.0"));
+    assert!(unet["found"].as_str().unwrap().contains("call 1 of 2, first after model.diffusion_model.middle_block.0"));
     assert_eq!(check(&found, "weights finite")["found"], key);
 }
 

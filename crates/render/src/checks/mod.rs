@@ -1,11 +1,12 @@
-//! The checks of a render. Each has a figure, an expected range and a reason.
+//! The checks of a render. Each has a measured value, an expected range and a reason.
 
 mod statistics;
 
 use serde::Serialize;
 
 use crate::picture::{Picture, PictureComparison};
-pub use statistics::{Statistics, cosine, relative_distance};
+pub use statistics::relative_distance;
+pub(crate) use statistics::{Statistics, cosine};
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -19,12 +20,13 @@ pub enum Verdict {
     Repaired,
     /// Not as expected: the checkpoint is broken.
     Fail,
-    /// A figure without a judgement.
+    /// A measured value that is not judged.
     Info,
 }
 
 /// A check of a render.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Check {
     /// The name of the check.
     pub name: &'static str,
@@ -38,19 +40,19 @@ pub struct Check {
 
 impl Check {
     /// Returns a check that passes or fails.
-    pub fn judge(name: &'static str, passed: bool, found: String, expected: impl Into<String>) -> Self {
+    pub(crate) fn judge(name: &'static str, passed: bool, found: String, expected: impl Into<String>) -> Self {
         let verdict = if passed { Verdict::Pass } else { Verdict::Fail };
         Check { name, verdict, found, expected: expected.into() }
     }
 
     /// Returns a check that passes or warns.
-    pub fn warn(name: &'static str, passed: bool, found: String, expected: impl Into<String>) -> Self {
+    pub(crate) fn warn(name: &'static str, passed: bool, found: String, expected: impl Into<String>) -> Self {
         let verdict = if passed { Verdict::Pass } else { Verdict::Warning };
         Check { name, verdict, found, expected: expected.into() }
     }
 
-    /// Returns a figure without a judgement.
-    pub fn info(name: &'static str, found: String) -> Self {
+    /// Returns a measured value that is not judged.
+    pub(crate) fn info(name: &'static str, found: String) -> Self {
         Check { name, verdict: Verdict::Info, found, expected: String::new() }
     }
 }
@@ -90,7 +92,7 @@ const WORD_DISTANCE: f64 = 1e-3;
 
 /// Checks the text encoder: the standard deviation of its embeddings, and the relative distance between those of "cat"
 /// and "".
-pub fn text_encoder(deviation: f64, word_distance: f64) -> Check {
+pub(crate) fn text_encoder(deviation: f64, word_distance: f64) -> Check {
     let found =
         format!("deviation {deviation:.3}, embeddings of \"cat\" and \"\" differ by {:.1} %", 100.0 * word_distance);
     let expected = format!(
@@ -101,7 +103,7 @@ pub fn text_encoder(deviation: f64, word_distance: f64) -> Check {
 }
 
 /// Checks the UNet's first prediction, for pure noise.
-pub fn sees_noise(noise: &[f32], predicted: &[f32]) -> Check {
+pub(crate) fn sees_noise(noise: &[f32], predicted: &[f32]) -> Check {
     let (cosine, deviation) = (cosine(noise, predicted), Statistics::of(predicted).deviation);
     let (least, most) = NOISE_DEVIATION;
     let passed = cosine > NOISE_COSINE && (least..=most).contains(&deviation);
@@ -111,7 +113,7 @@ pub fn sees_noise(noise: &[f32], predicted: &[f32]) -> Check {
 }
 
 /// Checks the final latent.
-pub fn latent(values: &[f32]) -> Check {
+pub(crate) fn latent(values: &[f32]) -> Check {
     let Statistics { deviation, mean, .. } = Statistics::of(values);
     let (least, most) = LATENT_DEVIATION;
     let found = format!("mean {mean:.3}, deviation {deviation:.3}");
@@ -120,7 +122,7 @@ pub fn latent(values: &[f32]) -> Check {
 }
 
 /// Checks that a picture is not black, flat, clipped or noise.
-pub fn picture(picture: &Picture) -> Vec<Check> {
+pub(crate) fn picture(picture: &Picture) -> Vec<Check> {
     let values: Vec<f32> = picture.rgb.iter().map(|&value| f32::from(value)).collect();
     let Statistics { deviation, max, .. } = Statistics::of(&values);
     let clipped =
@@ -164,7 +166,7 @@ fn neighbours(values: &[f32], row: usize) -> f64 {
 }
 
 /// Checks the VAE: a latent against the same latent decoded and encoded again.
-pub fn round_trip(latent: &[f32], again: &[f32]) -> Vec<Check> {
+pub(crate) fn round_trip(latent: &[f32], again: &[f32]) -> Vec<Check> {
     let relative = relative_distance(latent, again);
     let expected = format!(
         "at most {} %: more suggests a mismatched encoder and decoder, or a VAE of another family (SDXL's has the same shapes)",
@@ -185,7 +187,7 @@ pub fn round_trip(latent: &[f32], again: &[f32]) -> Vec<Check> {
 
 /// Compares the latents of two renders with the same settings. If `only_vae_differs` between the checkpoints, the latents
 /// must be bit-identical.
-pub fn same_latents(a: &[f32], b: &[f32], only_vae_differs: bool) -> Check {
+pub(crate) fn same_latents(a: &[f32], b: &[f32], only_vae_differs: bool) -> Check {
     if is_same(a, b) {
         let found = "bit-identical: UNet and text encoder work the same";
         return Check { verdict: Verdict::Pass, ..Check::info("latents", found.into()) };
@@ -199,24 +201,23 @@ pub fn same_latents(a: &[f32], b: &[f32], only_vae_differs: bool) -> Check {
 }
 
 /// Whether two latents are bit-identical.
-pub fn is_same(a: &[f32], b: &[f32]) -> bool {
+pub(crate) fn is_same(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
 /// Checks that two VAEs are of one family, by their pictures of the same latent.
-pub fn same_family(comparison: &PictureComparison) -> Check {
-    let psnr = comparison.psnr.unwrap_or(f64::INFINITY);
-    let found = match comparison.psnr {
-        Some(psnr) => format!("PSNR {psnr:.1} dB between the pictures of the same latent"),
-        None => "the pictures of the same latent are identical".to_owned(),
+pub(crate) fn same_family(comparison: &PictureComparison) -> Check {
+    let (passed, found) = match comparison.psnr {
+        Some(psnr) => (psnr >= FAMILY, format!("PSNR {psnr:.1} dB between the pictures of the same latent")),
+        None => (true, "the pictures of the same latent are identical".to_owned()),
     };
     let why = "VAEs of one family differ in details; SDXL's has the shapes of SD v1's but other colours";
-    Check::warn("family", psnr >= FAMILY, found, format!("at least {FAMILY} dB: {why}"))
+    Check::warn("family", passed, found, format!("at least {FAMILY} dB: {why}"))
 }
 
 /// Downgrades failures to warnings that the checkpoint `other` has too, given its checks. Call it for checkpoints with
 /// identical latents. Applies only to checks that an untrained UNet fails like a broken one.
-pub fn downgrade_shared_failures(checks: &mut [Check], other: &str, others: &[Check]) {
+pub(crate) fn downgrade_shared_failures(checks: &mut [Check], other: &str, others: &[Check]) {
     let fails_there = |name| others.iter().any(|other| other.name == name && other.verdict == Verdict::Fail);
     for check in checks.iter_mut().filter(|check| ["noise", "latent", "not noise"].contains(&check.name)) {
         if check.verdict == Verdict::Fail && fails_there(check.name) {

@@ -1,16 +1,12 @@
 //! Summary statistics of a tensor.
 
-use serde::Serialize;
-
 /// Summary statistics of a tensor. All but the counts are over its finite values, and 0 without any.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Statistics {
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Statistics {
     /// The number of NaN values.
     pub nan: usize,
     /// The number of infinite values.
     pub infinite: usize,
-    /// The minimum.
-    pub min: f64,
     /// The maximum.
     pub max: f64,
     /// The mean.
@@ -21,7 +17,7 @@ pub struct Statistics {
 
 impl Statistics {
     /// Returns the statistics of `values`.
-    pub fn of(values: &[f32]) -> Self {
+    pub(crate) fn of(values: &[f32]) -> Self {
         let finite = || values.iter().map(|&value| f64::from(value)).filter(|value| value.is_finite());
         let count = finite().count();
         let nan = values.iter().filter(|value| value.is_nan()).count();
@@ -33,7 +29,6 @@ impl Statistics {
         Statistics {
             nan,
             infinite: values.len() - nan - count,
-            min: finite().fold(f64::INFINITY, f64::min),
             max: finite().fold(f64::NEG_INFINITY, f64::max),
             mean,
             deviation: variance.sqrt(),
@@ -41,7 +36,7 @@ impl Statistics {
     }
 
     /// Whether all values are finite.
-    pub fn is_finite(&self) -> bool {
+    pub(crate) fn is_finite(&self) -> bool {
         self.nan + self.infinite == 0
     }
 }
@@ -59,7 +54,7 @@ pub fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Returns the cosine similarity of two vectors.
-pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     dot / (norm(a.iter().copied().map(f64::from)) * norm(b.iter().copied().map(f64::from)))
 }

@@ -27,7 +27,7 @@ const COMPONENTS: [(&str, &str); 4] = [
 ];
 const VAE: &str = "VAE";
 
-/// What a render is compared with.
+/// The other side of a comparison.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Against {
@@ -63,7 +63,7 @@ pub struct LatentDistance {
     pub cosine: f64,
 }
 
-/// The other picture, and how it was rendered if it was.
+/// The other picture, and details of its render if it comes from a checkpoint.
 pub(super) struct Other {
     path: PathBuf,
     picture: Picture,

@@ -67,7 +67,8 @@ impl RenderInput {
         &self.path
     }
 
-    /// The name in a picture's parameters: the file name without its extension.
+    /// The name in a picture's parameters: the file name without its extension. Empty for a path without a file name,
+    /// such as `..`.
     pub fn name(&self) -> String {
         self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
     }

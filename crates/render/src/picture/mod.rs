@@ -44,7 +44,7 @@ impl Picture {
         Ok(Picture { width, height, rgb })
     }
 
-    /// Converts to colours between -1 and 1, `[1, 3, height, width]`.
+    /// Converts to colours between -1 and 1, `[1, 3, height, width]`: the input of [`Vae::encode`](crate::networks::Vae::encode).
     pub fn to_tensor(&self, device: &candle_core::Device) -> Result<Tensor> {
         let values: Vec<f32> = self.rgb.iter().map(|&value| f32::from(value) / 127.5 - 1.0).collect();
         let tensor = Tensor::from_vec(values, (self.height, self.width, 3), device);
@@ -85,18 +85,22 @@ impl Picture {
         let size = size.ok_or_else(|| Error::limit(format!("a picture of more than {DECODED_BYTES} bytes")))?;
         let mut pixels = vec![0; size];
         let info = reader.next_frame(&mut pixels).map_err(fail)?;
-        let samples = info.color_type.samples();
-        let rgb = pixels.chunks_exact(samples).flat_map(|pixel| match pixel {
-            [gray] | [gray, _] => [*gray; 3],
-            [red, green, blue, ..] => [*red, *green, *blue],
-            [] => [0; 3],
-        });
-        let picture = Picture { width: info.width as usize, height: info.height as usize, rgb: rgb.collect() };
+        let rgb = match info.color_type {
+            png::ColorType::Grayscale => pixels.iter().flat_map(|&gray| [gray; 3]).collect(),
+            png::ColorType::GrayscaleAlpha => pixels.as_chunks().0.iter().flat_map(|&[gray, _]| [gray; 3]).collect(),
+            png::ColorType::Rgb => pixels,
+            png::ColorType::Rgba => {
+                pixels.as_chunks().0.iter().flat_map(|&[red, green, blue, _]| [red, green, blue]).collect()
+            }
+            png::ColorType::Indexed => return Err(Error::internal("a palette that the PNG decoder did not expand")),
+        };
+        let picture = Picture { width: info.width as usize, height: info.height as usize, rgb };
         // Text chunks may follow the pixels.
         reader.finish().map_err(fail)?;
         let info = reader.info();
         let latin = info.uncompressed_latin1_text.iter().find(|text| text.keyword == PARAMETERS);
         let unicode = info.utf8_text.iter().find(|text| text.keyword == PARAMETERS);
+        // A damaged text counts as absent: the pixels are valid without it.
         let text = latin.map(|text| text.text.clone());
         Ok((picture, text.or_else(|| unicode.and_then(|text| text.get_text().ok()))))
     }

@@ -19,6 +19,9 @@ const LINE: usize = LETTER + 4;
 /// The most lines of a caption; the rest is cut.
 const LINES: usize = 6;
 
+/// The glyph for characters that the fonts lack.
+const QUESTION_MARK: [u8; 8] = [0x1e, 0x33, 0x30, 0x18, 0x0c, 0x00, 0x0c, 0x00];
+
 const PAPER: [u8; 3] = [24, 24, 24];
 const INK: [u8; 3] = [230, 230, 230];
 
@@ -102,8 +105,7 @@ impl Picture {
 fn glyph(letter: char) -> [u8; 8] {
     let found = BASIC_FONTS.get(letter).or_else(|| LATIN_FONTS.get(letter)).or_else(|| GREEK_FONTS.get(letter));
     let found = found.or_else(|| HIRAGANA_FONTS.get(letter)).or_else(|| BOX_FONTS.get(letter));
-    // The basic font has a question mark; a blank would be the worst case.
-    found.or_else(|| BASIC_FONTS.get('?')).unwrap_or([0; 8])
+    found.unwrap_or(QUESTION_MARK)
 }
 
 #[cfg(test)]

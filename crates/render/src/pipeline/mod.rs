@@ -239,8 +239,8 @@ impl Render<'_> {
         let finder = Arc::new(NonFiniteFinder::default());
         unet.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
         guidance.predict(&unet, &x, time)?;
-        let layer = finder.first();
-        self.check_finite("UNet finite", &statistics, || format!(" at call {number} of {count}, first behind {layer}"));
+        let layer = first_layer(finder.first());
+        self.check_finite("UNet finite", &statistics, || format!(" at call {number} of {count}{layer}"));
         Ok(())
     }
 
@@ -266,8 +266,7 @@ impl Render<'_> {
         };
         self.stages.seen("decoded", &image);
         let statistics = Statistics::of(&values(&image)?);
-        let layer = first_non_finite.map_or_else(String::new, |layer| format!(", first behind {layer}"));
-        self.check_finite("decoder finite", &statistics, || layer);
+        self.check_finite("decoder finite", &statistics, || first_layer(first_non_finite));
         if let Some(found) = overflow {
             self.checks.push(Check {
                 name: "half precision",
@@ -282,6 +281,12 @@ impl Render<'_> {
         }
         Picture::from_decoded(&image)
     }
+}
+
+/// Describes the first layer with NaN or infinite values. There is none if the values of every layer are finite when the
+/// call is repeated.
+fn first_layer(layer: Option<String>) -> String {
+    layer.map_or_else(|| ", in no single layer".to_owned(), |layer| format!(", first after {layer}"))
 }
 
 /// Draws noise in the shape of the latent.

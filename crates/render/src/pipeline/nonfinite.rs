@@ -28,10 +28,9 @@ struct Extremes {
 }
 
 impl NonFiniteFinder {
-    /// The first layer with NaN or infinite values, or "no layer".
-    pub(super) fn first(&self) -> String {
-        let extremes = self.extremes.lock().unwrap_or_else(PoisonError::into_inner);
-        extremes.first_non_finite.clone().unwrap_or_else(|| "no layer".to_owned())
+    /// The first layer with NaN or infinite values.
+    pub(super) fn first(&self) -> Option<String> {
+        self.extremes.lock().unwrap_or_else(PoisonError::into_inner).first_non_finite.clone()
     }
 
     /// The layer with the largest finite value beyond f16, and that value.

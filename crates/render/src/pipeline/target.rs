@@ -1,5 +1,4 @@
-//! Where and in which dtype a picture is computed: the models' weights, and the f32 fallback for a VAE that overflows
-//! half precision.
+//! The engine and the dtype of a render, and the f32 fallback for a VAE that overflows half precision.
 
 use std::sync::Arc;
 
@@ -64,7 +63,7 @@ impl RenderTarget {
         WeightLoader::new(Arc::clone(state_dict), engine).recording_flaws(&self.flaws)
     }
 
-    /// Decodes on the CPU, in f32. The largest value behind each layer shows whether f16 would overflow.
+    /// Decodes on the CPU, in f32. The largest value after each layer shows whether f16 would overflow.
     pub(super) fn decode_on_cpu(&self, z: &Tensor) -> Result<Decoded> {
         let mut weights_overflow = None;
         let mut vae = match Vae::load(&self.weights()) {
@@ -80,8 +79,8 @@ impl RenderTarget {
         let image = vae.decode(z)?;
         vae.observe(Trace::default());
         let overflow =
-            finder.overflow().map(|(layer, most)| format!("{most:.0} behind {layer} overflows f16; decoded in f32"));
-        Ok(Decoded { vae, image, overflow: weights_overflow.or(overflow), first_non_finite: Some(finder.first()) })
+            finder.overflow().map(|(layer, most)| format!("{most:.0} after {layer} overflows f16; decoded in f32"));
+        Ok(Decoded { vae, image, overflow: weights_overflow.or(overflow), first_non_finite: finder.first() })
     }
 
     /// Decodes with kernels in half precision, and again in f32 if that gives NaN or infinite values. Decodes in f32
@@ -107,7 +106,7 @@ impl RenderTarget {
             full.vae.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
             full.vae.decode(z)?;
             full.vae.observe(Trace::default());
-            full.first_non_finite = Some(finder.first());
+            full.first_non_finite = finder.first();
         } else if !half_statistics.is_finite() {
             let count = half_statistics.nan + half_statistics.infinite;
             full.overflow = Some(format!("{count} values are NaN or infinite in {name}; decoded in f32"));

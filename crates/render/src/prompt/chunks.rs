@@ -9,6 +9,7 @@ const BACKTRACK: usize = 20;
 
 /// The tokens of one run of the text encoder.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Chunk {
     /// The 77 tokens.
     pub tokens: Vec<u32>,

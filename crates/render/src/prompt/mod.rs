@@ -28,6 +28,7 @@ pub enum Syntax {
 
 /// A part of a composed prompt.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct PromptPart {
     /// Its share of the guidance.
     pub weight: f64,
@@ -57,7 +58,7 @@ pub fn whole(prompt: &str, tokenizer: &Tokenizer) -> Result<Vec<Chunk>> {
 
 /// Multiplies the hidden state of a chunk `[1, 77, width]` by the weights of its tokens, and rescales it to its mean:
 /// WebUI's emphasis mode "Original".
-pub fn emphasize(hidden: &Tensor, weights: &[f32]) -> CandleResult<Tensor> {
+pub(crate) fn emphasize(hidden: &Tensor, weights: &[f32]) -> CandleResult<Tensor> {
     if weights.iter().all(|&weight| weight == 1.0) {
         return Ok(hidden.clone());
     }

@@ -1,5 +1,6 @@
 /// A preset of the TrinArt service, from the model card of TrinArt Characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Preset {
     /// The name, as in `--preset`.
     pub name: &'static str,

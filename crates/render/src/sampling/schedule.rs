@@ -2,10 +2,10 @@
 
 use formats::error::{Error, Result};
 
-/// Training timesteps of Stable Diffusion.
+/// The number of timesteps that Stable Diffusion was trained with.
 const TIMES: usize = 1000;
 
-/// The noise schedule of a model: `alphas_cumprod`, the share of the image in the variance, for each of 1000 times.
+/// The noise schedule of a model: `alphas_cumprod`, the share of the image in the variance, for each of 1000 timesteps.
 #[derive(Debug, Clone)]
 pub struct NoiseSchedule {
     alphas: Vec<f64>,
@@ -16,7 +16,7 @@ pub struct NoiseSchedule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ScheduleType {
-    /// Evenly in time.
+    /// Evenly spaced timesteps.
     #[default]
     Uniform,
     /// As in Karras et al. (2022), with rho = 7.
@@ -34,7 +34,7 @@ impl ScheduleType {
 }
 
 impl NoiseSchedule {
-    /// The schedule of Stable Diffusion: betas whose square roots are evenly spaced from 0.00085 to 0.012 (squared).
+    /// Returns the schedule of Stable Diffusion: betas from 0.00085 to 0.012, whose square roots are evenly spaced.
     pub fn stable_diffusion() -> Self {
         let (first, last) = (0.00085_f64.sqrt(), 0.012_f64.sqrt());
         let beta = |time: usize| (first + (last - first) * time as f64 / (TIMES - 1) as f64).powi(2);
@@ -45,8 +45,9 @@ impl NoiseSchedule {
         Self::new(alphas.collect())
     }
 
-    /// The schedule of a checkpoint's `alphas_cumprod`, which WebUI prefers to the default one. Fails for fewer than two
-    /// values.
+    /// Returns the schedule of a checkpoint's `alphas_cumprod`, which WebUI prefers to the default one.
+    ///
+    /// Fails for fewer than two values.
     pub fn from_alphas(alphas: impl IntoIterator<Item = f32>) -> Result<Self> {
         let alphas: Vec<f32> = alphas.into_iter().collect();
         if alphas.len() < 2 {
@@ -62,22 +63,22 @@ impl NoiseSchedule {
         NoiseSchedule { alphas: alphas.into_iter().map(f64::from).collect(), log_sigmas }
     }
 
-    /// The number of times: 1000 in Stable Diffusion.
+    /// The number of timesteps: 1000 in Stable Diffusion.
     pub fn times(&self) -> usize {
         self.alphas.len()
     }
 
-    /// `alphas_cumprod[time]`; that of the last time for any later one.
+    /// Returns `alphas_cumprod[time]`, or its last value for a later timestep.
     pub fn alpha(&self, time: usize) -> f64 {
         at(&self.alphas, time)
     }
 
-    /// The noise level sigma at a time, which may be fractional.
+    /// Returns the noise level (sigma) at a timestep, which may be fractional.
     pub fn sigma(&self, time: f64) -> f64 {
         interpolate(&self.log_sigmas, time).exp()
     }
 
-    /// The time of a noise level, not rounded: the input of the UNet.
+    /// Returns the timestep of a noise level, not rounded: the input of the UNet.
     pub fn time(&self, sigma: f64) -> f64 {
         let wanted = sigma.ln();
         let above = self.log_sigmas.partition_point(|&log_sigma| log_sigma <= wanted);
@@ -93,7 +94,7 @@ impl NoiseSchedule {
         (at(&self.log_sigmas, 0).exp(), at(&self.log_sigmas, self.times()).exp())
     }
 
-    /// The falling noise levels of `steps` steps, followed by 0.
+    /// Returns the descending noise levels of `steps` steps, followed by 0.
     pub fn sigmas(&self, schedule: ScheduleType, steps: usize) -> Vec<f64> {
         // A single step is at the highest level.
         let last = steps.max(2) as f64 - 1.0;
@@ -116,21 +117,21 @@ impl NoiseSchedule {
         (0..steps).map(|step| f64::from(level(step) as f32)).chain([0.0]).collect()
     }
 
-    /// The rising times of WebUI's DDIM. It starts at the last and never evaluates the first, so that 20 steps make 19
-    /// calls; 30 steps make 30, because 1000 / 30 is rounded.
+    /// Returns the ascending timesteps of WebUI's DDIM. Sampling starts at the last one and never evaluates the first: 20
+    /// steps make 19 calls. But 30 steps make 30 calls, because 1000 / 30 is rounded down.
     pub fn ddim_times(&self, steps: usize) -> Vec<usize> {
         let stride = (self.times() / steps.max(1)).max(1);
         (0..self.times()).step_by(stride).map(|time| (time + 1).min(self.times() - 1)).collect()
     }
 }
 
-/// The value at an index; the last one beyond the end.
-#[expect(clippy::indexing_slicing, reason = "a schedule has at least two times")]
+/// Returns the value at an index, or the last value if the index is beyond the end.
+#[expect(clippy::indexing_slicing, reason = "a schedule has at least two timesteps")]
 fn at(list: &[f64], index: usize) -> f64 {
     list[index.min(list.len() - 1)]
 }
 
-/// Interpolates linearly between two neighbours of a list; `place` is clamped to its ends.
+/// Interpolates linearly between two adjacent values of a list. `place` is clamped to the indices of the list.
 fn interpolate(list: &[f64], place: f64) -> f64 {
     let place = place.clamp(0.0, (list.len() - 1) as f64);
     let (low, weight) = (place.floor(), place.fract());

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 
 /// The parameters of a picture, with the fields in WebUI's order.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Infotext {
     /// The prompt.
     pub prompt: String,

@@ -1,4 +1,4 @@
-//! What to render: options, completed from a reference picture and the defaults.
+//! The settings of a render: options, completed from a reference picture and the defaults.
 
 mod infotext;
 mod reference;
@@ -72,7 +72,8 @@ impl Default for Settings {
     }
 }
 
-/// Requested settings. What is `None` comes from the reference picture, or is the default of [`Settings`].
+/// Requested settings. An option that is `None` is taken from the reference picture, or else from the defaults of
+/// [`Settings`].
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RenderOptions {

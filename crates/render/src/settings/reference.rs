@@ -1,4 +1,4 @@
-//! A reference picture: a PNG whose `parameters` tell how it was made, as far as a render can follow them.
+//! Reference pictures: PNG files whose `parameters` describe how to render them again.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,7 +11,7 @@ use crate::picture::Picture;
 use crate::sampling::{Sampler, ScheduleType};
 use formats::error::{Error, Result};
 
-/// The largest picture file that is read: more than any PNG of the largest supported size.
+/// The largest picture file that is read. A PNG of the largest supported size is smaller.
 const PICTURE_BYTES: u64 = 512 << 20;
 
 /// Characters of a value that a message shows.
@@ -53,7 +53,8 @@ pub struct ReferencePicture {
 }
 
 impl ReferencePicture {
-    /// Reads a PNG with the `parameters` of WebUI. Fails if it is no readable PNG or has no such parameters.
+    /// Reads a PNG with the `parameters` of WebUI. Fails if the file is not a readable PNG or
+    /// has no such parameters.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (picture, text) = read_picture(path)?;
@@ -81,7 +82,7 @@ pub fn read_picture(path: &Path) -> Result<(Picture, Option<String>)> {
     Picture::from_png(&bytes).map_err(|error| error.in_file(path))
 }
 
-/// The parameters of a reference picture. The default has none, so that every setting keeps its default.
+/// The parameters of a reference picture. The default has none, so every setting keeps its own default.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ReferenceParameters {
     path: PathBuf,

@@ -9,7 +9,7 @@ mod step;
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{DType, Device, Result as CandleResult, Tensor};
+use candle_core::{DType, Device, Result as CandleResult, Tensor, bail};
 
 use crate::errors::from_candle;
 use crate::kernels::Kernels;
@@ -56,7 +56,8 @@ pub struct PreparedPrompt {
     step: Mutex<Option<Step>>,
 }
 
-/// A block of the original: layers in sequence, whose output an output block may take as a skip connection.
+/// A block of the original model: layers in sequence. The output of an input block is also a skip connection to an
+/// output block.
 struct Block {
     layers: Vec<(String, Layer)>,
 }
@@ -71,8 +72,8 @@ enum Layer {
 impl Unet {
     /// Loads the UNet of a checkpoint in LDM names. The sizes follow from the shapes of its tensors.
     ///
-    /// Fails for other architectures than SD v1 and for models with extra conditioning (see [`check_supported`]), or if
-    /// tensors are missing or have other shapes.
+    /// Fails for other architectures than SD v1 and for models with extra conditioning (inpainting, instruct-pix2pix,
+    /// depth), or if tensors are missing or have other shapes.
     pub fn load(weights: &WeightLoader) -> Result<Unet> {
         check_supported(weights.state_dict())?;
         let here = Reader::root(weights).at(PREFIX);
@@ -209,11 +210,10 @@ impl Unet {
         }
         x = self.middle.forward(x, time_embedding, &mut prompt, &self.trace)?;
         for block in &self.output_blocks {
-            if let Some(kept) = kept.pop() {
-                // An odd side is one pixel longer after halving and doubling. Like WebUI, `beside` crops the image to
-                // the skip connection, so that sides need only be multiples of 8 pixels.
-                x = x.concat_channels(&kept)?;
-            }
+            let Some(skip) = kept.pop() else { bail!("internal error: an output block without a skip connection") };
+            // An odd side is one pixel longer after halving and doubling. As in WebUI, the image is cropped to the skip
+            // connection, so sides need only be multiples of 8 pixels.
+            x = x.concat_channels(&skip)?;
             x = block.forward(x, time_embedding, &mut prompt, &self.trace)?;
         }
         let x = self.conv_out.forward(&self.norm_out.forward_silu(&x)?)?;

@@ -143,6 +143,8 @@ fn matches((character, classes): (char, Classes), (allowed, characters): Slot) -
     classes & allowed != 0 || characters.contains(character)
 }
 
+const NO_CLASS: Classes = 0;
+
 fn classes(character: char) -> Classes {
     let is_letter = character.is_ascii_alphabetic();
     let is_white = character.is_whitespace() || matches!(character, '\u{1c}'..='\u{1f}');
@@ -154,8 +156,9 @@ fn classes(character: char) -> Classes {
         (WORD, is_word(character)),
         (NOT_NEWLINE, character != '\n'),
     ];
-    let known = if character.is_ascii() { None } else { KNOWN.get(&character) };
-    of_all.iter().filter(|(_, is_member)| *is_member).fold(known.copied().unwrap_or(0), |all, (class, _)| all | class)
+    let listed = if character.is_ascii() { None } else { KNOWN.get(&character) };
+    let listed = listed.map_or(NO_CLASS, |classes| *classes);
+    of_all.iter().filter(|(_, is_member)| *is_member).fold(listed, |all, (class, _)| all | class)
 }
 
 /// Whether a character matches `\w` in Python. Rust's `is_alphanumeric` also includes some vowel signs and circled letters.
