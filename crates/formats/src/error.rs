@@ -206,7 +206,7 @@ impl Error {
 
     /// Replaces a file path below `from` by the same path below `to`.
     #[must_use]
-    pub fn relocated(mut self, from: &Path, to: &Path) -> Self {
+    pub(crate) fn relocated(mut self, from: &Path, to: &Path) -> Self {
         if let Some(rest) = self.0.file.as_deref().and_then(|file| file.strip_prefix(from).ok()) {
             self.0.file = Some(to.join(rest));
         }
@@ -236,7 +236,7 @@ impl Error {
 
     /// Replaces the byte offset, to convert an offset within a part of a file to one within the file.
     #[must_use]
-    pub fn move_to(mut self, offset: u64) -> Self {
+    pub(crate) fn move_to(mut self, offset: u64) -> Self {
         self.0.offset = Some(offset);
         self
     }

@@ -9,15 +9,14 @@ mod payload;
 pub mod safetensors;
 mod sniff;
 mod stored_checkpoint;
-pub mod torch;
+mod torch;
 mod verify;
 mod write;
 pub(crate) mod zip;
 
 use std::path::Path;
 
-pub(crate) use sniff::is_tar;
-pub use sniff::sniff;
+pub(crate) use sniff::{is_tar, sniff};
 pub use stored_checkpoint::{Dangers, OpaqueValue, OpenOptions, StoredCheckpoint, UnreadableTensor};
 pub use write::{
     Target, WriteOptions, Written, check_folder, check_folder_destination, check_target, write, write_folder,

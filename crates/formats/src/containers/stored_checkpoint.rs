@@ -33,6 +33,7 @@ pub struct StoredCheckpoint {
 
 /// A value beside the tensors that is neither a tensor nor plain.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OpaqueValue {
     /// The path of dict keys to it, joined by dots.
     pub path: String,
@@ -42,6 +43,7 @@ pub struct OpaqueValue {
 
 /// A tensor of an unsupported kind: sparse, quantized, without data.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UnreadableTensor {
     /// The key in the state dict.
     pub key: String,

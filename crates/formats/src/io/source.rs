@@ -79,7 +79,7 @@ impl Source {
     }
 
     /// Asks the kernel to read a range ahead. Returns at once.
-    pub fn prefetch(&self, offset: u64, len: u64) {
+    pub(crate) fn prefetch(&self, offset: u64, len: u64) {
         // Only advice: where it is not taken, the later read takes longer.
         let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
     }
@@ -122,7 +122,7 @@ impl Source {
     }
 
     /// Fails if the file's length or modification time changed since it was opened: what was read may be inconsistent.
-    pub fn check_unchanged(&self) -> Result<()> {
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
         let fail = |error| Error::io("cannot read the metadata", error).in_file(&self.path);
         let now = self.file.metadata().map_err(fail)?;
         if now.len() != self.len || now.modified().ok() != self.modified {
@@ -132,19 +132,19 @@ impl Source {
     }
 
     /// Returns a reader of the whole file, with its own position.
-    pub fn reader(self: &Arc<Self>) -> SourceReader {
+    pub(crate) fn reader(self: &Arc<Self>) -> SourceReader {
         SourceReader { source: Arc::clone(self), position: 0 }
     }
 
     /// Returns a reader of the bytes `offset..offset + len`. It ends early where the file does.
-    pub fn reader_of(self: &Arc<Self>, offset: u64, len: u64) -> BufReader<Take<SourceReader>> {
+    pub(crate) fn reader_of(self: &Arc<Self>, offset: u64, len: u64) -> BufReader<Take<SourceReader>> {
         BufReader::new(SourceReader { source: Arc::clone(self), position: offset }.take(len))
     }
 }
 
 /// `Read` and `Seek` over a [`Source`].
 #[derive(Debug)]
-pub struct SourceReader {
+pub(crate) struct SourceReader {
     source: Arc<Source>,
     position: u64,
 }

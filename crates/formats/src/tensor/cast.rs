@@ -10,6 +10,7 @@ use crate::tensor::Dtype;
 
 /// How to treat a finite value that is too large for the target dtype.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Overflow {
     /// Fail with an error that names the element and its value.
     #[default]

@@ -15,7 +15,7 @@ use crate::tensor::LazyTensor;
 /// Opens a diffusers folder, or the folder of one component. Reads the configurations and the headers of the weights.
 ///
 /// Fails if the folder has no component, or a component has no weights.
-pub fn read(path: &Path) -> Result<StoredCheckpoint> {
+pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
     let mut contents = StoredCheckpoint::new(path, Container::Diffusers);
     if path.join(MODEL_INDEX).is_file() {
         contents.configs.insert("model_index".into(), json(&path.join(MODEL_INDEX))?);
@@ -168,6 +168,7 @@ fn read_shards(contents: &mut StoredCheckpoint, component: &str, folder: &Path, 
 
 /// The files of a folder besides weights.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Companions {
     /// Configurations and tokenizers: the path within the folder, and the content.
     pub files: Vec<(String, Vec<u8>)>,

@@ -20,6 +20,7 @@ pub struct Files<'a> {
 
 /// A file of a folder.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Entry {
     /// Weights: a torch zip if the path ends in `.bin`, else safetensors.
     Weights {

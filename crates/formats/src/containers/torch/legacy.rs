@@ -41,7 +41,7 @@ struct System {
 /// Reads a legacy file: its pickles, and the element count before each storage.
 ///
 /// Fails if they contradict one another or the length of the file.
-pub fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
+pub(in crate::containers) fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
     let mut pickles = Pickles { source, offset: 0 };
     let magic = pickles.number("magic number")?;
     if magic != MAGIC {
