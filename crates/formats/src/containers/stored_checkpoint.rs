@@ -179,9 +179,10 @@ impl StoredCheckpoint {
         self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// The size in bytes of the file, or of all weight files of a folder.
+    /// The size in bytes of the file, or of all weight files of a folder. At most [`u64::MAX`]: sparse files can claim more
+    /// together.
     pub fn file_bytes(&self) -> u64 {
-        self.sources.iter().map(|source| source.len()).sum()
+        self.sources.iter().map(|source| source.len()).fold(0, u64::saturating_add)
     }
 
     /// The container.

@@ -66,7 +66,11 @@ impl Source {
 
     /// Fills `out` with the bytes at `offset`. Fails if the file ends before.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(out, offset).map_err(|error| {
+        // A file that grew since it was opened must not make a read succeed past `len`.
+        let is_within = offset.checked_add(out.len() as u64).is_some_and(|end| end <= self.len);
+        let read =
+            if is_within { self.file.read_exact_at(out, offset) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        read.map_err(|error| {
             let error = match error.kind() {
                 io::ErrorKind::UnexpectedEof => Error::malformed(format!(
                     "the file ends before the {} bytes expected here; it was cut short",
@@ -232,5 +236,6 @@ mod tests {
         source.check_unchanged().unwrap();
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"x").unwrap();
         assert!(source.check_unchanged().is_err());
+        assert!(source.read_at(10, &mut [0]).is_err(), "a byte that was appended later");
     }
 }
