@@ -60,7 +60,7 @@ impl Container {
     }
 }
 
-/// Reads what describes the tensors of a file or folder. Accepts dangerous pickles.
+/// Reads the headers and pickles of a file or folder, but no tensor. Accepts dangerous pickles.
 pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
     if path.is_dir() { diffusers::read(path) } else { open_file(path) }
 }

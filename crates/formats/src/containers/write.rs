@@ -17,7 +17,7 @@ pub enum Target {
     Safetensors,
     /// A zip that PyTorch and WebUI load: `.ckpt`.
     Torch,
-    /// The same without metadata: the `.bin` of a diffusers folder.
+    /// A zip of the tensors alone, without metadata: the `.bin` file of a diffusers folder.
     TorchBare,
     /// A diffusers folder.
     Diffusers,

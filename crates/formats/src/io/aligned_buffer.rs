@@ -21,7 +21,7 @@ impl AlignedBuffer {
     /// Returns a buffer of zeros.
     pub(crate) fn new() -> Self {
         let bytes = vec![0; AlignedBuffer::LEN + ALIGNMENT];
-        // `align_offset` may decline to answer. An unaligned buffer is still correct: the kernel refuses it for direct
+        // `align_offset` may return `usize::MAX`. An unaligned buffer is still correct: the kernel refuses it for direct
         // I/O, and the file is then written through the page cache.
         let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         AlignedBuffer { bytes, start }

@@ -49,7 +49,7 @@ impl AtomicFile {
         Self::check_destination(destination, overwrite)?;
         let (target, folder, name) = resolve(destination)?;
         remove_leftovers(&folder, &name);
-        // A concurrent process that removes leftovers may take the file for one before it is locked here. Then retry.
+        // A concurrent process may remove the file as a leftover before it is locked here. Then retry.
         for attempt in 0..100_u32 {
             let path = folder.join(staging_name(&name, attempt));
             let file = match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
@@ -62,7 +62,7 @@ impl AtomicFile {
                 // On a file system without locks, leftovers are not recognized and stay.
                 Ok(()) | Err(TryLockError::Error(_)) => {}
             }
-            // Still the file at this path, and not one that was removed before the lock.
+            // Whether the file was not removed, or replaced by another one, before it was locked.
             let still_ours = match (file.metadata(), fs::metadata(&path)) {
                 (Ok(ours), Ok(there)) => ours.ino() == there.ino(),
                 _ => false,

@@ -16,7 +16,7 @@ use crate::io::staging::{exists, remove, remove_leftovers, resolve, staging_name
 /// removes it.
 #[derive(Debug)]
 pub struct AtomicFolder {
-    /// The open folder, locked so that other processes do not take it for a leftover. `None` if it cannot be opened.
+    /// The open folder, locked so that other processes do not remove it as a leftover. `None` if it cannot be opened.
     _lock: Option<File>,
     path: PathBuf,
     destination: PathBuf,
@@ -40,7 +40,7 @@ impl AtomicFolder {
                     return Err(Error::io("cannot create a temporary folder next to it", error).in_file(destination));
                 }
             }
-            // As in `AtomicFile::create`: a concurrent process may take the folder for a leftover.
+            // As in `AtomicFile::create`: a concurrent process may remove the folder as a leftover.
             let lock = File::open(&path).ok();
             if let Some(Err(TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
                 continue;

@@ -84,7 +84,7 @@ impl Source {
 
     /// Asks the kernel to read a range ahead. Returns at once.
     pub(crate) fn prefetch(&self, offset: u64, len: u64) {
-        // Only advice: where it is not taken, the later read takes longer.
+        // Only advice: if it fails, the later read takes longer.
         let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
     }
 

@@ -232,8 +232,8 @@ impl Pickle {
         }
     }
 
-    /// The string with this id if it is as short as tags and type codes are. A long string is not even validated, so
-    /// a pickle that refers to it many times costs no time.
+    /// The string with this id, if it has at most 128 bytes, as tags and type codes do. Longer strings are not validated,
+    /// so a pickle that refers to one many times costs little time.
     pub fn word(&self, id: Id) -> Option<&str> {
         const LONGEST: usize = 128;
         match self.node(id) {

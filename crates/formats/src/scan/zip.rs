@@ -44,7 +44,7 @@ struct Record {
     len: usize,
 }
 
-/// Whether bytes that begin with something else end with a zip.
+/// Whether bytes end with a zip, whatever they begin with.
 pub(super) fn ends_with_zip(bytes: &[u8]) -> bool {
     directory(bytes).is_some()
 }

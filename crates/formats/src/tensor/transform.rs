@@ -8,7 +8,8 @@ use crate::tensor::{Dtype, LazyTensor, Shape, View};
 impl LazyTensor {
     /// Returns this tensor in another floating-point dtype; unchanged if it has that dtype.
     ///
-    /// Fails unless [`cast::is_supported`] holds. Values that overflow fail when they are read, if `overflow` says so.
+    /// Fails unless [`cast::is_supported`] holds. With [`Overflow::Refuse`], reading a value that
+    /// overflows fails.
     pub fn cast(self, to: Dtype, overflow: Overflow) -> Result<Self> {
         if self.dtype() == to {
             return Ok(self);
