@@ -19,7 +19,7 @@ pub enum Kind {
     Io,
     /// The file violates its own format: it is damaged, truncated or forged.
     Malformed,
-    /// The file is well formed but uses something that this program does not support.
+    /// The file is well formed but uses a feature that is not supported.
     Unsupported,
     /// The file exceeds a limit of [`crate::limits`].
     Limit,
@@ -35,14 +35,13 @@ pub enum Kind {
     Unverified,
     /// The user interrupted the operation.
     Interrupted,
-    /// An invariant of this program is broken: a bug, whatever the input.
+    /// A state that the code rules out: a bug, whatever the input.
     Internal,
 }
 
 /// What the caller can do about an [`Error`].
 ///
-/// The library names the remedy. A program that uses the library words it: the command line as an option, another program
-/// as a button.
+/// A program puts the hint into its own words: a command line names an option, a graphical program offers a button.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hint {
@@ -206,7 +205,7 @@ impl Error {
 
     /// Replaces a file path below `from` by the same path below `to`.
     #[must_use]
-    pub fn relocated(mut self, from: &Path, to: &Path) -> Self {
+    pub(crate) fn relocated(mut self, from: &Path, to: &Path) -> Self {
         if let Some(rest) = self.0.file.as_deref().and_then(|file| file.strip_prefix(from).ok()) {
             self.0.file = Some(to.join(rest));
         }
@@ -236,7 +235,7 @@ impl Error {
 
     /// Replaces the byte offset, to convert an offset within a part of a file to one within the file.
     #[must_use]
-    pub fn move_to(mut self, offset: u64) -> Self {
+    pub(crate) fn move_to(mut self, offset: u64) -> Self {
         self.0.offset = Some(offset);
         self
     }

@@ -9,15 +9,14 @@ mod payload;
 pub mod safetensors;
 mod sniff;
 mod stored_checkpoint;
-pub mod torch;
+mod torch;
 mod verify;
 mod write;
 pub(crate) mod zip;
 
 use std::path::Path;
 
-pub(crate) use sniff::is_tar;
-pub use sniff::sniff;
+pub(crate) use sniff::{is_tar, sniff};
 pub use stored_checkpoint::{Dangers, OpaqueValue, OpenOptions, StoredCheckpoint, UnreadableTensor};
 pub use write::{
     Target, WriteOptions, Written, check_folder, check_folder_destination, check_target, write, write_folder,
@@ -71,7 +70,7 @@ impl Container {
     }
 }
 
-/// Reads what describes the tensors of a file or folder. Accepts dangerous pickles.
+/// Reads the headers and pickles of a file or folder, but no tensor. Accepts dangerous pickles.
 pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
     if path.is_dir() { diffusers::read(path) } else { open_file(path) }
 }

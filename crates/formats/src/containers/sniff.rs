@@ -17,7 +17,7 @@ const LEGACY_MAGIC: [u8; 12] = [op::LONG1, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x2
 /// Returns the container of a file.
 ///
 /// Fails if it is not a supported one. The error names the format if it is a known one.
-pub fn sniff(source: &Arc<Source>) -> Result<Container> {
+pub(crate) fn sniff(source: &Arc<Source>) -> Result<Container> {
     let head = source.read(0, source.len().min(HEAD as u64))?;
     classify(&head, source.len()).map_err(|error| error.in_file(source.path()))
 }

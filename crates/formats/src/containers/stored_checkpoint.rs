@@ -12,10 +12,9 @@ use crate::metadata::Metadata;
 use crate::pickle::GlobalUse;
 use crate::state_dict::StateDict;
 
-/// An opened checkpoint under the names that its file stores: tensors, which are not read yet, and everything else that
-/// was found.
+/// An opened checkpoint with the keys that its file stores: tensors, which are read on demand, and the values beside them.
 ///
-/// A diffusers folder has keys such as `unet/conv_in.weight`.
+/// The keys of a diffusers folder begin with the component, such as `unet/conv_in.weight`.
 #[derive(Debug, Clone)]
 pub struct StoredCheckpoint {
     pub(super) path: PathBuf,
@@ -31,8 +30,9 @@ pub struct StoredCheckpoint {
     pub(super) globals: Vec<GlobalUse>,
 }
 
-/// A value beside the tensors that is neither a tensor nor plain.
+/// A value that is neither a tensor nor of a built-in type, such as the state of an optimizer.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OpaqueValue {
     /// The path of dict keys to it, joined by dots.
     pub path: String,
@@ -42,6 +42,7 @@ pub struct OpaqueValue {
 
 /// A tensor of an unsupported kind: sparse, quantized, without data.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UnreadableTensor {
     /// The key in the state dict.
     pub key: String,
@@ -69,7 +70,7 @@ pub enum Dangers {
     Refuse,
     /// Take its tensors and drop everything else.
     Sanitize,
-    /// Open it all the same. [`StoredCheckpoint::dangers`] lists what was found.
+    /// Open it anyway. [`StoredCheckpoint::dangers`] lists what was found.
     Keep,
 }
 
@@ -177,9 +178,10 @@ impl StoredCheckpoint {
         self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// The size in bytes of the file, or of all weight files of a folder.
+    /// The size in bytes of the file, or of all weight files of a folder. At most [`u64::MAX`]: sparse files can claim more
+    /// together.
     pub fn file_bytes(&self) -> u64 {
-        self.sources.iter().map(|source| source.len()).sum()
+        self.sources.iter().map(|source| source.len()).fold(0, u64::saturating_add)
     }
 
     /// The container.
@@ -198,7 +200,7 @@ impl StoredCheckpoint {
         &self.root
     }
 
-    /// The plain values beside the tensors, in order.
+    /// The values of built-in types beside the tensors, in order.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
@@ -208,7 +210,7 @@ impl StoredCheckpoint {
         &self.configs
     }
 
-    /// Values that are neither tensors nor plain. No output contains them.
+    /// Values that are neither tensors nor metadata. No output contains them.
     pub fn opaque(&self) -> &[OpaqueValue] {
         &self.opaque
     }

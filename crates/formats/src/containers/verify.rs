@@ -24,6 +24,9 @@ pub(super) struct Plan<'a> {
 ///
 /// Fails with [`Kind::Unverified`](crate::error::Kind::Unverified) at the first difference.
 pub(super) fn verify(file: &AtomicFile, plan: &Plan<'_>, jobs: usize, progress: &dyn Progress) -> Result<()> {
+    if plan.locations.len() != plan.state_dict.len() || plan.sums.len() != plan.records.len() {
+        return Err(Error::internal("the plan of an output has no location or checksum for a tensor"));
+    }
     // These errors do not name the output's path: it is a temporary one, and the file is about to be removed.
     let fail = |message: String| Error::unverified(format!("the written file differs from the plan: {message}"));
     let found = read(file.path()).map_err(|error| fail(error.to_string()))?;

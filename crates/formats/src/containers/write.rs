@@ -17,7 +17,7 @@ pub enum Target {
     Safetensors,
     /// A zip that PyTorch and WebUI load: `.ckpt`.
     Torch,
-    /// The same without metadata: the `.bin` of a diffusers folder.
+    /// A zip of the tensors alone, without metadata: the `.bin` file of a diffusers folder.
     TorchBare,
     /// A diffusers folder.
     Diffusers,
@@ -137,13 +137,15 @@ pub fn check_target(state_dict: &StateDict, metadata: &Metadata, target: Target)
 
 /// Returns the length of all files that [`write_folder`] would write; see [`check_target`].
 pub fn check_folder(entries: &[diffusers::Entry]) -> Result<u64> {
-    let bytes = entries.iter().map(|entry| match entry {
-        diffusers::Entry::Weights { path, state_dict, metadata } => {
-            check_target(state_dict, metadata, target_of_weights(path))
-        }
-        diffusers::Entry::Text { content, .. } => Ok(content.len() as u64),
-    });
-    bytes.sum()
+    entries.iter().try_fold(0_u64, |sum, entry| {
+        let bytes = match entry {
+            diffusers::Entry::Weights { path, state_dict, metadata } => {
+                check_target(state_dict, metadata, target_of_weights(path))?
+            }
+            diffusers::Entry::Text { content, .. } => content.len() as u64,
+        };
+        sum.checked_add(bytes).ok_or_else(|| Error::limit("the output would be larger than any disk can hold"))
+    })
 }
 
 /// Adds the file that a tensor comes from to an error about that tensor.

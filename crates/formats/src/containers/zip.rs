@@ -1,4 +1,5 @@
-//! The records of the zip format with named fields, read and written. Knows no archive and checks nothing but signatures.
+//! The records of the zip format with named fields, read and written. Covers single records, not archives, and checks
+//! only signatures.
 //!
 //! Field names, widths and order follow PKWARE's [APPNOTE], sections 4.3 (records) and 4.5 (extra fields). Numbers are
 //! little-endian.

@@ -1,4 +1,4 @@
-//! Examines a pickle: judges every global name, every call with its arguments, and everything that evades names.
+//! Examines a pickle: judges every global name, every call with its arguments, and every construct that hides names.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Usage {
     }
 }
 
-/// A global name of a pickle, or something that evades names, with its level.
+/// A global name of a pickle, or a construct that hides names, with its level.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn evading_names_is_dangerous() {
+    fn hiding_names_is_dangerous() {
         for (bytes, word) in [
             (&b"cx\ny\n)R)R."[..], "the result of another call"),
             (b"cx\ny\n)RX\x01\0\0\0a\x93.", "computes"),

@@ -5,6 +5,8 @@ use crate::limits;
 use crate::pickle::Name;
 
 /// How dangerous a name is. Orders from harmless to dangerous.
+///
+/// Deliberately exhaustive: a program that acts on a level has to decide about each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     /// A known data type, or a function that rebuilds one.

@@ -7,7 +7,7 @@ const ALIGNMENT: usize = 4096;
 
 /// A fixed-size buffer aligned for reads and writes that bypass the page cache.
 #[derive(Debug)]
-pub struct AlignedBuffer {
+pub(crate) struct AlignedBuffer {
     /// `LEN + ALIGNMENT` bytes, never reallocated.
     bytes: Vec<u8>,
     /// The first aligned byte, at most `ALIGNMENT`.
@@ -16,12 +16,12 @@ pub struct AlignedBuffer {
 
 impl AlignedBuffer {
     /// Bytes in a buffer. Each thread holds one; large enough that the cost of a system call is negligible.
-    pub const LEN: usize = 2 << 20;
+    pub(crate) const LEN: usize = 2 << 20;
 
     /// Returns a buffer of zeros.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let bytes = vec![0; AlignedBuffer::LEN + ALIGNMENT];
-        // `align_offset` may decline to answer. An unaligned buffer is still correct: the kernel refuses it for direct
+        // `align_offset` may return `usize::MAX`. An unaligned buffer is still correct: the kernel refuses it for direct
         // I/O, and the file is then written through the page cache.
         let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         AlignedBuffer { bytes, start }
@@ -29,13 +29,13 @@ impl AlignedBuffer {
 
     /// Returns all [`AlignedBuffer::LEN`] bytes.
     #[expect(clippy::indexing_slicing, reason = "`new` makes the vector ALIGNMENT bytes longer than LEN")]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.start + AlignedBuffer::LEN]
     }
 
     /// Returns all [`AlignedBuffer::LEN`] bytes, mutable.
     #[expect(clippy::indexing_slicing, reason = "`new` makes the vector ALIGNMENT bytes longer than LEN")]
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + AlignedBuffer::LEN]
     }
 

@@ -13,6 +13,7 @@ use crate::io::staging::{exists, remove, remove_leftovers, resolve, staging_name
 
 /// How to treat an existing destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Overwrite {
     /// Fail and keep what exists.
     #[default]
@@ -48,7 +49,7 @@ impl AtomicFile {
         Self::check_destination(destination, overwrite)?;
         let (target, folder, name) = resolve(destination)?;
         remove_leftovers(&folder, &name);
-        // A concurrent process that removes leftovers may take the file for one before it is locked here. Then retry.
+        // A concurrent process may remove the file as a leftover before it is locked here. Then retry.
         for attempt in 0..100_u32 {
             let path = folder.join(staging_name(&name, attempt));
             let file = match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
@@ -61,7 +62,7 @@ impl AtomicFile {
                 // On a file system without locks, leftovers are not recognized and stay.
                 Ok(()) | Err(TryLockError::Error(_)) => {}
             }
-            // Still the file at this path, and not one that was removed before the lock.
+            // Whether the file was not removed, or replaced by another one, before it was locked.
             let still_ours = match (file.metadata(), fs::metadata(&path)) {
                 (Ok(ours), Ok(there)) => ours.ino() == there.ino(),
                 _ => false,
@@ -118,7 +119,7 @@ impl AtomicFile {
     ///
     /// Bypasses the page cache where possible: a file of gigabytes would evict useful pages, and allocating pages for it
     /// costs more than the disk does.
-    pub fn write_block(&self, offset: u64, buffer: &AlignedBuffer, len: usize) -> Result<()> {
+    pub(crate) fn write_block(&self, offset: u64, buffer: &AlignedBuffer, len: usize) -> Result<()> {
         let (whole, rest) = buffer.slice(0..len)?.split_at(AlignedBuffer::align_down(len));
         let rest_offset = offset + whole.len() as u64;
         match self.direct.as_ref().map(|direct| direct.write_all_at(whole, offset)) {
@@ -133,7 +134,7 @@ impl AtomicFile {
 
     /// Reads `len` bytes at `offset`, a multiple of [`AlignedBuffer::LEN`], into the start of `buffer`. Reads from the
     /// disk rather than from the page cache where possible.
-    pub fn read_block(&self, offset: u64, buffer: &mut AlignedBuffer, len: usize) -> Result<()> {
+    pub(crate) fn read_block(&self, offset: u64, buffer: &mut AlignedBuffer, len: usize) -> Result<()> {
         if let Some(direct) = &self.direct {
             match read_up_to(direct, offset, buffer.bytes_mut()) {
                 Ok(count) if count >= len => return Ok(()),

@@ -16,7 +16,7 @@ use crate::io::staging::{exists, remove, remove_leftovers, resolve, staging_name
 /// removes it.
 #[derive(Debug)]
 pub struct AtomicFolder {
-    /// The open folder, locked so that other processes do not take it for a leftover. `None` if it cannot be opened.
+    /// The open folder, locked so that other processes do not remove it as a leftover. `None` if it cannot be opened.
     _lock: Option<File>,
     path: PathBuf,
     destination: PathBuf,
@@ -28,7 +28,7 @@ impl AtomicFolder {
     /// Creates an empty folder for `destination`, which must have passed [`AtomicFolder::check_destination`].
     ///
     /// Fails if the parent folder is not writable.
-    pub fn create(destination: &Path, overwrite: Overwrite) -> Result<Self> {
+    pub(crate) fn create(destination: &Path, overwrite: Overwrite) -> Result<Self> {
         let (target, folder, name) = resolve(destination)?;
         remove_leftovers(&folder, &name);
         for attempt in 0..100_u32 {
@@ -40,7 +40,7 @@ impl AtomicFolder {
                     return Err(Error::io("cannot create a temporary folder next to it", error).in_file(destination));
                 }
             }
-            // As in `AtomicFile::create`: a concurrent process may take the folder for a leftover.
+            // As in `AtomicFile::create`: a concurrent process may remove the folder as a leftover.
             let lock = File::open(&path).ok();
             if let Some(Err(TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
                 continue;
@@ -82,12 +82,13 @@ impl AtomicFolder {
     }
 
     /// The temporary path of the content.
-    pub fn path(&self) -> &Path {
+    #[cfg(test)]
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Writes a small file at `path` within the folder, creates missing parent folders, and flushes it to the disk.
-    pub fn write(&self, path: &str, content: &[u8]) -> Result<()> {
+    pub(crate) fn write(&self, path: &str, content: &[u8]) -> Result<()> {
         let file = self.create_parent(path)?;
         let written = File::create(&file).and_then(|mut file| {
             io::Write::write_all(&mut file, content)?;
@@ -97,7 +98,7 @@ impl AtomicFolder {
     }
 
     /// Creates the parent folder of `path` within the folder, and returns the file's temporary path.
-    pub fn create_parent(&self, path: &str) -> Result<PathBuf> {
+    pub(crate) fn create_parent(&self, path: &str) -> Result<PathBuf> {
         let file = self.path.join(path);
         if let Some(folder) = file.parent() {
             let made = fs::create_dir_all(folder);
@@ -109,14 +110,14 @@ impl AtomicFolder {
     }
 
     /// Replaces the temporary path in an error by the destination's path.
-    pub fn error_at_destination(&self, error: Error) -> Error {
+    pub(crate) fn error_at_destination(&self, error: Error) -> Error {
         error.relocated(&self.path, &self.destination)
     }
 
     /// Renames the folder to its destination. A folder it replaces is removed afterwards.
     ///
     /// Fails if the destination is not empty and must not be replaced.
-    pub fn persist(mut self) -> Result<()> {
+    pub(crate) fn persist(mut self) -> Result<()> {
         let fail = |error: io::Error| match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => exists(&self.destination),
             _ => Error::io("cannot move the finished folder into place", error).in_file(&self.destination),

@@ -9,8 +9,9 @@ mod progress;
 mod source;
 mod staging;
 
-pub use aligned_buffer::AlignedBuffer;
+pub(crate) use aligned_buffer::AlignedBuffer;
 pub use atomic_file::{AtomicFile, Overwrite};
 pub use atomic_folder::AtomicFolder;
 pub use progress::{NoProgress, Progress};
-pub use source::{Source, SourceReader};
+pub use source::Source;
+pub(crate) use source::SourceReader;

@@ -66,7 +66,11 @@ impl Source {
 
     /// Fills `out` with the bytes at `offset`. Fails if the file ends before.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(out, offset).map_err(|error| {
+        // A file that grew since it was opened must not make a read succeed past `len`.
+        let is_within = offset.checked_add(out.len() as u64).is_some_and(|end| end <= self.len);
+        let read =
+            if is_within { self.file.read_exact_at(out, offset) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        read.map_err(|error| {
             let error = match error.kind() {
                 io::ErrorKind::UnexpectedEof => Error::malformed(format!(
                     "the file ends before the {} bytes expected here; it was cut short",
@@ -79,8 +83,8 @@ impl Source {
     }
 
     /// Asks the kernel to read a range ahead. Returns at once.
-    pub fn prefetch(&self, offset: u64, len: u64) {
-        // Only advice: where it is not taken, the later read takes longer.
+    pub(crate) fn prefetch(&self, offset: u64, len: u64) {
+        // Only advice: if it fails, the later read takes longer.
         let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
     }
 
@@ -122,7 +126,7 @@ impl Source {
     }
 
     /// Fails if the file's length or modification time changed since it was opened: what was read may be inconsistent.
-    pub fn check_unchanged(&self) -> Result<()> {
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
         let fail = |error| Error::io("cannot read the metadata", error).in_file(&self.path);
         let now = self.file.metadata().map_err(fail)?;
         if now.len() != self.len || now.modified().ok() != self.modified {
@@ -132,19 +136,19 @@ impl Source {
     }
 
     /// Returns a reader of the whole file, with its own position.
-    pub fn reader(self: &Arc<Self>) -> SourceReader {
+    pub(crate) fn reader(self: &Arc<Self>) -> SourceReader {
         SourceReader { source: Arc::clone(self), position: 0 }
     }
 
     /// Returns a reader of the bytes `offset..offset + len`. It ends early where the file does.
-    pub fn reader_of(self: &Arc<Self>, offset: u64, len: u64) -> BufReader<Take<SourceReader>> {
+    pub(crate) fn reader_of(self: &Arc<Self>, offset: u64, len: u64) -> BufReader<Take<SourceReader>> {
         BufReader::new(SourceReader { source: Arc::clone(self), position: offset }.take(len))
     }
 }
 
 /// `Read` and `Seek` over a [`Source`].
 #[derive(Debug)]
-pub struct SourceReader {
+pub(crate) struct SourceReader {
     source: Arc<Source>,
     position: u64,
 }
@@ -232,5 +236,6 @@ mod tests {
         source.check_unchanged().unwrap();
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"x").unwrap();
         assert!(source.check_unchanged().is_err());
+        assert!(source.read_at(10, &mut [0]).is_err(), "a byte that was appended later");
     }
 }

@@ -1,5 +1,5 @@
-//! What [`AtomicFile`](super::AtomicFile) and [`AtomicFolder`](super::AtomicFolder) share: both are written next
-//! to their destination, under a hidden name, and leftovers of killed processes are removed.
+//! Shared parts of [`AtomicFile`](super::AtomicFile) and [`AtomicFolder`](super::AtomicFolder): hidden names next to the
+//! destination, and the removal of what killed processes left behind.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};

@@ -5,7 +5,7 @@ use crate::pickle::value::{Content, Text};
 #[derive(Clone, Copy)]
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
-    /// The end of `bytes` that is not read yet.
+    /// The unread end of `bytes`.
     rest: &'a [u8],
 }
 

@@ -16,5 +16,6 @@ mod value;
 
 pub use encoder::Encoder;
 pub use lenient::{Break, LenientParse, parse_lenient};
-pub use strict::{parse, parse_vec};
+pub use strict::parse;
+pub(crate) use strict::parse_vec;
 pub use value::{GlobalUse, Id, Name, Node, Object, OddUse, Oddity, Pickle, Text};

@@ -16,7 +16,7 @@ pub fn parse(bytes: &[u8]) -> Result<Pickle> {
 }
 
 /// Parses as [`parse`] does, but keeps the bytes instead of copying them.
-pub fn parse_vec(mut bytes: Vec<u8>) -> Result<Pickle> {
+pub(crate) fn parse_vec(mut bytes: Vec<u8>) -> Result<Pickle> {
     let (machine, root) = run(&bytes)?;
     let end = machine.cursor.position();
     let PickleMachine { nodes, globals, oddities, .. } = machine;

@@ -60,6 +60,7 @@ impl std::fmt::Display for Name {
 
 /// One occurrence of a global name, whether or not the value is used.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct GlobalUse {
     /// The name.
     pub name: Arc<Name>,
@@ -90,6 +91,7 @@ pub enum Oddity {
 
 /// An oddity and its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OddUse {
     /// The oddity.
     pub oddity: Oddity,
@@ -98,6 +100,8 @@ pub struct OddUse {
 }
 
 /// A value. References to other values may form any graph, including cycles.
+///
+/// Deliberately exhaustive: code that walks a pickle must not overlook a kind of value.
 #[derive(Debug, Clone)]
 pub enum Node {
     /// `None`.
@@ -213,7 +217,7 @@ impl Pickle {
     }
 
     /// The offset in the pickle of the content of a string or bytes object. `None` if the pickle escapes it.
-    pub fn offset_of(&self, text: &Text) -> Option<u64> {
+    pub(crate) fn offset_of(&self, text: &Text) -> Option<u64> {
         match text.0 {
             Content::Span { start, .. } => Some(start.into()),
             Content::Unescaped(_) => None,
@@ -228,8 +232,8 @@ impl Pickle {
         }
     }
 
-    /// The string with this id if it is as short as tags and type codes are. A long string is not even validated, so
-    /// a pickle that refers to it many times costs no time.
+    /// The string with this id, if it has at most 128 bytes, as tags and type codes do. Longer strings are not validated,
+    /// so a pickle that refers to one many times costs little time.
     pub fn word(&self, id: Id) -> Option<&str> {
         const LONGEST: usize = 128;
         match self.node(id) {
@@ -239,7 +243,7 @@ impl Pickle {
     }
 
     /// The string with this id, for messages. Invalid UTF-8 is replaced.
-    pub fn str_lossy(&self, id: Id) -> Option<Cow<'_, str>> {
+    pub(crate) fn str_lossy(&self, id: Id) -> Option<Cow<'_, str>> {
         match self.node(id) {
             Node::Str(text) => Some(String::from_utf8_lossy(self.text(text))),
             _ => None,

@@ -44,7 +44,7 @@ struct Record {
     len: usize,
 }
 
-/// Whether bytes that begin with something else end with a zip.
+/// Whether bytes end with a zip, whatever they begin with.
 pub(super) fn ends_with_zip(bytes: &[u8]) -> bool {
     directory(bytes).is_some()
 }
@@ -129,9 +129,10 @@ impl Scanner {
             records.iter().map(|record| (record.header, record.begin.saturating_add(record.len))).collect();
         taken.push((directory, directory));
         taken.sort_unstable();
-        let mut covered = 0;
+        // An entry may declare any size, so that a record may end at the largest offset.
+        let mut covered = 0_usize;
         for (begin, end) in taken {
-            if begin > covered + DESCRIPTOR || covered == 0 && begin > 0 {
+            if begin > covered.saturating_add(DESCRIPTOR) || covered == 0 && begin > 0 {
                 // Records that the directory places past the end of the file leave no gap.
                 if let Some(gap) = bytes.get(covered..begin) {
                     self.gap(gap, covered, place, depth);
@@ -285,4 +286,45 @@ fn find(bytes: &[u8], signature: &[u8]) -> Option<usize> {
 
 fn rfind(bytes: &[u8], signature: &[u8]) -> Option<usize> {
     bytes.windows(signature.len()).rposition(|window| window == signature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A zip of one record whose directory entry declares this size and offset.
+    fn zip_declaring(size: u64, offset: u64) -> Vec<u8> {
+        let name = b"archive/data.pkl";
+        let mut bytes = Vec::new();
+        LocalHeader { name_len: name.len() as u16, size: 1, compressed_size: 1, ..Default::default() }
+            .write(&mut bytes);
+        bytes.extend(name);
+        bytes.extend(b".");
+        let directory_offset = bytes.len() as u32;
+        let values = [size, size, offset].map(u64::to_le_bytes).concat();
+        CentralHeader {
+            size: IN_ZIP64,
+            compressed_size: IN_ZIP64,
+            header_offset: IN_ZIP64,
+            name_len: name.len() as u16,
+            extra_len: 4 + values.len() as u16,
+            ..Default::default()
+        }
+        .write(&mut bytes);
+        bytes.extend(name);
+        bytes.extend(EXTRA_ZIP64.to_le_bytes());
+        bytes.extend((values.len() as u16).to_le_bytes());
+        bytes.extend(values);
+        EndOfDirectory { entries: 1, entries_on_disk: 1, directory_offset, ..Default::default() }.write(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn survives_sizes_and_offsets_at_the_ends_of_their_range() {
+        for size in [0, 1, u64::MAX - 1, u64::MAX] {
+            for offset in [0, 1, u64::MAX - 40, u64::MAX] {
+                Scanner::default().zip(&zip_declaring(size, offset), "", 0);
+            }
+        }
+    }
 }

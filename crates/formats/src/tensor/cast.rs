@@ -10,6 +10,7 @@ use crate::tensor::Dtype;
 
 /// How to treat a finite value that is too large for the target dtype.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Overflow {
     /// Fail with an error that names the element and its value.
     #[default]
@@ -26,7 +27,7 @@ pub fn is_supported(from: Dtype, to: Dtype) -> bool {
 /// Elements converted at a time: two blocks of 4 KiB fit in the first-level cache.
 const BLOCK: usize = 1024;
 
-/// The assumption that `cast` upholds for `widen` and `narrow`.
+/// The internal error of `widen` and `narrow`. `cast` passes chunks of at most [`BLOCK`] elements.
 const LARGE_CHUNK: &str = "a chunk of a cast is larger than its buffer";
 
 /// Converts the little-endian elements in `input` from `from` to `to` and writes them to `out`.

@@ -37,8 +37,7 @@ pub(super) enum Repr {
 
 /// A tensor that is a view of a storage in a file, possibly cast; see [`LazyTensor::as_stored`].
 #[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct StoredView<'a> {
+pub(crate) struct StoredView<'a> {
     /// The storage in the file.
     pub storage: &'a Arc<Storage>,
     /// The dtype of the storage's elements.
@@ -127,7 +126,7 @@ impl LazyTensor {
     }
 
     /// The tensor as a view of a storage, possibly cast once; `None` for any other tensor.
-    pub fn as_stored(&self) -> Option<StoredView<'_>> {
+    pub(crate) fn as_stored(&self) -> Option<StoredView<'_>> {
         match &self.repr {
             Repr::Stored { storage, dtype, view } => Some(StoredView { storage, dtype: *dtype, view, cast: None }),
             Repr::Cast { inner, to, overflow } => {
@@ -162,12 +161,12 @@ impl LazyTensor {
     }
 
     /// Checks every storage that elements come from against the checksum that its file records. Reads each storage once.
-    pub fn check_storage(&self) -> Result<()> {
+    pub(crate) fn check_storage(&self) -> Result<()> {
         self.storages().into_iter().try_for_each(|storage| storage.check())
     }
 
     /// Returns whether the elements, in order, are exactly the bytes of a whole storage.
-    pub fn is_verbatim(&self) -> bool {
+    pub(crate) fn is_verbatim(&self) -> bool {
         match &self.repr {
             Repr::Stored { storage, dtype, view } => is_whole(storage, *dtype, view) && !storage.is_big_endian(),
             Repr::Reshaped { inner, .. } => inner.is_verbatim(),

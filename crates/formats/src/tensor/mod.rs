@@ -15,6 +15,7 @@ mod transform;
 
 pub use cast::Overflow;
 pub use dtype::Dtype;
-pub use lazy::{InflatedGuard, LazyTensor, StoredView};
+pub(crate) use lazy::StoredView;
+pub use lazy::{InflatedGuard, LazyTensor};
 pub use shape::{Shape, View};
 pub use storage::{Extent, Storage};

@@ -48,7 +48,7 @@ impl Shape {
     }
 
     /// The strides, in elements, of a contiguous tensor of this shape, as PyTorch computes them.
-    pub fn contiguous_strides(&self) -> Vec<u64> {
+    pub(crate) fn contiguous_strides(&self) -> Vec<u64> {
         let mut strides = Vec::with_capacity(self.dims.len());
         let mut stride = 1;
         for &dim in self.dims.iter().rev() {

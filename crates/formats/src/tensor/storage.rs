@@ -67,7 +67,7 @@ impl Storage {
 
     /// Sets whether the words are stored most significant byte first.
     #[must_use]
-    pub fn big_endian(mut self, big_endian: bool) -> Self {
+    pub(crate) fn big_endian(mut self, big_endian: bool) -> Self {
         self.big_endian = big_endian;
         self
     }
@@ -90,7 +90,7 @@ impl Storage {
     }
 
     /// Where the bytes lie in the file.
-    pub fn extent(&self) -> Extent {
+    pub(crate) fn extent(&self) -> Extent {
         self.extent
     }
 
@@ -103,7 +103,7 @@ impl Storage {
     }
 
     /// Returns whether the words are stored most significant byte first.
-    pub fn is_big_endian(&self) -> bool {
+    pub(crate) fn is_big_endian(&self) -> bool {
         self.big_endian
     }
 

@@ -8,7 +8,8 @@ use crate::tensor::{Dtype, LazyTensor, Shape, View};
 impl LazyTensor {
     /// Returns this tensor in another floating-point dtype; unchanged if it has that dtype.
     ///
-    /// Fails unless [`cast::is_supported`] holds. Values that overflow fail when they are read, if `overflow` says so.
+    /// Fails unless [`cast::is_supported`] holds. With [`Overflow::Refuse`], reading a value that
+    /// overflows fails.
     pub fn cast(self, to: Dtype, overflow: Overflow) -> Result<Self> {
         if self.dtype() == to {
             return Ok(self);
@@ -54,8 +55,8 @@ impl LazyTensor {
         match self.repr {
             Repr::Stored { storage, dtype, view } => {
                 let stride = view.strides().first().copied().or_internal("a view has fewer strides than dimensions")?;
-                // An empty slice starts at the view's start: `first * stride` may lie past the storage.
-                let start = if count == 0 { view.start() } else { view.start() + first * stride };
+                // The strides of an empty view are not bounded, so `first * stride` may lie past the storage.
+                let start = if shape.elements() == 0 { view.start() } else { view.start() + first * stride };
                 let available = storage.len() / dtype.size() as u64;
                 let view = View::new(shape, view.strides().to_vec(), start, available)?;
                 LazyTensor::stored(storage, dtype, view)
@@ -183,6 +184,15 @@ mod tests {
             assert!(tensor.clone().rows(u64::MAX, 2).is_err());
             assert_eq!(tensor.clone().rows(6, 0).unwrap().bytes(), 0);
         }
+    }
+
+    #[test]
+    fn slices_an_empty_view_whatever_its_strides() {
+        let (_folder, stored) = matrix(2, 2);
+        let storage = Arc::clone(stored.storage().unwrap());
+        let view = View::new(Shape::new([6, 0]).unwrap(), vec![u64::MAX, 1], 0, 4).unwrap();
+        let empty = LazyTensor::stored(storage, Dtype::U8, view).unwrap();
+        assert_eq!(empty.rows(2, 3).unwrap().shape().dims(), [3, 0]);
     }
 
     #[test]

@@ -80,11 +80,7 @@ fn rejects_a_file_truncated_anywhere() {
 }
 
 /// Flips bits in each of these bytes in turn and passes the result of reading the file to `check`.
-fn flip(
-    path: &Path,
-    offsets: impl Iterator<Item = u64>,
-    check: impl Fn(u64, formats::Result<Vec<Row>>),
-) {
+fn flip(path: &Path, offsets: impl Iterator<Item = u64>, check: impl Fn(u64, formats::Result<Vec<Row>>)) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     for (offset, mask) in offsets.zip([0x01, 0x20, 0x80, 0xff].into_iter().cycle()) {
         let mut byte = [0];

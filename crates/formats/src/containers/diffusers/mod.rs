@@ -5,7 +5,8 @@
 mod read;
 mod write;
 
-pub use read::{Companions, companions, read};
+pub(super) use read::read;
+pub use read::{Companions, companions};
 pub use write::{Entry, Files, entries};
 
 /// Component folders that hold tensors.
@@ -27,7 +28,7 @@ fn stems(component: &str) -> (&'static str, &'static str) {
 }
 
 /// Returns whether a file of this name holds a component's weights, or their index.
-pub fn is_weights(name: &str) -> bool {
+pub(crate) fn is_weights(name: &str) -> bool {
     let is_of = |component: &str| {
         let (safetensors, bin) = stems(component);
         [safetensors, bin].iter().any(|stem| name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(['.', '-'])))

@@ -15,7 +15,7 @@ use crate::tensor::LazyTensor;
 /// Opens a diffusers folder, or the folder of one component. Reads the configurations and the headers of the weights.
 ///
 /// Fails if the folder has no component, or a component has no weights.
-pub fn read(path: &Path) -> Result<StoredCheckpoint> {
+pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
     let mut contents = StoredCheckpoint::new(path, Container::Diffusers);
     if path.join(MODEL_INDEX).is_file() {
         contents.configs.insert("model_index".into(), json(&path.join(MODEL_INDEX))?);
@@ -136,7 +136,7 @@ fn read_shards(contents: &mut StoredCheckpoint, component: &str, folder: &Path, 
         .map_err(|error| Error::malformed(format!("not an index of shards: {error}")).in_file(index_path))?;
     let mut shards: HashMap<&str, WeightsFile> = HashMap::new();
     for (key, name) in &index.weight_map {
-        // Must not lead out of the folder.
+        // The path of a shard must not lead out of the folder.
         let is_plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
         if !is_plain {
             let found = format!("the shard {name:?} is not the name of a file in the folder");
@@ -168,10 +168,11 @@ fn read_shards(contents: &mut StoredCheckpoint, component: &str, folder: &Path, 
 
 /// The files of a folder besides weights.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Companions {
     /// Configurations and tokenizers: the path within the folder, and the content.
     pub files: Vec<(String, Vec<u8>)>,
-    /// Unknown parts of the pipeline, which are left out: a safety checker.
+    /// Unknown parts of the pipeline, such as a safety checker. They are left out.
     pub unknown: Vec<String>,
 }
 
@@ -216,7 +217,7 @@ fn take_texts(found: &mut Companions, folder: &Path, prefix: &str) -> Result<()>
     let fail = |error| Error::io("cannot list the folder", error).in_file(folder);
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(fail)? {
-        // A name that is not UTF-8 is not one of the files below.
+        // The files wanted below have UTF-8 names.
         names.extend(entry.map_err(fail)?.file_name().into_string());
     }
     names.sort();

@@ -20,6 +20,7 @@ pub struct Files<'a> {
 
 /// A file of a folder.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Entry {
     /// Weights: a torch zip if the path ends in `.bin`, else safetensors.
     Weights {
@@ -62,16 +63,19 @@ pub fn entries(state_dict: &StateDict, metadata: &Metadata, files: &Files<'_>) -
     let mut rest = state_dict.iter().peekable();
     while let Some((component, _)) = rest.peek().map(|(key, _)| split(key)).transpose()? {
         let mut shards = vec![StateDict::new()];
-        let (mut total, mut in_shard) = (0, 0);
+        let (mut total, mut in_shard) = (0_u64, 0_u64);
         while let Some((key, tensor)) = rest.next_if(|(key, _)| split(key).is_ok_and(|(name, _)| name == component)) {
             let (_, name) = split(key)?;
-            let is_full = in_shard > 0 && in_shard + tensor.bytes() > files.shard_bytes;
+            // Views of one storage can add up to more than any file holds.
+            let add = |sum: u64| sum.checked_add(tensor.bytes());
+            let is_full = in_shard > 0 && add(in_shard).is_none_or(|bytes| bytes > files.shard_bytes);
             if is_full {
                 shards.push(StateDict::new());
                 in_shard = 0;
             }
-            in_shard += tensor.bytes();
-            total += tensor.bytes();
+            let too_large = || Error::limit("the output would be larger than any file can be").in_tensor(key);
+            in_shard = add(in_shard).ok_or_else(too_large)?;
+            total = add(total).ok_or_else(too_large)?;
             let shard = shards.last_mut().or_internal("a component has no shard")?;
             shard.insert(name, tensor.clone())?;
         }

@@ -8,7 +8,8 @@ mod write;
 
 use safetensors::tensor::Dtype as HeaderDtype;
 
-pub use read::{data_offset, read};
+pub use read::data_offset;
+pub(super) use read::read;
 pub(super) use write::layout;
 
 use crate::tensor::Dtype;

@@ -20,7 +20,7 @@ const PREFIX: u64 = 8;
 /// Reads the header of a safetensors file. Keeps the order of the keys.
 ///
 /// Fails if the header is invalid, or if the tensors do not cover the rest of the file exactly.
-pub fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
+pub(crate) fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
     let (bytes, length) = header_bytes(source)?;
     let header = parse(&bytes)?;
     // A header can have a hundred megabytes, and everything in it is copied below.

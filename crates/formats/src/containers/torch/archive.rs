@@ -56,8 +56,8 @@ impl Archive {
         let mut first = u64::MAX;
         let directory = zip.central_directory_start();
         check_directory(source, directory, zip.len() as u64)?;
-        // The local headers are scattered over the file. Without prefetching, a hard disk would seek for each.
-        // The loop below reports errors.
+        // The local headers are scattered over the file. Without prefetching, a hard disk would seek for each. The next
+        // loop reports errors.
         for index in 0..zip.len() {
             if let Ok(entry) = zip.by_index_data(index) {
                 source.prefetch(entry.header_start(), HEADER_READ as u64);

@@ -15,7 +15,7 @@ use crate::pickle::{Id, Node, Pickle};
 /// Names, besides `state_dict`, under which training code stores its tensors, in the order they are tried.
 const ROOTS: &[&str] = &["model", "module", "params_ema", "params", "string_to_param"];
 
-/// Dangerous names that are listed; a longer list would not tell more.
+/// Limit of the dangerous names to list. The first few are enough to reject a file.
 const MOST_DANGERS: usize = 20;
 
 /// Fills `contents` from a pickle.

@@ -93,7 +93,7 @@ impl<'a> Describer<'a> {
     }
 }
 
-/// Returns whether names of this module say nothing about what a value is.
+/// Returns whether names of this module do not help to describe a value.
 fn is_plumbing(module: &str) -> bool {
     let top = module.split_once('.').map_or(module, |(top, _)| top);
     matches!(top, "collections" | "_codecs" | "numpy" | "copy_reg" | "copyreg" | "__builtin__" | "builtins")

@@ -3,7 +3,7 @@
 use crate::pickle::Name;
 use crate::tensor::Dtype;
 
-/// What a storage class says about its elements.
+/// The elements of a storage, as its class describes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Elements {
     /// The elements have this dtype.

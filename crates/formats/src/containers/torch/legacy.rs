@@ -41,7 +41,7 @@ struct System {
 /// Reads a legacy file: its pickles, and the element count before each storage.
 ///
 /// Fails if they contradict one another or the length of the file.
-pub fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
+pub(in crate::containers) fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
     let mut pickles = Pickles { source, offset: 0 };
     let magic = pickles.number("magic number")?;
     if magic != MAGIC {
@@ -53,7 +53,7 @@ pub fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
     }
     let system: System = pickles.side("system information", SIDE_NODES)?;
     if !system.little_endian {
-        // On such machines PyTorch stores little-endian data and other writers do not; the file does not tell which.
+        // On such machines PyTorch stores little-endian data and other writers do not; the file does not record which.
         return Err(Error::unsupported(
             "a legacy file from a big-endian machine; save it again with PyTorch 1.6 or newer",
         ));
@@ -111,15 +111,15 @@ impl Pickles<'_> {
         }
     }
 
-    /// Parses the next pickle and checks its size. serde_pickle must not see an unbounded one: it recurses and allocates
-    /// for every mark.
+    /// Parses the next pickle and bounds its values. serde_pickle recurses and allocates for every mark, so it needs that
+    /// bound.
     fn bounded(&mut self, what: &str, nodes: usize) -> Result<Pickle> {
         let begin = self.offset;
         let pickle = self.next()?;
         let is_flat =
             pickle.nodes().iter().all(|node| !matches!(node, Node::Object(_) | Node::Persistent(_) | Node::Global(_)));
         if pickle.nodes().len() > nodes || !is_flat {
-            return Err(Error::malformed(format!("the pickle of the {what} holds more values than expected")).at(begin));
+            return Err(Error::malformed(format!("the pickle of the {what} has more values than expected")).at(begin));
         }
         Ok(pickle)
     }

@@ -36,8 +36,8 @@ impl<'a> MetadataReader<'a> {
         }
     }
 
-    /// Returns the value at `id` as far as it is plain. Lists opaque entries of dicts and leaves them out. Lists any other
-    /// value that is not entirely plain as a whole, and returns `None`.
+    /// Returns the plain part of the value at `id`. In a dict, opaque entries are listed and left out. Any other value with
+    /// an opaque part is listed as a whole, and the result is `None`.
     pub(super) fn read(&mut self, path: &str, id: Id) -> Option<PyValue> {
         self.read_at_depth(path, id, 0)
     }
@@ -61,7 +61,7 @@ impl<'a> MetadataReader<'a> {
     }
 
     fn read_at_depth(&mut self, path: &str, id: Id, depth: usize) -> Option<PyValue> {
-        // Checked before anything is copied: a dict with many references would be copied for each.
+        // Checked before anything is copied: a dict with many references would be copied for each of them.
         if depth < limits::METADATA_DEPTH
             && self.can_afford(id)
             && let Some(items) = dict_items(self.pickle, id)
@@ -148,7 +148,7 @@ impl<'a> MetadataReader<'a> {
             Node::Str(text) | Node::Bytes(text) => (0, self.pickle.text(text).len()),
             Node::List(items) | Node::Tuple(items) => (items.len(), 0),
             Node::Dict(items) => (items.len() * 2, 0),
-            // Its arguments can be one of the above, and are copied at once.
+            // An argument can be one of the above, and is copied as a whole.
             Node::Object(object) => {
                 let args = self.pickle.tuple(object.args).into_iter().flatten();
                 let sizes = args.take(2).map(|&argument| match self.pickle.node(argument) {

@@ -15,6 +15,6 @@ mod storages;
 mod write;
 mod zip_layout;
 
-pub use legacy::read as read_legacy;
-pub use read::read as read_zip;
+pub(super) use legacy::read as read_legacy;
+pub(super) use read::read as read_zip;
 pub(super) use write::{bare_layout, layout};

@@ -21,7 +21,7 @@ pub(super) fn scalar(pickle: &Pickle, id: Id) -> Option<PyValue> {
     decode(&code, &value)
 }
 
-/// Returns the type code of `numpy.dtype('f8', …)`, and whether its state says big-endian.
+/// Returns the type code of `numpy.dtype('f8', …)`, and whether its state is big-endian.
 fn dtype_code(pickle: &Pickle, id: Id) -> Option<(String, bool)> {
     let (name, args, object) = pickle.call(id)?;
     if !name.is("numpy", "dtype") {

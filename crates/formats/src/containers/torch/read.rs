@@ -15,7 +15,7 @@ const VERSIONS: std::ops::RangeInclusive<u32> = 1..=10;
 /// Reads a torch zip: its directory and its pickle.
 ///
 /// Fails if the pickle refers to a storage that is missing or has another length.
-pub fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
+pub(in crate::containers) fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
     let archive = Archive::open(source)?;
     let Some(bytes) = archive.read("data.pkl", limits::PICKLE_BYTES)? else {
         return Err(Error::unsupported("a zip without data.pkl; not a file of torch.save"));

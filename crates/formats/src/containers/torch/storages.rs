@@ -15,7 +15,7 @@ use crate::tensor::Storage;
 pub(super) struct Reference {
     /// The storage's name in the file.
     pub key: String,
-    /// What its class says about its elements.
+    /// The elements, as the class describes them.
     pub elements: Elements,
     /// Bytes of all elements.
     pub bytes: u64,
