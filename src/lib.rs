@@ -1,8 +1,8 @@
-//! Stable Diffusion checkpoints: read, merged, converted, scanned and verified, without executing anything in them.
+//! Reads, merges, converts, scans and verifies Stable Diffusion checkpoints, without executing code from them.
 //!
 //! [`Checkpoint::open`] opens a `.safetensors` file, a PyTorch file of any age (`.ckpt .pt .pth .bin`) or a diffusers
-//! folder. What a file is, is decided by its content. Opening reads only headers, and the keys are LDM names whatever the
-//! layout of the file:
+//! folder. The content determines the format, not the name. Opening reads only headers, and the keys are LDM names
+//! whatever the layout of the file:
 //!
 //! ```
 //! use trinart_ckpt::Checkpoint;
@@ -15,8 +15,8 @@
 //! # }
 //! ```
 //!
-//! A checkpoint whose pickle would run code when loaded with Python is an error. Nothing in it is executed here in any
-//! case. [`OpenOptions`] make the exceptions explicit: take only the tensors, or open it to report on it.
+//! A checkpoint whose pickle would run code when loaded with Python is an error. This library never executes it.
+//! [`OpenOptions`] make exceptions explicit: take only the tensors, or open the file to report on it.
 //!
 //! ```
 //! use trinart_ckpt::{Checkpoint, Hint, OpenOptions};

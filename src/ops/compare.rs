@@ -6,7 +6,7 @@ use crate::models::plan::folders;
 use crate::models::{Checkpoint, vae};
 use crate::report::Difference;
 
-/// Compares two checkpoints tensor by tensor, whatever their containers and layouts.
+/// Compares two checkpoints tensor by tensor. Their containers and layouts may differ.
 ///
 /// ```no_run
 /// use trinart_ckpt::{Checkpoint, Compare};
@@ -42,12 +42,12 @@ pub struct ComparePlan {
 }
 
 impl<'a> Compare<'a> {
-    /// A comparison of two opened checkpoints.
+    /// Returns a comparison of two opened checkpoints.
     pub fn new(a: &'a Checkpoint, b: &'a Checkpoint) -> Self {
         Compare { a, b, jobs: parallel::default_jobs(), progress: &NoProgress }
     }
 
-    /// Sets the number of threads. By default it follows the machine.
+    /// Sets the number of threads. By default two per CPU, at most eight.
     #[must_use]
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs;
@@ -61,7 +61,7 @@ impl<'a> Compare<'a> {
         self
     }
 
-    /// Reports which tensors [`Self::run`] would compare, from the headers alone.
+    /// Reports which tensors [`Self::run`] would compare. Reads only headers.
     pub fn plan(&self) -> Result<ComparePlan> {
         let (pairs, not_compared) = self.pairs()?;
         let mut plan = ComparePlan { not_compared, ..ComparePlan::default() };

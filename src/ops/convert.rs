@@ -27,7 +27,7 @@ pub struct Convert<'a> {
 output_methods!(Convert);
 
 impl<'a> Convert<'a> {
-    /// A conversion that keeps every tensor unchanged.
+    /// Returns a conversion that keeps every tensor unchanged.
     pub fn new(checkpoint: &'a Checkpoint) -> Self {
         Convert { checkpoint, options: ConvertOptions::default(), output: OutputOptions::default() }
     }

@@ -7,7 +7,7 @@ use crate::models::hash::content_hash;
 use crate::models::{Checkpoint, Component, published, vae};
 use crate::report::{Hashes, LeftOut};
 
-/// Hashes a file as WebUI and model pages do, and the content of each of its components.
+/// Hashes a file as WebUI and model pages do, and the content of each component.
 ///
 /// A content hash does not depend on the container or on the order of tensors, so it identifies the VAE inside a
 /// checkpoint.
@@ -19,12 +19,12 @@ pub struct Hash<'a> {
 }
 
 impl<'a> Hash<'a> {
-    /// Hashes of a file or diffusers folder.
+    /// Returns an operation that hashes a file or a diffusers folder.
     pub fn new(path: impl AsRef<Path>) -> Self {
         Hash { path: path.as_ref().to_owned(), jobs: parallel::default_jobs(), progress: &NoProgress }
     }
 
-    /// Sets the number of threads. By default it follows the machine.
+    /// Sets the number of threads. By default two per CPU, at most eight.
     #[must_use]
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs;
@@ -38,7 +38,7 @@ impl<'a> Hash<'a> {
         self
     }
 
-    /// Reads the whole file and hashes it. Tensors that cannot be read are listed and are in no component's hash.
+    /// Reads the whole file and hashes it. Lists tensors that cannot be read; the hashes of components leave them out.
     pub fn run(&self) -> Result<Hashes> {
         let checkpoint = Checkpoint::open_with(&self.path, &OpenOptions::new().keep_dangers())?;
         let file = match checkpoint.container() {
@@ -52,7 +52,7 @@ impl<'a> Hash<'a> {
             if tensors().next().is_none() {
                 continue;
             }
-            // A VAE in a file of its own is hashed under the keys it has in a checkpoint.
+            // The hash of a VAE file uses the keys that the VAE has in a checkpoint.
             let canonical = tensors().map(|(key, tensor)| (vae::canonical_key(key), tensor));
             let hash = content_hash(canonical, self.jobs, self.progress);
             components.push((component, hash.map_err(|error| error.in_file(&self.path))?));

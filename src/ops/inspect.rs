@@ -6,13 +6,13 @@ use crate::formats::{OpenOptions, Result, StoredCheckpoint};
 use crate::models::{Checkpoint, published};
 use crate::report::{Inspection, components};
 
-/// Larger files are not hashed to identify them, because an inspection must not take seconds.
+/// The size of the largest file that is hashed to identify it. Hashing larger files would take seconds.
 const HASHED_BYTES: u64 = 1 << 29;
 
-/// Reports what is in a file: container, architecture, components, dtypes, metadata, values that are not tensors.
+/// Reports the contents of a file: container, architecture, components, dtypes, metadata, values that are not tensors.
 ///
-/// Reads headers only, position_ids, and files of up to 512 MiB whose size is that of a published file. A dangerous
-/// pickle is reported, not refused.
+/// Reads headers and position_ids, and hashes files of up to 512 MiB that have the size of a published file. A dangerous
+/// pickle is no error; the report lists it.
 #[derive(Clone)]
 pub struct Inspect<'a> {
     path: PathBuf,
@@ -21,7 +21,7 @@ pub struct Inspect<'a> {
 }
 
 impl<'a> Inspect<'a> {
-    /// An inspection of a file or diffusers folder.
+    /// Returns an inspection of a file or a diffusers folder.
     pub fn new(path: impl AsRef<Path>) -> Self {
         Inspect { path: path.as_ref().to_owned(), keys: false, progress: &NoProgress }
     }
@@ -40,13 +40,13 @@ impl<'a> Inspect<'a> {
         self
     }
 
-    /// Looks at the file.
+    /// Inspects the file.
     pub fn run(&self) -> Result<Inspection> {
         let stored = StoredCheckpoint::open_with(&self.path, &OpenOptions::new().keep_dangers())?;
         let is_hashed = stored.file_bytes() <= HASHED_BYTES && stored.container() != Container::Diffusers;
         let known = if is_hashed { published::find(&stored, self.progress)? } else { None };
         let detection = Checkpoint::detect(&stored);
-        // Components are counted by their LDM names. A folder without LDM names is reported by its own.
+        // Components are counted by LDM names. If a folder has keys without LDM names, all its keys are counted as stored.
         let translated = Checkpoint::from_stored(stored.clone());
         let state_dict = translated.as_ref().map_or_else(|_| stored.state_dict(), Checkpoint::state_dict);
         let components = components(state_dict, detection.architecture());

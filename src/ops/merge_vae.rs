@@ -38,12 +38,12 @@ pub struct MergeVae<'a> {
 output_methods!(MergeVae);
 
 impl<'a> MergeVae<'a> {
-    /// A merge of `vae` into `base`. `vae` may be a bare VAE, a diffusers `AutoencoderKL`, or a whole checkpoint.
+    /// Returns a merge of `vae` into `base`. `vae` may be a bare VAE, a diffusers `AutoencoderKL`, or a whole checkpoint.
     pub fn new(base: &'a Checkpoint, vae: &'a Checkpoint) -> Self {
         Self::with(base, Cow::Borrowed(vae), false)
     }
 
-    /// A merge of the VAE file beside the checkpoint, named `NAME.vae.pt`, `NAME.vae.ckpt` or
+    /// Returns a merge of the VAE file beside the checkpoint, named `NAME.vae.pt`, `NAME.vae.ckpt` or
     /// `NAME.vae.safetensors`. Fails if there is none, or more than one.
     pub fn with_sidecar(base: &'a Checkpoint, options: &OpenOptions) -> Result<Self> {
         let vae = Checkpoint::open_with(sidecar::find(base.path())?, options)?;

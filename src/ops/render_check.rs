@@ -42,7 +42,7 @@ pub struct RenderCheck<'a> {
 }
 
 impl<'a> RenderCheck<'a> {
-    /// A check of an opened checkpoint.
+    /// Returns a check of an opened checkpoint.
     pub fn new(checkpoint: &'a Checkpoint) -> Self {
         RenderCheck {
             checkpoint,

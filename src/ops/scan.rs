@@ -23,7 +23,7 @@ pub struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// A scan of files, and of all files in folders and their subfolders. Symbolic links in folders are not followed.
+    /// Returns a scan of files, and of all files in folders and their subfolders. Symbolic links in folders are not followed.
     pub fn new(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         Scan { paths: paths.into_iter().map(Into::into).collect(), progress: &NoProgress }
     }
@@ -35,7 +35,7 @@ impl<'a> Scan<'a> {
         self
     }
 
-    /// Lists the files that [`Self::run`] would look at, without opening them.
+    /// Lists the files that [`Self::run`] would scan, without opening them.
     pub fn plan(&self) -> Vec<PathBuf> {
         self.paths.iter().flat_map(|path| scan::list_files(path).files).collect()
     }

@@ -31,13 +31,13 @@ pub struct ComponentSummary {
 }
 
 impl ComponentSummary {
-    /// Sums up the tensors of a component.
+    /// Summarizes the tensors of a component.
     pub(crate) fn new<'a>(component: Component, tensors: impl Iterator<Item = &'a LazyTensor>) -> Self {
         let (dtypes, completeness) = (BTreeMap::new(), None);
         let mut summary = ComponentSummary { component, tensors: 0, parameters: 0, bytes: 0, dtypes, completeness };
         for tensor in tensors {
             summary.tensors += 1;
-            // Tensors of forged files may share elements, so that the sums pass any limit.
+            // Tensors of forged files can share elements, so the sums can exceed any size.
             summary.parameters = summary.parameters.saturating_add(tensor.shape().elements());
             summary.bytes = summary.bytes.saturating_add(tensor.bytes());
             *summary.dtypes.entry(tensor.dtype().name()).or_default() += 1;
@@ -84,7 +84,7 @@ fn short(number: u64) -> String {
     }
 }
 
-/// Sums up the components that a state dict in LDM names has, and compares them with the schemas of the architecture.
+/// Summarizes the components of a state dict in LDM names, and compares them with the schemas of the architecture.
 pub(crate) fn components(state_dict: &StateDict, architecture: Option<Architecture>) -> Vec<ComponentSummary> {
     let of = |component: Component| {
         let tensors = state_dict.iter().filter(move |(key, _)| Component::from_key(key) == component);

@@ -145,8 +145,8 @@ fn as_texts<S: Serializer>(findings: &[Finding], serializer: S) -> Result<S::Ok,
 }
 
 impl Inspection {
-    /// Inspects a checkpoint. `components` are those of its translation into LDM names; `keys` includes all tensors. Reads
-    /// no tensor data except position_ids.
+    /// Reports on a checkpoint. `components` are those of the checkpoint in LDM names; `keys` adds the list of all tensors.
+    /// Reads no tensor data except position_ids.
     pub(crate) fn new(
         checkpoint: &StoredCheckpoint,
         components: Vec<ComponentSummary>,

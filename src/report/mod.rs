@@ -1,4 +1,7 @@
-//! Reports: results as text for people and as JSON for scripts. Text from files is escaped here.
+//! Reports: the results of operations as values, as text for people, and as JSON for scripts.
+//!
+//! Each report is a struct with public fields. It serializes as the JSON that the program prints, and `to_text` formats
+//! it for people, with control characters from files escaped.
 
 mod components;
 mod difference;

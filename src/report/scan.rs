@@ -58,9 +58,9 @@ pub struct ScannedFile {
     /// The container, or the kind of file. `None` if the file could not be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<&'static str>,
-    /// The result.
+    /// The verdict on the file.
     pub verdict: ScanVerdict,
-    /// Number of pickles that were scanned.
+    /// The number of pickles that were scanned.
     pub pickles: usize,
     /// What the pickles name and call, the worst first.
     pub findings: Vec<FindingReport>,
@@ -77,7 +77,7 @@ pub struct FindingReport {
     pub place: String,
     /// The offset within the pickle, in bytes.
     pub offset: u64,
-    /// How bad it is.
+    /// How dangerous it is.
     pub level: Level,
     /// How the pickle uses the name.
     pub usage: Usage,
@@ -87,7 +87,7 @@ pub struct FindingReport {
     pub arguments: Option<String>,
     /// The reason for the level.
     pub reason: &'static str,
-    /// Number of times that the pickle uses the name like this.
+    /// The number of times that the pickle uses the name like this.
     pub count: usize,
     #[serde(skip)]
     text: String,
@@ -174,17 +174,17 @@ impl ScannedFile {
 pub struct ScanReport {
     /// The checkpoints, the other files with pickles, and the files that could not be scanned.
     pub files: Vec<ScannedFile>,
-    /// Number of dangerous files.
+    /// The number of dangerous files.
     pub dangerous: usize,
-    /// Number of suspicious files.
+    /// The number of suspicious files.
     pub suspicious: usize,
-    /// Number of harmless files.
+    /// The number of harmless files.
     pub harmless: usize,
-    /// Number of files that could not be scanned completely and are not known to be dangerous.
+    /// The number of files that could not be scanned completely and are not known to be dangerous.
     pub unreadable: usize,
-    /// Number of other files in folders.
+    /// The number of other files in folders.
     pub skipped: usize,
-    /// Number of symbolic links in folders, which are not followed.
+    /// The number of symbolic links in folders, which are not followed.
     pub links: usize,
 }
 

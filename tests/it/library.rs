@@ -1,21 +1,23 @@
 //! The library as another program uses it: the examples, and what opening and operations promise.
 
 use crate::support::{Folder, copy_folder, fixture, read};
+use trinart_ckpt::formats::containers::Container;
 use trinart_ckpt::formats::limits;
-use trinart_ckpt::report::ScanVerdict;
+use trinart_ckpt::models::family::Architecture;
+use trinart_ckpt::report::{KeyDifference, PositionIds, ScanVerdict};
 use trinart_ckpt::{
-    Checkpoint, Compare, Convert, Dtype, Hash, Hint, Inspect, Kind, MergeVae, OpenOptions, Scan, StoredCheckpoint,
-    Target,
+    Checkpoint, Compare, Component, Convert, Dtype, Hash, Hint, Inspect, Kind, MergeVae, OpenOptions, Scan,
+    StoredCheckpoint, Target,
 };
 
 #[path = "../../examples/bake_vae.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code)]
 mod bake_vae;
 #[path = "../../examples/list_tensors.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code)]
 mod list_tensors;
 #[path = "../../examples/scan_folder.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code)]
 mod scan_folder;
 
 const HOSTILE: &str = "hostile/calls-system.ckpt";
@@ -148,8 +150,15 @@ fn scans_hashes_and_inspections_report_typed_values() {
     assert_eq!(report.files[0].verdict, ScanVerdict::Dangerous);
     assert!(report.files[0].findings.len() < limits::FINDINGS);
     assert_eq!(Scan::new([fixture(HOSTILE)]).plan(), [fixture(HOSTILE)]);
-    let text = Hash::new(fixture("tiny-vae.vae.pt")).run().unwrap().to_text();
-    assert!(text.contains("sha256") && text.contains("VAE"), "{text}");
-    let inspection = Inspect::new(fixture("tiny-sd1.ckpt")).run().unwrap();
-    assert!(inspection.to_text().contains("SD v1"), "{}", inspection.to_text());
+    let hashes = Hash::new(fixture("tiny-vae.vae.pt")).run().unwrap();
+    assert_eq!(hashes.sha256.unwrap().get(..10), hashes.autov2.as_deref());
+    assert!(hashes.components.contains_key(&Component::Vae));
+    let inspection = Inspect::new(fixture("tiny-sd1.ckpt")).keys(true).run().unwrap();
+    assert_eq!((inspection.container, inspection.architecture), (Container::TorchZip, Some(Architecture::Sd1)));
+    assert_eq!(inspection.position_ids, Some(PositionIds::Correct));
+    assert_eq!(inspection.keys.unwrap().len(), inspection.tensors);
+    let (a, b) = (fixture("tiny-sd1.ckpt"), fixture("tiny-vae.vae.pt"));
+    let difference = Compare::new(&Checkpoint::open(a).unwrap(), &Checkpoint::open(b).unwrap()).run().unwrap();
+    let vae = difference.components.iter().find(|component| component.component == Component::Vae).unwrap();
+    assert!(!difference.equal && matches!(vae.different[0].found, KeyDifference::Both { .. }), "{vae:?}");
 }

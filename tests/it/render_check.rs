@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::{self, Folder, Ran, fixture, save, tensor};
 use serde_json::Value;
+use trinart_ckpt::formats::io::Progress;
 use trinart_ckpt::formats::tensor::{Dtype, LazyTensor};
 use trinart_ckpt::models::Checkpoint;
 use trinart_ckpt::ops::RenderCheck;
+use trinart_ckpt::render::job::Device;
 use trinart_ckpt::render::picture::Picture;
-use trinart_ckpt::render::settings::Infotext;
-use trinart_ckpt::render::settings::RenderOptions;
+use trinart_ckpt::render::settings::{Infotext, RenderOptions};
 
 const VAE: &str = "first_stage_model.";
 
@@ -473,6 +475,33 @@ fn rejects_what_it_cannot_render_in_one_line() {
     run!["render-check", path, "-o", &checkpoint].refused(&["model.safetensors", "--force"]);
     run!["render-check", fixture("tiny-vae.ckpt"), "-o", folder.join("a.png")].refused(&["tiny-vae.ckpt"]);
     assert_eq!(folder.names(), ["model.safetensors"]);
+}
+
+/// Records the number of threads that the layers of a render can use.
+#[derive(Default)]
+struct ThreadCount(AtomicUsize);
+
+impl Progress for ThreadCount {
+    fn begin(&self, _: &'static str, _: u64) {}
+
+    fn advance(&self, _: u64) {
+        self.0.store(rayon::current_num_threads(), Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn layers_run_on_the_requested_number_of_threads() {
+    let folder = Folder::new();
+    let checkpoint = Checkpoint::open(model(&folder, "model.safetensors", same)).unwrap();
+    let count = ThreadCount::default();
+    let options = RenderOptions::default().size((64, 64)).steps(1);
+    let check = RenderCheck::new(&checkpoint).options(options).device(Device::Cpu).progress(&count);
+    let expected = check.run().unwrap().picture;
+    assert_eq!(count.0.load(Ordering::Relaxed), rayon::current_num_threads());
+    for jobs in [1, 3] {
+        assert_eq!(check.clone().jobs(jobs).run().unwrap().picture.rgb, expected.rgb);
+        assert_eq!(count.0.load(Ordering::Relaxed), jobs);
+    }
 }
 
 #[test]

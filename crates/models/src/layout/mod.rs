@@ -10,7 +10,7 @@
 //! - `text_projection.weight` in OpenCLIP, not transposed, as diffusers' SDXL script writes it;
 //! - the SD v2 text encoder under `conditioner.embedders.0.model.` (SD-Turbo).
 //!
-//! A 1x1 convolution and a linear layer are told apart by their rank; see [`Mapped::fit`].
+//! A 1x1 convolution and a linear layer differ in rank; see [`Mapped::fit`].
 
 mod clip;
 mod folder;
