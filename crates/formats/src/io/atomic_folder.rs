@@ -12,8 +12,8 @@ use crate::io::staging::{exists, remove, remove_leftovers, resolve, staging_name
 
 /// A folder that replaces its destination in one step, or not at all; see [`AtomicFile`](super::AtomicFile).
 ///
-/// It is filled under a hidden name beside the destination, then renamed. Dropping it before [`AtomicFolder::persist`]
-/// removes it.
+/// It is filled under a hidden name beside the destination, then renamed. Dropping it before it is persisted
+/// removes it. Only [`write_folder`](crate::containers::write_folder) creates one.
 #[derive(Debug)]
 pub struct AtomicFolder {
     /// The open folder, locked so that other processes do not remove it as a leftover. `None` if it cannot be opened.
