@@ -54,22 +54,22 @@
 //! The crates below are public as modules: [`formats`] knows files and no models, [`models`] knows architectures and
 //! plans, and `render` draws pictures.
 
-pub use formats;
-pub use models;
+pub use trinart_ckpt_formats as formats;
+pub use trinart_ckpt_models as models;
 #[cfg(feature = "render")]
-pub use render;
+pub use trinart_ckpt_render as render;
 
 pub mod cli;
 pub mod ops;
 pub mod report;
 
-pub use formats::containers::Target;
-pub use formats::error::{Error, Hint, Kind, Result};
-pub use formats::tensor::{Dtype, LazyTensor, Shape};
-pub use formats::{Dangers, Metadata, OpenOptions, StateDict, StoredCheckpoint};
-pub use models::plan::convert::Ema;
-pub use models::plan::merge_vae::VaeDtype;
-pub use models::{Checkpoint, Component};
 #[cfg(feature = "render")]
 pub use ops::RenderCheck;
 pub use ops::{Compare, Convert, Hash, Inspect, MergeVae, Scan};
+pub use trinart_ckpt_formats::containers::Target;
+pub use trinart_ckpt_formats::error::{Error, Hint, Kind, Result};
+pub use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Shape};
+pub use trinart_ckpt_formats::{Dangers, Metadata, OpenOptions, StateDict, StoredCheckpoint};
+pub use trinart_ckpt_models::plan::convert::Ema;
+pub use trinart_ckpt_models::plan::merge_vae::VaeDtype;
+pub use trinart_ckpt_models::{Checkpoint, Component};

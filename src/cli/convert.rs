@@ -7,11 +7,11 @@ use super::each::{Names, each};
 use super::exit::Exit;
 use super::given::Given;
 use super::terminal::Terminal;
-use crate::formats::containers::Target;
-use crate::formats::error::{Error, OrInternal, Result};
-use crate::models::Checkpoint;
 use crate::ops::Convert;
 use crate::report::WriteReport;
+use trinart_ckpt_formats::containers::Target;
+use trinart_ckpt_formats::error::{Error, OrInternal, Result};
+use trinart_ckpt_models::Checkpoint;
 
 /// Converts each input. An input that fails does not stop the others.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {

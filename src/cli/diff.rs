@@ -3,10 +3,10 @@
 use super::args::Diff as Command;
 use super::exit::Exit;
 use super::terminal::Terminal;
-use crate::formats::{OpenOptions, Result};
-use crate::models::Checkpoint;
 use crate::ops::Compare;
 use crate::report::Difference;
+use trinart_ckpt_formats::{OpenOptions, Result};
+use trinart_ckpt_models::Checkpoint;
 
 /// Compares two checkpoints. Exits with 1 if they differ.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {

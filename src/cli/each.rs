@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::exit::Exit;
 use super::terminal::Terminal;
-use crate::formats::error::{Kind, Result};
 use crate::report::Failure;
+use trinart_ckpt_formats::error::{Kind, Result};
 
 /// How to combine the results of several files. The JSON document is `{LIST: [result | {FILE: path, "error": …}]}`.
 pub(super) struct Names {

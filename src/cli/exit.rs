@@ -1,4 +1,4 @@
-use crate::formats::error::{Error, Kind};
+use trinart_ckpt_formats::error::{Error, Kind};
 
 /// The exit code of a run, as in `diff`: 0 yes, 1 no, 2 trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

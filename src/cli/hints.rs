@@ -1,6 +1,6 @@
 //! Words the library's hints as options of the command line.
 
-use crate::formats::error::Hint;
+use trinart_ckpt_formats::error::Hint;
 
 /// Returns what to add to an error message, as in `already exists (replace it with --force)`. `None` if no option helps.
 pub(super) fn option(hint: Hint) -> Option<&'static str> {

@@ -4,10 +4,10 @@ use super::args::MergeVae as Command;
 use super::exit::Exit;
 use super::given::Given;
 use super::terminal::Terminal;
-use crate::formats::Result;
-use crate::models::Checkpoint;
 use crate::ops::MergeVae;
 use crate::report::WriteReport;
+use trinart_ckpt_formats::Result;
+use trinart_ckpt_models::Checkpoint;
 
 /// Merges, and prints the report.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {

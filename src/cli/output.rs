@@ -2,10 +2,10 @@
 
 use super::args::Writing;
 use super::terminal::Terminal;
-use crate::formats::OpenOptions;
-use crate::formats::io::Overwrite;
-use crate::formats::tensor::Overflow;
 use crate::ops::{FolderOptions, OutputOptions};
+use trinart_ckpt_formats::OpenOptions;
+use trinart_ckpt_formats::io::Overwrite;
+use trinart_ckpt_formats::tensor::Overflow;
 
 impl Writing {
     /// How to open inputs.

@@ -11,9 +11,9 @@ use serde::Serialize;
 use super::args::Common;
 use super::exit::Exit;
 use super::hints;
-use crate::formats::error::{Error, Result, printable_json};
-use crate::formats::io::{Progress, parallel};
 use crate::report::{Failure, to_json};
+use trinart_ckpt_formats::error::{Error, Result, printable_json};
+use trinart_ckpt_formats::io::{Progress, parallel};
 
 /// Prints results on stdout, and errors and progress on stderr.
 pub(super) struct Terminal {

@@ -2,12 +2,12 @@
 
 use clap::ValueEnum;
 
-use crate::formats::containers::Target;
-use crate::formats::tensor::Dtype;
-use crate::models::Component;
-use crate::models::family::Prediction;
-use crate::models::plan::convert::Ema;
-use crate::models::plan::merge_vae::VaeDtype;
+use trinart_ckpt_formats::containers::Target;
+use trinart_ckpt_formats::tensor::Dtype;
+use trinart_ckpt_models::Component;
+use trinart_ckpt_models::family::Prediction;
+use trinart_ckpt_models::plan::convert::Ema;
+use trinart_ckpt_models::plan::merge_vae::VaeDtype;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum PredictionArgument {

@@ -1,10 +1,10 @@
-use crate::formats::Result;
-use crate::formats::containers::Container;
-use crate::formats::io::{NoProgress, Progress, parallel};
-use crate::models::compare::{KeyPair, compare, pair_up};
-use crate::models::plan::folders;
-use crate::models::{Checkpoint, vae};
 use crate::report::Difference;
+use trinart_ckpt_formats::Result;
+use trinart_ckpt_formats::containers::Container;
+use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
+use trinart_ckpt_models::compare::{KeyPair, compare, pair_up};
+use trinart_ckpt_models::plan::folders;
+use trinart_ckpt_models::{Checkpoint, vae};
 
 /// Compares two checkpoints tensor by tensor. Their containers and layouts may differ.
 ///

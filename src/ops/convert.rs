@@ -1,10 +1,10 @@
 use std::path::Path;
 
 use super::output::{Mode, OutputOptions, output_methods};
-use crate::formats::Result;
-use crate::models::plan::convert::{self, ConvertOptions, Ema};
-use crate::models::{Checkpoint, Component};
 use crate::report::WriteReport;
+use trinart_ckpt_formats::Result;
+use trinart_ckpt_models::plan::convert::{self, ConvertOptions, Ema};
+use trinart_ckpt_models::{Checkpoint, Component};
 
 /// Converts a checkpoint to another container, layout or dtype, or extracts a part of it.
 ///

@@ -1,11 +1,11 @@
 use std::path::{Path, PathBuf};
 
-use crate::formats::containers::Container;
-use crate::formats::io::{NoProgress, Progress, parallel};
-use crate::formats::{OpenOptions, Result};
-use crate::models::hash::content_hash;
-use crate::models::{Checkpoint, Component, published, vae};
 use crate::report::{Hashes, LeftOut};
+use trinart_ckpt_formats::containers::Container;
+use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
+use trinart_ckpt_formats::{OpenOptions, Result};
+use trinart_ckpt_models::hash::content_hash;
+use trinart_ckpt_models::{Checkpoint, Component, published, vae};
 
 /// Hashes a file as WebUI and model pages do, and the content of each component.
 ///

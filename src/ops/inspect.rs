@@ -1,10 +1,10 @@
 use std::path::{Path, PathBuf};
 
-use crate::formats::containers::Container;
-use crate::formats::io::{NoProgress, Progress};
-use crate::formats::{OpenOptions, Result, StoredCheckpoint};
-use crate::models::{Checkpoint, published};
 use crate::report::{Inspection, components};
+use trinart_ckpt_formats::containers::Container;
+use trinart_ckpt_formats::io::{NoProgress, Progress};
+use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
+use trinart_ckpt_models::{Checkpoint, published};
 
 /// The size of the largest file that is hashed to identify it. Hashing larger files would take seconds.
 const HASHED_BYTES: u64 = 1 << 29;

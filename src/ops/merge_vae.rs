@@ -2,12 +2,12 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::output::{Mode, OutputOptions, output_methods};
-use crate::formats::error::{Hint, OrInternal};
-use crate::formats::{Error, OpenOptions, Result, StateDict};
-use crate::models::plan::merge_vae::{self, MergeVaeOptions, VaeDtype};
-use crate::models::published::{self, PublishedFile};
-use crate::models::{Checkpoint, Component, hash, sidecar, vae};
 use crate::report::{ComponentSummary, LeftOut, Merged, VaeReport, VaeSummary, WriteReport};
+use trinart_ckpt_formats::error::{Hint, OrInternal};
+use trinart_ckpt_formats::{Error, OpenOptions, Result, StateDict};
+use trinart_ckpt_models::plan::merge_vae::{self, MergeVaeOptions, VaeDtype};
+use trinart_ckpt_models::published::{self, PublishedFile};
+use trinart_ckpt_models::{Checkpoint, Component, hash, sidecar, vae};
 
 /// Merges a VAE into a checkpoint.
 ///

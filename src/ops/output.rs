@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use crate::formats::Result;
-use crate::formats::containers::diffusers::{self, Companions, Files};
-use crate::formats::containers::{self, Container, Target, WriteOptions, Written};
-use crate::formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel};
-use crate::formats::tensor::{Dtype, Overflow};
-use crate::models::family::Prediction;
-use crate::models::plan::folders::{self, FolderPlan};
-use crate::models::plan::{Cast, Resolved};
-use crate::models::{Checkpoint, Notice, NoticeCode};
 use crate::report::{LeftOut, WriteReport};
+use trinart_ckpt_formats::Result;
+use trinart_ckpt_formats::containers::diffusers::{self, Companions, Files};
+use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions, Written};
+use trinart_ckpt_formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel};
+use trinart_ckpt_formats::tensor::{Dtype, Overflow};
+use trinart_ckpt_models::family::Prediction;
+use trinart_ckpt_models::plan::folders::{self, FolderPlan};
+use trinart_ckpt_models::plan::{Cast, Resolved};
+use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
 
 /// How to write a diffusers folder.
 #[derive(Debug, Clone, Default)]
@@ -106,7 +106,7 @@ macro_rules! output_methods {
 
             /// Casts the floating-point tensors of the whole output to `dtype`. By default each tensor keeps its dtype.
             #[must_use]
-            pub fn dtype(mut self, dtype: $crate::formats::tensor::Dtype) -> Self {
+            pub fn dtype(mut self, dtype: trinart_ckpt_formats::tensor::Dtype) -> Self {
                 self.output.dtype = Some(dtype);
                 self
             }
@@ -114,14 +114,14 @@ macro_rules! output_methods {
             /// Clamps values that overflow a new dtype to its largest value. By default such a value is an error.
             #[must_use]
             pub fn saturate(mut self, saturate: bool) -> Self {
-                use $crate::formats::tensor::Overflow;
+                use trinart_ckpt_formats::tensor::Overflow;
                 self.output.overflow = if saturate { Overflow::Saturate } else { Overflow::Refuse };
                 self
             }
 
             /// Sets the output format. By default the extension of the output decides.
             #[must_use]
-            pub fn format(mut self, format: $crate::formats::containers::Target) -> Self {
+            pub fn format(mut self, format: trinart_ckpt_formats::containers::Target) -> Self {
                 self.output.format = Some(format);
                 self
             }
@@ -129,7 +129,7 @@ macro_rules! output_methods {
             /// Replaces an existing output. By default an existing output is an error.
             #[must_use]
             pub fn overwrite(mut self, overwrite: bool) -> Self {
-                use $crate::formats::io::Overwrite;
+                use trinart_ckpt_formats::io::Overwrite;
                 self.output.overwrite = if overwrite { Overwrite::Replace } else { Overwrite::Refuse };
                 self
             }
@@ -157,7 +157,7 @@ macro_rules! output_methods {
 
             /// Reports progress to `progress`, which may also interrupt the work.
             #[must_use]
-            pub fn progress(mut self, progress: &'a dyn $crate::formats::io::Progress) -> Self {
+            pub fn progress(mut self, progress: &'a dyn trinart_ckpt_formats::io::Progress) -> Self {
                 self.output.progress = progress;
                 self
             }

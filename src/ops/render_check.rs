@@ -3,14 +3,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::formats::containers::{self, Container, Target, WriteOptions};
-use crate::formats::io::{AtomicFile, NoProgress, Overwrite, Progress, parallel};
-use crate::formats::{Error, Metadata, Result};
-use crate::models::Checkpoint;
-use crate::models::plan::merge_vae::{self, MergeVaeOptions};
-use crate::render::job::{Against, Device, RenderInput, RenderJob, RenderPlan, RenderReport};
-use crate::render::settings::{ReferencePicture, RenderOptions, read_picture};
 use crate::report::{RenderCheckReport, RenderPaths};
+use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions};
+use trinart_ckpt_formats::io::{AtomicFile, NoProgress, Overwrite, Progress, parallel};
+use trinart_ckpt_formats::{Error, Metadata, Result};
+use trinart_ckpt_models::Checkpoint;
+use trinart_ckpt_models::plan::merge_vae::{self, MergeVaeOptions};
+use trinart_ckpt_render::job::{Against, Device, RenderInput, RenderJob, RenderPlan, RenderReport};
+use trinart_ckpt_render::settings::{ReferencePicture, RenderOptions, read_picture};
 
 /// Renders a picture with an SD v1 checkpoint, and checks it.
 ///

@@ -1,9 +1,9 @@
 use std::path::{Path, PathBuf};
 
-use crate::formats::error::Result;
-use crate::formats::io::{NoProgress, Progress};
-use crate::formats::scan::{self, Listing};
 use crate::report::{ScanReport, ScannedFile};
+use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::io::{NoProgress, Progress};
+use trinart_ckpt_formats::scan::{self, Listing};
 
 /// Scans files and folders for pickles that would run code when loaded.
 ///

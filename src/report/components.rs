@@ -2,13 +2,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::formats::error::printable;
-use crate::formats::state_dict::StateDict;
-use crate::formats::tensor::LazyTensor;
-use crate::models::Component;
-use crate::models::completeness::{Completeness, completeness};
-use crate::models::family::Architecture;
 use crate::report::units::{count, size};
+use trinart_ckpt_formats::error::printable;
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::LazyTensor;
+use trinart_ckpt_models::Component;
+use trinart_ckpt_models::completeness::{Completeness, completeness};
+use trinart_ckpt_models::family::Architecture;
 
 /// The figures of one component of a checkpoint.
 #[derive(Debug, Clone, Serialize)]

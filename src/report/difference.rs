@@ -3,10 +3,10 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::formats::error::printable;
-use crate::formats::tensor::{Dtype, LazyTensor};
-use crate::models::Component;
-use crate::models::compare::TensorComparison;
+use trinart_ckpt_formats::error::printable;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
+use trinart_ckpt_models::Component;
+use trinart_ckpt_models::compare::TensorComparison;
 
 /// Different tensors per component that the text lists. JSON lists all.
 const LISTED: usize = 8;

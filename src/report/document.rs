@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-use crate::formats::error::{OrInternal, Result};
+use trinart_ckpt_formats::error::{OrInternal, Result};
 
 /// The name and version of the JSON format. The version changes when fields change their meaning or disappear.
 pub const SCHEMA: &str = "trinart-ckpt/1";

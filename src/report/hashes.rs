@@ -4,11 +4,11 @@ use std::path::Path;
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use crate::formats::error::printable;
-use crate::models::Component;
-use crate::models::hash::FileHashes;
-use crate::models::published::PublishedFile;
 use crate::report::write_report::LeftOut;
+use trinart_ckpt_formats::error::printable;
+use trinart_ckpt_models::Component;
+use trinart_ckpt_models::hash::FileHashes;
+use trinart_ckpt_models::published::PublishedFile;
 
 /// The hashes of one file, as [`Hash`](crate::Hash) returns them. All are lower-case hexadecimal.
 #[derive(Debug, Clone, Serialize)]
@@ -26,7 +26,7 @@ pub struct Hashes {
     pub legacy: Option<String>,
     /// The published file with this size and sha256.
     pub published: Option<&'static PublishedFile>,
-    /// The content hash of each component; see [`content_hash`](crate::models::hash::content_hash).
+    /// The content hash of each component; see [`content_hash`](trinart_ckpt_models::hash::content_hash).
     pub components: IndexMap<Component, String>,
     /// Tensors that cannot be read. No hash of a component covers them.
     pub unreadable: Vec<LeftOut>,

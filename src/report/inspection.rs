@@ -3,20 +3,20 @@ use std::fmt::Write;
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
-use crate::formats::StoredCheckpoint;
-use crate::formats::containers::Container;
-use crate::formats::danger::Finding;
-use crate::formats::error::printable;
-use crate::formats::state_dict::StateDict;
-use crate::formats::tensor::{Dtype, LazyTensor};
-use crate::models::Component;
-use crate::models::detection::{Detection, Evidence};
-use crate::models::family::{Architecture, Prediction, Task};
-use crate::models::position_ids::{self, State};
-use crate::models::published::PublishedFile;
 use crate::report::components::ComponentSummary;
 use crate::report::units::{count, size};
 use crate::report::write_report::LeftOut;
+use trinart_ckpt_formats::StoredCheckpoint;
+use trinart_ckpt_formats::containers::Container;
+use trinart_ckpt_formats::danger::Finding;
+use trinart_ckpt_formats::error::printable;
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
+use trinart_ckpt_models::Component;
+use trinart_ckpt_models::detection::{Detection, Evidence};
+use trinart_ckpt_models::family::{Architecture, Prediction, Task};
+use trinart_ckpt_models::position_ids::{self, State};
+use trinart_ckpt_models::published::PublishedFile;
 
 /// Characters of a metadata value that the text shows. JSON has the whole value.
 const SHOWN: usize = 100;

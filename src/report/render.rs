@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::formats::error::printable;
-use crate::formats::tensor::Dtype;
-use crate::render::checks::{Check, Verdict};
-use crate::render::job::{AgainstReport, RenderReport};
-use crate::render::pipeline::Timings;
+use trinart_ckpt_formats::error::printable;
+use trinart_ckpt_formats::tensor::Dtype;
+use trinart_ckpt_render::checks::{Check, Verdict};
+use trinart_ckpt_render::job::{AgainstReport, RenderReport};
+use trinart_ckpt_render::pipeline::Timings;
 
 /// The paths of a render check, as the report shows them.
 #[derive(Debug, Clone, Default)]

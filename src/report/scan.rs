@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
-use crate::formats::danger::{Level, Usage};
-use crate::formats::error::{Error, printable};
-use crate::formats::scan::{FileScan, LocatedFinding};
 use crate::report::{Failure, count};
+use trinart_ckpt_formats::danger::{Level, Usage};
+use trinart_ckpt_formats::error::{Error, printable};
+use trinart_ckpt_formats::scan::{FileScan, LocatedFinding};
 
 /// Findings of each level to print. JSON has all of them.
 const SHOWN: usize = 20;

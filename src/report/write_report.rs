@@ -2,14 +2,14 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::formats::StoredCheckpoint;
-use crate::formats::containers::{OpaqueValue, Target, UnreadableTensor};
-use crate::formats::error::{Error, Hint, Kind, printable};
-use crate::models::ledger::{Change, Disposition, Ledger};
-use crate::models::published::PublishedFile;
-use crate::models::{Notice, NoticeCode};
 use crate::report::components::ComponentSummary;
 use crate::report::units::{count, size};
+use trinart_ckpt_formats::StoredCheckpoint;
+use trinart_ckpt_formats::containers::{OpaqueValue, Target, UnreadableTensor};
+use trinart_ckpt_formats::error::{Error, Hint, Kind, printable};
+use trinart_ckpt_models::ledger::{Change, Disposition, Ledger};
+use trinart_ckpt_models::published::PublishedFile;
+use trinart_ckpt_models::{Notice, NoticeCode};
 
 /// A value or tensor that is not in the output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -3,10 +3,10 @@
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use formats::error::{OrInternal, Result};
-use formats::io::Progress;
-use formats::state_dict::StateDict;
-use formats::tensor::{Dtype, LazyTensor, Overflow, cast};
+use trinart_ckpt_formats::error::{OrInternal, Result};
+use trinart_ckpt_formats::io::Progress;
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow, cast};
 
 /// Elements per read.
 const ELEMENTS: u64 = 128 << 10;
@@ -140,8 +140,8 @@ pub fn pair_up<'a>(a: &'a StateDict, b: &'a StateDict, canonical: impl Fn(&str) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use formats::io::NoProgress;
-    use formats::tensor::Shape;
+    use trinart_ckpt_formats::io::NoProgress;
+    use trinart_ckpt_formats::tensor::Shape;
 
     fn owned(dtype: Dtype, count: u64, bytes: Vec<u8>) -> LazyTensor {
         LazyTensor::owned(dtype, Shape::new([count]).unwrap(), bytes).unwrap()

@@ -8,7 +8,7 @@ use crate::Component;
 use crate::family::Architecture;
 use crate::layout::{self, Folder, Layout};
 use crate::vae;
-use formats::state_dict::StateDict;
+use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The missing and extra tensors of a component.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -61,7 +61,7 @@ pub fn completeness(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use formats::tensor::{Dtype, LazyTensor, Shape};
+    use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Shape};
 
     fn of_keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> StateDict {
         let mut state_dict = StateDict::new();

@@ -10,7 +10,7 @@ use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
 
 use crate::family::{Architecture, Prediction, Task};
 use crate::layout::UnetStructure;
-use formats::state_dict::StateDict;
+use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The key that marks a v-prediction model. Its tensor has no other use.
 const VELOCITY_MARK: &str = "v_pred";

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-use formats::error::{OrInternal, Result};
-use formats::io::{Progress, Source, parallel};
-use formats::tensor::LazyTensor;
+use trinart_ckpt_formats::error::{OrInternal, Result};
+use trinart_ckpt_formats::io::{Progress, Source, parallel};
+use trinart_ckpt_formats::tensor::LazyTensor;
 
 /// Bytes per read.
 const PIECE: usize = 1 << 20;
@@ -128,7 +128,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use formats::io::NoProgress;
+    use trinart_ckpt_formats::io::NoProgress;
 
     fn hashes(bytes: &[u8], data: Option<u64>) -> FileHashes {
         let folder = tempfile::tempdir().unwrap();
@@ -163,8 +163,8 @@ mod tests {
     #[test]
     fn the_content_hash_ignores_the_order() {
         let tensor = |value: u8| {
-            let shape = formats::tensor::Shape::new([1]).unwrap();
-            LazyTensor::owned(formats::tensor::Dtype::U8, shape, [value]).unwrap()
+            let shape = trinart_ckpt_formats::tensor::Shape::new([1]).unwrap();
+            LazyTensor::owned(trinart_ckpt_formats::tensor::Dtype::U8, shape, [value]).unwrap()
         };
         let (a, b) = (tensor(1), tensor(2));
         let hash = |tensors: &[(&str, &LazyTensor)]| {

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::Component;
-use formats::tensor::Dtype;
+use trinart_ckpt_formats::tensor::Dtype;
 
 /// The input that a key comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

@@ -114,7 +114,7 @@
 //! # }
 //! ```
 //!
-//! [`formats::containers::write`](formats::containers::write()) writes the result to a file.
+//! [`trinart_ckpt_formats::containers::write`](trinart_ckpt_formats::containers::write()) writes the result to a file.
 //!
 //! # Hash a component
 //!
@@ -163,7 +163,7 @@
 //! # }
 //! ```
 
-pub use formats;
+pub use trinart_ckpt_formats as formats;
 
 pub mod checkpoint;
 pub mod compare;

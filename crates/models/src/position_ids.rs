@@ -3,9 +3,9 @@
 //! Casting a whole checkpoint to half precision and merging checkpoints turn them into floats, and merging may change
 //! the values. WebUI truncates the result (75.9975 becomes 75), ComfyUI rounds it, so the same file renders differently.
 
-use formats::error::{Error, Result};
-use formats::state_dict::StateDict;
-use formats::tensor::{Dtype, LazyTensor, Overflow, Shape};
+use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow, Shape};
 
 /// The end of the key, in every layout.
 const NAME: &str = "embeddings.position_ids";

@@ -3,9 +3,9 @@
 //! Sizes and hashes from the model repositories (naclbit/trinart_characters_19.2m_stable_diffusion_v1,
 //! naclbit/trinart_derrida_characters_v2_stable_diffusion, naclbit/trinart_stable_diffusion_v2).
 
-use formats::io::Progress;
-use formats::{Result, StoredCheckpoint};
 use serde::Serialize;
+use trinart_ckpt_formats::io::Progress;
+use trinart_ckpt_formats::{Result, StoredCheckpoint};
 
 use crate::hash::file_sha256;
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use formats::error::Hint;
-use formats::{Error, Result};
+use trinart_ckpt_formats::error::Hint;
+use trinart_ckpt_formats::{Error, Result};
 
 /// Returns `NAME.vae.pt`, `NAME.vae.ckpt` and `NAME.vae.safetensors` for `NAME.ckpt`. Empty if the path has no file name.
 fn candidates(checkpoint: &Path) -> Vec<PathBuf> {

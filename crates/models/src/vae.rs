@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use formats::error::{Error, Result};
-use formats::state_dict::StateDict;
+use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The prefix of the VAE in a checkpoint.
 pub const PREFIX: &str = "first_stage_model.";

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use formats::StoredCheckpoint;
+use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_render::Engine;
 use trinart_ckpt_render::networks::{Unet, Vae};
 use trinart_ckpt_render::weights::WeightLoader;
 
-type Call = Box<dyn Fn() -> formats::Result<Tensor>>;
+type Call = Box<dyn Fn() -> trinart_ckpt_formats::Result<Tensor>>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,10 +1,10 @@
 //! Converts errors of candle and of the CUDA driver.
 
-use formats::error::Error;
+use trinart_ckpt_formats::error::Error;
 #[cfg(feature = "cuda")]
-use formats::error::Hint;
+use trinart_ckpt_formats::error::Hint;
 
-/// Converts an error of candle into one of kind [`Kind::Unsupported`](formats::error::Kind::Unsupported) with candle's
+/// Converts an error of candle into one of kind [`Kind::Unsupported`](trinart_ckpt_formats::error::Kind::Unsupported) with candle's
 /// text, or, for an error of the CUDA driver, into one that explains it.
 pub(crate) fn from_candle(error: candle_core::Error) -> Error {
     let text = error.to_string();
@@ -58,7 +58,7 @@ pub(crate) fn explain(text: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use formats::error::Kind;
+    use trinart_ckpt_formats::error::Kind;
 
     use super::*;
 

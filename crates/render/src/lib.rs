@@ -12,11 +12,11 @@
 //! ```no_run
 //! use std::sync::Arc;
 //!
-//! use formats::io::NoProgress;
-//! use models::Checkpoint;
+//! use trinart_ckpt_formats::io::NoProgress;
+//! use trinart_ckpt_models::Checkpoint;
 //! use trinart_ckpt_render::{RenderInput, RenderJob, RenderOptions};
 //!
-//! # fn main() -> formats::Result<()> {
+//! # fn main() -> trinart_ckpt_formats::Result<()> {
 //! let checkpoint = Checkpoint::open("model.ckpt")?;
 //! let options = RenderOptions::default().prompt("a cat").steps(20).seed(1);
 //! let input = RenderInput::new("model.ckpt", Arc::new(checkpoint.state_dict().clone()));
@@ -36,14 +36,14 @@
 //! ```no_run
 //! use std::sync::Arc;
 //!
-//! use formats::StateDict;
-//! use formats::io::NoProgress;
+//! use trinart_ckpt_formats::StateDict;
+//! use trinart_ckpt_formats::io::NoProgress;
 //! use trinart_ckpt_render::Settings;
 //! use trinart_ckpt_render::observer::Trace;
 //! use trinart_ckpt_render::pipeline::render;
 //! use trinart_ckpt_render::sampling::{Sampler, ScheduleType};
 //!
-//! # fn main() -> formats::Result<()> {
+//! # fn main() -> trinart_ckpt_formats::Result<()> {
 //! # let state_dict = Arc::new(StateDict::new());
 //! let mut settings = Settings::default();
 //! settings.prompt = "a (black:1.2) cat".into();
@@ -73,7 +73,7 @@
 //! ```
 //! use trinart_ckpt_render::prompt::{Syntax, Tokenizer, parse};
 //!
-//! # fn main() -> formats::Result<()> {
+//! # fn main() -> trinart_ckpt_formats::Result<()> {
 //! let tokenizer = Tokenizer::new()?;
 //! let parts = parse("a (photo:1.2) AND a dog :0.5", Syntax::WebUi, &tokenizer)?;
 //! assert_eq!((parts[0].weight, parts[1].weight), (1.0, 0.5));
@@ -102,7 +102,7 @@
 //! use std::sync::Arc;
 //!
 //! use candle_core::{Device, Tensor};
-//! use models::Checkpoint;
+//! use trinart_ckpt_models::Checkpoint;
 //! use trinart_ckpt_render::Engine;
 //! use trinart_ckpt_render::networks::Vae;
 //! use trinart_ckpt_render::picture::Picture;

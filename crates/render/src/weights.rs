@@ -14,9 +14,9 @@ use crate::errors::from_candle;
 use crate::kernels;
 use crate::ops::Engine;
 use crate::weight_flaws::{self, WeightFlaw, WeightFlaws};
-use formats::error::{Error, Kind, Result};
-use formats::state_dict::StateDict;
-use formats::tensor::{Dtype, LazyTensor};
+use trinart_ckpt_formats::error::{Error, Kind, Result};
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 
 /// Elements read at a time. A piece is still in the second-level cache when its elements are decoded.
 const PIECE: usize = 32 << 10;
@@ -226,8 +226,8 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use formats::io::Source;
-    use formats::tensor::{Extent, Overflow, Shape, Storage, View};
+    use trinart_ckpt_formats::io::Source;
+    use trinart_ckpt_formats::tensor::{Extent, Overflow, Shape, Storage, View};
 
     fn owned(dtype: Dtype, dims: &[u64], bytes: impl Into<Vec<u8>>) -> LazyTensor {
         let bytes = bytes.into();

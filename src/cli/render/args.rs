@@ -6,9 +6,9 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
 use crate::cli::values::DtypeArgument;
-use crate::render::job::Device;
-use crate::render::prompt::PRESETS;
-use crate::render::settings::parse_size;
+use trinart_ckpt_render::job::Device;
+use trinart_ckpt_render::prompt::PRESETS;
+use trinart_ckpt_render::settings::parse_size;
 
 /// Render a picture with an SD v1 checkpoint and check it
 ///

@@ -6,13 +6,13 @@ use self::args::{RenderCheck as Command, RngArgument, SyntaxArgument};
 use super::exit::Exit;
 use super::given::Given;
 use super::terminal::Terminal;
-use crate::formats::error::Result;
-use crate::models::Checkpoint;
 use crate::ops::RenderCheck;
-use crate::render::prompt::{Preset, Syntax};
-use crate::render::sampling::NoiseSource;
-use crate::render::settings::RenderOptions;
 use crate::report::RenderCheckReport;
+use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_models::Checkpoint;
+use trinart_ckpt_render::prompt::{Preset, Syntax};
+use trinart_ckpt_render::sampling::NoiseSource;
+use trinart_ckpt_render::settings::RenderOptions;
 
 /// Renders, writes the files and prints the report. Exits with 1 if a check failed.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {

@@ -12,8 +12,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use formats::tensor::{Dtype, LazyTensor};
 use serde_json::Value;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_trinart-ckpt");
 

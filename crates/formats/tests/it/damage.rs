@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::support::{FIXTURES, Folder, Row, expected, read, rows};
-use formats::containers::Container;
+use trinart_ckpt_formats::containers::Container;
 
 /// The ranges of a file that describe its tensors: everything except the elements.
 #[expect(clippy::single_range_in_vec_init, reason = "some containers have one range, some two")]
@@ -24,7 +24,7 @@ fn described(bytes: &[u8], container: Container) -> Vec<Range<usize>> {
         Container::TorchLegacy => {
             let mut end = 0;
             for _ in 0..5 {
-                end += formats::pickle::parse(&bytes[end..]).unwrap().bytes().len();
+                end += trinart_ckpt_formats::pickle::parse(&bytes[end..]).unwrap().bytes().len();
             }
             vec![0..end + 8]
         }
@@ -55,7 +55,7 @@ fn rejects_a_file_truncated_within_its_headers() {
 }
 
 /// Opens a file and reads every tensor.
-fn read_all(path: &Path) -> formats::Result<Vec<Row>> {
+fn read_all(path: &Path) -> trinart_ckpt_formats::Result<Vec<Row>> {
     rows(&crate::support::open(path)?)
 }
 
@@ -80,7 +80,7 @@ fn rejects_a_file_truncated_anywhere() {
 }
 
 /// Flips bits in each of these bytes in turn and passes the result of reading the file to `check`.
-fn flip(path: &Path, offsets: impl Iterator<Item = u64>, check: impl Fn(u64, formats::Result<Vec<Row>>)) {
+fn flip(path: &Path, offsets: impl Iterator<Item = u64>, check: impl Fn(u64, trinart_ckpt_formats::Result<Vec<Row>>)) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     for (offset, mask) in offsets.zip([0x01, 0x20, 0x80, 0xff].into_iter().cycle()) {
         let mut byte = [0];

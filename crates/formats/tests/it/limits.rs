@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use crate::support::hostile::{floats, raw_zip, record, safetensors, tensor_and, torch, torch_with};
 use crate::support::{self, Folder, f32s};
-use formats::danger::Level;
-use formats::error::{Kind, Result};
-use formats::limits;
-use formats::pickle::parse;
-use formats::scan::scan_file;
-use formats::state_dict::StateDict;
-use formats::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
+use trinart_ckpt_formats::danger::Level;
+use trinart_ckpt_formats::error::{Kind, Result};
+use trinart_ckpt_formats::limits;
+use trinart_ckpt_formats::pickle::parse;
+use trinart_ckpt_formats::scan::scan_file;
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::{Dtype, Extent, LazyTensor, Shape, Storage, View};
 
 /// Asserts that the first is accepted and the second fails with `Kind::Limit` and this word.
 #[track_caller]
@@ -35,7 +35,7 @@ fn text(text: &str) -> Vec<u8> {
 }
 
 /// Writes bytes to a file and opens it.
-fn open(folder: &Folder, bytes: impl AsRef<[u8]>) -> Result<formats::StoredCheckpoint> {
+fn open(folder: &Folder, bytes: impl AsRef<[u8]>) -> Result<trinart_ckpt_formats::StoredCheckpoint> {
     crate::support::open(folder.write("file", bytes))
 }
 
@@ -151,7 +151,7 @@ fn limits_repeated_inflation() {
         let records = [record("archive/data.pkl", &pickled), data, record("archive/version", b"3\n")];
         let contents = open(&folder, raw_zip(b"", &records)).unwrap();
         let tensor = contents.state_dict().get("weight").unwrap();
-        let is_limit = |error: formats::error::Error| assert_eq!(error.kind(), Kind::Limit, "{error}");
+        let is_limit = |error: trinart_ckpt_formats::error::Error| assert_eq!(error.kind(), Kind::Limit, "{error}");
         (0..100).take_while(|_| tensor.to_bytes().map_err(is_limit).is_ok()).count()
     };
     assert_eq!(times(limits::INFLATE_BYTES as usize), limits::INFLATE_TIMES as usize);

@@ -9,7 +9,6 @@
 )]
 
 // The name by which the workspace's other packages use this crate, so that they can share `support`.
-extern crate trinart_ckpt_formats as formats;
 
 #[path = "../support/mod.rs"]
 mod support;

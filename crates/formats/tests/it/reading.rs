@@ -3,8 +3,8 @@
 
 use crate::support::hostile::{tensor_and, torch};
 use crate::support::{Folder, assert_rows, expected, fixture, rows};
-use formats::StoredCheckpoint;
-use formats::containers::Container;
+use trinart_ckpt_formats::StoredCheckpoint;
+use trinart_ckpt_formats::containers::Container;
 
 fn check(name: &str, container: Container) -> StoredCheckpoint {
     let contents = crate::support::open(fixture(name)).unwrap();

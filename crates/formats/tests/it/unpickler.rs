@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use crate::support::hostile::{KEYS, PAYLOAD, SYSTEM, legacy, tensor_and};
 use crate::support::mutate::{Random, mutate, pickles};
 use crate::support::repository;
-use formats::error::Kind;
-use formats::pickle::{Id, Node, OddUse, Oddity, Pickle, parse, parse_lenient};
 use serde::Deserialize;
+use trinart_ckpt_formats::error::Kind;
+use trinart_ckpt_formats::pickle::{Id, Node, OddUse, Oddity, Pickle, parse, parse_lenient};
 
 /// Number of pickles per Python process.
 const BATCH: u64 = 3000;

@@ -6,7 +6,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use formats::pickle::Encoder;
+use trinart_ckpt_formats::pickle::Encoder;
 
 use super::pickle_tensor;
 

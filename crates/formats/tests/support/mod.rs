@@ -10,15 +10,15 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use formats::containers::{self, Target, WriteOptions};
-use formats::metadata::Metadata;
-use formats::pickle::Encoder;
-use formats::state_dict::StateDict;
-use formats::tensor::{Dtype, LazyTensor, Shape};
-use formats::{OpenOptions, StoredCheckpoint};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use trinart_ckpt_formats::containers::{self, Target, WriteOptions};
+use trinart_ckpt_formats::metadata::Metadata;
+use trinart_ckpt_formats::pickle::Encoder;
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt_formats::{OpenOptions, StoredCheckpoint};
 
 /// The committed checkpoints.
 pub(crate) const FIXTURES: &[&str] = &[
@@ -62,12 +62,12 @@ pub(crate) fn expected(name: &str) -> Vec<Row> {
 }
 
 /// Opens a file under the names it stores, even if its pickle is dangerous.
-pub(crate) fn open(path: impl AsRef<Path>) -> formats::Result<StoredCheckpoint> {
+pub(crate) fn open(path: impl AsRef<Path>) -> trinart_ckpt_formats::Result<StoredCheckpoint> {
     StoredCheckpoint::open_with(path, &OpenOptions::new().keep_dangers())
 }
 
 /// Reads all tensors of an opened file.
-pub(crate) fn rows(contents: &StoredCheckpoint) -> formats::error::Result<Vec<Row>> {
+pub(crate) fn rows(contents: &StoredCheckpoint) -> trinart_ckpt_formats::error::Result<Vec<Row>> {
     let row = |(key, tensor): (&str, &LazyTensor)| {
         let hash = sha256(&tensor.to_bytes()?);
         Ok((key.to_owned(), tensor.dtype().to_string(), tensor.shape().dims().to_vec(), hash))

@@ -3,7 +3,7 @@
 
 use std::io::{Cursor, Read};
 
-use formats::pickle::op;
+use trinart_ckpt_formats::pickle::op;
 
 use super::hostile::{raw_zip, record};
 

@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-use formats::containers::{Container, safetensors};
-use formats::io::{Progress, Source};
-use formats::{Metadata, OpenOptions, Result, StateDict, StoredCheckpoint};
+use trinart_ckpt_formats::containers::{Container, safetensors};
+use trinart_ckpt_formats::io::{Progress, Source};
+use trinart_ckpt_formats::{Metadata, OpenOptions, Result, StateDict, StoredCheckpoint};
 
 use crate::detection::Detection;
 use crate::hash::{FileHashes, file_sha256};

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use formats::containers::{Container, diffusers};
-use formats::error::{Error, OrInternal, Result};
-use formats::metadata::PyValue;
-use formats::tensor::{LazyTensor, Shape};
-use formats::{Metadata, StateDict, StoredCheckpoint};
+use trinart_ckpt_formats::containers::{Container, diffusers};
+use trinart_ckpt_formats::error::{Error, OrInternal, Result};
+use trinart_ckpt_formats::metadata::PyValue;
+use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
+use trinart_ckpt_formats::{Metadata, StateDict, StoredCheckpoint};
 
 use crate::detection::{self, Detection, detect_by};
 use crate::family::Architecture;

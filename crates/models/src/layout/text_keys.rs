@@ -2,7 +2,7 @@
 //!
 //! A single file made from a folder records the spelling, so that a round trip gives the same bytes.
 
-use formats::containers::diffusers::SEPARATOR;
+use trinart_ckpt_formats::containers::diffusers::SEPARATOR;
 
 use super::Folder;
 

@@ -1,6 +1,6 @@
 use crate::ledger::Change;
-use formats::error::Result;
-use formats::tensor::{Dtype, LazyTensor, Overflow};
+use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow};
 
 /// A cast of floating-point tensors. Integer tensors, such as position_ids, never change.
 #[derive(Debug, Clone, Copy)]

@@ -7,9 +7,9 @@ use crate::ledger::{Change, DropReason, Ledger, Origin};
 use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Cast, Resolved};
 use crate::{Component, ema, position_ids, vae};
-use formats::error::{Error, OrInternal, Result};
-use formats::state_dict::StateDict;
-use formats::tensor::LazyTensor;
+use trinart_ckpt_formats::error::{Error, OrInternal, Result};
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::LazyTensor;
 
 /// How to treat the exponential moving average (EMA) of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

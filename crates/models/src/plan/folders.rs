@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use formats::containers::diffusers::{MODEL_INDEX, SEPARATOR};
-use formats::error::{Error, Hint, OrInternal, Result};
-use formats::tensor::{LazyTensor, Shape};
-use formats::{Metadata, StateDict};
+use trinart_ckpt_formats::containers::diffusers::{MODEL_INDEX, SEPARATOR};
+use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result};
+use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
+use trinart_ckpt_formats::{Metadata, StateDict};
 
 use crate::detection::{Detection, detect};
 use crate::family::{Architecture, Prediction, Task};
@@ -243,7 +243,7 @@ fn refuse_incomplete(layout: &Layout, folder: Folder, tensors: &StateDict) -> Re
 
 /// Returns what a model predicts, from its marks and metadata; unknown for SD v2 without either.
 fn guess(architecture: Architecture, detection: &Detection, metadata: &Metadata) -> Prediction {
-    let recorded = metadata.get("modelspec.prediction_type").map(formats::metadata::PyValue::to_text);
+    let recorded = metadata.get("modelspec.prediction_type").map(trinart_ckpt_formats::metadata::PyValue::to_text);
     let is_recorded_as = |start: &str| recorded.as_ref().is_some_and(|recorded| recorded.starts_with(start));
     match architecture {
         _ if detection.prediction == Prediction::Velocity || is_recorded_as("v") => Prediction::Velocity,

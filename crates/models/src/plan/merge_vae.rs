@@ -12,10 +12,10 @@ use crate::ledger::{Change, DropReason, Ledger, Origin};
 use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Cast, Resolved};
 use crate::vae::{self, Role};
-use formats::error::{Error, Hint, OrInternal, Result};
-use formats::metadata::{MERGE_RECIPE, Metadata, PyValue};
-use formats::state_dict::StateDict;
-use formats::tensor::{Dtype, LazyTensor, Overflow};
+use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result};
+use trinart_ckpt_formats::metadata::{MERGE_RECIPE, Metadata, PyValue};
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow};
 
 /// The dtype of the VAE in the output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

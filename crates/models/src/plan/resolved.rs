@@ -1,7 +1,7 @@
 use crate::ledger::Ledger;
 use crate::notice::Notice;
-use formats::metadata::Metadata;
-use formats::state_dict::StateDict;
+use trinart_ckpt_formats::metadata::Metadata;
+use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The output of a plan, resolved without reading tensor data: an ordinary state dict, and the account of all keys.
 #[derive(Debug, Clone)]

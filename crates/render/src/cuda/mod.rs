@@ -23,8 +23,8 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use crate::errors::explain;
 use crate::kernels::{Accelerator, Launch, Recording, address, address_mut};
 use crate::weight_flaws::WeightFlaw;
-use formats::error;
-use formats::tensor::LazyTensor;
+use trinart_ckpt_formats::error;
+use trinart_ckpt_formats::tensor::LazyTensor;
 use upload::Uploader;
 
 /// The kernels, as compiled by `build.rs`.

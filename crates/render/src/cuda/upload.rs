@@ -15,8 +15,8 @@ use crate::errors::from_candle;
 use crate::kernels::address_mut;
 use crate::weight_flaws::{FlawScan, WeightFlaw};
 use crate::weights::stored;
-use formats::error::{Error, OrInternal, Result};
-use formats::tensor::{Dtype, LazyTensor};
+use trinart_ckpt_formats::error::{Error, OrInternal, Result};
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 
 /// Bytes of a pinned buffer.
 const BUFFER: usize = 32 << 20;

@@ -12,11 +12,11 @@ use crate::observer::Trace;
 use crate::picture::{Picture, PictureComparison, compare, contact_sheet};
 use crate::pipeline::{Rendered, render};
 use crate::settings::Settings;
-use formats::error::{Error, Result};
-use formats::io::{Progress, parallel};
-use formats::state_dict::StateDict;
-use models::compare::{self, pair_up};
-use models::{position_ids, vae};
+use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::io::{Progress, parallel};
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_models::compare::{self, pair_up};
+use trinart_ckpt_models::{position_ids, vae};
 
 /// The components that a render uses, with their key prefixes.
 const COMPONENTS: [(&str, &str); 4] = [

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::kernels::Accelerator;
-use formats::error::{Error, Result};
-use formats::tensor::Dtype;
+use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::tensor::Dtype;
 
 /// The device to render on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,7 +78,7 @@ impl OpenDevice {
     #[cfg(not(feature = "cuda"))]
     fn cuda(_: usize) -> Result<Self> {
         let message = "this build has no CUDA support; cuda/README.md explains how to build with it";
-        Err(Error::unsupported(message).with_hint(formats::error::Hint::Cpu))
+        Err(Error::unsupported(message).with_hint(trinart_ckpt_formats::error::Hint::Cpu))
     }
 
     /// Describes the dtypes of weights, values and sums.

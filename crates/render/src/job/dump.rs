@@ -6,9 +6,9 @@ use candle_core::{DType, Tensor};
 
 use crate::errors::from_candle;
 use crate::observer::Observer;
-use formats::error::Result;
-use formats::state_dict::StateDict;
-use formats::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Shape};
 
 /// An [`Observer`] that keeps every tensor.
 #[derive(Default)]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::checks::{Check, Verdict};
-use formats::error::{Error, Result};
-use formats::io::{NoProgress, Source};
-use formats::state_dict::StateDict;
-use models::hash::file_sha256;
-use models::position_ids::{self, State};
+use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::io::{NoProgress, Source};
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_models::hash::file_sha256;
+use trinart_ckpt_models::position_ids::{self, State};
 
 /// Hexadecimal digits of a sha256 in a picture's parameters, as in WebUI.
 const HASH_DIGITS: usize = 10;

@@ -17,9 +17,9 @@ use crate::settings::{Infotext, ReferenceParameters, ReferencePicture, RenderOpt
 use against::Other;
 use device::OpenDevice;
 use dump::Dump;
-use formats::error::{Error, Result};
-use formats::io::{Progress, parallel};
-use formats::state_dict::StateDict;
+use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::io::{Progress, parallel};
+use trinart_ckpt_formats::state_dict::StateDict;
 
 pub use against::{Against, AgainstReport, LatentDistance};
 pub use device::Device;

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::weight_flaws::WeightFlaw;
-use formats::error;
-use formats::tensor::LazyTensor;
+use trinart_ckpt_formats::error;
+use trinart_ckpt_formats::tensor::LazyTensor;
 
 /// A device that runs the kernels.
 ///

@@ -9,8 +9,8 @@ use super::*;
 use crate::ops::testing::random;
 use crate::weight_flaws::WeightFlaw;
 use crate::weights;
-use formats::error::Error;
-use formats::tensor::LazyTensor;
+use trinart_ckpt_formats::error::Error;
+use trinart_ckpt_formats::tensor::LazyTensor;
 
 #[path = "../../tests/emulation/emulated.rs"]
 mod emulation;

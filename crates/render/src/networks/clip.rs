@@ -8,8 +8,8 @@ use crate::kernels;
 use crate::observer::Trace;
 use crate::ops::{Engine, LayerNorm, Linear, attention, quick_gelu};
 use crate::weights::WeightLoader;
-use formats::error::{Error, Result};
-use formats::state_dict::StateDict;
+use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The key prefixes of the text encoder: LDM's, and the shorter one of NovelAI's checkpoint.
 const PREFIXES: [&str; 2] = ["cond_stage_model.transformer.text_model", "cond_stage_model.transformer"];

@@ -7,8 +7,8 @@ mod reader;
 mod unet;
 mod vae;
 
-use formats::error::Result;
-use formats::state_dict::StateDict;
+use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::state_dict::StateDict;
 
 pub use clip::TextEncoder;
 pub use unet::{PreparedPrompt, Unet};

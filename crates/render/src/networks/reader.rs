@@ -6,7 +6,7 @@ use crate::errors::from_candle;
 use crate::kernels;
 use crate::ops::{Conv2d, Engine, GroupNorm, LayerNorm, Linear, Padding};
 use crate::weights::WeightLoader;
-use formats::error::{Error, Result};
+use trinart_ckpt_formats::error::{Error, Result};
 
 /// A key prefix of a checkpoint, with the loader for the tensors under it.
 #[derive(Clone)]

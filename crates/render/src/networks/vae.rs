@@ -7,7 +7,7 @@ use crate::errors::from_candle;
 use crate::observer::Trace;
 use crate::ops::{Conv2d, Engine, Epilogue, GroupNorm, Image, Linear, Padding, attention};
 use crate::weights::WeightLoader;
-use formats::error::Result;
+use trinart_ckpt_formats::error::Result;
 
 const PREFIX: &str = "first_stage_model";
 const EPSILON: f64 = 1e-6;

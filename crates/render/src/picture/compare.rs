@@ -1,7 +1,7 @@
 //! Metrics of the difference between two pictures.
 
 use super::Picture;
-use formats::error::{Error, Result};
+use trinart_ckpt_formats::error::{Error, Result};
 
 /// The difference between two pictures of the same size.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]

@@ -9,8 +9,8 @@ use candle_core::{DType, Tensor};
 
 use crate::errors::from_candle;
 pub use compare::{PictureComparison, compare};
-use formats::error::{Error, Result};
 pub use sheet::contact_sheet;
+use trinart_ckpt_formats::error::{Error, Result};
 
 /// The PNG text field of WebUI's infotext.
 const PARAMETERS: &str = "parameters";

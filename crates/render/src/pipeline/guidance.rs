@@ -4,7 +4,7 @@ use candle_core::{Result as CandleResult, Tensor};
 
 use crate::errors::from_candle;
 use crate::networks::{PreparedPrompt, Unet};
-use formats::error::{Error, Result};
+use trinart_ckpt_formats::error::{Error, Result};
 
 /// Prompts with their guidance factors, batched by length.
 pub(super) struct Guidance {

@@ -21,12 +21,12 @@ use crate::prompt::{self, Chunk, PromptPart, Tokenizer};
 use crate::sampling::{Generator, NoiseSchedule, SamplerContext, sample};
 use crate::settings::Settings;
 use crate::weights::{tensor, values};
-use formats::error::{OrInternal, Result};
-use formats::io::Progress;
-use formats::state_dict::StateDict;
 use guidance::Guidance;
 use nonfinite::{F16_MAX, NonFiniteFinder, weight_checks};
 use target::{Decoded, RenderTarget};
+use trinart_ckpt_formats::error::{OrInternal, Result};
+use trinart_ckpt_formats::io::Progress;
+use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The factor between the VAE's latents and those of the UNet, in SD v1.
 const SCALE: f64 = 0.18215;

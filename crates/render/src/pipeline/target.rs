@@ -13,9 +13,9 @@ use crate::observer::{Observer, Trace};
 use crate::ops::Engine;
 use crate::weight_flaws::WeightFlaws;
 use crate::weights::{WeightLoader, values};
-use formats::error::{Error, Result};
-use formats::state_dict::StateDict;
-use formats::tensor::{Dtype, Overflow};
+use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::{Dtype, Overflow};
 
 /// The engine of a render, with the weights for it.
 pub(super) struct RenderTarget {

@@ -1,6 +1,6 @@
 //! WebUI's attention syntax, which weights words.
 
-use formats::error::{Error, Result};
+use trinart_ckpt_formats::error::{Error, Result};
 
 /// The factor of a round bracket. A square bracket divides by it.
 const BRACKET: f64 = 1.1;

@@ -13,7 +13,7 @@ pub use chunks::Chunk;
 pub use presets::{PRESETS, Preset};
 pub use tokenizer::Tokenizer;
 
-use formats::error::{Error, Result};
+use trinart_ckpt_formats::error::{Error, Result};
 
 /// The syntax of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

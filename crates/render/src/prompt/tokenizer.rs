@@ -3,8 +3,8 @@ use std::io::Cursor;
 use instant_clip_tokenizer::{Token, Tokenizer as Encoder};
 
 use super::repair::repair;
-use formats::error::{OrInternal, Result};
-use models::vocabulary;
+use trinart_ckpt_formats::error::{OrInternal, Result};
+use trinart_ckpt_models::vocabulary;
 
 /// The start token.
 pub(super) const START: u32 = 49_406;

@@ -1,6 +1,6 @@
 //! The noise schedule of a model, and the noise levels of a sampler's steps.
 
-use formats::error::{Error, Result};
+use trinart_ckpt_formats::error::{Error, Result};
 
 /// The number of timesteps that Stable Diffusion was trained with.
 const TIMES: usize = 1000;

@@ -5,10 +5,10 @@ mod reference;
 
 use crate::prompt::{Preset, Syntax};
 use crate::sampling::{NoiseSource, Sampler, ScheduleType};
-use formats::error::{Error, Result};
-use formats::tensor::Dtype;
 use infotext::{as_read, is_side};
 use reference::{PROMPT_SYNTAX, WEIGHT_DTYPE};
+use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::tensor::Dtype;
 
 pub use infotext::{Infotext, parse_size};
 pub(crate) use reference::ReferenceParameters;

@@ -9,7 +9,7 @@ use super::infotext::{Infotext, parse_size};
 use crate::checks::Check;
 use crate::picture::Picture;
 use crate::sampling::{Sampler, ScheduleType};
-use formats::error::{Error, Result};
+use trinart_ckpt_formats::error::{Error, Result};
 
 /// The largest picture file that is read. A PNG of the largest supported size is smaller.
 const PICTURE_BYTES: u64 = 512 << 20;

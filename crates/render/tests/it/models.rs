@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use crate::tiny::{fixture, model, owned, values};
 use candle_core::{DType, Device, Tensor};
-use formats::StoredCheckpoint;
-use formats::error::Kind;
-use formats::state_dict::StateDict;
-use formats::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt_formats::StoredCheckpoint;
+use trinart_ckpt_formats::error::Kind;
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Shape};
 use trinart_ckpt_render::Engine;
 use trinart_ckpt_render::networks::{TextEncoder, Unet, Vae};
 use trinart_ckpt_render::observer::{Observer, Trace};
@@ -81,7 +81,7 @@ fn text_encoder(state_dict: &Arc<StateDict>) -> TextEncoder {
     TextEncoder::load(&loader(state_dict)).unwrap()
 }
 
-fn unet(state_dict: &Arc<StateDict>) -> formats::error::Result<Unet> {
+fn unet(state_dict: &Arc<StateDict>) -> trinart_ckpt_formats::error::Result<Unet> {
     Unet::load(&loader(state_dict))
 }
 
@@ -243,7 +243,7 @@ fn rejects_a_batch_that_does_not_match_the_prompts() {
 }
 
 /// Uses a model in the sizes of SD v1, made by `make.py --full FOLDER`:
-/// `RENDER_FULL=FOLDER cargo test -p trinart-ckpt-render --release --test it models:: -- --ignored`.
+/// `RENDER_FULL=FOLDER cargo test -p trinart-ckpt-render --release --test it trinart_ckpt_models:: -- --ignored`.
 #[test]
 #[ignore = "needs a model of 4.3 GB, and takes minutes without optimization"]
 fn matches_diffusers_at_full_size() {

@@ -2,8 +2,8 @@
 //! references.
 
 use crate::tiny::{fixture, model};
-use formats::StoredCheckpoint;
-use formats::io::NoProgress;
+use trinart_ckpt_formats::StoredCheckpoint;
+use trinart_ckpt_formats::io::NoProgress;
 use trinart_ckpt_render::checks::relative_distance;
 use trinart_ckpt_render::observer::Trace;
 use trinart_ckpt_render::picture::{Picture, compare};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use formats::error::Result;
+use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_render::sampling::{
     Generator, NoiseSchedule, NoiseSource, Sampler, SamplerContext, ScheduleType, sample,
 };

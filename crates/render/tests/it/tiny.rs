@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use formats::state_dict::StateDict;
-use formats::tensor::{Dtype, LazyTensor, Shape};
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Shape};
 
 pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/render").join(name)

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
-use formats::StoredCheckpoint;
-use formats::error::Kind;
 use sha2::{Digest, Sha256};
+use trinart_ckpt_formats::StoredCheckpoint;
+use trinart_ckpt_formats::error::Kind;
 use trinart_ckpt_render::Engine;
 use trinart_ckpt_render::weights::WeightLoader;
 

@@ -4,7 +4,7 @@ use candle_core::{Result as CandleResult, Tensor};
 
 use crate::networks::reader::Reader;
 use crate::ops::{Engine, GroupNorm, Image, LayerNorm, Linear, attention, gated_gelu};
-use formats::error::{Error, Result};
+use trinart_ckpt_formats::error::{Error, Result};
 
 /// Attention heads at every level of SD v1. The number is in no tensor.
 const HEADS: usize = 8;

@@ -18,12 +18,12 @@ use crate::observer::Trace;
 use crate::ops::{Conv2d, Engine, GroupNorm, Image, Linear, Padding};
 use crate::weights::WeightLoader;
 use attention::{KeysValues, Transformer};
-use formats::error::{Error, Result};
-use formats::state_dict::StateDict;
-use models::detection::detect_by;
-use models::family::{Architecture, Task};
 use resnet::Resnet;
 use step::Step;
+use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_models::detection::detect_by;
+use trinart_ckpt_models::family::{Architecture, Task};
 
 const PREFIX: &str = "model.diffusion_model";
 

@@ -6,7 +6,7 @@ use candle_core::{Result as CandleResult, Tensor};
 
 use crate::networks::reader::Reader;
 use crate::ops::{Conv2d, Epilogue, GroupNorm, Image};
-use formats::error::Result;
+use trinart_ckpt_formats::error::Result;
 
 const EPSILON: f64 = 1e-5;
 

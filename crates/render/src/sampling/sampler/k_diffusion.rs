@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::{SamplerContext, sum, sum_all};
 use crate::errors::from_candle;
-use formats::error::{OrInternal, Result};
+use trinart_ckpt_formats::error::{OrInternal, Result};
 
 /// Past slopes that the linear multistep method uses.
 const LMS_ORDER: usize = 4;

@@ -7,7 +7,7 @@ mod unipc;
 use candle_core::{Result as CandleResult, Tensor};
 
 use crate::sampling::schedule::{NoiseSchedule, ScheduleType};
-use formats::error::Result;
+use trinart_ckpt_formats::error::Result;
 
 /// A sampler: a method to turn noise into a latent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

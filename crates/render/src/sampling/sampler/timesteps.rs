@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{SamplerContext, sum};
 use crate::errors::from_candle;
-use formats::error::Result;
+use trinart_ckpt_formats::error::Result;
 
 /// Denoising diffusion implicit models (Song et al., 2020) with eta 0: without new noise.
 pub(super) fn ddim(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use super::{SamplerContext, sum, sum_all};
 use crate::errors::from_candle;
 use crate::sampling::schedule::NoiseSchedule;
-use formats::error::{OrInternal, Result};
+use trinart_ckpt_formats::error::{OrInternal, Result};
 
 const ORDER: usize = 3;
 
