@@ -8,8 +8,6 @@
     clippy::print_stderr
 )]
 
-// The name by which the workspace's other packages use this crate, so that they can share `support`.
-
 #[path = "../support/mod.rs"]
 mod support;
 
