@@ -473,6 +473,7 @@ fn rejects_what_it_cannot_render_in_one_line() {
     run!["render-check", path, "-o", folder.join("a.png"), "--prompt", "a <lora:b:1>"].refused(&["<lora:b:1>"]);
     assert_eq!(run!["render-check", path, "-o", folder.join("a.png"), "--cfg", "nan"].code, Some(2));
     run!["render-check", path, "-o", &checkpoint].refused(&["model.safetensors", "--force"]);
+    run!["render-check", fixture("tiny-sd1.safetensors"), "-o", folder.join("a.png")].refused(&["64 tokens", "49408"]);
     run!["render-check", fixture("tiny-vae.ckpt"), "-o", folder.join("a.png")].refused(&["tiny-vae.ckpt"]);
     assert_eq!(folder.names(), ["model.safetensors"]);
 }

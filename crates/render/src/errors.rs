@@ -4,15 +4,20 @@ use trinart_ckpt_formats::error::Error;
 #[cfg(feature = "cuda")]
 use trinart_ckpt_formats::error::Hint;
 
-/// Converts an error of candle into one of kind [`Kind::Unsupported`](trinart_ckpt_formats::error::Kind::Unsupported) with candle's
-/// text, or, for an error of the CUDA driver, into one that explains it.
+/// Converts an error of candle into one of kind [`Kind::Unsupported`](trinart_ckpt_formats::error::Kind::Unsupported)
+/// with the first line of candle's text, or, for an error of the CUDA driver, into one that explains it. The lines after
+/// the first are a backtrace.
 pub(crate) fn from_candle(error: candle_core::Error) -> Error {
     let text = error.to_string();
     #[cfg(feature = "cuda")]
     if text.contains("DriverError(") {
         return explain(&text);
     }
-    Error::unsupported(text)
+    Error::unsupported(first_line(&text))
+}
+
+fn first_line(text: &str) -> &str {
+    text.split_once('\n').map_or(text, |(first, _)| first)
 }
 
 /// Explains an error of the CUDA driver, cuBLAS or cuRAND, given the text that it displays. Keeps the first line of the
@@ -51,7 +56,7 @@ pub(crate) fn explain(text: &str) -> Error {
     let hint = if text.contains("CUDA_ERROR_OUT_OF_MEMORY") { Hint::SmallerOrCpu } else { Hint::Cpu };
     let message = match known.iter().find(|(name, _)| text.contains(name)) {
         Some((name, meaning)) => format!("CUDA: {meaning} ({name})"),
-        None => format!("CUDA: {}", text.split_once('\n').map_or(text, |(first, _)| first)),
+        None => format!("CUDA: {}", first_line(text)),
     };
     Error::unsupported(message).with_hint(hint)
 }
@@ -66,6 +71,12 @@ mod tests {
     fn keeps_the_text_of_an_error_of_candle() {
         let error = from_candle(candle_core::Error::Msg("out of memory".into()));
         assert_eq!((error.to_string().as_str(), error.kind()), ("out of memory", Kind::Unsupported));
+    }
+
+    #[test]
+    fn drops_the_backtrace_of_an_error_of_candle() {
+        let error = candle_core::Error::Msg("invalid index\n   0: candle_core::error::Error::bt".into());
+        assert_eq!(from_candle(error).to_string(), "invalid index");
     }
 
     #[cfg(feature = "cuda")]

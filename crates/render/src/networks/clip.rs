@@ -11,6 +11,9 @@ use crate::weights::WeightLoader;
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
 
+/// The number of tokens in CLIP's vocabulary.
+const TOKENS: u64 = 49_408;
+
 /// The key prefixes of the text encoder: LDM's, and the shorter one of NovelAI's checkpoint.
 const PREFIXES: [&str; 2] = ["cond_stage_model.transformer.text_model", "cond_stage_model.transformer"];
 
@@ -46,8 +49,10 @@ impl TextEncoder {
     /// The number of heads is in no tensor. CLIP has one per 64 values; a width that 64 does not divide occurs in small
     /// test models, which have 4 heads by convention. [`TextEncoder::with_heads`] overrides the number.
     ///
-    /// Fails if the checkpoint has no text encoder of SD v1, or if tensors are missing or have other shapes.
+    /// Fails if the checkpoint has no text encoder of SD v1 or a smaller vocabulary, or if tensors are missing or have
+    /// other shapes.
     pub fn load(weights: &WeightLoader) -> Result<TextEncoder> {
+        check_supported(weights.state_dict())?;
         let root = Reader::root(weights);
         let here = root.at(prefix(weights.state_dict())?);
         let [vocabulary, width] = here.dims_of("embeddings.token_embedding.weight")?;
@@ -161,7 +166,15 @@ impl Layer {
 
 /// Fails if a checkpoint has no text encoder of SD v1.
 pub(super) fn check_supported(state_dict: &StateDict) -> Result<()> {
-    prefix(state_dict).map(|_| ())
+    let key = format!("{}.embeddings.token_embedding.weight", prefix(state_dict)?);
+    let tokens = state_dict.get(&key).and_then(|tensor| tensor.shape().dims().first().copied());
+    match tokens {
+        Some(tokens) if tokens < TOKENS => {
+            let found = format!("the vocabulary has {tokens} tokens; the prompts of SD v1 need CLIP's {TOKENS}");
+            Err(Error::unsupported(found).in_tensor(key))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the key prefix of the text encoder.
