@@ -6,7 +6,7 @@ use trinart_ckpt::formats::limits;
 use trinart_ckpt::models::family::Architecture;
 use trinart_ckpt::report::{KeyDifference, PositionIds, ScanVerdict};
 use trinart_ckpt::{
-    Checkpoint, Compare, Component, Convert, Dtype, Hash, Hint, Inspect, Kind, MergeVae, OpenOptions, Scan,
+    Checkpoint, Compare, Component, Convert, Dtype, Ema, Hash, Hint, Inspect, Kind, MergeVae, OpenOptions, Scan,
     StoredCheckpoint, Target,
 };
 
@@ -103,6 +103,25 @@ fn plans_report_what_a_write_does_and_write_nothing() {
     assert_eq!(written.bytes, std::fs::metadata(&output).unwrap().len());
     assert_eq!(convert.write(&output).unwrap_err().hint(), Some(Hint::Overwrite));
     assert!(convert.overwrite(true).write(&output).is_ok());
+}
+
+#[test]
+fn keeps_the_component_that_inspect_lists() {
+    let folder = Folder::new();
+    let checkpoint = Checkpoint::open(fixture("tiny-sd1.safetensors")).unwrap();
+    let inspection = Inspect::new(fixture("tiny-sd1.safetensors")).run().unwrap();
+    for (index, summary) in inspection.components.iter().enumerate() {
+        let output = folder.join(&format!("{index}.safetensors"));
+        let convert = Convert::new(&checkpoint).component(summary.component);
+        assert_eq!(convert.write(&output).unwrap().tensors, summary.tensors, "{}", summary.component.text());
+    }
+    let output = folder.join("out.safetensors");
+    let ema = Convert::new(&checkpoint).component(Component::Ema);
+    assert_eq!(ema.clone().prune(true).plan(&output).unwrap().tensors, 2);
+    let error = ema.ema(Ema::Drop).plan(&output).unwrap_err();
+    assert_eq!(error.message(), "nothing would remain: the conversion selects the EMA and also drops it");
+    let error = Convert::new(&checkpoint).component(Component::Other).plan(&output).unwrap_err();
+    assert_eq!(error.message(), "contains no tensors of unknown components");
 }
 
 #[test]
