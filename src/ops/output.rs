@@ -11,7 +11,7 @@ use trinart_ckpt_formats::tensor::{Dtype, Overflow};
 use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::plan::folders::{self, FolderPlan};
 use trinart_ckpt_models::plan::{Cast, Resolved};
-use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
+use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode, position_ids};
 
 /// How to write a diffusers folder.
 #[derive(Debug, Clone, Default)]
@@ -205,7 +205,9 @@ impl OutputOptions<'_> {
         mode: Mode,
     ) -> Result<WriteReport> {
         if target != Target::Diffusers {
-            resolved.notices.extend(input.translation().single_file_notices.iter().cloned());
+            let has_ids = resolved.state_dict.keys().any(position_ids::is_key);
+            let is_true = |notice: &&Notice| notice.code != NoticeCode::PositionIdsAdded || has_ids;
+            resolved.notices.extend(input.translation().single_file_notices.iter().filter(is_true).cloned());
         }
         let (resolved, written) = match target {
             Target::Diffusers => self.write_folder(input, output, resolved, mode)?,
