@@ -186,7 +186,8 @@ impl VaeReport {
         let hash: String = self.sha256.chars().take(10).collect();
         let _ = writeln!(out, "  VAE          {} (sha256 {hash}{sidecar})", printable(&self.file));
         if let Some(published) = &self.published {
-            let _ = writeln!(out, "  confirmed    {}", published.to_text());
+            let label = if published.withdrawn.is_some() { "published" } else { "confirmed" };
+            let _ = writeln!(out, "  {label}    {}", published.to_text());
         }
         let before = self.before.as_ref().map_or_else(|| "none".to_owned(), VaeSummary::to_text);
         let _ = writeln!(out, "  before       {before}");
@@ -225,5 +226,35 @@ impl From<&Error> for Failure {
             offset: error.offset(),
             hint: error.hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trinart_ckpt_models::{Component, published};
+
+    #[test]
+    fn confirms_no_withdrawn_vae() {
+        let text = |sha256: &str| {
+            let summary = ComponentSummary::new(Component::Vae, std::iter::empty());
+            let report = VaeReport {
+                file: "vae.ckpt".to_owned(),
+                sha256: sha256.to_owned(),
+                published: published::identify(404_661_793, sha256),
+                sidecar: false,
+                before: None,
+                after: VaeSummary { summary, content_hash: String::new() },
+                merged: Merged::Changed,
+            };
+            let mut out = String::new();
+            report.write_text(&mut out);
+            out
+        };
+        let right = text("2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295");
+        assert!(right.contains("  confirmed    autoencoder_fix_kl-f8"), "{right}");
+        let wrong = text("d2dd1c82220e31a72bd9958dda249ed7f94faf875d5123ae3aab7a1950a82a8f");
+        assert!(wrong.contains("  published    autoencoder_kl-f8") && wrong.contains("WITHDRAWN"), "{wrong}");
+        assert!(!wrong.contains("confirmed"), "{wrong}");
     }
 }
