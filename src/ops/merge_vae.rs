@@ -111,7 +111,7 @@ impl<'a> MergeVae<'a> {
     /// Returns the sha256 of the VAE file, and the published file with this hash. Fails if that file was withdrawn, unless
     /// it is allowed.
     fn identify_vae(&self) -> Result<(String, Option<&'static PublishedFile>)> {
-        let file = self.vae.file_of(|key| vae::is_key(vae::bare_key(key)))?;
+        let file = self.vae.vae_file()?;
         let sha256 = hash::file_sha256(file, self.output.progress)?;
         let published = published::identify(file.len(), &sha256);
         if !self.allow_withdrawn {
