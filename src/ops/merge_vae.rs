@@ -35,7 +35,11 @@ pub struct MergeVae<'a> {
     output: OutputOptions<'a>,
 }
 
-output_methods!(MergeVae);
+output_methods!(
+    MergeVae,
+    "Reads and hashes the file of the VAE, and the VAEs of the checkpoint and of the output, because the report contains \
+     their hashes. Reads no other tensor."
+);
 
 impl<'a> MergeVae<'a> {
     /// Returns a merge of `vae` into `base`. `vae` may be a bare VAE, a diffusers `AutoencoderKL`, or a whole checkpoint.

@@ -95,7 +95,7 @@ pub(super) enum Mode {
 
 /// Adds to an operation with a field `output` the methods that all writing operations have.
 macro_rules! output_methods {
-    ($operation:ident) => {
+    ($operation:ident, $reads:literal) => {
         impl<'a> $operation<'a> {
             /// Sets all options for writing at once.
             #[must_use]
@@ -163,6 +163,8 @@ macro_rules! output_methods {
             }
 
             /// Reports what [`Self::write`] would do, tensor by tensor, and writes nothing.
+            ///
+            #[doc = $reads]
             ///
             /// Fails where `write` would fail, except for errors that depend on the tensors' values or on the disk.
             pub fn plan(&self, output: impl AsRef<std::path::Path>) -> $crate::Result<$crate::report::WriteReport> {
