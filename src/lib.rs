@@ -65,7 +65,7 @@ pub mod report;
 
 #[cfg(feature = "render")]
 pub use ops::RenderCheck;
-pub use ops::{Compare, Convert, Hash, Inspect, MergeVae, Scan};
+pub use ops::{Compare, Convert, FolderOptions, Hash, Inspect, MergeVae, Scan};
 pub use trinart_ckpt_formats::containers::Target;
 pub use trinart_ckpt_formats::error::{Error, Hint, Kind, Result};
 pub use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Shape};

@@ -14,7 +14,7 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         }
     };
     let report = Scan::new(&command.paths).progress(terminal).run_each(print_error);
-    terminal.conclude(report, ScanReport::to_text, |report| match (report.dangerous, report.unreadable) {
+    terminal.finish(report, ScanReport::to_text, |report| match (report.dangerous, report.unreadable) {
         (0, 0) => Exit::Success,
         (0, _) => Exit::Error,
         _ => Exit::Negative,

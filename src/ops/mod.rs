@@ -12,6 +12,7 @@ mod compare;
 mod convert;
 mod hash;
 mod inspect;
+mod jobs;
 mod merge_vae;
 mod output;
 #[cfg(feature = "render")]
@@ -24,7 +25,6 @@ pub use hash::Hash;
 pub use inspect::Inspect;
 pub use merge_vae::MergeVae;
 pub use output::FolderOptions;
-pub(crate) use output::OutputOptions;
 #[cfg(feature = "render")]
 pub use render_check::RenderCheck;
 pub use scan::Scan;

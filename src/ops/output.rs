@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use super::jobs::check_jobs;
 use crate::report::{LeftOut, WriteReport};
-use trinart_ckpt_formats::Result;
+use trinart_ckpt_formats::{Error, Result};
 use trinart_ckpt_formats::containers::diffusers::{self, Companions, Files};
 use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions, Written};
 use trinart_ckpt_formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel};
@@ -23,7 +24,7 @@ pub struct FolderOptions {
     pub bin: bool,
     /// A variant in the names of the weights: `fp16` makes `diffusion_pytorch_model.fp16.safetensors`.
     pub variant: Option<String>,
-    /// The most bytes of tensors in one file; `None` means 10 GB, as in diffusers.
+    /// The most bytes of tensors in one file, at least 1; `None` means 10 GB, as in diffusers.
     pub max_shard_bytes: Option<u64>,
 }
 
@@ -46,7 +47,7 @@ impl FolderOptions {
         FolderOptions { variant: Some(variant.into()), ..self }
     }
 
-    /// Sets the most bytes of tensors in one file.
+    /// Sets the most bytes of tensors in one file, at least 1. A larger tensor gets a file of its own.
     #[must_use]
     pub fn max_shard_bytes(self, bytes: u64) -> Self {
         FolderOptions { max_shard_bytes: Some(bytes), ..self }
@@ -58,17 +59,17 @@ const SHARD_BYTES: u64 = 10_000_000_000;
 
 /// How to write a checkpoint. Operations have a method of the same name for each field.
 #[derive(Clone)]
-pub(crate) struct OutputOptions<'a> {
+pub(super) struct OutputOptions<'a> {
     /// The dtype of the floating-point tensors; `None` keeps each dtype.
-    pub(crate) dtype: Option<Dtype>,
-    pub(crate) overflow: Overflow,
+    pub(super) dtype: Option<Dtype>,
+    pub(super) overflow: Overflow,
     /// `None` follows the extension of the output.
-    pub(crate) format: Option<Target>,
-    pub(crate) overwrite: Overwrite,
-    pub(crate) verify: bool,
-    pub(crate) jobs: usize,
-    pub(crate) progress: &'a dyn Progress,
-    pub(crate) folder: FolderOptions,
+    pub(super) format: Option<Target>,
+    pub(super) overwrite: Overwrite,
+    pub(super) verify: bool,
+    pub(super) jobs: usize,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) folder: FolderOptions,
 }
 
 impl Default for OutputOptions<'_> {
@@ -97,13 +98,6 @@ pub(super) enum Mode {
 macro_rules! output_methods {
     ($operation:ident, $reads:literal) => {
         impl<'a> $operation<'a> {
-            /// Sets all options for writing at once.
-            #[must_use]
-            pub(crate) fn output_options(mut self, options: $crate::ops::OutputOptions<'a>) -> Self {
-                self.output = options;
-                self
-            }
-
             /// Casts the floating-point tensors of the whole output to `dtype`. By default each tensor keeps its dtype.
             #[must_use]
             pub fn dtype(mut self, dtype: trinart_ckpt_formats::tensor::Dtype) -> Self {
@@ -148,7 +142,7 @@ macro_rules! output_methods {
                 self
             }
 
-            /// Sets the number of threads. By default two per CPU, at most eight.
+            /// Sets the number of threads, at least 1. By default two per CPU, at most eight.
             #[must_use]
             pub fn jobs(mut self, jobs: usize) -> Self {
                 self.output.jobs = jobs;
@@ -185,8 +179,13 @@ impl OutputOptions<'_> {
         self.dtype.map(|to| Cast { to, overflow: self.overflow })
     }
 
-    /// Returns the format of the output. Fails, before any work is done, if the output may not be written.
+    /// Returns the format of the output. Fails, before any work is done, if an option is invalid or if the output may not be
+    /// written.
     pub(super) fn check_destination(&self, output: &Path) -> Result<Target> {
+        check_jobs(self.jobs)?;
+        if self.folder.max_shard_bytes == Some(0) {
+            return Err(Error::usage("the size of the files in a folder must be at least 1 byte"));
+        }
         let target = self.format.map_or_else(|| Target::from_path(output), Ok)?;
         match target {
             // Once the new files are known, `write_folder` checks which files of an existing folder would be lost.

@@ -3,6 +3,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::jobs::check_jobs;
 use crate::report::{RenderCheckReport, RenderPaths};
 use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions};
 use trinart_ckpt_formats::io::{AtomicFile, NoProgress, Overwrite, Progress, parallel};
@@ -108,7 +109,7 @@ impl<'a> RenderCheck<'a> {
         RenderCheck { overwrite, ..self }
     }
 
-    /// Sets the number of threads. By default, rendering uses all CPUs, and comparing and writing use two threads per CPU,
+    /// Sets the number of threads, at least 1. By default, rendering uses all CPUs, and comparing and writing use two threads per CPU,
     /// at most eight. See [`RenderJob::jobs`].
     #[must_use]
     pub fn jobs(self, jobs: usize) -> Self {
@@ -167,6 +168,7 @@ impl<'a> RenderCheck<'a> {
     fn job(&self, keeps_dump: bool) -> Result<RenderJob> {
         let mut job = RenderJob::new(self.input()?).options(self.options.clone()).device(self.device).dump(keeps_dump);
         if let Some(jobs) = self.jobs {
+            check_jobs(jobs)?;
             job = job.jobs(jobs);
         }
         if let Some(path) = &self.like {

@@ -6,7 +6,7 @@ use trinart_ckpt::formats::limits;
 use trinart_ckpt::models::family::Architecture;
 use trinart_ckpt::report::{KeyDifference, PositionIds, ScanVerdict};
 use trinart_ckpt::{
-    Checkpoint, Compare, Component, Convert, Dtype, Ema, Hash, Hint, Inspect, Kind, MergeVae, OpenOptions, Scan,
+    Checkpoint, Compare, Component, Convert, Dtype, Ema, FolderOptions, Hash, Hint, Inspect, Kind, MergeVae, OpenOptions, Scan,
     StoredCheckpoint, Target,
 };
 
@@ -122,6 +122,19 @@ fn keeps_the_component_that_inspect_lists() {
     assert_eq!(error.message(), "nothing would remain: the conversion selects the EMA and also drops it");
     let error = Convert::new(&checkpoint).component(Component::Other).plan(&output).unwrap_err();
     assert_eq!(error.message(), "contains no tensors of unknown components");
+}
+
+#[test]
+fn rejects_options_of_zero() {
+    let checkpoint = Checkpoint::open(fixture("tiny-sd1.safetensors")).unwrap();
+    let folder = FolderOptions::default().max_shard_bytes(0);
+    let errors = [
+        Convert::new(&checkpoint).jobs(0).plan("out.ckpt").unwrap_err(),
+        Convert::new(&checkpoint).folder(folder).plan("out/").unwrap_err(),
+        Compare::new(&checkpoint, &checkpoint).jobs(0).run().unwrap_err(),
+        Hash::new(fixture("tiny-vae.ckpt")).jobs(0).run().unwrap_err(),
+    ];
+    assert!(errors.iter().all(|error| error.kind() == Kind::Usage && error.message().contains("at least 1")));
 }
 
 #[test]
