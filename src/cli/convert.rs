@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::args::Convert as Command;
 use super::each::{Names, each};
 use super::exit::Exit;
+use super::hints;
 use super::output::set_writing_options;
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
@@ -20,13 +21,14 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         terminal.failure(&error);
         return Exit::Error;
     }
+    let text = |report: &WriteReport| report.to_text_with(&hints::tip);
     if let (Some(output), [input]) = (&command.output.output, command.inputs.as_slice()) {
         let result = convert(command, input, output, terminal);
-        return terminal.finish(result, WriteReport::to_text, |_| Exit::Success);
+        return terminal.finish(result, text, |_| Exit::Success);
     }
     let names = Names { list: "results", file: "input", between: "" };
     let work = |input: &Path| convert(command, input, &output_in_folder(command, input)?, terminal);
-    each(&command.inputs, &names, terminal, work, WriteReport::to_text)
+    each(&command.inputs, &names, terminal, work, text)
 }
 
 fn check_usage(command: &Command) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use super::args::MergeVae as Command;
 use super::exit::Exit;
+use super::hints;
 use super::output::set_writing_options;
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
@@ -12,7 +13,7 @@ use trinart_ckpt_models::Checkpoint;
 
 /// Merges, and prints the report.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
-    terminal.finish(merge(command, terminal), WriteReport::to_text, |_| Exit::Success)
+    terminal.finish(merge(command, terminal), |report| report.to_text_with(&hints::tip), |_| Exit::Success)
 }
 
 fn merge(command: &Command, terminal: &Terminal) -> Result<WriteReport> {

@@ -3,13 +3,14 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::report::components::ComponentSummary;
+use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use crate::report::units::{count, size};
 use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_formats::containers::{OpaqueValue, Target, UnreadableTensor};
-use trinart_ckpt_formats::error::{Error, Hint, Kind, printable};
+use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_models::ledger::{Change, Disposition, Ledger};
 use trinart_ckpt_models::published::PublishedFile;
-use trinart_ckpt_models::{Notice, NoticeCode};
+use trinart_ckpt_models::Notice;
 
 /// A value or tensor that is not in the output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -121,6 +122,11 @@ impl VaeSummary {
 impl WriteReport {
     /// Formats a few lines. A dry run lists every key.
     pub fn to_text(&self) -> String {
+        self.to_text_with(NO_TIPS)
+    }
+
+    /// Formats the report as [`Self::to_text`], with these words for tips.
+    pub fn to_text_with(&self, words: TipWords<'_>) -> String {
         let mut out = String::new();
         let state = match (self.dry_run, self.verified) {
             (true, _) => "dry run, nothing written",
@@ -140,8 +146,8 @@ impl WriteReport {
             let _ = writeln!(out, "  left out     {}", left_out.to_text());
         }
         for notice in &self.notices {
-            let advice = advice(notice.code).map_or_else(String::new, |advice| format!("; {advice}"));
-            let _ = writeln!(out, "  note         {}{advice}", printable(&notice.text));
+            let ending = ending(Tip::Notice(notice.code), words);
+            let _ = writeln!(out, "  note         {}{ending}", printable(&notice.text));
         }
         if self.dry_run {
             self.write_ledger(&mut out);
@@ -170,16 +176,6 @@ impl WriteReport {
     }
 }
 
-/// What to do about a notice, in terms of the command line.
-fn advice(code: NoticeCode) -> Option<&'static str> {
-    match code {
-        NoticeCode::UnknownKept => Some("inspect --keys lists them"),
-        NoticeCode::NotInFolders => Some("--dry-run lists them"),
-        NoticeCode::PredictionAssumed => Some("--prediction sets it"),
-        _ => None,
-    }
-}
-
 impl VaeReport {
     fn write_text(&self, out: &mut String) {
         let sidecar = if self.sidecar { ", sidecar of the checkpoint" } else { "" };
@@ -194,37 +190,6 @@ impl VaeReport {
         let _ = writeln!(out, "  after        {}", self.after.to_text());
         if self.merged == Merged::Same {
             let _ = writeln!(out, "  note         the checkpoint already had this VAE");
-        }
-    }
-}
-
-/// An error as JSON.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct Failure {
-    /// The kind of error.
-    pub kind: Kind,
-    /// The whole message, on one line.
-    pub message: String,
-    /// The file that the error is in.
-    pub file: Option<String>,
-    /// The tensor that the error is in.
-    pub tensor: Option<String>,
-    /// The offset of the error in bytes.
-    pub offset: Option<u64>,
-    /// What the caller can do about it.
-    pub hint: Option<Hint>,
-}
-
-impl From<&Error> for Failure {
-    fn from(error: &Error) -> Self {
-        Failure {
-            kind: error.kind(),
-            message: error.to_string(),
-            file: error.file().map(|file| file.to_string_lossy().into_owned()),
-            tensor: error.tensor().map(str::to_owned),
-            offset: error.offset(),
-            hint: error.hint(),
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::support::{Folder, copy_folder, fixture, read};
 use trinart_ckpt::formats::containers::Container;
 use trinart_ckpt::formats::limits;
 use trinart_ckpt::models::family::Architecture;
-use trinart_ckpt::report::{KeyDifference, PositionIds, ScanVerdict};
+use trinart_ckpt::report::{KeyDifference, PositionIds, ScanVerdict, Tip};
 use trinart_ckpt::{
     Checkpoint, Compare, Component, Convert, Dtype, Ema, FolderOptions, Hash, Hint, Inspect, Kind, MergeVae, OpenOptions, Scan,
     StoredCheckpoint, Target,
@@ -122,6 +122,16 @@ fn keeps_the_component_that_inspect_lists() {
     assert_eq!(error.message(), "nothing would remain: the conversion selects the EMA and also drops it");
     let error = Convert::new(&checkpoint).component(Component::Other).plan(&output).unwrap_err();
     assert_eq!(error.message(), "contains no tensors of unknown components");
+}
+
+#[test]
+fn texts_of_reports_name_options_only_in_the_words_of_the_program() {
+    let (a, b) = (fixture("tiny-sd1.ckpt"), fixture("tiny-vae.vae.pt"));
+    let difference = Compare::new(&Checkpoint::open(a).unwrap(), &Checkpoint::open(b).unwrap()).run().unwrap();
+    let text = difference.to_text();
+    assert!(text.contains("    and 240 more\n") && !text.contains("--"), "{text}");
+    let words = |tip| (tip == Tip::MoreEntries).then_some("click to see all");
+    assert!(difference.to_text_with(&words).contains("    and 240 more; click to see all\n"));
 }
 
 #[test]
