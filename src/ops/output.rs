@@ -174,6 +174,18 @@ macro_rules! output_methods {
 }
 pub(super) use output_methods;
 
+/// Returns a notice if the extension of the output means another format. An unknown extension means none.
+fn contradiction(format: Target, output: &Path) -> Option<Notice> {
+    let by_extension = Target::from_path(output).ok()?;
+    let is_torch = |target| matches!(target, Target::Torch | Target::TorchBare);
+    if by_extension == format || is_torch(by_extension) && is_torch(format) {
+        return None;
+    }
+    let (format, meant) = (format.name(), by_extension.name());
+    let text = format!("the output format is {format}, but the extension of the output means {meant}");
+    Some(Notice::new(NoticeCode::FormatContradictsExtension, text))
+}
+
 impl OutputOptions<'_> {
     pub(super) fn cast(&self) -> Option<Cast> {
         self.dtype.map(|to| Cast { to, overflow: self.overflow })
@@ -210,6 +222,7 @@ impl OutputOptions<'_> {
             let is_true = |notice: &&Notice| notice.code != NoticeCode::PositionIdsAdded || has_ids;
             resolved.notices.extend(input.translation().single_file_notices.iter().filter(is_true).cloned());
         }
+        resolved.notices.extend(contradiction(target, output));
         let (resolved, written) = match target {
             Target::Diffusers => self.write_folder(input, output, resolved, mode)?,
             _ => {
