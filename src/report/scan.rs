@@ -58,7 +58,7 @@ pub struct ScannedFile {
     /// The path of the file.
     pub file: String,
     /// The container, or the kind of file. `None` if the file could not be opened.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_word")]
     pub container: Option<&'static str>,
     /// The verdict on the file.
     pub verdict: ScanVerdict,
@@ -110,6 +110,11 @@ impl FindingReport {
             count: finding.count,
         }
     }
+}
+
+/// Writes `torch zip` as `torch-zip`, the word for this container in other documents.
+fn as_word<S: Serializer>(container: &Option<&'static str>, serializer: S) -> Result<S::Ok, S::Error> {
+    container.map(|name| name.to_lowercase().replace(' ', "-")).serialize(serializer)
 }
 
 fn as_failure<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
