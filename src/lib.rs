@@ -107,6 +107,10 @@ pub mod report;
 
 #[cfg(feature = "render")]
 pub use ops::RenderCheck;
+#[cfg(feature = "render")]
+pub use trinart_ckpt_render::job::Device;
+#[cfg(feature = "render")]
+pub use trinart_ckpt_render::settings::RenderOptions;
 pub use ops::{Compare, Convert, FolderOptions, Hash, Inspect, MergeVae, Scan};
 pub use trinart_ckpt_formats::containers::Target;
 pub use trinart_ckpt_formats::error::{Error, Hint, Kind, Result};

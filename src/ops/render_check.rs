@@ -16,8 +16,7 @@ use trinart_ckpt_render::settings::{ReferencePicture, RenderOptions, read_pictur
 /// Renders a picture with an SD v1 checkpoint, and checks it.
 ///
 /// ```no_run
-/// use trinart_ckpt::render::RenderOptions;
-/// use trinart_ckpt::{Checkpoint, RenderCheck};
+/// use trinart_ckpt::{Checkpoint, RenderCheck, RenderOptions};
 ///
 /// # fn main() -> trinart_ckpt::Result<()> {
 /// let checkpoint = Checkpoint::open("merged.safetensors")?;
