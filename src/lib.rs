@@ -101,6 +101,7 @@ pub use trinart_ckpt_models as models;
 #[cfg(feature = "render")]
 pub use trinart_ckpt_render as render;
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod ops;
 pub mod report;
