@@ -108,10 +108,6 @@ pub mod report;
 
 #[cfg(feature = "render")]
 pub use ops::RenderCheck;
-#[cfg(feature = "render")]
-pub use trinart_ckpt_render::job::Device;
-#[cfg(feature = "render")]
-pub use trinart_ckpt_render::settings::RenderOptions;
 pub use ops::{Compare, Convert, FolderOptions, Hash, Inspect, MergeVae, Scan};
 pub use trinart_ckpt_formats::containers::Target;
 pub use trinart_ckpt_formats::error::{Error, Hint, Kind, Result};
@@ -119,7 +115,11 @@ pub use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Shape};
 pub use trinart_ckpt_formats::{
     Container, Dangers, Metadata, NoProgress, OpenOptions, Progress, StateDict, StoredCheckpoint,
 };
+pub use trinart_ckpt_models::family::Prediction;
 pub use trinart_ckpt_models::plan::convert::Ema;
 pub use trinart_ckpt_models::plan::merge_vae::VaeDtype;
-pub use trinart_ckpt_models::family::Prediction;
 pub use trinart_ckpt_models::{Checkpoint, Component, Notice, NoticeCode};
+#[cfg(feature = "render")]
+pub use trinart_ckpt_render::job::Device;
+#[cfg(feature = "render")]
+pub use trinart_ckpt_render::settings::RenderOptions;

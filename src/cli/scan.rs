@@ -15,9 +15,13 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         }
     };
     let report = Scan::new(&command.paths).progress(terminal).run_each(print_error);
-    terminal.finish(report, |report| report.to_text_with(&hints::tip), |report| match (report.dangerous, report.unreadable) {
-        (0, 0) => Exit::Success,
-        (0, _) => Exit::Error,
-        _ => Exit::Negative,
-    })
+    terminal.finish(
+        report,
+        |report| report.to_text_with(&hints::tip),
+        |report| match (report.dangerous, report.unreadable) {
+            (0, 0) => Exit::Success,
+            (0, _) => Exit::Error,
+            _ => Exit::Negative,
+        },
+    )
 }

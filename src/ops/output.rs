@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::jobs::check_jobs;
 use crate::report::{LeftOut, WriteReport};
-use trinart_ckpt_formats::{Error, Result};
 use trinart_ckpt_formats::containers::diffusers::{self, Companions, Files};
 use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions, Written};
 use trinart_ckpt_formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel};
 use trinart_ckpt_formats::tensor::{Dtype, Overflow};
+use trinart_ckpt_formats::{Error, Result};
 use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::plan::folders::{self, FolderPlan};
 use trinart_ckpt_models::plan::{Cast, Resolved};

@@ -30,6 +30,5 @@ pub use render::RenderCheckReport;
 pub(crate) use render::RenderPaths;
 pub use scan::{FindingReport, ScanReport, ScanVerdict, ScannedFile};
 pub use tip::{Tip, TipWords};
-use units::count;
 pub use units::size;
 pub use write_report::{LeftOut, Merged, VaeReport, VaeSummary, WriteReport};

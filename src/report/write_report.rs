@@ -8,9 +8,9 @@ use crate::report::units::{count, size};
 use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_formats::containers::{OpaqueValue, Target, UnreadableTensor};
 use trinart_ckpt_formats::error::printable;
+use trinart_ckpt_models::Notice;
 use trinart_ckpt_models::ledger::{Change, Disposition, Ledger};
 use trinart_ckpt_models::published::PublishedFile;
-use trinart_ckpt_models::Notice;
 
 /// A value or tensor that is not in the output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -40,8 +40,16 @@ fn notices_a_format_that_contradicts_the_extension() {
     let folder = Folder::new();
     let input = fixture("tiny-sd1.ckpt");
     let cases = [
-        ("diffusers", "model.safetensors", Some("the output format is diffusers, but the extension of the output means safetensors")),
-        ("safetensors", "model.ckpt", Some("the output format is safetensors, but the extension of the output means ckpt")),
+        (
+            "diffusers",
+            "model.safetensors",
+            Some("the output format is diffusers, but the extension of the output means safetensors"),
+        ),
+        (
+            "safetensors",
+            "model.ckpt",
+            Some("the output format is safetensors, but the extension of the output means ckpt"),
+        ),
         ("ckpt", "model.bin", None),
         ("safetensors", "model.sft", None),
         ("diffusers", "model/", None),

@@ -225,8 +225,7 @@ fn mentions_added_position_ids_only_if_the_output_has_them() {
         assert!(is_added || !printed.contains("program"), "{printed}");
     }
     let merged = folder.join("merged.safetensors");
-    let printed =
-        run!["merge-vae", fixture("tiny-sd1.ckpt"), "--vae", diffusers("sd1"), "-o", &merged].done();
+    let printed = run!["merge-vae", fixture("tiny-sd1.ckpt"), "--vae", diffusers("sd1"), "-o", &merged].done();
     assert!(!printed.contains("program"), "{printed}");
 }
 

@@ -6,8 +6,8 @@ use trinart_ckpt::formats::limits;
 use trinart_ckpt::models::family::Architecture;
 use trinart_ckpt::report::{KeyDifference, PositionIds, ScanVerdict, Tip};
 use trinart_ckpt::{
-    Checkpoint, Compare, Component, Convert, Dtype, Ema, FolderOptions, Hash, Hint, Inspect, Kind, MergeVae, OpenOptions, Scan,
-    StoredCheckpoint, Target,
+    Checkpoint, Compare, Component, Convert, Dtype, Ema, FolderOptions, Hash, Hint, Inspect, Kind, MergeVae,
+    OpenOptions, Scan, StoredCheckpoint, Target,
 };
 
 #[path = "../../examples/bake_vae.rs"]

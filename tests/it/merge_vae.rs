@@ -110,8 +110,9 @@ fn rejects_a_vae_that_does_not_fit() {
     let base = fixture("tiny-sd1.ckpt");
     let lacking = |all: &mut Vec<(String, LazyTensor)>| all.retain(|(key, _)| key != "decoder.conv_in.weight");
     let lacking = changed_vae(&folder, "lacking.safetensors", lacking);
-    let extra =
-        changed_vae(&folder, "extra.ckpt", |all| all.push(("encoder.down.4.block.0.conv1.weight".into(), f32s(&[1.0]))));
+    let extra = changed_vae(&folder, "extra.ckpt", |all| {
+        all.push(("encoder.down.4.block.0.conv1.weight".into(), f32s(&[1.0])))
+    });
     let reshaped = |all: &mut Vec<(String, LazyTensor)>| {
         all.iter_mut().find(|(key, _)| key == "encoder.conv_in.bias").unwrap().1 = f32s(&[0.5; 7]);
     };

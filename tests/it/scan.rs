@@ -473,7 +473,8 @@ fn names_containers_as_inspect_does() {
         assert_eq!(container("scan"), container("inspect"), "{name}");
     }
     let folder = Folder::new();
-    let array = folder.write("a.npy", b"\x93NUMPY\x01\0\x76\0{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n");
+    let array =
+        folder.write("a.npy", b"\x93NUMPY\x01\0\x76\0{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n");
     let ran = run!["scan", array, "--json"];
     assert!(ran.stdout.contains("\"container\": \"numpy-array\""), "{}", ran.stdout);
 }

@@ -201,7 +201,8 @@ impl Merge<'_> {
         let keys: Vec<String> = self.vae_file.keys().map(str::to_owned).collect();
         for bare in keys {
             let key = format!("{}{bare}", vae::PREFIX);
-            let (vae_key, tensor) = self.vae_file.get(&bare).or_internal("a key of the VAE vanished during planning")?;
+            let (vae_key, tensor) =
+                self.vae_file.get(&bare).or_internal("a key of the VAE vanished during planning")?;
             self.put(&vae_key, &key, tensor, None, Change::Inserted)?;
             self.used.insert(bare);
         }
