@@ -473,8 +473,9 @@ fn names_containers_as_inspect_does() {
         assert_eq!(container("scan"), container("inspect"), "{name}");
     }
     let folder = Folder::new();
-    let array =
-        folder.write("a.npy", b"\x93NUMPY\x01\0\x76\0{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n");
+    let header = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n";
+    let length = u16::try_from(header.len()).unwrap().to_le_bytes();
+    let array = folder.write("a.npy", [b"\x93NUMPY\x01\0", &length[..], header, b"\x80\x02]N\x85a."].concat());
     let ran = run!["scan", array, "--json"];
     assert!(ran.stdout.contains("\"container\": \"numpy-array\""), "{}", ran.stdout);
 }
