@@ -93,6 +93,14 @@
 //! # }
 //! ```
 //!
+//! # Features
+//!
+//! - `cli` (default): the program. A library can do without it and its dependencies.
+//! - `render` (default): `RenderCheck`, with candle.
+//! - `cuda`: `RenderCheck` on NVIDIA GPUs. Experimental.
+//!
+//! # Crates
+//!
 //! The crates below are public as modules: [`formats`] knows files and no models, [`models`] knows architectures and
 //! plans, and `render` draws pictures.
 
