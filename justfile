@@ -14,11 +14,12 @@ check:
 fmt:
     cargo fmt --all
 
-# Check formatting and run clippy, with and without render-check
+# Check formatting and run clippy, with and without render-check, and on the library alone
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
-    cargo clippy --workspace --all-targets --no-default-features -- -D warnings
+    cargo clippy --all-targets --no-default-features --features cli -- -D warnings
+    cargo clippy --all-targets --no-default-features -- -D warnings
 
 # Run clippy on the feature cuda; needs no CUDA toolkit
 cuda-lint:
@@ -30,7 +31,7 @@ test *filter:
 
 # Run all tests without render-check
 test-no-render *filter:
-    cargo test --workspace --no-default-features {{filter}}
+    cargo test --no-default-features --features cli {{filter}}
 
 # Install PyTorch, safetensors and picklescan, and run the tests that compare with them
 test-peers:
@@ -48,7 +49,7 @@ docs:
 # Compare with cp and PyTorch on full-size files (9.3 GB in target/bench)
 bench:
     python3 tests/peers/install.py
-    cargo build --release --no-default-features
+    cargo build --release --no-default-features --features cli
     python3 benches/side_by_side.py --peer torch
 
 # Generate the fixtures that need no packages besides those of tests/peers

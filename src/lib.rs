@@ -51,6 +51,56 @@
 //! # }
 //! ```
 //!
+//! An operation reports to a [`Progress`], which can also interrupt it:
+//!
+//! ```
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! use trinart_ckpt::{Checkpoint, Convert, Progress};
+//!
+//! /// Prints how much is done, and stops after a limit.
+//! struct Printer {
+//!     done: AtomicU64,
+//!     limit: u64,
+//! }
+//!
+//! impl Progress for Printer {
+//!     fn begin(&self, what: &'static str, bytes: u64) {
+//!         println!("{what}: {bytes} bytes");
+//!     }
+//!
+//!     // Several threads call this.
+//!     fn advance(&self, bytes: u64) {
+//!         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+//!         println!("{done} bytes done");
+//!     }
+//!
+//!     fn interrupted(&self) -> bool {
+//!         self.done.load(Ordering::Relaxed) > self.limit
+//!     }
+//! }
+//!
+//! # fn main() -> trinart_ckpt::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let output = folder.path().join("model.safetensors");
+//! let checkpoint = Checkpoint::open("fixtures/tiny-sd1.ckpt")?;
+//! let patient = Printer { done: AtomicU64::new(0), limit: u64::MAX };
+//! Convert::new(&checkpoint).progress(&patient).write(&output)?;
+//! let impatient = Printer { done: AtomicU64::new(0), limit: 1000 };
+//! let error = Convert::new(&checkpoint).progress(&impatient).overwrite(true).write(&output).unwrap_err();
+//! assert_eq!(error.kind(), trinart_ckpt::Kind::Interrupted);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! - `cli` (default): the program. A library can do without it and its dependencies.
+//! - `render` (default): `RenderCheck`, with candle.
+//! - `cuda`: `RenderCheck` on NVIDIA GPUs. Experimental.
+//!
+//! # Crates
+//!
 //! The crates below are public as modules: [`formats`] knows files and no models, [`models`] knows architectures and
 //! plans, and `render` draws pictures.
 
@@ -59,17 +109,25 @@ pub use trinart_ckpt_models as models;
 #[cfg(feature = "render")]
 pub use trinart_ckpt_render as render;
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod ops;
 pub mod report;
 
 #[cfg(feature = "render")]
 pub use ops::RenderCheck;
-pub use ops::{Compare, Convert, Hash, Inspect, MergeVae, Scan};
+pub use ops::{Compare, Convert, FolderOptions, Hash, Inspect, MergeVae, Scan};
 pub use trinart_ckpt_formats::containers::Target;
 pub use trinart_ckpt_formats::error::{Error, Hint, Kind, Result};
 pub use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Shape};
-pub use trinart_ckpt_formats::{Dangers, Metadata, OpenOptions, StateDict, StoredCheckpoint};
+pub use trinart_ckpt_formats::{
+    Container, Dangers, Metadata, NoProgress, OpenOptions, Progress, StateDict, StoredCheckpoint,
+};
+pub use trinart_ckpt_models::family::Prediction;
 pub use trinart_ckpt_models::plan::convert::Ema;
 pub use trinart_ckpt_models::plan::merge_vae::VaeDtype;
-pub use trinart_ckpt_models::{Checkpoint, Component};
+pub use trinart_ckpt_models::{Checkpoint, Component, Notice, NoticeCode};
+#[cfg(feature = "render")]
+pub use trinart_ckpt_render::job::Device;
+#[cfg(feature = "render")]
+pub use trinart_ckpt_render::settings::RenderOptions;

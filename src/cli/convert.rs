@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use super::args::Convert as Command;
 use super::each::{Names, each};
 use super::exit::Exit;
-use super::given::Given;
+use super::hints;
+use super::output::set_writing_options;
+use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
 use crate::ops::Convert;
 use crate::report::WriteReport;
@@ -19,13 +21,14 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         terminal.failure(&error);
         return Exit::Error;
     }
+    let text = |report: &WriteReport| report.to_text_with(&hints::tip);
     if let (Some(output), [input]) = (&command.output.output, command.inputs.as_slice()) {
         let result = convert(command, input, output, terminal);
-        return terminal.conclude(result, WriteReport::to_text, |_| Exit::Success);
+        return terminal.finish(result, text, |_| Exit::Success);
     }
     let names = Names { list: "results", file: "input", between: "" };
     let work = |input: &Path| convert(command, input, &output_in_folder(command, input)?, terminal);
-    each(&command.inputs, &names, terminal, work, WriteReport::to_text)
+    each(&command.inputs, &names, terminal, work, text)
 }
 
 fn check_usage(command: &Command) -> Result<()> {
@@ -61,11 +64,10 @@ fn output_in_folder(command: &Command, input: &Path) -> Result<PathBuf> {
 fn convert(command: &Command, input: &Path, output: &Path, terminal: &Terminal) -> Result<WriteReport> {
     let writing = &command.writing;
     let checkpoint = Checkpoint::open_with(input, &writing.open_options())?;
-    let convert = Convert::new(&checkpoint)
-        .given(command.ema.map(Into::into), Convert::ema)
-        .given(command.component.map(Into::into), Convert::component)
+    let convert = set_writing_options!(Convert::new(&checkpoint), writing, terminal)
+        .set_if_some(command.ema.map(Into::into), Convert::ema)
+        .set_if_some(command.component.map(Into::into), Convert::component)
         .prune(command.prune)
-        .fix_position_ids(command.fix_position_ids)
-        .output_options(writing.output_options(terminal));
+        .fix_position_ids(command.fix_position_ids);
     if writing.dry_run { convert.plan(output) } else { convert.write(output) }
 }

@@ -2,6 +2,8 @@
 
 use super::args::Diff as Command;
 use super::exit::Exit;
+use super::hints;
+use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
 use crate::ops::Compare;
 use crate::report::Difference;
@@ -11,7 +13,7 @@ use trinart_ckpt_models::Checkpoint;
 /// Compares two checkpoints. Exits with 1 if they differ.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     let exit = |difference: &Difference| if difference.equal { Exit::Success } else { Exit::Negative };
-    terminal.conclude(diff(command, terminal), Difference::to_text, exit)
+    terminal.finish(diff(command, terminal), |report| report.to_text_with(&hints::tip), exit)
 }
 
 fn diff(command: &Command, terminal: &Terminal) -> Result<Difference> {
@@ -19,5 +21,5 @@ fn diff(command: &Command, terminal: &Terminal) -> Result<Difference> {
     let options = OpenOptions::new().keep_dangers();
     let a = Checkpoint::open_with(&command.a, &options)?;
     let b = Checkpoint::open_with(&command.b, &options)?;
-    Compare::new(&a, &b).jobs(terminal.jobs()).progress(terminal).run()
+    Compare::new(&a, &b).progress(terminal).set_if_some(terminal.jobs(), Compare::jobs).run()
 }

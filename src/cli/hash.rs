@@ -3,6 +3,7 @@
 use super::args::Hash as Command;
 use super::each::{Names, each};
 use super::exit::Exit;
+use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
 use crate::ops::Hash;
 use crate::report::Hashes;
@@ -10,6 +11,6 @@ use crate::report::Hashes;
 /// Hashes each file.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     let names = Names { list: "files", file: "file", between: "\n" };
-    let hash = |path: &_| Hash::new(path).jobs(terminal.jobs()).progress(terminal).run();
+    let hash = |path: &_| Hash::new(path).progress(terminal).set_if_some(terminal.jobs(), Hash::jobs).run();
     each(&command.files, &names, terminal, hash, Hashes::to_text)
 }

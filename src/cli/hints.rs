@@ -1,6 +1,8 @@
-//! Words the library's hints as options of the command line.
+//! Words the hints of errors and the tips of reports as options of the command line.
 
+use crate::report::Tip;
 use trinart_ckpt_formats::error::Hint;
+use trinart_ckpt_models::NoticeCode;
 
 /// Returns what to add to an error message, as in `already exists (replace it with --force)`. `None` if no option helps.
 pub(super) fn option(hint: Hint) -> Option<&'static str> {
@@ -20,6 +22,19 @@ pub(super) fn option(hint: Hint) -> Option<&'static str> {
     })
 }
 
+/// Returns what to add to a line of a report, as in `and 12 more; --json lists all`. `None` if no option helps.
+pub(super) fn tip(tip: Tip) -> Option<&'static str> {
+    Some(match tip {
+        Tip::MoreEntries => "--json lists all",
+        Tip::WrongPositionIds => "--fix-position-ids corrects them",
+        Tip::MissingPositionIds => "--fix-position-ids adds them",
+        Tip::Notice(NoticeCode::UnknownKept) => "inspect --keys lists them",
+        Tip::Notice(NoticeCode::NotInFolders) => "--dry-run lists them",
+        Tip::Notice(NoticeCode::PredictionAssumed) => "--prediction sets it",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -33,6 +48,7 @@ mod tests {
         let options: Vec<_> = command
             .get_subcommands()
             .flat_map(|command| command.get_arguments())
+            .chain(command.get_arguments())
             .filter_map(|argument| argument.get_long())
             .map(|name| format!("--{name}"))
             .collect();
@@ -50,10 +66,18 @@ mod tests {
         if cfg!(feature = "render") {
             hints.extend([Hint::Cpu, Hint::SmallerOrCpu]);
         }
-        for hint in hints {
-            for word in option(hint).unwrap().split([' ', ',']).filter(|word| word.starts_with("--")) {
-                assert!(options.iter().any(|option| option == word), "{hint:?}: no option {word}");
-            }
+        let tips = [
+            Tip::MoreEntries,
+            Tip::WrongPositionIds,
+            Tip::MissingPositionIds,
+            Tip::Notice(NoticeCode::UnknownKept),
+            Tip::Notice(NoticeCode::NotInFolders),
+            Tip::Notice(NoticeCode::PredictionAssumed),
+        ];
+        let hints = hints.into_iter().map(|hint| option(hint).unwrap());
+        for words in hints.chain(tips.into_iter().map(|found| tip(found).unwrap())) {
+            let mut named = words.split([' ', ',']).filter(|word| word.starts_with("--"));
+            assert!(named.all(|word| options.iter().any(|option| option == word)), "no such option: {words}");
         }
     }
 }

@@ -3,13 +3,13 @@
 use super::args::Inspect as Command;
 use super::each::{Names, each};
 use super::exit::Exit;
+use super::hints;
 use super::terminal::Terminal;
 use crate::ops::Inspect;
-use crate::report::Inspection;
 
 /// Inspects each file.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     let names = Names { list: "files", file: "file", between: "\n" };
     let inspect = |path: &_| Inspect::new(path).keys(command.keys).progress(terminal).run();
-    each(&command.files, &names, terminal, inspect, Inspection::to_text)
+    each(&command.files, &names, terminal, inspect, |report| report.to_text_with(&hints::tip))
 }

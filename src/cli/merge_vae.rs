@@ -2,7 +2,9 @@
 
 use super::args::MergeVae as Command;
 use super::exit::Exit;
-use super::given::Given;
+use super::hints;
+use super::output::set_writing_options;
+use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
 use crate::ops::MergeVae;
 use crate::report::WriteReport;
@@ -11,7 +13,7 @@ use trinart_ckpt_models::Checkpoint;
 
 /// Merges, and prints the report.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
-    terminal.conclude(merge(command, terminal), WriteReport::to_text, |_| Exit::Success)
+    terminal.finish(merge(command, terminal), |report| report.to_text_with(&hints::tip), |_| Exit::Success)
 }
 
 fn merge(command: &Command, terminal: &Terminal) -> Result<WriteReport> {
@@ -23,11 +25,10 @@ fn merge(command: &Command, terminal: &Terminal) -> Result<WriteReport> {
         Some(vae) => MergeVae::new(&base, vae),
         None => MergeVae::with_sidecar(&base, &options)?,
     };
-    let merge = merge
-        .given(command.vae_dtype.map(Into::into), MergeVae::vae_dtype)
+    let merge = set_writing_options!(merge, writing, terminal)
+        .set_if_some(command.vae_dtype.map(Into::into), MergeVae::vae_dtype)
         .partial(command.partial)
-        .allow_withdrawn(command.allow_withdrawn)
-        .output_options(writing.output_options(terminal));
+        .allow_withdrawn(command.allow_withdrawn);
     let output = &command.output.output;
     if writing.dry_run { merge.plan(output) } else { merge.write(output) }
 }

@@ -5,7 +5,6 @@ mod convert;
 mod diff;
 mod each;
 mod exit;
-mod given;
 mod hash;
 mod hints;
 mod inspect;
@@ -14,6 +13,7 @@ mod output;
 #[cfg(feature = "render")]
 mod render;
 mod scan;
+mod set_if_some;
 mod terminal;
 mod values;
 

@@ -1,34 +1,41 @@
 //! The options of the commands that write a checkpoint.
 
-use super::args::Writing;
-use super::terminal::Terminal;
-use crate::ops::{FolderOptions, OutputOptions};
+use super::args::{FolderWriting, Writing};
+use super::set_if_some::SetIfSome;
+use crate::ops::FolderOptions;
 use trinart_ckpt_formats::OpenOptions;
-use trinart_ckpt_formats::io::Overwrite;
-use trinart_ckpt_formats::tensor::Overflow;
+
+/// Sets the options of [`Writing`] on an operation that writes a checkpoint: `MergeVae` or `Convert`. The operations have
+/// these methods in common, but no trait.
+macro_rules! set_writing_options {
+    ($operation:expr, $writing:expr, $terminal:expr) => {
+        $operation
+            .set_if_some($writing.dtype.map(Into::into), |operation, dtype| operation.dtype(dtype))
+            .set_if_some($writing.to.map(Into::into), |operation, format| operation.format(format))
+            .set_if_some($terminal.jobs(), |operation, jobs| operation.jobs(jobs))
+            .saturate($writing.saturate)
+            .overwrite($writing.force)
+            .verify(!$writing.no_verify)
+            .folder($writing.folder.options())
+            .progress($terminal)
+    };
+}
+pub(super) use set_writing_options;
 
 impl Writing {
     /// How to open inputs.
     pub(super) fn open_options(&self) -> OpenOptions {
         if self.sanitize { OpenOptions::new().sanitize() } else { OpenOptions::new() }
     }
+}
 
-    /// How to write the output.
-    pub(super) fn output_options<'a>(&self, terminal: &'a Terminal) -> OutputOptions<'a> {
-        OutputOptions {
-            dtype: self.dtype.map(Into::into),
-            overflow: if self.saturate { Overflow::Saturate } else { Overflow::Refuse },
-            format: self.to.map(Into::into),
-            overwrite: if self.force { Overwrite::Replace } else { Overwrite::Refuse },
-            verify: !self.no_verify,
-            jobs: terminal.jobs(),
-            progress: terminal,
-            folder: FolderOptions {
-                prediction: self.folder.prediction.map(Into::into),
-                bin: self.folder.bin,
-                variant: self.folder.variant.clone(),
-                max_shard_bytes: self.folder.max_shard_size,
-            },
-        }
+impl FolderWriting {
+    /// How to write a diffusers folder.
+    pub(super) fn options(&self) -> FolderOptions {
+        FolderOptions::default()
+            .set_if_some(self.prediction.map(Into::into), FolderOptions::prediction)
+            .set_if_some(self.variant.as_ref(), FolderOptions::variant)
+            .set_if_some(self.max_shard_size, FolderOptions::max_shard_bytes)
+            .bin(self.bin)
     }
 }

@@ -2,9 +2,10 @@
 
 use super::args::Scan as Command;
 use super::exit::Exit;
+use super::hints;
 use super::terminal::Terminal;
 use crate::ops::Scan;
-use crate::report::{ScanReport, ScannedFile};
+use crate::report::ScannedFile;
 
 /// Scans each path. Exits with 1 if a file is dangerous, even if others could not be scanned.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
@@ -14,9 +15,13 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         }
     };
     let report = Scan::new(&command.paths).progress(terminal).run_each(print_error);
-    terminal.conclude(report, ScanReport::to_text, |report| match (report.dangerous, report.unreadable) {
-        (0, 0) => Exit::Success,
-        (0, _) => Exit::Error,
-        _ => Exit::Negative,
-    })
+    terminal.finish(
+        report,
+        |report| report.to_text_with(&hints::tip),
+        |report| match (report.dangerous, report.unreadable) {
+            (0, 0) => Exit::Success,
+            (0, _) => Exit::Error,
+            _ => Exit::Negative,
+        },
+    )
 }

@@ -13,7 +13,7 @@ use super::exit::Exit;
 use super::hints;
 use crate::report::{Failure, to_json};
 use trinart_ckpt_formats::error::{Error, Result, printable_json};
-use trinart_ckpt_formats::io::{Progress, parallel};
+use trinart_ckpt_formats::io::Progress;
 
 /// Prints results on stdout, and errors and progress on stderr.
 pub(super) struct Terminal {
@@ -52,19 +52,14 @@ impl Terminal {
         }
     }
 
-    /// The number of threads that read, hash, compare and write.
-    pub(super) fn jobs(&self) -> usize {
-        self.jobs.unwrap_or_else(parallel::default_jobs)
-    }
-
-    /// The number of threads that the user requested.
-    #[cfg(feature = "render")]
-    pub(super) fn requested_jobs(&self) -> Option<usize> {
+    /// The number of threads, if the command line sets it.
+    pub(super) fn jobs(&self) -> Option<usize> {
         self.jobs
     }
 
-    /// Prints a report, or the error that ended the command instead, and returns the exit code. `exit` judges the report.
-    pub(super) fn conclude<R: Serialize>(
+    /// Ends a command: prints its report, or the error that prevented one, and returns the exit code. `text` formats the
+    /// report for people, and `exit` returns its exit code.
+    pub(super) fn finish<R: Serialize>(
         &self,
         result: Result<R>,
         text: impl FnOnce(&R) -> String,

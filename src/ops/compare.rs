@@ -1,3 +1,4 @@
+use super::jobs::check_jobs;
 use crate::report::Difference;
 use trinart_ckpt_formats::Result;
 use trinart_ckpt_formats::containers::Container;
@@ -47,7 +48,7 @@ impl<'a> Compare<'a> {
         Compare { a, b, jobs: parallel::default_jobs(), progress: &NoProgress }
     }
 
-    /// Sets the number of threads. By default two per CPU, at most eight.
+    /// Sets the number of threads, at least 1. By default two per CPU, at most eight.
     #[must_use]
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs;
@@ -79,6 +80,7 @@ impl<'a> Compare<'a> {
 
     /// Reads both checkpoints and compares them.
     pub fn run(&self) -> Result<Difference> {
+        check_jobs(self.jobs)?;
         let (pairs, not_compared) = self.pairs()?;
         self.progress.begin("comparing", self.a.state_dict().bytes());
         let compared = parallel::map(

@@ -24,7 +24,7 @@ pub struct Convert<'a> {
     output: OutputOptions<'a>,
 }
 
-output_methods!(Convert);
+output_methods!(Convert, "Reads only headers, and position_ids that are to be fixed.");
 
 impl<'a> Convert<'a> {
     /// Returns a conversion that keeps every tensor unchanged.

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use super::jobs::check_jobs;
 use crate::report::{Hashes, LeftOut};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
@@ -24,7 +25,7 @@ impl<'a> Hash<'a> {
         Hash { path: path.as_ref().to_owned(), jobs: parallel::default_jobs(), progress: &NoProgress }
     }
 
-    /// Sets the number of threads. By default two per CPU, at most eight.
+    /// Sets the number of threads, at least 1. By default two per CPU, at most eight.
     #[must_use]
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs;
@@ -40,6 +41,7 @@ impl<'a> Hash<'a> {
 
     /// Reads the whole file and hashes it. Lists tensors that cannot be read; the hashes of components leave them out.
     pub fn run(&self) -> Result<Hashes> {
+        check_jobs(self.jobs)?;
         let checkpoint = Checkpoint::open_with(&self.path, &OpenOptions::new().keep_dangers())?;
         let file = match checkpoint.container() {
             Container::Diffusers => None,

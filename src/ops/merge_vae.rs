@@ -35,7 +35,11 @@ pub struct MergeVae<'a> {
     output: OutputOptions<'a>,
 }
 
-output_methods!(MergeVae);
+output_methods!(
+    MergeVae,
+    "Reads and hashes the file of the VAE, and the VAEs of the checkpoint and of the output, because the report contains \
+     their hashes. Reads no other tensor."
+);
 
 impl<'a> MergeVae<'a> {
     /// Returns a merge of `vae` into `base`. `vae` may be a bare VAE, a diffusers `AutoencoderKL`, or a whole checkpoint.
@@ -111,7 +115,7 @@ impl<'a> MergeVae<'a> {
     /// Returns the sha256 of the VAE file, and the published file with this hash. Fails if that file was withdrawn, unless
     /// it is allowed.
     fn identify_vae(&self) -> Result<(String, Option<&'static PublishedFile>)> {
-        let file = self.vae.file_of(|key| vae::is_key(vae::bare_key(key)))?;
+        let file = self.vae.vae_file()?;
         let sha256 = hash::file_sha256(file, self.output.progress)?;
         let published = published::identify(file.len(), &sha256);
         if !self.allow_withdrawn {

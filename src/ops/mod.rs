@@ -1,13 +1,18 @@
 //! Operations on checkpoints: what the commands of the program do, as a library.
 //!
 //! Each operation is a builder. It starts from opened checkpoints (or, for [`Scan`], [`Inspect`] and [`Hash`], from
-//! paths), has a method for each option, and returns the report that the program prints. `plan` is a dry run: it reads
-//! only headers, and fails where the operation would fail because of them.
+//! paths), has a method for each option, and returns the report that the program prints.
+//!
+//! `plan` is a dry run: it reports what the operation would do, and fails where the operation would fail because of
+//! headers or options. It reads no tensor, except that a [`Convert`] that corrects position_ids reads these, and that
+//! [`MergeVae`] hashes the file of the VAE and the VAE of the checkpoint, because its report contains the hashes.
+//! [`Inspect`] and [`Hash`] write nothing and have no plan.
 
 mod compare;
 mod convert;
 mod hash;
 mod inspect;
+mod jobs;
 mod merge_vae;
 mod output;
 #[cfg(feature = "render")]
@@ -20,7 +25,6 @@ pub use hash::Hash;
 pub use inspect::Inspect;
 pub use merge_vae::MergeVae;
 pub use output::FolderOptions;
-pub(crate) use output::OutputOptions;
 #[cfg(feature = "render")]
 pub use render_check::RenderCheck;
 pub use scan::Scan;

@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
+use super::jobs::check_jobs;
 use crate::report::{LeftOut, WriteReport};
-use trinart_ckpt_formats::Result;
 use trinart_ckpt_formats::containers::diffusers::{self, Companions, Files};
 use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions, Written};
 use trinart_ckpt_formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel};
 use trinart_ckpt_formats::tensor::{Dtype, Overflow};
+use trinart_ckpt_formats::{Error, Result};
 use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::plan::folders::{self, FolderPlan};
 use trinart_ckpt_models::plan::{Cast, Resolved};
-use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
+use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode, position_ids};
 
 /// How to write a diffusers folder.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +24,7 @@ pub struct FolderOptions {
     pub bin: bool,
     /// A variant in the names of the weights: `fp16` makes `diffusion_pytorch_model.fp16.safetensors`.
     pub variant: Option<String>,
-    /// The most bytes of tensors in one file; `None` means 10 GB, as in diffusers.
+    /// The most bytes of tensors in one file, at least 1; `None` means 10 GB, as in diffusers.
     pub max_shard_bytes: Option<u64>,
 }
 
@@ -46,7 +47,7 @@ impl FolderOptions {
         FolderOptions { variant: Some(variant.into()), ..self }
     }
 
-    /// Sets the most bytes of tensors in one file.
+    /// Sets the most bytes of tensors in one file, at least 1. A larger tensor gets a file of its own.
     #[must_use]
     pub fn max_shard_bytes(self, bytes: u64) -> Self {
         FolderOptions { max_shard_bytes: Some(bytes), ..self }
@@ -58,17 +59,17 @@ const SHARD_BYTES: u64 = 10_000_000_000;
 
 /// How to write a checkpoint. Operations have a method of the same name for each field.
 #[derive(Clone)]
-pub(crate) struct OutputOptions<'a> {
+pub(super) struct OutputOptions<'a> {
     /// The dtype of the floating-point tensors; `None` keeps each dtype.
-    pub(crate) dtype: Option<Dtype>,
-    pub(crate) overflow: Overflow,
+    pub(super) dtype: Option<Dtype>,
+    pub(super) overflow: Overflow,
     /// `None` follows the extension of the output.
-    pub(crate) format: Option<Target>,
-    pub(crate) overwrite: Overwrite,
-    pub(crate) verify: bool,
-    pub(crate) jobs: usize,
-    pub(crate) progress: &'a dyn Progress,
-    pub(crate) folder: FolderOptions,
+    pub(super) format: Option<Target>,
+    pub(super) overwrite: Overwrite,
+    pub(super) verify: bool,
+    pub(super) jobs: usize,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) folder: FolderOptions,
 }
 
 impl Default for OutputOptions<'_> {
@@ -95,15 +96,8 @@ pub(super) enum Mode {
 
 /// Adds to an operation with a field `output` the methods that all writing operations have.
 macro_rules! output_methods {
-    ($operation:ident) => {
+    ($operation:ident, $reads:literal) => {
         impl<'a> $operation<'a> {
-            /// Sets all options for writing at once.
-            #[must_use]
-            pub(crate) fn output_options(mut self, options: $crate::ops::OutputOptions<'a>) -> Self {
-                self.output = options;
-                self
-            }
-
             /// Casts the floating-point tensors of the whole output to `dtype`. By default each tensor keeps its dtype.
             #[must_use]
             pub fn dtype(mut self, dtype: trinart_ckpt_formats::tensor::Dtype) -> Self {
@@ -148,7 +142,7 @@ macro_rules! output_methods {
                 self
             }
 
-            /// Sets the number of threads. By default two per CPU, at most eight.
+            /// Sets the number of threads, at least 1. By default two per CPU, at most eight.
             #[must_use]
             pub fn jobs(mut self, jobs: usize) -> Self {
                 self.output.jobs = jobs;
@@ -164,6 +158,8 @@ macro_rules! output_methods {
 
             /// Reports what [`Self::write`] would do, tensor by tensor, and writes nothing.
             ///
+            #[doc = $reads]
+            ///
             /// Fails where `write` would fail, except for errors that depend on the tensors' values or on the disk.
             pub fn plan(&self, output: impl AsRef<std::path::Path>) -> $crate::Result<$crate::report::WriteReport> {
                 self.run(output.as_ref(), $crate::ops::output::Mode::Plan)
@@ -178,13 +174,30 @@ macro_rules! output_methods {
 }
 pub(super) use output_methods;
 
+/// Returns a notice if the extension of the output means another format. An unknown extension means none.
+fn contradiction(format: Target, output: &Path) -> Option<Notice> {
+    let by_extension = Target::from_path(output).ok()?;
+    let is_torch = |target| matches!(target, Target::Torch | Target::TorchBare);
+    if by_extension == format || is_torch(by_extension) && is_torch(format) {
+        return None;
+    }
+    let (format, meant) = (format.name(), by_extension.name());
+    let text = format!("the output format is {format}, but the extension of the output means {meant}");
+    Some(Notice::new(NoticeCode::FormatContradictsExtension, text))
+}
+
 impl OutputOptions<'_> {
     pub(super) fn cast(&self) -> Option<Cast> {
         self.dtype.map(|to| Cast { to, overflow: self.overflow })
     }
 
-    /// Returns the format of the output. Fails, before any work is done, if the output may not be written.
+    /// Returns the format of the output. Fails, before any work is done, if an option is invalid or if the output may not be
+    /// written.
     pub(super) fn check_destination(&self, output: &Path) -> Result<Target> {
+        check_jobs(self.jobs)?;
+        if self.folder.max_shard_bytes == Some(0) {
+            return Err(Error::usage("the size of the files in a folder must be at least 1 byte"));
+        }
         let target = self.format.map_or_else(|| Target::from_path(output), Ok)?;
         match target {
             // Once the new files are known, `write_folder` checks which files of an existing folder would be lost.
@@ -205,8 +218,11 @@ impl OutputOptions<'_> {
         mode: Mode,
     ) -> Result<WriteReport> {
         if target != Target::Diffusers {
-            resolved.notices.extend(input.translation().single_file_notices.iter().cloned());
+            let has_ids = resolved.state_dict.keys().any(position_ids::is_key);
+            let is_true = |notice: &&Notice| notice.code != NoticeCode::PositionIdsAdded || has_ids;
+            resolved.notices.extend(input.translation().single_file_notices.iter().filter(is_true).cloned());
         }
+        resolved.notices.extend(contradiction(target, output));
         let (resolved, written) = match target {
             Target::Diffusers => self.write_folder(input, output, resolved, mode)?,
             _ => {

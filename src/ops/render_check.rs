@@ -3,6 +3,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::jobs::check_jobs;
 use crate::report::{RenderCheckReport, RenderPaths};
 use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions};
 use trinart_ckpt_formats::io::{AtomicFile, NoProgress, Overwrite, Progress, parallel};
@@ -15,8 +16,7 @@ use trinart_ckpt_render::settings::{ReferencePicture, RenderOptions, read_pictur
 /// Renders a picture with an SD v1 checkpoint, and checks it.
 ///
 /// ```no_run
-/// use trinart_ckpt::render::RenderOptions;
-/// use trinart_ckpt::{Checkpoint, RenderCheck};
+/// use trinart_ckpt::{Checkpoint, RenderCheck, RenderOptions};
 ///
 /// # fn main() -> trinart_ckpt::Result<()> {
 /// let checkpoint = Checkpoint::open("merged.safetensors")?;
@@ -108,7 +108,7 @@ impl<'a> RenderCheck<'a> {
         RenderCheck { overwrite, ..self }
     }
 
-    /// Sets the number of threads. By default, rendering uses all CPUs, and comparing and writing use two threads per CPU,
+    /// Sets the number of threads, at least 1. By default, rendering uses all CPUs, and comparing and writing use two threads per CPU,
     /// at most eight. See [`RenderJob::jobs`].
     #[must_use]
     pub fn jobs(self, jobs: usize) -> Self {
@@ -167,6 +167,7 @@ impl<'a> RenderCheck<'a> {
     fn job(&self, keeps_dump: bool) -> Result<RenderJob> {
         let mut job = RenderJob::new(self.input()?).options(self.options.clone()).device(self.device).dump(keeps_dump);
         if let Some(jobs) = self.jobs {
+            check_jobs(jobs)?;
             job = job.jobs(jobs);
         }
         if let Some(path) = &self.like {

@@ -3,6 +3,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 use trinart_ckpt_models::Component;
@@ -123,6 +124,11 @@ impl Difference {
 
     /// Formats one line per component, and the first tensors that differ.
     pub fn to_text(&self) -> String {
+        self.to_text_with(NO_TIPS)
+    }
+
+    /// Formats the differences as [`Self::to_text`], with these words for tips.
+    pub fn to_text_with(&self, words: TipWords<'_>) -> String {
         let verdict = if self.equal { "equal" } else { "different" };
         let mut out = format!("A {}\nB {}\n{verdict}\n", printable(&self.a), printable(&self.b));
         for component in &self.components {
@@ -131,7 +137,8 @@ impl Difference {
                 let _ = writeln!(out, "    {}: {}", printable(&tensor.key), tensor.found.to_text());
             }
             if component.different.len() > LISTED {
-                let _ = writeln!(out, "    and {} more; --json lists all", component.different.len() - LISTED);
+                let (more, ending) = (component.different.len() - LISTED, ending(Tip::MoreEntries, words));
+                let _ = writeln!(out, "    and {more} more{ending}");
             }
         }
         if self.not_compared > 0 {

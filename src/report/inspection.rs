@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
 use crate::report::components::ComponentSummary;
+use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use crate::report::units::{count, size};
 use crate::report::write_report::LeftOut;
 use trinart_ckpt_formats::StoredCheckpoint;
@@ -110,14 +111,23 @@ impl PositionIds {
         }
     }
 
-    /// The state in words, with the option that corrects it.
+    /// The state in words.
     pub fn to_text(&self) -> String {
         match self {
             PositionIds::Correct => "ok".to_owned(),
-            PositionIds::WrongDtype(dtype) => format!("{dtype} instead of I64; --fix-position-ids corrects them"),
-            PositionIds::WrongValues(dtype) => format!("WRONG values, {dtype}; --fix-position-ids corrects them"),
-            PositionIds::Missing => "missing; --fix-position-ids adds them".to_owned(),
+            PositionIds::WrongDtype(dtype) => format!("{dtype} instead of I64"),
+            PositionIds::WrongValues(dtype) => format!("WRONG values, {dtype}"),
+            PositionIds::Missing => "missing".to_owned(),
             PositionIds::Unreadable(reason) => reason.clone(),
+        }
+    }
+
+    /// The tip that corrects the state, if a conversion can do that.
+    fn tip(&self) -> Option<Tip> {
+        match self {
+            PositionIds::WrongDtype(_) | PositionIds::WrongValues(_) => Some(Tip::WrongPositionIds),
+            PositionIds::Missing => Some(Tip::MissingPositionIds),
+            PositionIds::Correct | PositionIds::Unreadable(_) => None,
         }
     }
 }
@@ -203,6 +213,11 @@ impl Inspection {
 
     /// Formats the contents, one fact per line.
     pub fn to_text(&self) -> String {
+        self.to_text_with(NO_TIPS)
+    }
+
+    /// Formats the contents as [`Self::to_text`], with these words for tips.
+    pub fn to_text_with(&self, words: TipWords<'_>) -> String {
         let mut out = String::new();
         let mut line = |label: &str, text: &str| {
             let _ = writeln!(out, "  {label:<17} {text}");
@@ -225,7 +240,8 @@ impl Inspection {
             line(component.component.text(), &format!("{}{completeness}", component.to_text()));
         }
         if let Some(position_ids) = &self.position_ids {
-            line("position_ids", &position_ids.to_text());
+            let ending = position_ids.tip().map_or_else(String::new, |tip| ending(tip, words));
+            line("position_ids", &format!("{}{ending}", position_ids.to_text()));
         }
         for (name, value) in &self.metadata {
             let value = printable(value);

@@ -1,16 +1,19 @@
 //! Reports: the results of operations as values, as text for people, and as JSON for scripts.
 //!
 //! Each report is a struct with public fields. It serializes as the JSON that the program prints, and `to_text` formats
-//! it for people, with control characters from files escaped.
+//! it for people, with control characters from files escaped. `to_text_with` adds a program's own words for what to do next;
+//! see [`Tip`].
 
 mod components;
 mod difference;
 mod document;
+mod failure;
 mod hashes;
 mod inspection;
 #[cfg(feature = "render")]
 mod render;
 mod scan;
+mod tip;
 mod units;
 mod write_report;
 
@@ -18,6 +21,7 @@ pub use components::ComponentSummary;
 pub(crate) use components::components;
 pub use difference::{ComponentDifference, Difference, KeyDifference, TensorDifference, TensorSummary};
 pub use document::{SCHEMA, to_json};
+pub use failure::Failure;
 pub use hashes::Hashes;
 pub use inspection::{Inspection, PositionIds, TensorEntry};
 #[cfg(feature = "render")]
@@ -25,6 +29,6 @@ pub use render::RenderCheckReport;
 #[cfg(feature = "render")]
 pub(crate) use render::RenderPaths;
 pub use scan::{FindingReport, ScanReport, ScanVerdict, ScannedFile};
-use units::count;
+pub use tip::{Tip, TipWords};
 pub use units::size;
-pub use write_report::{Failure, LeftOut, Merged, VaeReport, VaeSummary, WriteReport};
+pub use write_report::{LeftOut, Merged, VaeReport, VaeSummary, WriteReport};

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
-use crate::report::{Failure, count};
+use crate::report::failure::Failure;
+use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
+use crate::report::units::count;
 use trinart_ckpt_formats::danger::{Level, Usage};
 use trinart_ckpt_formats::error::{Error, printable};
 use trinart_ckpt_formats::scan::{FileScan, LocatedFinding};
@@ -56,7 +58,7 @@ pub struct ScannedFile {
     /// The path of the file.
     pub file: String,
     /// The container, or the kind of file. `None` if the file could not be opened.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_word")]
     pub container: Option<&'static str>,
     /// The verdict on the file.
     pub verdict: ScanVerdict,
@@ -110,6 +112,11 @@ impl FindingReport {
     }
 }
 
+/// Writes `torch zip` as `torch-zip`, the word for this container in other documents.
+fn as_word<S: Serializer>(container: &Option<&'static str>, serializer: S) -> Result<S::Ok, S::Error> {
+    container.map(|name| name.to_lowercase().replace(' ', "-")).serialize(serializer)
+}
+
 fn as_failure<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
     error.as_ref().map(Failure::from).serialize(serializer)
 }
@@ -142,6 +149,11 @@ impl ScannedFile {
     /// Returns a line for the file, a line for each finding that is not harmless, and the number of harmless names.
     /// Empty for a file that could not be scanned at all.
     pub fn to_text(&self) -> String {
+        self.to_text_with(NO_TIPS)
+    }
+
+    /// Formats the findings as [`Self::to_text`], with these words for tips.
+    pub fn to_text_with(&self, words: TipWords<'_>) -> String {
         let Some(container) = self.container else { return String::new() };
         let pickles = match self.pickles {
             0 => "no pickles".to_owned(),
@@ -156,7 +168,8 @@ impl ScannedFile {
             }
             let more = lines().skip(SHOWN).count();
             if more > 0 {
-                let _ = writeln!(out, "  {:<11}and {more} more; --json lists all", level.name());
+                let ending = ending(Tip::MoreEntries, words);
+                let _ = writeln!(out, "  {:<11}and {more} more{ending}", level.name());
             }
         }
         let harmless = self.findings.iter().filter(|line| line.level == Level::Harmless);
@@ -202,7 +215,12 @@ impl ScanReport {
 
     /// Returns the lines of all files, and a summary unless there is only one file.
     pub fn to_text(&self) -> String {
-        let mut out: String = self.files.iter().map(ScannedFile::to_text).collect();
+        self.to_text_with(NO_TIPS)
+    }
+
+    /// Formats the report as [`Self::to_text`], with these words for tips.
+    pub fn to_text_with(&self, words: TipWords<'_>) -> String {
+        let mut out: String = self.files.iter().map(|file| file.to_text_with(words)).collect();
         if self.files.len() == 1 && self.skipped == 0 && self.links == 0 {
             return out;
         }

@@ -3,13 +3,14 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::report::components::ComponentSummary;
+use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use crate::report::units::{count, size};
 use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_formats::containers::{OpaqueValue, Target, UnreadableTensor};
-use trinart_ckpt_formats::error::{Error, Hint, Kind, printable};
+use trinart_ckpt_formats::error::printable;
+use trinart_ckpt_models::Notice;
 use trinart_ckpt_models::ledger::{Change, Disposition, Ledger};
 use trinart_ckpt_models::published::PublishedFile;
-use trinart_ckpt_models::{Notice, NoticeCode};
 
 /// A value or tensor that is not in the output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -121,6 +122,11 @@ impl VaeSummary {
 impl WriteReport {
     /// Formats a few lines. A dry run lists every key.
     pub fn to_text(&self) -> String {
+        self.to_text_with(NO_TIPS)
+    }
+
+    /// Formats the report as [`Self::to_text`], with these words for tips.
+    pub fn to_text_with(&self, words: TipWords<'_>) -> String {
         let mut out = String::new();
         let state = match (self.dry_run, self.verified) {
             (true, _) => "dry run, nothing written",
@@ -140,8 +146,8 @@ impl WriteReport {
             let _ = writeln!(out, "  left out     {}", left_out.to_text());
         }
         for notice in &self.notices {
-            let advice = advice(notice.code).map_or_else(String::new, |advice| format!("; {advice}"));
-            let _ = writeln!(out, "  note         {}{advice}", printable(&notice.text));
+            let ending = ending(Tip::Notice(notice.code), words);
+            let _ = writeln!(out, "  note         {}{ending}", printable(&notice.text));
         }
         if self.dry_run {
             self.write_ledger(&mut out);
@@ -170,23 +176,14 @@ impl WriteReport {
     }
 }
 
-/// What to do about a notice, in terms of the command line.
-fn advice(code: NoticeCode) -> Option<&'static str> {
-    match code {
-        NoticeCode::UnknownKept => Some("inspect --keys lists them"),
-        NoticeCode::NotInFolders => Some("--dry-run lists them"),
-        NoticeCode::PredictionAssumed => Some("--prediction sets it"),
-        _ => None,
-    }
-}
-
 impl VaeReport {
     fn write_text(&self, out: &mut String) {
         let sidecar = if self.sidecar { ", sidecar of the checkpoint" } else { "" };
         let hash: String = self.sha256.chars().take(10).collect();
         let _ = writeln!(out, "  VAE          {} (sha256 {hash}{sidecar})", printable(&self.file));
         if let Some(published) = &self.published {
-            let _ = writeln!(out, "  confirmed    {}", published.to_text());
+            let label = if published.withdrawn.is_some() { "published" } else { "confirmed" };
+            let _ = writeln!(out, "  {label}    {}", published.to_text());
         }
         let before = self.before.as_ref().map_or_else(|| "none".to_owned(), VaeSummary::to_text);
         let _ = writeln!(out, "  before       {before}");
@@ -197,33 +194,32 @@ impl VaeReport {
     }
 }
 
-/// An error as JSON.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct Failure {
-    /// The kind of error.
-    pub kind: Kind,
-    /// The whole message, on one line.
-    pub message: String,
-    /// The file that the error is in.
-    pub file: Option<String>,
-    /// The tensor that the error is in.
-    pub tensor: Option<String>,
-    /// The offset of the error in bytes.
-    pub offset: Option<u64>,
-    /// What the caller can do about it.
-    pub hint: Option<Hint>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trinart_ckpt_models::{Component, published};
 
-impl From<&Error> for Failure {
-    fn from(error: &Error) -> Self {
-        Failure {
-            kind: error.kind(),
-            message: error.to_string(),
-            file: error.file().map(|file| file.to_string_lossy().into_owned()),
-            tensor: error.tensor().map(str::to_owned),
-            offset: error.offset(),
-            hint: error.hint(),
-        }
+    #[test]
+    fn confirms_no_withdrawn_vae() {
+        let text = |sha256: &str| {
+            let summary = ComponentSummary::new(Component::Vae, std::iter::empty());
+            let report = VaeReport {
+                file: "vae.ckpt".to_owned(),
+                sha256: sha256.to_owned(),
+                published: published::identify(404_661_793, sha256),
+                sidecar: false,
+                before: None,
+                after: VaeSummary { summary, content_hash: String::new() },
+                merged: Merged::Changed,
+            };
+            let mut out = String::new();
+            report.write_text(&mut out);
+            out
+        };
+        let right = text("2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295");
+        assert!(right.contains("  confirmed    autoencoder_fix_kl-f8"), "{right}");
+        let wrong = text("d2dd1c82220e31a72bd9958dda249ed7f94faf875d5123ae3aab7a1950a82a8f");
+        assert!(wrong.contains("  published    autoencoder_kl-f8") && wrong.contains("WITHDRAWN"), "{wrong}");
+        assert!(!wrong.contains("confirmed"), "{wrong}");
     }
 }

@@ -36,6 +36,33 @@ fn round_trips_through_every_container() {
 }
 
 #[test]
+fn notices_a_format_that_contradicts_the_extension() {
+    let folder = Folder::new();
+    let input = fixture("tiny-sd1.ckpt");
+    let cases = [
+        (
+            "diffusers",
+            "model.safetensors",
+            Some("the output format is diffusers, but the extension of the output means safetensors"),
+        ),
+        (
+            "safetensors",
+            "model.ckpt",
+            Some("the output format is safetensors, but the extension of the output means ckpt"),
+        ),
+        ("ckpt", "model.bin", None),
+        ("safetensors", "model.sft", None),
+        ("diffusers", "model/", None),
+    ];
+    for (format, name, expected) in cases {
+        let report = run!["convert", &input, "--to", format, "-o", folder.join(name), "--dry-run", "--json"].json();
+        let notices = report["notices"].as_array().unwrap();
+        let found: Vec<_> = notices.iter().filter(|notice| notice["code"] == "format-contradicts-extension").collect();
+        assert_eq!(found.first().map(|notice| notice["text"].as_str().unwrap()), expected, "{format} {name}");
+    }
+}
+
+#[test]
 fn writes_the_same_bytes_for_any_number_of_threads() {
     let folder = Folder::new();
     for name in ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt", "tiny-sd1.safetensors", "views.ckpt"] {

@@ -192,6 +192,8 @@ fn accounts_for_every_key_in_the_ledger() {
         assert_eq!(of("checkpoint"), in_folder);
         assert_eq!(of("vae"), sorted(autoencoder));
         assert_eq!(of("program"), [POSITION_IDS]);
+        let added = lines.iter().find(|line| line["from"] == "program").unwrap();
+        assert_eq!(added["changes"], json!([{ "change": "inserted" }]));
         assert_eq!(sorted(lines.iter().filter_map(|line| text(line, "key")).collect()), sorted(keys(sd1())));
         let reshaped = lines.iter().filter(|line| line.to_string().contains(r#""change":"reshaped""#)).count();
         assert_eq!(reshaped, 8);
@@ -207,6 +209,24 @@ fn accounts_for_every_key_in_the_ledger() {
         check(run("convert", &[]), Vec::new());
         check(run("merge-vae", &[bin]), keys(read(&diffusers(bin))));
     }
+}
+
+#[test]
+fn mentions_added_position_ids_only_if_the_output_has_them() {
+    let folder = Folder::new();
+    for (index, component) in [&[][..], &["--component", "unet"], &["--component", "text-encoder"]].iter().enumerate() {
+        let output = folder.join(&format!("{index}.safetensors"));
+        let mut words = vec!["convert".into(), diffusers("sd1").into_os_string(), "-o".into(), output.into_os_string()];
+        words.extend(component.iter().map(Into::into));
+        let printed = support::run(&words).done();
+        let is_added = *component != ["--component", "unet"];
+        assert_eq!(printed.contains("  program          1 inserted\n"), is_added, "{printed}");
+        assert_eq!(printed.contains("  note         added "), is_added, "{printed}");
+        assert!(is_added || !printed.contains("program"), "{printed}");
+    }
+    let merged = folder.join("merged.safetensors");
+    let printed = run!["merge-vae", fixture("tiny-sd1.ckpt"), "--vae", diffusers("sd1"), "-o", &merged].done();
+    assert!(!printed.contains("program"), "{printed}");
 }
 
 // --- inspect, hash, diff ---------------------------------------------------------------------------------------------

@@ -4,10 +4,10 @@ use crate::support::{Folder, copy_folder, fixture, read};
 use trinart_ckpt::formats::containers::Container;
 use trinart_ckpt::formats::limits;
 use trinart_ckpt::models::family::Architecture;
-use trinart_ckpt::report::{KeyDifference, PositionIds, ScanVerdict};
+use trinart_ckpt::report::{KeyDifference, PositionIds, ScanVerdict, Tip};
 use trinart_ckpt::{
-    Checkpoint, Compare, Component, Convert, Dtype, Hash, Hint, Inspect, Kind, MergeVae, OpenOptions, Scan,
-    StoredCheckpoint, Target,
+    Checkpoint, Compare, Component, Convert, Dtype, Ema, FolderOptions, Hash, Hint, Inspect, Kind, MergeVae,
+    OpenOptions, Scan, StoredCheckpoint, Target,
 };
 
 #[path = "../../examples/bake_vae.rs"]
@@ -103,6 +103,48 @@ fn plans_report_what_a_write_does_and_write_nothing() {
     assert_eq!(written.bytes, std::fs::metadata(&output).unwrap().len());
     assert_eq!(convert.write(&output).unwrap_err().hint(), Some(Hint::Overwrite));
     assert!(convert.overwrite(true).write(&output).is_ok());
+}
+
+#[test]
+fn keeps_the_component_that_inspect_lists() {
+    let folder = Folder::new();
+    let checkpoint = Checkpoint::open(fixture("tiny-sd1.safetensors")).unwrap();
+    let inspection = Inspect::new(fixture("tiny-sd1.safetensors")).run().unwrap();
+    for (index, summary) in inspection.components.iter().enumerate() {
+        let output = folder.join(&format!("{index}.safetensors"));
+        let convert = Convert::new(&checkpoint).component(summary.component);
+        assert_eq!(convert.write(&output).unwrap().tensors, summary.tensors, "{}", summary.component.text());
+    }
+    let output = folder.join("out.safetensors");
+    let ema = Convert::new(&checkpoint).component(Component::Ema);
+    assert_eq!(ema.clone().prune(true).plan(&output).unwrap().tensors, 2);
+    let error = ema.ema(Ema::Drop).plan(&output).unwrap_err();
+    assert_eq!(error.message(), "nothing would remain: the conversion selects the EMA and also drops it");
+    let error = Convert::new(&checkpoint).component(Component::Other).plan(&output).unwrap_err();
+    assert_eq!(error.message(), "contains no tensors of unknown components");
+}
+
+#[test]
+fn texts_of_reports_name_options_only_in_the_words_of_the_program() {
+    let (a, b) = (fixture("tiny-sd1.ckpt"), fixture("tiny-vae.vae.pt"));
+    let difference = Compare::new(&Checkpoint::open(a).unwrap(), &Checkpoint::open(b).unwrap()).run().unwrap();
+    let text = difference.to_text();
+    assert!(text.contains("    and 240 more\n") && !text.contains("--"), "{text}");
+    let words = |tip| (tip == Tip::MoreEntries).then_some("click to see all");
+    assert!(difference.to_text_with(&words).contains("    and 240 more; click to see all\n"));
+}
+
+#[test]
+fn rejects_options_of_zero() {
+    let checkpoint = Checkpoint::open(fixture("tiny-sd1.safetensors")).unwrap();
+    let folder = FolderOptions::default().max_shard_bytes(0);
+    let errors = [
+        Convert::new(&checkpoint).jobs(0).plan("out.ckpt").unwrap_err(),
+        Convert::new(&checkpoint).folder(folder).plan("out/").unwrap_err(),
+        Compare::new(&checkpoint, &checkpoint).jobs(0).run().unwrap_err(),
+        Hash::new(fixture("tiny-vae.ckpt")).jobs(0).run().unwrap_err(),
+    ];
+    assert!(errors.iter().all(|error| error.kind() == Kind::Usage && error.message().contains("at least 1")));
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn merged_fixtures(base: &str) -> Vec<Row> {
 }
 
 /// Saves the tensors of the VAE fixture under another name, after `change`.
-fn donor(folder: &Folder, name: &str, change: impl FnOnce(&mut Vec<(String, LazyTensor)>)) -> PathBuf {
+fn changed_vae(folder: &Folder, name: &str, change: impl FnOnce(&mut Vec<(String, LazyTensor)>)) -> PathBuf {
     let mut all = tensors(&fixture("tiny-vae.vae.pt"));
     change(&mut all);
     let path = folder.join(name);
@@ -78,8 +78,8 @@ fn accepts_a_vae_under_any_prefix_or_in_a_checkpoint() {
     run!["merge-vae", fixture("tiny-sd1.safetensors"), "--vae", fixture("tiny-vae.vae.pt"), "-o", &whole].done();
     let donors = [
         fixture("tiny-vae.vae.pt"),
-        donor(&folder, "prefixed.safetensors", prefixed(PREFIX)),
-        donor(&folder, "vae-prefixed.ckpt", prefixed("vae.")),
+        changed_vae(&folder, "prefixed.safetensors", prefixed(PREFIX)),
+        changed_vae(&folder, "vae-prefixed.ckpt", prefixed("vae.")),
         whole,
     ];
     for (index, vae) in donors.iter().enumerate() {
@@ -109,20 +109,21 @@ fn rejects_a_vae_that_does_not_fit() {
     let folder = Folder::new();
     let base = fixture("tiny-sd1.ckpt");
     let lacking = |all: &mut Vec<(String, LazyTensor)>| all.retain(|(key, _)| key != "decoder.conv_in.weight");
-    let lacking = donor(&folder, "lacking.safetensors", lacking);
-    let extra =
-        donor(&folder, "extra.ckpt", |all| all.push(("encoder.down.4.block.0.conv1.weight".into(), f32s(&[1.0]))));
+    let lacking = changed_vae(&folder, "lacking.safetensors", lacking);
+    let extra = changed_vae(&folder, "extra.ckpt", |all| {
+        all.push(("encoder.down.4.block.0.conv1.weight".into(), f32s(&[1.0])))
+    });
     let reshaped = |all: &mut Vec<(String, LazyTensor)>| {
         all.iter_mut().find(|(key, _)| key == "encoder.conv_in.bias").unwrap().1 = f32s(&[0.5; 7]);
     };
-    let reshaped = donor(&folder, "reshaped.ckpt", reshaped);
-    let foreign = donor(&folder, "foreign.ckpt", prefixed("model.diffusion_model."));
-    let two = donor(&folder, "two.safetensors", |all| {
+    let reshaped = changed_vae(&folder, "reshaped.ckpt", reshaped);
+    let foreign = changed_vae(&folder, "foreign.ckpt", prefixed("model.diffusion_model."));
+    let two = changed_vae(&folder, "two.safetensors", |all| {
         let mut second = all.clone();
         prefixed(PREFIX)(&mut second);
         all.extend(second);
     });
-    let diffusers = donor(&folder, "diffusers.safetensors", |all| {
+    let diffusers = changed_vae(&folder, "diffusers.safetensors", |all| {
         all.clear();
         all.push(("encoder.conv_in.weight".into(), f32s(&[1.0])));
         all.push(("encoder.down_blocks.0.resnets.0.conv1.weight".into(), f32s(&[1.0])));
@@ -152,7 +153,7 @@ fn rejects_a_vae_that_does_not_fit() {
 #[test]
 fn keeps_the_checkpoints_tensors_with_partial() {
     let folder = Folder::new();
-    let vae = donor(&folder, "partial.ckpt", |all| {
+    let vae = changed_vae(&folder, "partial.ckpt", |all| {
         all.retain(|(key, _)| key != "decoder.conv_in.weight" && key != "quant_conv.bias");
         all.push(("encoder.extra.weight".into(), f32s(&[1.0])));
     });
@@ -199,7 +200,7 @@ fn applies_vae_dtype_to_the_vae_and_dtype_to_the_rest() {
             *tensor = support::tensor(trinart_ckpt::formats::tensor::Dtype::F16, tensor.shape().dims(), bytes);
         }
     };
-    let half_vae = donor(&folder, "half.safetensors", halves);
+    let half_vae = changed_vae(&folder, "half.safetensors", halves);
     let halves = read(&half_vae);
     let check = |found: &BTreeMap<String, (String, String)>, rows: &[Row]| {
         for row in rows {

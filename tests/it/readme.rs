@@ -3,6 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
+
+use crate::support::{Folder, fixture};
+
 /// A command of a transcript and its expected output.
 struct Step {
     command: String,
@@ -45,5 +49,40 @@ fn transcripts_match_the_output() {
         let printed = [output.stdout, output.stderr].concat();
         assert_eq!(String::from_utf8(printed).unwrap(), step.printed, "$ {}", step.command);
         exit = output.status.code().unwrap().to_string();
+    }
+}
+
+#[test]
+fn the_json_table_lists_every_field() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let section = readme.split("\n## JSON\n").nth(1).unwrap();
+    let folder = Folder::new();
+    let (base, vae) = (fixture("tiny-sd1.ckpt"), fixture("tiny-vae.ckpt"));
+    let output = folder.join("out.safetensors");
+    let runs = [
+        ("`merge-vae`,", run!["merge-vae", &base, "--vae", &vae, "-o", &output, "--json"]),
+        ("`convert --out-dir`", run!["convert", &base, "--out-dir", folder.path(), "--to", "ckpt", "--json"]),
+        ("`inspect`", run!["inspect", &base, "--keys", "--json"]),
+        ("`hash`", run!["hash", &base, "--json"]),
+        ("`diff`", run!["diff", &base, &vae, "--json"]),
+        ("`scan`", run!["scan", &base, "--json"]),
+        ("An error", run!["inspect", "--json", folder.join("missing"), "-q"]),
+    ];
+    for (start, ran) in runs {
+        let line = section.lines().find(|line| line.trim_start_matches("| ").starts_with(start)).unwrap();
+        let document: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let fields = |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+        let listed = match start {
+            "An error" => fields(&document["files"][0]["error"]),
+            "`convert --out-dir`" => fields(&document),
+            _ => {
+                let of_file = document["files"].get(0).map_or_else(Vec::new, fields);
+                [fields(&document), of_file].concat()
+            }
+        };
+        for field in listed.iter().filter(|field| *field != "schema") {
+            let is_listed = [format!("`{field}`"), format!("\"{field}\"")].iter().any(|word| line.contains(word));
+            assert!(is_listed, "{start}: {field} is not in {line}");
+        }
     }
 }

@@ -465,3 +465,17 @@ fn reports_file_offset_call_and_reason() {
     assert_eq!((&finding["usage"], &finding["level"]), (&"calls".into(), &"dangerous".into()));
     assert_eq!((finding["offset"].as_u64(), finding["count"].as_u64()), (Some(at as u64), Some(1)));
 }
+
+#[test]
+fn names_containers_as_inspect_does() {
+    for name in ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt", "tiny-sd1.safetensors"] {
+        let container = |command: &str| run![command, fixture(name), "--json"].json()["files"][0]["container"].clone();
+        assert_eq!(container("scan"), container("inspect"), "{name}");
+    }
+    let folder = Folder::new();
+    let header = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n";
+    let length = u16::try_from(header.len()).unwrap().to_le_bytes();
+    let array = folder.write("a.npy", [b"\x93NUMPY\x01\0", &length[..], header, b"\x80\x02]N\x85a."].concat());
+    let ran = run!["scan", array, "--json"];
+    assert!(ran.stdout.contains("\"container\": \"numpy-array\""), "{}", ran.stdout);
+}

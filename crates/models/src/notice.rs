@@ -38,6 +38,8 @@ pub enum NoticeCode {
     PositionIdsAdded,
     /// Tensors that published models have are missing.
     Incomplete,
+    /// The extension of the output means another format than the requested one.
+    FormatContradictsExtension,
     /// A part of a pipeline that this program does not know was dropped.
     PipelinePartDropped,
 }

@@ -4,7 +4,7 @@ pub(super) mod args;
 
 use self::args::{RenderCheck as Command, RngArgument, SyntaxArgument};
 use super::exit::Exit;
-use super::given::Given;
+use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
 use crate::ops::RenderCheck;
 use crate::report::RenderCheckReport;
@@ -17,19 +17,19 @@ use trinart_ckpt_render::settings::RenderOptions;
 /// Renders, writes the files and prints the report. Exits with 1 if a check failed.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     let exit = |report: &RenderCheckReport| if report.passed() { Exit::Success } else { Exit::Negative };
-    terminal.conclude(check(command, terminal), RenderCheckReport::to_text, exit)
+    terminal.finish(check(command, terminal), RenderCheckReport::to_text, exit)
 }
 
 fn check(command: &Command, terminal: &Terminal) -> Result<RenderCheckReport> {
     let checkpoint = Checkpoint::open(&command.checkpoint)?;
     let vae = command.vae.as_ref().map(Checkpoint::open).transpose()?;
     RenderCheck::new(&checkpoint)
-        .given(vae.as_ref(), RenderCheck::vae)
-        .given(command.against.as_ref(), RenderCheck::against)
-        .given(command.like.as_ref(), RenderCheck::like)
-        .given(command.sheet.as_ref(), RenderCheck::sheet)
-        .given(command.dump.as_ref(), RenderCheck::dump)
-        .given(terminal.requested_jobs(), RenderCheck::jobs)
+        .set_if_some(vae.as_ref(), RenderCheck::vae)
+        .set_if_some(command.against.as_ref(), RenderCheck::against)
+        .set_if_some(command.like.as_ref(), RenderCheck::like)
+        .set_if_some(command.sheet.as_ref(), RenderCheck::sheet)
+        .set_if_some(command.dump.as_ref(), RenderCheck::dump)
+        .set_if_some(terminal.jobs(), RenderCheck::jobs)
         .options(options(command))
         .device(command.device)
         .overwrite(command.force)
@@ -47,16 +47,16 @@ fn options(command: &Command) -> RenderOptions {
         RngArgument::Cpu => NoiseSource::Cpu,
     });
     RenderOptions::default()
-        .given(command.prompt.as_ref(), RenderOptions::prompt)
-        .given(command.negative.as_ref(), RenderOptions::negative)
-        .given(command.preset.as_deref().and_then(Preset::from_name), RenderOptions::preset)
-        .given(syntax, RenderOptions::syntax)
-        .given(command.steps.map(usize::from), RenderOptions::steps)
-        .given(command.sampler.as_ref(), RenderOptions::sampler)
-        .given(command.cfg, RenderOptions::cfg)
-        .given(command.seed, RenderOptions::seed)
-        .given(rng, RenderOptions::rng)
-        .given(command.size, RenderOptions::size)
-        .given(command.clip_skip.map(usize::from), RenderOptions::clip_skip)
-        .given(command.dtype.map(Into::into), RenderOptions::dtype)
+        .set_if_some(command.prompt.as_ref(), RenderOptions::prompt)
+        .set_if_some(command.negative.as_ref(), RenderOptions::negative)
+        .set_if_some(command.preset.as_deref().and_then(Preset::from_name), RenderOptions::preset)
+        .set_if_some(syntax, RenderOptions::syntax)
+        .set_if_some(command.steps.map(usize::from), RenderOptions::steps)
+        .set_if_some(command.sampler.as_ref(), RenderOptions::sampler)
+        .set_if_some(command.cfg, RenderOptions::cfg)
+        .set_if_some(command.seed, RenderOptions::seed)
+        .set_if_some(rng, RenderOptions::rng)
+        .set_if_some(command.size, RenderOptions::size)
+        .set_if_some(command.clip_skip.map(usize::from), RenderOptions::clip_skip)
+        .set_if_some(command.dtype.map(Into::into), RenderOptions::dtype)
 }

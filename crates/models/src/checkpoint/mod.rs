@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use trinart_ckpt_formats::containers::{Container, safetensors};
 use trinart_ckpt_formats::io::{Progress, Source};
-use trinart_ckpt_formats::{Metadata, OpenOptions, Result, StateDict, StoredCheckpoint};
+use trinart_ckpt_formats::{Error, Metadata, OpenOptions, Result, StateDict, StoredCheckpoint};
 
 use crate::detection::Detection;
 use crate::hash::{FileHashes, file_sha256};
@@ -127,17 +127,21 @@ impl Checkpoint {
         FileHashes::new(source, data, jobs, progress)
     }
 
-    /// Returns the file that holds all tensors with a wanted key. Fails if there are several files.
-    pub fn file_of(&self, is_wanted: impl Fn(&str) -> bool) -> Result<&Arc<Source>> {
-        let tensors = self.state_dict.iter().filter(|(key, _)| is_wanted(key));
-        let mut sources = tensors.flat_map(|(_, tensor)| tensor.storages()).map(|storage| storage.source());
-        let first = sources.next();
-        match first.filter(|first| sources.all(|other| Arc::ptr_eq(first, other))) {
-            Some(source) => {
-                let known = self.stored.sources().iter().find(|known| Arc::ptr_eq(known, source));
-                known.map_or_else(|| self.file(), Ok)
+    /// Returns the file that holds the VAE: the only file, or one file of a folder. Fails if the VAE is in several files.
+    pub fn vae_file(&self) -> Result<&Arc<Source>> {
+        let tensors = || self.state_dict.iter().filter(|(key, _)| vae::is_key(vae::bare_key(key)));
+        let holds_vae = |file: &&Arc<Source>| {
+            let mut storages = tensors().flat_map(|(_, tensor)| tensor.storages());
+            storages.any(|storage| Arc::ptr_eq(storage.source(), file))
+        };
+        let files: Vec<_> = self.stored.sources().iter().filter(holds_vae).collect();
+        match files.as_slice() {
+            [file] => Ok(file),
+            [] => self.file(),
+            several => {
+                let found = format!("the VAE is in {} files; convert it to a single file first", several.len());
+                Err(Error::unsupported(found).in_file(self.path()))
             }
-            None => self.file(),
         }
     }
 

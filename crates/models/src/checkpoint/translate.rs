@@ -42,7 +42,11 @@ impl Translation {
                 return vec![line];
             }
             if self.added.contains(&line.input) {
-                return vec![LedgerLine { from: Origin::Program, ..line }];
+                // An added constant is in no input: if the output lacks it too, it needs no line.
+                let Disposition::Written { key, mut changes } = line.disposition else { return Vec::new() };
+                changes.insert(0, Change::Inserted);
+                let disposition = Disposition::Written { key, changes };
+                return vec![LedgerLine { from: Origin::Program, input: line.input, disposition }];
             }
             let Some((inputs, changes)) = self.names.get(&line.input) else { return vec![line] };
             let lines = inputs.iter().map(|input| {

@@ -29,7 +29,7 @@ pub enum Ema {
 pub struct ConvertOptions {
     /// Casts the floating-point tensors.
     pub cast: Option<Cast>,
-    /// The EMA. `None` keeps it, or drops it if `prune` is set.
+    /// The EMA. `None` keeps it, or drops it if `prune` is set and `component` is not the EMA.
     pub ema: Option<Ema>,
     /// Keeps only what inference needs.
     pub prune: bool,
@@ -72,7 +72,8 @@ impl ConvertOptions {
 
     /// The action for the EMA: the requested one, or the default.
     fn ema_action(&self) -> Ema {
-        self.ema.unwrap_or(if self.prune { Ema::Drop } else { Ema::Keep })
+        let keeps_ema = !self.prune || self.component == Some(Component::Ema);
+        self.ema.unwrap_or(if keeps_ema { Ema::Keep } else { Ema::Drop })
     }
 
     /// Returns why a key is dropped; `None` if it is kept.
@@ -83,7 +84,7 @@ impl ConvertOptions {
                 Ema::Use if ema::is_counter(key) => Some(DropReason::EmaCounter),
                 Ema::Use => Some(DropReason::EmaUnmatched),
                 Ema::Drop => Some(DropReason::Ema),
-                Ema::Keep => self.component.map(|_| DropReason::OtherComponent),
+                Ema::Keep => self.component.filter(|&wanted| wanted != component).map(|_| DropReason::OtherComponent),
             };
         }
         if self.component.is_some_and(|wanted| wanted != component) {
@@ -111,11 +112,7 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
     conversion.run().map_err(|error| error.in_file(checkpoint.path()))?;
     let Conversion { state_dict, mut ledger, mut notices, .. } = conversion;
     if state_dict.is_empty() && !checkpoint.state_dict().is_empty() {
-        let found = match options.component {
-            Some(component) => format!("contains no {}", component.text()),
-            None => "nothing would remain: no known component in it".to_owned(),
-        };
-        return Err(Error::missing(found).in_file(checkpoint.path()));
+        return Err(nothing_remains(checkpoint.state_dict(), options).in_file(checkpoint.path()));
     }
     let unknown = state_dict.keys().filter(|key| Component::from_key(key) == Component::Other).count();
     if unknown > 0 {
@@ -125,6 +122,21 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
     checkpoint.translation().trace_back(Origin::Checkpoint, &mut ledger);
     notices.extend(checkpoint.translation().notices.iter().cloned());
     Ok(Resolved { state_dict, metadata: checkpoint.metadata().clone(), ledger, notices })
+}
+
+/// The error of a conversion that would drop every tensor.
+fn nothing_remains(source: &StateDict, options: &ConvertOptions) -> Error {
+    let Some(component) = options.component else {
+        return Error::missing("nothing would remain: no known component in it");
+    };
+    if source.keys().any(|key| Component::from_key(key) == component) {
+        let what = component.text();
+        return Error::usage(format!("nothing would remain: the conversion selects the {what} and also drops it"));
+    }
+    Error::missing(match component {
+        Component::Other => "contains no tensors of unknown components".to_owned(),
+        known => format!("contains no {}", known.text()),
+    })
 }
 
 struct Conversion<'a> {

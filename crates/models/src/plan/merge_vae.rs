@@ -83,12 +83,12 @@ impl MergeVaeOptions {
 pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> Result<Resolved> {
     let vae = vae.with_ldm_vae()?;
     base.refuse_unreadable()?;
-    let donor = Donor::new(&vae)?;
+    let vae_file = VaeFile::new(&vae)?;
     let mut merge = Merge {
         base,
         vae: &vae,
         options,
-        donor,
+        vae_file,
         used: BTreeSet::new(),
         resolved: Resolved {
             state_dict: StateDict::new(),
@@ -110,13 +110,13 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> R
     Ok(resolved)
 }
 
-/// The VAE file.
-struct Donor<'a> {
+/// The file of the VAE to merge: its tensors, and the prefix of its VAE keys.
+struct VaeFile<'a> {
     prefix: &'static str,
     tensors: &'a StateDict,
 }
 
-impl<'a> Donor<'a> {
+impl<'a> VaeFile<'a> {
     fn new(vae: &'a Checkpoint) -> Result<Self> {
         let prefix = vae::find_prefix(vae.state_dict()).map_err(|error| error.in_file(vae.path()))?;
         for unreadable in vae.stored().unreadable() {
@@ -124,7 +124,7 @@ impl<'a> Donor<'a> {
                 return Err(vae.stored().unreadable_error(unreadable));
             }
         }
-        Ok(Donor { prefix, tensors: vae.state_dict() })
+        Ok(VaeFile { prefix, tensors: vae.state_dict() })
     }
 
     /// Returns the tensor with this key, which has no prefix, and its key in the file.
@@ -144,7 +144,7 @@ struct Merge<'a> {
     base: &'a Checkpoint,
     vae: &'a Checkpoint,
     options: &'a MergeVaeOptions,
-    donor: Donor<'a>,
+    vae_file: VaeFile<'a>,
     /// Keys without prefix that are in the output.
     used: BTreeSet<String>,
     resolved: Resolved,
@@ -160,7 +160,7 @@ impl Merge<'_> {
                 self.keep(key, tensor)?;
                 continue;
             };
-            match self.donor.get(bare) {
+            match self.vae_file.get(bare) {
                 Some((vae_key, vae_tensor)) => {
                     if vae_tensor.shape() != tensor.shape() {
                         let found = format!("shape {}, the checkpoint has {}", vae_tensor.shape(), tensor.shape());
@@ -181,9 +181,9 @@ impl Merge<'_> {
 
     /// Inserts a complete VAE into a checkpoint that has none.
     fn insert(&mut self) -> Result<()> {
-        if let Some(missing) = vae::keys().iter().find(|bare| self.donor.get(bare).is_none()) {
+        if let Some(missing) = vae::keys().iter().find(|bare| self.vae_file.get(bare).is_none()) {
             return Err(Error::missing("missing, and the checkpoint has no VAE of its own")
-                .in_tensor(format!("{}{missing}", self.donor.prefix))
+                .in_tensor(format!("{}{missing}", self.vae_file.prefix))
                 .in_file(self.vae.path()));
         }
         let mut is_pending = true;
@@ -198,10 +198,11 @@ impl Merge<'_> {
     }
 
     fn insert_all(&mut self) -> Result<()> {
-        let keys: Vec<String> = self.donor.keys().map(str::to_owned).collect();
+        let keys: Vec<String> = self.vae_file.keys().map(str::to_owned).collect();
         for bare in keys {
             let key = format!("{}{bare}", vae::PREFIX);
-            let (vae_key, tensor) = self.donor.get(&bare).or_internal("a key of the VAE vanished during planning")?;
+            let (vae_key, tensor) =
+                self.vae_file.get(&bare).or_internal("a key of the VAE vanished during planning")?;
             self.put(&vae_key, &key, tensor, None, Change::Inserted)?;
             self.used.insert(bare);
         }
@@ -213,11 +214,11 @@ impl Merge<'_> {
     /// Fails if the VAE has a key that the checkpoint's VAE lacks, as VAEs of other architectures do.
     fn refuse_unknown_keys(&self) -> Result<()> {
         let base = &self.base.state_dict();
-        let unknown = self.donor.keys().find(|bare| !base.contains(&format!("{}{bare}", vae::PREFIX)));
+        let unknown = self.vae_file.keys().find(|bare| !base.contains(&format!("{}{bare}", vae::PREFIX)));
         match unknown {
             Some(bare) if !self.options.partial => Err(Error::missing("the checkpoint's VAE has no such tensor")
                 .with_hint(Hint::Partial)
-                .in_tensor(format!("{}{bare}", self.donor.prefix))
+                .in_tensor(format!("{}{bare}", self.vae_file.prefix))
                 .in_file(self.vae.path())),
             _ => Ok(()),
         }
@@ -232,7 +233,7 @@ impl Merge<'_> {
             };
             return Err(Error::missing(format!("not in this VAE{more}, but the checkpoint has it"))
                 .with_hint(Hint::Partial)
-                .in_tensor(format!("{}{first}", self.donor.prefix))
+                .in_tensor(format!("{}{first}", self.vae_file.prefix))
                 .in_file(self.vae.path()));
         }
         let text = format!("kept {} tensors of the checkpoint's own VAE: {}", missing.len(), missing.join(", "));
@@ -277,12 +278,12 @@ impl Merge<'_> {
 
     /// Records every key of the VAE file that is not in the output.
     fn record_dropped(&mut self) -> Result<()> {
-        let readable = self.donor.tensors.keys();
+        let readable = self.vae_file.tensors.keys();
         let unreadable = self.vae.stored().unreadable().iter().map(|unreadable| unreadable.key.as_str());
         for key in readable.chain(unreadable) {
-            let reason = match Role::from_key(key, self.donor.prefix) {
+            let reason = match Role::from_key(key, self.vae_file.prefix) {
                 Role::Vae => {
-                    let bare = key.strip_prefix(self.donor.prefix).or_internal("a VAE key lacks its prefix")?;
+                    let bare = key.strip_prefix(self.vae_file.prefix).or_internal("a VAE key lacks its prefix")?;
                     if self.used.contains(bare) {
                         continue;
                     }
