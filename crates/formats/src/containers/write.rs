@@ -63,7 +63,7 @@ pub struct WriteOptions<'a> {
     pub overwrite: Overwrite,
     /// Whether to read the output back and compare it with the plan.
     pub verify: bool,
-    /// The number of threads.
+    /// The number of threads. 0 means one.
     pub jobs: usize,
     /// Receives the progress, and can stop the operation.
     pub progress: &'a dyn Progress,
@@ -95,7 +95,7 @@ impl<'a> WriteOptions<'a> {
         self
     }
 
-    /// Sets the number of threads.
+    /// Sets the number of threads. 0 means one.
     #[must_use]
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs;
@@ -239,7 +239,8 @@ fn write_file(
     check_inputs(state_dict)?;
     // The sync keeps the disk busy while the comparison keeps the CPU busy.
     thread::scope(|scope| {
-        let sync = scope.spawn(|| file.sync());
+        let sync = thread::Builder::new().spawn_scoped(scope, || file.sync());
+        let sync = sync.map_err(|error| Error::io("cannot start a thread", error))?;
         if options.verify {
             options.progress.begin("verifying", bytes);
             let plan =
