@@ -16,5 +16,6 @@ mod support;
 
 mod damage;
 mod limits;
+mod numbers;
 mod reading;
 mod unpickler;
