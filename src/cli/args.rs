@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::formats::containers::diffusers;
+
 use super::values::{
     ComponentArgument, DtypeArgument, EmaArgument, PredictionArgument, TargetArgument, VaeDtypeArgument,
 };
@@ -241,9 +243,8 @@ pub(super) struct FolderWriting {
 
 /// Parses a variant, which becomes part of file names.
 fn variant(text: &str) -> Result<String, String> {
-    let is_plain =
-        !text.is_empty() && text.chars().all(|character| character.is_ascii_alphanumeric() || character == '_');
-    if is_plain { Ok(text.to_owned()) } else { Err("expected letters, digits and _ only".into()) }
+    diffusers::check_variant(text).map_err(|_| "expected letters, digits and _ only".to_owned())?;
+    Ok(text.to_owned())
 }
 
 /// Parses a number of bytes, with an optional decimal unit.

@@ -87,10 +87,12 @@ impl AtomicFolder {
         &self.path
     }
 
-    /// Writes a small file at `path` within the folder, creates missing parent folders, and flushes it to the disk.
+    /// Writes a small new file at `path` within the folder, creates missing parent folders, and flushes it to the disk.
+    ///
+    /// Fails as [`check_inner_path`] does, or if the file exists.
     pub(crate) fn write(&self, path: &str, content: &[u8]) -> Result<()> {
         let file = self.create_parent(path)?;
-        let written = File::create(&file).and_then(|mut file| {
+        let written = File::create_new(&file).and_then(|mut file| {
             io::Write::write_all(&mut file, content)?;
             file.sync_all()
         });
@@ -98,7 +100,10 @@ impl AtomicFolder {
     }
 
     /// Creates the parent folder of `path` within the folder, and returns the file's temporary path.
+    ///
+    /// Fails as [`check_inner_path`] does.
     pub(crate) fn create_parent(&self, path: &str) -> Result<PathBuf> {
+        check_inner_path(path)?;
         let file = self.path.join(path);
         if let Some(folder) = file.parent() {
             let made = fs::create_dir_all(folder);
@@ -158,6 +163,16 @@ impl AtomicFolder {
             other => other.map_err(io::Error::from),
         }
     }
+}
+
+/// Fails if `path` may lead out of the folder that it is relative to: it is empty or absolute, or has an empty component,
+/// `.` or `..`.
+pub(crate) fn check_inner_path(path: &str) -> Result<()> {
+    let is_plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('\0');
+    if path.split('/').all(is_plain) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{path:?} is not a path within the folder")))
 }
 
 impl Drop for AtomicFolder {
@@ -221,6 +236,22 @@ mod tests {
         check(Overwrite::Replace).unwrap();
         fs::write(destination.join("notes.txt"), "mine").unwrap();
         assert!(check(Overwrite::Replace).unwrap_err().contains("notes.txt"));
+    }
+
+    #[test]
+    fn writes_nothing_outside_of_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let staged = AtomicFolder::create(&folder.path().join("out"), Overwrite::Refuse).unwrap();
+        let before = names(folder.path());
+        let absolute = folder.path().join("absolute/x").to_str().unwrap().to_owned();
+        for path in ["../x", "a/../../x", "..", "./x", "a/./x", "/x", "a//x", "a/", "", "a\0", &absolute] {
+            assert!(staged.write(path, b"x").unwrap_err().to_string().contains("not a path within"), "{path}");
+            assert!(staged.create_parent(path).is_err(), "{path}");
+        }
+        assert_eq!(names(folder.path()), before);
+        assert!(names(staged.path()).is_empty());
+        staged.write("a/..b", b"x").unwrap();
+        assert!(staged.write("a/..b", b"y").is_err(), "the file exists");
     }
 
     #[test]
