@@ -2,11 +2,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::formats::containers::diffusers;
-
 use super::values::{
     ComponentArgument, DtypeArgument, EmaArgument, PredictionArgument, TargetArgument, VaeDtypeArgument,
 };
+use crate::formats::containers::diffusers;
 
 /// Merge, convert, inspect and check Stable Diffusion checkpoints
 ///
