@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::io::Overwrite;
-use crate::io::staging::{exists, remove, remove_leftovers, resolve, staging_name, sync_folder};
+use crate::io::staging::{check_parent, exists, remove, remove_leftovers, resolve, staging_name, sync_folder};
 
 /// A folder that replaces its destination in one step, or not at all; see [`AtomicFile`](super::AtomicFile).
 ///
@@ -52,12 +52,13 @@ impl AtomicFolder {
         Err(Error::conflict("no free name for a temporary folder next to it").in_file(destination))
     }
 
-    /// Fails if `destination` must not be written: it is not a folder; or it is not empty and `overwrite` refuses to
-    /// replace it, or holds an entry whose name does not pass `replaced` and which would be lost.
+    /// Fails if `destination` must not be written: it is not a folder; it is not empty and `overwrite` refuses to replace it,
+    /// or holds an entry whose name does not pass `replaced` and which would be lost; it is a dangling symbolic link; or its
+    /// parent folder does not exist.
     pub fn check_destination(destination: &Path, overwrite: Overwrite, replaced: &dyn Fn(&str) -> bool) -> Result<()> {
         let fail = |error| Error::io("cannot list the folder", error).in_file(destination);
         match fs::metadata(destination) {
-            Err(_) => return Ok(()),
+            Err(_) => return check_parent(destination),
             Ok(found) if !found.is_dir() => {
                 return Err(Error::conflict("exists and is not a folder").in_file(destination));
             }
@@ -252,6 +253,16 @@ mod tests {
         assert!(names(staged.path()).is_empty());
         staged.write("a/..b", b"x").unwrap();
         assert!(staged.write("a/..b", b"y").is_err(), "the file exists");
+    }
+
+    #[test]
+    fn rejects_a_destination_whose_parent_does_not_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let check =
+            |name: &str| AtomicFolder::check_destination(&folder.path().join(name), Overwrite::Refuse, &|_| true);
+        assert!(check("nodir/out/").unwrap_err().to_string().ends_with("nodir does not exist"));
+        check("out/").unwrap();
+        check("out").unwrap();
     }
 
     #[test]
