@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use super::values::{
     ComponentArgument, DtypeArgument, EmaArgument, PredictionArgument, TargetArgument, VaeDtypeArgument,
 };
+use crate::formats::containers::diffusers;
 
 /// Merge, convert, inspect and check Stable Diffusion checkpoints
 ///
@@ -241,9 +242,8 @@ pub(super) struct FolderWriting {
 
 /// Parses a variant, which becomes part of file names.
 fn variant(text: &str) -> Result<String, String> {
-    let is_plain =
-        !text.is_empty() && text.chars().all(|character| character.is_ascii_alphanumeric() || character == '_');
-    if is_plain { Ok(text.to_owned()) } else { Err("expected letters, digits and _ only".into()) }
+    diffusers::check_variant(text).map_err(|_| "expected letters, digits and _ only".to_owned())?;
+    Ok(text.to_owned())
 }
 
 /// Parses a number of bytes, with an optional decimal unit.

@@ -108,10 +108,10 @@ impl Kind {
 }
 
 /// A failure and its location. Displays as one line: `FILE: tensor KEY: byte N: what was found and what was expected`.
-#[derive(Debug)]
+///
+/// `Debug` adds the kind and the hint to that line, because it is what a `main` that returns an error prints.
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     kind: Kind,
     file: Option<PathBuf>,
@@ -163,9 +163,14 @@ impl Error {
         unverified => Unverified;
     }
 
-    /// Creates the error for an operation that the user interrupted.
+    /// Creates the error for an operation that the user interrupted. It has no location: where the work stopped is chance.
     pub fn interrupted() -> Self {
-        Self::new(Kind::Interrupted, "interrupted; nothing was written")
+        Self::new(Kind::Interrupted, "interrupted")
+    }
+
+    /// The part of the error that a location may be added to; `None` for an interruption.
+    fn place(&mut self) -> Option<&mut Inner> {
+        Some(&mut *self.0).filter(|inner| inner.kind != Kind::Interrupted)
     }
 
     /// Creates the error for a state that the code rules out. `what` names the broken assumption.
@@ -196,10 +201,12 @@ impl Error {
         self.0.hint
     }
 
-    /// Sets the file, unless it is already set.
+    /// Sets the file, unless it is already set or the user interrupted the operation.
     #[must_use]
     pub fn in_file(mut self, path: impl AsRef<Path>) -> Self {
-        self.0.file.get_or_insert_with(|| path.as_ref().to_owned());
+        if let Some(place) = self.place() {
+            place.file.get_or_insert_with(|| path.as_ref().to_owned());
+        }
         self
     }
 
@@ -212,24 +219,31 @@ impl Error {
         self
     }
 
-    /// Sets the zip record that the offset is relative to, unless it is already set.
+    /// Sets the zip record that the offset is relative to, unless it is already set or the user interrupted the operation.
     #[must_use]
     pub fn in_record(mut self, record: impl Into<String>) -> Self {
-        self.0.record.get_or_insert_with(|| record.into());
+        if let Some(place) = self.place() {
+            place.record.get_or_insert_with(|| record.into());
+        }
         self
     }
 
-    /// Sets the tensor's key, unless it is already set.
+    /// Sets the tensor's key, unless it is already set or the user interrupted the operation.
     #[must_use]
     pub fn in_tensor(mut self, key: impl Into<String>) -> Self {
-        self.0.tensor.get_or_insert_with(|| key.into());
+        if let Some(place) = self.place() {
+            place.tensor.get_or_insert_with(|| key.into());
+        }
         self
     }
 
-    /// Sets the byte offset, unless it is already set. It is relative to the record if there is one, else to the file.
+    /// Sets the byte offset, unless it is already set or the user interrupted the operation. It is relative to the record if
+    /// there is one, else to the file.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Self {
-        self.0.offset.get_or_insert(offset);
+        if let Some(place) = self.place() {
+            place.offset.get_or_insert(offset);
+        }
         self
     }
 
@@ -261,7 +275,12 @@ impl Error {
         &self.0.message
     }
 
-    /// The byte offset of the failure.
+    /// The zip record or pickle within the file that the failure is in.
+    pub fn record(&self) -> Option<&str> {
+        self.0.record.as_deref()
+    }
+
+    /// The byte offset of the failure. It is relative to [`Error::record`] if there is one, else to the file.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
     }
@@ -282,6 +301,16 @@ impl fmt::Display for Error {
             write!(f, "byte {offset}: ")?;
         }
         f.write_str(&printable(&self.0.message))
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} ({:?}", self.kind())?;
+        if let Some(hint) = self.hint() {
+            write!(f, ", hint: {hint:?}")?;
+        }
+        f.write_str(")")
     }
 }
 
@@ -356,6 +385,23 @@ mod tests {
     fn displays_the_location_before_the_message() {
         let error = Error::mismatch("shape [4], the checkpoint has [5]").at(12).in_tensor("a.weight").in_file("vae.pt");
         assert_eq!(error.to_string(), "vae.pt: tensor a.weight: byte 12: shape [4], the checkpoint has [5]");
+    }
+
+    #[test]
+    fn debug_adds_the_kind_and_the_hint() {
+        let error = Error::unsupported("calls os.system").with_hint(Hint::Sanitize).at(242).in_record("data.pkl");
+        let error = error.in_file("x.ckpt");
+        assert_eq!((error.record(), error.offset()), (Some("data.pkl"), Some(242)));
+        let line = "x.ckpt: record data.pkl: byte 242: calls os.system (Unsupported, hint: Sanitize)";
+        assert_eq!(format!("{error:?}"), line);
+        assert_eq!(format!("{:#?}", Error::missing("x")), "x (Missing)");
+    }
+
+    #[test]
+    fn an_interruption_has_no_location() {
+        let error = Error::interrupted().in_file("a").in_tensor("b").in_record("c").at(7);
+        assert_eq!((error.to_string().as_str(), error.kind()), ("interrupted", Kind::Interrupted));
+        assert_eq!((error.file(), error.tensor(), error.record(), error.offset()), (None, None, None, None));
     }
 
     #[test]

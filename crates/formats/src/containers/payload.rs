@@ -24,14 +24,23 @@ struct Chunk {
     len: usize,
 }
 
-fn chunks(bytes: u64) -> Vec<Chunk> {
+/// Splits a file of `bytes` bytes into chunks. Fails if these do not fit into memory.
+fn chunks(bytes: u64) -> Result<Vec<Chunk>> {
     let len = AlignedBuffer::LEN as u64;
+    let fail = || Error::limit(format!("an output of {bytes} bytes has too many parts for the memory"));
+    let count = usize::try_from(bytes.div_ceil(len)).map_err(|_| fail())?;
+    let mut chunks = Vec::new();
+    chunks.try_reserve_exact(count).map_err(|_| fail())?;
+    // Cannot overflow: each offset is below `bytes`.
     let offsets = (0..bytes.div_ceil(len)).map(|index| index * len);
-    offsets.map(|offset| Chunk { offset, len: (bytes - offset).min(len) as usize }).collect()
+    chunks.extend(offsets.map(|offset| Chunk { offset, len: (bytes - offset).min(len) as usize }));
+    Ok(chunks)
 }
 
 impl Chunk {
     /// Returns the parts of records in this chunk. `records` must be in the order of the file.
+    ///
+    /// The layouts bound the end of each record by [`limits::FILE_BYTES`](crate::limits::FILE_BYTES), so no sum overflows.
     fn parts<'a>(&self, records: &'a [Record]) -> impl Iterator<Item = RecordPart<'a>> + use<'a> {
         let (begin, end) = (self.offset, self.offset + self.len as u64);
         let first = records.partition_point(|record| record.offset + record.tensor.bytes() <= begin);
@@ -56,7 +65,7 @@ pub(super) fn fill(
     jobs: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<u32>> {
-    let chunks = chunks(bytes);
+    let chunks = chunks(bytes)?;
     let sums = parallel::map(jobs, &chunks, Worker::default, |worker, chunk| {
         progress.check()?;
         let mut sums = Vec::new();
@@ -107,7 +116,7 @@ pub(super) fn checksums(
     jobs: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<u32>> {
-    let chunks = chunks(bytes);
+    let chunks = chunks(bytes)?;
     let sums = parallel::map(jobs, &chunks, AlignedBuffer::new, |buffer, chunk| {
         progress.check()?;
         file.read_block(chunk.offset, buffer, chunk.len)?;

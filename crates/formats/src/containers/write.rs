@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -5,7 +6,7 @@ use std::thread;
 use crate::containers::file_layout::FileLayout;
 use crate::containers::{diffusers, payload, safetensors, torch, verify};
 use crate::error::{Error, Hint, Kind, Result};
-use crate::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, Source, parallel};
+use crate::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, Source, check_inner_path, parallel};
 use crate::metadata::Metadata;
 use crate::state_dict::StateDict;
 
@@ -17,8 +18,6 @@ pub enum Target {
     Safetensors,
     /// A zip that PyTorch and WebUI load: `.ckpt`.
     Torch,
-    /// A zip of the tensors alone, without metadata: the `.bin` file of a diffusers folder.
-    TorchBare,
     /// A diffusers folder.
     Diffusers,
 }
@@ -49,9 +48,37 @@ impl Target {
         match self {
             Target::Safetensors => "safetensors",
             Target::Torch => "ckpt",
-            Target::TorchBare => "bin",
             Target::Diffusers => "diffusers",
         }
+    }
+}
+
+/// The formats of a single file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileFormat {
+    /// A safetensors file.
+    Safetensors,
+    /// A torch zip of the tensors and their metadata.
+    Torch,
+    /// A torch zip of the tensors alone: the `.bin` file of a diffusers folder.
+    TorchBare,
+}
+
+impl FileFormat {
+    /// Returns the format of a target. Fails for a folder.
+    fn of(target: Target) -> Result<Self> {
+        match target {
+            Target::Safetensors => Ok(FileFormat::Safetensors),
+            Target::Torch => Ok(FileFormat::Torch),
+            Target::Diffusers => {
+                Err(Error::usage("a diffusers folder is not a single file").with_hint(Hint::OutputFolder))
+            }
+        }
+    }
+
+    /// Returns the format of the weights at this path in a folder.
+    fn of_weights(path: &str) -> Self {
+        if path.ends_with(".bin") { FileFormat::TorchBare } else { FileFormat::Safetensors }
     }
 }
 
@@ -63,7 +90,7 @@ pub struct WriteOptions<'a> {
     pub overwrite: Overwrite,
     /// Whether to read the output back and compare it with the plan.
     pub verify: bool,
-    /// The number of threads.
+    /// The number of threads. 0 means one.
     pub jobs: usize,
     /// Receives the progress, and can stop the operation.
     pub progress: &'a dyn Progress,
@@ -95,7 +122,7 @@ impl<'a> WriteOptions<'a> {
         self
     }
 
-    /// Sets the number of threads.
+    /// Sets the number of threads. 0 means one.
     #[must_use]
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs;
@@ -131,21 +158,45 @@ impl Written {
 ///
 /// Fails if the target cannot hold the state dict.
 pub fn check_target(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<u64> {
-    let layout = layout(state_dict, metadata, target).map_err(|error| blame_input(state_dict, error))?;
+    check_format(state_dict, metadata, FileFormat::of(target)?)
+}
+
+fn check_format(state_dict: &StateDict, metadata: &Metadata, format: FileFormat) -> Result<u64> {
+    let layout = layout(state_dict, metadata, format).map_err(|error| blame_input(state_dict, error))?;
     Ok(layout.bytes)
 }
 
-/// Returns the length of all files that [`write_folder`] would write; see [`check_target`].
+/// Returns the length of all files that [`write_folder`] would write, without reading a tensor.
+///
+/// Fails if two entries have the same path, if a path leads out of the folder, or if a file cannot hold its tensors or
+/// metadata.
 pub fn check_folder(entries: &[diffusers::Entry]) -> Result<u64> {
+    check_paths(entries)?;
     entries.iter().try_fold(0_u64, |sum, entry| {
         let bytes = match entry {
             diffusers::Entry::Weights { path, state_dict, metadata } => {
-                check_target(state_dict, metadata, target_of_weights(path))?
+                check_format(state_dict, metadata, FileFormat::of_weights(path))?
             }
             diffusers::Entry::Text { content, .. } => content.len() as u64,
         };
-        sum.checked_add(bytes).ok_or_else(|| Error::limit("the output would be larger than any disk can hold"))
+        add_bytes(sum, bytes)
     })
+}
+
+fn add_bytes(sum: u64, bytes: u64) -> Result<u64> {
+    sum.checked_add(bytes).ok_or_else(|| Error::limit("the output would be larger than any disk can hold"))
+}
+
+/// Fails if a path is not within the folder, or if two entries have the same path.
+pub(super) fn check_paths(entries: &[diffusers::Entry]) -> Result<()> {
+    let mut paths = HashSet::new();
+    for entry in entries {
+        check_inner_path(entry.path())?;
+        if !paths.insert(entry.path()) {
+            return Err(Error::conflict(format!("two files of the folder have the path {:?}", entry.path())));
+        }
+    }
+    Ok(())
 }
 
 /// Adds the file that a tensor comes from to an error about that tensor.
@@ -160,12 +211,12 @@ fn blame_input(state_dict: &StateDict, error: Error) -> Error {
     }
 }
 
-fn layout(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<FileLayout> {
-    match target {
-        Target::Safetensors => safetensors::layout(state_dict, metadata),
-        Target::Diffusers => Err(Error::usage("a diffusers folder is not a single file").with_hint(Hint::OutputFolder)),
-        Target::Torch => torch::layout(state_dict, metadata),
-        Target::TorchBare => torch::bare_layout(state_dict),
+fn layout(state_dict: &StateDict, metadata: &Metadata, format: FileFormat) -> Result<FileLayout> {
+    match format {
+        FileFormat::Safetensors => safetensors::layout(state_dict, metadata),
+        FileFormat::Torch => torch::layout(state_dict, metadata),
+        FileFormat::TorchBare if metadata.is_empty() => torch::bare_layout(state_dict),
+        FileFormat::TorchBare => Err(Error::unsupported("the .bin file of a folder cannot hold metadata")),
     }
 }
 
@@ -181,25 +232,40 @@ pub fn write(
     metadata: &Metadata,
     options: &WriteOptions<'_>,
 ) -> Result<Written> {
-    let written = write_file(path, target, state_dict, metadata, options);
+    let format = FileFormat::of(target).map_err(|error| error.in_file(path))?;
+    write_format(path, format, state_dict, metadata, options)
+}
+
+fn write_format(
+    path: &Path,
+    format: FileFormat,
+    state_dict: &StateDict,
+    metadata: &Metadata,
+    options: &WriteOptions<'_>,
+) -> Result<Written> {
+    let written = write_file(path, format, state_dict, metadata, options);
     written.map_err(|error| blame_input(state_dict, error).in_file(path))
 }
 
-/// Writes a diffusers folder. Replaces `path` in one step, or leaves it unchanged on failure. Fails as [`write()`] does.
+/// Writes a diffusers folder. Replaces `path` in one step, or leaves it unchanged on failure.
+///
+/// Fails as [`write()`] does, or if two entries have the same path or a path leads out of the folder.
 pub fn write_folder(path: &Path, entries: &[diffusers::Entry], options: &WriteOptions<'_>) -> Result<Written> {
     check_folder_destination(path, entries, options.overwrite)?;
     let folder = AtomicFolder::create(path, options.overwrite)?;
+    // The folder is new: an existing file in it would be one of its own.
+    let new_file = options.overwrite(Overwrite::Refuse);
     let mut bytes = 0;
     for entry in entries {
         match entry {
             diffusers::Entry::Text { path, content } => {
                 folder.write(path, content)?;
-                bytes += content.len() as u64;
+                bytes = add_bytes(bytes, content.len() as u64)?;
             }
             diffusers::Entry::Weights { path, state_dict, metadata } => {
                 let file = folder.create_parent(path)?;
-                let written = write(&file, target_of_weights(path), state_dict, metadata, options);
-                bytes += written.map_err(|error| folder.error_at_destination(error))?.bytes;
+                let written = write_format(&file, FileFormat::of_weights(path), state_dict, metadata, &new_file);
+                bytes = add_bytes(bytes, written.map_err(|error| folder.error_at_destination(error))?.bytes)?;
             }
         }
     }
@@ -208,12 +274,10 @@ pub fn write_folder(path: &Path, entries: &[diffusers::Entry], options: &WriteOp
     Ok(Written { bytes, verified: options.verify })
 }
 
-fn target_of_weights(path: &str) -> Target {
-    if path.ends_with(".bin") { Target::TorchBare } else { Target::Safetensors }
-}
-
-/// Fails if the folder `path` must not be replaced by these files; see [`AtomicFolder::check_destination`].
+/// Fails if the folder `path` must not be replaced by these files; see [`AtomicFolder::check_destination`]. Fails also if
+/// two entries have the same path or a path leads out of the folder.
 pub fn check_folder_destination(path: &Path, entries: &[diffusers::Entry], overwrite: Overwrite) -> Result<()> {
+    check_paths(entries).map_err(|error| error.in_file(path))?;
     let first = |path: &'_ str| path.split('/').next().map(str::to_owned);
     let is_replaced = |name: &str| {
         diffusers::is_weights(name) || entries.iter().any(|entry| first(entry.path()).as_deref() == Some(name))
@@ -223,12 +287,12 @@ pub fn check_folder_destination(path: &Path, entries: &[diffusers::Entry], overw
 
 fn write_file(
     path: &Path,
-    target: Target,
+    format: FileFormat,
     state_dict: &StateDict,
     metadata: &Metadata,
     options: &WriteOptions<'_>,
 ) -> Result<Written> {
-    let FileLayout { records, locations, bytes, headers } = layout(state_dict, metadata, target)?;
+    let FileLayout { records, locations, bytes, headers } = layout(state_dict, metadata, format)?;
     let file = AtomicFile::create(path, options.overwrite)?;
     file.reserve(bytes)?;
     options.progress.begin("writing", bytes);
@@ -239,7 +303,8 @@ fn write_file(
     check_inputs(state_dict)?;
     // The sync keeps the disk busy while the comparison keeps the CPU busy.
     thread::scope(|scope| {
-        let sync = scope.spawn(|| file.sync());
+        let sync = thread::Builder::new().spawn_scoped(scope, || file.sync());
+        let sync = sync.map_err(|error| Error::io("cannot start a thread", error))?;
         if options.verify {
             options.progress.begin("verifying", bytes);
             let plan =
@@ -260,4 +325,65 @@ fn check_inputs(state_dict: &StateDict) -> Result<()> {
     sources.sort_by_key(|source| Arc::as_ptr(source));
     sources.dedup_by_key(|source| Arc::as_ptr(source));
     sources.into_iter().try_for_each(|source| source.check_unchanged())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::metadata::PyValue;
+    use crate::tensor::{Dtype, LazyTensor, Shape};
+
+    fn weights(path: &str, metadata: Metadata) -> diffusers::Entry {
+        let mut state_dict = StateDict::new();
+        let tensor = LazyTensor::owned(Dtype::U8, Shape::new([1]).unwrap(), [7]).unwrap();
+        state_dict.insert("a", tensor).unwrap();
+        diffusers::Entry::Weights { path: path.to_owned(), state_dict, metadata }
+    }
+
+    fn text(path: &str) -> diffusers::Entry {
+        diffusers::Entry::Text { path: path.to_owned(), content: b"text".to_vec() }
+    }
+
+    /// Fails to write and to plan the folder, and creates nothing.
+    #[track_caller]
+    fn assert_refused(entries: &[diffusers::Entry], word: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/out");
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        for overwrite in [Overwrite::Refuse, Overwrite::Replace] {
+            let options = WriteOptions::default().overwrite(overwrite);
+            let error = write_folder(&path, entries, &options).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(check_folder(entries).unwrap_err().to_string().contains(word));
+        let found = |path: &Path| std::fs::read_dir(path).unwrap().count();
+        assert_eq!((found(folder.path()), found(&folder.path().join("a"))), (1, 1));
+        assert_eq!(found(&folder.path().join("a/b")), 0);
+    }
+
+    #[test]
+    fn rejects_entries_that_lead_out_of_the_folder() {
+        for path in ["../x.safetensors", "../../x.bin", "/tmp/x.json", "unet/../../x", "./x", "", "unet/"] {
+            assert_refused(&[text("good"), text(path)], "not a path within");
+            assert_refused(&[text("good"), weights(path, Metadata::new())], "not a path within");
+        }
+    }
+
+    #[test]
+    fn rejects_entries_with_the_same_path() {
+        let twice = || weights("unet/x.safetensors", Metadata::new());
+        assert_refused(&[twice(), twice()], "have the path");
+        assert_refused(&[text("unet/x.safetensors"), twice()], "have the path");
+    }
+
+    #[test]
+    fn a_bin_file_holds_no_metadata() {
+        let metadata = Metadata::from([("epoch".to_owned(), PyValue::Int(3))]);
+        assert_refused(&[weights("x.bin", metadata)], "cannot hold metadata");
+        let folder = tempfile::tempdir().unwrap();
+        let entries = [weights("x.bin", Metadata::new())];
+        let written = write_folder(&folder.path().join("out"), &entries, &WriteOptions::default()).unwrap();
+        assert_eq!((written.bytes, written.verified), (check_folder(&entries).unwrap(), true));
+    }
 }

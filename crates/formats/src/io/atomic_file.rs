@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::io::AlignedBuffer;
-use crate::io::staging::{exists, remove, remove_leftovers, resolve, staging_name, sync_folder};
+use crate::io::staging::{check_parent, exists, remove, remove_leftovers, resolve, staging_name, sync_folder};
 
 /// How to treat an existing destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -83,7 +83,7 @@ impl AtomicFile {
     }
 
     /// Fails if `destination` must not be written: it exists and `overwrite` refuses to replace it, it is not a regular
-    /// file, or it is a dangling symbolic link.
+    /// file, it is a dangling symbolic link, or its parent folder does not exist.
     pub fn check_destination(destination: &Path, overwrite: Overwrite) -> Result<()> {
         match fs::metadata(destination) {
             Ok(found) if !found.is_file() => {
@@ -91,11 +91,7 @@ impl AtomicFile {
             }
             Ok(_) if overwrite == Overwrite::Refuse => Err(exists(destination)),
             Ok(_) => Ok(()),
-            // Creating the target would be a guess, and replacing the link would lose it.
-            Err(_) if fs::symlink_metadata(destination).is_ok_and(|found| found.is_symlink()) => {
-                Err(Error::conflict("a symbolic link to a file that does not exist").in_file(destination))
-            }
-            Err(_) => Ok(()),
+            Err(_) => check_parent(destination),
         }
     }
 
@@ -290,6 +286,20 @@ mod tests {
             file.persist().unwrap();
             assert_eq!(fs::read(folder.path().join("out")).unwrap(), content);
         }
+    }
+
+    #[test]
+    fn rejects_a_destination_whose_folder_does_not_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), b"").unwrap();
+        for (name, word) in [("nodir/out", "nodir does not exist"), ("file/out", "not a folder"), ("a/b/c", "a/b does")]
+        {
+            let error = AtomicFile::check_destination(&folder.path().join(name), Overwrite::Replace).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        let error = AtomicFile::check_destination(Path::new("nodir/out"), Overwrite::Refuse).unwrap_err();
+        assert_eq!(error.message(), "the folder nodir does not exist");
+        AtomicFile::check_destination(Path::new("out-of-this-test"), Overwrite::Refuse).unwrap();
     }
 
     #[test]

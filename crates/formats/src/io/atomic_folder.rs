@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::io::Overwrite;
-use crate::io::staging::{exists, remove, remove_leftovers, resolve, staging_name, sync_folder};
+use crate::io::staging::{check_parent, exists, remove, remove_leftovers, resolve, staging_name, sync_folder};
 
 /// A folder that replaces its destination in one step, or not at all; see [`AtomicFile`](super::AtomicFile).
 ///
@@ -52,12 +52,13 @@ impl AtomicFolder {
         Err(Error::conflict("no free name for a temporary folder next to it").in_file(destination))
     }
 
-    /// Fails if `destination` must not be written: it is not a folder; or it is not empty and `overwrite` refuses to
-    /// replace it, or holds an entry whose name does not pass `replaced` and which would be lost.
+    /// Fails if `destination` must not be written: it is not a folder; it is not empty and `overwrite` refuses to replace it,
+    /// or holds an entry whose name does not pass `replaced` and which would be lost; it is a dangling symbolic link; or its
+    /// parent folder does not exist.
     pub fn check_destination(destination: &Path, overwrite: Overwrite, replaced: &dyn Fn(&str) -> bool) -> Result<()> {
         let fail = |error| Error::io("cannot list the folder", error).in_file(destination);
         match fs::metadata(destination) {
-            Err(_) => return Ok(()),
+            Err(_) => return check_parent(destination),
             Ok(found) if !found.is_dir() => {
                 return Err(Error::conflict("exists and is not a folder").in_file(destination));
             }
@@ -87,10 +88,12 @@ impl AtomicFolder {
         &self.path
     }
 
-    /// Writes a small file at `path` within the folder, creates missing parent folders, and flushes it to the disk.
+    /// Writes a small new file at `path` within the folder, creates missing parent folders, and flushes it to the disk.
+    ///
+    /// Fails as [`check_inner_path`] does, or if the file exists.
     pub(crate) fn write(&self, path: &str, content: &[u8]) -> Result<()> {
         let file = self.create_parent(path)?;
-        let written = File::create(&file).and_then(|mut file| {
+        let written = File::create_new(&file).and_then(|mut file| {
             io::Write::write_all(&mut file, content)?;
             file.sync_all()
         });
@@ -98,7 +101,10 @@ impl AtomicFolder {
     }
 
     /// Creates the parent folder of `path` within the folder, and returns the file's temporary path.
+    ///
+    /// Fails as [`check_inner_path`] does.
     pub(crate) fn create_parent(&self, path: &str) -> Result<PathBuf> {
+        check_inner_path(path)?;
         let file = self.path.join(path);
         if let Some(folder) = file.parent() {
             let made = fs::create_dir_all(folder);
@@ -158,6 +164,16 @@ impl AtomicFolder {
             other => other.map_err(io::Error::from),
         }
     }
+}
+
+/// Fails if `path` may lead out of the folder that it is relative to: it is empty or absolute, or has an empty component,
+/// `.` or `..`.
+pub(crate) fn check_inner_path(path: &str) -> Result<()> {
+    let is_plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('\0');
+    if path.split('/').all(is_plain) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{path:?} is not a path within the folder")))
 }
 
 impl Drop for AtomicFolder {
@@ -221,6 +237,32 @@ mod tests {
         check(Overwrite::Replace).unwrap();
         fs::write(destination.join("notes.txt"), "mine").unwrap();
         assert!(check(Overwrite::Replace).unwrap_err().contains("notes.txt"));
+    }
+
+    #[test]
+    fn writes_nothing_outside_of_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let staged = AtomicFolder::create(&folder.path().join("out"), Overwrite::Refuse).unwrap();
+        let before = names(folder.path());
+        let absolute = folder.path().join("absolute/x").to_str().unwrap().to_owned();
+        for path in ["../x", "a/../../x", "..", "./x", "a/./x", "/x", "a//x", "a/", "", "a\0", &absolute] {
+            assert!(staged.write(path, b"x").unwrap_err().to_string().contains("not a path within"), "{path}");
+            assert!(staged.create_parent(path).is_err(), "{path}");
+        }
+        assert_eq!(names(folder.path()), before);
+        assert!(names(staged.path()).is_empty());
+        staged.write("a/..b", b"x").unwrap();
+        assert!(staged.write("a/..b", b"y").is_err(), "the file exists");
+    }
+
+    #[test]
+    fn rejects_a_destination_whose_parent_does_not_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let check =
+            |name: &str| AtomicFolder::check_destination(&folder.path().join(name), Overwrite::Refuse, &|_| true);
+        assert!(check("nodir/out/").unwrap_err().to_string().ends_with("nodir does not exist"));
+        check("out/").unwrap();
+        check("out").unwrap();
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod staging;
 pub(crate) use aligned_buffer::AlignedBuffer;
 pub use atomic_file::{AtomicFile, Overwrite};
 pub use atomic_folder::AtomicFolder;
+pub(crate) use atomic_folder::check_inner_path;
 pub use progress::{NoProgress, Progress};
 pub use source::Source;
 pub(crate) use source::SourceReader;

@@ -12,8 +12,10 @@ pub fn default_jobs() -> usize {
     thread::available_parallelism().map_or(2, |count| (2 * count.get()).min(8))
 }
 
-/// Applies `work` to each item on up to `jobs` threads, and returns the results in the order of the items.
+/// Applies `work` to each item on up to `jobs` threads, and returns the results in the order of the items. 0 means one
+/// thread.
 ///
+/// Uses fewer threads if the system cannot start more.
 /// Threads take items in order, so files are read and written nearly sequentially. `init` makes the state that a thread
 /// keeps between items (its buffers). After an error no thread starts another item. Fails with the error of the earliest
 /// item that failed.
@@ -45,15 +47,16 @@ where
         done.lock().unwrap_or_else(PoisonError::into_inner).extend(results);
     };
     let jobs = jobs.clamp(1, items.len().max(1));
-    if jobs == 1 {
-        worker();
-    } else {
-        thread::scope(|scope| {
-            for _ in 0..jobs {
-                scope.spawn(worker);
+    thread::scope(|scope| {
+        // The calling thread is one of them.
+        for _ in 1..jobs {
+            // `scope.spawn` would panic at the system's limit of threads.
+            if thread::Builder::new().spawn_scoped(scope, worker).is_err() {
+                break;
             }
-        });
-    }
+        }
+        worker();
+    });
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(index, _)| *index);
     done.into_iter().map(|(_, result)| result).collect()
@@ -69,6 +72,14 @@ mod tests {
         let items: Vec<usize> = (0..1000).collect();
         let squares = map(4, &items, || (), |(), item| Ok(item * item)).unwrap();
         assert_eq!(squares, items.iter().map(|item| item * item).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn runs_with_no_threads_and_with_more_than_the_system_allows() {
+        let items: Vec<usize> = (0..3).collect();
+        for jobs in [0, usize::MAX] {
+            assert_eq!(map(jobs, &items, || (), |(), &item| Ok(item)).unwrap(), items);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Hint, Result};
@@ -20,6 +21,26 @@ pub(super) fn resolve(destination: &Path) -> Result<(PathBuf, PathBuf, OsString)
     };
     let name = name.to_owned();
     Ok((target, folder, name))
+}
+
+/// Fails if a destination that does not exist cannot be created: it is a dangling symbolic link, or its parent folder does
+/// not exist or is not a folder.
+pub(super) fn check_parent(destination: &Path) -> Result<()> {
+    // Creating the target would be a guess, and replacing the link would lose it.
+    if fs::symlink_metadata(destination).is_ok_and(|found| found.is_symlink()) {
+        return Err(Error::conflict("a symbolic link whose target does not exist").in_file(destination));
+    }
+    let (_, folder, _) = resolve(destination)?;
+    let shown = folder.display();
+    let error = match fs::metadata(&folder) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => Error::conflict(format!("{shown} is not a folder")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Error::missing(format!("the folder {shown} does not exist"))
+        }
+        Err(error) => Error::io(&format!("cannot access the folder {shown}"), error),
+    };
+    Err(error.in_file(destination))
 }
 
 /// Returns `.NAME.PID-N.trinart-partial`, with NAME cut so that the result fits in 255 bytes.

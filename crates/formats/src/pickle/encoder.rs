@@ -17,14 +17,15 @@ const BATCH: usize = 1000;
 #[derive(Debug)]
 pub struct Encoder {
     out: Vec<u8>,
-    memo: u32,
+    /// The next free index. Values past the last index are not memoized.
+    memo: Option<u32>,
     strings: HashMap<String, u32>,
     globals: HashMap<(&'static str, &'static str), u32>,
 }
 
 impl Default for Encoder {
     fn default() -> Self {
-        Encoder { out: vec![op::PROTO, 2], memo: 0, strings: HashMap::new(), globals: HashMap::new() }
+        Encoder { out: vec![op::PROTO, 2], memo: Some(0), strings: HashMap::new(), globals: HashMap::new() }
     }
 }
 
@@ -76,8 +77,9 @@ impl Encoder {
         self.out.push(op::BINUNICODE);
         self.out.extend(length.to_le_bytes());
         self.out.extend(text.as_bytes());
-        let index = self.put();
-        self.strings.insert(text.to_owned(), index);
+        if let Some(index) = self.put() {
+            self.strings.insert(text.to_owned(), index);
+        }
         Ok(())
     }
 
@@ -89,8 +91,9 @@ impl Encoder {
         }
         self.out.push(op::GLOBAL);
         self.out.extend(format!("{module}\n{name}\n").as_bytes());
-        let index = self.put();
-        self.globals.insert((module, name), index);
+        if let Some(index) = self.put() {
+            self.globals.insert((module, name), index);
+        }
     }
 
     /// Writes a tuple of integers.
@@ -190,16 +193,17 @@ impl Encoder {
         }
     }
 
-    fn put(&mut self) -> u32 {
-        let index = self.memo;
+    /// Memoizes the value on top of the stack. Returns its index, or `None` if all indices are in use.
+    fn put(&mut self) -> Option<u32> {
+        let index = self.memo?;
         if let Ok(index) = u8::try_from(index) {
             self.out.extend([op::BINPUT, index]);
         } else {
             self.out.push(op::LONG_BINPUT);
             self.out.extend(index.to_le_bytes());
         }
-        self.memo += 1;
-        index
+        self.memo = index.checked_add(1);
+        Some(index)
     }
 }
 
@@ -235,6 +239,14 @@ mod tests {
             let Node::Dict(pairs) = pickle.node(pickle.root()) else { panic!("not a dict") };
             assert_eq!(pairs.len(), count);
         }
+    }
+
+    #[test]
+    fn writes_values_without_memo_when_its_indices_are_used_up() {
+        let mut encoder = Encoder { memo: Some(u32::MAX), ..Encoder::new() };
+        let words = |encoder: &mut Encoder| ["a", "b", "b"].iter().try_for_each(|text| encoder.str(text));
+        encoder.tuple(3, words).unwrap();
+        assert_eq!(encoder.finish(), b"\x80\x02X\x01\0\0\0ar\xff\xff\xff\xffX\x01\0\0\0bX\x01\0\0\0b\x87.");
     }
 
     #[test]

@@ -35,16 +35,19 @@ const LARGE_CHUNK: &str = "a chunk of a cast is larger than its buffer";
 /// `f64` is converted to half precision through `f32`, as PyTorch does. `first` is the index of the first element in its
 /// tensor, for the error message.
 ///
-/// Fails if the dtypes are not supported, if `input` and `out` do not hold the same whole number of elements, or on an
-/// overflow that `overflow` refuses.
+/// Fails if the dtypes are not supported, if `input` and `out` do not hold the same whole number of elements, if their
+/// indices exceed [`u64::MAX`], or on an overflow that `overflow` refuses.
 pub fn cast(from: Dtype, input: &[u8], to: Dtype, out: &mut [u8], overflow: Overflow, first: u64) -> Result<()> {
     if !is_supported(from, to) {
         return Err(Error::unsupported(format!("no conversion from {from} to {to}")));
     }
-    let count = input.len() / from.size();
-    if input.len() != count * from.size() || out.len() != count * to.size() {
+    let (count, rest) = (input.len() / from.size(), input.len() % from.size());
+    if rest != 0 || !out.len().is_multiple_of(to.size()) || out.len() / to.size() != count {
         let (input, out) = (input.len(), out.len());
         return Err(Error::usage(format!("cannot cast {input} bytes of {from} to {out} bytes of {to}")));
+    }
+    if first.checked_add(count as u64).is_none() {
+        return Err(Error::usage(format!("{count} elements from index {first} on are more than any tensor has")));
     }
     let mut block = [0_f32; BLOCK];
     let inputs = input.chunks(BLOCK * from.size());
@@ -238,5 +241,13 @@ mod tests {
     #[test]
     fn rejects_integers() {
         assert!(cast(Dtype::I64, &[0; 8], Dtype::F32, &mut [0; 4], Overflow::Refuse, 0).is_err());
+    }
+
+    #[test]
+    fn rejects_indices_that_overflow() {
+        let input = [1e300_f64.to_le_bytes(); 2].concat();
+        let cast = |first| cast(Dtype::F64, &input, Dtype::F32, &mut [0; 8], Overflow::Refuse, first).unwrap_err();
+        assert!(cast(u64::MAX - 1).to_string().contains("more than any tensor"));
+        assert!(cast(u64::MAX - 2).to_string().contains(&format!("element {}", u64::MAX - 2)));
     }
 }

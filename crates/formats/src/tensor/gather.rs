@@ -30,6 +30,7 @@ pub(super) fn gather(
     let mut rest = out;
     while !rest.is_empty() {
         let (row, column) = (position / run, position % run);
+        // Cannot overflow: `read` checks that the element belongs to the view, which lies within its storage.
         let element = view.start() + offset_of_row(&outer, row) + column;
         let wanted = (run - column).min(rest.len() as u64 / size as u64);
         if wanted == 0 {
@@ -68,6 +69,7 @@ impl LineCache<'_> {
     fn copy(&mut self, start: u64, out: &mut [u8]) -> Result<()> {
         let end = start.checked_add(out.len() as u64).filter(|&end| end <= self.len).ok_or_else(outside)?;
         let (number, at) = (start / LINE, (start % LINE) as usize);
+        // Cannot overflow: storages end at `limits::FILE_BYTES`, far below the largest number.
         if out.len() as u64 * 2 > LINE || end > (number + 1) * LINE {
             return (self.read_at)(start, out);
         }

@@ -23,7 +23,7 @@ pub struct LazyTensor {
 /// Where the elements of a tensor come from. The constructors of [`LazyTensor`] check what the comments state.
 #[derive(Debug, Clone)]
 pub(super) enum Repr {
-    /// Elements of a storage in a file. The view lies within the storage.
+    /// Elements of a storage in a file. The view lies within the storage, which ends at [`limits::FILE_BYTES`] at most.
     Stored { storage: Arc<Storage>, dtype: Dtype, view: View },
     /// The elements of `inner`, converted. [`cast::is_supported`](super::cast::is_supported) holds for the two dtypes.
     Cast { inner: Box<LazyTensor>, to: Dtype, overflow: Overflow },
@@ -51,8 +51,13 @@ pub(crate) struct StoredView<'a> {
 impl LazyTensor {
     /// Creates a view of a storage.
     ///
-    /// Fails if the view reaches past the storage, or if strides of 0 make it larger than [`limits::VIEW_GROWTH`] allows.
+    /// Fails if the view reaches past the storage, if the storage reaches past [`limits::FILE_BYTES`], or if strides of 0
+    /// make the view larger than [`limits::VIEW_GROWTH`] allows.
     pub fn stored(storage: Arc<Storage>, dtype: Dtype, view: View) -> Result<Self> {
+        // The arithmetic of reads relies on this bound.
+        if !storage.is_within_a_file() {
+            return Err(Error::malformed(format!("the storage {} is larger than any file can be", storage.name())));
+        }
         let bytes = view.shape().bytes(dtype);
         let most = limits::VIEW_BYTES.max(storage.len().saturating_mul(limits::VIEW_GROWTH));
         if bytes > most {

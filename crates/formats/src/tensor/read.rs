@@ -65,8 +65,7 @@ impl LazyTensor {
 
     /// Reads all elements into memory, and checks them against the file's checksum if there is one.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let length = usize::try_from(self.bytes()).map_err(|_| Error::limit("the tensor does not fit into memory"))?;
-        let mut out = vec![0; length];
+        let mut out = zeros(self.bytes())?;
         let mut raw = self.expected_crc32().map(|_| Hasher::new());
         self.read(0, &mut out, raw.as_mut())?;
         if let Some(raw) = raw {
@@ -76,10 +75,21 @@ impl LazyTensor {
     }
 }
 
+/// Returns `len` zeros. Fails, rather than ends the process, if they do not fit into memory.
+pub(super) fn zeros(len: u64) -> Result<Vec<u8>> {
+    let fail = || Error::limit(format!("a tensor of {len} bytes does not fit into memory"));
+    let len = usize::try_from(len).map_err(|_| fail())?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| fail())?;
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
 fn read_joined(parts: &[LazyTensor], first: u64, out: &mut [u8]) -> Result<()> {
     let mut rest = out;
     let mut begin = 0_u64;
     for part in parts {
+        // Cannot overflow: the shape of the joined tensor bounds the sum of all elements.
         let end = begin + part.shape().elements();
         // Later parts are read from their start, the first one from `first`.
         let at = first.max(begin);
@@ -107,6 +117,7 @@ fn read_stored(
         if !whole {
             storage.check()?;
         }
+        // Cannot overflow: the view ends within the storage, and `first` was checked against the view.
         storage.read_at((view.start() + first) * dtype.size() as u64, out)?;
         if let Some(raw) = raw.filter(|_| whole) {
             raw.update(out);

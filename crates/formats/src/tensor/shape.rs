@@ -42,8 +42,9 @@ impl Shape {
         self.elements
     }
 
-    /// Bytes of a tensor with this shape and `dtype`. Cannot overflow: `new` bounds the elements.
+    /// Bytes of a tensor with this shape and `dtype`, at most [`limits::FILE_BYTES`].
     pub fn bytes(&self, dtype: Dtype) -> u64 {
+        // Cannot overflow: `new` bounds the elements, and no dtype has more than 16 bytes.
         self.elements * dtype.size() as u64
     }
 
@@ -53,6 +54,7 @@ impl Shape {
         let mut stride = 1;
         for &dim in self.dims.iter().rev() {
             strides.push(stride);
+            // Cannot overflow: `new` bounds this product, dimensions of 0 counted as 1.
             stride *= dim.max(1);
         }
         strides.reverse();
@@ -67,6 +69,8 @@ impl fmt::Display for Shape {
 }
 
 /// The elements of a storage that make up a tensor: a start and a stride per dimension, in elements.
+///
+/// The strides of an empty view are those of a contiguous tensor: no element depends on them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct View {
     shape: Shape,
@@ -75,18 +79,29 @@ pub struct View {
 }
 
 impl View {
-    /// Creates a view of a storage of `available` elements.
+    /// Creates a view of a storage of `available` elements. Replaces the strides of an empty view by contiguous ones.
     ///
-    /// Fails if the view reaches past the storage, or does not have one stride per dimension.
+    /// Fails if the view reaches past the storage, if a stride or `available` exceeds [`limits::FILE_BYTES`], or if the view
+    /// does not have one stride per dimension.
     pub fn new(shape: Shape, strides: Vec<u64>, start: u64, available: u64) -> Result<Self> {
         if strides.len() != shape.dims().len() {
             return Err(Error::malformed(format!("shape {shape} has {} strides", strides.len())));
         }
-        let mut last = u128::from(start);
-        for (&dim, &stride) in shape.dims().iter().zip(&strides) {
-            last += u128::from(dim.max(1) - 1) * u128::from(stride);
+        // No element depends on the strides of an empty view, so nothing else would bound them.
+        let is_empty = shape.elements() == 0;
+        let strides = if is_empty { shape.contiguous_strides() } else { strides };
+        if available > limits::FILE_BYTES || strides.iter().any(|&stride| stride > limits::FILE_BYTES) {
+            return Err(Error::malformed(format!(
+                "strides {strides:?} in a storage of {available} elements are more than any file can hold"
+            )));
         }
-        let needed = if shape.elements() == 0 { u128::from(start) } else { last + 1 };
+        let mut needed = u128::from(start);
+        if !is_empty {
+            // Cannot overflow: a shape has at most 64 dimensions, and their product and each stride are below 2^63.
+            let steps =
+                shape.dims().iter().zip(&strides).map(|(&dim, &stride)| u128::from(dim - 1) * u128::from(stride));
+            needed += steps.sum::<u128>() + 1;
+        }
         if needed > u128::from(available) {
             return Err(Error::malformed(format!(
                 "shape {shape}, strides {strides:?} and offset {start} reach element {needed}, the storage has {available}"
@@ -134,6 +149,7 @@ impl View {
         if self.shape.elements() == 0 {
             return self.start;
         }
+        // Cannot overflow: `new` checks that the end lies within a storage.
         let steps = self.shape.dims().iter().zip(&self.strides).map(|(dim, stride)| (dim - 1) * stride);
         self.start + steps.sum::<u64>() + 1
     }
@@ -169,6 +185,18 @@ mod tests {
         assert!(View::new(shape(&[0]), vec![1], 6, 6).is_ok());
         assert!(View::new(shape(&[0]), vec![1], 7, 6).is_err());
         assert!(View::new(shape(&[2]), vec![u64::MAX], u64::MAX, 6).is_err());
+        assert!(View::new(shape(&[]), vec![], u64::MAX - 1, u64::MAX).is_err());
+        assert!(View::new(shape(&[1]), vec![u64::MAX], 0, 6).is_err());
+        assert!(View::new(shape(&[2]), vec![limits::FILE_BYTES], 0, limits::FILE_BYTES).is_err());
+        let longest = View::new(shape(&[2]), vec![limits::FILE_BYTES - 1], 0, limits::FILE_BYTES).unwrap();
+        assert_eq!(longest.end(), limits::FILE_BYTES);
+    }
+
+    #[test]
+    fn an_empty_view_has_contiguous_strides() {
+        let view = View::new(shape(&[3000, 0]), vec![1 << 62, 1], 0, 4096).unwrap();
+        assert_eq!(view.strides(), shape(&[3000, 0]).contiguous_strides());
+        assert_eq!((view.start(), view.end()), (0, 0));
     }
 
     #[test]

@@ -102,6 +102,15 @@ impl Storage {
         }
     }
 
+    /// Returns whether the bytes in the file and the inflated bytes end at [`limits::FILE_BYTES`] at most.
+    pub(super) fn is_within_a_file(&self) -> bool {
+        let (offset, in_file) = match self.extent {
+            Extent::Raw { offset, len } => (offset, len),
+            Extent::Deflated { offset, compressed, .. } => (offset, compressed),
+        };
+        self.len() <= limits::FILE_BYTES && offset.checked_add(in_file).is_some_and(|end| end <= limits::FILE_BYTES)
+    }
+
     /// Returns whether the words are stored most significant byte first.
     pub(crate) fn is_big_endian(&self) -> bool {
         self.big_endian

@@ -3,6 +3,7 @@
 use crate::error::{Error, OrInternal, Result};
 use crate::tensor::cast::{self, Overflow};
 use crate::tensor::lazy::Repr;
+use crate::tensor::read::zeros;
 use crate::tensor::{Dtype, LazyTensor, Shape, View};
 
 impl LazyTensor {
@@ -55,7 +56,7 @@ impl LazyTensor {
         match self.repr {
             Repr::Stored { storage, dtype, view } => {
                 let stride = view.strides().first().copied().or_internal("a view has fewer strides than dimensions")?;
-                // The strides of an empty view are not bounded, so `first * stride` may lie past the storage.
+                // Without elements there is nothing to point to. Otherwise the sum is the index of an element of the view.
                 let start = if shape.elements() == 0 { view.start() } else { view.start() + first * stride };
                 let available = storage.len() / dtype.size() as u64;
                 let view = View::new(shape, view.strides().to_vec(), start, available)?;
@@ -64,8 +65,10 @@ impl LazyTensor {
             Repr::Cast { inner, to, overflow } => inner.rows(first, count)?.cast(to, overflow),
             other => {
                 let other = LazyTensor::from(other);
-                let (dtype, row_elements) = (other.dtype(), row.iter().product::<u64>());
-                let mut bytes = vec![0; shape.bytes(dtype) as usize];
+                let dtype = other.dtype();
+                let mut bytes = zeros(shape.bytes(dtype))?;
+                // Cannot overflow: `Shape` bounds both products.
+                let row_elements = row.iter().product::<u64>();
                 other.read(first * row_elements, &mut bytes, None)?;
                 LazyTensor::owned(dtype, shape, bytes)
             }
@@ -91,6 +94,10 @@ impl LazyTensor {
             Repr::Cast { inner, to, overflow } => inner.transpose()?.cast(to, overflow),
             other => {
                 let other = LazyTensor::from(other);
+                if shape.elements() == 0 {
+                    // The loop below would go through every row or column, of which there may be 2^59.
+                    return LazyTensor::owned(other.dtype(), shape, []);
+                }
                 let (dtype, bytes) = (other.dtype(), other.to_bytes()?);
                 let size = dtype.size();
                 let by_column = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
@@ -192,7 +199,82 @@ mod tests {
         let storage = Arc::clone(stored.storage().unwrap());
         let view = View::new(Shape::new([6, 0]).unwrap(), vec![u64::MAX, 1], 0, 4).unwrap();
         let empty = LazyTensor::stored(storage, Dtype::U8, view).unwrap();
-        assert_eq!(empty.rows(2, 3).unwrap().shape().dims(), [3, 0]);
+        assert_eq!(empty.clone().rows(2, 3).unwrap().shape().dims(), [3, 0]);
+        assert_eq!(empty.clone().transpose().unwrap().shape().dims(), [0, 6]);
+        assert!(empty.to_bytes().unwrap().is_empty());
+    }
+
+    #[test]
+    fn transforms_return_errors_for_any_numbers() {
+        let (_folder, stored) = matrix(3, 2);
+        let edges = [0, 1, 2, 3, 4, 1 << 32, i64::MAX as u64, 1 << 63, u64::MAX - 1, u64::MAX];
+        let joined = LazyTensor::join(vec![owned(&stored), stored.clone()]).unwrap();
+        let reshaped = stored.clone().transpose().unwrap().reshape(Shape::new([6, 1]).unwrap()).unwrap();
+        for tensor in [owned(&stored), stored, joined, reshaped] {
+            for first in edges {
+                for count in edges {
+                    let in_range = first.checked_add(count).is_some_and(|end| end <= tensor.shape().dims()[0]);
+                    assert_eq!(tensor.clone().rows(first, count).is_ok(), in_range, "{first} {count}");
+                }
+                assert_eq!(tensor.read(first, &mut [0], None).is_ok(), first < tensor.shape().elements(), "{first}");
+                if let Ok(shape) = Shape::new([first, 2]) {
+                    assert_eq!(
+                        tensor.clone().reshape(shape.clone()).is_ok(),
+                        shape.elements() == tensor.shape().elements()
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn transforms_empty_tensors_with_huge_dimensions() {
+        let huge = 1 << 57;
+        for dims in [[0, huge], [huge, 0]] {
+            let empty = LazyTensor::owned(Dtype::F32, Shape::new(dims).unwrap(), []).unwrap();
+            let joined = LazyTensor::join(vec![empty.clone(), empty.clone()]).unwrap();
+            for tensor in [empty, joined] {
+                let [rows, columns] = *tensor.shape().dims() else { panic!("not a matrix") };
+                assert_eq!(tensor.clone().transpose().unwrap().shape().dims(), [columns, rows]);
+                assert_eq!(tensor.clone().rows(rows, 0).unwrap().bytes(), 0);
+                assert!(tensor.clone().rows(rows, 1).is_err());
+                let cast = tensor.cast(Dtype::F16, Overflow::Refuse).unwrap();
+                assert!(cast.to_bytes().unwrap().is_empty());
+            }
+        }
+        let wide = LazyTensor::owned(Dtype::F32, Shape::new([1 << 58, 0]).unwrap(), []).unwrap();
+        assert!(LazyTensor::join(vec![wide; 3]).is_err());
+    }
+
+    #[test]
+    fn rejects_storages_that_no_file_can_hold() {
+        let (_folder, stored) = matrix(1, 4);
+        let source = stored.storage().unwrap().source();
+        for (offset, len) in [(u64::MAX - 10, u64::MAX), (0, u64::MAX), (i64::MAX as u64, 8), (u64::MAX, 0)] {
+            let raw = Extent::Raw { offset, len };
+            let deflated = Extent::Deflated { offset, compressed: len, len };
+            for extent in [raw, deflated] {
+                let storage = Arc::new(Storage::new(Arc::clone(source), "past", extent));
+                let view = View::contiguous(Shape::new([0]).unwrap());
+                assert!(LazyTensor::stored(storage, Dtype::F32, view).is_err(), "{extent:?}");
+            }
+        }
+        // Within the largest file, but past this one.
+        let extent = Extent::Raw { offset: 0, len: i64::MAX as u64 };
+        let storage = Arc::new(Storage::new(Arc::clone(source), "past", extent));
+        let view = View::new(Shape::new([2, 2]).unwrap(), vec![1, 1 << 62], 0, 1 << 62).unwrap_err();
+        assert!(view.to_string().contains("reach element"), "{view}");
+        let view = View::new(Shape::new([2, 2]).unwrap(), vec![1, (1 << 62) - 3], 0, 1 << 62).unwrap();
+        assert!(LazyTensor::stored(storage, Dtype::U8, view).unwrap().to_bytes().is_err());
+    }
+
+    #[test]
+    fn a_tensor_that_does_not_fit_into_memory_is_an_error() {
+        let (_folder, stored) = matrix(1, 4);
+        let extent = Extent::Raw { offset: 0, len: 1 << 62 };
+        let storage = Arc::new(Storage::new(Arc::clone(stored.storage().unwrap().source()), "huge", extent));
+        let huge = LazyTensor::stored(storage, Dtype::U8, View::contiguous(Shape::new([1 << 58]).unwrap())).unwrap();
+        assert_eq!(huge.to_bytes().unwrap_err().kind(), crate::error::Kind::Limit);
     }
 
     #[test]

@@ -13,5 +13,6 @@ mod support;
 
 mod damage;
 mod limits;
+mod numbers;
 mod reading;
 mod unpickler;

@@ -7,7 +7,7 @@ mod write;
 
 pub(super) use read::read;
 pub use read::{Companions, companions};
-pub use write::{Entry, Files, entries};
+pub use write::{Entry, Files, check_variant, entries};
 
 /// Component folders that hold tensors.
 pub const COMPONENTS: &[&str] = &["unet", "vae", "text_encoder", "text_encoder_2"];

@@ -29,6 +29,7 @@ pub(crate) fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
     for (key, value) in header.metadata {
         contents.metadata.insert(key, PyValue::Str(value));
     }
+    // Cannot overflow: `header_bytes` checks that the header lies within the file.
     let begin = PREFIX + length;
     let tensors = header.tensors.into_iter().map(|(key, entry)| {
         let checked = CheckedEntry::new(&entry).map_err(|error| error.in_tensor(&key))?;
@@ -37,6 +38,7 @@ pub(crate) fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
     let tensors = tensors.collect::<Result<Vec<_>>>()?;
     check_coverage(&tensors, source.len() - begin, begin)?;
     for (key, tensor) in tensors {
+        // Cannot overflow: the tensors cover exactly the rest of the file.
         let extent = Extent::Raw { offset: begin + tensor.start, len: tensor.end - tensor.start };
         let storage = Storage::new(Arc::clone(source), key.as_str(), extent);
         let view = View::contiguous(tensor.shape);

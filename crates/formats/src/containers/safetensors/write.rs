@@ -22,6 +22,7 @@ pub(in crate::containers) fn layout(state_dict: &StateDict, metadata: &Metadata)
     if !is_aligned(state_dict) {
         tensors.sort_by_key(|(_, (_, tensor))| Reverse(tensor.dtype().size()));
     }
+    let too_large = || Error::limit("the output would be larger than any file can be");
     let mut offset = 0_u64;
     let mut records = Vec::with_capacity(tensors.len());
     let mut locations: Vec<Option<TensorLocation>> = tensors.iter().map(|_| None).collect();
@@ -30,18 +31,16 @@ pub(in crate::containers) fn layout(state_dict: &StateDict, metadata: &Metadata)
         let location = locations.get_mut(position).or_internal("a tensor is past the end of its state dict")?;
         *location = Some(TensorLocation { record: records.len(), dtype: tensor.dtype(), view });
         records.push(Record { offset, tensor: tensor.clone(), key: key.to_owned() });
-        offset = offset
-            .checked_add(tensor.bytes())
-            .filter(|&end| end <= limits::FILE_BYTES)
-            .ok_or_else(|| Error::limit("the output would be larger than any file can be"))?;
+        offset = offset.checked_add(tensor.bytes()).filter(|&end| end <= limits::FILE_BYTES).ok_or_else(too_large)?;
     }
     let locations = locations.into_iter().collect::<Option<Vec<_>>>().or_internal("a tensor has no location")?;
     let header = header(state_dict, metadata, &locations, &records)?;
     let begin = header.len() as u64;
+    let bytes = begin.checked_add(offset).filter(|&bytes| bytes <= limits::FILE_BYTES).ok_or_else(too_large)?;
     for record in &mut records {
         record.offset += begin;
     }
-    Ok(FileLayout { records, locations, bytes: begin + offset, headers: Box::new(move |_| Ok(vec![(0, header)])) })
+    Ok(FileLayout { records, locations, bytes, headers: Box::new(move |_| Ok(vec![(0, header)])) })
 }
 
 /// Returns whether every tensor, stored in order, begins at a multiple of its element size.

@@ -260,6 +260,7 @@ fn check_overlaps(mut ranges: Vec<(u64, u64)>) -> Result<()> {
     ranges.retain(|&(_, len)| len > 0);
     ranges.sort_unstable();
     for pair in ranges.windows(2) {
+        // Cannot overflow: `open` checks that each range ends within the file.
         if let [(first, len), (second, _)] = pair
             && first + len > *second
         {

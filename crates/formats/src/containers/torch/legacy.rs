@@ -69,6 +69,7 @@ pub(in crate::containers) fn read(source: &Arc<Source>) -> Result<StoredCheckpoi
 /// Reads the consecutive pickles at the start of the file.
 struct Pickles<'a> {
     source: &'a Source,
+    /// At most the length of the file.
     offset: u64,
 }
 
@@ -130,6 +131,7 @@ fn storages(source: &Arc<Source>, begin: u64, keys: &[String], references: Vec<R
     let mut wanted: HashMap<String, Reference> =
         references.into_iter().map(|reference| (reference.key.clone(), reference)).collect();
     let mut storages = Storages::default();
+    // At most the length of the file: everything before it was read, or compared with what is left.
     let mut offset = begin;
     for key in keys {
         let Some(reference) = wanted.remove(key) else {

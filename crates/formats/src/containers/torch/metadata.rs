@@ -144,6 +144,7 @@ impl<'a> MetadataReader<'a> {
 
     /// Returns whether the budgets suffice for a value's items and the bytes of its text. Charges the bytes if they do.
     fn can_afford(&mut self, id: Id) -> bool {
+        // No sum here overflows: a pickle has at most 2^25 bytes, and each item takes one of them.
         let (items, bytes) = match self.pickle.node(id) {
             Node::Str(text) | Node::Bytes(text) => (0, self.pickle.text(text).len()),
             Node::List(items) | Node::Tuple(items) => (items.len(), 0),

@@ -156,6 +156,7 @@ fn strided(
         view
     } else {
         let end = base.checked_add(available).ok_or_else(overflow)?;
+        // Cannot overflow: the view starts within the window, which ends at `end`.
         View::new(view.shape().clone(), view.strides().to_vec(), base + start, end)?
     };
     Ok(Rebuilt::Tensor(LazyTensor::stored(storage, dtype, view)?))

@@ -35,6 +35,9 @@ pub(super) struct ZipLayout {
 
 impl ZipLayout {
     /// Adds a record and returns the offset of its payload of `len` bytes.
+    ///
+    /// The caller bounds the sum of all lengths by half of [`limits::FILE_BYTES`](crate::limits::FILE_BYTES): the headers of
+    /// at most 75,000 records do not fill the other half.
     pub(super) fn place(&mut self, name: String, len: u64) -> u64 {
         let mut entry = Entry { name, offset: self.end, padding: 0, len };
         let unpadded = entry.payload_offset();
