@@ -156,6 +156,19 @@ fn survives_storages_of_any_size_in_legacy_files() {
 }
 
 #[test]
+fn rejects_a_long_magic_number_at_once() {
+    let folder = Folder::new();
+    // The magic number, dropped in favor of one of eight million bytes, which take minutes to convert to decimal.
+    let len = 8 << 20;
+    let number = [&b"0\x8b"[..], &(len as u32).to_le_bytes(), &vec![0x7f; len]].concat();
+    let good = legacy(SYSTEM, &tensor_and(b""), crate::support::hostile::KEYS);
+    let at = good.iter().position(|&byte| byte == b'.').unwrap();
+    let path = folder.write("file.pt", [&good[..at], &number, &good[at..]].concat());
+    let error = crate::support::open(&path).unwrap_err().to_string();
+    assert!(error.contains("magic number: 8388629 bytes, at most 64"), "{error}");
+}
+
+#[test]
 fn rejects_numbers_at_the_ends_of_their_range_in_safetensors_headers() {
     let folder = Folder::new();
     for &begin in EDGES {
