@@ -6,12 +6,12 @@ use std::path::Path;
 
 use crate::support::Folder;
 use crate::support::hostile::{SYSTEM, floats, legacy, raw_zip, record, safetensors, tensor_and, torch, torch_with};
-use formats::containers::{self, Target, WriteOptions};
-use formats::error::Result;
-use formats::io::Overwrite;
-use formats::metadata::Metadata;
-use formats::scan::scan_file;
-use formats::tensor::{Dtype, Overflow};
+use trinart_ckpt_formats::containers::{self, Target, WriteOptions};
+use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::io::Overwrite;
+use trinart_ckpt_formats::metadata::Metadata;
+use trinart_ckpt_formats::scan::scan_file;
+use trinart_ckpt_formats::tensor::{Dtype, Overflow};
 
 /// Numbers near the limits of integer types and of files.
 const EDGES: &[u64] = &[
