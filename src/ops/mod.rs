@@ -6,7 +6,7 @@
 //! `plan` is a dry run: it reports what the operation would do, and fails where the operation would fail because of
 //! headers or options. It reads no tensor, except that a [`Convert`] that corrects position_ids reads these, and that
 //! [`MergeVae`] hashes the file of the VAE and the VAE of the checkpoint, because its report contains the hashes.
-//! [`Inspect`] and [`Hash`] write nothing and have no plan.
+//! [`Inspect`] and [`struct@Hash`] write nothing and have no plan.
 
 mod compare;
 mod convert;
