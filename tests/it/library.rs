@@ -1,4 +1,4 @@
-//! The library as another program uses it: the examples, and what opening and operations promise.
+//! The library API: the examples, and the behavior of opening files and of operations.
 
 use crate::support::{Folder, copy_folder, fixture, read};
 use trinart_ckpt::formats::containers::Container;
