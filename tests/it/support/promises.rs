@@ -19,7 +19,7 @@ use trinart_ckpt::formats::{OpenOptions, StoredCheckpoint};
 use trinart_ckpt::models::checkpoint::Checkpoint;
 use trinart_ckpt::models::hash::content_hash;
 use trinart_ckpt::models::plan::convert;
-use trinart_ckpt::ops::{Hash, Inspect, Scan};
+use trinart_ckpt::ops::{HashCheckpoint, Inspect, Scan};
 use trinart_ckpt::report::ScanVerdict;
 
 /// Number of bytes to read at each end of a tensor. A view can expand four bytes to a gigabyte, so tensors are not read
@@ -61,7 +61,7 @@ pub(crate) fn open(path: &Path, outputs: &Path) -> Broken {
     }
     let hashed = content_hash(contents.state_dict().iter(), 1, &NoProgress).map_err(|error| error.in_file(path));
     let Ok(hash) = hashed.map_err(|error| refused(&error)) else { return Ok(()) };
-    if let Err(error) = Hash::new(path).jobs(1).run() {
+    if let Err(error) = HashCheckpoint::new(path).jobs(1).run() {
         refused(&error)?;
     }
     for (name, target) in [("again.safetensors", Target::Safetensors), ("again.ckpt", Target::Torch)] {
