@@ -1,4 +1,4 @@
-//! The library API: the examples, and the behavior of opening files and of operations.
+//! Tests of the library API: the examples, opening files, and operations.
 
 use crate::support::{Folder, copy_folder, fixture, read};
 use trinart_ckpt::formats::containers::Container;

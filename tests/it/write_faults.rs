@@ -317,7 +317,7 @@ fn writes_through_links_and_to_other_file_systems() {
         fs::remove_file(folder.join("device.ckpt")).unwrap();
     }
     assert_eq!(folder.names(), ["link.ckpt", "nowhere.ckpt", "target.ckpt"]);
-    // The temporary file is created beside the target of the link, so that a rename suffices.
+    // The temporary file is created next to the target of the link, so that a rename is sufficient.
     let Some(small) = Small::mount(folder.join("small"), "4m") else {
         eprintln!("skipped in part: this user may not mount a small file system");
         return;

@@ -1,7 +1,7 @@
 """Stand-ins for the CUDA libraries that libtorch links against.
 
 The torch wheel on PyPI for Linux is a CUDA build: `import torch` fails in the dynamic linker unless
-libcudart, libcublas, libcudnn and similar libraries are found, whose wheels have several gigabytes.
+libcudart, libcublas, libcudnn and similar libraries are found, whose wheels take several gigabytes.
 The tests only read and write files on the CPU and never call these libraries, so the libraries only
 need to exist and resolve every symbol. Each stub function returns 100 (cudaErrorNoDevice), so code
 that looks for a device finds none.

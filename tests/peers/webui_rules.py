@@ -1,6 +1,6 @@
 """The rules by which AUTOMATIC1111's WebUI accepts or rejects a torch file.
 
-Before torch.load, WebUI checks the names in the zip archive and walks the pickle with an unpickler
+Before torch.load, WebUI checks the names in the zip archive and runs the pickle through an unpickler
 that allows a fixed list of globals. This module restates those rules for two versions: the strict
 one of October 2022, and 1.10.1, the last release. It calls no global of a pickle except the
 harmless constructors below.

@@ -15,7 +15,7 @@ pub enum WeightFlaw {
     Zero,
 }
 
-/// The flawed tensors among those that models have loaded.
+/// The flawed tensors among all loaded tensors.
 #[derive(Debug, Clone, Default)]
 pub struct WeightFlaws(Arc<Mutex<Vec<(String, WeightFlaw)>>>);
 

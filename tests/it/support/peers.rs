@@ -40,7 +40,7 @@ impl Peers {
     pub(crate) fn describe<P: AsRef<Path>>(&self, flags: &[&str], files: impl IntoIterator<Item = P>) -> Vec<Facts> {
         let files: Vec<PathBuf> = files.into_iter().map(|file| file.as_ref().to_owned()).collect();
         let script = repository().join("tests/peers/describe.py");
-        // Without -B, Python would write a `__pycache__` folder beside the sources.
+        // Without -B, Python would write a `__pycache__` folder next to the sources.
         let output = Command::new(&self.python).arg("-B").arg(script).args(flags).args(&files).output().unwrap();
         let parsed: Result<Vec<Value>, _> = serde_json::from_slice(&output.stdout);
         let stderr = String::from_utf8_lossy(&output.stderr);

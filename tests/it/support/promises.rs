@@ -131,7 +131,11 @@ fn write_and_read(contents: &StoredCheckpoint, hash: &str, output: &Path, target
         Err(error) => return Err(format!("the output cannot be read: {error}")),
     }
     if !again.dangers().is_empty() || !again.opaque().is_empty() {
-        return Err(format!("the output holds dangerous or opaque values: {:?} {:?}", again.dangers(), again.opaque()));
+        return Err(format!(
+            "the output contains dangerous or opaque values: {:?} {:?}",
+            again.dangers(),
+            again.opaque()
+        ));
     }
     fs::remove_file(output).map_err(|error| error.to_string())
 }

@@ -32,9 +32,9 @@ pub struct Check {
     pub name: &'static str,
     /// The result.
     pub verdict: Verdict,
-    /// What was found.
+    /// The measured value or the finding.
     pub found: String,
-    /// What is expected, and why. Empty for [`Verdict::Info`].
+    /// The expected value, and the reason. Empty for [`Verdict::Info`].
     pub expected: String,
 }
 

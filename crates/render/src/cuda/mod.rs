@@ -162,7 +162,7 @@ impl Accelerator for Card {
     }
 
     fn empty(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        // SAFETY: the contract of `Accelerator::empty`: the caller writes all elements before it reads any.
+        // SAFETY: by the contract of `Accelerator::empty`, the caller writes all elements before it reads any.
         unsafe { Tensor::empty(shape, dtype, &self.device) }
     }
 
@@ -176,7 +176,7 @@ impl Accelerator for Card {
         let mut parameters = parameters.to_vec();
         let mut arguments = [parameters.as_mut_ptr().cast::<c_void>()];
         self.context.bind_to_thread().w()?;
-        // SAFETY: the kernel has one parameter, and the caller promises that `parameters` is its structure with valid
+        // SAFETY: the kernel has one parameter, and the caller guarantees that `parameters` is its structure with valid
         // addresses. Every tensor is allocated and freed on this stream.
         unsafe {
             let stream = self.stream.cu_stream();

@@ -79,7 +79,8 @@ pub(crate) fn attention(
     };
     let shared = (QUERIES + 4 * tile) * (widest * element + 16);
     let grid = [queries.div_ceil(QUERIES), heads, batch];
-    // SAFETY: `Parameters` is the kernel's structure, and the shapes and dtypes match, as checked above. `out` is new.
+    // SAFETY: `Parameters` is the kernel's structure, and the shapes and dtypes match, as checked above. `out` is newly
+    // allocated.
     unsafe { kernels.launch(&format!("attend_{widest}"), grid, BLOCK, shared, &parameters)? };
     Ok(out)
 }
@@ -131,8 +132,8 @@ fn wide(kernels: &Kernels, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, cau
                 scale: scale(width),
             };
             let shared = THREADS / 32 * size_of::<f32>();
-            // SAFETY: `SoftmaxParameters` is the kernel's structure, and both tensors have `rows` of `padded_keys` values.
-            // `weights` is new.
+            // SAFETY: `SoftmaxParameters` is the kernel's structure, and both tensors have `rows` of `padded_keys`
+            // values. `weights` is newly allocated.
             unsafe { kernels.launch("softmax", [rows, 1, 1], THREADS, shared, &parameters)? };
             images.push(gather.forward_tokens(&weights, None)?);
         }

@@ -200,8 +200,8 @@ impl Convolution {
         };
         let tile = plan.tile;
         let grid = [rows.div_ceil(tile.rows), out_channels.div_ceil(tile.columns), plan.splits];
-        // SAFETY: `Parameters` is the kernel's structure, and all tensors have the sizes that it states, as checked above.
-        // `partial` is new, and the callers pass a new `out`.
+        // SAFETY: `Parameters` is the kernel's structure, and all tensors have the sizes that it states, as checked
+        // above. `partial` is newly allocated, and the callers pass a newly allocated `out`.
         unsafe { kernels.launch(tile.kernel, grid, tile.threads, tile.shared(), &parameters)? };
         if plan.splits > 1 {
             // SAFETY: as above.
@@ -211,7 +211,7 @@ impl Convolution {
     }
 }
 
-/// Bytes of the depth per step of the kernel.
+/// Number of bytes of the depth per step of the kernel.
 const ROW_BYTES: usize = 128;
 
 /// A kernel, and the size of the part of the result that each block computes.
@@ -221,7 +221,7 @@ struct Tile {
     rows: usize,
     columns: usize,
     threads: usize,
-    /// Steps of the depth in shared memory at a time.
+    /// Number of steps of the depth in shared memory at the same time.
     stages: usize,
     /// Throughput relative to the largest tile. An estimate from the shared memory reads per product; not measured on a
     /// GPU.

@@ -51,7 +51,7 @@ impl Kernels {
     ///
     /// # Safety
     ///
-    /// As for [`Accelerator::launch`].
+    /// Same as for [`Accelerator::launch`].
     pub(super) unsafe fn launch<P: NoUninit>(
         &self,
         name: &str,
@@ -61,7 +61,7 @@ impl Kernels {
         parameters: &P,
     ) -> Result<()> {
         let kernel = format!("{name}_{}", self.suffix);
-        // SAFETY: the contract of this function is that of `launch`.
+        // SAFETY: this function has the same contract as `launch`.
         unsafe { launch(&*self.accelerator, &Launch { kernel: &kernel, grid, threads, shared }, parameters) }
     }
 
@@ -69,9 +69,9 @@ impl Kernels {
     ///
     /// # Safety
     ///
-    /// As for [`Accelerator::launch`].
+    /// Same as for [`Accelerator::launch`].
     pub(super) unsafe fn launch_each<P: NoUninit>(&self, name: &str, items: usize, parameters: &P) -> Result<()> {
-        // SAFETY: the contract of this function is that of `launch`.
+        // SAFETY: this function has the same contract as `launch`.
         unsafe { self.launch(name, [blocks_for(&*self.accelerator, items), 1, 1], THREADS, 0, parameters) }
     }
 }
@@ -106,13 +106,13 @@ pub(super) fn suffix(dtype: DType) -> Result<&'static str> {
 ///
 /// # Safety
 ///
-/// As for [`Accelerator::launch`].
+/// Same as for [`Accelerator::launch`].
 pub(super) unsafe fn launch<P: NoUninit>(
     accelerator: &dyn Accelerator,
     launch: &Launch<'_>,
     parameters: &P,
 ) -> Result<()> {
-    // SAFETY: the contract of this function is that of `Accelerator::launch`.
+    // SAFETY: this function has the same contract as `Accelerator::launch`.
     unsafe { accelerator.launch(launch, bytemuck::bytes_of(parameters)) }
 }
 

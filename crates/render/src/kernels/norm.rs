@@ -98,7 +98,7 @@ impl GroupNorm {
         let accelerator = &*kernels.accelerator;
         let affine_launch = Launch { kernel: "group_affine", grid: [batch, 1, 1], threads: THREADS, shared };
         // SAFETY: `GroupParameters` is the structure of the kernels, and all tensors have the sizes that it states, as
-        // checked above and in `new`. `moments`, `affine` and `out` are new.
+        // checked above and in `new`. `moments`, `affine` and `out` are newly allocated.
         unsafe {
             kernels.launch("group_moments", [chunks, batch, 1], THREADS, shared, &parameters)?;
             launch(accelerator, &affine_launch, &parameters)?;
@@ -166,8 +166,8 @@ impl LayerNorm {
             padding: 0,
         };
         let grid = [tokens.div_ceil(THREADS / 32), 1, 1];
-        // SAFETY: `LayerParameters` is the kernel's structure, and all tensors have the sizes that it states, as checked
-        // above and in `new`. `out` is new.
+        // SAFETY: `LayerParameters` is the kernel's structure, and all tensors have the sizes that it states, as
+        // checked above and in `new`. `out` is newly allocated.
         unsafe { self.kernels.launch("layer_norm", grid, THREADS, 0, &parameters)? };
         Ok(out)
     }

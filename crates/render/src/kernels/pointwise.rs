@@ -31,7 +31,7 @@ pub(crate) fn gated_gelu(kernels: &Kernels, x: &Tensor) -> Result<Tensor> {
     let out = kernels.empty(&dims)?;
     let rows: usize = rows.iter().product();
     let parameters = Gate { x: address(x)?, out: address_mut(&out)?, rows: int(rows)?, width: int(width)? };
-    // SAFETY: `Gate` is the kernel's structure, and `x` has rows of `2 * width` values. `out` is new.
+    // SAFETY: `Gate` is the kernel's structure, and `x` has rows of `2 * width` values. `out` is newly allocated.
     unsafe { kernels.launch_each("gated_gelu", out.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
@@ -52,7 +52,7 @@ pub(crate) fn sigmoid_gate(kernels: &Kernels, x: &Tensor, scale: f32) -> Result<
     let out = kernels.empty(x.dims())?;
     let parameters =
         Sigmoid { x: address(x)?, out: address_mut(&out)?, count: x.elem_count() as i64, scale, padding: 0 };
-    // SAFETY: `Sigmoid` is the kernel's structure, and both tensors have `count` values. `out` is new.
+    // SAFETY: `Sigmoid` is the kernel's structure, and both tensors have `count` values. `out` is newly allocated.
     unsafe { kernels.launch_each("sigmoid_gate", x.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
@@ -100,7 +100,7 @@ pub(crate) fn concat_channels(kernels: &Kernels, a: &Tensor, b: &Tensor) -> Resu
         padding: 0,
     };
     // SAFETY: `ConcatChannels` is the kernel's structure, and the first image has every pixel of the second, as checked
-    // above. `out` is new.
+    // above. `out` is newly allocated.
     unsafe { kernels.launch_each("concat_channels", out.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
@@ -147,7 +147,7 @@ pub(crate) fn embed(kernels: &Kernels, tokens: &Tensor, table: &Tensor, position
         padding: 0,
     };
     // SAFETY: `Embed` is the kernel's structure. Each token is a row of the table, and there is a position for each, as
-    // checked above. `out` is new.
+    // checked above. `out` is newly allocated.
     unsafe { kernels.launch_each("embed", out.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
@@ -179,7 +179,7 @@ pub(crate) fn to_pixels(kernels: &Kernels, planes: &Tensor) -> Result<Tensor> {
         pixels: int(height * width)?,
         padded: int(padded(channels))?,
     };
-    // SAFETY: `Planes` is the kernel's structure, and the sizes are those of the tensors. `out` is new.
+    // SAFETY: `Planes` is the kernel's structure, and the sizes are those of the tensors. `out` is newly allocated.
     unsafe { kernels.launch_each("to_pixels", out.elem_count(), &parameters)? };
     Ok(out)
 }
@@ -259,8 +259,8 @@ pub(super) fn arrange(
     };
     let kernel = format!("arrange_{}_{}", suffix(from.dtype())?, suffix(dtype)?);
     let grid = [blocks_for(&*kernels.accelerator, to.elem_count()), 1, 1];
-    // SAFETY: `Arrange` is the kernel's structure, and both tensors have the sizes that it states, as checked above. `to`
-    // is new.
+    // SAFETY: `Arrange` is the kernel's structure, and both tensors have the sizes that it states, as checked above.
+    // `to` is newly allocated.
     unsafe {
         launch(&*kernels.accelerator, &Launch { kernel: &kernel, grid, threads: THREADS, shared: 0 }, &parameters)?
     };

@@ -12,8 +12,8 @@ const STRIP_ELEMENTS: usize = 2 << 20;
 /// Depth of the pieces in which panels are multiplied.
 const DEPTH: usize = 256;
 
-/// Panels of the weight, and of the columns, in one unit of work. The columns of a unit, `DEPTH` deep, are 256 KiB: they
-/// stay in the second-level cache while the weight streams through.
+/// Panels of the weight, and of the columns, in one unit of work. The columns of a unit, `DEPTH` deep, are 256 KiB:
+/// they stay in the second-level cache while the weight is read.
 const GROUP: usize = 8;
 
 /// A matrix `[rows, depth]` stored in panels `[depth][ROWS]`. The last panel is padded with zeros.

@@ -18,7 +18,7 @@ impl Guidance {
         let parts = &stacked(parts).map_err(from_candle)?;
         let of_negative = 1.0 - parts.iter().map(|(weight, _)| cfg * weight).sum::<f64>();
         let prompts = parts.iter().map(|(weight, context)| (cfg * weight, context)).chain([(of_negative, negative)]);
-        // At CFG scale 1, the negative prompt has factor 0 and costs no call.
+        // At CFG scale 1, the negative prompt has factor 0 and needs no call.
         let prompts: Vec<_> = prompts.filter(|(factor, _)| *factor != 0.0).collect();
         let mut groups: Vec<(usize, Vec<(f64, &Tensor)>)> = Vec::new();
         for (factor, context) in prompts {

@@ -30,7 +30,7 @@ pub enum Syntax {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PromptPart {
-    /// Its share of the guidance.
+    /// The weight of this part in the guidance.
     pub weight: f64,
     /// The tokens for the text encoder.
     pub chunks: Vec<Chunk>,

@@ -81,7 +81,7 @@ const fn one_of(characters: &'static str) -> Slot {
 /// The characters after each `Ø` or `Ù` in Arabic text that was decoded as Windows-1252.
 const ARABIC: Slot = (COMMON | CURRENCY | BAD | NUMERIC | OPENING, "ŸŠ®°µ»");
 
-/// The sequences of mojibake. A text is bad if it contains one of them.
+/// Sequences that indicate mojibake. A text is bad if it contains one of them.
 const RULES: &[&[Slot]] = &[
     &[of(C1)],
     &[of(BAD | LOWER | UPPER | BOX | OPENING | CLOSING | CURRENCY | NUMERIC | LAW), of(BAD)],
