@@ -1,4 +1,4 @@
-# Chores of this repository. `just --list` shows them; each also works as the plain command below it.
+# Common tasks. `just --list` shows them. Each task can also be run as the plain command below it.
 
 cuda_lint_env := 'NVCC="$PWD/.ci/nvcc" CUDA_COMPUTE_CAP=80 CUDARC_CUDA_VERSION=13000'
 

@@ -1,4 +1,4 @@
-"""Compare render-check with PyTorch on the same NVIDIA GPU, with the same full-size weights. No GPU has run this yet.
+"""Compare render-check with PyTorch on the same NVIDIA GPU, with the same full-size weights. Never run on a GPU yet.
 
     cargo build --release --features cuda
     python benches/cuda.py FOLDER [--runs 3] [--only ours]
@@ -6,7 +6,7 @@
 Requires a Python with torch (with CUDA), safetensors, diffusers and transformers. Creates a checkpoint of the size of SD v1
 in FOLDER, with random f16 weights (2.1 GB). Measures one picture of 512x512 in f16 with guidance:
 
-- it/s of the UNet: the median over 20 steps of Euler, without the first two, which include recording and compilation;
+- it/s of the UNet: the median of 20 Euler steps, without the first two, which include recording and compilation;
 - the decoding of a latent;
 - the time from the start of the process to the finished PNG, for our program and for an equivalent PyTorch script with
   SDPA and channels-last (eager, and with torch.compile);
@@ -52,7 +52,7 @@ def ours(checkpoint, folder, number):
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     wall = time.perf_counter() - start
     if not picture.exists():
-        sys.exit(f"our program made no picture:\n{done.stdout}{done.stderr}")
+        sys.exit(f"our program wrote no picture:\n{done.stdout}{done.stderr}")
     report = json.loads(done.stdout)
     steps = report["seconds"]["calls"][2:]
     return {
@@ -72,7 +72,7 @@ def theirs(folder, number, compiled):
     done = subprocess.run(command, capture_output=True, text=True)
     wall = time.perf_counter() - start
     if not picture.exists():
-        sys.exit(f"PyTorch made no picture:\n{done.stdout}{done.stderr}")
+        sys.exit(f"PyTorch wrote no picture:\n{done.stdout}{done.stderr}")
     return {"cold": wall, **json.loads(done.stdout.strip().splitlines()[-1])}
 
 

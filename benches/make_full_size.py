@@ -4,7 +4,7 @@
 
     sd1-full.safetensors    1145 keys with their real shapes: 4.27 GB in f32
     sd1-full.ckpt           the same tensors under "state_dict", as torch.save writes them
-    vae-full.ckpt           another VAE with its loss, as Lightning writes it: 405 MB
+    vae-full.ckpt           another VAE with its training loss, as Lightning writes it: 405 MB
     vae-full.vae.pt         the same VAE without the loss: 335 MB
 
 Weights are random, with the key as the seed: two runs create the same tensors, and no two tensors are equal.
@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--dtype", choices=DTYPES, default="f32")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    # In this order, so that the checkpoint's memory is freed before the VAE is created.
+    # Save the checkpoint first, so that its memory is freed before the VAE is created.
     save_checkpoint(options.out, DTYPES[options.dtype])
     save_vae(options.out)
     for path in sorted(options.out.glob("*-full.*")):

@@ -95,7 +95,7 @@ def main():
     if not model.exists():
         make = ROOT / "fixtures" / "render" / "make.py"
         subprocess.run([sys.executable, str(make), "--full", str(options.folder)], check=True)
-    print("| call | ours, CPU s | PyTorch, CPU s | ratio | ours, s | PyTorch, s | our peak, MB | its peak, MB |")
+    print("| call | ours, CPU s | PyTorch, CPU s | ratio | ours, s | PyTorch, s | our peak, MB | PyTorch peak, MB |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for stage, batch in STAGES.items():
         if options.only not in (None, stage):
@@ -106,12 +106,12 @@ def main():
             arguments = ["--runs", options.runs, "--pixels", options.pixels, "--with-torch", stage]
             theirs.append(measure([sys.executable, __file__, options.folder, *arguments]))
         median = lambda found, name: statistics.median(value for turn in found for value in turn[name])
-        least = lambda found: min(value for turn in found for value in turn["cpu"])
+        fastest = lambda found: min(value for turn in found for value in turn["cpu"])
         peak = lambda found: max(turn["peak"] for turn in found) / 1e6
         cpu = median(ours, "cpu"), median(theirs, "cpu")
         print(
-            f"| {stage} {options.pixels}x{options.pixels}, batch {batch} | {cpu[0]:.2f} (least {least(ours):.2f}) "
-            f"| {cpu[1]:.2f} (least {least(theirs):.2f}) | **{cpu[0] / cpu[1]:.2f}** "
+            f"| {stage} {options.pixels}x{options.pixels}, batch {batch} | {cpu[0]:.2f} (min {fastest(ours):.2f}) "
+            f"| {cpu[1]:.2f} (min {fastest(theirs):.2f}) | **{cpu[0] / cpu[1]:.2f}** "
             f"| {median(ours, 'wall'):.2f} | {median(theirs, 'wall'):.2f} | {peak(ours):.0f} | {peak(theirs):.0f} |",
             flush=True,
         )

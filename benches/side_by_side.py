@@ -3,7 +3,7 @@
     python3 benches/side_by_side.py [FOLDER] [--runs N] [--peer torch] [--only TEXT]
 
 FOLDER (default: target/bench) has the files of make_full_size.py, which are created if they do not exist. Each
-task alternates our program and the yardstick, with one warm-up run and N measured runs of each, and prints a row
+task alternates our program and the baseline, with one warm-up run and N measured runs of each, and prints a row
 of a Markdown table. README.md in this folder explains the method.
 """
 
@@ -45,7 +45,7 @@ save_file(tensors, sys.argv[2], metadata={"format": "pt"})
 """
 
 # `ours` is a list of arguments without -o; `theirs` is a shell command that writes {output}.
-Task = collections.namedtuple("Task", "name ours extension yardstick theirs")
+Task = collections.namedtuple("Task", "name ours extension baseline theirs")
 Run = collections.namedtuple("Run", "seconds peak_bytes")
 
 
@@ -74,8 +74,8 @@ def tasks(peer_python):
         # Escape the braces of the script for format().
         script = shlex.quote(TORCH_CONVERT).replace("{", "{{").replace("}", "}}")
         theirs = f"{shlex.quote(str(peer_python))} -c {script} {CHECKPOINT} {{output}} && sync {{output}}"
-        yardstick = "torch.load(mmap), save_file, sync"
-        all_tasks.append(Task(TO_SAFETENSORS_FAST, [*convert, FAST], ".safetensors", yardstick, theirs))
+        baseline = "torch.load(mmap), save_file, sync"
+        all_tasks.append(Task(TO_SAFETENSORS_FAST, [*convert, FAST], ".safetensors", baseline, theirs))
     return all_tasks
 
 
@@ -155,7 +155,7 @@ def task_row(task, pairs):
     cells = [
         task.name,
         f"{statistics.median(run.seconds for run in ours):.2f}",
-        task.yardstick,
+        task.baseline,
         f"{statistics.median(run.seconds for run in theirs):.2f}",
         f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})",
         megabytes(ours),
@@ -208,7 +208,7 @@ def main():
     report(f"{size / 1e9:.2f} GB checkpoint, {cores} cores, {platform.system()}, load {load:.1f} at the start.\n")
     chosen = [task for task in tasks(python if options.peer else None) if options.only in task.name]
     if chosen:
-        report("| task | ours, s | yardstick | yardstick, s | ratio (min to max) | our peak, MB | its peak, MB |")
+        report("| task | ours, s | baseline | baseline, s | ratio (min to max) | our peak, MB | baseline peak, MB |")
         report("|---|---:|---|---:|---|---:|---:|")
     for task in chosen:
         report(task_row(task, measure(task, binary, folder, options.runs)))

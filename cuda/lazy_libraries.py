@@ -111,7 +111,7 @@ for mod, (lib, sonames, code) in LIBS.items():
         (t / "t.s").write_text(asm)
         subprocess.check_call(["gcc", "-O2", "-fPIC", "-c", "-o", t / "r.o", t / "r.c"])
         subprocess.check_call(["gcc", "-c", "-o", t / "t.o", t / "t.s"])
-        # One object, so that the linker never takes one member without the other.
+        # One object, so that the linker always takes both members together.
         subprocess.check_call(["ld", "-r", "-o", t / f"lazy_{lib}.o", t / "r.o", t / "t.o"])
         a = out / f"lib{lib}.a"
         a.unlink(missing_ok=True)

@@ -6,15 +6,16 @@
 #     source target/cuda-toolkit/env.sh
 #     cargo build --release --features cuda
 #
-# Links the program with libraries that load the real ones at the first call (lazy_libraries.py), so the program also
-# starts on machines without CUDA. Requires python3 with venv, gcc, g++, binutils and cargo. Downloads 105 MB and needs
-# 275 MB of disk.
+# Links the program with stub libraries that load the real CUDA libraries at the first call (lazy_libraries.py), so the
+# program also starts on machines without CUDA. Requires python3 with venv, gcc, g++, binutils and cargo. Downloads 105
+# MB and needs 275 MB of disk.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 DIR=${1:?usage: setup_nvcc.sh FOLDER}; mkdir -p "$DIR"; DIR=$(cd "$DIR" && pwd)
 CUDARC_VERSION=$(sed -n '/^name = "cudarc"$/{n;s/version = "\(.*\)"/\1/p}' "$HERE/../Cargo.lock")
 
-# Pins every wheel, because their dependencies have no versions and pip would mix 13.0 with later releases.
+# Pins every wheel, because the dependencies of these wheels have no versions, and pip would mix 13.0 with later
+# releases.
 [ -x "$DIR/venv/bin/pip" ] || python3 -m venv "$DIR/venv"
 "$DIR/venv/bin/pip" install -q --no-deps --no-compile --only-binary=:all: \
   nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 \
@@ -24,7 +25,7 @@ CUDA="$PACKAGES/nvidia/cu13"
 ln -sfn "$CUDA" "$DIR/cuda"
 ln -sfn lib "$CUDA/lib64"   # nvcc.profile expects lib64, the wheel has lib
 
-# The libraries to link. No wheel contains libcuda, and those of cuBLAS and cuRAND are a download of 600 MB.
+# The libraries to link. No wheel contains libcuda, and the wheels of cuBLAS and cuRAND are 600 MB in total.
 cargo fetch -q --manifest-path "$HERE/../Cargo.toml"
 CUDARC=$(ls -d "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/cudarc-"$CUDARC_VERSION" | head -1)
 rm -rf "$CUDA/lib/stubs"; rm -f "$CUDA/lib/libcudart.so" "$CUDA/lib/libcudart.a"

@@ -31,7 +31,7 @@
 //! # }
 //! ```
 //!
-//! Operations are builders: [`MergeVae`], [`Convert`], [`Compare`], [`Scan`], [`Inspect`], [`Hash`] and, with the feature
+//! Operations are builders: [`MergeVae`], [`Convert`], [`Compare`], [`Scan`], [`Inspect`], [`HashCheckpoint`] and, with the feature
 //! `render`, `RenderCheck`. Each returns the report that the program prints. `plan` is a dry run; `write` writes the
 //! output whole or not at all, and reads it back.
 //!
@@ -116,7 +116,7 @@ pub mod report;
 
 #[cfg(feature = "render")]
 pub use ops::RenderCheck;
-pub use ops::{Compare, Convert, FolderOptions, Hash, Inspect, MergeVae, Scan};
+pub use ops::{Compare, Convert, FolderOptions, HashCheckpoint, Inspect, MergeVae, Scan};
 pub use trinart_ckpt_formats::containers::Target;
 pub use trinart_ckpt_formats::error::{Error, Hint, Kind, Result};
 pub use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Shape};

@@ -14,7 +14,7 @@ static unsigned complaints;
 static int the_context;
 
 void complain(const char* format, ...) {
-    const unsigned MOST = 20; // complaints that are printed
+    const unsigned MOST = 20; // maximum number of messages to print
     if (++complaints > MOST) return;
     va_list arguments;
     va_start(arguments, format);
@@ -62,8 +62,8 @@ static int devices() { return setting("DEVICES", 1); }
 struct End {
     ~End() {
         if (!initialized || !devices()) return;
-        if (contexts) complain("the context is not released at exit");
-        if (capturing) complain("a capture is not ended at exit");
+        if (contexts) complain("the context was not released at exit");
+        if (capturing) complain("a capture was not ended at exit");
         report_memory();
         if (setting("REPORT"))
             fprintf(stderr,

@@ -2,8 +2,8 @@
 // run_driver.py. It implements the functions that crates/render/src/cuda, cudarc and candle call, and fails where
 // NVIDIA's driver fails or is allowed to fail.
 //
-// Work on a stream runs only when the program waits for it, which is as late as possible. Memory lies between
-// inaccessible pages, and no address is used twice.
+// Work on a stream runs as late as possible: when the program waits for it. Allocations lie between inaccessible pages,
+// and no address is used twice.
 #pragma once
 
 #include <stddef.h>
@@ -50,11 +50,11 @@ enum Code {
 struct Stream;
 struct Graph;
 
-// A piece of device memory.
+// An allocation of device memory.
 struct Allocation {
     uint64_t begin;
     size_t bytes;
-    uint64_t page;    // the first of its pages, which lie between two inaccessible ones
+    uint64_t page;    // the first of its pages; the pages around them are inaccessible
     size_t pages;     // the size of its pages in bytes
     bool lives;       // allocated and not freed, in the order of the calls
     bool open;        // allocated and not freed, in the order of the work that has run
@@ -99,7 +99,7 @@ struct Stream {
 struct Graph {
     std::vector<Operation> work;
     std::vector<Allocation*> allocations;
-    size_t most; // the peak of its memory in bytes
+    size_t most; // the peak memory use in bytes
     bool instantiated;
 };
 
@@ -111,14 +111,14 @@ struct Executable {
     bool frees_on_launch, uploaded;
 };
 
-// Prints a mistake of the program that uses the driver. The program's exit status becomes 99.
+// Reports incorrect use of the driver, and sets the exit status of the program to 99.
 void complain(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 // The value of the environment variable FAKE_CUDA_<name>.
 const char* setting(const char* name);
 uint64_t setting(const char* name, uint64_t otherwise);
 
-// Counts a call, and returns the code with which the setting FAIL makes it fail, or SUCCESS.
+// Counts a call. Returns the error code that the setting FAIL requests for it, or SUCCESS.
 int ordered_to_fail(const char* function);
 
 extern std::recursive_mutex lock;
@@ -139,7 +139,7 @@ extern unsigned contexts;
 Allocation* find(uint64_t address);
 bool in_arena(uint64_t address);
 const char* describe(uint64_t address);
-// Whether work that is submitted now may access this memory. Complains if not.
+// Whether work that is submitted now may access this memory. Reports an error if not.
 bool is_alive(uint64_t address, size_t count, const char* what);
 bool is_pinned(const void* host, size_t count);
 bool is_near_pinned(const void* host, size_t count);

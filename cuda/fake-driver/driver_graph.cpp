@@ -1,4 +1,4 @@
-// Graphs: captured work that runs again.
+// Graphs: captured work that can be run repeatedly.
 #include "driver.h"
 
 namespace driver {
@@ -96,7 +96,7 @@ API int cuGraphExecDestroy(Executable* executable) {
 API int cuGraphDestroy(Graph* graph) {
     ENTER_CONTEXT(cuGraphDestroy);
     if (!graph) return INVALID_VALUE;
-    // Not deleted, because messages still describe its addresses.
+    // Not deleted, because messages may still refer to its addresses.
     graphs.erase(graph);
     return SUCCESS;
 }

@@ -11,7 +11,7 @@ namespace driver {
 
 static const unsigned SHARED = 48 << 10, MOST_SHARED = 99 << 10;
 static std::map<std::string, std::unique_ptr<Function>> functions;
-static std::map<int*, bool> modules; // true for the program's own kernels
+static std::map<int*, bool> modules; // true for the program's kernels, false for candle's
 unsigned long kernels_of_candle;
 
 // The limits of a kernel, which KERNEL in emulation.h defines. Null if there is no such kernel.
@@ -36,8 +36,8 @@ static Function* function_of(void* handle) {
     return nullptr;
 }
 
-// The size of an element of candle's kernel for concatenating tensors, the only one of its kernels that is implemented. 0
-// for other kernels.
+// The element size of candle's kernel for concatenating tensors, the only candle kernel that is implemented here. 0 for
+// other kernels.
 static size_t element_of(const std::string& name) {
     if (name == "copy2d_f16" || name == "copy2d_bf16") return 2;
     return name == "copy2d_f32" || name == "copy2d_u32" ? 4 : name == "copy2d_u8" ? 1 : 0;

@@ -1,4 +1,5 @@
-// The functions of cuBLAS and cuRAND that candle calls to open a GPU. The program computes nothing with these libraries.
+// The functions of cuBLAS and cuRAND that candle calls to open a GPU. The program does not use these libraries
+// otherwise.
 #define API extern "C" __attribute__((visibility("default")))
 
 static int instance;

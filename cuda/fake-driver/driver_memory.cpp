@@ -9,14 +9,14 @@ namespace driver {
 
 static const size_t PAGE = 4096, ARENA = (size_t)1 << 38, BLOCK = 2 << 20;
 static const uint8_t NAN_BYTE = 0xff; // values of these bytes are NaN in every float type
-// The kernels need 16 bytes. A greater alignment would hide reads past the end.
+// The kernels need an alignment of 16 bytes. A greater alignment would hide reads past the end.
 static const size_t ALIGNMENT = 16;
 
 static uint64_t arena, next_page;
 static std::map<uint64_t, std::unique_ptr<Allocation>> allocations; // by `page`
 static std::map<uint64_t, size_t> pinned;
 static size_t used, used_high, reserved, reserved_high;
-static size_t leaving; // bytes that are freed by work that has not run yet
+static size_t leaving; // bytes that pending work will free
 uint64_t threshold;
 size_t graphs_used, graphs_reserved, graphs_used_high, graphs_reserved_high;
 
@@ -68,7 +68,7 @@ static void outside(int, siginfo_t* info, void*) {
 
 Allocation* reserve(size_t bytes) {
     if (!arena) {
-        // A range that few pairs of integers resemble.
+        // A range of addresses that pairs of integers rarely match.
         void* wanted = (void*)0x6b4d00000000;
         void* found = mmap(wanted, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (found == MAP_FAILED) return nullptr;
@@ -147,8 +147,8 @@ void report_memory() {
     size_t count = 0, bytes = 0;
     for (auto& [_, allocation] : allocations)
         if (allocation->lives && !allocation->graph) count++, bytes += allocation->bytes;
-    if (count) complain("%zu allocations of %zu bytes in total are not freed at exit", count, bytes);
-    if (!pinned.empty()) complain("%zu pinned allocations are not freed at exit", pinned.size());
+    if (count) complain("%zu allocations of %zu bytes in total were not freed at exit", count, bytes);
+    if (!pinned.empty()) complain("%zu pinned allocations were not freed at exit", pinned.size());
     if (setting("REPORT"))
         fprintf(stderr, "fake CUDA driver: peak %zu bytes used, %zu reserved; graphs %zu used, %zu reserved\n",
                 used_high, reserved_high, graphs_used_high, graphs_reserved_high);

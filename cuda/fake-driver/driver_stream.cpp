@@ -138,7 +138,7 @@ API int cuStreamDestroy_v2(void* handle) {
     Stream* stream = stream_of(handle);
     if (!stream || stream == &the_default) return INVALID_HANDLE;
     if (stream->capture != Stream::NONE) {
-        complain("a stream is destroyed during its capture");
+        complain("a stream was destroyed during its capture");
         capturing = nullptr;
     }
     drain(stream);

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Test a program with the feature `cuda` on a machine without a GPU, on a fake CUDA driver.
+"""Test a program with the feature `cuda` on a fake CUDA driver, without a GPU.
 
     cuda/fake-driver/run_driver.py target/release/trinart-ckpt [CASE..]
 
 Builds the fake driver (driver*.cpp) and the kernels with the system's C++ compiler, as the libraries that the program
 loads: libcuda.so.1, libcublas.so.13 and libcurand.so.10. The program has to load them by these names at the first call,
 as cuda/setup_nvcc.sh links it. This tests the program's own host code: uploads, launches, recorded steps, the lifetime
-of memory, and error messages. It does not test whether a GPU and NVIDIA's driver behave like the fake.
+of memory, and error messages. It does not test whether a GPU and NVIDIA's driver behave like the fake driver.
 
 Prints one line for each case, and exits with 1 if a case failed. Requires Python 3.8 and a C++ compiler; takes about ten
 minutes on two cores. The gate does not run it.
@@ -141,8 +141,8 @@ def check(condition, what):
 
 
 def rendered(run):
-    """Check that the run made a picture. Random weights fail render checks, so 1 is a valid status; 99 means a complaint of
-    the driver."""
+    """Check that the run wrote a picture. Random weights fail render checks, so 1 is a valid status; 99 means that the
+    fake driver reported an error."""
     check(run.status in (0, 1) and run.picture, f"status {run.status}, {run.errors.splitlines()[:3]}")
     check(not run.number(r"(\d+) kernels of candle"), "launched kernels of candle, which the driver has to compile at run time")
     return run

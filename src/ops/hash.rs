@@ -13,16 +13,16 @@ use trinart_ckpt_models::{Checkpoint, Component, published, vae};
 /// A content hash does not depend on the container or on the order of tensors, so it identifies the VAE inside a
 /// checkpoint.
 #[derive(Clone)]
-pub struct Hash<'a> {
+pub struct HashCheckpoint<'a> {
     path: PathBuf,
     jobs: usize,
     progress: &'a dyn Progress,
 }
 
-impl<'a> Hash<'a> {
+impl<'a> HashCheckpoint<'a> {
     /// Returns an operation that hashes a file or a diffusers folder.
     pub fn new(path: impl AsRef<Path>) -> Self {
-        Hash { path: path.as_ref().to_owned(), jobs: parallel::default_jobs(), progress: &NoProgress }
+        HashCheckpoint { path: path.as_ref().to_owned(), jobs: parallel::default_jobs(), progress: &NoProgress }
     }
 
     /// Sets the number of threads, at least 1. By default two per CPU, at most eight.

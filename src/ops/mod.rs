@@ -1,12 +1,12 @@
 //! Operations on checkpoints: what the commands of the program do, as a library.
 //!
-//! Each operation is a builder. It starts from opened checkpoints (or, for [`Scan`], [`Inspect`] and [`Hash`], from
+//! Each operation is a builder. It starts from opened checkpoints (or, for [`Scan`], [`Inspect`] and [`HashCheckpoint`], from
 //! paths), has a method for each option, and returns the report that the program prints.
 //!
 //! `plan` is a dry run: it reports what the operation would do, and fails where the operation would fail because of
 //! headers or options. It reads no tensor, except that a [`Convert`] that corrects position_ids reads these, and that
 //! [`MergeVae`] hashes the file of the VAE and the VAE of the checkpoint, because its report contains the hashes.
-//! [`Inspect`] and [`struct@Hash`] write nothing and have no plan.
+//! [`Inspect`] and [`HashCheckpoint`] write nothing and have no plan.
 
 mod compare;
 mod convert;
@@ -21,7 +21,7 @@ mod scan;
 
 pub use compare::{Compare, ComparePlan};
 pub use convert::Convert;
-pub use hash::Hash;
+pub use hash::HashCheckpoint;
 pub use inspect::Inspect;
 pub use merge_vae::MergeVae;
 pub use output::FolderOptions;

@@ -177,8 +177,7 @@ pub(super) use output_methods;
 /// Returns a notice if the extension of the output means another format. An unknown extension means none.
 fn contradiction(format: Target, output: &Path) -> Option<Notice> {
     let by_extension = Target::from_path(output).ok()?;
-    let is_torch = |target| matches!(target, Target::Torch | Target::TorchBare);
-    if by_extension == format || is_torch(by_extension) && is_torch(format) {
+    if by_extension == format {
         return None;
     }
     let (format, meant) = (format.name(), by_extension.name());

@@ -10,7 +10,7 @@ use trinart_ckpt_models::Component;
 use trinart_ckpt_models::hash::FileHashes;
 use trinart_ckpt_models::published::PublishedFile;
 
-/// The hashes of one file, as [`Hash`](crate::Hash) returns them. All are lower-case hexadecimal.
+/// The hashes of one file, as [`HashCheckpoint`](crate::HashCheckpoint) returns them. All are lower-case hexadecimal.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Hashes {

@@ -1,5 +1,5 @@
-//! What the compiler does not check about the structure: no file or room of a crate depends on itself through others,
-//! no file is long, and the pickle machine contains nothing about PyTorch.
+//! Checks the structure of the crates: no cyclic dependencies between files or top-level modules, no long files, and
+//! nothing about PyTorch in the pickle machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
 
-/// The most lines a file may have. A longer one covers two subjects.
-const LONGEST_FILE: usize = 400;
+/// Maximum number of lines of a file.
+const MAX_LINES: usize = 400;
 
 /// The sources of each crate.
 const CRATES: [&str; 4] = ["src", "crates/formats/src", "crates/models/src", "crates/render/src"];
@@ -25,7 +25,7 @@ struct Crate {
 #[derive(Default)]
 struct File {
     path: PathBuf,
-    /// Re-exported names and where they come from, as absolute paths.
+    /// Re-exported names and their origins, as absolute paths.
     reexports: BTreeMap<String, Segments>,
     /// Absolute paths that the file uses, outside of tests.
     used: BTreeSet<Segments>,
@@ -79,14 +79,14 @@ impl Crate {
         Crate { root, modules }
     }
 
-    /// The module that defines what an absolute path names; `None` if it is not of this crate.
+    /// The module that defines the item of an absolute path; `None` if the item is not in this crate.
     fn resolve(&self, path: &[String], depth: usize) -> Option<&Segments> {
         let length = (0..=path.len()).rev().find(|&length| self.modules.contains_key(&path[..length]))?;
         let (module, file) = self.modules.get_key_value(&path[..length])?;
         let Some(name) = path.get(length) else { return Some(module) };
         match file.reexports.get(name) {
             Some(origin) if depth < 8 => self.resolve(origin, depth + 1),
-            // The root of a crate is every path's prefix, so it defines only what it names itself.
+            // The root of a crate is a prefix of every path, so it defines only its own items.
             _ => Some(module),
         }
     }
@@ -193,8 +193,8 @@ impl<'ast> Visit<'ast> for Reader {
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 }
 
-/// Groups of nodes that reach one another.
-fn circles<'a, T: Ord + Clone>(edges: &'a BTreeMap<T, BTreeSet<T>>) -> Vec<BTreeSet<&'a T>> {
+/// Returns the groups of nodes that reach each other.
+fn cycles<'a, T: Ord + Clone>(edges: &'a BTreeMap<T, BTreeSet<T>>) -> Vec<BTreeSet<&'a T>> {
     let reached = |start: &'a T| {
         let mut reached = BTreeSet::new();
         let mut open = vec![start];
@@ -204,11 +204,11 @@ fn circles<'a, T: Ord + Clone>(edges: &'a BTreeMap<T, BTreeSet<T>>) -> Vec<BTree
         reached
     };
     let all: BTreeMap<&T, BTreeSet<&T>> = edges.keys().map(|node| (node, reached(node))).collect();
-    let circle = |node: &'a T| {
-        let mates = all[node].iter().filter(|mate| all.get(**mate).is_some_and(|back| back.contains(node)));
-        mates.copied().collect::<BTreeSet<&T>>()
+    let cycle = |node: &'a T| {
+        let members = all[node].iter().filter(|member| all.get(**member).is_some_and(|back| back.contains(node)));
+        members.copied().collect::<BTreeSet<&T>>()
     };
-    let found: BTreeSet<BTreeSet<&T>> = edges.keys().map(circle).filter(|circle| !circle.is_empty()).collect();
+    let found: BTreeSet<BTreeSet<&T>> = edges.keys().map(cycle).filter(|cycle| !cycle.is_empty()).collect();
     found.into_iter().collect()
 }
 
@@ -217,44 +217,44 @@ fn assert_none(problems: &[String]) {
 }
 
 #[test]
-fn no_file_depends_on_itself_through_others() {
+fn files_have_no_cyclic_dependencies() {
     let mut problems = Vec::new();
     for found in CRATES.map(Crate::read) {
         let edges: BTreeMap<Segments, BTreeSet<Segments>> =
             found.edges().into_iter().map(|(from, to)| (from.clone(), to.into_iter().cloned().collect())).collect();
         assert!(edges.values().map(BTreeSet::len).sum::<usize>() > 10, "{}: no edges were found", found.root);
-        for circle in circles(&edges) {
-            let names: Vec<String> = circle.iter().map(|module| found.name(module)).collect();
-            problems.push(format!("a circle of files: {}", names.join(", ")));
+        for cycle in cycles(&edges) {
+            let names: Vec<String> = cycle.iter().map(|module| found.name(module)).collect();
+            problems.push(format!("cyclic dependency of files: {}", names.join(", ")));
         }
     }
     assert_none(&problems);
 }
 
 #[test]
-fn no_room_depends_on_itself_through_others() {
+fn top_level_modules_have_no_cyclic_dependencies() {
     let mut problems = Vec::new();
     for found in CRATES.map(Crate::read) {
-        let mut rooms: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut modules: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (from, targets) in found.edges() {
             let Some(from) = from.first() else { continue };
             let others = targets.into_iter().filter_map(|target| target.first()).filter(|to| *to != from);
-            rooms.entry(from.clone()).or_default().extend(others.cloned());
+            modules.entry(from.clone()).or_default().extend(others.cloned());
         }
-        for circle in circles(&rooms) {
-            problems.push(format!("{}: a circle of modules: {circle:?}", found.root));
+        for cycle in cycles(&modules) {
+            problems.push(format!("{}: cyclic dependency of modules: {cycle:?}", found.root));
         }
     }
     assert_none(&problems);
 }
 
 #[test]
-fn no_file_is_long() {
+fn files_are_not_too_long() {
     let mut problems = Vec::new();
     for path in CRATES.into_iter().flat_map(sources) {
         let lines = fs::read_to_string(&path).unwrap().lines().count();
-        if lines > LONGEST_FILE {
-            problems.push(format!("{}: {lines} lines, at most {LONGEST_FILE}", path.display()));
+        if lines > MAX_LINES {
+            problems.push(format!("{}: {lines} lines, expected at most {MAX_LINES}", path.display()));
         }
     }
     assert_none(&problems);
@@ -275,7 +275,7 @@ fn the_pickle_machine_does_not_mention_torch() {
 }
 
 #[test]
-fn circles_are_found_and_lines_are_not() {
+fn finds_cycles_but_not_chains() {
     let edges = |pairs: &[(u8, u8)]| {
         let mut edges: BTreeMap<u8, BTreeSet<u8>> = BTreeMap::new();
         for &(from, to) in pairs {
@@ -284,7 +284,7 @@ fn circles_are_found_and_lines_are_not() {
         }
         edges
     };
-    assert!(circles(&edges(&[(1, 2), (2, 3), (1, 3)])).is_empty());
+    assert!(cycles(&edges(&[(1, 2), (2, 3), (1, 3)])).is_empty());
     let found = edges(&[(1, 2), (2, 3), (3, 2), (3, 4)]);
-    assert_eq!(circles(&found), [BTreeSet::from([&2, &3])]);
+    assert_eq!(cycles(&found), [BTreeSet::from([&2, &3])]);
 }

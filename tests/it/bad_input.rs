@@ -1,5 +1,5 @@
-//! Damaged and forged files, and other things than checkpoints: one error line, exit code 2, no output, no
-//! panic.
+//! Damaged and forged files, and files that are not checkpoints: the program prints one error line, exits with code 2,
+//! writes no output and does not panic.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
@@ -276,7 +276,7 @@ fn rejects_a_pickle_that_calls_the_system_and_names_the_call() {
     assert!(!folder.join("owned").exists());
 }
 
-/// PyTorch only accepts tuples as persistent ids; another reader might load whatever an id names.
+/// PyTorch accepts only tuples as persistent ids. Other readers might load any object that an id names.
 #[test]
 fn rejects_a_persistent_id_that_is_not_a_storage() {
     let folder = Folder::new();
@@ -293,7 +293,7 @@ fn rejects_a_persistent_id_that_is_not_a_storage() {
     assert!(!folder.join("out.ckpt").exists());
 }
 
-/// Some readers trust the record count of the end record, some its directory size, some the first directory entry.
+/// Some readers use the record count of the end record, others its directory size or the first directory entry.
 #[test]
 fn rejects_a_zip_with_an_inconsistent_end_record() {
     let folder = Folder::new();
@@ -308,7 +308,7 @@ fn rejects_a_zip_with_an_inconsistent_end_record() {
         ("count.ckpt", end + 8, [count - 1, count - 1].map(u16::to_le_bytes).concat()),
         ("size.ckpt", end + 12, (size - 1).to_le_bytes().to_vec()),
         ("size0.ckpt", end + 12, vec![0; 4]),
-        // The record's own header says deflated, the directory says stored.
+        // Deflated according to the record's header, stored according to the directory.
         ("method.ckpt", good.windows(4).rposition(|window| window == b"PK\x03\x04").unwrap() + 8, vec![8, 0]),
     ] {
         let mut bad = good.clone();
@@ -367,7 +367,7 @@ fn escapes_text_from_files_before_printing() {
     encoder.dict([HOSTILE].iter(), entry).unwrap();
     let mut tensors = encoder.finish();
     tensors.pop();
-    // Beside the tensor: metadata, an opaque value and a class with such names, and a call of that class.
+    // Next to the tensor: metadata, an opaque value and a class with such names, and a call of that class.
     let name = HOSTILE.replace('\n', " ");
     let parts = [
         text(&format!("meta{HOSTILE}")),

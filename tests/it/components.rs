@@ -20,7 +20,7 @@ const UNKNOWN: [&str; 2] = ["tokenizer.table", "model.something_else.weight"];
 
 // --- Checkpoints and expected results ------------------------------------------------------------------------------
 
-/// Saves the tensors of the fixture under another name, after `change`.
+/// Saves the tensors of the fixture under a new name, changed by `change`.
 fn made(folder: &Folder, name: &str, change: impl FnOnce(&mut Vec<(String, LazyTensor)>)) -> PathBuf {
     let mut all = tensors(&fixture("tiny-sd1.safetensors"));
     change(&mut all);
@@ -29,14 +29,15 @@ fn made(folder: &Folder, name: &str, change: impl FnOnce(&mut Vec<(String, LazyT
     path
 }
 
-/// The EMA key of a weight, as LDM training names it: without `model.` and without dots.
+/// Returns the EMA key of a weight in LDM training: without `model.` and without dots.
 fn average_of(key: &str) -> String {
     let bare = key.strip_prefix("model.").unwrap().split('.').collect::<Vec<_>>().concat();
     assert!(bare.starts_with("diffusion_model"), "{bare}");
     format!("{EMA}{bare}")
 }
 
-/// Adds an f32 EMA tensor with other values for every UNet weight, after the counters and in the order of the weights.
+/// Adds an f32 EMA tensor with different values for every UNet weight, after the counters and in the order of the
+/// weights.
 fn with_averages(all: &mut Vec<(String, LazyTensor)>) {
     let average = |(index, (key, weight)): (usize, &(String, LazyTensor))| {
         let values = (0..weight.shape().elements()).map(|element| index as f32 + element as f32 / 1024.0 + 0.5);
@@ -67,7 +68,7 @@ fn convert(input: &Path, output: &Path, options: &[&str]) -> support::Ran {
     support::run(&arguments)
 }
 
-/// The JSON report of a conversion to a file of this name, and the tensors of that file.
+/// Converts to a file with this name. Returns the JSON report and the tensors of the file.
 #[track_caller]
 fn converted(folder: &Folder, input: &Path, options: &[&str], name: &str) -> (Value, Vec<Row>) {
     let output = folder.join(name);
@@ -101,7 +102,7 @@ fn is_needed(row: &Row) -> bool {
     [UNET, VAE, TEXT_ENCODER].iter().any(|prefix| row.0.starts_with(prefix)) && !is_residue
 }
 
-/// The rows with each UNet weight replaced by its EMA.
+/// Returns the rows with each UNet weight replaced by its EMA.
 fn averaged(rows: Vec<Row>) -> Vec<Row> {
     let by_key: BTreeMap<String, Row> = rows.iter().map(|row| (row.0.clone(), row.clone())).collect();
     let row = |row: Row| match row.0.starts_with(UNET) {
@@ -205,7 +206,7 @@ fn rejects_a_missing_or_incomplete_ema() {
         convert(input, &folder.join("out.ckpt"), &["--ema", "use", "--component", "unet"]).refused(words);
     }
     assert_eq!(folder.snapshot(), before);
-    // An incomplete EMA only matters if it is used.
+    // An incomplete EMA is an error only if it is used.
     let (_, rows) = converted(&folder, &lacking, &["--prune"], "out.safetensors");
     assert_eq!(rows.len(), 1131);
 }
@@ -301,8 +302,8 @@ fn with_ids(folder: &Folder, name: &str, ids: LazyTensor) -> PathBuf {
     made(folder, name, |all| all.iter_mut().find(|(key, _)| key == IDS).unwrap().1 = ids)
 }
 
-/// The row of the correct position_ids.
-fn right_ids() -> Row {
+/// Returns the row of the correct position_ids.
+fn correct_ids() -> Row {
     let right = expected("tiny-sd1.safetensors").into_iter().find(|row| row.0 == IDS).unwrap();
     assert_eq!((right.1.as_str(), right.2.as_slice()), ("I64", &[1, 77][..]));
     right
@@ -312,7 +313,7 @@ fn right_ids() -> Row {
 fn fixes_position_ids_in_place_and_reports_the_damage() {
     let folder = Folder::new();
     let right = expected("tiny-sd1.safetensors");
-    // How they are broken, what inspect prints, the state in JSON, what the notice contains.
+    // The damage, the text that inspect prints, the state in JSON, and a part of the notice.
     let cases: [(LazyTensor, &[&str], &str, &[&str]); 4] = [
         (ids(Dtype::F16, f32::from), &["F16 instead of I64"], "wrong-dtype", &["correct values in F16"]),
         (
@@ -367,7 +368,7 @@ fn inserts_position_ids_before_the_position_embedding() {
     assert_eq!(inspected["files"][0]["position_ids"], "missing");
     let mut whole = read(&input);
     let before = whole.iter().position(|row| row.0 == POSITIONS).unwrap();
-    whole.insert(before, right_ids());
+    whole.insert(before, correct_ids());
     let output = folder.join("out.ckpt");
     let report = convert(&input, &output, &["--fix-position-ids", "--json"]).json();
     assert_rows(&read(&output), &whole);
@@ -397,7 +398,7 @@ fn keeps_fixed_position_ids_integers_in_a_cast_to_f16() {
         convert(input, &output, &options).done();
         let rows = read(&output);
         assert_eq!(rows.len(), 197);
-        assert!(rows.contains(&right_ids()), "{index}");
+        assert!(rows.contains(&correct_ids()), "{index}");
         assert!(rows.iter().all(|row| row.0 == IDS || row.1 == "F16"), "{index}");
     }
 }

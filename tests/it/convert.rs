@@ -148,7 +148,7 @@ fn casts_floats_and_leaves_integers() {
         let is_cast = |row: &&Row| row.1 != name && row.1.starts_with(['F', 'B']);
         assert_eq!(casts, before.iter().filter(is_cast).count());
     }
-    // Compares some f32 tensors with the conversions of the crate `half`.
+    // Compare some f32 tensors with the conversions of the crate `half`.
     let open =
         |dtype: &str| crate::support::open(folder.join(&format!("{dtype}.safetensors"))).unwrap().state_dict().clone();
     let (halves, brains) = (open("f16"), open("bf16"));

@@ -1,4 +1,4 @@
-//! diffusers folders as inputs: every tensor appears bit for bit under its LDM key; broken folders are rejected.
+//! diffusers folders as inputs: every tensor is read unchanged under its LDM key, and broken folders are rejected.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -92,7 +92,7 @@ fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {
     items
 }
 
-/// Five ways to pass a VAE, each with the file that holds its weights.
+/// Five ways to pass a VAE, each with the file that contains its weights.
 fn donors() -> [(PathBuf, PathBuf); 5] {
     let bin = diffusers("vae-bin/diffusion_pytorch_model.bin");
     let fp16 = diffusers("vae-fp16/diffusion_pytorch_model.fp16.safetensors");
@@ -296,7 +296,7 @@ fn merges_a_diffusers_vae_from_every_source() {
         let vae_rows = autoencoder(&weights);
         let replaced = |row: &Row| vae_rows.get(&row.0).unwrap_or(row).clone();
         let rows: Vec<Row> = before.iter().map(replaced).collect();
-        assert_eq!(rows == *before, *base == vae, "another autoencoder");
+        assert_eq!(rows == *before, *base == vae, "{}", vae.display());
         let report = run!["merge-vae", base, "--vae", &vae, "-o", &output, "--force", "--json"].json();
         assert_rows(&sorted(read(&output)), &sorted(rows));
         let merged = &report["vae"];

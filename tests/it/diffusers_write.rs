@@ -1,4 +1,4 @@
-//! Writing diffusers folders: files written by diffusers come back byte for byte after any chain of conversions.
+//! Writing diffusers folders: files written by diffusers are restored byte for byte by any chain of conversions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ fn diffusers(name: &str) -> PathBuf {
     fixture("diffusers").join(name)
 }
 
-/// Every file below a folder, by relative path.
+/// Returns every file in a folder, recursively, by relative path.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_owned()];
@@ -113,7 +113,7 @@ fn derives_configurations_from_shapes() {
     let folder = Folder::new();
     convert(&diffusers("sd1"), "single.safetensors", &folder, &[]).done();
     convert(&folder.join("single.safetensors"), "out/", &folder, &[]).done();
-    // The fields that matter, as diffusers and transformers wrote them; all others are defaults or redundant.
+    // The relevant fields, as diffusers and transformers write them. All other fields are defaults or redundant.
     for (name, keys) in [
         (
             "unet/config.json",

@@ -1,6 +1,6 @@
-//! Gives mutated files to every reader. Each is read, or rejected with an error that names the file.
+//! Passes mutated files to every reader. Each file must be read, or rejected with an error that names it.
 //!
-//! By default the run is short and the same every time; `fuzz/README.md` describes longer runs.
+//! By default, the run is short and uses the same inputs every time. `fuzz/README.md` describes longer runs.
 
 use std::env;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::support::promises;
 use crate::support::{self, fixture};
 use tempfile::TempDir;
 
-/// Environment variable: run for this many seconds instead of [`MUTANTS`] inputs.
+/// Environment variable: the number of seconds to run, instead of testing [`MUTANTS`] inputs.
 const SECONDS: &str = "TRINART_FUZZ_SECONDS";
 
 /// Environment variable: the seed of the random numbers.
@@ -23,7 +23,7 @@ const SEED: &str = "TRINART_FUZZ_SEED";
 /// Number of inputs per test by default.
 const MUTANTS: u64 = 150;
 
-/// Files above this size are picked rarely: they exercise the same code and take a hundred times as long.
+/// Files above this size are picked rarely, because they exercise the same code and take a hundred times as long.
 const SMALL: u64 = 20_000;
 
 fn environment_number(name: &str) -> Option<u64> {
@@ -31,15 +31,15 @@ fn environment_number(name: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name}={value}: expected a number")))
 }
 
-/// The folder of failing inputs, and of inputs in progress: after an abort, the last one is still there.
+/// Returns the folder of failing inputs and of inputs in progress. After an abort, it contains the last input.
 fn kept() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/fuzz");
     fs::create_dir_all(&folder).unwrap();
     folder
 }
 
-/// Passes one mutated input after another to `check`, up to the count or the time limit. A broken promise or a panic
-/// fails with the path of the input.
+/// Passes mutated inputs to `check`, up to the count or the time limit. A violated property or a panic fails with the
+/// path of the input.
 fn run(name: &str, mut make: impl FnMut(&mut Random) -> Vec<u8>, check: impl Fn(&[u8]) -> Result<(), String>) {
     let seed = environment_number(SEED).unwrap_or_default();
     let time = environment_number(SECONDS).map(Duration::from_secs);
@@ -47,7 +47,7 @@ fn run(name: &str, mut make: impl FnMut(&mut Random) -> Vec<u8>, check: impl Fn(
     let mut slowest = (Duration::ZERO, Vec::new());
     let mut count = 0;
     while time.map_or(count < MUTANTS, |time| begin.elapsed() < time) {
-        // Each input has its own seed, so it can be reproduced alone.
+        // Each input has a separate seed, so it can be reproduced alone.
         let mut random = Random(seed.wrapping_mul(0x1_0000_0000).wrapping_add(count));
         let input = make(&mut random);
         let started = Instant::now();
@@ -74,7 +74,7 @@ fn run(name: &str, mut make: impl FnMut(&mut Random) -> Vec<u8>, check: impl Fn(
     }
 }
 
-/// All files below a folder, sorted by path.
+/// Returns all files in a folder, recursively, sorted by path.
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {

@@ -15,7 +15,7 @@ use trinart_ckpt::models::Component;
 const VAE: &str = "first_stage_model.";
 /// The same state dict in three containers.
 const SAME: [&str; 3] = ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt", "tiny-sd1.safetensors"];
-/// The first digits of the sha256 of no bytes: the legacy hash of every file below 1 MiB.
+/// The first digits of the sha256 of empty data, which is the legacy hash of every file below 1 MiB.
 const NOTHING: &str = "e3b0c442";
 
 // --- hash ----------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ fn includes_the_dtype_in_the_content_hash() {
     run!["convert", fixture("tiny-sd1.ckpt"), "-o", &output, "--dtype", "f16"].done();
     let (before, after) = (hashes(&fixture("tiny-sd1.ckpt")), hashes(&output));
     assert_ne!(before["components"]["vae"], after["components"]["vae"]);
-    // The UNet of the fixture is f16 already.
+    // The UNet of the fixture is already f16.
     assert_eq!(before["components"]["unet"], after["components"]["unet"]);
 }
 

@@ -89,7 +89,7 @@ fn matches_the_key_lists_of_the_libraries() {
     }
 }
 
-/// Shapes cannot tell two norms apart, or a query from a key, so this test uses the mapping of the diffusers loader.
+/// Shapes do not distinguish two norms, or a query and a key, so this test uses the mapping of the diffusers loader.
 #[test]
 fn maps_each_tensor_as_the_diffusers_loader_does() {
     let lists = [
@@ -308,7 +308,7 @@ fn accepts_alternative_spellings() {
     let wrong = "up_blocks.0.attentions.2.conv.weight";
     assert_eq!(to_ldm(Sd1, Unet, wrong), one("model.diffusion_model.output_blocks.2.1.conv.weight"));
 
-    // Folders of older versions hold position_ids; only the LDM layout of CLIP ViT-L has a key for them.
+    // Folders of older versions contain position_ids; only the LDM layout of CLIP ViT-L has a key for them.
     let positions = "text_model.embeddings.position_ids";
     assert_eq!(
         to_ldm(Sd1, TextEncoder, positions),
@@ -318,7 +318,7 @@ fn accepts_alternative_spellings() {
     assert!(Layout::of(Sd2).is_redundant(TextEncoder, positions));
     assert!(!Layout::of(Sd1).is_redundant(TextEncoder, positions));
     assert!(!Layout::of(Sd2).is_redundant(Unet, positions));
-    // Some SD v2 folders hold all 24 layers.
+    // Some SD v2 folders contain all 24 layers.
     let last = Layout::of(Sd2).to_ldm(TextEncoder, "text_model.encoder.layers.23.layer_norm1.bias").unwrap();
     assert_eq!((last.key, last.in_folder), ("cond_stage_model.model.transformer.resblocks.23.ln_1.bias", false));
 }
@@ -377,7 +377,7 @@ fn measures_widths_from_shapes() {
             assert_eq!(Some(&tensor.dims), tiny.get(&tensor.key), "{}", tensor.key);
         }
     }
-    // The same widths, measured in a folder under diffusers keys.
+    // The same widths, measured in a folder with diffusers keys.
     let folder: BTreeMap<(Folder, String), Vec<u64>> = layout
         .pairs()
         .iter()
@@ -386,7 +386,7 @@ fn measures_widths_from_shapes() {
     let again = Layout::measured_in_folder(Sd1, &|at, key| folder.get(&(at, key.to_owned())).cloned());
     assert_eq!(again.pairs(), layout.pairs());
     assert_ne!(again.pairs(), Layout::of(Sd1).pairs());
-    // Full-size models measure as the published layout.
+    // Full-size models give the published layout.
     for &architecture in Architecture::ALL {
         let published = Layout::of(architecture);
         let in_ldm: Shapes =
@@ -452,7 +452,7 @@ fn detects_components_of_folders() {
 
 #[test]
 fn detects_narrow_models() {
-    // Only the ranks of the published shapes remain: 2 for linear layers, 4 for convolutions.
+    // Only the ranks match the published shapes: 2 for linear layers, 4 for convolutions.
     for &architecture in Architecture::ALL {
         let narrow = |mut shapes: Shapes| {
             for dims in shapes.values_mut() {

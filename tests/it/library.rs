@@ -1,4 +1,4 @@
-//! The library as another program uses it: the examples, and what opening and operations promise.
+//! Tests of the library API: the examples, opening files, and operations.
 
 use crate::support::{Folder, copy_folder, fixture, read};
 use trinart_ckpt::formats::containers::Container;
@@ -6,7 +6,7 @@ use trinart_ckpt::formats::limits;
 use trinart_ckpt::models::family::Architecture;
 use trinart_ckpt::report::{Failure, KeyDifference, PositionIds, ScanVerdict, Tip};
 use trinart_ckpt::{
-    Checkpoint, Compare, Component, Convert, Dtype, Ema, FolderOptions, Hash, Hint, Inspect, Kind, MergeVae,
+    Checkpoint, Compare, Component, Convert, Dtype, Ema, FolderOptions, HashCheckpoint, Hint, Inspect, Kind, MergeVae,
     OpenOptions, Scan, StoredCheckpoint, Target,
 };
 
@@ -151,7 +151,7 @@ fn rejects_options_of_zero() {
         Convert::new(&checkpoint).jobs(0).plan("out.ckpt").unwrap_err(),
         Convert::new(&checkpoint).folder(folder).plan("out/").unwrap_err(),
         Compare::new(&checkpoint, &checkpoint).jobs(0).run().unwrap_err(),
-        Hash::new(fixture("tiny-vae.ckpt")).jobs(0).run().unwrap_err(),
+        HashCheckpoint::new(fixture("tiny-vae.ckpt")).jobs(0).run().unwrap_err(),
     ];
     assert!(errors.iter().all(|error| error.kind() == Kind::Usage && error.message().contains("at least 1")));
 }
@@ -201,7 +201,7 @@ fn scans_hashes_and_inspections_report_typed_values() {
     assert_eq!(report.files[0].verdict, ScanVerdict::Dangerous);
     assert!(report.files[0].findings.len() < limits::FINDINGS);
     assert_eq!(Scan::new([fixture(HOSTILE)]).plan(), [fixture(HOSTILE)]);
-    let hashes = Hash::new(fixture("tiny-vae.vae.pt")).run().unwrap();
+    let hashes = HashCheckpoint::new(fixture("tiny-vae.vae.pt")).run().unwrap();
     assert_eq!(hashes.sha256.unwrap().get(..10), hashes.autov2.as_deref());
     assert!(hashes.components.contains_key(&Component::Vae));
     let inspection = Inspect::new(fixture("tiny-sd1.ckpt")).keys(true).run().unwrap();

@@ -17,7 +17,7 @@ const BASES: [&str; 3] = ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt", "tiny-sd1.saf
 const INTEGERS: [&str; 2] =
     ["cond_stage_model.transformer.text_model.embeddings.position_ids", "model_ema.num_updates"];
 
-/// The rows of the base with its VAE replaced by that of a file with bare keys.
+/// Returns the rows of the base with its VAE replaced by the VAE of a file with bare keys.
 fn merged(base: &[Row], vae: &[Row]) -> Vec<Row> {
     let vae: BTreeMap<&str, &Row> = vae.iter().map(|row| (row.0.as_str(), row)).collect();
     let row = |row: &Row| match row.0.strip_prefix(PREFIX) {

@@ -53,7 +53,7 @@ fn merged(base: &[Row], vae: &[Row]) -> Vec<Row> {
     base.iter().map(place).collect()
 }
 
-/// Asserts that every library accepts every file and reads the expected tensors, as this program's reader does.
+/// Asserts that every library, and this program's reader, reads the expected tensors from every file.
 #[track_caller]
 fn assert_judged(peers: &Peers, files: &[(PathBuf, Vec<Row>)]) -> Vec<Facts> {
     let judged = peers.judge(files.iter().map(|(path, _)| path));
@@ -74,7 +74,7 @@ fn loads_every_fixture_from_every_container() {
     let mut files = Vec::new();
     for name in FIXTURES {
         for container in CONTAINERS {
-            // A .ckpt cannot hold all of these dtypes; the next test covers those it can.
+            // A .ckpt cannot contain all of these dtypes; the next test covers the others.
             if (*name, container) != ("dtypes.ckpt", "ckpt") {
                 let output = convert(&folder, &fixture(name), &format!("{name}.{container}"), &[]);
                 files.push((output, expected(name)));
@@ -120,7 +120,7 @@ fn keeps_shared_storages_shared() {
     let attention = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1";
     let projections = json!([[format!("{attention}.to_q.weight"), format!("{attention}.to_k.weight")]]);
     assert_eq!(facts("tiny-sd1.ckpt")["shared"], projections);
-    // Strided views become separate tensors, and so do views that cover little of their storage.
+    // Strided views become separate tensors. So do views that cover only a small part of their storage.
     let views = json!([["contiguous", "shared.flat_tail"], ["twice.first", "twice.second"]]);
     let shared = [&projections, &projections, &views, &views, &projections];
     for (facts, shared) in peers.judge(outputs.iter().chain([&halved])).iter().zip(shared) {
@@ -137,7 +137,7 @@ fn loads_plain_metadata_as_values() {
     let text = convert(&folder, &fixture("tiny-sd1.ckpt"), "text.safetensors", &[]);
     let described = convert(&folder, &fixture("tiny-sd1.safetensors"), "described.ckpt", &[]);
     let [zip, legacy, text, described] = peers.judge([zip, legacy, text, described]).try_into().ok().unwrap();
-    // Compared as text because the order matters. The learning rate was a NumPy scalar; describe.py would show that.
+    // Compared as text because the order matters. The learning rate was a NumPy scalar, which describe.py would report.
     let values = json!({
         "epoch": 6,
         "global_step": 470_000,
@@ -236,7 +236,7 @@ fn edges(limit: f64) -> Vec<(String, LazyTensor)> {
     // An odd step reaches all exponents, both signs, subnormals, both infinities and many NaN patterns.
     let singles = (0..u32::MAX).step_by(16_411).chain([0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 1, 0x8000_0000]);
     let singles: Vec<f32> = singles.map(f32::from_bits).filter(|&value| fits(value.into())).collect();
-    // Just above the midpoint of two f16 values: torch rounds twice (f64 to f32 to f16), which gives the lower one.
+    // Just above the midpoint of two f16 values: torch rounds twice (f64 to f32 to f16), which gives the lower value.
     let near_ties = (0..1024).map(|step| 1.0 + (f64::from(step) + 0.5) / 1024.0 + 1e-12);
     let tiny = (1..2000).map(|step| f64::from(step) * 1e-11);
     let doubles = singles.iter().map(|&value| f64::from(value) * (1.0 + 1e-10)).filter(|&value| fits(value));
@@ -256,7 +256,7 @@ fn edges(limit: f64) -> Vec<(String, LazyTensor)> {
         ("f8_e5m2fnuz", flat(Dtype::F8E5M2Fnuz, (0..=u8::MAX).collect())),
         ("i64", flat(Dtype::I64, (0..800).map(|byte| byte as u8).collect())),
     ];
-    // f8_e8m0 holds powers of two up to 2^127, so half of its values exceed f16.
+    // f8_e8m0 represents powers of two up to 2^127, so half of its values exceed f16.
     if limit > 65_504.0 {
         tensors.push(("f8_e8m0", flat(Dtype::F8E8M0, (0..=u8::MAX).collect())));
     }

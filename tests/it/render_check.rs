@@ -17,9 +17,9 @@ use trinart_ckpt::render::settings::{Infotext, RenderOptions};
 
 const VAE: &str = "first_stage_model.";
 
-/// Weights that pass every check: those of `random`, but the UNet predicts the noise in its input. The first channels
-/// carry the latent and its negative past all blocks to the end, where SiLU(x) - SiLU(-x) = x. The last transformer
-/// mixes in a little of the other channels, so that the prompt has an effect.
+/// Weights that pass every check: like `random`, except that the UNet predicts the noise in its input. The first
+/// channels carry the latent and its negative through all blocks to the end, where SiLU(x) - SiLU(-x) = x. The last
+/// transformer adds a small part of the other channels, so that the prompt has an effect.
 fn weights(key: &str, shape: &[u64]) -> Vec<f32> {
     let mut values = random(key, shape);
     let at = |out: usize, input: usize| {
@@ -45,7 +45,7 @@ fn weights(key: &str, shape: &[u64]) -> Vec<f32> {
             }
         }
         "output_blocks.11.1.proj_out.weight" => values.iter_mut().for_each(|value| *value *= 0.05),
-        // Slightly less than the noise, so a latent remains at the end.
+        // Slightly less than the noise, so that some of the latent remains at the end.
         "out.0.weight" => values.fill(0.93),
         "output_blocks.11.0.out_layers.3.weight"
         | "output_blocks.11.0.out_layers.3.bias"
@@ -77,7 +77,7 @@ fn f32s(key: &str, shape: &[u64], change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -
     tensor(Dtype::F32, shape, bytes)
 }
 
-/// Writes the model, with its weights passed through `change`.
+/// Writes the model with its weights changed by `change`.
 fn model(folder: &Folder, name: &str, change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -> PathBuf {
     let shapes = fs::read_to_string(fixture("render/tiny-sd1.json")).unwrap();
     let shapes: BTreeMap<String, Vec<u64>> = serde_json::from_str(&shapes).unwrap();
@@ -167,7 +167,7 @@ fn reproduces_its_own_pictures_with_like() {
         let (a, b) = (folder.join("a.png"), folder.join("b.png"));
         let defaults = [["--size", "64x64"], ["--steps", "2"]];
         let defaults = defaults.into_iter().filter(|it| !options.contains(&it[0])).flatten().chain(["--force"]);
-        // Two steps need not pass the checks.
+        // After two steps, a picture may fail the checks.
         let any_verdict = |ran: Ran| serde_json::from_str::<Value>(&ran.stdout).unwrap();
         any_verdict(render(&checkpoint, &a, &defaults.chain(options.iter().copied()).collect::<Vec<_>>()));
         // The picture has the name of the VAE, but not its path.

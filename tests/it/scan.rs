@@ -1,4 +1,4 @@
-//! What a scan finds: every known trick to fool a scanner, and ordinary checkpoints.
+//! Scans files with every known trick to evade a scanner, and ordinary checkpoints.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,13 +13,13 @@ use crate::support::{self, FIXTURES, Folder, fixture};
 use trinart_ckpt::formats::danger::{Level, judge};
 use trinart_ckpt::formats::pickle::Name;
 
-/// Scans each file alone and checks its exit code, its verdict, and one line for a file that cannot be read.
+/// Scans each file separately. Checks the exit code, the verdict, and the error line for a file that cannot be read.
 #[track_caller]
 fn assert_verdicts(cases: &[Case]) {
     let folder = Folder::new();
     for case in cases {
         let path = folder.write(&case.name, &case.bytes);
-        // Collects the files for a comparison with other scanners.
+        // Collect the files for a comparison with other scanners.
         if let Some(collection) = std::env::var_os("TRINART_HOSTILE_TO") {
             fs::copy(&path, Path::new(&collection).join(format!("{:?}-{}", case.verdict, case.name))).unwrap();
         }
@@ -48,8 +48,8 @@ fn assert_verdicts(cases: &[Case]) {
     }
 }
 
-/// Names that picklescan rates dangerous and this program only suspicious, because ordinary models contain them. Alone
-/// they run nothing; their arguments, and calls of their results, are judged separately.
+/// Names that picklescan rates dangerous, but this program only suspicious, because ordinary models contain them. They
+/// do not run code by themselves; their arguments, and calls of their results, are rated separately.
 const ONLY_SUSPICIOUS: &[(&str, &str)] =
     &[("functools", "partial"), ("operator", "itemgetter"), ("_operator", "itemgetter")];
 
@@ -179,7 +179,7 @@ fn finds_every_way_to_name_and_call_a_function() {
         dangerous("frame_cuts_name.pkl", b"\x80\x04\x95\x06\0\0\0\0\0\0\0cjson.posix\nsystem\n(Vtrue\ntR."),
         dangerous("buffer.pkl", b"\x80\x05\x97\x980cposix\nsystem\n)R."),
     ];
-    // Damage after the payload, or between its parts, comes too late to stop it.
+    // Damage after the payload, or between its parts, does not stop it.
     for (name, tail) in [
         ("cut", &b""[..]),
         ("invalid", b"\xff"),
@@ -216,7 +216,7 @@ fn finds_pickles_within_pickles() {
         dangerous("loaded_text.pkl", load(b"cposix\nsystem\n(S'true'\ntR.")),
         dangerous("loaded_broken.pkl", load(PAYLOAD.strip_suffix(b"0N.").unwrap())),
         dangerous("loaded_nothing.pkl", load(b"\x13\x37")),
-        // A harmless call of a loader does not vouch for the next call.
+        // A harmless call of a loader does not make the next call harmless.
         dangerous(
             "loaded_good_and_computed.pkl",
             [load(&good).strip_suffix(b".").unwrap(), b"0", &computed[..]].concat(),
@@ -237,7 +237,7 @@ fn finds_pickles_within_pickles() {
             let array = [&b"\x96"[..], &(magic.len() as u64).to_le_bytes(), magic, b"(K\x80K\x02e"].concat();
             [b"\x80\x05ctorch.storage\n_load_from_bytes\n", &array[..], b"\x85R."].concat()
         }),
-        // Encoded as Latin-1 the text covers the call; as UTF-8 it ends before it.
+        // In Latin-1, the text includes the call; in UTF-8, it ends before the call.
         dangerous("loaded_utf8.pkl", {
             let inner = ["N0X\x1e\0\0\0", &"\u{e9}".repeat(15), "0cposix\nsystem\n."].concat();
             let text = [&b"X"[..], &(inner.len() as u32).to_le_bytes(), inner.as_bytes()].concat();
@@ -259,7 +259,7 @@ fn finds_pickles_within_pickles() {
         dangerous("loads.pkl", [b"\x80\x03c_pickle\nloads\n", &bytes(PAYLOAD)[..], b"\x85R."].concat()),
         dangerous("lying_about.pkl", [b"\x80\x03", &bytes(PAYLOAD)[..], b"."].concat()),
         dangerous("text_lying_about.pkl", [b"\x80\x02", &text[..], b"."].concat()),
-        // A state dict as `pickle.dump` writes it, and bytes that only start like a pickle.
+        // A state dict as `pickle.dump` writes it, and bytes that start like a pickle but are not one.
         case("loaded_good.pkl", load(&good), Suspicious),
         case("noise.pkl", [b"\x80\x03", &bytes(b"\x80\x02\x82\x07\xff\xff")[..], b"."].concat(), Harmless),
         case("prose.pkl", [&b"\x80\x03"[..], &bytes(b"import os\nand so on\nPlease.")[..], b"."].concat(), Harmless),
@@ -355,7 +355,7 @@ fn scans_every_pickle_of_a_legacy_file_or_tar() {
 }
 
 #[test]
-fn rates_classes_of_honest_checkpoints_at_most_suspicious() {
+fn rates_classes_of_ordinary_checkpoints_at_most_suspicious() {
     let class =
         |module: &str, name: &str| case(&format!("{module}.{name}.pkl"), format!("c{module}\n{name}\n)R."), Suspicious);
     assert_verdicts(&[
@@ -378,7 +378,7 @@ fn rates_classes_of_honest_checkpoints_at_most_suspicious() {
 }
 
 #[test]
-fn tells_bombs_from_data() {
+fn distinguishes_bombs_from_data() {
     let doubled = |item: &[u8], count: usize| [&b"\x80\x02"[..], item, &b"2\x86".repeat(count), b"."].concat();
     let lists = (0..60_u8).map(|index| [b']', b'q', index].to_vec()).reduce(|all, list| [all, list].concat()).unwrap();
     let fill = (1..60_u8).rev().flat_map(|index| [b'h', index - 1, b'h', index, b'a', b'h', index, b'a', b'0']);
@@ -405,7 +405,7 @@ fn tells_bombs_from_data() {
     ]);
 }
 
-/// A record name of 60,000 bytes, repeated in each finding below it, would make a report of gigabytes.
+/// Repeating a record name of 60,000 bytes in each nested finding would give a report of gigabytes.
 #[test]
 fn shortens_record_names_that_repeat_in_findings() {
     let folder = Folder::new();

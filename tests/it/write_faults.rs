@@ -1,4 +1,4 @@
-//! Failed and interrupted writes: the destination is the old file or the complete new one.
+//! Failed and interrupted writes: the destination must be either the old file or the complete new one.
 
 use std::env;
 use std::ffi::OsString;
@@ -31,7 +31,7 @@ fn rejects_a_read_only_folder() {
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
     let is_root = fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0);
-    // Root may write anywhere, so the test runs the program as the user `nobody`.
+    // Root can write anywhere, so the test runs the program as the user `nobody`.
     let as_nobody = |arguments: &[OsString]| {
         let mut command = Command::new(PROGRAM);
         if is_root {
@@ -177,15 +177,15 @@ impl Long {
     }
 }
 
-/// Delays after the start of writing; a debug build writes for about a second. `TRINART_KILLS=200` asks for 200 random
-/// ones.
+/// Returns delays after the start of writing. A debug build writes for about a second. `TRINART_KILLS=200` selects 200
+/// random delays.
 fn moments() -> Vec<Duration> {
     let Some(count) = env::var_os("TRINART_KILLS") else {
         return [0, 30, 100, 250, 500, 900].map(Duration::from_millis).to_vec();
     };
     let count: u64 = count.to_str().unwrap().parse().unwrap();
     let mut random = Random(count);
-    // Half of them early, while the file is created; the others up to its end.
+    // Half of the delays are short, while the file is created. The others extend to the end of the write.
     let mut moment = |index| random.below(if index % 2 == 0 { 60_000 } else { 700_000 }) as u64;
     (0..count).map(|index| Duration::from_micros(moment(index))).collect()
 }
@@ -230,7 +230,7 @@ fn leaves_a_whole_file_after_a_kill_and_cleans_up_in_the_next_run() {
         child.kill().unwrap();
         child.wait().unwrap();
         let is_new = long.is_new();
-        // The leftover of the previous kill is gone.
+        // The temporary file of the previous kill has been removed.
         assert!(long.temporary_files().len() <= 1, "{:?}", long.temporary_files());
         left += usize::from(!is_new && long.temporary_files().len() == 1);
     }
@@ -279,7 +279,7 @@ fn keeps_the_old_file_if_the_input_changes_while_it_is_read() {
     }
 }
 
-/// The elements of a strided tensor are spread over its storage.
+/// The elements of a strided tensor are distributed over its storage.
 #[test]
 fn rejects_a_strided_tensor_truncated_while_it_is_read() {
     let folder = Folder::new();
@@ -317,7 +317,7 @@ fn writes_through_links_and_to_other_file_systems() {
         fs::remove_file(folder.join("device.ckpt")).unwrap();
     }
     assert_eq!(folder.names(), ["link.ckpt", "nowhere.ckpt", "target.ckpt"]);
-    // The temporary file is created beside the target of the link, so that a rename suffices.
+    // The temporary file is created next to the target of the link, so that a rename is sufficient.
     let Some(small) = Small::mount(folder.join("small"), "4m") else {
         eprintln!("skipped in part: this user may not mount a small file system");
         return;
@@ -354,7 +354,7 @@ fn exits_cleanly_if_stdout_is_closed_early() {
     let convert = arguments(&[&"convert", &base, &"-o", &output, &"--json"]);
     assert_eq!(run_with_closed_stdout(&convert), (Some(0), String::new()));
     assert_eq!(read(&output), expected("tiny-sd1.ckpt"));
-    // A full standard output is an error: the result was lost.
+    // A full standard output is an error, because the result is lost.
     let full = Path::new("/dev/full");
     for (arguments, code) in
         [(&inspect, 2), (&arguments(&[&"scan", &base]), 2), (&arguments(&[&"scan", &fixture("hostile")]), 1)]

@@ -1,13 +1,13 @@
 """Stand-ins for the CUDA libraries that libtorch links against.
 
 The torch wheel on PyPI for Linux is a CUDA build: `import torch` fails in the dynamic linker unless
-libcudart, libcublas, libcudnn and their like are found, and those come as wheels of several gigabytes.
-The tests only read and write files on the CPU and never call into them, so it is enough that the
-libraries exist and that every symbol resolves. Each stub function returns 100
-(cudaErrorNoDevice), so code that looks for a device finds none.
+libcudart, libcublas, libcudnn and similar libraries are found, whose wheels take several gigabytes.
+The tests only read and write files on the CPU and never call these libraries, so the libraries only
+need to exist and resolve every symbol. Each stub function returns 100 (cudaErrorNoDevice), so code
+that looks for a device finds none.
 
 The stubs are written into torch/lib, the first folder in libtorch's RUNPATH. Use them only in an
-environment made for these tests, not in one that should use a GPU.
+environment for these tests, not in one that uses a GPU.
 """
 
 import collections
@@ -94,7 +94,7 @@ def symbols_by_library(binaries):
 
 
 def build(library, versions, folder):
-    """Compiles one stub library. The linker only accepts versioned symbols with a version script."""
+    """Compiles one stub library. The linker accepts versioned symbols only with a version script."""
     symbols = sorted(set().union(*versions.values()))
     with tempfile.TemporaryDirectory() as scratch:
         source = pathlib.Path(scratch, "stub.c")

@@ -8,7 +8,7 @@ Prints a list with one object per file, in the order of the arguments:
     root            "state_dict" if the tensors are under that key, "" if they are at the top level
     tensors         [key, dtype, shape, sha256 of the contiguous little-endian bytes], in order
     shared          groups of keys whose tensors share one storage
-    extras          everything beside the tensors
+    extras          everything except the tensors
     metadata        safetensors only: the header's __metadata__
     webui           torch with --webui: the result of two versions of AUTOMATIC1111's WebUI, "ok" or the reason
     picklescan      torch with --picklescan: the numbers of dangerous and suspicious globals
@@ -73,7 +73,7 @@ SAFETENSORS_HEADER_LIMIT = 100_000_000
 class Opaque:
     """Stands in for a class whose package is not installed, and for its instances.
 
-    It accepts everything that a pickle does to an object, so that the tensors beside it can be read.
+    Accepts every operation of a pickle, so that the other tensors can be read.
     """
 
     def __init__(self, *args, **kwargs):
@@ -125,7 +125,7 @@ def cast(tensor, dtype, saturate):
         return tensor
     result = tensor.to(dtype)
     if saturate:
-        # Some dtypes lack isfinite, and float64 represents the values of all.
+        # Some dtypes lack isfinite. float64 represents the values of all dtypes.
         became_infinite = result.isinf() & tensor.to(torch.float64).isfinite()
         largest = torch.tensor(torch.finfo(dtype).max, dtype=dtype)
         result = torch.where(became_infinite, torch.copysign(largest, result), result)
@@ -153,7 +153,7 @@ def tensor_facts(tensor):
 
 
 def jsonable(value):
-    """The value as JSON if JSON has it, tensors as their facts, anything else as its repr."""
+    """The value as JSON if possible; otherwise the facts of a tensor, or the repr of any other value."""
     if isinstance(value, torch.Tensor):
         return {"tensor": tensor_facts(value)}
     if isinstance(value, dict):
@@ -163,7 +163,7 @@ def jsonable(value):
     # JSON has neither NaN nor infinity.
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
-    # Not isinstance: numpy's float64 is a float too, but its class must show.
+    # Not isinstance, because numpy's float64 is also a float, but the output must show its class.
     if value is None or type(value) in (bool, int, float, str):
         return value
     return repr(value)
@@ -250,7 +250,7 @@ def describe(path, full=False, options=None):
 
 
 def picklescan_counts(path):
-    # Not scan_file_path, which decides by the extension whether there is a pickle.
+    # Not scan_file_path, which uses the file extension to decide whether there is a pickle.
     with open(path, "rb") as file:
         result = picklescan.scanner.scan_bytes(file, str(path), ".ckpt")
     levels = [found.safety for found in result.globals]
@@ -273,7 +273,7 @@ def describe_or_error(path, options):
             facts["webui"] = webui_rules.verdicts(path)
         if options.picklescan and has_pickle:
             facts["picklescan"] = picklescan_counts(path)
-    # Any exception of a library is the result for this file, not a failure of this script.
+    # An exception of a library is a result for this file, not a failure of this script.
     except Exception as error:
         return {"file": str(path), "error": f"{type(error).__name__}: {error}"}
     return facts
@@ -282,7 +282,7 @@ def describe_or_error(path, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="weights_only=False, no mmap: trusted files only")
-    parser.add_argument("--webui", action="store_true", help="apply the WebUI's rules for pickles")
+    parser.add_argument("--webui", action="store_true", help="apply WebUI's rules for pickles")
     parser.add_argument("--picklescan", action="store_true", help="count what picklescan reports")
     parser.add_argument("--cast", choices=CASTS, help="describe the tensors as torch casts them")
     parser.add_argument("--saturate", action="store_true", help="cast to the largest value rather than infinity")

@@ -3,7 +3,7 @@
     python3 tests/peers/install.py [FOLDER]
 
 FOLDER defaults to target/peers in the repository. Needs only the standard library. The versions are
-pinned in requirements.txt; an environment made from the same text is left alone. cuda_stubs.py makes
+pinned in requirements.txt; an environment with the same requirements is kept. cuda_stubs.py makes
 torch importable on a machine without CUDA.
 """
 
@@ -24,13 +24,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements.txt"
 DEFAULT_FOLDER = HERE.parent.parent / "target" / "peers"
 
-# Holds the text of the requirements. Written last, so an interrupted installation has none.
+# Contains the text of the requirements. Written last, so an incomplete installation has no such file.
 MARKER = "installed-requirements.txt"
 
 # The oldest Python that the pinned numpy supports.
 OLDEST_PYTHON = (3, 11)
 
-# The Debian packages of what may be missing.
+# The Debian packages of tools that may be missing.
 APT_PACKAGES = ("gcc", "binutils", "python3-venv")
 
 PRINT_VERSIONS = """

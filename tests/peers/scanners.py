@@ -2,9 +2,9 @@
 
     scanners.py FILE...
 
-    dangerous   names of the files in which it finds something dangerous
-    unsafe      module and name of everything on its list of dangerous globals; a whole module has the name "main"
-    safe        module and name of everything on its list of safe globals
+    dangerous   names of the files that it rates dangerous
+    unsafe      module and name of each entry of its list of dangerous globals; a whole module has the name "main"
+    safe        module and name of each entry of its list of safe globals
 """
 
 import json
@@ -17,7 +17,7 @@ import picklescan.scanner
 def is_dangerous(path):
     try:
         found = picklescan.scanner.scan_file_path(str(path)).globals
-    except Exception:  # It fails on some files, which is not a finding.
+    except Exception:  # picklescan fails on some files; that is not a finding.
         return False
     return any(name.safety == picklescan.scanner.SafetyLevel.Dangerous for name in found)
 

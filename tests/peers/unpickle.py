@@ -1,12 +1,12 @@
-"""Runs Python's unpicklers on pickles without importing, calling or building anything real.
+"""Runs Python's unpicklers on pickles without importing, calling or constructing real objects.
 
     unpickle.py < PICKLES
 
 PICKLES are consecutive pickles, each preceded by its length as four little-endian bytes. Prints one line of JSON for each:
 
-    names   module and name of everything the C unpickler would import, in order
+    names   module and name of each import of the C unpickler, in order
     plain   the same for the unpickler written in Python, which continues where the other one needs real classes
-    value   a description of what the latter built (see `describe`), or null if it failed
+    value   a description of the result of the latter (see `describe`), or null if it failed
     error   why it failed
 
 Needs only the standard library.
@@ -28,7 +28,7 @@ class Name:
 
     def __init__(self, module, name):
         self.module, self.name = module, name
-        # NEWOBJ looks this up in the class, and this is not a class.
+        # NEWOBJ looks this attribute up in the class, and a Name is not a class.
         self.__dict__["__new__"] = lambda cls, *args, **kwargs: Call(cls, args, kwargs)
 
     def __call__(self, *args, **kwargs):
@@ -79,7 +79,7 @@ class Persistent:
 
 
 class Whole(io.BytesIO):
-    """Raises an error at the end of the data at once, like the C unpickler."""
+    """Raises an error as soon as the data ends, like the C unpickler."""
 
     def read(self, size=-1):
         found = super().read(size)
@@ -198,7 +198,7 @@ def look(bytes_):
     fast = Fast(bytes_)
     try:
         fast.load()
-    except Exception:  # After any exception, the names up to that point count.
+    except Exception:  # After an exception, the names up to that point are the result.
         pass
     plain = Plain(bytes_)
     value = error = None

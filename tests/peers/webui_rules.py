@@ -1,8 +1,8 @@
 """The rules by which AUTOMATIC1111's WebUI accepts or rejects a torch file.
 
-Before torch.load, the WebUI checks the names in the zip archive and walks the pickle with an unpickler
-that allows a fixed list of globals. This module restates those rules for two versions: the strict one
-of October 2022, and 1.10.1, the last release. It calls nothing that the pickle names, except the few
+Before torch.load, WebUI checks the names in the zip archive and runs the pickle through an unpickler
+that allows a fixed list of globals. This module restates those rules for two versions: the strict
+one of October 2022, and 1.10.1, the last release. It calls no global of a pickle except the
 harmless constructors below.
 """
 
@@ -112,7 +112,7 @@ def check(path, version):
 def verdict(path, version):
     try:
         check(path, version)
-    # The WebUI rejects a file on any exception.
+    # WebUI rejects a file on any exception.
     except Exception as error:
         return str(error) or type(error).__name__
     return "ok"

@@ -1,12 +1,12 @@
-//! Converts errors of candle and of the CUDA driver.
+//! Converts errors from candle and the CUDA driver.
 
 use trinart_ckpt_formats::error::Error;
 #[cfg(feature = "cuda")]
 use trinart_ckpt_formats::error::Hint;
 
-/// Converts an error of candle into one of kind [`Kind::Unsupported`](trinart_ckpt_formats::error::Kind::Unsupported)
-/// with the first line of candle's text, or, for an error of the CUDA driver, into one that explains it. The lines after
-/// the first are a backtrace.
+/// Converts a candle error to an error of kind [`Kind::Unsupported`](trinart_ckpt_formats::error::Kind::Unsupported).
+/// Keeps only the first line of candle's text, because the following lines are a backtrace. An error of the CUDA driver
+/// gets an explanation instead.
 pub(crate) fn from_candle(error: candle_core::Error) -> Error {
     let text = error.to_string();
     #[cfg(feature = "cuda")]
@@ -20,8 +20,8 @@ fn first_line(text: &str) -> &str {
     text.split_once('\n').map_or(text, |(first, _)| first)
 }
 
-/// Explains an error of the CUDA driver, cuBLAS or cuRAND, given the text that it displays. Keeps the first line of the
-/// text if the error is not a known one.
+/// Explains an error of the CUDA driver, cuBLAS or cuRAND, given its displayed text. Keeps the first line of the text
+/// if the error is unknown.
 #[cfg(feature = "cuda")]
 pub(crate) fn explain(text: &str) -> Error {
     let known = [

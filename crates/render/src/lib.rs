@@ -1,8 +1,8 @@
-//! Renders a picture with a checkpoint of SD v1, to check that it still works.
+//! Renders a picture with an SD v1 checkpoint, to check that the checkpoint works.
 //!
-//! The crate reproduces txt2img of AUTOMATIC1111's WebUI: its prompt syntax, noise, samplers, schedules and `parameters`
-//! text. It runs on the CPU or, experimentally, on NVIDIA GPUs with the feature `cuda`. Other architectures than SD v1 are
-//! an error.
+//! The crate reproduces txt2img of AUTOMATIC1111's WebUI: its prompt syntax, noise, samplers, schedules and
+//! `parameters` text. It runs on the CPU or, experimentally, on NVIDIA GPUs with the feature `cuda`. Checkpoints of
+//! other architectures are rejected.
 //!
 //! # Checking a checkpoint
 //!
@@ -29,7 +29,7 @@
 //! # }
 //! ```
 //!
-//! # Rendering alone
+//! # Rendering without a job
 //!
 //! [`pipeline::render`] takes [`Settings`] and returns a picture, its latent and the checks that need no other picture.
 //!
@@ -55,9 +55,9 @@
 //! # }
 //! ```
 //!
-//! # Single parts
+//! # Parts of a render
 //!
-//! The parts of a render are usable on their own. The `parameters` of a picture:
+//! Each part of a render can be used separately. Parse the `parameters` of a picture:
 //!
 //! ```
 //! use trinart_ckpt_render::settings::Infotext;
@@ -68,7 +68,7 @@
 //! assert_eq!(infotext.get("Model"), Some("a, b"));
 //! ```
 //!
-//! Prompts, as tokens with weights:
+//! Convert a prompt to tokens with weights:
 //!
 //! ```
 //! use trinart_ckpt_render::prompt::{Syntax, Tokenizer, parse};
@@ -83,7 +83,7 @@
 //! # }
 //! ```
 //!
-//! Noise and schedules that match those of WebUI and k-diffusion:
+//! Generate noise and schedules that match WebUI and k-diffusion:
 //!
 //! ```
 //! use trinart_ckpt_render::sampling::{Generator, NoiseSchedule, NoiseSource, ScheduleType};
@@ -96,7 +96,7 @@
 //! assert!((sigmas[0] - 14.6146).abs() < 1e-4 && sigmas[5] == 0.0);
 //! ```
 //!
-//! A network with the weights of a checkpoint, on an [`Engine`]:
+//! Run a network with the weights of a checkpoint on an [`Engine`]:
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Observers of a running model: they receive the tensors between its layers, by name, as they are computed.
+//! Observers of a running model. An observer receives the output of each layer, with the layer's name.
 //!
 //! The checks use one to find the first layer with NaN or infinite values. [`RenderJob::dump`](crate::job::RenderJob::dump)
 //! uses one to keep the tensors for a comparison with another implementation.
@@ -26,7 +26,7 @@ impl Trace {
         Trace(Some(observer))
     }
 
-    /// As [`Trace::seen`], for an image between layers.
+    /// Like [`Trace::seen`], for an image.
     pub(super) fn image(&self, name: &str, image: &Image) -> Result<()> {
         if let Some(observer) = &self.0 {
             observer.seen(name, &image.to_planes()?);
@@ -34,7 +34,7 @@ impl Trace {
         Ok(())
     }
 
-    /// As [`Trace::seen`], for tokens on an engine's device.
+    /// Like [`Trace::seen`], for tokens on an engine's device.
     pub(super) fn tokens(&self, name: &str, engine: &Engine, tokens: &Tensor) -> Result<()> {
         if let Some(observer) = &self.0 {
             observer.seen(name, &engine.to_host(tokens)?);

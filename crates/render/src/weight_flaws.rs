@@ -15,7 +15,7 @@ pub enum WeightFlaw {
     Zero,
 }
 
-/// The flawed tensors among those that models have loaded.
+/// The flawed tensors among all loaded tensors.
 #[derive(Debug, Clone, Default)]
 pub struct WeightFlaws(Arc<Mutex<Vec<(String, WeightFlaw)>>>);
 
@@ -36,7 +36,7 @@ impl WeightFlaws {
     }
 }
 
-/// Values scanned without a branch between them, so that the loop vectorizes.
+/// Number of values to scan without a branch, so that the loop vectorizes.
 const BLOCK: usize = 32 << 10;
 
 /// Whether all values of a slice are finite, and whether all are zero.
@@ -102,7 +102,7 @@ pub(super) fn of_elements<T: WithDType>(elements: &[T]) -> Option<WeightFlaw> {
     scan.flaw(elements.len())
 }
 
-/// Returns the flaw of a tensor of F8_E4M3, which has two NaN, two zeros and no infinity.
+/// Returns the flaw of a tensor of F8_E4M3, which has two NaNs, two zeros and no infinity.
 pub(super) fn of_f8e4m3(bytes: &[u8]) -> Option<WeightFlaw> {
     let scan = |byte: &u8| FlawScan { finite: byte & 0x7f != 0x7f, zero: byte & 0x7f == 0 };
     bytes.iter().map(scan).fold(FlawScan::NOTHING, FlawScan::and).flaw(bytes.len())

@@ -1,8 +1,9 @@
 //! Weights: tensors of a state dict, loaded into candle when a model needs them.
 //!
-//! A [`WeightLoader`] takes weights from any container, or from a plan that was never written. Each tensor is read when
-//! it is loaded, and only then. Besides the elements, loading costs a buffer of fixed size, and briefly: a second tensor
-//! on the device for a cast, a second copy for `F8_E4M3`, the inflated bytes of a compressed storage.
+//! A [`WeightLoader`] takes weights from any container, or from a plan without writing it to a file. It reads each
+//! tensor on demand. Besides the elements, loading needs a buffer of fixed size. Some tensors temporarily need more
+//! memory: a second tensor on the device for a cast, a second copy for `F8_E4M3`, and the inflated bytes of a
+//! compressed storage.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use trinart_ckpt_formats::error::{Error, Kind, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 
-/// Elements read at a time. A piece is still in the second-level cache when its elements are decoded.
+/// Number of elements to read at a time. A piece stays in the second-level cache until it is decoded.
 const PIECE: usize = 32 << 10;
 
 /// Loads a tensor into candle, on `device`, as `dtype`.
@@ -33,12 +34,12 @@ pub fn tensor(lazy: &LazyTensor, dtype: DType, device: &Device) -> Result<Tensor
 
 fn cast(stored: &Tensor, lazy: &LazyTensor, dtype: DType) -> Result<Tensor> {
     stored.to_dtype(dtype).map_err(|error| {
-        Error::unsupported(format!("no conversion from {} to {} in candle: {error}", lazy.dtype(), name(dtype)))
+        Error::unsupported(format!("candle cannot convert {} to {}: {error}", lazy.dtype(), name(dtype)))
     })
 }
 
-/// Loads a tensor into candle, on `device`, in its stored dtype (`BOOL` as `U8`), and reports what is wrong with its
-/// values.
+/// Loads a tensor into candle, on `device`, in its stored dtype (`BOOL` as `U8`), and returns the flaw of its values,
+/// if any.
 pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<WeightFlaw>)> {
     match lazy.dtype() {
         Dtype::Bool | Dtype::U8 => load(lazy, device, u8::from_le_bytes),
@@ -66,7 +67,7 @@ pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<Weig
 
 /// Loads the weights of models from a state dict, by key and expected shape, for one [`Engine`].
 ///
-/// A missing tensor is an error, never replaced by an initial value.
+/// A missing tensor is an error; it is never replaced by an initial value.
 #[derive(Clone)]
 pub struct WeightLoader {
     state_dict: Arc<StateDict>,
@@ -77,8 +78,8 @@ pub struct WeightLoader {
 }
 
 impl WeightLoader {
-    /// Returns a loader for models that run on `engine`: in F32 in the CPU's memory for candle, and for kernels in their
-    /// dtype on their device. Kernels receive each tensor in its stored dtype and cast it on their device.
+    /// Returns a loader for models that run on `engine`. For candle, it loads F32 tensors into CPU memory. For kernels,
+    /// it loads tensors of the kernels' dtype onto their device, and casts there.
     pub fn new(state_dict: Arc<StateDict>, engine: &Engine) -> Self {
         let (dtype, device) = match engine {
             Engine::Candle => (DType::F32, Device::Cpu),
@@ -129,7 +130,7 @@ impl WeightLoader {
         let Some(lazy) = self.state_dict.get(key) else {
             let wanted = shape.map_or_else(String::new, |shape| format!(" with shape {shape:?}"));
             return Err(
-                Error::missing(format!("required by the model{wanted}, missing in the checkpoint")).in_tensor(key)
+                Error::missing(format!("required by the model{wanted}, missing from the checkpoint")).in_tensor(key)
             );
         };
         let loaded = match shape {
@@ -178,7 +179,7 @@ fn load<T: WithDType, const N: usize>(
     Ok((Tensor::from_vec(elements, dims(lazy)?, device).map_err(rejected)?, flaw))
 }
 
-/// As [`load`], but through bytes: candle's F8_E4M3 element type is its own.
+/// Like [`load`], but from bytes, because candle has a separate element type for F8_E4M3.
 fn load_f8e4m3(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<WeightFlaw>)> {
     let bytes = elements(lazy, u8::from_le_bytes)?;
     let flaw = weight_flaws::of_f8e4m3(&bytes);
@@ -216,7 +217,7 @@ fn dims(lazy: &LazyTensor) -> Result<Vec<usize>> {
     dims.collect::<Result<_, _>>().map_err(|_| Error::limit(format!("shape {} is too large", lazy.shape())))
 }
 
-/// candle's name of the dtype, spelled as in all other messages.
+/// Returns candle's name of the dtype, in the spelling of all other messages.
 fn name(dtype: DType) -> String {
     dtype.as_str().to_uppercase()
 }
@@ -285,7 +286,7 @@ mod tests {
         assert_eq!(halves, [f16::from_f32(1.5), f16::from_f32(-0.25), f16::INFINITY]);
         let error = tensor(&lazy, DType::F6E2M3, &Device::Cpu).unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported);
-        assert!(error.to_string().starts_with("no conversion from F64 to F6E2M3 in candle: "), "{error}");
+        assert!(error.to_string().starts_with("candle cannot convert F64 to F6E2M3: "), "{error}");
     }
 
     #[test]
@@ -317,10 +318,10 @@ mod tests {
     fn reports_missing_keys_and_unsupported_dtypes() {
         let weights = loader("weight", owned(Dtype::I8, &[1], [0]));
         let error = weights.tensor("a.weight", &[4]).unwrap_err();
-        let text = "tensor a.weight: required by the model with shape [4], missing in the checkpoint";
+        let text = "tensor a.weight: required by the model with shape [4], missing from the checkpoint";
         assert_eq!((error.to_string().as_str(), error.kind()), (text, Kind::Missing));
         let error = weights.load("bias", None, DType::F32).unwrap_err();
-        assert_eq!(error.to_string(), "tensor bias: required by the model, missing in the checkpoint");
+        assert_eq!(error.to_string(), "tensor bias: required by the model, missing from the checkpoint");
         let error = weights.load("weight", None, DType::F32).unwrap_err();
         assert_eq!(error.to_string(), "tensor weight: candle has no tensors of dtype I8");
     }

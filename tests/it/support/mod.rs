@@ -1,4 +1,4 @@
-//! Helpers of the tests: the program, and what `crates/formats/tests/support` shares.
+//! Test helpers: running the program, and the shared helpers of `crates/formats/tests/support`.
 
 #[path = "../../../crates/formats/tests/support/mod.rs"]
 mod files;
@@ -99,13 +99,13 @@ pub(crate) fn position_ids(count: u64) -> LazyTensor {
     tensor(Dtype::I64, &[1, count], (0..count).flat_map(u64::to_le_bytes).collect())
 }
 
-/// The tensors of a file without their data, to change and save again.
+/// Returns the tensors of a file, to change and save them. Does not read their data.
 pub(crate) fn tensors(path: &Path) -> Vec<(String, LazyTensor)> {
     let contents = open(path).unwrap();
     contents.state_dict().iter().map(|(key, tensor)| (key.to_owned(), tensor.clone())).collect()
 }
 
-/// The names of the records of a zip, without their folder.
+/// Returns the names of the records of a zip, without their folder.
 pub(crate) fn records(path: &Path) -> Vec<String> {
     let archive = zip::ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
     archive.file_names().map(|name| name.unwrap().split_once('/').unwrap().1.to_owned()).collect()

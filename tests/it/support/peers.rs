@@ -11,7 +11,7 @@ use super::Row;
 /// Environment variable: the path of the Python environment, by default `target/peers`.
 const PLACE: &str = "TRINART_PEERS";
 
-/// Environment variable: with the value 1, a missing Python environment is a failure.
+/// Environment variable: if 1, a missing Python environment fails the tests.
 const REQUIRED: &str = "TRINART_PEERS_REQUIRED";
 
 /// The Python interpreter with the libraries.
@@ -30,17 +30,17 @@ impl Peers {
             return Some(Peers { python });
         }
         let is_required = env::var_os(REQUIRED).is_some_and(|value| value == "1");
-        assert!(!is_required, "no peers in {}, run python3 tests/peers/install.py", folder.display());
-        eprintln!("skipped: no peers, run python3 tests/peers/install.py");
+        assert!(!is_required, "no Python environment in {}; run python3 tests/peers/install.py", folder.display());
+        eprintln!("skipped: the Python environment is missing; run python3 tests/peers/install.py");
         None
     }
 
-    /// Describes files as the libraries read them, in order. One call for many files, because importing torch takes
+    /// Describes files as the libraries read them, in order. Takes all files in one call, because importing torch takes
     /// seconds.
     pub(crate) fn describe<P: AsRef<Path>>(&self, flags: &[&str], files: impl IntoIterator<Item = P>) -> Vec<Facts> {
         let files: Vec<PathBuf> = files.into_iter().map(|file| file.as_ref().to_owned()).collect();
         let script = repository().join("tests/peers/describe.py");
-        // Without -B, Python would write a `__pycache__` folder beside the sources.
+        // Without -B, Python would write a `__pycache__` folder next to the sources.
         let output = Command::new(&self.python).arg("-B").arg(script).args(flags).args(&files).output().unwrap();
         let parsed: Result<Vec<Value>, _> = serde_json::from_slice(&output.stdout);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -68,7 +68,7 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// One file as the libraries read it.
+/// The contents of one file as the libraries read it.
 pub(crate) struct Facts(Value);
 
 impl Facts {
@@ -121,7 +121,7 @@ impl Facts {
         assert_eq!(self.0["picklescan"].to_string(), r#"{"dangerous":0,"suspicious":0,"error":false}"#, "{file}");
         let webui = &self.0["webui"];
         assert_eq!(webui["1.10.1"], "ok", "{file}");
-        // WebUI of October 2022 does not accept bfloat16, whatever the file looks like.
+        // WebUI of October 2022 does not accept bfloat16 in any file.
         let has_bf16 = tensors.iter().any(|(_, dtype, ..)| dtype == "BF16");
         let in_2022 = if has_bf16 { "global 'torch/BFloat16Storage' is forbidden" } else { "ok" };
         assert_eq!(webui["2022-10"], in_2022, "{file}");

@@ -1,7 +1,7 @@
-//! What every reader promises for arbitrary bytes: it reads them or rejects them with an error that names the file, and
-//! it never panics.
+//! Checks the properties of every reader: it reads arbitrary bytes or rejects them with an error that names the file,
+//! and it never panics.
 //!
-//! Each function returns a description of the promise that was broken.
+//! Each function returns a description of the violated property.
 
 use std::fs;
 use std::path::Path;
@@ -19,13 +19,14 @@ use trinart_ckpt::formats::{OpenOptions, StoredCheckpoint};
 use trinart_ckpt::models::checkpoint::Checkpoint;
 use trinart_ckpt::models::hash::content_hash;
 use trinart_ckpt::models::plan::convert;
-use trinart_ckpt::ops::{Hash, Inspect, Scan};
+use trinart_ckpt::ops::{HashCheckpoint, Inspect, Scan};
 use trinart_ckpt::report::ScanVerdict;
 
-/// Bytes to read at either end of a tensor. A view can expand four bytes to a gigabyte, so tensors are not read whole.
+/// Number of bytes to read at each end of a tensor. A view can expand four bytes to a gigabyte, so tensors are not read
+/// completely.
 const PIECE: u64 = 1 << 16;
 
-/// The largest total size of the tensors of a file that is hashed and written again.
+/// Maximum total size of the tensors of a file that is hashed and rewritten, in bytes.
 const MOST_WRITTEN: u64 = 4 << 20;
 
 type Broken = Result<(), String>;
@@ -60,7 +61,7 @@ pub(crate) fn open(path: &Path, outputs: &Path) -> Broken {
     }
     let hashed = content_hash(contents.state_dict().iter(), 1, &NoProgress).map_err(|error| error.in_file(path));
     let Ok(hash) = hashed.map_err(|error| refused(&error)) else { return Ok(()) };
-    if let Err(error) = Hash::new(path).jobs(1).run() {
+    if let Err(error) = HashCheckpoint::new(path).jobs(1).run() {
         refused(&error)?;
     }
     for (name, target) in [("again.safetensors", Target::Safetensors), ("again.ckpt", Target::Torch)] {
@@ -105,11 +106,11 @@ fn ends(tensor: &LazyTensor) -> trinart_ckpt::formats::error::Result<(Vec<u8>, V
     Ok((first, last))
 }
 
-/// Checks that an output holds the same tensors, and nothing dangerous or opaque.
+/// Checks that an output contains the same tensors, and nothing dangerous or opaque.
 fn write_and_read(contents: &StoredCheckpoint, hash: &str, output: &Path, target: Target) -> Broken {
     let options = WriteOptions::default().overwrite(Overwrite::Replace).jobs(1);
     let nothing = Metadata::new();
-    // Like the program: beside dangerous names only the tensors are used.
+    // Like the program, use only the tensors of a file with dangerous names.
     let metadata = if contents.dangers().is_empty() { contents.metadata() } else { &nothing };
     let state_dict: &StateDict = contents.state_dict();
     if let Err(error) = containers::write(output, target, state_dict, metadata, &options) {
@@ -130,7 +131,11 @@ fn write_and_read(contents: &StoredCheckpoint, hash: &str, output: &Path, target
         Err(error) => return Err(format!("the output cannot be read: {error}")),
     }
     if !again.dangers().is_empty() || !again.opaque().is_empty() {
-        return Err(format!("the output holds dangerous or opaque values: {:?} {:?}", again.dangers(), again.opaque()));
+        return Err(format!(
+            "the output contains dangerous or opaque values: {:?} {:?}",
+            again.dangers(),
+            again.opaque()
+        ));
     }
     fs::remove_file(output).map_err(|error| error.to_string())
 }
@@ -154,11 +159,11 @@ pub(crate) fn scan(path: &Path) -> Broken {
     Ok(())
 }
 
-/// Parses a pickle strictly and leniently. If the first succeeds, both must return the same.
+/// Parses a pickle strictly and leniently. If the strict parser succeeds, both must return the same result.
 pub(crate) fn pickle(bytes: &[u8]) -> Broken {
     let seen = parse_lenient(bytes);
     let findings = danger::examine(&seen.pickle);
-    // Only checks that the text can be built; callers escape it.
+    // Only checks that the text can be generated; callers escape it.
     findings.iter().for_each(|finding| drop(finding.to_text()));
     let Ok(parsed) = parse(bytes) else { return Ok(()) };
     if !seen.is_complete || seen.broken.is_some() {

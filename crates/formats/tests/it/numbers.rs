@@ -6,12 +6,12 @@ use std::path::Path;
 
 use crate::support::Folder;
 use crate::support::hostile::{SYSTEM, floats, legacy, raw_zip, record, safetensors, tensor_and, torch, torch_with};
-use formats::containers::{self, Target, WriteOptions};
-use formats::error::Result;
-use formats::io::Overwrite;
-use formats::metadata::Metadata;
-use formats::scan::scan_file;
-use formats::tensor::{Dtype, Overflow};
+use trinart_ckpt_formats::containers::{self, Target, WriteOptions};
+use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::io::Overwrite;
+use trinart_ckpt_formats::metadata::Metadata;
+use trinart_ckpt_formats::scan::scan_file;
+use trinart_ckpt_formats::tensor::{Dtype, Overflow};
 
 /// Numbers near the limits of integer types and of files.
 const EDGES: &[u64] = &[
@@ -153,6 +153,19 @@ fn survives_storages_of_any_size_in_legacy_files() {
             survives(&folder, &torch(&pickle));
         }
     }
+}
+
+#[test]
+fn rejects_a_long_magic_number_at_once() {
+    let folder = Folder::new();
+    // The magic number, dropped in favor of one of eight million bytes, which take minutes to convert to decimal.
+    let len = 8 << 20;
+    let number = [&b"0\x8b"[..], &(len as u32).to_le_bytes(), &vec![0x7f; len]].concat();
+    let good = legacy(SYSTEM, &tensor_and(b""), crate::support::hostile::KEYS);
+    let at = good.iter().position(|&byte| byte == b'.').unwrap();
+    let path = folder.write("file.pt", [&good[..at], &number, &good[at..]].concat());
+    let error = crate::support::open(&path).unwrap_err().to_string();
+    assert!(error.contains("magic number: 8388629 bytes, at most 64"), "{error}");
 }
 
 #[test]

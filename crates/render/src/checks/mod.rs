@@ -1,4 +1,4 @@
-//! The checks of a render. Each has a measured value, an expected range and a reason.
+//! Checks of a render. Each check has a measured value, an expected range and a reason.
 
 mod statistics;
 
@@ -14,13 +14,13 @@ pub(crate) use statistics::{Statistics, cosine};
 pub enum Verdict {
     /// As expected.
     Pass,
-    /// Unusual, but working checkpoints can be like that.
+    /// Unusual, but possible for a working checkpoint.
     Warning,
     /// Not as expected, but the render worked around it.
     Repaired,
     /// Not as expected: the checkpoint is broken.
     Fail,
-    /// A measured value that is not judged.
+    /// A measured value without an expected range.
     Info,
 }
 
@@ -32,9 +32,9 @@ pub struct Check {
     pub name: &'static str,
     /// The result.
     pub verdict: Verdict,
-    /// What was found.
+    /// The measured value or the finding.
     pub found: String,
-    /// What is expected, and why. Empty for [`Verdict::Info`].
+    /// The expected value, and the reason. Empty for [`Verdict::Info`].
     pub expected: String,
 }
 
@@ -51,43 +51,45 @@ impl Check {
         Check { name, verdict, found, expected: expected.into() }
     }
 
-    /// Returns a measured value that is not judged.
+    /// Returns a check that only reports a measured value.
     pub(crate) fn info(name: &'static str, found: String) -> Self {
         Check { name, verdict: Verdict::Info, found, expected: String::new() }
     }
 }
 
-/// The least cosine similarity of pure noise and its prediction. A trained UNet predicts pure noise almost exactly.
+/// Minimum cosine similarity between pure noise and the UNet's prediction of it. A trained UNet predicts pure noise
+/// almost exactly.
 const NOISE_COSINE: f64 = 0.9;
 
-/// The range of the prediction's standard deviation. That of the noise is 1; guidance may scale the prediction.
+/// Allowed standard deviation of the prediction. The noise has 1; guidance may scale the prediction.
 const NOISE_DEVIATION: (f64, f64) = (0.5, 2.0);
 
-/// The range of a latent's standard deviation. The scale factor 0.18215 was chosen to make it about 1.
+/// Allowed standard deviation of a latent. The scale factor 0.18215 was chosen to make it about 1.
 const LATENT_DEVIATION: (f64, f64) = (0.3, 3.0);
 
-/// A picture is black if its brightest value, of 255, is below this.
+/// A picture is black if its brightest value (0 to 255) is below this.
 const BLACK: u8 = 8;
 
-/// A picture is flat if the standard deviation of its values, of 255, is below this.
+/// A picture is flat if the standard deviation of its values (0 to 255) is below this.
 const FLAT: f64 = 4.0;
 
-/// The largest share of values at 0 or 255, unless the picture has a plain background.
+/// Maximum share of values at 0 or 255. Only pictures with a plain background may exceed it.
 const CLIPPED: f64 = 0.3;
 
-/// The least correlation of neighbouring pixels. In noise it is about 0.
-const NEIGHBOURS: f64 = 0.5;
+/// Minimum correlation of neighboring pixels. In noise it is about 0.
+const NEIGHBORS: f64 = 0.5;
 
-/// Channels of a latent of SD v1.
+/// Number of latent channels in SD v1.
 const CHANNELS: usize = 4;
 
-/// The largest relative difference of a latent after decoding and encoding.
+/// Maximum relative difference between a latent and the same latent after decoding and encoding.
 const ROUND_TRIP: f64 = 0.75;
 
-/// The least PSNR in decibels between pictures that two VAEs decode from the same latent. VAEs of SD v1 measure 25 to 40.
+/// Minimum PSNR in decibels between the pictures that two VAEs of one family decode from the same latent. SD v1 VAEs
+/// reach 25 to 40.
 const FAMILY: f64 = 15.0;
 
-/// The least relative distance between the embeddings of "cat" and "". Trained text encoders measure 0.1 to 1.
+/// Minimum relative distance between the embeddings of "cat" and "". Trained text encoders have 0.1 to 1.
 const WORD_DISTANCE: f64 = 1e-3;
 
 /// Checks the text encoder: the standard deviation of its embeddings, and the relative distance between those of "cat"
@@ -127,7 +129,7 @@ pub(crate) fn picture(picture: &Picture) -> Vec<Check> {
     let Statistics { deviation, max, .. } = Statistics::of(&values);
     let clipped =
         picture.rgb.iter().filter(|&&value| value == 0 || value == 255).count() as f64 / values.len().max(1) as f64;
-    let neighbours = neighbours(&values, 3 * picture.width);
+    let neighbors = neighbors(&values, 3 * picture.width);
     vec![
         Check::judge(
             "not black",
@@ -139,7 +141,7 @@ pub(crate) fn picture(picture: &Picture) -> Vec<Check> {
             "not flat",
             deviation >= FLAT,
             format!("deviation {deviation:.1}"),
-            format!("at least {FLAT}: an untrained decoder gives a single colour"),
+            format!("at least {FLAT}: an untrained decoder gives a single color"),
         ),
         Check::warn(
             "not clipped",
@@ -149,15 +151,15 @@ pub(crate) fn picture(picture: &Picture) -> Vec<Check> {
         ),
         Check::judge(
             "not noise",
-            neighbours >= NEIGHBOURS,
-            format!("correlation of neighbouring pixels {neighbours:.3}"),
-            format!("at least {NEIGHBOURS}: pictures are smooth, noise is not"),
+            neighbors >= NEIGHBORS,
+            format!("correlation of neighboring pixels {neighbors:.3}"),
+            format!("at least {NEIGHBORS}: pictures are smooth, noise is not"),
         ),
     ]
 }
 
-/// Returns the correlation of each value with that of the pixel to its right.
-fn neighbours(values: &[f32], row: usize) -> f64 {
+/// Returns the correlation between horizontally adjacent values.
+fn neighbors(values: &[f32], row: usize) -> f64 {
     let pairs = || values.chunks_exact(row.max(1)).flat_map(|row| row.iter().zip(row.iter().skip(3)));
     let Statistics { mean, deviation, .. } = Statistics::of(values);
     let count = pairs().count().max(1) as f64;
@@ -165,7 +167,7 @@ fn neighbours(values: &[f32], row: usize) -> f64 {
     if deviation == 0.0 { 1.0 } else { covariance / (deviation * deviation) }
 }
 
-/// Checks the VAE: a latent against the same latent decoded and encoded again.
+/// Checks the VAE by comparing a latent with the same latent after decoding and encoding.
 pub(crate) fn round_trip(latent: &[f32], again: &[f32]) -> Vec<Check> {
     let relative = relative_distance(latent, again);
     let expected = format!(
@@ -173,7 +175,7 @@ pub(crate) fn round_trip(latent: &[f32], again: &[f32]) -> Vec<Check> {
         100.0 * ROUND_TRIP
     );
     let found = format!("decoded and encoded again, the latent differs by {:.1} %", 100.0 * relative);
-    // Per channel: a bias alone gives different constants in each.
+    // Per channel, because a bias alone gives each channel a different constant.
     let channels = again.chunks(again.len().div_ceil(CHANNELS).max(1));
     let deviation = channels.map(|channel| Statistics::of(channel).deviation).fold(0.0, f64::max);
     let encoder = Check::judge(
@@ -189,13 +191,13 @@ pub(crate) fn round_trip(latent: &[f32], again: &[f32]) -> Vec<Check> {
 /// must be bit-identical.
 pub(crate) fn same_latents(a: &[f32], b: &[f32], only_vae_differs: bool) -> Check {
     if is_same(a, b) {
-        let found = "bit-identical: UNet and text encoder work the same";
+        let found = "bit-identical: the UNet and the text encoder give the same results";
         return Check { verdict: Verdict::Pass, ..Check::info("latents", found.into()) };
     }
     let (relative, cosine) = (100.0 * relative_distance(a, b), cosine(a, b));
-    let found = format!("different by {relative:.3} %, cosine {cosine:.4}");
+    let found = format!("differ by {relative:.3} %, cosine {cosine:.4}");
     match only_vae_differs {
-        true => Check::judge("latents", false, found, "bit-identical: the checkpoints differ in the VAE alone"),
+        true => Check::judge("latents", false, found, "bit-identical: the checkpoints differ only in the VAE"),
         false => Check::info("latents", found),
     }
 }
@@ -205,18 +207,18 @@ pub(crate) fn is_same(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
-/// Checks that two VAEs are of one family, by their pictures of the same latent.
+/// Checks that two VAEs belong to one family by comparing the pictures that they decode from one latent.
 pub(crate) fn same_family(comparison: &PictureComparison) -> Check {
     let (passed, found) = match comparison.psnr {
         Some(psnr) => (psnr >= FAMILY, format!("PSNR {psnr:.1} dB between the pictures of the same latent")),
         None => (true, "the pictures of the same latent are identical".to_owned()),
     };
-    let why = "VAEs of one family differ in details; SDXL's has the shapes of SD v1's but other colours";
+    let why = "VAEs of one family differ in details; the SDXL VAE has the same shapes but gives other colors";
     Check::warn("family", passed, found, format!("at least {FAMILY} dB: {why}"))
 }
 
-/// Downgrades failures to warnings that the checkpoint `other` has too, given its checks. Call it for checkpoints with
-/// identical latents. Applies only to checks that an untrained UNet fails like a broken one.
+/// Downgrades failures to warnings if the checkpoint `other`, whose checks are `others`, fails the same checks. Call this
+/// only for checkpoints with identical latents. Affects only checks that fail for untrained UNets as well as broken ones.
 pub(crate) fn downgrade_shared_failures(checks: &mut [Check], other: &str, others: &[Check]) {
     let fails_there = |name| others.iter().any(|other| other.name == name && other.verdict == Verdict::Fail);
     for check in checks.iter_mut().filter(|check| ["noise", "latent", "not noise"].contains(&check.name)) {

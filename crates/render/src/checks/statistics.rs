@@ -1,6 +1,6 @@
 //! Summary statistics of a tensor.
 
-/// Summary statistics of a tensor. All but the counts are over its finite values, and 0 without any.
+/// Summary statistics of a tensor. All fields except the counts cover only finite values; they are 0 if there are none.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Statistics {
     /// The number of NaN values.
@@ -46,8 +46,8 @@ pub(super) fn norm(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|value| value * value).sum::<f64>().sqrt()
 }
 
-/// Returns the norm of the difference of two vectors over the norm of the first. Equal vectors, zeros included, have
-/// distance 0.
+/// Returns the norm of the difference of two vectors, divided by the norm of the first. Equal vectors, including zero
+/// vectors, have distance 0.
 pub fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
     let distance = norm(a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
     if distance == 0.0 { 0.0 } else { distance / norm(a.iter().copied().map(f64::from)) }

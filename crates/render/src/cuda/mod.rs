@@ -1,6 +1,6 @@
 //! NVIDIA GPUs, as accelerators that run the kernels. Requires the feature `cuda`.
 //!
-//! GPU support is experimental: it has only been tested in emulation, and no GPU has run it yet.
+//! GPU support is experimental: it has been tested only in emulation, never on a GPU.
 //!
 //! candle opens the GPU and owns its memory. Kernel launches, uploads and recordings go directly to the driver, on
 //! candle's stream. The program contains `kernels.cu` as machine code for the architectures that `build.rs` lists and as
@@ -30,7 +30,7 @@ use upload::Uploader;
 /// The kernels, as compiled by `build.rs`.
 static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
 
-/// Limit of the dynamic shared memory of a block, which every GPU since compute capability 8.0 supports.
+/// Maximum dynamic shared memory of a block in bytes. All GPUs since compute capability 8.0 support it.
 const MOST_SHARED: i32 = 99 << 10;
 
 /// An NVIDIA GPU.
@@ -57,7 +57,7 @@ impl Card {
     fn opened(number: usize) -> Result<Self> {
         // The default stream cannot be recorded.
         let device = CudaDevice::new_with_stream(number)?;
-        // SAFETY: candle's events order work on several streams. This program submits all work on the GPU to this one.
+        // SAFETY: candle's events only order work on several streams, and this program uses a single stream.
         unsafe { device.disable_event_tracking() };
         let stream = device.cuda_stream();
         let context = Arc::clone(stream.context());
@@ -90,21 +90,21 @@ impl Card {
         Ok(card)
     }
 
-    /// The driver's name of the GPU, with its compute capability.
+    /// Returns the driver's name of the GPU, with its compute capability.
     pub fn name(&self) -> String {
         self.name.clone()
     }
 
-    /// The peak of the GPU memory that this program reserved, in bytes, without the driver's own memory.
+    /// Returns the peak GPU memory that this program reserved, in bytes. Excludes memory that the driver uses.
     ///
-    /// `None` if the driver does not report it, as on GPUs without memory pools.
+    /// Returns `None` if the driver does not report it, for example on GPUs without memory pools.
     pub fn peak_memory(&self) -> Option<u64> {
         let mut of_pool = 0u64;
         let mut of_graphs = 0u64;
         let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH;
         let of_graph = sys::CUgraphMem_attribute_enum::CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH;
-        // SAFETY: both attributes are 64-bit integers, the pointers are to such integers that live beyond the calls, and the
-        // pool belongs to this device.
+        // SAFETY: both attributes are 64-bit integers, the pointers refer to 64-bit integers that outlive the calls,
+        // and the pool belongs to this device.
         unsafe {
             let pool = result::device::get_default_mem_pool(self.context.cu_device()).ok()?;
             let place = std::ptr::from_mut(&mut of_pool).cast::<c_void>();
@@ -120,8 +120,8 @@ impl Card {
     fn keep_freed_memory(&self) -> std::result::Result<(), DriverError> {
         let mut threshold = u64::MAX;
         let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-        // SAFETY: the attribute is a 64-bit integer, the pointer is to such an integer that lives beyond the call, and the pool
-        // belongs to this device.
+        // SAFETY: the attribute is a 64-bit integer, the pointer refers to a 64-bit integer that outlives the call, and
+        // the pool belongs to this device.
         unsafe {
             let pool = result::device::get_default_mem_pool(self.context.cu_device())?;
             sys::cuMemPoolSetAttribute(pool, attribute, std::ptr::from_mut(&mut threshold).cast::<c_void>()).result()
@@ -138,7 +138,7 @@ impl Card {
         }
     }
 
-    /// The kernel of this name. Loads it at the first call.
+    /// Returns the kernel with this name. Loads it on the first call.
     fn function(&self, name: &str) -> std::result::Result<CudaFunction, DriverError> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = functions.get(name) {
@@ -162,7 +162,7 @@ impl Accelerator for Card {
     }
 
     fn empty(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        // SAFETY: the contract of `Accelerator::empty`: the caller writes all elements before it reads any.
+        // SAFETY: by the contract of `Accelerator::empty`, the caller writes all elements before it reads any.
         unsafe { Tensor::empty(shape, dtype, &self.device) }
     }
 
@@ -176,7 +176,7 @@ impl Accelerator for Card {
         let mut parameters = parameters.to_vec();
         let mut arguments = [parameters.as_mut_ptr().cast::<c_void>()];
         self.context.bind_to_thread().w()?;
-        // SAFETY: the kernel has one parameter, and the caller promises that `parameters` is its structure with valid
+        // SAFETY: the kernel has one parameter, and the caller guarantees that `parameters` is its structure with valid
         // addresses. Every tensor is allocated and freed on this stream.
         unsafe {
             let stream = self.stream.cu_stream();
@@ -199,8 +199,8 @@ impl Accelerator for Card {
         let stream = self.stream.cu_stream();
         let is_on_cpu = from.device().is_cpu();
         let from = address(from)?;
-        // SAFETY: both tensors have `bytes` bytes, and live beyond this call. The driver copies from the CPU's memory before the
-        // call returns, because this memory is not pinned. Copies on the GPU are in the order of the stream.
+        // SAFETY: both tensors have `bytes` bytes and outlive this call. The driver copies from CPU memory before the
+        // call returns, because this memory is not pinned. Copies on the GPU run in stream order.
         unsafe {
             if is_on_cpu {
                 let from = std::slice::from_raw_parts(from as *const u8, bytes);
@@ -212,7 +212,7 @@ impl Accelerator for Card {
     }
 
     fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Option<Box<dyn Recording>> {
-        // The recording allocates its own memory, so the pool no longer needs what the first run used.
+        // The recording allocates separate memory, so the pool no longer needs the memory of the first run.
         self.trim().ok()?;
         recording::record(&self.stream, work).map(|graph| Box::new(graph) as Box<dyn Recording>)
     }

@@ -1,4 +1,4 @@
-//! Recorded kernel launches, as CUDA graphs. One call then submits a step of the UNet, which has about 700 launches.
+//! Records kernel launches as CUDA graphs. A UNet step has about 700 launches; a graph submits them in one call.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,12 +15,12 @@ pub(super) struct Graph {
     _memory: Memory,
 }
 
-/// Returns the memory of graphs to the system when it is dropped. The driver otherwise reserves it for other graphs.
+/// Returns the memory of graphs to the system on drop. Otherwise, the driver would reserve it for other graphs.
 struct Memory(Arc<CudaStream>);
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // An error here is one of earlier work, which the next call to the driver returns again.
+        // An error here comes from earlier work; the next driver call returns it again.
         // SAFETY: `self` keeps the stream, its context and its device alive.
         unsafe {
             let _ = result::stream::synchronize(self.0.cu_stream());
@@ -47,16 +47,17 @@ impl Recording for Graph {
     }
 }
 
-/// Records what `work` submits to this stream. Memory that `work` allocates and frees becomes memory of the graph.
+/// Records everything that `work` submits to this stream. Memory that `work` allocates and frees then belongs to the
+/// graph.
 ///
-/// Returns `None` if the driver cannot record, or `work` fails while it is recorded. The caller then runs `work` without
-/// recording, which returns the error if it persists.
+/// Returns `None` if the driver cannot record, or `work` fails during the recording. The caller then runs `work`
+/// without recording, which returns the error if it persists.
 pub(super) fn record(stream: &Arc<CudaStream>, work: &mut dyn FnMut() -> Result<()>) -> Option<Graph> {
     // Thread-local, so that the calls of other threads do not invalidate the recording.
     stream.begin_capture(sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).ok()?;
     let worked = work();
-    // The capture has to end in any case. If it was invalidated, freeing tensors failed as well; cudarc keeps such errors
-    // and would refuse the next call, so this clears them.
+    // End the capture even after an error. If it was invalidated, freeing tensors failed too. cudarc stores such errors
+    // and would fail the next call, so clear them.
     let _ = stream.context().check_err();
     let graph = stream.end_capture(sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
     let graph = graph.ok().flatten()?;

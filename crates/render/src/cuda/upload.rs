@@ -1,5 +1,5 @@
-//! Uploads weights to the GPU. All threads read from the file to pinned memory, and the GPU copies one buffer while they
-//! read the next.
+//! Uploads weights to the GPU. Threads read the file into pinned memory. The GPU copies one buffer while they fill the
+//! other.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::weights::stored;
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 
-/// Bytes of a pinned buffer.
+/// Size of a pinned buffer in bytes.
 const BUFFER: usize = 32 << 20;
 
 /// Bytes that a thread reads at a time.
@@ -32,7 +32,7 @@ pub(super) struct Uploader {
 
 struct Buffer {
     memory: PinnedHostSlice<u8>,
-    /// Reached when the GPU has copied the last contents.
+    /// Completes when the GPU has copied the last contents.
     sent: CudaEvent,
 }
 
@@ -51,7 +51,7 @@ impl Uploader {
     /// Uploads a tensor, and returns it with a flaw of its values, if any. F16, BF16 and F32 keep their dtype; other dtypes
     /// become F32.
     ///
-    /// Fails if the file cannot be read, its checksum differs, or the GPU has too little memory.
+    /// Fails if the file cannot be read, its checksum differs, or the GPU is out of memory.
     pub(super) fn upload(
         &mut self,
         lazy: &LazyTensor,
@@ -62,7 +62,7 @@ impl Uploader {
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
             Dtype::F32 => DType::F32,
-            // Other dtypes are rare and their tensors small, so they take the slower path through candle.
+            // Tensors of other dtypes are rare and small, so they take the slower path through candle.
             _ => {
                 let (stored, flaw) = stored(lazy, &Device::Cpu)?;
                 let tensor = stored.to_dtype(DType::F32).and_then(|it| it.to_device(device));
@@ -103,8 +103,8 @@ impl Uploader {
                 judged = judged.and(judged_part);
             }
             let send = || {
-                // SAFETY: bytes `first` to `first + len` are within the tensor. The buffer stays allocated and unchanged until
-                // the event is reached, because every use of it waits for the event first.
+                // SAFETY: bytes `first` to `first + len` are within the tensor. The buffer stays allocated and
+                // unchanged until the event is reached, because every use of the buffer waits for the event first.
                 unsafe { result::memcpy_htod_async(to + first as u64, &*memory, stream.cu_stream())? };
                 buffer.sent.record(stream)
             };

@@ -31,7 +31,7 @@ const VAE: &str = "VAE";
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Against {
-    /// A picture, with the path that names it.
+    /// A picture, and its path for reports.
     Picture(PathBuf, Picture),
     /// Another checkpoint, rendered with the same settings.
     Checkpoint(RenderInput),
@@ -73,7 +73,7 @@ pub(super) struct Other {
 struct OtherRender {
     latent: Vec<f32>,
     checks: Vec<Check>,
-    /// Whether the checkpoints differ in the VAE and in nothing else that a render uses.
+    /// Whether the VAE is the only difference that affects a render.
     only_vae_differs: bool,
 }
 
@@ -155,7 +155,7 @@ fn summary(comparison: &PictureComparison) -> String {
 /// A component that differs between two checkpoints.
 struct DifferingComponent {
     name: &'static str,
-    /// Tensors that differ, or that one side lacks.
+    /// Number of tensors that differ or are missing on one side.
     tensors: usize,
     first: String,
 }
@@ -168,7 +168,7 @@ fn differing_components(
     progress: &dyn Progress,
 ) -> Result<Vec<DifferingComponent>> {
     let mut pairs = pair_up(a, b, |key| vae::canonical_key(key).into_owned());
-    // A render uses its own position_ids.
+    // A render does not use the stored position_ids.
     let is_used =
         |key: &str| COMPONENTS.iter().any(|(_, prefix)| key.starts_with(prefix)) && !position_ids::is_key(key);
     pairs.retain(|(key, ..)| is_used(key));
@@ -197,7 +197,7 @@ fn differing_components(
 
 fn describe(differing: &[DifferingComponent]) -> String {
     if differing.is_empty() {
-        return "identical in everything that a render uses".to_owned();
+        return "all weights that a render uses are identical".to_owned();
     }
     let component = |it: &DifferingComponent| match it.tensors {
         1 => format!("{}: {} differs", it.name, it.first),

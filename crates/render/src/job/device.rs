@@ -10,7 +10,7 @@ use trinart_ckpt_formats::tensor::Dtype;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Device {
-    /// The first CUDA device if there is one and this build supports CUDA, else the CPU.
+    /// The first CUDA device if this build supports CUDA and there is one; otherwise the CPU.
     #[default]
     Auto,
     /// The CPU.
@@ -36,7 +36,7 @@ impl Device {
     pub(super) fn open(self) -> Result<OpenDevice> {
         match self {
             Device::Cpu => Ok(OpenDevice::cpu(None)),
-            // Without CUDA support, its absence is not worth a notice.
+            // A build without CUDA support selects the CPU without a notice.
             Device::Auto if !cfg!(feature = "cuda") => Ok(OpenDevice::cpu(None)),
             Device::Auto => Ok(OpenDevice::cuda(0).unwrap_or_else(|error| OpenDevice::cpu(Some(error.to_string())))),
             Device::Cuda(index) => OpenDevice::cuda(index),
@@ -84,13 +84,13 @@ impl OpenDevice {
     /// Describes the dtypes of weights, values and sums.
     pub(super) fn arithmetic(&self, dtype: Dtype) -> String {
         match (&self.machine, dtype) {
-            (None, _) => format!("{dtype} weights, F32 values and sums, this program's own layers"),
+            (None, _) => format!("{dtype} weights, F32 values and sums, built-in CPU layers"),
             (Some(_), Dtype::F32) => {
                 "F32 weights and values, F32 sums, products as three TF32 terms each (never one), \
-                                      this program's own kernels"
+                                      built-in CUDA kernels"
                     .to_owned()
             }
-            (Some(_), _) => format!("{dtype} weights and values, F32 sums, no TF32, this program's own kernels"),
+            (Some(_), _) => format!("{dtype} weights and values, F32 sums, no TF32, built-in CUDA kernels"),
         }
     }
 

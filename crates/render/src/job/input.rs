@@ -1,4 +1,4 @@
-//! A checkpoint that is ready to be rendered.
+//! The input of a render: a checkpoint, with its name and hash.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use trinart_ckpt_models::position_ids::{self, State};
 /// Hexadecimal digits of a sha256 in a picture's parameters, as in WebUI.
 const HASH_DIGITS: usize = 10;
 
-/// A checkpoint in LDM names, with the name and the hash that a picture's parameters carry.
+/// A checkpoint in LDM names, with the name and the hash for a picture's parameters.
 #[derive(Clone)]
 pub struct RenderInput {
     state_dict: Arc<StateDict>,
@@ -25,7 +25,7 @@ pub struct RenderInput {
 
 #[derive(Clone)]
 enum ModelHash {
-    /// A folder, or a state dict that is in no file.
+    /// A folder, or a state dict without a file.
     None,
     Known(String),
     /// The hash of this file, computed during the render.
@@ -33,7 +33,8 @@ enum ModelHash {
 }
 
 impl RenderInput {
-    /// Returns an input without a hash. `path` names the checkpoint in errors and captions, its stem in parameters.
+    /// Returns an input without a hash. `path` names the checkpoint in errors and captions; parameters contain its file
+    /// stem.
     pub fn new(path: impl Into<PathBuf>, state_dict: Arc<StateDict>) -> Self {
         RenderInput { state_dict, path: path.into(), hash: ModelHash::None, vae: None }
     }
@@ -44,14 +45,13 @@ impl RenderInput {
         RenderInput { hash: ModelHash::Known(short_hash(sha256)), ..self }
     }
 
-    /// Hashes this file during the render: the second read of gigabytes overlaps with the computation, and fills the
-    /// system's file cache for it.
+    /// Hashes this file in the background during the render. Reading it also fills the page cache for the render.
     #[must_use]
     pub fn with_file(self, file: Arc<Source>) -> Self {
         RenderInput { hash: ModelHash::File(file), ..self }
     }
 
-    /// Sets the state dict with another VAE, and that VAE's file name and sha256.
+    /// Replaces the state dict with one that has another VAE. `name` and `sha256` are those of the VAE file.
     #[must_use]
     pub fn with_vae(self, state_dict: Arc<StateDict>, name: &str, sha256: Option<&str>) -> Self {
         RenderInput { state_dict, vae: Some((name.to_owned(), sha256.map(short_hash))), ..self }
@@ -62,7 +62,7 @@ impl RenderInput {
         &self.state_dict
     }
 
-    /// The path that the checkpoint was opened by.
+    /// The path of the checkpoint.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -78,7 +78,7 @@ impl RenderInput {
         self.vae.as_ref().map(|(name, hash)| (name.as_str(), hash.as_deref()))
     }
 
-    /// The hash, if it is known without reading the file.
+    /// The hash, if it is available without reading the file.
     pub(super) fn known_hash(&self) -> Option<&str> {
         match &self.hash {
             ModelHash::Known(hash) => Some(hash),
@@ -98,16 +98,16 @@ impl RenderInput {
         })
     }
 
-    /// Checks `position_ids`, the constant 0 to 76. The render always uses the right values; WebUI uses the stored ones,
-    /// and renders another picture if they are wrong.
+    /// Checks `position_ids`, the constant 0 to 76. A render always uses the correct values. WebUI uses the stored
+    /// ones, and renders a different picture if they are wrong.
     pub(super) fn position_ids_checks(&self) -> Result<Vec<Check>> {
         let mut checks = Vec::new();
         for (key, tensor) in self.state_dict.iter().filter(|(key, _)| position_ids::is_key(key)) {
             let state = position_ids::check(tensor, position_ids::positions(&self.state_dict, key));
             let found = match state.map_err(|error| error.in_tensor(key))? {
                 State::Correct => continue,
-                State::WrongDtype => format!("right values, but {}; rendered with I64", tensor.dtype()),
-                State::WrongValues => format!("wrong values, {}; rendered with the right ones", tensor.dtype()),
+                State::WrongDtype => format!("correct values, but dtype {}; rendered with I64", tensor.dtype()),
+                State::WrongValues => format!("wrong values, dtype {}; rendered with the correct ones", tensor.dtype()),
             };
             let expected = "I64, 0 to 76: WebUI uses the stored values; a conversion can fix them".to_owned();
             checks.push(Check { name: "position_ids", verdict: Verdict::Repaired, found, expected });
@@ -116,7 +116,7 @@ impl RenderInput {
     }
 }
 
-/// A hash that may still be in computation.
+/// A hash that a thread may still be computing.
 pub(super) enum PendingHash {
     Ready(Option<String>),
     Thread(JoinHandle<Result<String>>),

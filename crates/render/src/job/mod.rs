@@ -39,7 +39,7 @@ pub struct RenderJob {
     dump: bool,
 }
 
-/// What [`RenderJob::run`] would do.
+/// A preview of [`RenderJob::run`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RenderPlan {
@@ -133,7 +133,7 @@ impl RenderJob {
     /// Sets the number of threads that run the layers on the CPU and compare weights. By default, layers use rayon's current
     /// pool, and comparing uses two threads per CPU, at most eight.
     ///
-    /// One more thread hashes the checkpoint meanwhile, unless the number is 1.
+    /// An additional thread hashes the checkpoint, unless the number is 1.
     #[must_use]
     pub fn jobs(self, jobs: usize) -> Self {
         RenderJob { jobs: Some(jobs), ..self }
@@ -162,8 +162,8 @@ impl RenderJob {
 
     /// Renders, compares and judges.
     ///
-    /// NaN and infinite values and flawed weights do not end the render; they are failed checks. Fails if the
-    /// checkpoint or the settings are not supported, or if a file cannot be read.
+    /// NaN values, infinite values and flawed weights do not stop the render; the report lists them as failed checks.
+    /// Fails if the checkpoint or the settings are not supported, or if a file cannot be read.
     pub fn run(&self, progress: &dyn Progress) -> Result<RenderReport> {
         let Some(jobs) = self.jobs else { return self.run_in_current_pool(progress) };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs).build();
@@ -233,7 +233,7 @@ impl RenderJob {
     }
 }
 
-/// The peak resident memory of the process in bytes, where `/proc` tells.
+/// Returns the peak resident memory of the process in bytes, or `None` if `/proc` is not available.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

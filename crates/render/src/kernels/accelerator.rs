@@ -8,7 +8,7 @@ use trinart_ckpt_formats::tensor::LazyTensor;
 
 /// A device that runs the kernels.
 ///
-/// Work runs in the order in which it is submitted.
+/// Work runs in submission order.
 pub trait Accelerator: Send + Sync {
     /// The candle device of its tensors.
     fn device(&self) -> &Device;
@@ -34,7 +34,7 @@ pub trait Accelerator: Send + Sync {
     /// Loads a stored tensor, and returns it with a flaw of its values, if any. F16, BF16 and F32 keep their dtype.
     fn upload(&self, lazy: &LazyTensor) -> error::Result<(Tensor, Option<WeightFlaw>)>;
 
-    /// Copies the elements of `from`, which is on this accelerator or in the CPU's memory, to `to`.
+    /// Copies the elements of `from`, which is on this accelerator or in CPU memory, to `to`.
     ///
     /// Fails if the shapes or dtypes differ.
     fn write(&self, to: &Tensor, from: &Tensor) -> Result<()>;
@@ -45,7 +45,7 @@ pub trait Accelerator: Send + Sync {
     fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Option<Box<dyn Recording>>;
 }
 
-/// Recorded kernels, with the tensors that they work on.
+/// Recorded kernels, with the tensors that they use.
 pub trait Recording: Send + Sync {
     /// Submits all recorded kernels.
     fn replay(&self) -> Result<()>;
@@ -58,8 +58,8 @@ pub struct Launch<'a> {
     pub kernel: &'a str,
     /// The number of blocks in x, y and z.
     pub grid: [usize; 3],
-    /// The number of threads of a block.
+    /// The number of threads per block.
     pub threads: usize,
-    /// Bytes of dynamic shared memory of a block.
+    /// Dynamic shared memory of a block in bytes.
     pub shared: usize,
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 
-/// The address of the first element of a tensor in the memory of its device, for reading.
+/// Returns the device address of a tensor's first element, for reading.
 ///
 /// Fails if the tensor is not contiguous, or if the kernels do not support its dtype or device.
 pub fn address(tensor: &Tensor) -> Result<u64> {
@@ -25,9 +25,9 @@ pub fn address(tensor: &Tensor) -> Result<u64> {
     Ok(first + offset(layout, tensor.dtype().size_in_bytes())?)
 }
 
-/// As [`address`], for writing.
+/// Like [`address`], for writing.
 ///
-/// The address comes from exclusive access to the storage. Other tensors that share the storage see what is written.
+/// Gets the address through exclusive access to the storage. Writes also change other tensors that share the storage.
 pub fn address_mut(tensor: &Tensor) -> Result<u64> {
     let found = AddressMut { element: tensor.dtype().size_in_bytes(), address: Cell::new(None) };
     tensor.inplace_op1(&found)?;
@@ -37,12 +37,12 @@ pub fn address_mut(tensor: &Tensor) -> Result<u64> {
     }
 }
 
-/// The address of a tensor for reading, or 0 for `None`.
+/// Returns the address of a tensor for reading, or 0 for `None`.
 pub(super) fn address_or_null(tensor: Option<&Tensor>) -> Result<u64> {
     tensor.map_or(Ok(0), address)
 }
 
-/// The offset of the first element in bytes.
+/// Returns the offset of the first element in bytes.
 fn offset(layout: &Layout, element: usize) -> Result<u64> {
     if !layout.is_contiguous() {
         bail!("kernels do not support tensors that are not contiguous: {layout:?}")
@@ -50,8 +50,8 @@ fn offset(layout: &Layout, element: usize) -> Result<u64> {
     Ok((layout.start_offset() * element) as u64)
 }
 
-/// An operation in place, which is candle's way to the mutable storage of a tensor. Changes nothing and notes the
-/// address.
+/// An in-place operation that changes nothing and records the address. candle provides the mutable storage of a tensor
+/// only to in-place operations.
 struct AddressMut {
     element: usize,
     address: Cell<Option<u64>>,
@@ -88,7 +88,7 @@ mod cuda {
     use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DevicePtrMut};
     use candle_core::{CudaStorage, Result, bail};
 
-    // The guards that the driver's calls return wait for events. All work is on one stream, so there are none.
+    // The guards that these calls return wait for events. There are no events, because all work is on one stream.
 
     pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
         let stream = storage.device.cuda_stream();

@@ -26,13 +26,13 @@ struct Parameters {
     padding: u32,
 }
 
-/// For each kernel: the widest head, and the keys of a tile in half precision and in F32.
+/// For each kernel: the maximum head width, and the keys per tile in half precision and in F32.
 const WIDTHS: [(usize, usize, usize); 5] = [(16, 64, 64), (48, 64, 64), (64, 64, 64), (80, 64, 32), (160, 32, 16)];
 
-/// Queries of a block.
+/// Queries per block.
 const QUERIES: usize = 64;
 
-/// Threads of a block.
+/// Threads per block.
 const BLOCK: usize = 128;
 
 /// Computes `softmax(q * k^T / sqrt(width)) * v` for each head.
@@ -54,7 +54,7 @@ pub(crate) fn attention(
     let has_dtype = [q, k, v].iter().all(|tensor| tensor.dtype() == kernels.dtype);
     if k.dims3()? != (batch, keys, all) || v.dims3()? != (batch, keys, all) || !all.is_multiple_of(heads) || !has_dtype
     {
-        bail!("{heads} heads cannot attend from {q:?} to {k:?} and {v:?}")
+        bail!("invalid attention: {heads} heads, queries {q:?}, keys {k:?}, values {v:?}")
     }
     let width = all / heads;
     let Some((widest, half_tile, f32_tile)) = WIDTHS.iter().find(|(widest, ..)| width <= *widest) else {
@@ -79,12 +79,13 @@ pub(crate) fn attention(
     };
     let shared = (QUERIES + 4 * tile) * (widest * element + 16);
     let grid = [queries.div_ceil(QUERIES), heads, batch];
-    // SAFETY: `Parameters` is the kernel's structure, and the shapes and dtypes match, as checked above. `out` is new.
+    // SAFETY: `Parameters` is the kernel's structure, and the shapes and dtypes match, as checked above. `out` is newly
+    // allocated.
     unsafe { kernels.launch(&format!("attend_{widest}"), grid, BLOCK, shared, &parameters)? };
     Ok(out)
 }
 
-/// The scale of the scores. The kernels compute powers of two instead of e.
+/// Returns the scale of the scores. Includes log2(e), because the kernels compute powers of 2.
 fn scale(width: usize) -> f32 {
     std::f32::consts::LOG2_E / (width as f32).sqrt()
 }
@@ -101,10 +102,10 @@ struct SoftmaxParameters {
     scale: f32,
 }
 
-/// Queries whose scores are in memory at a time.
+/// Number of queries whose scores are in memory at the same time.
 const ROWS: usize = 4096;
 
-/// Computes a single head that is too wide for the kernels, as in the VAE, by two matrix products.
+/// Computes a single head that is too wide for the kernels, as in the VAE, with two matrix products.
 fn wide(kernels: &Kernels, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
     let (batch, queries, width) = q.dims3()?;
     let keys = k.dim(1)?;
@@ -131,8 +132,8 @@ fn wide(kernels: &Kernels, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, cau
                 scale: scale(width),
             };
             let shared = THREADS / 32 * size_of::<f32>();
-            // SAFETY: `SoftmaxParameters` is the kernel's structure, and both tensors have `rows` of `padded_keys` values.
-            // `weights` is new.
+            // SAFETY: `SoftmaxParameters` is the kernel's structure, and both tensors have `rows` of `padded_keys`
+            // values. `weights` is newly allocated.
             unsafe { kernels.launch("softmax", [rows, 1, 1], THREADS, shared, &parameters)? };
             images.push(gather.forward_tokens(&weights, None)?);
         }

@@ -55,12 +55,12 @@ pub(crate) struct Window {
     pub(crate) before: usize,
     /// Zeros below and to the right.
     pub(crate) after: usize,
-    /// Whether the image is upsampled to twice its size by nearest neighbour.
+    /// Whether the image is upsampled to twice its size by nearest neighbor.
     pub(crate) upsampled: bool,
 }
 
 impl Window {
-    /// The height and width of the result, for a kernel of `size` and an image of `height` and `width`.
+    /// Returns the height and width of the result for a kernel of `size` and an image of `height` and `width`.
     ///
     /// Fails if the image is too small.
     fn results(self, size: usize, height: usize, width: usize) -> Result<(usize, usize)> {
@@ -94,7 +94,7 @@ impl Convolution {
         let (out, input, size) = match *weight.dims() {
             [out, input] => (out, input, 1),
             [out, input, size, other] if size == other => (out, input, size),
-            _ => bail!("no convolution or linear layer has the weight {weight:?}"),
+            _ => bail!("invalid weight for a convolution or linear layer: {weight:?}"),
         };
         let shape = [padded(out), size * size, padded(input)];
         let arranged = arrange(kernels, weight, [out, input, size * size], padded(input), &shape, kernels.dtype)?;
@@ -104,7 +104,7 @@ impl Convolution {
         Ok(Convolution { kernels: kernels.clone(), weight: arranged, bias, size })
     }
 
-    /// Creates the product with a matrix `[out, in]` of the layers' dtype on the accelerator.
+    /// Creates a layer without a bias from a matrix `[out, in]` of the layers' dtype on the accelerator.
     pub(super) fn from_matrix(kernels: &Kernels, matrix: &Tensor) -> Result<Self> {
         let (out, input) = matrix.dims2()?;
         Ok(Convolution { kernels: kernels.clone(), weight: matrix.reshape((out, 1, input))?, bias: None, size: 1 })
@@ -139,7 +139,7 @@ impl Convolution {
         Ok(out)
     }
 
-    /// The shape of the result for tokens `[.., in]`, and the number of tokens.
+    /// Returns the shape of the result for tokens `[.., in]`, and the number of tokens.
     fn rows(&self, x: &Tensor) -> Result<(Vec<usize>, usize)> {
         let (out, _, input) = self.weight.dims3()?;
         match x.dims() {
@@ -147,7 +147,7 @@ impl Convolution {
                 let dims = tokens.iter().copied().chain([out]).collect();
                 Ok((dims, tokens.iter().product()))
             }
-            _ => bail!("a linear layer with {input} inputs does not accept {x:?}"),
+            _ => bail!("a linear layer with {input} inputs cannot process {x:?}"),
         }
     }
 
@@ -168,7 +168,7 @@ impl Convolution {
             && input.is_multiple_of(EIGHT)
             && out_channels.is_multiple_of(EIGHT);
         if !fits {
-            bail!("a convolution with the weight {:?} does not map {x:?} to {out:?}", self.weight.dims())
+            bail!("a convolution with the weight {:?} cannot map {x:?} to {out:?}", self.weight.dims())
         }
         let depth = taps * input;
         let row_elements = ROW_BYTES / kernels.dtype.size_in_bytes();
@@ -200,8 +200,8 @@ impl Convolution {
         };
         let tile = plan.tile;
         let grid = [rows.div_ceil(tile.rows), out_channels.div_ceil(tile.columns), plan.splits];
-        // SAFETY: `Parameters` is the kernel's structure, and all tensors have the sizes that it states, as checked above.
-        // `partial` is new, and the callers pass a new `out`.
+        // SAFETY: `Parameters` is the kernel's structure, and all tensors have the sizes that it states, as checked
+        // above. `partial` is newly allocated, and the callers pass a newly allocated `out`.
         unsafe { kernels.launch(tile.kernel, grid, tile.threads, tile.shared(), &parameters)? };
         if plan.splits > 1 {
             // SAFETY: as above.
@@ -211,17 +211,17 @@ impl Convolution {
     }
 }
 
-/// Bytes of the depth that a step of the kernel covers.
+/// Number of bytes of the depth per step of the kernel.
 const ROW_BYTES: usize = 128;
 
-/// A kernel, and the part of the result that one of its blocks computes.
+/// A kernel, and the size of the part of the result that each block computes.
 #[derive(Debug, PartialEq)]
 struct Tile {
     kernel: &'static str,
     rows: usize,
     columns: usize,
     threads: usize,
-    /// Steps of the depth in shared memory at a time.
+    /// Number of steps of the depth in shared memory at the same time.
     stages: usize,
     /// Throughput relative to the largest tile. An estimate from the shared memory reads per product; not measured on a
     /// GPU.
@@ -229,7 +229,7 @@ struct Tile {
 }
 
 impl Tile {
-    /// Bytes of shared memory of a block.
+    /// Returns the shared memory of a block in bytes.
     fn shared(&self) -> usize {
         (self.rows + self.columns) * ROW_BYTES * self.stages
     }
@@ -241,7 +241,7 @@ const TILES: [Tile; 3] = [
     Tile { kernel: "convolve_64x64", rows: 64, columns: 64, threads: 128, stages: 4, throughput: 0.7 },
 ];
 
-/// The kernel for a product, and the number of parts of the depth that separate blocks sum.
+/// The kernel for a product, and the number of parts into which its depth is split.
 #[derive(Debug, PartialEq)]
 struct Plan {
     tile: &'static Tile,
@@ -249,8 +249,8 @@ struct Plan {
 }
 
 impl Plan {
-    /// Returns the plan with the lowest estimated time: the tiles of the busiest multiprocessor, plus the cost of splitting.
-    /// The constants are estimates too.
+    /// Returns the plan with the lowest estimated time: the tiles of the busiest multiprocessor, plus the cost of
+    /// splitting. The constants are estimates.
     fn choose(rows: usize, columns: usize, steps: usize, multiprocessors: usize) -> Plan {
         // In units of one step of one value in the largest tile.
         const FILL: f64 = 4.0;

@@ -51,7 +51,7 @@ impl Kernels {
     ///
     /// # Safety
     ///
-    /// As for [`Accelerator::launch`].
+    /// Same as for [`Accelerator::launch`].
     pub(super) unsafe fn launch<P: NoUninit>(
         &self,
         name: &str,
@@ -61,44 +61,44 @@ impl Kernels {
         parameters: &P,
     ) -> Result<()> {
         let kernel = format!("{name}_{}", self.suffix);
-        // SAFETY: the contract of this function is that of `launch`.
+        // SAFETY: this function has the same contract as `launch`.
         unsafe { launch(&*self.accelerator, &Launch { kernel: &kernel, grid, threads, shared }, parameters) }
     }
 
-    /// As [`Kernels::launch`], for kernels that iterate over `items` with any number of threads.
+    /// Like [`Kernels::launch`], for kernels that iterate over `items` with any number of threads.
     ///
     /// # Safety
     ///
-    /// As for [`Accelerator::launch`].
+    /// Same as for [`Accelerator::launch`].
     pub(super) unsafe fn launch_each<P: NoUninit>(&self, name: &str, items: usize, parameters: &P) -> Result<()> {
-        // SAFETY: the contract of this function is that of `launch`.
+        // SAFETY: this function has the same contract as `launch`.
         unsafe { self.launch(name, [blocks_for(&*self.accelerator, items), 1, 1], THREADS, 0, parameters) }
     }
 }
 
-/// The number of threads of a block, for kernels that do not need another one.
+/// Default number of threads per block.
 pub(super) const THREADS: usize = 256;
 
 /// Kernels read and write eight channels at a time.
 pub(super) const EIGHT: usize = 8;
 
-/// The number of blocks for one thread per item, limited to what keeps the accelerator busy.
+/// Returns the number of blocks for one thread per item, up to the number that keeps the accelerator busy.
 pub(super) fn blocks_for(accelerator: &dyn Accelerator, items: usize) -> usize {
     items.div_ceil(THREADS).clamp(1, 16 * accelerator.multiprocessors().max(1))
 }
 
-/// The next multiple of eight.
+/// Rounds up to a multiple of eight.
 pub(super) fn padded(channels: usize) -> usize {
     channels.next_multiple_of(EIGHT)
 }
 
-/// The suffix of the kernels for a dtype.
+/// Returns the suffix of the kernels for a dtype.
 pub(super) fn suffix(dtype: DType) -> Result<&'static str> {
     match dtype {
         DType::F16 => Ok("f16"),
         DType::BF16 => Ok("bf16"),
         DType::F32 => Ok("f32"),
-        _ => bail!("there are kernels for F16, BF16 and F32, not for {dtype:?}"),
+        _ => bail!("unsupported dtype {dtype:?}: expected F16, BF16 or F32"),
     }
 }
 
@@ -106,13 +106,13 @@ pub(super) fn suffix(dtype: DType) -> Result<&'static str> {
 ///
 /// # Safety
 ///
-/// As for [`Accelerator::launch`].
+/// Same as for [`Accelerator::launch`].
 pub(super) unsafe fn launch<P: NoUninit>(
     accelerator: &dyn Accelerator,
     launch: &Launch<'_>,
     parameters: &P,
 ) -> Result<()> {
-    // SAFETY: the contract of this function is that of `Accelerator::launch`.
+    // SAFETY: this function has the same contract as `Accelerator::launch`.
     unsafe { accelerator.launch(launch, bytemuck::bytes_of(parameters)) }
 }
 

@@ -1,7 +1,7 @@
-//! The layers as CUDA kernels. Experimental: no GPU has run them yet.
+//! The layers as CUDA kernels. Experimental: they have never run on a GPU.
 //!
-//! `source/` has the kernels in CUDA C++; the files here launch them. They run on an [`Accelerator`]: an NVIDIA GPU with
-//! the feature `cuda`, or, in tests, an emulation on the CPU, which is the only one that has been tested.
+//! `source/` contains the kernels in CUDA C++; the files here launch them. They run on an [`Accelerator`]: an NVIDIA
+//! GPU with the feature `cuda`, or an emulation on the CPU in tests. Only the emulation has been tested.
 //!
 //! Images are channels-last, in F16, BF16 or F32, and all sums are F32. Tensor cores multiply F16 and BF16 directly. An
 //! F32 product is three TF32 products, which together have the precision of F32.

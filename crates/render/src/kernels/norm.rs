@@ -37,10 +37,10 @@ pub(crate) struct GroupNorm {
     epsilon: f32,
 }
 
-/// The most chunks of an image whose moments are computed separately.
+/// Maximum number of chunks of an image. The moments of each chunk are computed separately.
 const MOST_CHUNKS: usize = 256;
 
-/// The fewest pixels of a chunk.
+/// Minimum number of pixels of a chunk.
 const LEAST_PIXELS: usize = 16;
 
 impl GroupNorm {
@@ -68,7 +68,7 @@ impl GroupNorm {
         let kernels = &self.kernels;
         let (batch, height, width, channels) = x.dims4()?;
         if channels != self.weight.elem_count() || x.dtype() != kernels.dtype {
-            bail!("a group normalization of {} channels does not accept {x:?}", self.weight.elem_count())
+            bail!("a group normalization of {} channels cannot process {x:?}", self.weight.elem_count())
         }
         let pixels = height * width;
         let chunk_pixels = pixels.div_ceil(MOST_CHUNKS).max(LEAST_PIXELS);
@@ -98,7 +98,7 @@ impl GroupNorm {
         let accelerator = &*kernels.accelerator;
         let affine_launch = Launch { kernel: "group_affine", grid: [batch, 1, 1], threads: THREADS, shared };
         // SAFETY: `GroupParameters` is the structure of the kernels, and all tensors have the sizes that it states, as
-        // checked above and in `new`. `moments`, `affine` and `out` are new.
+        // checked above and in `new`. `moments`, `affine` and `out` are newly allocated.
         unsafe {
             kernels.launch("group_moments", [chunks, batch, 1], THREADS, shared, &parameters)?;
             launch(accelerator, &affine_launch, &parameters)?;
@@ -151,7 +151,7 @@ impl LayerNorm {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let width = self.weight.elem_count();
         if x.dim(D::Minus1)? != width || x.dtype() != self.kernels.dtype {
-            bail!("a layer normalization of {width} values does not accept {x:?}")
+            bail!("a layer normalization of {width} values cannot process {x:?}")
         }
         let out = self.kernels.empty(x.dims())?;
         let tokens = x.elem_count() / width;
@@ -166,8 +166,8 @@ impl LayerNorm {
             padding: 0,
         };
         let grid = [tokens.div_ceil(THREADS / 32), 1, 1];
-        // SAFETY: `LayerParameters` is the kernel's structure, and all tensors have the sizes that it states, as checked
-        // above and in `new`. `out` is new.
+        // SAFETY: `LayerParameters` is the kernel's structure, and all tensors have the sizes that it states, as
+        // checked above and in `new`. `out` is newly allocated.
         unsafe { self.kernels.launch("layer_norm", grid, THREADS, 0, &parameters)? };
         Ok(out)
     }

@@ -7,7 +7,7 @@ use super::accelerator::Launch;
 use super::address::{address, address_mut};
 use super::launch::{EIGHT, Kernels, THREADS, blocks_for, int, launch, padded, suffix};
 
-// The structures here are those of the same name in `source/pointwise.cuh`.
+// These structures match those of the same names in `source/pointwise.cuh`.
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
@@ -21,17 +21,17 @@ struct Gate {
 /// Returns `value * gelu(gate)`, where the first half of the last dimension holds the values and the second half the
 /// gates (GEGLU).
 pub(crate) fn gated_gelu(kernels: &Kernels, x: &Tensor) -> Result<Tensor> {
-    let [rows @ .., both] = x.dims() else { bail!("{x:?} has no dimension of values and gates") };
+    let [rows @ .., both] = x.dims() else { bail!("{x:?} cannot be split into values and gates") };
     let width = both / 2;
     if both % 2 != 0 {
-        bail!("{x:?} has no halves for values and gates")
+        bail!("{x:?} cannot be split into values and gates")
     }
     check(kernels, x, &[width])?;
     let dims: Vec<usize> = rows.iter().copied().chain([width]).collect();
     let out = kernels.empty(&dims)?;
     let rows: usize = rows.iter().product();
     let parameters = Gate { x: address(x)?, out: address_mut(&out)?, rows: int(rows)?, width: int(width)? };
-    // SAFETY: `Gate` is the kernel's structure, and `x` has rows of `2 * width` values. `out` is new.
+    // SAFETY: `Gate` is the kernel's structure, and `x` has rows of `2 * width` values. `out` is newly allocated.
     unsafe { kernels.launch_each("gated_gelu", out.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
@@ -52,7 +52,7 @@ pub(crate) fn sigmoid_gate(kernels: &Kernels, x: &Tensor, scale: f32) -> Result<
     let out = kernels.empty(x.dims())?;
     let parameters =
         Sigmoid { x: address(x)?, out: address_mut(&out)?, count: x.elem_count() as i64, scale, padding: 0 };
-    // SAFETY: `Sigmoid` is the kernel's structure, and both tensors have `count` values. `out` is new.
+    // SAFETY: `Sigmoid` is the kernel's structure, and both tensors have `count` values. `out` is newly allocated.
     unsafe { kernels.launch_each("sigmoid_gate", x.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
@@ -73,8 +73,8 @@ struct ConcatChannels {
     padding: u32,
 }
 
-/// Concatenates the channels of two images `[batch, height, width, channels]`. If the first one is larger, it is cropped
-/// at the bottom and at the right.
+/// Concatenates the channels of two images `[batch, height, width, channels]`. Crops the first image at the bottom and
+/// at the right if it is larger.
 ///
 /// Fails if the first image is smaller or the batches differ.
 pub(crate) fn concat_channels(kernels: &Kernels, a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -100,7 +100,7 @@ pub(crate) fn concat_channels(kernels: &Kernels, a: &Tensor, b: &Tensor) -> Resu
         padding: 0,
     };
     // SAFETY: `ConcatChannels` is the kernel's structure, and the first image has every pixel of the second, as checked
-    // above. `out` is new.
+    // above. `out` is newly allocated.
     unsafe { kernels.launch_each("concat_channels", out.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
@@ -120,8 +120,8 @@ struct Embed {
 
 /// Returns the embedding of each token plus the embedding of its position: `[batch, count, width]`.
 ///
-/// `tokens` is `[batch, count]`, U32 in the CPU's memory. Fails if a token is not in the table, or there are fewer
-/// positions than tokens.
+/// `tokens` is `[batch, count]`, U32 in CPU memory. Fails if a token is not in the table, or there are fewer positions
+/// than tokens.
 pub(crate) fn embed(kernels: &Kernels, tokens: &Tensor, table: &Tensor, positions: &Tensor) -> Result<Tensor> {
     let (batch, count) = tokens.dims2()?;
     let (vocabulary, width) = table.dims2()?;
@@ -147,7 +147,7 @@ pub(crate) fn embed(kernels: &Kernels, tokens: &Tensor, table: &Tensor, position
         padding: 0,
     };
     // SAFETY: `Embed` is the kernel's structure. Each token is a row of the table, and there is a position for each, as
-    // checked above. `out` is new.
+    // checked above. `out` is newly allocated.
     unsafe { kernels.launch_each("embed", out.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
@@ -179,7 +179,7 @@ pub(crate) fn to_pixels(kernels: &Kernels, planes: &Tensor) -> Result<Tensor> {
         pixels: int(height * width)?,
         padded: int(padded(channels))?,
     };
-    // SAFETY: `Planes` is the kernel's structure, and the sizes are those of the tensors. `out` is new.
+    // SAFETY: `Planes` is the kernel's structure, and the sizes are those of the tensors. `out` is newly allocated.
     unsafe { kernels.launch_each("to_pixels", out.elem_count(), &parameters)? };
     Ok(out)
 }
@@ -222,8 +222,8 @@ struct Arrange {
 
 /// Converts a weight `[out, in, taps]` to `[padded out, taps, padded in]` and to `dtype`, and pads it with zeros.
 ///
-/// The weight may be in the CPU's memory. `shape` is the shape of the result and has the same number of values. Fails if
-/// the shapes do not match.
+/// The weight may be in CPU memory. `shape` is the shape of the result and has the same number of values. Fails if the
+/// shapes do not match.
 pub(super) fn arrange(
     kernels: &Kernels,
     weight: &Tensor,
@@ -234,7 +234,7 @@ pub(super) fn arrange(
 ) -> Result<Tensor> {
     let from = match weight.dtype() {
         DType::F16 | DType::BF16 | DType::F32 => weight.clone(),
-        // Other dtypes are rare, and have no kernels.
+        // There are no kernels for other dtypes, which are rare.
         _ => weight.to_device(&Device::Cpu)?.to_dtype(DType::F32)?,
     };
     let from = from.contiguous()?.to_device(kernels.accelerator.device())?;
@@ -259,16 +259,16 @@ pub(super) fn arrange(
     };
     let kernel = format!("arrange_{}_{}", suffix(from.dtype())?, suffix(dtype)?);
     let grid = [blocks_for(&*kernels.accelerator, to.elem_count()), 1, 1];
-    // SAFETY: `Arrange` is the kernel's structure, and both tensors have the sizes that it states, as checked above. `to`
-    // is new.
+    // SAFETY: `Arrange` is the kernel's structure, and both tensors have the sizes that it states, as checked above.
+    // `to` is newly allocated.
     unsafe {
         launch(&*kernels.accelerator, &Launch { kernel: &kernel, grid, threads: THREADS, shared: 0 }, &parameters)?
     };
     Ok(to)
 }
 
-/// Concatenates tensors of the accelerator along their first dimension. candle's own operation needs a kernel that the
-/// driver would have to compile at run time.
+/// Concatenates tensors of the accelerator along their first dimension. candle's operation would require the driver to
+/// compile a kernel at run time.
 ///
 /// Fails if there are no tensors or their other dimensions differ.
 pub(crate) fn concat_rows(kernels: &Kernels, tensors: &[Tensor]) -> Result<Tensor> {
@@ -296,13 +296,13 @@ pub(super) fn transpose(kernels: &Kernels, matrix: &Tensor) -> Result<Tensor> {
 /// Casts a tensor to `dtype` and moves it to the accelerator.
 pub(crate) fn cast(kernels: &Kernels, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
     match tensor.dtype() == dtype {
-        // The tensor may be in the CPU's memory.
+        // The tensor may be in CPU memory.
         true => tensor.to_device(kernels.accelerator.device()),
         false => arrange(kernels, tensor, [1, tensor.elem_count(), 1], tensor.elem_count(), tensor.dims(), dtype),
     }
 }
 
-/// Moves a tensor of the layers' dtype or of F32 to the CPU's memory, as F32.
+/// Moves a tensor of the layers' dtype or of F32 to CPU memory, as F32.
 pub(crate) fn to_host(kernels: &Kernels, tensor: &Tensor) -> Result<Tensor> {
     cast(kernels, tensor, DType::F32)?.to_device(&Device::Cpu)
 }

@@ -16,7 +16,7 @@ use trinart_ckpt_formats::tensor::LazyTensor;
 mod emulation;
 use emulation::{ADVERSE, Emulated};
 
-/// Kernels of each dtype on each accelerator, with the relative error that rounding to the dtype explains.
+/// Kernels of each dtype on each accelerator, with the relative error that rounding to the dtype may cause.
 fn accelerators() -> Vec<(String, Kernels, f64)> {
     let mut accelerators: Vec<(String, Arc<dyn Accelerator>)> = Vec::new();
     for (name, mode, multiprocessors) in [("emulated", 0, 2), ("emulated, adverse order", ADVERSE, 64)] {
@@ -149,7 +149,7 @@ fn normalizations_match_candle() {
         for (dims, groups) in [([2, 64, 5, 9], 32), ([1, 320, 3, 4], 32), ([1, 32, 70, 70], 32), ([1, 2560, 2, 2], 32)]
         {
             let [_, channels, _, _] = dims;
-            // Values far from zero, where a naive variance cancels.
+            // With values far from zero, a naive variance would lose its precision by cancellation.
             let x = rounded(&kernels, &((random(&dims) * 2.0).unwrap() + 3.0).unwrap());
             let (weight, bias) = (random(&[channels]), random(&[channels]));
             let norm = candle_nn::GroupNorm::new(weight.clone(), bias.clone(), channels, groups, 1e-5).unwrap();

@@ -44,10 +44,10 @@ struct Layer {
 }
 
 impl TextEncoder {
-    /// Loads the text encoder of a checkpoint in LDM names. The sizes follow from the shapes of its tensors.
+    /// Loads the text encoder of a checkpoint in LDM names. Infers the sizes from the shapes of the tensors.
     ///
-    /// The number of heads is in no tensor. CLIP has one per 64 values; a width that 64 does not divide occurs in small
-    /// test models, which have 4 heads by convention. [`TextEncoder::with_heads`] overrides the number.
+    /// The number of heads cannot be inferred. CLIP has one head per 64 values. If the width is not a multiple of 64,
+    /// as in small test models, the number is 4. [`TextEncoder::with_heads`] overrides it.
     ///
     /// Fails if the checkpoint has no text encoder of SD v1 or a smaller vocabulary, or if tensors are missing or have
     /// other shapes.
@@ -107,7 +107,7 @@ impl TextEncoder {
     }
 
     /// Encodes tokens `[batch, positions]` to `[batch, positions, width]`: the output of the layer `clip_skip` from the
-    /// end (1 is the last), after the final layer norm. Kernels return F32 in the CPU's memory.
+    /// end (1 is the last), after the final layer norm. Kernels return F32 in CPU memory.
     ///
     /// Fails if the encoder has fewer than `clip_skip` layers.
     pub fn hidden_state(&self, tokens: &Tensor, clip_skip: usize) -> Result<Tensor> {
@@ -164,7 +164,7 @@ impl Layer {
     }
 }
 
-/// Fails if a checkpoint has no text encoder of SD v1.
+/// Fails if a checkpoint has no SD v1 text encoder.
 pub(super) fn check_supported(state_dict: &StateDict) -> Result<()> {
     let key = format!("{}.embeddings.token_embedding.weight", prefix(state_dict)?);
     let tokens = state_dict.get(&key).and_then(|tensor| tensor.shape().dims().first().copied());
@@ -184,13 +184,13 @@ fn prefix(state_dict: &StateDict) -> Result<&'static str> {
     found.ok_or_else(|| no_text_encoder(state_dict))
 }
 
-/// The error for a checkpoint with another text encoder, or with none.
+/// Returns the error for a checkpoint with another text encoder or without one.
 fn no_text_encoder(state_dict: &StateDict) -> Error {
     let under = |prefix: &str| state_dict.keys().any(|key| key.starts_with(prefix));
     if under("cond_stage_model.model.") || under("conditioner.") {
-        return Error::unsupported("the text encoder is that of SD v2 or SDXL; only SD v1 can be rendered");
+        return Error::unsupported("unsupported text encoder of SD v2 or SDXL: only SD v1 can be rendered");
     }
     let [prefix, _] = PREFIXES;
     let key = format!("{prefix}.embeddings.token_embedding.weight");
-    Error::missing("required by the text encoder of SD v1, missing in the checkpoint").in_tensor(key)
+    Error::missing("required by the text encoder of SD v1, missing from the checkpoint").in_tensor(key)
 }

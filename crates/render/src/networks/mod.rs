@@ -14,7 +14,7 @@ pub use clip::TextEncoder;
 pub use unet::{PreparedPrompt, Unet};
 pub use vae::Vae;
 
-/// Fails if a checkpoint has another text encoder or UNet than SD v1. Reads no weights.
+/// Fails if the text encoder or the UNet of a checkpoint is not from SD v1. Reads no weights.
 pub(crate) fn check_supported(state_dict: &StateDict) -> Result<()> {
     clip::check_supported(state_dict)?;
     unet::check_supported(state_dict)

@@ -41,7 +41,7 @@ impl<'a> Reader<'a> {
         self.weights.state_dict().contains(&self.key(name))
     }
 
-    /// Counts numbered prefixes from 0 upwards; `name` is a tensor that each of them has.
+    /// Counts numbered prefixes, starting at 0. `name` returns the key of a tensor that exists under each of them.
     pub(super) fn count(&self, name: impl Fn(usize) -> String) -> usize {
         // No model has this many layers; the bound is for hostile files.
         (0..1000).take_while(|&index| self.has(&name(index))).count()
@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
     pub(super) fn dims(&self, name: &str) -> Result<Vec<usize>> {
         let key = self.key(name);
         let Some(lazy) = self.weights.state_dict().get(&key) else {
-            return Err(Error::missing("required by the model, missing in the checkpoint").in_tensor(key));
+            return Err(Error::missing("required by the model, missing from the checkpoint").in_tensor(key));
         };
         let dims = lazy.shape().dims().iter().map(|&dim| usize::try_from(dim));
         dims.collect::<Result<_, _>>().map_err(|_| Error::limit("the shape is too large").in_tensor(key))
@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
         self.weights.tensor(&self.key(name), dims)
     }
 
-    /// Loads a bias or a norm's weight. Kernels take these in F32, whatever their dtype.
+    /// Loads a bias or a norm's weight. Kernels always take these in F32.
     fn affine(&self, name: &str, dims: &[usize]) -> Result<Tensor> {
         match self.engine() {
             Engine::Candle => self.tensor(name, dims),
@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
         self.conv_with(name, channels, 1, None)
     }
 
-    /// Reads a convolution with this stride, and with this padding if it is not the usual one.
+    /// Reads a convolution with this stride. By default, the padding keeps the size of the image at stride 1.
     pub(super) fn conv_with(
         &self,
         name: &str,
@@ -107,17 +107,17 @@ impl<'a> Reader<'a> {
     pub(super) fn linear(&self, name: &str, width: usize, bias: bool) -> Result<Linear> {
         let here = self.at(name);
         let dims = here.dims("weight")?;
-        let out = *dims.first().ok_or_else(|| {
-            Error::mismatch("expected a matrix, the checkpoint has a scalar").in_tensor(here.key("weight"))
-        })?;
+        let out = *dims
+            .first()
+            .ok_or_else(|| Error::mismatch("expected a matrix, found a scalar").in_tensor(here.key("weight")))?;
         let wanted = if dims.len() == 4 { vec![out, width, 1, 1] } else { vec![out, width] };
         let weight = loaded(here.tensor("weight", &wanted)?.reshape((out, width)))?;
         let bias = if bias { Some(here.affine("bias", &[out])?) } else { None };
         loaded(Linear::new(self.engine(), weight, bias))
     }
 
-    /// Reads several linear layers over the same `width` values as one, their outputs concatenated. `keys` are their
-    /// full prefixes.
+    /// Reads several linear layers over the same `width` values as one layer that concatenates their outputs. `keys`
+    /// are their full prefixes.
     pub(super) fn linear_of_all(&self, keys: &[String], width: usize) -> Result<Linear> {
         let (mut weights, mut biases) = (Vec::new(), Vec::new());
         for key in keys {

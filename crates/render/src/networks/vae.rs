@@ -64,7 +64,7 @@ struct Attention {
 }
 
 impl Vae {
-    /// Loads the VAE of a checkpoint in LDM names. The sizes follow from the shapes of its tensors.
+    /// Loads the VAE of a checkpoint in LDM names. Infers the sizes from the shapes of the tensors.
     ///
     /// Fails if tensors are missing or have other shapes.
     pub fn load(weights: &WeightLoader) -> Result<Vae> {
@@ -92,13 +92,13 @@ impl Vae {
         self.latent_channels
     }
 
-    /// The side of an image over the side of its latent: 8 in SD v1.
+    /// The ratio of an image's side to its latent's side: 8 in SD v1.
     pub fn scale(&self) -> usize {
         self.decoder.levels.iter().filter(|level| level.resample.is_some()).fold(1, |scale, _| 2 * scale)
     }
 
     /// Decodes a latent `[batch, 4, height, width]`, already divided by the scale factor 0.18215, to an image
-    /// `[batch, 3, 8 * height, 8 * width]`. Colours are between -1 and 1; the decoder may overshoot.
+    /// `[batch, 3, 8 * height, 8 * width]`. Colors are between -1 and 1; the decoder may overshoot.
     pub fn decode(&self, z: &Tensor) -> Result<Tensor> {
         let decode = || {
             let z = self.post_quant_conv.forward(&Image::new(&self.engine, z)?)?;
@@ -116,15 +116,15 @@ impl Vae {
         let image = Image::new(&self.engine, image)?;
         let moments = self.quant_conv.forward(&self.encoder.encode(&image, &self.trace)?)?.to_planes()?;
         let half = moments.dim(1)? / 2;
-        // The original clamps the log-variance too, so that its exponential does not overflow.
+        // Like the original code, clamp the log-variance so that its exponential does not overflow.
         Ok((moments.narrow(1, 0, half)?.contiguous()?, moments.narrow(1, half, half)?.clamp(-30f32, 20f32)?))
     }
 }
 
 impl Half {
     fn encoder(here: &Reader) -> Result<Self> {
-        let [mut width, colours, _, _] = here.dims_of("conv_in.weight")?;
-        let conv_in = here.conv("conv_in", colours)?;
+        let [mut width, colors, _, _] = here.dims_of("conv_in.weight")?;
+        let conv_in = here.conv("conv_in", colors)?;
         let mut levels = Vec::new();
         for level in 0..here.count(|level| format!("down.{level}.block.0.norm1.weight")) {
             let here = here.at(format!("down.{level}"));

@@ -1,8 +1,8 @@
 //! Multi-head attention.
 //!
-//! For F32 on the CPU, a panel of 32 queries at a time attends to all keys. The scores `[keys][32]` fit into the
-//! second-level cache, are normalized there, and are the operand with which the microkernel multiplies the values. The
-//! full matrix of queries and keys never exists.
+//! On the CPU with F32, panels of 32 queries attend to all keys. The scores `[keys][32]` of a panel fit into the
+//! second-level cache, where they are normalized and multiplied with the values by the microkernel. The full matrix of
+//! scores is never stored.
 
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
@@ -35,7 +35,7 @@ pub(crate) fn attention(
     }
 }
 
-/// Attention by candle's operations, with the full matrix of scores.
+/// Computes attention with candle's operations and the full matrix of scores.
 fn plain(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
     let (batch, queries, width) = q.dims3()?;
     let keys = k.dim(1)?;
@@ -58,7 +58,7 @@ fn fast(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Resul
     let keys = k.dim(1)?;
     let fits = k.dims3()? == (batch, keys, width) && v.dims3()? == (batch, keys, width);
     if !fits || keys == 0 || width == 0 || !width.is_multiple_of(heads) {
-        candle_core::bail!("{heads} heads cannot attend from {q:?} to {k:?} and {v:?}")
+        candle_core::bail!("invalid attention: {heads} heads, queries {q:?}, keys {k:?}, values {v:?}")
     }
     let shape = Shape { queries, keys, width, head: width / heads, causal };
     let mut out = zeros(batch * queries * width);
@@ -100,9 +100,9 @@ struct Head {
     image: usize,
     /// The first value of the head within a token.
     first: usize,
-    /// `[head][ROWS]` for each ten keys.
+    /// `[head][ROWS]` for every ten keys.
     keys: Vec<f32>,
-    /// `[keys][ROWS]` for each ten values of the head.
+    /// `[keys][ROWS]` for every ten values of the head.
     values: Vec<f32>,
 }
 
@@ -115,7 +115,7 @@ struct Scratch {
 }
 
 impl Shape {
-    /// The values of one head in one token, where images have `count` tokens.
+    /// Returns the values of one head in one token. Each image has `count` tokens.
     fn part<'a>(&self, tokens: &'a [f32], count: usize, image: usize, token: usize, first: usize) -> &'a [f32] {
         let start = (image * count + token) * self.width + first;
         tokens.split_at(start).1.split_at(self.head).0
@@ -143,7 +143,7 @@ impl Head {
         Head { image, first, keys, values }
     }
 
-    /// Computes the result for at most `COLUMNS` queries from `query` on.
+    /// Computes the result for at most `COLUMNS` queries, starting at `query`.
     fn attend(&self, shape: &Shape, q: &[f32], query: usize, scratch: &mut Scratch, writer: &DisjointWriter) {
         let Scratch { queries, scores, out } = scratch;
         queries.clear();
@@ -164,7 +164,7 @@ impl Head {
         let scores = scores.as_flattened_mut().split_at_mut(shape.keys).0;
         if shape.causal {
             for (key, line) in scores.iter_mut().enumerate() {
-                // Queries before this key.
+                // Queries before this key do not attend to it.
                 line.iter_mut().take(key.saturating_sub(query)).for_each(|score| *score = f32::NEG_INFINITY);
             }
         }
@@ -187,8 +187,8 @@ impl Head {
         }
         for (token, values) in tokens.zip(out.chunks_exact(width)) {
             let start = (self.image * shape.queries + token) * shape.width + self.first;
-            // SAFETY: each pair of a head and a panel of queries is one unit of work, and units have no value of a token
-            // in common.
+            // SAFETY: each pair of a head and a panel of queries is one unit of work, and no two units share a value of
+            // a token.
             let place = unsafe { writer.claim(start..start + shape.head) };
             place.copy_from_slice(values.split_at(shape.head).0);
         }

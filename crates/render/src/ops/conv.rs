@@ -1,7 +1,7 @@
 //! Convolutions over images.
 //!
-//! For F32 on the CPU, the columns of an image (im2col) never exist as a whole: a strip of them at a time is gathered
-//! in the layout of the microkernel and multiplied.
+//! On the CPU with F32, the im2col matrix of an image is never stored as a whole. It is gathered and multiplied in
+//! strips, in the layout of the microkernel.
 
 use candle_core::{Result, Tensor};
 
@@ -63,7 +63,7 @@ impl Conv2d {
     pub(crate) fn new(engine: &Engine, weight: Tensor, bias: Tensor, stride: usize, padding: Padding) -> Result<Self> {
         let (out, channels, size, width) = weight.dims4()?;
         if size != width || bias.dims() != [out] || stride == 0 {
-            candle_core::bail!("no convolution with the weight {weight:?}, the bias {bias:?} and stride {stride}")
+            candle_core::bail!("unsupported convolution: weight {weight:?}, bias {bias:?}, stride {stride}")
         }
         let weight = match engine {
             Engine::Kernels(kernels) => Weight::Kernels(kernels::Convolution::new(kernels, &weight, Some(&bias))?),
@@ -80,12 +80,12 @@ impl Conv2d {
         self.forward_with(x, Epilogue::default())
     }
 
-    /// As [`Conv2d::forward`], plus the summands of `epilogue`.
+    /// Like [`Conv2d::forward`], plus the summands of `epilogue`.
     pub(crate) fn forward_with(&self, x: &Image, epilogue: Epilogue<'_>) -> Result<Image> {
         self.run(x, false, epilogue)
     }
 
-    /// Convolves the image upsampled to twice its size by nearest neighbour.
+    /// Convolves the image upsampled to twice its size by nearest neighbor.
     pub(crate) fn forward_upsampled(&self, x: &Image) -> Result<Image> {
         self.run(x, true, Epilogue::default())
     }
@@ -150,7 +150,7 @@ impl Conv2d {
             candle_core::bail!("an image of {height}x{width} is too small for this convolution")
         };
         if channels * self.size * self.size != weight.depth() || !is_f32_on_cpu(&[x]) {
-            candle_core::bail!("a convolution with {} values per window does not accept {x:?}", weight.depth())
+            candle_core::bail!("a convolution with {} values per window cannot process {x:?}", weight.depth())
         }
         let (size, stride, before) = (self.size, self.stride, self.padding.before);
         Ok(Geometry { batch, channels, height, width, upsampled, out_height, out_width, size, stride, before })
@@ -183,7 +183,7 @@ fn convolve(geometry: &Geometry, weight: &PackedMatrix, images: &[f32], output: 
             for (channel, line) in (row..).zip(tile) {
                 for run in runs(first, geometry.batch, geometry.out_height, geometry.out_width) {
                     let pixel = run.y * geometry.out_width + run.x;
-                    // SAFETY: each tile of the product is put once, and tiles have no pixel of a channel in common.
+                    // SAFETY: each tile of the product is written once, and no two tiles share a pixel of a channel.
                     unsafe { output.put(run.image, channel, pixel, run.of(line)) };
                 }
             }

@@ -1,4 +1,4 @@
-//! Writing one slice from several threads, each to its own ranges.
+//! Writes to disjoint ranges of one slice from several threads.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A slice that several threads write at the same time, each element exactly once.
 ///
-/// The tiles of a product end in strided parts of the result, so `chunks_mut` cannot hand them out. The contract of
-/// [`DisjointWriter::claim`] is checked: always that a range lies within the slice, and with debug assertions that
-/// no element is claimed twice.
+/// The tiles of a product cover strided parts of the result, which `chunks_mut` cannot provide.
+/// [`DisjointWriter::claim`] always checks that a range lies within the slice. With debug assertions, it also checks
+/// that no element is claimed twice.
 pub(super) struct DisjointWriter<'a> {
     first: *mut f32,
     len: usize,
@@ -33,7 +33,7 @@ impl<'a> DisjointWriter<'a> {
         }
     }
 
-    /// The elements of `range`, for writing.
+    /// Returns the elements of `range` for writing.
     ///
     /// Panics if the range exceeds the slice and, with debug assertions, if it overlaps with an earlier claim.
     ///
@@ -50,7 +50,7 @@ impl<'a> DisjointWriter<'a> {
             assert!(!claimed.load(Ordering::Relaxed), "elements of {range:?} are claimed twice");
             claimed.store(true, Ordering::Relaxed);
         }
-        // SAFETY: the range lies within the slice, which is borrowed for longer than `self`, and the caller promises
+        // SAFETY: the range lies within the slice, which is borrowed for longer than `self`, and the caller guarantees
         // that there is no other reference to these elements.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(range.start), range.len()) }
     }

@@ -7,14 +7,14 @@ use crate::kernels::{self, Kernels};
 /// The implementation that computes the layers of a model.
 #[derive(Clone)]
 pub enum Engine {
-    /// This crate's own layers for F32 weights in the CPU's memory, candle's operations for all others.
+    /// This crate's CPU layers for F32 weights in CPU memory, candle's operations for all others.
     Candle,
     /// CUDA kernels on an accelerator.
     Kernels(Kernels),
 }
 
 impl Engine {
-    /// Moves F32 tokens from the CPU's memory to the device and dtype of this engine.
+    /// Moves F32 tokens from CPU memory to the device and dtype of this engine.
     #[expect(clippy::wrong_self_convention, reason = "the engine is the destination, not the result")]
     pub(crate) fn from_host(&self, tokens: &Tensor) -> Result<Tensor> {
         match self {
@@ -23,7 +23,7 @@ impl Engine {
         }
     }
 
-    /// Moves tokens of this engine to the CPU's memory, as F32. The inverse of [`Engine::from_host`].
+    /// Moves tokens of this engine to CPU memory, as F32. The inverse of [`Engine::from_host`].
     pub(crate) fn to_host(&self, tokens: &Tensor) -> Result<Tensor> {
         match self {
             Engine::Candle => Ok(tokens.clone()),
@@ -31,7 +31,7 @@ impl Engine {
         }
     }
 
-    /// `x * sigmoid(x)`.
+    /// Returns `x * sigmoid(x)`.
     pub(crate) fn silu(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Engine::Candle => x.silu(),

@@ -17,7 +17,7 @@ use crate::kernels;
 pub(crate) fn gated_gelu(engine: &Engine, x: &Tensor) -> Result<Tensor> {
     let width = x.dim(D::Minus1)?;
     if width == 0 || !width.is_multiple_of(2) {
-        candle_core::bail!("{x:?} has no halves for values and gates")
+        candle_core::bail!("{x:?} cannot be split into values and gates")
     }
     match engine {
         Engine::Kernels(kernels) => kernels::gated_gelu(kernels, x),
@@ -56,7 +56,7 @@ fn fast(x: &Tensor) -> Result<Tensor> {
 /// compiler vectorizes. Propagates NaN.
 #[inline(always)]
 fn erf(x: f32) -> f32 {
-    // Beyond these limits the result rounds to -1 or 1. Comparisons, because `max` and `min` would replace NaN.
+    // Beyond these limits, the result rounds to -1 or 1. Uses comparisons, because `max` and `min` would replace NaN.
     let x = if x < -4.0 { -4.0 } else { x };
     let x = if x > 4.0 { 4.0 } else { x };
     let square = x * x;

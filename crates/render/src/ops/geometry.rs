@@ -35,20 +35,20 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// The values of this run in a line of a panel.
+    /// Returns the values of this run in a line of a panel.
     #[inline(always)]
     pub(super) fn of<'a>(&self, line: &'a [f32; COLUMNS]) -> &'a [f32] {
         line.split_at(self.start).1.split_at(self.len).0
     }
 
-    /// As [`Run::of`], for writing.
+    /// Like [`Run::of`], for writing.
     #[inline(always)]
     pub(super) fn of_mut<'a>(&self, line: &'a mut [f32; COLUMNS]) -> &'a mut [f32] {
         line.split_at_mut(self.start).1.split_at_mut(self.len).0
     }
 }
 
-/// The runs of the panel that begins at column `first`, for columns that enumerate `batch` grids row by row.
+/// Returns the runs of the panel that begins at column `first`. The columns enumerate `batch` grids row by row.
 pub(super) fn runs(first: usize, batch: usize, height: usize, width: usize) -> impl Iterator<Item = Run> {
     let grid = height * width;
     let mut start = 0;
@@ -66,25 +66,25 @@ pub(super) fn runs(first: usize, batch: usize, height: usize, width: usize) -> i
 }
 
 impl Geometry {
-    /// The number of columns of the product: the output pixels of all images.
+    /// Returns the number of columns of the product: the output pixels of all images.
     pub(super) fn columns(&self) -> usize {
         self.batch * self.out_height * self.out_width
     }
 
-    /// The number of stored pixels in a channel of the input.
+    /// Returns the number of stored pixels in a channel of the input.
     fn plane(&self) -> usize {
         let shift = u32::from(self.upsampled);
         (self.height >> shift) * (self.width >> shift)
     }
 
-    /// The stored pixels of one channel of one input image.
+    /// Returns the stored pixels of one channel of one input image.
     pub(super) fn channel<'a>(&self, images: &'a [f32], image: usize, channel: usize) -> &'a [f32] {
         let plane = self.plane();
         images.split_at((image * self.channels + channel) * plane).1.split_at(plane).0
     }
 
-    /// Reads pixels from row `y` of a channel, from `x` on in steps of `stride`. Leaves `line` unchanged outside of the
-    /// image.
+    /// Reads pixels from row `y` of a channel, starting at `x`, in steps of `stride`. Leaves `line` unchanged outside
+    /// of the image.
     #[inline(always)]
     pub(super) fn read(&self, channel: &[f32], y: isize, x: isize, stride: usize, line: &mut [f32]) {
         let Some(y) = usize::try_from(y).ok().filter(|&y| y < self.height) else { return };
@@ -108,7 +108,7 @@ impl Geometry {
         }
     }
 
-    /// Fills the zeroed panel `[channels * size * size][COLUMNS]` of the columns from `first` on.
+    /// Fills the zeroed panel `[channels * size * size][COLUMNS]` with the columns starting at `first`.
     pub(super) fn gather(&self, images: &[f32], first: usize, panel: &mut [f32]) {
         for run in runs(first, self.batch, self.out_height, self.out_width) {
             let lines = panel.as_chunks_mut::<COLUMNS>().0;
@@ -148,7 +148,7 @@ impl Output<'_> {
     pub(super) unsafe fn put(&self, image: usize, channel: usize, pixel: usize, values: &[f32]) {
         let Some(bias) = self.bias.get(channel) else { return };
         let start = (image * self.bias.len() + channel) * self.height * self.width + pixel;
-        // SAFETY: different pixels and channels are different elements, and the caller promises that no other call
+        // SAFETY: different pixels and channels are different elements, and the caller guarantees that no other call
         // writes these.
         let pixels = unsafe { self.images.claim(start..start + values.len()) };
         match self.image {

@@ -1,4 +1,4 @@
-//! Images as they pass between layers.
+//! Images that pass between layers.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
@@ -22,8 +22,8 @@ enum Layout {
 }
 
 impl Image {
-    /// Converts `[batch, channels, height, width]` to the layout of an engine. For kernels, `planes` is F32 in the memory
-    /// of the CPU or of the accelerator.
+    /// Converts `[batch, channels, height, width]` to the layout of an engine. For kernels, `planes` is F32 in CPU
+    /// memory or on the accelerator.
     pub(crate) fn new(engine: &Engine, planes: &Tensor) -> Result<Self> {
         match engine {
             Engine::Candle => Ok(Self::from_planes(planes.clone())),
@@ -42,7 +42,7 @@ impl Image {
         Image { layout: Layout::Pixels { kernels: kernels.clone(), pixels, channels } }
     }
 
-    /// Returns `[batch, channels, height, width]`. For kernels, the result is F32 in the CPU's memory.
+    /// Returns `[batch, channels, height, width]`. For kernels, the result is F32 in CPU memory.
     pub(crate) fn to_planes(&self) -> Result<Tensor> {
         match &self.layout {
             Layout::Planes(planes) => Ok(planes.clone()),
@@ -56,7 +56,7 @@ impl Image {
         }
     }
 
-    /// As [`Image::to_planes`], but writes into an existing tensor of the accelerator.
+    /// Like [`Image::to_planes`], but writes into an existing tensor of the accelerator.
     pub(crate) fn write_planes(&self, planes: &Tensor) -> Result<()> {
         match &self.layout {
             Layout::Planes(_) => bail!("internal error: the kernels received an image of candle's engine"),
@@ -106,7 +106,7 @@ impl Image {
         }
     }
 
-    /// Concatenates the channels of two images. If this one is larger, it is cropped at the bottom and at the right.
+    /// Concatenates the channels of two images. Crops this image at the bottom and at the right if it is larger.
     pub(crate) fn concat_channels(&self, other: &Self) -> Result<Self> {
         match (&self.layout, &other.layout) {
             (Layout::Planes(a), Layout::Planes(b)) => {
@@ -122,7 +122,7 @@ impl Image {
         }
     }
 
-    /// The tensor of an image of candle's engine.
+    /// Returns the tensor of an image of candle's engine.
     pub(super) fn planes(&self) -> Result<&Tensor> {
         match &self.layout {
             Layout::Planes(planes) => Ok(planes),
@@ -130,7 +130,7 @@ impl Image {
         }
     }
 
-    /// The tensor of an image of the kernels.
+    /// Returns the tensor of an image of the kernels.
     pub(super) fn pixels(&self) -> Result<&Tensor> {
         match &self.layout {
             Layout::Pixels { pixels, .. } => Ok(pixels),

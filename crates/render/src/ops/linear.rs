@@ -31,7 +31,7 @@ impl Linear {
     pub(crate) fn new(engine: &Engine, weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let (out, width) = weight.dims2()?;
         if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [out]) {
-            candle_core::bail!("a linear layer with {out} outputs does not accept the bias {bias:?}")
+            candle_core::bail!("a linear layer with {out} outputs cannot have the bias {bias:?}")
         }
         let weight = match engine {
             Engine::Kernels(kernels) => Weight::Kernels(kernels::Convolution::new(kernels, &weight, bias.as_ref())?),
@@ -48,7 +48,7 @@ impl Linear {
         let mut dims = x.dims().to_vec();
         match dims.last_mut() {
             Some(last) if *last == self.width => *last = self.out,
-            _ => candle_core::bail!("a linear layer with {} inputs does not accept {x:?}", self.width),
+            _ => candle_core::bail!("a linear layer with {} inputs cannot process {x:?}", self.width),
         }
         match &self.weight {
             Weight::Packed(weight) => self.packed(weight, x, dims, None),
@@ -57,7 +57,7 @@ impl Linear {
         }
     }
 
-    /// As [`Linear::forward`], but CUDA kernels return the result as F32.
+    /// Like [`Linear::forward`], but CUDA kernels return the result as F32.
     pub(crate) fn forward_to_f32(&self, x: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Kernels(convolution) => convolution.forward_to_f32(x),
@@ -65,7 +65,7 @@ impl Linear {
         }
     }
 
-    /// As [`Linear::forward`], plus a tensor of the result's shape.
+    /// Like [`Linear::forward`], plus a tensor of the result's shape.
     pub(crate) fn forward_add(&self, x: &Tensor, added: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Packed(weight) if is_f32_on_cpu(&[added]) => {
@@ -91,7 +91,7 @@ impl Linear {
             || !is_f32_on_cpu(&[x])
         {
             candle_core::bail!(
-                "a linear layer with {} inputs and {} outputs does not map {x:?} to {dims:?}",
+                "a linear layer with {} inputs and {} outputs cannot map {x:?} to {dims:?}",
                 self.width,
                 self.out
             )
@@ -113,7 +113,8 @@ impl Linear {
                     let bias = bias.split_at(row).1;
                     for (column, token) in (first..tokens).take(COLUMNS).enumerate() {
                         let start = token * self.out + row;
-                        // SAFETY: each tile of the product is put once, and tiles have no output of a token in common.
+                        // SAFETY: each tile of the product is written once, and no two tiles share an output of a
+                        // token.
                         let values = unsafe { out.claim(start..start + bias.len().min(ROWS)) };
                         for ((value, line), bias) in values.iter_mut().zip(tile).zip(bias) {
                             #[expect(clippy::indexing_slicing, reason = "`column` is less than the columns of a tile")]

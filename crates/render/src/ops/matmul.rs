@@ -6,14 +6,14 @@ use rayon::prelude::*;
 use super::cpu::zeros;
 use super::microkernel::{COLUMNS, ROWS, Tile, ZEROS, multiply};
 
-/// Elements of gathered columns in memory at a time: 8 MiB, the size of common third-level caches.
+/// Number of gathered elements in memory at a time: 8 MiB, the size of common third-level caches.
 const STRIP_ELEMENTS: usize = 2 << 20;
 
-/// Depth of the pieces that panels are multiplied in.
+/// Depth of the pieces in which panels are multiplied.
 const DEPTH: usize = 256;
 
-/// Panels of the weight, and of the columns, in one unit of work. The columns of a unit, `DEPTH` deep, are 256 KiB: they
-/// stay in the second-level cache while the weight streams through.
+/// Panels of the weight, and of the columns, in one unit of work. The columns of a unit, `DEPTH` deep, are 256 KiB:
+/// they stay in the second-level cache while the weight is read.
 const GROUP: usize = 8;
 
 /// A matrix `[rows, depth]` stored in panels `[depth][ROWS]`. The last panel is padded with zeros.
@@ -38,24 +38,24 @@ impl PackedMatrix {
         Ok(PackedMatrix { rows, depth, elements })
     }
 
-    /// The number of rows.
+    /// Returns the number of rows.
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The number of columns, at least 1.
+    /// Returns the number of columns, at least 1.
     pub(super) fn depth(&self) -> usize {
         self.depth
     }
 
-    /// The panels, from the first rows to the last.
+    /// Returns the panels, in row order.
     pub(super) fn panels(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.elements.chunks_exact(ROWS * self.depth)
     }
 
     /// Multiplies the matrix with `columns` columns.
     ///
-    /// `gather(column, panel)` fills a zeroed panel `[depth][COLUMNS]` with the columns from `column` on.
+    /// `gather(column, panel)` fills a zeroed panel `[depth][COLUMNS]` with the columns starting at `column`.
     /// `put(row, column, tile)` receives each tile of the product exactly once, from several threads. The tiles at the
     /// edges extend beyond the product.
     pub(super) fn multiply(
@@ -107,7 +107,7 @@ impl PackedMatrix {
     }
 }
 
-/// The part of a panel `[..][size]` between `depth` and `depth + DEPTH`.
+/// Returns the part of a panel `[..][size]` between `depth` and `depth + DEPTH`.
 fn piece(panel: &[f32], size: usize, depth: usize) -> &[f32] {
     let rest = panel.split_at(depth * size).1;
     rest.split_at(rest.len().min(DEPTH * size)).0

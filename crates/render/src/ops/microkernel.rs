@@ -1,4 +1,4 @@
-//! The product of two panels, which takes most of the time of a render, and dispatch by SIMD instruction set.
+//! The product of two panels, which takes most of the time of a render, and dispatch to SIMD instruction sets.
 
 /// Rows of a tile. Ten rows of 32 columns leave AVX-512 registers for the operands, and ten divides the widths of SD v1.
 pub(super) const ROWS: usize = 10;
@@ -29,7 +29,7 @@ pub(super) fn multiply(left: &[f32], right: &[f32], tile: &mut Tile) {
     portable(left, right, tile);
 }
 
-/// [`multiply`] without intrinsics, for any processor.
+/// A portable version of [`multiply`], without intrinsics.
 fn portable(left: &[f32], right: &[f32], tile: &mut Tile) {
     for (left, right) in left.as_chunks::<ROWS>().0.iter().zip(right.as_chunks::<COLUMNS>().0) {
         for (row, left) in tile.iter_mut().zip(left) {
@@ -75,7 +75,7 @@ mod x86 {
         }
     }
 
-    /// Computes quarters of 5 rows and 16 columns, because AVX2 has 16 registers instead of 32.
+    /// Computes the tile in quarters of 5 rows and 16 columns, because AVX2 has 16 registers instead of 32.
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn narrow(left: &[f32], right: &[f32], tile: &mut Tile) {
         quarter::<0, 0>(left, right, tile);
@@ -145,18 +145,18 @@ pub(super) fn dispatch_simd<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// `e^x` with a relative error below 2e-7, in a form that the compiler vectorizes. Saturates near the limits of f32 and
-/// propagates NaN.
+/// Returns `e^x` with a relative error below 2e-7, in a form that the compiler vectorizes. Saturates near the limits of
+/// f32 and propagates NaN.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // Comparisons, because `max` would replace NaN.
+    // Uses comparisons, because `max` would replace NaN.
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
     // Adding 1.5 * 2^23 rounds to an integer, which ends up in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let whole = shifted - ROUND;
-    // ln 2 in two parts; the first has few enough bits for an exact product.
+    // ln 2 is the sum of two parts. The first has so few bits that its product is exact.
     let rest = (x - whole * 0.693_359_4) + whole * 2.121_944_4e-4;
     let mut sum = 1.987_569_1e-4;
     for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {

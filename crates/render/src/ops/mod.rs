@@ -1,6 +1,6 @@
-//! The layers that the models consist of.
+//! The layers of the models.
 //!
-//! Each layer has three implementations: candle's own operations, a cache-friendly one for F32 on the CPU, and the CUDA
+//! Each layer has three implementations: candle's operations, a cache-friendly one for F32 on the CPU, and the CUDA
 //! kernels. Tests compare the implementations with each other.
 
 mod attention;

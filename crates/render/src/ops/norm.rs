@@ -25,9 +25,7 @@ impl GroupNorm {
     pub(crate) fn new(engine: &Engine, weight: Tensor, bias: Tensor, groups: usize, epsilon: f64) -> Result<Self> {
         let channels = weight.dims1()?;
         if bias.dims() != [channels] || channels == 0 || !channels.is_multiple_of(groups) {
-            candle_core::bail!(
-                "no group normalization with {groups} groups, the weight {weight:?} and the bias {bias:?}"
-            )
+            candle_core::bail!("unsupported group normalization: {groups} groups, weight {weight:?}, bias {bias:?}")
         }
         let kernels = match engine {
             Engine::Kernels(kernels) => Some(kernels::GroupNorm::new(kernels, &weight, &bias, groups, epsilon)?),
@@ -73,7 +71,7 @@ impl GroupNorm {
     fn fast(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
         let (batch, channels, height, width) = x.dims4()?;
         if channels != self.weight.dim(0)? || x.elem_count() == 0 {
-            candle_core::bail!("a group normalization of {} channels does not accept {x:?}", self.weight.dim(0)?)
+            candle_core::bail!("a group normalization of {} channels cannot process {x:?}", self.weight.dim(0)?)
         }
         let (group_channels, plane) = (channels / self.groups, height * width);
         let mut out = zeros(batch * channels * plane);
@@ -116,13 +114,14 @@ fn write(x: &[f32], factor: f32, summand: f32, silu: bool, out: &mut [f32]) {
     }
 }
 
-/// Elements whose moments are computed in F32. They stay in the first-level cache for the second pass.
+/// Number of elements whose moments are computed in F32. They stay in the first-level cache for the second pass.
 const PIECE: usize = 1024;
 
-/// Partial sums that are accumulated in parallel.
+/// Number of partial sums that are accumulated in parallel.
 const LANES: usize = 64;
 
-/// Returns mean and variance. Each piece is computed about its own mean in F32, and the pieces are combined in F64.
+/// Returns mean and variance. Computes the moments of each piece in F32, relative to the piece's mean, and combines the
+/// pieces in F64.
 #[inline(always)]
 fn moments(x: &[f32]) -> (f64, f64) {
     let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
@@ -169,7 +168,7 @@ impl LayerNorm {
     pub(crate) fn new(engine: &Engine, weight: Tensor, bias: Tensor) -> Result<Self> {
         let width = weight.dims1()?;
         if bias.dims() != [width] || width == 0 {
-            candle_core::bail!("no layer normalization with the weight {weight:?} and the bias {bias:?}")
+            candle_core::bail!("unsupported layer normalization: weight {weight:?}, bias {bias:?}")
         }
         let kernels = match engine {
             Engine::Kernels(kernels) => Some(kernels::LayerNorm::new(kernels, &weight, &bias, Self::EPSILON)?),
@@ -197,11 +196,11 @@ impl LayerNorm {
     fn fast(&self, x: &Tensor) -> Result<Tensor> {
         let width = self.weight.dim(0)?;
         if x.dim(D::Minus1)? != width {
-            candle_core::bail!("a layer normalization of {width} values does not accept {x:?}")
+            candle_core::bail!("a layer normalization of {width} values cannot process {x:?}")
         }
         let mut out = zeros(x.elem_count());
         let normalize = |x: &[f32], weight: &[f32], bias: &[f32]| {
-            // One token is too little work for a thread.
+            // A single token is too little work for a thread.
             const TOKENS: usize = 16;
             let size = TOKENS * width;
             out.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(out, x)| {
@@ -239,7 +238,7 @@ mod tests {
     #[test]
     fn group_normalization_matches_candle() {
         for (dims, groups) in [([1, 4, 3, 5], 2), ([2, 64, 17, 33], 32), ([1, 32, 1, 1], 4), ([3, 6, 40, 40], 3)] {
-            // Values far from zero, where a naive variance cancels.
+            // With values far from zero, a naive variance would lose its precision by cancellation.
             let x = ((random(&dims) * 2.0).unwrap() + 30.0).unwrap();
             let [_, channels, _, _] = dims;
             let norm = group_norm(channels, groups);
@@ -260,7 +259,7 @@ mod tests {
             let x = (random(&dims) + 3.0).unwrap();
             let [_, _, width] = dims;
             let norm = LayerNorm::new(&Engine::Candle, random(&[width]), random(&[width])).unwrap();
-            // candle's variance cancels, hence the tolerance.
+            // candle's variance suffers from cancellation, hence the tolerance.
             assert_close(&norm.forward(&x).unwrap(), &norm.plain(&x).unwrap(), 1e-5, &format!("{dims:?}"));
         }
     }

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-/// A tensor of normally distributed F32 values.
+/// Returns a tensor of normally distributed F32 values.
 pub(crate) fn random(dims: &[usize]) -> Tensor {
     Tensor::randn(0f32, 1., dims, &Device::Cpu).unwrap()
 }

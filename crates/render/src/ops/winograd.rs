@@ -1,7 +1,7 @@
 //! Winograd's convolution F(2x2, 3x3), which computes four pixels with 16 products instead of 36.
 //!
-//! Its rounding error is about that of the direct convolution; larger tiles lose more. The weight is transformed anew
-//! for each strip of the image, because a stored transform would take 16/9 of the weight's memory.
+//! Its rounding error is similar to that of a direct convolution; larger tiles would be less accurate. The weight is
+//! transformed again for each strip of the image, because a stored transform would take 16/9 of the weight's memory.
 
 use rayon::prelude::*;
 
@@ -13,14 +13,14 @@ use super::microkernel::{COLUMNS, ROWS, Tile, ZEROS, dispatch_simd, multiply};
 /// Values of a transformed tile of 4x4 pixels.
 const POINTS: usize = 16;
 
-/// Elements of transformed tiles in memory at a time: 16 MiB.
+/// Number of elements of transformed tiles in memory at a time: 16 MiB.
 const STRIP_ELEMENTS: usize = 4 << 20;
 
-/// Elements of the transformed weight that a thread holds: 512 KiB, for the second-level cache.
+/// Number of elements of the transformed weight per thread: 512 KiB, to fit into the second-level cache.
 const WEIGHT_ELEMENTS: usize = 128 << 10;
 
-/// Whether this is faster than the direct convolution. Small images do not fill the panels of tiles, and do not
-/// amortize the transform of the weight.
+/// Whether this is faster than the direct convolution. Small images neither fill the panels of tiles nor amortize the
+/// transform of the weight.
 pub(super) fn is_faster(geometry: &Geometry) -> bool {
     const TRANSFORM: usize = 8;
     let tiles = geometry.batch * geometry.out_height.div_ceil(2) * geometry.out_width.div_ceil(2);
@@ -91,8 +91,8 @@ impl Group {
         }
     }
 
-    /// Writes the products of the first `panels` panels, for the tiles from `tile` on. `panel` is the position of the
-    /// first panel in the weight.
+    /// Writes the products of the first `panels` panels, for the tiles starting at `tile`. `panel` is the position of
+    /// the first panel in the weight.
     fn write(&self, geometry: &Geometry, output: &Output, tile: usize, panel: usize, panels: usize) {
         for (panel, products) in (panel..).zip(&self.products).take(panels) {
             dispatch_simd(|| write(geometry, output, tile, panel * ROWS, products));
@@ -138,7 +138,7 @@ fn spread(x: &Line, y: &Line, z: &Line) -> [Line; 4] {
 
 type Lane = [f32; COLUMNS];
 
-/// Transforms the tiles of the image from `first` on to `[POINTS][channels][COLUMNS]`.
+/// Transforms the tiles of the image, starting at `first`, to `[POINTS][channels][COLUMNS]`.
 #[inline(always)]
 fn transform_images(geometry: &Geometry, images: &[f32], first: usize, panel: &mut [f32]) {
     let (high, wide) = (geometry.out_height.div_ceil(2), geometry.out_width.div_ceil(2));
@@ -203,7 +203,8 @@ fn lane(first: &Lane, second: &Lane, f: impl Fn(f32, f32) -> f32) -> Lane {
     out
 }
 
-/// Transforms products back to pixels and writes them, for the tiles from `first` on and the channels from `row` on.
+/// Transforms products back to pixels and writes them, for the tiles starting at `first` and the channels starting at
+/// `row`.
 #[inline(always)]
 fn write(geometry: &Geometry, output: &Output, first: usize, row: usize, products: &[Tile; POINTS]) {
     let (high, wide) = (geometry.out_height.div_ceil(2), geometry.out_width.div_ceil(2));

@@ -11,7 +11,7 @@ pub struct PictureComparison {
     pub psnr: Option<f64>,
     /// The structural similarity (Wang et al., 2004) with a Gaussian window of 11 pixels, averaged over the channels.
     pub ssim: f64,
-    /// The largest difference of a value.
+    /// The maximum difference between two values at the same position.
     pub max_difference: u8,
     /// The share of values that differ by more than 2.
     pub changed: f64,
@@ -44,7 +44,7 @@ fn ssim(a: &[f64], b: &[f64], width: usize) -> f64 {
     let weight = |offset: usize| (-(offset as f64 - RADIUS as f64).powi(2) / (2.0 * 1.5 * 1.5)).exp();
     let weights: Vec<f64> = (0..=2 * RADIUS).map(weight).collect();
     let total: f64 = weights.iter().sum();
-    // A picture without columns has no rows either.
+    // Without columns, there are no rows.
     let height = a.len().checked_div(width).unwrap_or(0);
     if width <= 2 * RADIUS || height <= 2 * RADIUS {
         return if a == b { 1.0 } else { 0.0 };
@@ -56,7 +56,7 @@ fn ssim(a: &[f64], b: &[f64], width: usize) -> f64 {
             .map(|window| window.iter().zip(&weights).map(|(value, weight)| value * weight).sum::<f64>() / total)
             .collect();
         let narrow = width - 2 * RADIUS;
-        // A window of rows starts at each row; the values of a column are `narrow` apart.
+        // Each window covers 2 * RADIUS + 1 rows of a column, whose values are `narrow` apart.
         rows.windows(2 * RADIUS * narrow + 1)
             .map(|window| {
                 window.iter().step_by(narrow).zip(&weights).map(|(it, weight)| it * weight).sum::<f64>() / total

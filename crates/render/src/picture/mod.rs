@@ -15,7 +15,7 @@ use trinart_ckpt_formats::error::{Error, Result};
 /// The PNG text field of WebUI's infotext.
 const PARAMETERS: &str = "parameters";
 
-/// The most bytes that a PNG may decode to: 8192 x 8192 pixels of 8-bit RGBA.
+/// Maximum decoded size of a PNG in bytes: 8192 x 8192 pixels of 8-bit RGBA.
 const DECODED_BYTES: usize = 8192 * 8192 * 4;
 
 /// A picture of 8-bit RGB values, row by row.
@@ -30,7 +30,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Converts a decoded latent `[1, 3, height, width]` with colours between -1 and 1. Clamps and rounds down, as WebUI
+    /// Converts a decoded latent `[1, 3, height, width]` with colors between -1 and 1. Clamps and rounds down, as WebUI
     /// does.
     pub fn from_decoded(decoded: &Tensor) -> Result<Self> {
         let convert = || {
@@ -44,21 +44,22 @@ impl Picture {
         Ok(Picture { width, height, rgb })
     }
 
-    /// Converts to colours between -1 and 1, `[1, 3, height, width]`: the input of [`Vae::encode`](crate::networks::Vae::encode).
+    /// Converts to colors between -1 and 1, `[1, 3, height, width]`: the input of
+    /// [`Vae::encode`](crate::networks::Vae::encode).
     pub fn to_tensor(&self, device: &candle_core::Device) -> Result<Tensor> {
         let values: Vec<f32> = self.rgb.iter().map(|&value| f32::from(value) / 127.5 - 1.0).collect();
         let tensor = Tensor::from_vec(values, (self.height, self.width, 3), device);
         tensor.and_then(|it| it.permute((2, 0, 1))?.unsqueeze(0)?.contiguous()).map_err(from_candle)
     }
 
-    /// Encodes as PNG, with `parameters` unless they are empty. Equal input gives equal bytes.
+    /// Encodes the picture as PNG, with `parameters` unless they are empty. The output is deterministic.
     pub fn to_png(&self, parameters: &str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let side = |len: usize| u32::try_from(len).map_err(|_| Error::limit("the picture is too large for a PNG"));
         let mut encoder = png::Encoder::new(&mut bytes, side(self.width)?, side(self.height)?);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
-        // As PIL does: a tEXt chunk if Latin-1 suffices, else iTXt.
+        // Like PIL: a tEXt chunk if the text fits into Latin-1, otherwise an iTXt chunk.
         let is_latin = parameters.chars().all(|it| u32::from(it) < 256);
         let added = match is_latin {
             _ if parameters.is_empty() => Ok(()),
@@ -82,7 +83,7 @@ impl Picture {
         decoder.set_transformations(png::Transformations::normalize_to_color8());
         let mut reader = decoder.read_info().map_err(fail)?;
         let size = reader.output_buffer_size().filter(|&size| size <= DECODED_BYTES);
-        let size = size.ok_or_else(|| Error::limit(format!("a picture of more than {DECODED_BYTES} bytes")))?;
+        let size = size.ok_or_else(|| Error::limit(format!("the decoded picture exceeds {DECODED_BYTES} bytes")))?;
         let mut pixels = vec![0; size];
         let info = reader.next_frame(&mut pixels).map_err(fail)?;
         let rgb = match info.color_type {
@@ -100,7 +101,7 @@ impl Picture {
         let info = reader.info();
         let latin = info.uncompressed_latin1_text.iter().find(|text| text.keyword == PARAMETERS);
         let unicode = info.utf8_text.iter().find(|text| text.keyword == PARAMETERS);
-        // A damaged text counts as absent: the pixels are valid without it.
+        // Ignore a damaged text chunk, because the pixels are valid without it.
         let text = latin.map(|text| text.text.clone());
         Ok((picture, text.or_else(|| unicode.and_then(|text| text.get_text().ok()))))
     }
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn clamps_colours_and_rounds_down() {
+    fn clamps_colors_and_rounds_down() {
         let values = [-2.0_f32, -1.0, 0.0, 0.999, 1.0, f32::NAN];
         let decoded = Tensor::new(&values, &candle_core::Device::Cpu).unwrap().reshape((1, 3, 1, 2)).unwrap();
         let picture = Picture::from_decoded(&decoded).unwrap();

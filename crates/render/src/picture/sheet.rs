@@ -4,7 +4,7 @@ use font8x8::{BASIC_FONTS, BOX_FONTS, GREEK_FONTS, HIRAGANA_FONTS, LATIN_FONTS, 
 
 use super::Picture;
 
-/// The amplification of the difference, which makes a difference of 1 in 255 visible.
+/// Amplification of the difference. Makes a difference of 1 in 255 visible.
 const AMPLIFIED: u8 = 8;
 
 /// The space between and around the pictures, in pixels.
@@ -16,7 +16,7 @@ const LETTER: usize = 8;
 /// The line height in pixels.
 const LINE: usize = LETTER + 4;
 
-/// The most lines of a caption; the rest is cut.
+/// Maximum number of lines of a caption. Further lines are dropped.
 const LINES: usize = 6;
 
 /// The glyph for characters that the fonts lack.
@@ -32,7 +32,7 @@ const INK: [u8; 3] = [230, 230, 230];
 pub fn contact_sheet(a: &Picture, b: &Picture, captions: [&str; 3]) -> Picture {
     let differences = a.rgb.iter().zip(&b.rgb).map(|(a, b)| a.abs_diff(*b).saturating_mul(AMPLIFIED));
     let difference = Picture { width: a.width, height: a.height, rgb: differences.collect() };
-    // Captions need room under small pictures too.
+    // Leave enough space for captions under small pictures.
     let column = a.width.max(192);
     let captions = captions.map(|caption| lines(caption, column / LETTER));
     let most = captions.iter().map(Vec::len).fold(0, usize::max);
@@ -75,7 +75,7 @@ fn lines(text: &str, width: usize) -> Vec<String> {
 }
 
 impl Picture {
-    /// Copies a picture to this position. Parts outside of this picture are cut.
+    /// Copies a picture to this position. Drops parts that are outside of the sheet.
     fn paste(&mut self, other: &Picture, left: usize, top: usize) {
         let (row, width) = (3 * self.width, 3 * other.width);
         for (line, pixels) in other.rgb.chunks_exact(width.max(1)).enumerate() {
@@ -86,7 +86,7 @@ impl Picture {
         }
     }
 
-    /// Writes a line of text at this position. Parts outside of this picture are cut.
+    /// Draws a line of text at this position. Drops parts that are outside of the sheet.
     fn write(&mut self, text: &str, left: usize, top: usize) {
         for (index, letter) in text.chars().enumerate() {
             for (row, bits) in glyph(letter).into_iter().enumerate() {

@@ -13,12 +13,12 @@ pub(super) struct Guidance {
 }
 
 impl Guidance {
-    /// Batches the prompts of one length, as WebUI does. `parts` are the prompt's parts with their weights.
+    /// Batches prompts of equal length, like WebUI. `parts` are the prompt's parts with their weights.
     pub(super) fn new(unet: &Unet, cfg: f64, parts: &[(f64, Tensor)], negative: &Tensor) -> Result<Self> {
         let parts = &stacked(parts).map_err(from_candle)?;
         let of_negative = 1.0 - parts.iter().map(|(weight, _)| cfg * weight).sum::<f64>();
         let prompts = parts.iter().map(|(weight, context)| (cfg * weight, context)).chain([(of_negative, negative)]);
-        // At CFG scale 1, the negative prompt has factor 0 and costs no call.
+        // At CFG scale 1, the negative prompt has factor 0 and needs no call.
         let prompts: Vec<_> = prompts.filter(|(factor, _)| *factor != 0.0).collect();
         let mut groups: Vec<(usize, Vec<(f64, &Tensor)>)> = Vec::new();
         for (factor, context) in prompts {
@@ -50,12 +50,12 @@ impl Guidance {
                 total = Some(add().map_err(from_candle)?);
             }
         }
-        total.ok_or_else(|| Error::usage("every part of the prompt has weight 0: give one another weight"))
+        total.ok_or_else(|| Error::usage("every part of the prompt has weight 0: set a nonzero weight"))
     }
 }
 
-/// Pads the parts of a prompt to one length by repeating the last vector, as WebUI does. WebUI does not pad the negative
-/// prompt; if its length differs, it gets its own call.
+/// Pads the parts of a prompt to equal length by repeating the last vector, like WebUI. WebUI does not pad the negative
+/// prompt; if its length differs, it gets a separate call.
 fn stacked(parts: &[(f64, Tensor)]) -> CandleResult<Vec<(f64, Tensor)>> {
     let lengths = parts.iter().map(|(_, context)| context.dim(1)).collect::<CandleResult<Vec<_>>>()?;
     let Some(longest) = lengths.iter().copied().max() else { return Ok(Vec::new()) };

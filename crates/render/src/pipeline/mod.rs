@@ -1,4 +1,4 @@
-//! From a prompt to a picture: text encoder, UNet with a sampler, VAE.
+//! The render pipeline: text encoder, UNet with a sampler, VAE.
 
 mod guidance;
 mod nonfinite;
@@ -28,13 +28,13 @@ use trinart_ckpt_formats::error::{OrInternal, Result};
 use trinart_ckpt_formats::io::Progress;
 use trinart_ckpt_formats::state_dict::StateDict;
 
-/// The factor between the VAE's latents and those of the UNet, in SD v1.
+/// Scale factor from the VAE's latents to the UNet's latents in SD v1.
 const SCALE: f64 = 0.18215;
 
-/// Channels of a latent of SD v1.
+/// Number of latent channels in SD v1.
 const LATENT_CHANNELS: usize = 4;
 
-/// Seconds of each stage.
+/// Duration of each stage in seconds.
 #[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct Timings {
@@ -44,7 +44,7 @@ pub struct Timings {
     pub load: f64,
     /// All sampling steps.
     pub sampling: f64,
-    /// Each call of the UNet with all prompts.
+    /// Each UNet call with all prompts.
     pub calls: Vec<f64>,
     /// Loading and running the VAE.
     pub decode: f64,
@@ -56,7 +56,7 @@ pub struct Timings {
 pub struct Rendered {
     /// The picture.
     pub picture: Picture,
-    /// The latent that was decoded, in the UNet's scale.
+    /// The latent of the picture, in the UNet's scale.
     pub latent: Vec<f32>,
     /// The checks of all stages.
     pub checks: Vec<Check>,
@@ -67,7 +67,7 @@ pub struct Rendered {
 /// Renders a picture with a checkpoint of SD v1 in LDM names, on the CPU or, given a `machine`, with kernels. Noise and
 /// samplers always run on the CPU, so that pictures depend on the device as little as possible.
 ///
-/// NaN and infinite values do not end the render: a failed check names the stage, the step, the first layer with such
+/// NaN and infinite values do not stop the render: a failed check names the stage, the step, the first layer with such
 /// values and the flawed weights.
 ///
 /// `stages` observes `text.prompt.0` and so on (one for each part of an AND), `text.negative`, `noise`, `epsilon.1` and so
@@ -153,7 +153,7 @@ impl Render<'_> {
         Ok((parts, negative))
     }
 
-    /// Encodes each chunk by itself, and concatenates them to `[1, 77 * chunks, width]`.
+    /// Encodes each chunk separately, and concatenates the results to `[1, 77 * chunks, width]`.
     fn encode(&self, encoder: &TextEncoder, chunks: &[Chunk]) -> Result<Tensor> {
         let encode = |chunk: &Chunk| {
             let tokens = Tensor::new(chunk.tokens.as_slice(), &Device::Cpu).and_then(|it| it.unsqueeze(0));
@@ -175,7 +175,7 @@ impl Render<'_> {
         Ok(())
     }
 
-    /// Adds a check that fails on NaN and infinite values, at the place that `place` describes.
+    /// Adds a check that fails on NaN and infinite values. `place` describes where they occurred.
     fn check_finite(&mut self, name: &'static str, statistics: &Statistics, place: impl FnOnce() -> String) {
         let found = match statistics.is_finite() {
             true => "all values are finite".to_owned(),
@@ -224,7 +224,7 @@ impl Render<'_> {
         Ok(latent)
     }
 
-    /// Adds the check of the UNet's values. A call with NaN or infinite values is repeated to find the layer.
+    /// Adds the check of the UNet's values. Repeats a call with NaN or infinite values to find the layer.
     fn check_unet(
         &mut self,
         mut unet: Unet,
@@ -244,7 +244,7 @@ impl Render<'_> {
         Ok(())
     }
 
-    /// Returns the checkpoint's noise schedule if it has a valid one, else that of Stable Diffusion.
+    /// Returns the checkpoint's noise schedule if it has a valid one, otherwise the default of Stable Diffusion.
     fn noise_schedule(&self) -> Result<NoiseSchedule> {
         let own = self.state_dict.get("alphas_cumprod").filter(|own| own.shape().dims() == [1000]);
         let own = own.map(|own| tensor(own, DType::F32, &Device::Cpu).and_then(|own| values(&own))).transpose()?;
@@ -283,16 +283,16 @@ impl Render<'_> {
     }
 }
 
-/// Describes the first layer with NaN or infinite values. There is none if the values of every layer are finite when the
-/// call is repeated.
+/// Describes the first layer with NaN or infinite values. `None` means that all layers were finite when the call was
+/// repeated.
 fn first_layer(layer: Option<String>) -> String {
-    layer.map_or_else(|| ", in no single layer".to_owned(), |layer| format!(", first after {layer}"))
+    layer.map_or_else(|| "; repeating the call gave finite values".to_owned(), |layer| format!(", first after {layer}"))
 }
 
 /// Draws noise in the shape of the latent.
 struct NoiseDrawing {
     generator: Generator,
-    /// The generator from the second draw on, if WebUI's seed delta is set.
+    /// The generator for the second and later draws, if WebUI's seed delta is set.
     later: Option<Generator>,
     height: usize,
     width: usize,

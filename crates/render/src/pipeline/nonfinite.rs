@@ -45,7 +45,7 @@ impl Observer for NonFiniteFinder {
         // The maximum ignores NaN; the sum does not.
         let sum = tensor.sum_all().and_then(|it| it.to_dtype(DType::F32)?.to_scalar::<f32>());
         let mut extremes = self.extremes.lock().unwrap_or_else(PoisonError::into_inner);
-        // A device that cannot compute the sum or the maximum gives no finding, rather than a wrong one.
+        // If the device cannot compute the sum or the maximum, report nothing.
         if extremes.first_non_finite.is_none() && sum.is_ok_and(|sum| !sum.is_finite()) {
             extremes.first_non_finite = Some(name.to_owned());
         }
@@ -57,19 +57,19 @@ impl Observer for NonFiniteFinder {
     }
 }
 
-/// Checks the weights that the models loaded: NaN or infinite values fail, tensors of zeros, which only an untrained
-/// network has, are a warning.
+/// Checks the loaded weights. NaN or infinite values are a failure. All-zero tensors, which only untrained networks
+/// have, are a warning.
 pub(super) fn weight_checks(flaws: &WeightFlaws) -> Vec<Check> {
     let non_finite = summarize(&flaws.keys(WeightFlaw::NotFinite));
     let non_finite =
         non_finite.map(|it| Check::judge("weights finite", false, it, "no NaN or infinite values in the weights"));
     let zeros: Vec<String> = flaws.keys(WeightFlaw::Zero).into_iter().filter(|key| key.ends_with(".weight")).collect();
     let zeros = summarize(&zeros);
-    let zeros = zeros.map(|it| Check::warn("weights not zero", false, it, "trained weights; these are all zero"));
+    let zeros = zeros.map(|it| Check::warn("weights not zero", false, it, "none: trained weights are not all zero"));
     non_finite.into_iter().chain(zeros).collect()
 }
 
-/// Names the first key of each model, and the number of further keys.
+/// Lists the first key of each model, and the number of further keys.
 fn summarize(keys: &[String]) -> Option<String> {
     let of_model = |model: &str| {
         let mut keys = keys.iter().filter(|key| key.starts_with(model));

@@ -33,7 +33,7 @@ pub(super) struct RenderTarget {
 pub(super) struct Decoded {
     pub(super) vae: Vae,
     pub(super) image: Tensor,
-    /// What overflowed half precision, if anything did.
+    /// Describes the overflow of half precision, if there was one.
     pub(super) overflow: Option<String>,
     /// The first layer with NaN or infinite values.
     pub(super) first_non_finite: Option<String>,
@@ -67,7 +67,7 @@ impl RenderTarget {
     pub(super) fn decode_on_cpu(&self, z: &Tensor) -> Result<Decoded> {
         let mut weights_overflow = None;
         let mut vae = match Vae::load(&self.weights()) {
-            // Weights beyond f16 are the only failure that full precision can repair.
+            // Full precision only helps if weights exceed the range of f16.
             Err(error) if self.dtype == Dtype::F16 => {
                 weights_overflow = Some(format!("{error}; decoded with f32 weights"));
                 Vae::load(&self.loader(&self.full_precision, &self.engine))?
@@ -83,8 +83,8 @@ impl RenderTarget {
         Ok(Decoded { vae, image, overflow: weights_overflow.or(overflow), first_non_finite: finder.first() })
     }
 
-    /// Decodes with kernels in half precision, and again in f32 if that gives NaN or infinite values. Decodes in f32
-    /// after a trial in f16 if f32 is the dtype of the render: other programs default to f16.
+    /// Decodes with kernels in half precision, and again in f32 if that gives NaN or infinite values. If the render's
+    /// dtype is f32, still tries f16 first to detect overflows, because other programs default to f16.
     pub(super) fn decode_with_f32_fallback(&self, kernels: &Kernels, z: &Tensor) -> Result<Decoded> {
         let decode = |dtype: DType| {
             let kernels = kernels.in_dtype(dtype).map_err(from_candle)?;
@@ -101,7 +101,7 @@ impl RenderTarget {
         drop(half);
         let (mut full, full_statistics) = decode(DType::F32)?;
         if !full_statistics.is_finite() {
-            // The trace runs separately: every traced tensor has to leave the device.
+            // Trace in a separate run, because each traced tensor is copied from the device.
             let finder = Arc::new(NonFiniteFinder::default());
             full.vae.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
             full.vae.decode(z)?;

@@ -1,4 +1,4 @@
-//! WebUI's attention syntax, which weights words.
+//! WebUI's attention syntax, which sets the weights of words.
 
 use trinart_ckpt_formats::error::{Error, Result};
 
@@ -20,8 +20,8 @@ pub(super) enum Piece {
 
 /// Parses a prompt.
 ///
-/// `(a)` multiplies the weight by 1.1, `[a]` divides by it, `(a:1.5)` multiplies by 1.5, and nested brackets by all of their
-/// factors. A backslash makes a bracket literal. Brackets that are not closed extend to the end.
+/// `(a)` multiplies the weight by 1.1, `[a]` divides by it, `(a:1.5)` multiplies by 1.5, and nested brackets by all of
+/// their factors. A backslash makes a bracket literal. Unclosed brackets extend to the end.
 ///
 /// Fails if a weight is not a number.
 pub(super) fn parse(prompt: &str) -> Result<Vec<Piece>> {
@@ -31,10 +31,10 @@ pub(super) fn parse(prompt: &str) -> Result<Vec<Piece>> {
 }
 
 fn bad_weight(weight: &str) -> Error {
-    Error::usage(format!("{weight:?} in the prompt is not a number"))
+    Error::usage(format!("invalid weight {weight:?} in the prompt: expected a number"))
 }
 
-/// Parses `1.5)`. Returns the number with ASCII digits, the text before the bracket, and the rest after it.
+/// Parses `1.5)`. Returns the number with ASCII digits, the text before the bracket, and the text after it.
 fn weight(text: &str) -> Option<(String, &str, &str)> {
     let (inside, rest) = text.split_once(')')?;
     let number: String = inside.trim().chars().map(ascii_digit).collect();
@@ -51,10 +51,10 @@ fn ascii_digit(character: char) -> char {
 
 /// Collects the pieces of a prompt with their weights.
 struct Parser<'a> {
-    /// The part of the prompt that is not parsed yet.
+    /// The part of the prompt that has not been parsed yet.
     rest: &'a str,
     pieces: Vec<(String, f64)>,
-    /// The numbers of pieces before each open bracket.
+    /// The number of pieces before each open bracket.
     round: Vec<usize>,
     square: Vec<usize>,
 }
@@ -125,7 +125,7 @@ impl Parser<'_> {
         Ok(rest)
     }
 
-    /// Applies the factor of a bracket from its opening on, or adds a bracket that was never opened as text.
+    /// Applies the factor of a bracket to all pieces since it was opened. Adds an unmatched closing bracket as text.
     fn close(&mut self, begin: Option<usize>, factor: f64, bracket: &str) {
         match begin {
             Some(begin) => self.multiply(begin, factor),
@@ -164,7 +164,7 @@ impl Parser<'_> {
         let mut merged: Vec<(String, f64)> = Vec::new();
         for (text, weight) in self.pieces {
             match merged.last_mut() {
-                // Texts of the same weight are joined, because words across pieces may share tokens.
+                // Join texts of the same weight, because a token may span two pieces.
                 Some((before, same)) if *same == weight => before.push_str(&text),
                 _ => merged.push((text, weight)),
             }
@@ -177,7 +177,7 @@ impl Parser<'_> {
     }
 }
 
-/// Splits a text at the first occurrence of `word` that is no part of a longer word. Returns the texts around it.
+/// Splits a text at the first occurrence of `word` that is not part of a longer word. Returns the texts around it.
 pub(super) fn split_at_word<'a>(text: &'a str, word: &str) -> Option<(&'a str, &'a str)> {
     let is_part = |character: Option<char>| character.is_some_and(|it| it.is_alphanumeric() || it == '_');
     let around = |(at, found): (usize, &str)| {

@@ -1,10 +1,11 @@
 use super::attention::Piece;
 use super::tokenizer::{COMMA, END, START, Tokenizer};
 
-/// Tokens of a chunk between its start and end tokens.
+/// Number of tokens between the start token and the end token of a chunk.
 const LENGTH: usize = 75;
 
-/// The most tokens after a comma that move to the next chunk with it: WebUI's "comma padding backtrack".
+/// How far a comma may be from the end of a full chunk for the tokens after it to move to the next chunk: WebUI's
+/// "comma padding backtrack".
 const BACKTRACK: usize = 20;
 
 /// The tokens of one run of the text encoder.
@@ -17,7 +18,7 @@ pub struct Chunk {
     pub weights: Vec<f32>,
 }
 
-/// Splits a prompt into chunks as WebUI does: at `BREAK`, and where a chunk is full, preferably after a recent comma.
+/// Splits a prompt into chunks like WebUI: at each `BREAK`, and when a chunk is full, preferably after a recent comma.
 /// Returns at least one chunk.
 pub(super) fn chunks(pieces: &[Piece], tokenizer: &Tokenizer) -> Vec<Chunk> {
     let mut cutter = Cutter { done: Vec::new(), open: Vec::new(), comma: None };

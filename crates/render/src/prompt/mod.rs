@@ -30,13 +30,13 @@ pub enum Syntax {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PromptPart {
-    /// Its share of the guidance.
+    /// The weight of this part in the guidance.
     pub weight: f64,
     /// The tokens for the text encoder.
     pub chunks: Vec<Chunk>,
 }
 
-/// Parses a prompt into its parts, of which there is at least one.
+/// Parses a prompt into its parts. Returns at least one part.
 ///
 /// Fails for prompts that load other networks or change between steps, and for invalid weights.
 pub fn parse(prompt: &str, syntax: Syntax, tokenizer: &Tokenizer) -> Result<Vec<PromptPart>> {
@@ -50,14 +50,14 @@ pub fn parse(prompt: &str, syntax: Syntax, tokenizer: &Tokenizer) -> Result<Vec<
     parts.into_iter().map(|(text, weight)| Ok(PromptPart { weight, chunks: whole(text, tokenizer)? })).collect()
 }
 
-/// Parses a prompt that cannot have parts, such as a negative prompt, into its chunks, of which there is at least one.
+/// Parses a prompt that cannot have parts, such as a negative prompt, into chunks. Returns at least one chunk.
 pub fn whole(prompt: &str, tokenizer: &Tokenizer) -> Result<Vec<Chunk>> {
     refuse_editing(prompt)?;
     Ok(chunks::chunks(&attention::parse(prompt)?, tokenizer))
 }
 
-/// Multiplies the hidden state of a chunk `[1, 77, width]` by the weights of its tokens, and rescales it to its mean:
-/// WebUI's emphasis mode "Original".
+/// Multiplies the hidden state of a chunk `[1, 77, width]` by the weights of its tokens, and restores its mean: WebUI's
+/// emphasis mode "Original".
 pub(crate) fn emphasize(hidden: &Tensor, weights: &[f32]) -> CandleResult<Tensor> {
     if weights.iter().all(|&weight| weight == 1.0) {
         return Ok(hidden.clone());
@@ -105,12 +105,12 @@ fn split_by_weight(prompt: &str) -> Result<Vec<(&str, f64)>> {
     }
     let total: f64 = parts.iter().map(|(_, weight)| weight).sum();
     if total <= 0.0 {
-        return Err(Error::usage("the weights of the prompt's parts have no positive sum"));
+        return Err(Error::usage("the weights of the prompt's parts must have a positive sum"));
     }
     Ok(parts.into_iter().map(|(text, weight)| (text, weight / total)).collect())
 }
 
-/// Fails if a prompt loads other networks, such as `<lora:name:1>`. Ignoring them would silently give another picture.
+/// Fails if a prompt loads other networks, such as `<lora:name:1>`. Ignoring them would silently change the picture.
 fn refuse_networks(prompt: &str) -> Result<()> {
     let begins = prompt.match_indices('<').filter_map(|(at, _)| prompt.get(at..)?.split_once('>'));
     let is_network = |inside: &str| {
@@ -129,7 +129,7 @@ fn refuse_networks(prompt: &str) -> Result<()> {
     }
 }
 
-/// Fails if a prompt changes between steps. Taking the syntax as words would silently give another picture.
+/// Fails if a prompt changes between steps. Treating the syntax as words would silently change the picture.
 fn refuse_editing(prompt: &str) -> Result<()> {
     let mut open: Vec<usize> = Vec::new();
     let mut is_escaped = false;
@@ -139,7 +139,7 @@ fn refuse_editing(prompt: &str) -> Result<()> {
             '\\' => is_escaped = true,
             '[' => open.push(at),
             ']' => {
-                // A bracket that was never opened is a literal one.
+                // An unmatched closing bracket is literal.
                 let Some(inside) = open.pop().and_then(|begin| prompt.get(begin + 1..at)) else { continue };
                 if inside.contains('|') || split_weight(inside, ":").is_some() {
                     let shown: String = inside.chars().take(40).collect();

@@ -4,7 +4,7 @@
 pub struct Preset {
     /// The name, as in `--preset`.
     pub name: &'static str,
-    /// The text it adds to the negative prompt. The model card has none for the style of 2019.
+    /// The text that the preset adds to the negative prompt. The model card has none for the style of 2019.
     pub negative: &'static str,
 }
 

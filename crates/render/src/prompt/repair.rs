@@ -8,18 +8,20 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::mojibake::{self, windows_1252};
 
-/// The most rounds of repairs. Rounds end when nothing changes; each removes one `amp;` from `&amp;amp;amp;`.
+/// Maximum number of repair rounds. Repairs stop when nothing changes. Each round removes one `amp;` from
+/// `&amp;amp;amp;`.
 const ROUNDS: usize = 100;
 
 /// An HTML entity.
 #[expect(clippy::expect_used, reason = "a constant pattern")]
 static ENTITY: LazyLock<Regex> = LazyLock::new(|| Regex::new("&#?[0-9A-Za-z]{1,24};").expect("a valid pattern"));
 
-/// An escape sequence of a terminal, such as a colour.
+/// An escape sequence of a terminal, such as a color.
 #[expect(clippy::expect_used, reason = "a constant pattern")]
 static ESCAPE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\x1b\[[\d;]*[a-zA-Z]").expect("a valid pattern"));
 
-/// Repairs a text line by line. From the first line with a `<` on, the text counts as HTML and keeps its entities.
+/// Repairs a text line by line. Starting at the first line with a `<`, the text is treated as HTML and keeps its
+/// entities.
 pub(super) fn repair(text: &str) -> String {
     let mut is_html = false;
     let lines = text.split_inclusive('\n').map(|line| {
@@ -96,7 +98,7 @@ fn unescape(entity: &str) -> Option<String> {
     if let Some(found) = named(entity) {
         return Some(found.to_owned());
     }
-    // Some upper-case entities need no semicolon, so that a longer name starts with one: &GTCC; is >CC;
+    // Some upper-case entities need no semicolon and may start a longer name: &GTCC; is >CC;
     let begins = |it: &Entity| !it.entity.ends_with(';') && entity.starts_with(it.entity);
     let is_capital = entity == entity.to_ascii_uppercase() && !ENTITIES.iter().any(begins);
     let found = is_capital.then(|| named(&entity.to_ascii_lowercase())).flatten();
@@ -113,7 +115,7 @@ fn decode_number(number: &str) -> Option<String> {
         return None;
     }
     let replacement = char::REPLACEMENT_CHARACTER;
-    // A number that overflows u32 is beyond the last character too.
+    // A number that overflows u32 exceeds the last character too.
     let code = u32::from_str_radix(digits, radix).ok().filter(|code| *code != 0);
     let character = code.and_then(char::from_u32).unwrap_or(replacement);
     let is_noncharacter = matches!(character, '\u{1}'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1f}' | '\u{7f}' | '\u{fdd0}'..='\u{fdef}')

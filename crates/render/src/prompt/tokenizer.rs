@@ -16,7 +16,7 @@ pub(super) const COMMA: u32 = 267;
 /// The size of the vocabulary.
 const TOKENS: u16 = 49_408;
 
-/// CLIP's tokenizer as in WebUI: that of transformers, after ftfy's repairs of the text.
+/// CLIP's tokenizer as in WebUI: the tokenizer of transformers, applied to text that ftfy has repaired.
 pub struct Tokenizer {
     encoder: Encoder,
 }
@@ -32,7 +32,7 @@ impl Tokenizer {
     /// Encodes a text, without start and end tokens. The text may contain the two special tokens by name.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut tokens = Vec::new();
-        // Special tokens are split off first: the repairs would take their `<` for HTML.
+        // Split off special tokens first, because the repairs would treat their `<` as HTML.
         for segment in Segments::of(text) {
             match segment {
                 Segment::Special(token) => tokens.push(token),
@@ -42,8 +42,8 @@ impl Tokenizer {
         tokens
     }
 
-    /// Special tokens that result from the repairs or from lower-casing count too, except after a punctuation mark, which
-    /// would join them to its word.
+    /// Also recognizes special tokens that result from the repairs or from lower-casing, except after a punctuation
+    /// mark, which would join them to its word.
     fn encode_repaired(&self, text: &str, tokens: &mut Vec<u32>) {
         for segment in Segments::at_words(&text.to_lowercase()) {
             match segment {
@@ -55,7 +55,7 @@ impl Tokenizer {
 
     fn push(&self, text: &str, tokens: &mut Vec<u32>) {
         let mut found: Vec<Token> = Vec::new();
-        // The encoder's own special tokens are plain text to CLIP.
+        // CLIP treats the encoder's special tokens as plain text.
         let text = text.replace("_of_text>", "_of_text >");
         self.encoder.encode(&text, &mut found);
         tokens.extend(found.into_iter().map(|token| u32::from(token.to_u16())));
@@ -65,7 +65,7 @@ impl Tokenizer {
 /// Splits a text at the special tokens in it.
 struct Segments<'a> {
     rest: &'a str,
-    /// Whether special tokens count only at the start of a word.
+    /// Whether special tokens are recognized only at the start of a word.
     at_words: bool,
 }
 
@@ -83,7 +83,7 @@ impl<'a> Segments<'a> {
         Segments { rest, at_words: true }
     }
 
-    /// Finds the next special token: its position, its length and its number.
+    /// Finds the next special token: its position, its length and its token.
     fn next_special(&self) -> Option<(usize, usize, u32)> {
         let is_punctuation = |it: char| !it.is_whitespace() && !it.is_alphanumeric();
         let starts_word = |at: usize| {

@@ -56,7 +56,7 @@ impl NoiseSchedule {
         Ok(Self::new(alphas))
     }
 
-    /// `alphas` has at least two values.
+    /// `alphas` must have at least two values.
     fn new(alphas: Vec<f32>) -> Self {
         let log_sigma = |alpha: &f32| f64::from(((1.0 - alpha) / alpha).sqrt().ln());
         let log_sigmas = alphas.iter().map(log_sigma).collect();
@@ -117,8 +117,8 @@ impl NoiseSchedule {
         (0..steps).map(|step| f64::from(level(step) as f32)).chain([0.0]).collect()
     }
 
-    /// Returns the ascending timesteps of WebUI's DDIM. Sampling starts at the last one and never evaluates the first: 20
-    /// steps make 19 calls. But 30 steps make 30 calls, because 1000 / 30 is rounded down.
+    /// Returns the ascending timesteps of WebUI's DDIM. Sampling starts at the last one and never evaluates the first:
+    /// 20 steps make 19 calls. However, 30 steps make 30 calls, because 1000 / 30 is rounded down.
     pub fn ddim_times(&self, steps: usize) -> Vec<usize> {
         let stride = (self.times() / steps.max(1)).max(1);
         (0..self.times()).step_by(stride).map(|time| (time + 1).min(self.times() - 1)).collect()

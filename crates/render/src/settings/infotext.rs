@@ -16,7 +16,7 @@ pub struct Infotext {
     pub fields: IndexMap<String, String>,
 }
 
-/// The least number of fields in a last line that counts as fields.
+/// Minimum number of fields for the last line to be parsed as fields.
 const LEAST_FIELDS: usize = 3;
 
 const NEGATIVE: &str = "Negative prompt:";
@@ -90,7 +90,7 @@ impl Infotext {
     }
 }
 
-/// Returns a prompt as WebUI would read it back from a picture: without white space around its lines.
+/// Returns a prompt as WebUI would read it from a picture: without leading and trailing white space on each line.
 pub(super) fn as_read(prompt: &str) -> String {
     let mut read = String::new();
     for line in strip(prompt).split('\n') {
@@ -125,7 +125,7 @@ fn fields(line: &str) -> Option<IndexMap<String, String>> {
     let mut fields = IndexMap::new();
     let mut count = 0;
     for (name, value) in Fields(line) {
-        // As in WebUI, a field without a value counts, but is dropped.
+        // Like WebUI, count a field without a value, but drop it.
         count += 1;
         if !value.is_empty() {
             fields.insert(name.to_owned(), unquote(value));

@@ -16,7 +16,7 @@ pub use reference::{ReferencePicture, read_picture};
 
 const STEPS: std::ops::RangeInclusive<usize> = 1..=1000;
 
-/// Everything that determines a picture besides the checkpoint.
+/// All settings that determine a picture, apart from the checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Settings {
@@ -142,7 +142,7 @@ impl RenderOptions {
 
     /// Completes the options from the parameters of a reference picture and the defaults.
     ///
-    /// Fails if a value is out of range, or if the reference was made with a value that is not supported here.
+    /// Fails if a value is out of range, or if the reference picture was made with an unsupported value.
     pub(crate) fn resolve(&self, reference: &ReferenceParameters, default_dtype: Dtype) -> Result<Settings> {
         let defaults = Settings::default();
         let (sampler, schedule) = self.resolve_sampler(reference)?;
@@ -205,7 +205,7 @@ impl Settings {
             return Err(Error::usage(format!("{} steps are out of range: expected 1 to 1000", self.steps)));
         }
         if !self.cfg.is_finite() {
-            return Err(Error::usage(format!("CFG scale {} is not a finite number", self.cfg)));
+            return Err(Error::usage(format!("CFG scale {} is out of range: expected a finite number", self.cfg)));
         }
         if !matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
             return Err(Error::usage(format!("cannot render in {}: expected F32, F16 or BF16", self.dtype)));

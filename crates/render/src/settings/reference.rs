@@ -11,17 +11,17 @@ use crate::picture::Picture;
 use crate::sampling::{Sampler, ScheduleType};
 use trinart_ckpt_formats::error::{Error, Result};
 
-/// The largest picture file that is read. A PNG of the largest supported size is smaller.
+/// Maximum size of a picture file in bytes. A PNG of the largest supported picture is smaller.
 const PICTURE_BYTES: u64 = 512 << 20;
 
-/// Characters of a value that a message shows.
+/// Maximum number of characters of a value in a message.
 const SHOWN: usize = 40;
 
 /// Fields that only this program writes: the dtype of the weights, and the syntax of the prompt.
 pub(super) const WEIGHT_DTYPE: &str = "Weight dtype";
 pub(super) const PROMPT_SYNTAX: &str = "Prompt syntax";
 
-/// Fields that a render follows, or that do not affect the picture. Any other field does affect it.
+/// Fields that a render uses, or that do not affect the picture. All other fields affect the picture.
 const FOLLOWED: &[&str] = &[
     "Steps",
     "Sampler",
@@ -59,7 +59,7 @@ impl ReferencePicture {
         let path = path.as_ref();
         let (picture, text) = read_picture(path)?;
         let text = text.map(|text| Infotext::parse(&text)).filter(|text| !text.fields.is_empty());
-        let missing = || Error::missing("the picture has no parameters as WebUI writes them").in_file(path);
+        let missing = || Error::missing("the picture has no WebUI parameters").in_file(path);
         let parameters = ReferenceParameters { path: path.to_owned(), text: text.ok_or_else(missing)? };
         Ok(ReferencePicture { picture, parameters })
     }
@@ -77,7 +77,7 @@ pub fn read_picture(path: &Path) -> Result<(Picture, Option<String>)> {
     let file = File::open(path).map_err(fail)?;
     file.take(PICTURE_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > PICTURE_BYTES {
-        return Err(Error::limit(format!("a picture of more than {PICTURE_BYTES} bytes")).in_file(path));
+        return Err(Error::limit(format!("the picture file exceeds {PICTURE_BYTES} bytes")).in_file(path));
     }
     Picture::from_png(&bytes).map_err(|error| error.in_file(path))
 }
@@ -126,7 +126,8 @@ impl ReferenceParameters {
 
     fn read<T>(&self, name: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.text(name) else { return Ok(None) };
-        let unsupported = || Error::unsupported(format!("made with {name}: {}, which is not supported", shown(value)));
+        let unsupported =
+            || Error::unsupported(format!("unsupported parameter of the reference picture: {name}: {}", shown(value)));
         read(value.trim()).ok_or_else(|| unsupported().in_file(&self.path)).map(Some)
     }
 
@@ -143,17 +144,17 @@ impl ReferenceParameters {
         self.one_of("Schedule type", &known)
     }
 
-    /// Checks which parameters of the reference a render does not follow. `hash` is the checkpoint's; `vae` is the name
+    /// Checks which parameters of the reference picture a render ignores. `hash` is the checkpoint's; `vae` is the name
     /// and the hash of a VAE that replaced the checkpoint's.
     pub(crate) fn checks(&self, hash: Option<&str>, vae: Option<(&str, Option<&str>)>) -> Vec<Check> {
         let mut checks = Vec::new();
         if !self.text.fields.is_empty() {
             let ignored = self.ignored(vae);
             let found = match ignored.is_empty() {
-                true => "all followed".to_owned(),
-                false => format!("not followed: {}", ignored.join("; ")),
+                true => "all used".to_owned(),
+                false => format!("ignored: {}", ignored.join("; ")),
             };
-            let expected = "none of these: they changed the reference picture, and this render ignores them";
+            let expected = "no ignored parameters: they affected the reference picture";
             checks.push(Check::warn("parameters", ignored.is_empty(), found, expected));
         }
         if let (Some(theirs), Some(ours)) = (self.text("Model hash"), hash)
@@ -166,7 +167,7 @@ impl ReferenceParameters {
         checks
     }
 
-    /// The fields that a render does not follow.
+    /// Returns the fields that a render ignores.
     fn ignored(&self, vae: Option<(&str, Option<&str>)>) -> Vec<String> {
         let unknown = self.text.fields.iter().filter(|(name, _)| !FOLLOWED.contains(&name.as_str()));
         let mut ignored: Vec<String> = unknown.map(|(name, value)| format!("{name}: {}", shown(value))).collect();

@@ -1,8 +1,8 @@
 //! An emulated GPU: the source of the kernels, compiled for the CPU by the system's C++ compiler. `emulation.h` describes
 //! what it emulates.
 //!
-//! The unit tests and the integration tests both include this file as a module, and import for it what it uses of the
-//! crate.
+//! The unit tests and the integration tests both include this file as a module, and import the crate items that it
+//! uses.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
@@ -17,7 +17,7 @@ use libloading::Library;
 
 use super::{Accelerator, Error, Launch, LazyTensor, Recording, WeightFlaw, address, address_mut, weights};
 
-/// The mode with the least favourable order: copies to shared memory arrive as late as possible, and the last warp of a
+/// The mode with the least favorable order: copies to shared memory arrive as late as possible, and the last warp of a
 /// block runs first.
 pub(crate) const ADVERSE: u32 = 1 | 2;
 
@@ -49,7 +49,7 @@ impl Emulated {
     }
 }
 
-/// Prints why a test does not run on a GPU.
+/// Prints the reason why a test does not run on a GPU.
 #[cfg(feature = "cuda")]
 pub(crate) fn print_gpu_skipped(error: &Error) {
     eprintln!("skipped on a GPU: {error}");
@@ -113,8 +113,8 @@ impl Emulated {
         // A copy with the alignment of the kernel's structure.
         let words: Vec<u64> = parameters.chunks(8).map(word).collect();
         let [x, y, z] = grid.map(|side| side as c_uint);
-        // SAFETY: `Emulate` is the signature of `emulate`. The caller of `Accelerator::launch` promises that `words` is the
-        // structure of this kernel with valid addresses, and the library checks the name and the sizes.
+        // SAFETY: `Emulate` is the signature of `emulate`. The caller of `Accelerator::launch` guarantees that `words`
+        // is the structure of this kernel with valid addresses, and the library checks the name and the sizes.
         let found = unsafe {
             let emulate = library.get::<Emulate>(b"emulate").unwrap();
             emulate(name.as_ptr(), x, y, z, threads as c_uint, shared as c_uint, words.as_ptr().cast(), self.mode)
@@ -136,7 +136,7 @@ impl Accelerator for Emulated {
         self.multiprocessors
     }
 
-    /// All elements are NaN, so that tests notice elements that no kernel writes.
+    /// All elements are NaN, so that tests detect elements that no kernel writes.
     fn empty(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let count = shape.iter().product();
         match dtype {
@@ -166,7 +166,7 @@ impl Accelerator for Emulated {
         Ok(())
     }
 
-    /// Records nothing, because a replay would use tensors between the layers that have been freed.
+    /// Does not record, because a replay would use intermediate tensors that have been freed.
     fn record(&self, _: &mut dyn FnMut() -> Result<()>) -> Option<Box<dyn Recording>> {
         None
     }

@@ -1,8 +1,8 @@
 // Emulates a GPU on the CPU for the kernels in src/kernels/source.
 //
-// Every thread of a block is a fiber, and the threads of a warp synchronize where those of a GPU do. Depending on `Mode`,
-// asynchronous copies arrive at once or as late as possible, and the last warp runs first, so that a missing barrier or
-// wait changes the result. Blocks run one after another, and nothing models the speed of a GPU.
+// Every thread of a block is a fiber, and the threads of a warp synchronize at the same points as on a GPU. Depending
+// on `Mode`, asynchronous copies arrive at once or as late as possible, and the last warp runs first, so that a missing
+// barrier or wait changes the result. Blocks run one after another. The speed of a GPU is not emulated.
 #pragma once
 
 #include <math.h>
@@ -26,7 +26,8 @@ struct dim3 {
     unsigned x, y, z;
 };
 
-// Defines a kernel, and for the fake driver its limits: the size of its structure, and the maximum threads of a block.
+// Defines a kernel and its limits for the fake driver: the size of its structure, and the maximum number of threads per
+// block.
 #define KERNEL(name, threads, Params, call)                                \
     extern "C" const unsigned name##_limits[] = {sizeof(Params), threads}; \
     extern "C" void name(const void* params) {                             \

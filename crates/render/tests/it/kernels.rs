@@ -27,7 +27,7 @@ use trinart_ckpt_render::settings::Settings;
 use trinart_ckpt_render::weight_flaws::WeightFlaw;
 use trinart_ckpt_render::weights::{self, WeightLoader};
 
-/// The name of the emulated GPU, which is slow: tests do less on it.
+/// The name of the emulated GPU. It is slow, so tests do less work on it.
 const EMULATED: &str = "emulated";
 
 fn accelerators() -> Vec<(String, Arc<dyn Accelerator>)> {
@@ -68,7 +68,7 @@ fn assert_close(name: &str, found: &Tensor, tolerance: f64) {
 
 #[test]
 fn models_match_diffusers() {
-    // Every layer rounds to the dtype. BF16 has three bits less than F16.
+    // Every layer rounds to the dtype. BF16 has three fewer bits than F16.
     for (name, accelerator) in accelerators() {
         for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F16, 1e-2), (DType::BF16, 6e-2)] {
             println!("{name}, {dtype:?}");
@@ -87,7 +87,7 @@ fn models_match_diffusers() {
             let wide = input("wide", &[2, 4, 8, 24], 2.0);
             assert_close("unet.wide.867.33", &unet.forward(&wide, 867.33, &prompt).unwrap(), tolerance);
             let square = input("square", &[2, 4, 16, 16], 2.0);
-            // Three times on a GPU, so that the last ones replay the recorded step.
+            // Three times on a GPU, because the later calls replay the recorded step.
             let times = if name == EMULATED { &[999.0][..] } else { &[1.0, 500.0, 999.0] };
             for &time in times.iter().filter(|_| dtype != DType::BF16 || name != EMULATED) {
                 let found = unet.forward(&square, time, &prompt).unwrap();

@@ -1,4 +1,4 @@
-//! The integration tests of the render, in one binary: `cargo test -p trinart-ckpt-render --test it samplers::` runs one
+//! The integration tests of the crate, in one binary: `cargo test -p trinart-ckpt-render --test it samplers::` runs one
 //! module.
 #![allow(
     clippy::unwrap_used,

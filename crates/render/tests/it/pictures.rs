@@ -1,5 +1,5 @@
-//! Whole pictures against those of diffusers, transformers and k-diffusion. `fixtures/render/make_pictures.py` made the
-//! references.
+//! Compares whole pictures with those of diffusers, transformers and k-diffusion. `fixtures/render/make_pictures.py`
+//! generates the references.
 
 use crate::tiny::{fixture, model};
 use trinart_ckpt_formats::StoredCheckpoint;

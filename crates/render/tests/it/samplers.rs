@@ -1,4 +1,4 @@
-//! The samplers against k-diffusion's. `fixtures/render/make_samplers.py` made the references.
+//! Compares the samplers with those of k-diffusion. `fixtures/render/make_samplers.py` generates the references.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The narrow SD v1 of `fixtures/render/make.py`. The fixture holds its shapes; both programs compute the same weights.
+//! The narrow SD v1 of `fixtures/render/make.py`. The fixture contains the shapes; this file and the script compute the
+//! same weights.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};

@@ -1,5 +1,5 @@
-//! Loaded weights against PyTorch's: the `.json` beside each fixture has the sha256 of every tensor's contiguous bytes in
-//! torch.
+//! Compares loaded weights with PyTorch: the `.json` file of each fixture contains the sha256 of every tensor's
+//! contiguous bytes in torch.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn expected(name: &str) -> Vec<(String, String, Vec<usize>, String)> {
     serde_json::from_value(json["tensors"].clone()).unwrap()
 }
 
-/// The candle dtype that holds the elements of a dtype unchanged.
+/// The candle dtype that represents the elements of a dtype unchanged.
 fn same(dtype: &str) -> Option<DType> {
     match dtype {
         "BOOL" => Some(DType::U8),
@@ -117,7 +117,7 @@ fn names_a_tensor_with_a_wrong_shape() {
 fn names_a_missing_tensor() {
     let key = "first_stage_model.decoder.conv_nowhere.weight";
     let error = open("tiny-sd1.safetensors").tensor(key, &[4]).unwrap_err();
-    let text = format!("tensor {key}: required by the model with shape [4], missing in the checkpoint");
+    let text = format!("tensor {key}: required by the model with shape [4], missing from the checkpoint");
     assert_eq!((error.to_string(), error.kind()), (text, Kind::Missing));
 }
 
@@ -125,5 +125,5 @@ fn names_a_missing_tensor() {
 fn names_a_tensor_with_an_unsupported_dtype() {
     let error = open("tiny-sd1-legacy.ckpt").load(KEY, None, DType::F4).unwrap_err();
     assert_eq!((error.kind(), error.tensor()), (Kind::Unsupported, Some(KEY)));
-    assert!(error.to_string().contains("no conversion from F32 to F4 in candle"), "{error}");
+    assert!(error.to_string().contains("candle cannot convert F32 to F4"), "{error}");
 }

@@ -32,6 +32,9 @@ const FIRST_READ: u64 = 1 << 20;
 /// Values that a pickle other than the object may have, besides two per storage.
 const SIDE_NODES: usize = 64;
 
+/// Bytes that the pickle of the magic number may have (15). Converting an integer to decimal takes quadratic time.
+const NUMBER_BYTES: usize = 64;
+
 /// The third pickle.
 #[derive(Deserialize)]
 struct System {
@@ -99,11 +102,14 @@ impl Pickles<'_> {
             .map_err(|error| Error::malformed(format!("the pickle of the {what}: {error}")).at(begin))
     }
 
-    /// Reads the next pickle as an integer of any size, and returns it in decimal.
+    /// Reads the next pickle, of at most [`NUMBER_BYTES`], as an integer and returns it in decimal.
     fn number(&mut self, what: &str) -> Result<String> {
         let begin = self.offset;
         let pickle = self.bounded(what, SIDE_NODES)?;
         let fail = |found: String| Error::malformed(format!("the pickle of the {what}: {found}")).at(begin);
+        if pickle.bytes().len() > NUMBER_BYTES {
+            return Err(fail(format!("{} bytes, at most {NUMBER_BYTES} are expected", pickle.bytes().len())));
+        }
         match serde_pickle::value_from_slice(pickle.bytes(), DeOptions::new()) {
             Ok(Value::I64(number)) => Ok(number.to_string()),
             Ok(Value::Int(number)) => Ok(number.to_string()),

@@ -1,5 +1,5 @@
-// Multi-head attention with an online softmax. A block computes 64 queries of one head and iterates over tiles of keys. The
-// scores exist only in registers. Sums are rescaled whenever a greater score occurs.
+// Multi-head attention with an online softmax. A block computes 64 queries of one head and iterates over tiles of keys.
+// The scores stay in registers. A new maximum score rescales the sums.
 #pragma once
 #include "device.cuh"
 
@@ -14,7 +14,7 @@ struct Attention {
     float scale; // of the scores, times log2(e)
 };
 
-// Copies a tile of rows of one head to shared memory, padded with zeros. The distance of rows is an odd multiple of 16
+// Copies a tile of rows of one head to shared memory, padded with zeros. The stride of rows is an odd multiple of 16
 // bytes, so that eight adjacent rows are in different banks.
 template <typename T, int WIDTH, int ROWS, int THREADS>
 DEVICE void copy_rows(unsigned char* shared, const T* from, int first, int count, int stride, int width) {
@@ -102,7 +102,7 @@ template <typename T, int WIDTH, int KEYS> DEVICE void attend(const Attention& p
     for (int j = 0; j < OUT_TILES; j++)
 #pragma unroll
         for (int e = 0; e < 4; e++) out[j][e] = 0.0f;
-    // For the two rows of which this thread holds a part.
+    // For the two rows that this thread holds in part.
     float maximum[2] = {-INFINITY, -INFINITY}, sums[2] = {0.0f, 0.0f};
 
     for (int step = 0; step < steps; step++) {

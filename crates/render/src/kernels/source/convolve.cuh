@@ -1,5 +1,5 @@
-// Convolutions and linear layers as an implicit GEMM: the left matrix is gathered from the image during the product, so the
-// im2col matrix never exists. A linear layer is a convolution of size 1.
+// Convolutions and linear layers as an implicit GEMM: the left matrix is gathered from the image during the product, so
+// the im2col matrix is never stored. A linear layer is a convolution of size 1.
 //
 // Images are [batch][y][x][channel], weights are [out][y][x][in]. All channel counts are multiples of 8.
 #pragma once
@@ -74,7 +74,7 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
     const int begin = blockIdx.z * split_steps;
     const int end = begin + split_steps < steps ? begin + split_steps : steps;
 
-    // The windows of the rows that this thread copies: their first pixels.
+    // The first pixel of the window of each row that this thread copies.
     const int piece = thread & 7, first_of_thread = thread >> 3;
     const int real_height = p.upsampled ? p.height >> 1 : p.height, real_width = p.upsampled ? p.width >> 1 : p.width;
     const T* window[A_ROWS];
@@ -90,7 +90,7 @@ template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES> DEVI
             window[i] = (const T*)p.x + (long long)image * real_height * real_width * p.in;
             if (!p.upsampled) window[i] += ((long long)window_y[i] * real_width + window_x[i]) * p.in;
         } else {
-            // Outside of the image, so that every pixel is zero.
+            // A position outside of the image, where every pixel is zero.
             window_y[i] = window_x[i] = -(1 << 20);
             window[i] = (const T*)p.x;
         }

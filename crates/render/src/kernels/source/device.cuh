@@ -1,7 +1,7 @@
 // The device primitives of the kernels: asynchronous copies to shared memory, matrix fragments and their products.
 //
 // With TRINART_EMULATION, emulation.h (in tests/emulation) defines the same names for the CPU. The emulation tests
-// everything but the function bodies in the #else branch below, which no GPU has run yet.
+// everything except the function bodies in the #else branch below, which have never run on a GPU.
 #pragma once
 
 #ifdef TRINART_EMULATION
@@ -57,7 +57,7 @@ DEVICE void load_matrices(uint32_t (&r)[4], const void* shared) {
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(shared_address(shared)));
 }
-// As load_matrices, with each matrix transposed as 8x8 half words.
+// Like load_matrices, with each matrix transposed as 8x8 half words.
 DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* shared) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -94,8 +94,8 @@ DEVICE uint32_t as_bits(float x) { return __float_as_uint(x); }
 DEVICE float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 #endif
 
-// An F32 product from TF32, which has 10 of the 23 mantissa bits. Each factor is the sum of two TF32 values. Of the four
-// products the smallest is omitted, because it is below the rounding error of the sum.
+// An F32 product from TF32, which has 10 of the 23 mantissa bits. Each factor is the sum of two TF32 values. The
+// smallest of the four products is omitted, because it is below the rounding error of the sum.
 DEVICE void product(float, float (&c)[4], const uint32_t (&a)[4], const uint32_t* b) {
     uint32_t a_high[4], a_low[4], b_high[2], b_low[2];
 #pragma unroll
@@ -115,7 +115,7 @@ DEVICE void product(float, float (&c)[4], const uint32_t (&a)[4], const uint32_t
 
 template <typename T> DEVICE T from_float(float x) { return convert(T(), x); }
 
-// Kernels load and store images and tokens eight values at a time, which are 16 or 32 bytes.
+// Kernels load and store images and tokens in units of eight values, which are 16 or 32 bytes.
 template <typename T> DEVICE void load_eight(float (&to)[8], const T* from) {
     uint4 words[sizeof(T) / 2];
 #pragma unroll

@@ -51,8 +51,8 @@ DEVICE void sums_of_groups(const GroupNorm& p, float* shared, float* sums, int c
     __syncthreads();
 }
 
-// Computes the moments of each group in a chunk of pixels. Reads the chunk twice, the second time from the cache, because
-// the difference of two large sums would cancel.
+// Computes the moments of each group in a chunk of pixels. Reads the chunk twice (the second time from the cache) to
+// avoid cancellation in a difference of two large sums.
 template <typename T> DEVICE void group_moments(const GroupNorm& p) {
     SHARED_MEMORY(memory);
     float* means = (float*)memory;

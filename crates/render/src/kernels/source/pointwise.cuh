@@ -44,7 +44,7 @@ template <typename T> DEVICE void sigmoid_gate(const Sigmoid& p) {
     }
 }
 
-// Concatenates the channels of two images. The first image may be larger, and is cropped.
+// Concatenates the channels of two images. Crops the first image if it is larger.
 struct ConcatChannels {
     const void* a; // [batch][a_rows][a_columns][a_width]
     const void* b; // [batch][rows][columns][b_width]

@@ -6,7 +6,7 @@ use crate::networks::reader::Reader;
 use crate::ops::{Engine, GroupNorm, Image, LayerNorm, Linear, attention, gated_gelu};
 use trinart_ckpt_formats::error::{Error, Result};
 
-/// Attention heads at every level of SD v1. The number is in no tensor.
+/// Number of attention heads at every level of SD v1. It cannot be inferred from the tensors.
 const HEADS: usize = 8;
 
 /// The keys and values of a prompt for one block.

@@ -1,7 +1,7 @@
 //! The UNet of SD v1, which predicts the noise in a latent.
 //!
-//! The blocks follow from the keys of the checkpoint, so models of any width and any number of levels load. Only the
-//! number of heads (8) and of groups (32) is in no tensor.
+//! The blocks are inferred from the keys of the checkpoint, so models of any width and any number of levels load. Only
+//! the numbers of heads (8) and groups (32) cannot be inferred.
 
 mod attention;
 mod resnet;
@@ -70,10 +70,10 @@ enum Layer {
 }
 
 impl Unet {
-    /// Loads the UNet of a checkpoint in LDM names. The sizes follow from the shapes of its tensors.
+    /// Loads the UNet of a checkpoint in LDM names. Infers the sizes from the shapes of the tensors.
     ///
-    /// Fails for other architectures than SD v1 and for models with extra conditioning (inpainting, instruct-pix2pix,
-    /// depth), or if tensors are missing or have other shapes.
+    /// Fails for architectures other than SD v1, for models with extra conditioning (inpainting, instruct-pix2pix,
+    /// depth), and if tensors are missing or have other shapes.
     pub fn load(weights: &WeightLoader) -> Result<Unet> {
         check_supported(weights.state_dict())?;
         let here = Reader::root(weights).at(PREFIX);
@@ -98,7 +98,7 @@ impl Unet {
             let Some(kept) = build.kept.pop() else { break };
             build.width += kept;
             let Some(block) = build.block(&here)? else {
-                return Err(Error::missing("required by the model, missing in the checkpoint")
+                return Err(Error::missing("required by the model, missing from the checkpoint")
                     .in_tensor(here.key("0.in_layers.0.weight")));
             };
             output_blocks.push(block);
@@ -145,7 +145,7 @@ impl Unet {
     }
 
     /// Predicts the noise in latents `[batch, 4, height, width]` at time `t`, which may be fractional. Kernels take and
-    /// return F32 in the CPU's memory.
+    /// return F32 in CPU memory.
     ///
     /// Fails if `prompt` is for another batch size.
     pub fn forward(&self, x: &Tensor, t: f64, prompt: &PreparedPrompt) -> Result<Tensor> {
@@ -185,7 +185,7 @@ impl Unet {
 
     /// Returns the time projections of all residual blocks at time `t`, `[1, values]`: one for the whole batch.
     fn embed_time(&self, t: f64) -> CandleResult<Tensor> {
-        // In f32 whatever the dtype of the model: f16 rounds 867.33 to 867.5, which has another sinusoid.
+        // Always in f32, because f16 would round a time of 867.33 to 867.5.
         let half = self.frequencies / 2;
         let frequency = |index| (-(10000f64.ln() as f32) * index as f32 / half as f32).exp();
         let angles = (0..half).map(|index| t as f32 * frequency(index));
@@ -262,7 +262,7 @@ struct Build {
     time_values: usize,
     /// Channels of the image after the blocks so far.
     width: usize,
-    /// Channels of the skip connections that the output blocks have yet to take.
+    /// Channels of the skip connections that no output block has used yet.
     kept: Vec<usize>,
 }
 
@@ -283,7 +283,7 @@ impl Build {
     fn middle(&mut self, here: &Reader) -> Result<Block> {
         match self.block(here)? {
             Some(block) => Ok(block),
-            None => Err(Error::missing("required by the model, missing in the checkpoint")
+            None => Err(Error::missing("required by the model, missing from the checkpoint")
                 .in_tensor(here.key("0.in_layers.0.weight"))),
         }
     }
@@ -320,10 +320,10 @@ fn context_width(here: &Reader) -> Result<usize> {
     Ok(width)
 }
 
-/// Fails if the UNet of a checkpoint is not that of SD v1, or takes more than a latent, a time and a prompt:
-/// inpainting, instruct-pix2pix and depth models.
+/// Fails if the UNet of a checkpoint is not from SD v1, or if it has extra conditioning (inpainting, instruct-pix2pix
+/// and depth models).
 pub(super) fn check_supported(state_dict: &StateDict) -> Result<()> {
-    // The UNet alone: the text encoder has its own checks.
+    // Only the UNet, because the text encoder is checked separately.
     let dims = |key: &str| {
         let tensor = key.starts_with(PREFIX).then(|| state_dict.get(key)).flatten();
         tensor.map(|tensor| tensor.shape().dims().to_vec())
@@ -332,7 +332,7 @@ pub(super) fn check_supported(state_dict: &StateDict) -> Result<()> {
     let candidates = found.candidates();
     if !candidates.is_empty() && !candidates.contains(&Architecture::Sd1) {
         let names: Vec<_> = candidates.iter().map(|architecture| architecture.text()).collect();
-        let message = format!("the UNet is that of {}; only SD v1 can be rendered", names.join(" or "));
+        let message = format!("unsupported UNet of {}: only SD v1 can be rendered", names.join(" or "));
         return Err(Error::unsupported(message));
     }
     let needs = match found.task {
@@ -343,5 +343,5 @@ pub(super) fn check_supported(state_dict: &StateDict) -> Result<()> {
     };
     let channels = dims("model.diffusion_model.input_blocks.0.0.weight").and_then(|dims| dims.get(1).copied());
     let channels = channels.map_or_else(String::new, |channels| format!(" ({channels} channels)"));
-    Err(Error::unsupported(format!("{needs}{channels}; only models that take a prompt alone can be rendered")))
+    Err(Error::unsupported(format!("{needs}{channels}; only text-to-image models can be rendered")))
 }

@@ -13,7 +13,7 @@ const EPSILON: f64 = 1e-5;
 pub(super) struct Resnet {
     norm_in: GroupNorm,
     conv_in: Conv2d,
-    /// Its range in the time projections of all blocks.
+    /// The range of this block in the time projections of all blocks.
     time: Range<usize>,
     norm_out: GroupNorm,
     conv_out: Conv2d,

@@ -34,8 +34,8 @@ impl Step {
         self.x.dims() == x.dims()
     }
 
-    /// Runs `work` on the latents `x` and the time embedding, or replays its recording. `work` writes its result into its
-    /// third argument. Returns the result in the CPU's memory.
+    /// Runs `work` on the latents `x` and the time embedding, or replays its recording. `work` writes its result into
+    /// its third argument. Returns the result in CPU memory.
     pub(super) fn run(
         &mut self,
         kernels: &Kernels,

@@ -1,4 +1,4 @@
-//! Detects mojibake: ftfy's heuristic of characters that rarely occur side by side.
+//! Detects mojibake with ftfy's heuristic: characters that rarely occur next to each other.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -19,7 +19,7 @@ const CURRENCY: Classes = 1 << 4;
 const OPENING: Classes = 1 << 5;
 const CLOSING: Classes = 1 << 6;
 const NUMERIC: Classes = 1 << 7;
-/// Characters of kaomoji like `(ó_ò)`, which may occur beside any other.
+/// Characters of kaomoji like `(ó_ò)`, which may occur next to any other character.
 const FACE: Classes = 1 << 8;
 /// Accented Latin letters, and a few characters of similar use.
 const UPPER: Classes = 1 << 9;
@@ -28,7 +28,7 @@ const LOWER: Classes = 1 << 10;
 const UPPER_OTHER: Classes = 1 << 11;
 const LOWER_OTHER: Classes = 1 << 12;
 const BOX: Classes = 1 << 13;
-/// A to Z and a to z; all other characters; a to z.
+/// `LATIN` is A to Z and a to z, `NOT_LATIN` all other characters, and `LATIN_LOWER` a to z.
 const LATIN: Classes = 1 << 14;
 const NOT_LATIN: Classes = 1 << 15;
 const LATIN_LOWER: Classes = 1 << 16;
@@ -78,10 +78,10 @@ const fn one_of(characters: &'static str) -> Slot {
     (0, characters)
 }
 
-/// What follows each `Ø` or `Ù` in Arabic text that was decoded as Windows-1252.
+/// The characters after each `Ø` or `Ù` in Arabic text that was decoded as Windows-1252.
 const ARABIC: Slot = (COMMON | CURRENCY | BAD | NUMERIC | OPENING, "ŸŠ®°µ»");
 
-/// The sequences of mojibake. A text is bad if it contains one of them.
+/// Sequences that indicate mojibake. A text is bad if it contains one of them.
 const RULES: &[&[Slot]] = &[
     &[of(C1)],
     &[of(BAD | LOWER | UPPER | BOX | OPENING | CLOSING | CURRENCY | NUMERIC | LAW), of(BAD)],
@@ -115,7 +115,7 @@ const RULES: &[&[Slot]] = &[
     &[one_of("≈"), one_of("°¢")],
     &[one_of("‚"), one_of("Ä"), one_of("ìîïòôúùû†°¢π")],
     &[one_of("‚"), one_of("âó"), one_of("àä°ê")],
-    // UTF-8 decoded as Windows-1251; the second rule is for text that was decoded so twice.
+    // UTF-8 decoded as Windows-1251. The second rule is for text that was wrongly decoded twice.
     &[one_of("в"), one_of("Ђ")],
     &[one_of("Г"), one_of("ў"), one_of("В"), one_of("Ђ"), one_of("В"), of(NOT_NEWLINE), (LATIN, " ")],
     &[one_of("ВГРС"), (C1 | BAD | OPENING | CLOSING | CURRENCY, "°µ"), one_of("ВГРС")],

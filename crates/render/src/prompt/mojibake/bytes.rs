@@ -1,9 +1,9 @@
 //! Decodes damaged UTF-8: spaces instead of byte 0xa0, lost bytes, surrogates.
 
-/// Replaces a space by byte 0xa0 where that completes a UTF-8 character.
+/// Replaces a space with byte 0xa0 if that completes a UTF-8 character.
 pub(super) fn restore_spaces(bytes: &[u8]) -> Vec<u8> {
-    // After an `à` at the end of a word, the space is both its second byte and the space: it is doubled. After an `à` that
-    // starts a Portuguese word, it is the second byte alone.
+    // After an `à` at the end of a word, the space stands for both its second byte and a space, so keep a space too.
+    // After an `à` that starts a Portuguese word, the space stands for the second byte only.
     let bytes = replaced(bytes, |rest| match rest {
         [0xc3, b' ', behind @ ..] => {
             let words: [&[u8]; 5] = [b" ", b"quele", b"quela", b"quilo", b"s "];
@@ -13,7 +13,7 @@ pub(super) fn restore_spaces(bytes: &[u8]) -> Vec<u8> {
     });
     replaced(&bytes, |rest| {
         let length = match rest {
-            // Only lead bytes that give a likely character.
+            // Only lead bytes that start a likely character.
             [0xc2 | 0xc3 | 0xc5 | 0xce | 0xd0 | 0xd9, b' ', ..] => 2,
             [0xe2 | 0xe3, b' ', third, ..] if is_sure(*third) => 3,
             [0xe0..=0xe3, second, b' ', ..] if is_sure(*second) => 3,
@@ -37,7 +37,7 @@ fn is_continuation(byte: u8) -> bool {
     (0x80..=0xbf).contains(&byte)
 }
 
-/// Replaces each UTF-8 character with a lost byte, which 0x1a or a question mark stands for, by U+FFFD.
+/// Replaces each UTF-8 character that has lost a byte with U+FFFD. Byte 0x1a or a question mark stands for a lost byte.
 pub(super) fn mark_lost(bytes: &[u8]) -> Vec<u8> {
     replaced(bytes, |rest| {
         let length = match rest {
@@ -61,8 +61,8 @@ fn is_lost(byte: u8) -> bool {
     matches!(byte, 0x1a | b'?')
 }
 
-/// Whether the first `continuations` bytes are continuation bytes with at least one lost, at most one of them as a question
-/// mark.
+/// Whether the first `continuations` bytes are continuation bytes, at least one of them lost and at most one replaced
+/// by a question mark.
 fn has_lost(bytes: &[u8], continuations: usize) -> bool {
     let Some(bytes) = bytes.get(..continuations) else { return false };
     bytes.iter().all(|it| is_lost(*it) || is_continuation(*it))

@@ -1,9 +1,9 @@
-//! The single-byte encodings that UTF-8 is mistaken for.
+//! The single-byte encodings with which UTF-8 is often wrongly decoded.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// The characters of the bytes from 0x80, in two halves. A dot is the character whose code is the byte.
+/// The characters of the bytes from 0x80, in two halves. A dot stands for the character whose code equals the byte.
 struct Table {
     /// Whether byte 0x1a decodes to U+FFFD, the replacement for a lost character.
     has_lost: bool,
@@ -16,7 +16,8 @@ const OWN: &str = ".............................................................
 
 const WINDOWS_1252: &str = "€.‚ƒ„…†‡ˆ‰Š‹Œ.Ž..‘’“”•–—˜™š›œ.žŸ................................";
 
-/// The encodings, in the order in which they are tried. A byte that Windows leaves undefined decodes to its own code.
+/// The encodings, in the order in which they are tried. A byte that Windows leaves undefined decodes to the character
+/// with the same code.
 const TABLES: [Table; 10] = [
     // Latin-1.
     Table { has_lost: false, has_spaces: true, halves: [OWN, OWN] },
@@ -69,7 +70,8 @@ const TABLES: [Table; 10] = [
     },
 ];
 
-/// The number of encodings, Latin-1 and those of Windows, that detect UTF-8 within a text of mixed encodings.
+/// The number of encodings (Latin-1 and the Windows code pages) that are used to detect UTF-8 in text of mixed
+/// encodings.
 const WITH_CLUES: usize = 7;
 
 const fn windows(halves: [&'static str; 2]) -> Table {
@@ -114,7 +116,7 @@ pub(in crate::prompt) fn windows_1252(character: char) -> Option<char> {
     Some(if found == '.' { character } else { found })
 }
 
-/// The roles in UTF-8 of the bytes that decode to a character.
+/// The possible roles in UTF-8 of the bytes that decode to a character.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Clue {
     pub(super) leads_two: bool,
@@ -140,7 +142,7 @@ static CLUES: LazyLock<HashMap<char, Clue>> = LazyLock::new(|| {
 });
 
 pub(super) fn clue(character: char) -> Clue {
-    // A character of no encoding has no role.
+    // A character that is in none of the encodings has no role.
     const NO_ROLE: Clue = Clue { leads_two: false, leads_three: false, leads_four: false, continues: false };
     if character.is_ascii() { NO_ROLE } else { CLUES.get(&character).copied().unwrap_or(NO_ROLE) }
 }

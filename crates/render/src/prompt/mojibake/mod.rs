@@ -1,4 +1,4 @@
-//! Repairs mojibake, UTF-8 that was decoded as another encoding, such as `donâ€™t`, with the rules of ftfy.
+//! Repairs mojibake (UTF-8 that was decoded as another encoding, such as `donâ€™t`) with the rules of ftfy.
 
 mod badness;
 mod bytes;
@@ -9,7 +9,7 @@ use encodings::{ENCODINGS, clue};
 
 pub(super) use encodings::windows_1252;
 
-/// The most rounds of decoding. Each makes the text much shorter, or is the last but one.
+/// Maximum number of decoding rounds. Every round except the last two makes the text much shorter.
 const ROUNDS: usize = 100;
 
 /// Decodes a text again if it looks like mojibake.
@@ -42,7 +42,7 @@ fn decode_parts(text: &str) -> String {
     let mut decoded = String::with_capacity(text.len());
     let (mut rest, mut is_behind_continuation) = (text, false);
     while let Some(first) = rest.chars().next() {
-        // A run after a continuation byte may be the end of a longer sequence: it is kept.
+        // A run after a continuation byte may be the end of a longer sequence, so keep it.
         let length = if is_behind_continuation { 0 } else { run(rest) };
         let (part, behind) = rest.split_at(if length == 0 { first.len_utf8() } else { length });
         // A run that spans the text was already tried as a whole.

@@ -10,15 +10,15 @@ use philox::Philox;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum NoiseSource {
-    /// NVIDIA's Philox: WebUI's "GPU", its default, and "NV", the same without a GPU.
+    /// NVIDIA's Philox: "GPU" in WebUI (the default), and "NV", which gives the same values without a GPU.
     #[default]
     Nv,
-    /// torch's CPU generator: WebUI's "CPU", ComfyUI and diffusers.
+    /// torch's CPU generator: "CPU" in WebUI. ComfyUI and diffusers also use it.
     Cpu,
 }
 
 impl NoiseSource {
-    /// The name in the parameters of WebUI's pictures.
+    /// Returns the name in the parameters of WebUI's pictures.
     pub fn name(self) -> &'static str {
         match self {
             NoiseSource::Nv => "NV",

@@ -3,7 +3,7 @@ use std::f64::consts::TAU;
 const LENGTH: usize = 624;
 const SHIFT: usize = 397;
 
-/// torch draws tensors with fewer elements one by one, in double precision.
+/// For tensors with fewer elements, torch draws each element separately, in double precision.
 const FILLED: usize = 16;
 
 /// The Mersenne Twister (Matsumoto and Nishimura, 1998), drawing f32 tensors as `torch.randn` does on the CPU.
@@ -11,7 +11,7 @@ const FILLED: usize = 16;
 pub(super) struct Mt19937 {
     state: [u32; LENGTH],
     position: usize,
-    /// The second value of a pair that was drawn one by one, for the next such draw.
+    /// The second value of a pair from a single draw, kept for the next single draw.
     waiting: Option<f64>,
 }
 
@@ -79,7 +79,7 @@ impl Mt19937 {
             transform(block);
         }
         if !count.is_multiple_of(FILLED) {
-            // As in torch, the last block is drawn again if it is incomplete.
+            // Like torch, draw the last block again if it is incomplete.
             let (_, last) = drawn.split_at_mut(count - FILLED);
             last.fill_with(|| self.uniform());
             transform(last);
@@ -108,7 +108,7 @@ fn transform(block: &mut [f32]) {
 }
 
 #[cfg(test)]
-// The digits are torch's.
+// The digits are from torch.
 #[allow(clippy::excessive_precision)]
 mod tests {
     use super::*;

@@ -1,9 +1,10 @@
 use std::f32::consts::TAU;
 
-/// Philox 4x32-10 (Salmon et al., 2011), drawing as `torch.randn` does on an NVIDIA GPU: each element of a tensor has its
-/// own counter, and each tensor the next offset.
+/// Philox 4x32-10 (Salmon et al., 2011), drawing as `torch.randn` does on an NVIDIA GPU: each element of a tensor has a
+/// separate counter, and each tensor uses the next offset.
 ///
-/// Equal to a GPU's values if the tensor fits into one launch of the kernel, as those of 512x512 pictures always do.
+/// The values match those of a GPU if the tensor fits into one launch of torch's kernel, which is always the case for
+/// 512x512 pictures.
 #[derive(Debug, Clone)]
 pub(super) struct Philox {
     key: [u32; 2],
@@ -54,7 +55,7 @@ fn box_muller([radius, angle, _, _]: [u32; 4]) -> f32 {
 }
 
 #[cfg(test)]
-// The digits are torch's.
+// The digits are from torch.
 #[allow(clippy::excessive_precision)]
 mod tests {
     use super::*;

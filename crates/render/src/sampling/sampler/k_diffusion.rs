@@ -1,5 +1,5 @@
-//! The samplers of k-diffusion (Karras et al., 2022, and later). They work on latents with noise of level sigma, and on the
-//! image that the model predicts from them (`denoised`).
+//! The samplers of k-diffusion (Karras et al., 2022, and later). They use latents with a noise level (sigma), and the
+//! image that the model predicts from a latent (`denoised`).
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use super::{SamplerContext, sum, sum_all};
 use crate::errors::from_candle;
 use trinart_ckpt_formats::error::{OrInternal, Result};
 
-/// Past slopes that the linear multistep method uses.
+/// Number of past slopes that the linear multistep method uses.
 const LMS_ORDER: usize = 4;
 
 /// A step from one noise level to the next.
@@ -35,7 +35,7 @@ pub(super) fn euler_ancestral(noise: &Tensor, context: &mut SamplerContext<'_>) 
     })
 }
 
-/// Heun's method. The last step, to no noise, is one of Euler's.
+/// Heun's method. The last step, to sigma 0, is an Euler step.
 pub(super) fn heun(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let sigmas = sigmas(context);
     walk(noise, &sigmas, context, |x, denoised, Step { sigma, next }, context| {
@@ -52,7 +52,8 @@ pub(super) fn heun(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<T
 
 /// Second-order DPM-Solver with new noise at each step.
 pub(super) fn dpm_2_ancestral(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
-    // WebUI sets `discard_next_to_last_sigma` for this sampler: one level more, without the last but one.
+    // WebUI sets `discard_next_to_last_sigma` for this sampler: it computes one more level and drops the second to
+    // last.
     let mut sigmas = context.noise_schedule.sigmas(context.schedule, context.steps + 1);
     sigmas.remove(context.steps);
     walk(noise, &sigmas, context, |x, denoised, Step { sigma, next }, context| {
@@ -72,7 +73,7 @@ pub(super) fn dpm_2_ancestral(noise: &Tensor, context: &mut SamplerContext<'_>) 
 /// A linear multistep method of order [`LMS_ORDER`].
 pub(super) fn lms(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let sigmas = sigmas(context);
-    // The latest first.
+    // Newest first.
     let mut slopes: VecDeque<(f64, Tensor)> = VecDeque::new();
     walk(noise, &sigmas, context, |x, denoised, Step { sigma, next }, _| {
         slopes.push_front((sigma, slope(x, denoised, sigma)?));
@@ -111,7 +112,8 @@ fn sigmas(context: &SamplerContext<'_>) -> Vec<f64> {
     context.noise_schedule.sigmas(context.schedule, context.steps)
 }
 
-/// Walks down the noise levels. `advance` takes the latent, the prediction for it and the step, and returns the next latent.
+/// Iterates over the noise levels in descending order. `advance` takes the latent, the prediction for it and the step,
+/// and returns the next latent.
 fn walk(
     noise: &Tensor,
     sigmas: &[f64],
@@ -152,7 +154,7 @@ fn ancestral(sigma: f64, next: f64) -> (f64, f64) {
     ((next * next - up * up).sqrt(), up)
 }
 
-/// Adds noise of this level. The last step adds none, and draws none.
+/// Adds noise of this level. The last step neither draws nor adds noise.
 fn add_noise(x: Tensor, level: f64, next: f64, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     if next == 0.0 {
         return Ok(x);

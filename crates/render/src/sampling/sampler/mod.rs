@@ -1,4 +1,4 @@
-//! The samplers of WebUI, each with the same draws, times and number of calls as there.
+//! WebUI's samplers, with the same random draws, timesteps and number of model calls.
 
 mod k_diffusion;
 mod timesteps;
@@ -59,7 +59,8 @@ impl Sampler {
         }
     }
 
-    /// Returns the sampler of a name, and the schedule type if the name has one: "DPM++ 2M Karras". Ignores case.
+    /// Returns the sampler with this name, and the schedule type if the name contains one: "DPM++ 2M Karras". Ignores
+    /// case.
     pub fn from_name(name: &str) -> Option<(Self, Option<ScheduleType>)> {
         let name = name.trim().to_ascii_lowercase();
         let (name, schedule) = match name.strip_suffix(" karras") {
@@ -92,7 +93,7 @@ impl Sampler {
     pub fn calls(self, noise_schedule: &NoiseSchedule, steps: usize) -> usize {
         match self {
             Sampler::Ddim => noise_schedule.ddim_times(steps).len() - 1,
-            // The last step, to no noise, is one of Euler's.
+            // The last step, to sigma 0, is an Euler step.
             Sampler::Heun | Sampler::Dpm2A => (2 * steps).max(1) - 1,
             _ => steps,
         }

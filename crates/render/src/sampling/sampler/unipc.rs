@@ -18,7 +18,7 @@ pub(super) fn unipc(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<
     let points: Vec<Point> = (0..=steps).map(point).collect();
     let (first, others) = points.split_first().or_internal("a schedule without times")?;
     let mut x = noise.clone();
-    // The predictions at the last points, the latest first.
+    // The predictions at the last points, newest first.
     let mut past = vec![(*first, denoise(&x, first, context)?)];
     for (step, point) in (1..).zip(others) {
         let is_last = step == steps;
