@@ -12,9 +12,11 @@ pub struct Failure {
     pub message: String,
     /// The file that the error is in.
     pub file: Option<String>,
+    /// The zip record or pickle within the file that the error is in.
+    pub record: Option<String>,
     /// The tensor that the error is in.
     pub tensor: Option<String>,
-    /// The offset of the error in bytes.
+    /// The offset of the error in bytes, relative to `record` if there is one, otherwise to the file.
     pub offset: Option<u64>,
     /// What the caller can do about it.
     pub hint: Option<Hint>,
@@ -26,6 +28,7 @@ impl From<&Error> for Failure {
             kind: error.kind(),
             message: error.to_string(),
             file: error.file().map(|file| file.to_string_lossy().into_owned()),
+            record: error.record().map(str::to_owned),
             tensor: error.tensor().map(str::to_owned),
             offset: error.offset(),
             hint: error.hint(),

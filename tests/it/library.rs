@@ -4,7 +4,7 @@ use crate::support::{Folder, copy_folder, fixture, read};
 use trinart_ckpt::formats::containers::Container;
 use trinart_ckpt::formats::limits;
 use trinart_ckpt::models::family::Architecture;
-use trinart_ckpt::report::{KeyDifference, PositionIds, ScanVerdict, Tip};
+use trinart_ckpt::report::{Failure, KeyDifference, PositionIds, ScanVerdict, Tip};
 use trinart_ckpt::{
     Checkpoint, Compare, Component, Convert, Dtype, Ema, FolderOptions, HashCheckpoint, Hint, Inspect, Kind, MergeVae,
     OpenOptions, Scan, StoredCheckpoint, Target,
@@ -132,6 +132,15 @@ fn texts_of_reports_name_options_only_in_the_words_of_the_program() {
     assert!(text.contains("    and 240 more\n") && !text.contains("--"), "{text}");
     let words = |tip| (tip == Tip::MoreEntries).then_some("click to see all");
     assert!(difference.to_text_with(&words).contains("    and 240 more; click to see all\n"));
+}
+
+#[test]
+fn a_failure_has_the_record_that_its_offset_is_relative_to() {
+    let error = Checkpoint::open(fixture(HOSTILE)).unwrap_err();
+    let failure = Failure::from(&error);
+    assert_eq!((failure.record.as_deref(), failure.offset), (Some("data.pkl"), Some(242)));
+    let ran = run!["inspect", fixture("README.md"), "--json"];
+    assert!(ran.stdout.contains("\"record\": null"), "{}", ran.stdout);
 }
 
 #[test]
