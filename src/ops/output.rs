@@ -12,7 +12,7 @@ use trinart_ckpt_formats::{Error, Result};
 use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::plan::folders::{self, FolderPlan};
 use trinart_ckpt_models::plan::{Cast, Resolved};
-use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode, position_ids};
+use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
 
 /// How to write a diffusers folder.
 #[derive(Debug, Clone, Default)]
@@ -217,9 +217,7 @@ impl OutputOptions<'_> {
         mode: Mode,
     ) -> Result<WriteReport> {
         if target != Target::Diffusers {
-            let has_ids = resolved.state_dict.keys().any(position_ids::is_key);
-            let is_true = |notice: &&Notice| notice.code != NoticeCode::PositionIdsAdded || has_ids;
-            resolved.notices.extend(input.translation().single_file_notices.iter().filter(is_true).cloned());
+            resolved.notices.extend(input.translation().single_file_notices(&resolved.state_dict));
         }
         resolved.notices.extend(contradiction(target, output));
         let (resolved, written) = match target {

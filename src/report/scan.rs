@@ -9,7 +9,7 @@ use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use crate::report::units::count;
 use trinart_ckpt_formats::danger::{Level, Usage};
 use trinart_ckpt_formats::error::{Error, printable};
-use trinart_ckpt_formats::scan::{FileScan, LocatedFinding};
+use trinart_ckpt_formats::scan::{FileScan, LocatedFinding, ScannedFormat};
 
 /// Findings of each level to print. JSON has all of them.
 const SHOWN: usize = 20;
@@ -57,9 +57,9 @@ impl ScanVerdict {
 pub struct ScannedFile {
     /// The path of the file.
     pub file: String,
-    /// The container, or the kind of file. `None` if the file could not be opened.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_word")]
-    pub container: Option<&'static str>,
+    /// The format of the file. `None` if the file could not be opened.
+    #[serde(rename = "container", skip_serializing_if = "Option::is_none")]
+    pub format: Option<ScannedFormat>,
     /// The verdict on the file.
     pub verdict: ScanVerdict,
     /// The number of pickles that were scanned.
@@ -112,11 +112,6 @@ impl FindingReport {
     }
 }
 
-/// Writes `torch zip` as `torch-zip`, the word for this container in other documents.
-fn as_word<S: Serializer>(container: &Option<&'static str>, serializer: S) -> Result<S::Ok, S::Error> {
-    container.map(|name| name.to_lowercase().replace(' ', "-")).serialize(serializer)
-}
-
 fn as_failure<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
     error.as_ref().map(Failure::from).serialize(serializer)
 }
@@ -126,7 +121,7 @@ impl ScannedFile {
     pub(crate) fn new(scan: FileScan) -> Self {
         ScannedFile {
             file: scan.path.to_string_lossy().into_owned(),
-            container: Some(scan.container),
+            format: Some(scan.format),
             verdict: ScanVerdict::new(&scan),
             pickles: scan.pickles,
             findings: scan.findings.into_iter().map(FindingReport::new).collect(),
@@ -138,7 +133,7 @@ impl ScannedFile {
     pub(crate) fn failed(file: &Path, error: Error) -> Self {
         ScannedFile {
             file: file.to_string_lossy().into_owned(),
-            container: None,
+            format: None,
             verdict: ScanVerdict::Unreadable,
             pickles: 0,
             findings: Vec::new(),
@@ -154,12 +149,12 @@ impl ScannedFile {
 
     /// Formats the findings as [`Self::to_text`], with these words for tips.
     pub fn to_text_with(&self, words: TipWords<'_>) -> String {
-        let Some(container) = self.container else { return String::new() };
+        let Some(format) = self.format else { return String::new() };
         let pickles = match self.pickles {
             0 => "no pickles".to_owned(),
             number => format!("{} scanned", count(number, "pickle")),
         };
-        let mut out = format!("{}: {} ({container}, {pickles})\n", printable(&self.file), self.verdict.text());
+        let mut out = format!("{}: {} ({}, {pickles})\n", printable(&self.file), self.verdict.text(), format.text());
         for level in [Level::Dangerous, Level::Suspicious] {
             let lines = || self.findings.iter().filter(|line| line.level == level);
             for line in lines().take(SHOWN) {

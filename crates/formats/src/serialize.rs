@@ -1,20 +1,22 @@
 //! Serializes enums as their names: the words that JSON reports use.
 
-use serde::{Serialize, Serializer};
-
 use crate::containers::{Container, Target};
 use crate::danger::{Level, Usage};
 use crate::error::{Hint, Kind};
+use crate::scan::ScannedFormat;
 use crate::tensor::Dtype;
 
+/// Implements `Serialize` for types by their method `name`. For the crates of this workspace.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! serialize_as_name {
     ($($type:ty),*) => {
-        $(impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        $(impl ::serde::Serialize for $type {
+            fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.name())
             }
         })*
     };
 }
 
-serialize_as_name!(Container, Dtype, Hint, Kind, Level, Target, Usage);
+serialize_as_name!(Container, Dtype, Hint, Kind, Level, ScannedFormat, Target, Usage);

@@ -8,6 +8,7 @@
 mod folder;
 mod nested;
 mod pickles;
+mod scanned_format;
 mod scanner;
 mod tar;
 mod zip;
@@ -15,13 +16,14 @@ mod zip;
 use std::path::{Path, PathBuf};
 
 pub use folder::{Listing, is_named_like_a_checkpoint, list_files};
+pub use scanned_format::ScannedFormat;
 pub use scanner::LocatedFinding;
 
 use crate::containers;
 use crate::danger::Level;
 use crate::error::{Error, Kind, Result};
 use crate::io::Source;
-use scanner::{Content, Scanner};
+use scanner::Scanner;
 
 /// The result of scanning a file.
 #[derive(Debug)]
@@ -29,8 +31,8 @@ use scanner::{Content, Scanner};
 pub struct FileScan {
     /// The file.
     pub path: PathBuf,
-    /// The name of its format: a container's, or `zip`, `tar`, `NumPy array`, `pickle` or `unknown`.
-    pub container: &'static str,
+    /// The format of the file.
+    pub format: ScannedFormat,
     /// Number of pickles scanned.
     pub pickles: usize,
     /// All findings, the worst first.
@@ -58,11 +60,11 @@ pub fn scan_file(path: impl AsRef<Path>) -> Result<Option<FileScan>> {
     let mut scanner = Scanner::default();
     let content = scan_bytes(&mut scanner, bytes, folder::is_named_like_a_pickle(path));
     let sniffed = containers::sniff(&source);
-    let container = match (&sniffed, content) {
-        (Ok(container), _) => container.text(),
-        (Err(_), Some(content)) => content.name(),
+    let format = match (&sniffed, content) {
+        (Ok(container), _) => ScannedFormat::Container(*container),
+        (Err(_), Some(content)) => content,
         (Err(_), None) if scanner.problem.is_none() => return Ok(None),
-        (Err(_), None) => "unknown",
+        (Err(_), None) => ScannedFormat::Unknown,
     };
     // Unmaps the file before the reader opens it. Otherwise both would count as memory.
     drop(source);
@@ -73,7 +75,7 @@ pub fn scan_file(path: impl AsRef<Path>) -> Result<Option<FileScan>> {
     scanner.findings.sort_by_key(|located| std::cmp::Reverse(located.finding.level));
     Ok(Some(FileScan {
         path: path.to_owned(),
-        container,
+        format,
         pickles: scanner.pickles,
         findings: scanner.findings,
         problem: rejected.or(scanner.problem).map(|error| error.in_file(path)),
@@ -88,12 +90,12 @@ pub fn not_a_checkpoint(path: &Path) -> Error {
     }
 }
 
-fn scan_bytes(scanner: &mut Scanner, bytes: &[u8], is_pickle: bool) -> Option<Content> {
+fn scan_bytes(scanner: &mut Scanner, bytes: &[u8], is_pickle: bool) -> Option<ScannedFormat> {
     let content = scanner.part(bytes, "", is_pickle, 0);
     // Python finds a zip at the end of a file, whatever precedes it.
-    if content != Some(Content::Zip) && zip::ends_with_zip(bytes) {
+    if content != Some(ScannedFormat::Zip) && zip::ends_with_zip(bytes) {
         scanner.zip(bytes, "", 0);
-        return content.or(Some(Content::Zip));
+        return content.or(Some(ScannedFormat::Zip));
     }
     content
 }

@@ -1,3 +1,4 @@
+use super::scanned_format::ScannedFormat;
 use crate::containers;
 use crate::containers::zip::LocalHeader;
 use crate::danger::Finding;
@@ -35,31 +36,10 @@ pub(super) struct Scanner {
     pub(super) records: usize,
 }
 
-/// What scanned bytes turned out to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Content {
-    Zip,
-    Tar,
-    NumpyArray,
-    Pickle,
-}
-
-impl Content {
-    /// The name for reports.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Content::Zip => "zip",
-            Content::Tar => "tar",
-            Content::NumpyArray => "NumPy array",
-            Content::Pickle => "pickle",
-        }
-    }
-}
-
 impl Scanner {
     /// Scans bytes that may be an archive, an array or a pickle. `is_pickle` means that a loader would treat them as a
     /// pickle whatever they look like. Returns `None` if there is nothing to scan in them.
-    pub(super) fn part(&mut self, bytes: &[u8], place: &str, is_pickle: bool, depth: usize) -> Option<Content> {
+    pub(super) fn part(&mut self, bytes: &[u8], place: &str, is_pickle: bool, depth: usize) -> Option<ScannedFormat> {
         // The error was recorded when a limit was first exceeded.
         if self.is_exhausted() {
             return None;
@@ -70,17 +50,17 @@ impl Scanner {
         }
         if bytes.starts_with(LocalHeader::SIGNATURE) {
             self.zip(bytes, place, depth);
-            return Some(Content::Zip);
+            return Some(ScannedFormat::Zip);
         }
         if containers::is_tar(bytes) {
             self.tar(bytes, place, depth);
-            return Some(Content::Tar);
+            return Some(ScannedFormat::Tar);
         }
         if let Some(array) = numpy_objects(bytes) {
             self.pickles(array, place, true, depth);
-            return Some(Content::NumpyArray);
+            return Some(ScannedFormat::NumpyArray);
         }
-        self.pickles(bytes, place, is_pickle, depth).then_some(Content::Pickle)
+        self.pickles(bytes, place, is_pickle, depth).then_some(ScannedFormat::Pickle)
     }
 
     /// Whether the file has exceeded a limit.

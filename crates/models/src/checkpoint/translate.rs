@@ -23,15 +23,21 @@ pub struct Translation {
     names: HashMap<String, (Vec<String>, Vec<Change>)>,
     /// Keys of the file that are redundant constants.
     redundant: Vec<String>,
-    /// Keys that were added.
-    added: Vec<String>,
+    /// Constants that were added by key, and the notices about them.
+    added: HashMap<String, Notice>,
     /// Notices for any output. A plan includes them.
     pub notices: Vec<Notice>,
     /// Notices that matter only if the output is a single file.
-    pub single_file_notices: Vec<Notice>,
+    single_file_notices: Vec<Notice>,
 }
 
 impl Translation {
+    /// Returns the notices that matter only if the output is a single file with these tensors.
+    pub fn single_file_notices(&self, output: &StateDict) -> Vec<Notice> {
+        let added = output.keys().filter_map(|key| self.added.get(key));
+        added.chain(&self.single_file_notices).cloned().collect()
+    }
+
     /// Rewrites the lines of `origin` in terms of the keys in the file.
     pub(crate) fn trace_back(&self, origin: Origin, ledger: &mut Ledger) {
         if self.names.is_empty() {
@@ -41,7 +47,7 @@ impl Translation {
             if line.from != origin {
                 return vec![line];
             }
-            if self.added.contains(&line.input) {
+            if self.added.contains_key(&line.input) {
                 // An added constant is in no input: if the output lacks it too, it needs no line.
                 let Disposition::Written { key, mut changes } = line.disposition else { return Vec::new() };
                 changes.insert(0, Change::Inserted);
@@ -146,9 +152,8 @@ fn translate(architecture: Architecture, keys: &[FolderTensor<'_>]) -> Result<(S
         if let Some(positions) = positions.filter(|_| !parts.contains_key(key)) {
             // Newer folders have no position_ids; checkpoints do.
             state_dict.insert(key, position_ids::correct(positions)?)?;
-            translation.added.push(key.to_owned());
             let text = format!("added {key}, which folders omit: {}", position_ids::describe(positions));
-            translation.single_file_notices.push(Notice::new(NoticeCode::PositionIdsAdded, text));
+            translation.added.insert(key.to_owned(), Notice::new(NoticeCode::PositionIdsAdded, text));
         }
         if let Some(parts) = parts.remove(key) {
             let inputs = parts.iter().map(|part| part.key.to_owned()).collect();
