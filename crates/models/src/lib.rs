@@ -176,6 +176,7 @@ pub mod hash;
 pub mod layout;
 pub mod ledger;
 mod notice;
+pub mod parameterization;
 mod pipeline;
 pub mod plan;
 pub mod position_ids;
