@@ -52,14 +52,16 @@ pub(super) enum Command {
 
 /// Merge a separately trained VAE into a checkpoint
 ///
-/// Replaces the VAE of the checkpoint (first_stage_model.*) with the one from --vae, or inserts it if the checkpoint has
-/// none. All other tensors stay byte-identical, in the same order.
+/// Replaces the VAE of the checkpoint (first_stage_model.*), whatever its state, with the one from --vae, or inserts it if
+/// the checkpoint has none. The result has exactly the keys and shapes that WebUI loads. All other tensors stay
+/// byte-identical, in the same order.
 ///
 /// The VAE may be a VAE file (keys with the prefix first_stage_model. or vae., or without), a whole checkpoint, or a
-/// diffusers AutoencoderKL, as a file or a folder. Training losses and averages are left out. If a key is missing or a
-/// shape differs, fails and writes nothing.
+/// diffusers AutoencoderKL, as a file or a folder. Training losses and averages are left out. If a key is missing, a shape
+/// does not fit or the VAE belongs to another family of models, fails and writes nothing.
 ///
-/// Without --vae, uses the VAE beside the checkpoint: NAME.vae.pt, NAME.vae.ckpt or NAME.vae.safetensors.
+/// Without --vae, uses the VAE beside the checkpoint: the first of NAME.vae.ckpt, NAME.vae.pt and NAME.vae.safetensors
+/// that exists.
 #[derive(Debug, Args)]
 pub(super) struct MergeVae {
     /// Checkpoint to merge into
@@ -72,9 +74,12 @@ pub(super) struct MergeVae {
     pub vae_dtype: Option<VaeDtypeArgument>,
     /// Keep the checkpoint's own tensors where the VAE lacks them
     ///
-    /// Tensors of the VAE that the checkpoint lacks are left out.
+    /// Tensors under the prefix of the VAE that no Stable Diffusion VAE has are left out.
     #[arg(long)]
     pub partial: bool,
+    /// Accept a VAE of another family, such as that of SD v1 for SDXL
+    #[arg(long)]
+    pub allow_family_mismatch: bool,
     /// Accept a VAE that its authors have withdrawn
     #[arg(long)]
     pub allow_withdrawn: bool,

@@ -4,7 +4,7 @@ use crate::report::{Inspection, components};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress};
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
-use trinart_ckpt_models::{Checkpoint, published};
+use trinart_ckpt_models::{Checkpoint, FileKind, published};
 
 /// The size of the largest file that is hashed to identify it. Hashing larger files would take seconds.
 const HASHED_BYTES: u64 = 1 << 29;
@@ -50,6 +50,7 @@ impl<'a> Inspect<'a> {
         let translated = Checkpoint::from_stored(stored.clone());
         let state_dict = translated.as_ref().map_or_else(|_| stored.state_dict(), Checkpoint::state_dict);
         let components = components(state_dict, detection.architecture());
-        Ok(Inspection::new(&stored, components, &detection, known, self.keys))
+        let kind = FileKind::of(state_dict);
+        Ok(Inspection::new(&stored, kind, components, &detection, known, self.keys))
     }
 }

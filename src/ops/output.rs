@@ -6,10 +6,12 @@ use super::jobs::check_jobs;
 use crate::report::{LeftOut, WriteReport};
 use trinart_ckpt_formats::containers::diffusers::{self, Companions, Files};
 use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions, Written};
+use trinart_ckpt_formats::error::Kind;
 use trinart_ckpt_formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel};
 use trinart_ckpt_formats::tensor::{Dtype, Overflow};
 use trinart_ckpt_formats::{Error, Result};
 use trinart_ckpt_models::family::Prediction;
+use trinart_ckpt_models::ledger::{Ledger, LedgerLine, Origin};
 use trinart_ckpt_models::plan::folders::{self, FolderPlan};
 use trinart_ckpt_models::plan::{Cast, Resolved};
 use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
@@ -185,6 +187,17 @@ fn contradiction(format: Target, output: &Path) -> Option<Notice> {
     Some(Notice::new(NoticeCode::FormatContradictsExtension, text))
 }
 
+/// Names the input tensor in an error about reading a tensor of the output, such as an overflow. Names the file too if the
+/// tensor is one of `input`.
+fn at_input(error: Error, ledger: &Ledger, input: &Checkpoint) -> Error {
+    let line = error.tensor().filter(|_| error.kind() != Kind::Unverified).and_then(|key| ledger.input_of(key));
+    let Some(LedgerLine { from, input: key, .. }) = line else { return error };
+    match from {
+        Origin::Checkpoint => error.rename_tensor(key.as_str()).in_file(input.path()),
+        _ => error.rename_tensor(key.as_str()),
+    }
+}
+
 impl OutputOptions<'_> {
     pub(super) fn cast(&self) -> Option<Cast> {
         self.dtype.map(|to| Cast { to, overflow: self.overflow })
@@ -223,7 +236,8 @@ impl OutputOptions<'_> {
         let (resolved, written) = match target {
             Target::Diffusers => self.write_folder(input, output, resolved, mode)?,
             _ => {
-                let written = self.write_file(output, target, &resolved, mode)?;
+                let written = self.write_file(output, target, &resolved, mode);
+                let written = written.map_err(|error| at_input(error, &resolved.ledger, input))?;
                 (resolved, written)
             }
         };
@@ -286,7 +300,8 @@ impl OutputOptions<'_> {
                 containers::check_folder_destination(output, &entries, self.overwrite)?;
                 Written::planned(containers::check_folder(&entries)?)
             }
-            Mode::Write => containers::write_folder(output, &entries, &self.write_options())?,
+            Mode::Write => containers::write_folder(output, &entries, &self.write_options())
+                .map_err(|error| at_input(error, &resolved.ledger, input))?,
         };
         Ok((resolved, written))
     }

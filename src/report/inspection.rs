@@ -13,11 +13,11 @@ use trinart_ckpt_formats::danger::Finding;
 use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
-use trinart_ckpt_models::Component;
 use trinart_ckpt_models::detection::{Detection, Evidence};
 use trinart_ckpt_models::family::{Architecture, Prediction, Task};
 use trinart_ckpt_models::position_ids::{self, State};
 use trinart_ckpt_models::published::PublishedFile;
+use trinart_ckpt_models::{Component, FileKind};
 
 /// Characters of a metadata value that the text shows. JSON has the whole value.
 const SHOWN: usize = 100;
@@ -32,6 +32,8 @@ pub struct Inspection {
     pub bytes: u64,
     /// The container.
     pub container: Container,
+    /// What the file is: a checkpoint, a VAE, a LoRA.
+    pub kind: FileKind,
     /// The architecture, if keys and shapes show exactly one.
     pub architecture: Option<Architecture>,
     /// The task of the UNet; `None` without a UNet.
@@ -159,6 +161,7 @@ impl Inspection {
     /// Reads no tensor data except position_ids.
     pub(crate) fn new(
         checkpoint: &StoredCheckpoint,
+        kind: FileKind,
         components: Vec<ComponentSummary>,
         detection: &Detection,
         published: Option<&'static PublishedFile>,
@@ -180,6 +183,7 @@ impl Inspection {
             file: checkpoint.path().to_string_lossy().into_owned(),
             bytes: checkpoint.file_bytes(),
             container: checkpoint.container(),
+            kind,
             architecture: detection.architecture(),
             task: detection.task,
             prediction: detection.task.map(|_| detection.prediction),
@@ -225,6 +229,9 @@ impl Inspection {
         let under =
             if self.root.is_empty() { String::new() } else { format!(", tensors under {}", printable(&self.root)) };
         line("container", &format!("{}, {}{under}", self.container.text(), size(self.bytes)));
+        if !matches!(self.kind, FileKind::Checkpoint | FileKind::Unknown) {
+            line("kind", self.kind.text());
+        }
         let is_unet = self.components.iter().any(|component| component.component == Component::Unet);
         if let Some(architecture) = self.architecture_text() {
             line("architecture", &architecture);

@@ -92,8 +92,10 @@ pub enum DropReason {
     TrainingAverage,
     /// A tensor in a VAE file that is not part of the VAE.
     NotVae,
-    /// A VAE tensor that the checkpoint's VAE does not have.
-    UnknownToCheckpoint,
+    /// A tensor under the prefix of the VAE that no Stable Diffusion VAE has.
+    NotInSchema,
+    /// A tensor of the checkpoint's old VAE that no VAE has, or that repeats another one.
+    OldVae,
     /// EMA weights, dropped on request.
     Ema,
     /// A counter of the EMA.
@@ -125,7 +127,8 @@ impl DropReason {
             DropReason::TrainingLoss => "training-loss",
             DropReason::TrainingAverage => "training-average",
             DropReason::NotVae => "not-vae",
-            DropReason::UnknownToCheckpoint => "unknown-to-checkpoint",
+            DropReason::NotInSchema => "not-in-schema",
+            DropReason::OldVae => "old-vae",
             DropReason::Ema => "ema",
             DropReason::EmaCounter => "ema-counter",
             DropReason::EmaUnmatched => "ema-unmatched",
@@ -146,7 +149,8 @@ impl DropReason {
             DropReason::TrainingLoss => "training loss",
             DropReason::TrainingAverage => "training average",
             DropReason::NotVae => "not part of a VAE",
-            DropReason::UnknownToCheckpoint => "not in the checkpoint's VAE",
+            DropReason::NotInSchema => "a Stable Diffusion VAE has no such tensor",
+            DropReason::OldVae => "unusable part of the old VAE",
             DropReason::Ema => "EMA weights",
             DropReason::EmaCounter => "EMA counter",
             DropReason::EmaUnmatched => "EMA of no tensor in the file",
@@ -238,6 +242,16 @@ impl Ledger {
     /// All lines, in the order of the inputs.
     pub fn lines(&self) -> &[LedgerLine] {
         &self.lines
+    }
+
+    /// Returns the line of the input tensor that a tensor of the output comes from; the first one if it was joined from
+    /// several.
+    pub fn input_of(&self, output: &str) -> Option<&LedgerLine> {
+        self.lines.iter().find(|line| match &line.disposition {
+            Disposition::Written { key, .. } => key == output,
+            Disposition::Split { keys, .. } => keys.iter().any(|key| key == output),
+            Disposition::Replaced | Disposition::Dropped { .. } => false,
+        })
     }
 
     /// Counts the keys of each input by disposition in words, in the order of first occurrence.

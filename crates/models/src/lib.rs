@@ -172,6 +172,7 @@ pub mod component;
 pub mod detection;
 mod ema;
 pub mod family;
+pub mod file_kind;
 pub mod hash;
 pub mod layout;
 pub mod ledger;
@@ -184,8 +185,10 @@ pub mod published;
 mod serialize;
 pub mod sidecar;
 pub mod vae;
+mod vae_schema;
 pub mod vocabulary;
 
 pub use checkpoint::Checkpoint;
 pub use component::Component;
+pub use file_kind::FileKind;
 pub use notice::{Notice, NoticeCode};

@@ -32,6 +32,16 @@ pub enum NoticeCode {
     VaeInserted,
     /// Tensors of the checkpoint's own VAE were kept.
     OwnVaeKept,
+    /// The checkpoint had a VAE that WebUI does not load, and it was replaced.
+    OldVaeBroken,
+    /// The VAE is of another family than the checkpoint.
+    VaeFamilyMismatch,
+    /// Whether the VAE is of the checkpoint's family is unknown.
+    VaeFamilyUnknown,
+    /// Other files beside the checkpoint could be its VAE as well.
+    OtherVaesBeside,
+    /// Keys in diffusers names became LDM keys.
+    DiffusersNames,
     /// position_ids were replaced by correct ones.
     PositionIdsFixed,
     /// Missing position_ids were added.

@@ -1,8 +1,9 @@
 //! An opened checkpoint in LDM names, whatever its container and layout.
 
+mod prefixes;
+mod single_file;
 mod translate;
 
-use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -41,24 +42,15 @@ impl Checkpoint {
         Self::from_stored(StoredCheckpoint::open_with(path, options)?)
     }
 
-    /// Translates an opened checkpoint into LDM names.
+    /// Translates an opened checkpoint into LDM names. A single file in diffusers names (`unet.…`, `vae.…`) is translated
+    /// if all its keys are known, otherwise it keeps its names.
     pub fn from_stored(stored: StoredCheckpoint) -> Result<Self> {
         let mut metadata = stored.metadata().clone();
         let (state_dict, translation) = match stored.container() {
             Container::Diffusers => translate::folder_to_ldm(&stored, &mut metadata)?,
-            _ => (stored.state_dict().clone(), Translation::default()),
+            _ => single_file::to_ldm(&stored).unwrap_or_else(|| (stored.state_dict().clone(), Translation::default())),
         };
         Ok(Checkpoint { stored, state_dict, metadata, translation: Arc::new(translation) })
-    }
-
-    /// Translates a VAE in a separate file from diffusers names. Returns other checkpoints unchanged.
-    pub(crate) fn with_ldm_vae(&self) -> Result<Cow<'_, Self>> {
-        if !self.state_dict.keys().any(vae::is_diffusers_key) {
-            return Ok(Cow::Borrowed(self));
-        }
-        let (state_dict, translation) = translate::vae_to_ldm(self.path(), &self.state_dict)?;
-        let (stored, metadata) = (self.stored.clone(), self.metadata.clone());
-        Ok(Cow::Owned(Checkpoint { stored, state_dict, metadata, translation: Arc::new(translation) }))
     }
 
     /// Detects the architecture of a checkpoint from its keys and shapes, or of all components of a folder together.

@@ -1,7 +1,6 @@
-//! Translates a diffusers folder into LDM names, so that all other code handles a single layout.
+//! Translates diffusers names into LDM names, so that all other code handles a single layout.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use trinart_ckpt_formats::containers::{Container, diffusers};
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
@@ -9,6 +8,7 @@ use trinart_ckpt_formats::metadata::PyValue;
 use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 use trinart_ckpt_formats::{Metadata, StateDict, StoredCheckpoint};
 
+use super::prefixes;
 use crate::detection::{self, Detection, detect_by};
 use crate::family::Architecture;
 use crate::layout::{self, Folder, Layout, Mapped, Qkv, text_keys};
@@ -36,6 +36,22 @@ impl Translation {
     pub fn single_file_notices(&self, output: &StateDict) -> Vec<Notice> {
         let added = output.keys().filter_map(|key| self.added.get(key));
         added.chain(&self.single_file_notices).cloned().collect()
+    }
+
+    /// Returns the key in the file of a translated key; the first one if the tensor was joined from several. `None` if
+    /// the key was not translated.
+    pub(crate) fn stored_key(&self, key: &str) -> Option<&str> {
+        self.names.get(key)?.0.first().map(String::as_str)
+    }
+
+    /// Records that a key of the file was renamed.
+    pub(super) fn renamed(&mut self, stored: &str, key: &str) {
+        self.names.insert(key.to_owned(), (vec![stored.to_owned()], vec![Change::Renamed]));
+    }
+
+    /// Adds a notice that matters only if the output is a single file.
+    pub(super) fn note_single_file(&mut self, notice: Notice) {
+        self.single_file_notices.push(notice);
     }
 
     /// Rewrites the lines of `origin` in terms of the keys in the file.
@@ -96,21 +112,23 @@ pub(super) fn folder_to_ldm(stored: &StoredCheckpoint, metadata: &mut Metadata) 
     Ok(translated)
 }
 
-/// Translates a VAE in diffusers names, without a component in its keys.
-pub(super) fn vae_to_ldm(path: &Path, state_dict: &StateDict) -> Result<(StateDict, Translation)> {
-    let keys: Vec<_> = state_dict.iter().map(|(key, tensor)| (Folder::Vae, key, key, tensor)).collect();
-    translate(Architecture::Sd1, &keys).map_err(|error| error.in_file(path))
-}
-
-/// Detects the architecture of a checkpoint, or of all components of a folder together.
+/// Detects the architecture of a checkpoint, or of all components in diffusers names together.
 pub(super) fn detect(stored: &StoredCheckpoint) -> Detection {
     let state_dict = stored.state_dict();
-    if stored.container() != Container::Diffusers {
-        return detection::detect(state_dict);
+    if stored.container() == Container::Diffusers {
+        return detect_in_folders(state_dict, &|folder| format!("{}{}", folder.name(), diffusers::SEPARATOR));
     }
+    match prefixes::wrapper(state_dict) {
+        Some(wrapper) => detect_in_folders(state_dict, &|folder| prefixes::prefix(wrapper, folder)),
+        None => detection::detect(state_dict),
+    }
+}
+
+/// Detects the architecture of components whose keys have the prefix that `prefix` returns.
+fn detect_in_folders(state_dict: &StateDict, prefix: &dyn Fn(Folder) -> String) -> Detection {
     let detect_in = |folder: Folder| {
-        let full_key = |key: &str| format!("{}{}{key}", folder.name(), diffusers::SEPARATOR);
-        detect_by(&|key| state_dict.get(&full_key(key)).map(|tensor| tensor.shape().dims().to_vec()))
+        let prefix = prefix(folder);
+        detect_by(&|key| state_dict.get(&format!("{prefix}{key}")).map(|tensor| tensor.shape().dims().to_vec()))
     };
     Folder::ALL.iter().map(|&folder| detect_in(folder)).reduce(Detection::and).unwrap_or_else(|| detect_by(&|_| None))
 }
@@ -127,9 +145,10 @@ fn split(key: &str) -> Option<(Folder, &str)> {
 }
 
 /// A tensor of a folder: its component, its key in the component, its full key, and the tensor.
-type FolderTensor<'a> = (Folder, &'a str, &'a str, &'a LazyTensor);
+pub(super) type FolderTensor<'a> = (Folder, &'a str, &'a str, &'a LazyTensor);
 
-fn translate(architecture: Architecture, keys: &[FolderTensor<'_>]) -> Result<(StateDict, Translation)> {
+/// Translates tensors in diffusers names. Fails if the architecture has no such key, or if a shape does not fit.
+pub(super) fn translate(architecture: Architecture, keys: &[FolderTensor<'_>]) -> Result<(StateDict, Translation)> {
     let layout = Layout::of(architecture);
     let mut translation = Translation::default();
     let mut parts: HashMap<&str, Vec<MappedTensor<'_>>> = HashMap::new();
