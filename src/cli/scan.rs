@@ -7,7 +7,7 @@ use super::terminal::Terminal;
 use crate::ops::Scan;
 use crate::report::ScannedFile;
 
-/// Scans each path. Exits with 1 if a file is dangerous, even if others could not be scanned.
+/// Scans each path. Exits with 1 if a file is dangerous or unknown, even if others could not be scanned.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     let print_error = |file: &ScannedFile| {
         if let Some(error) = &file.error {
@@ -18,7 +18,7 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     terminal.finish(
         report,
         |report| report.to_text_with(&hints::tip),
-        |report| match (report.dangerous, report.unreadable) {
+        |report| match (report.dangerous + report.unknown, report.unreadable) {
             (0, 0) => Exit::Success,
             (0, _) => Exit::Error,
             _ => Exit::Negative,

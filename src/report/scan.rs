@@ -19,10 +19,10 @@ const SHOWN: usize = 20;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ScanVerdict {
-    /// Every name in its pickles is known to be harmless.
-    Harmless,
-    /// A pickle uses a name that this program does not know.
-    Suspicious,
+    /// Every name in its pickles is vouched for.
+    Safe,
+    /// A pickle uses a name that is not vouched for.
+    Unknown,
     /// A pickle would run code of the file's author when loaded.
     Dangerous,
     /// The file could not be scanned completely, and what was scanned is not dangerous.
@@ -33,8 +33,8 @@ impl ScanVerdict {
     /// The verdict in words.
     pub fn text(self) -> &'static str {
         match self {
-            ScanVerdict::Harmless => "harmless",
-            ScanVerdict::Suspicious => "suspicious",
+            ScanVerdict::Safe => "safe",
+            ScanVerdict::Unknown => "unknown",
             ScanVerdict::Dangerous => "dangerous",
             ScanVerdict::Unreadable => "not readable",
         }
@@ -45,8 +45,8 @@ impl ScanVerdict {
             Level::Dangerous => ScanVerdict::Dangerous,
             // The part that was not scanned may contain anything.
             _ if scan.problem.is_some() => ScanVerdict::Unreadable,
-            Level::Suspicious => ScanVerdict::Suspicious,
-            Level::Harmless => ScanVerdict::Harmless,
+            Level::Unknown => ScanVerdict::Unknown,
+            Level::Safe => ScanVerdict::Safe,
         }
     }
 }
@@ -141,7 +141,7 @@ impl ScannedFile {
         }
     }
 
-    /// Returns a line for the file, a line for each finding that is not harmless, and the number of harmless names.
+    /// Returns a line for the file, a line for each finding that is not safe, and the number of safe names.
     /// Empty for a file that could not be scanned at all.
     pub fn to_text(&self) -> String {
         self.to_text_with(NO_TIPS)
@@ -155,7 +155,7 @@ impl ScannedFile {
             number => format!("{} scanned", count(number, "pickle")),
         };
         let mut out = format!("{}: {} ({}, {pickles})\n", printable(&self.file), self.verdict.text(), format.text());
-        for level in [Level::Dangerous, Level::Suspicious] {
+        for level in [Level::Dangerous, Level::Unknown] {
             let lines = || self.findings.iter().filter(|line| line.level == level);
             for line in lines().take(SHOWN) {
                 let place = if line.place.is_empty() { String::new() } else { format!("{} ", printable(&line.place)) };
@@ -167,10 +167,10 @@ impl ScannedFile {
                 let _ = writeln!(out, "  {:<11}and {more} more{ending}", level.name());
             }
         }
-        let harmless = self.findings.iter().filter(|line| line.level == Level::Harmless);
-        let names: BTreeSet<&str> = harmless.map(|line| line.name.as_str()).collect();
+        let safe = self.findings.iter().filter(|line| line.level == Level::Safe);
+        let names: BTreeSet<&str> = safe.map(|line| line.name.as_str()).collect();
         if !names.is_empty() {
-            let _ = writeln!(out, "  {:<11}{}", Level::Harmless.name(), count(names.len(), "name"));
+            let _ = writeln!(out, "  {:<11}{}", Level::Safe.name(), count(names.len(), "name"));
         }
         out
     }
@@ -184,10 +184,10 @@ pub struct ScanReport {
     pub files: Vec<ScannedFile>,
     /// The number of dangerous files.
     pub dangerous: usize,
-    /// The number of suspicious files.
-    pub suspicious: usize,
-    /// The number of harmless files.
-    pub harmless: usize,
+    /// The number of unknown files.
+    pub unknown: usize,
+    /// The number of safe files.
+    pub safe: usize,
     /// The number of files that could not be scanned completely and are not known to be dangerous.
     pub unreadable: usize,
     /// The number of other files in folders.
@@ -200,8 +200,8 @@ impl ScanReport {
     /// Adds a file and counts its verdict.
     pub(crate) fn push(&mut self, file: ScannedFile) {
         match file.verdict {
-            ScanVerdict::Harmless => self.harmless += 1,
-            ScanVerdict::Suspicious => self.suspicious += 1,
+            ScanVerdict::Safe => self.safe += 1,
+            ScanVerdict::Unknown => self.unknown += 1,
             ScanVerdict::Dangerous => self.dangerous += 1,
             ScanVerdict::Unreadable => self.unreadable += 1,
         }
@@ -222,8 +222,8 @@ impl ScanReport {
         let _ = write!(out, "{} scanned", count(self.files.len(), "file"));
         let parts = [
             (self.dangerous, "dangerous"),
-            (self.suspicious, "suspicious"),
-            (self.harmless, "harmless"),
+            (self.unknown, "unknown"),
+            (self.safe, "safe"),
             (self.unreadable, "not readable"),
             (self.skipped, "skipped (not checkpoints)"),
             (self.links, "symbolic links not followed"),

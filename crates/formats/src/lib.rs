@@ -120,7 +120,7 @@
 //! assert_eq!(scan.findings[0].finding.name, "posix.system");
 //!
 //! let scan = scan_file("../../fixtures/tiny-sd1.safetensors")?.expect("a checkpoint");
-//! assert_eq!((scan.level(), scan.pickles), (Level::Harmless, 0));
+//! assert_eq!((scan.level(), scan.pickles), (Level::Safe, 0));
 //! // The findings are complete only if nothing prevented the scan.
 //! assert!(scan.problem.is_none());
 //! # Ok(())

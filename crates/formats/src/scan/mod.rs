@@ -42,9 +42,9 @@ pub struct FileScan {
 }
 
 impl FileScan {
-    /// The worst level of all findings. Harmless if there are none.
+    /// The worst level of all findings. Safe if there are none.
     pub fn level(&self) -> Level {
-        self.findings.iter().map(|located| located.finding.level).max().unwrap_or(Level::Harmless)
+        self.findings.iter().map(|located| located.finding.level).max().unwrap_or(Level::Safe)
     }
 }
 

@@ -74,7 +74,7 @@ impl Scanner {
                 continue;
             }
             finding.offset += begin;
-            // The second half of the list is for dangerous findings only, so that many harmless names do not hide them.
+            // The second half of the list is for dangerous findings only, so that many safe names do not hide them.
             let most = if finding.level == Level::Dangerous { MOST_FINDINGS } else { MOST_FINDINGS / 2 };
             if self.findings.len() < most {
                 self.findings.push(LocatedFinding { place: place.to_owned(), finding });
@@ -104,7 +104,7 @@ impl Scanner {
         let name = format!("{}.{}", LOADER.0, LOADER.1);
         let loads = |found: &&mut LocatedFinding| found.place == place && found.finding.name == name;
         if let Some(found) = self.findings.iter_mut().skip(first).find(loads) {
-            found.finding.level = Level::Suspicious;
+            found.finding.level = Level::Unknown;
             found.finding.reason = "loads tensors within the pickle; these were scanned too";
         }
     }
