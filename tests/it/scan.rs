@@ -343,7 +343,8 @@ fn scans_every_pickle_of_a_legacy_file_or_tar() {
             "tar_in_zip.ckpt",
             torch_with(record("archive/data.pkl", &good), &[record("archive/x", &tar(&[("pickle", PAYLOAD)]))]),
         ),
-        case("tar_good.pt", tar(&[("sys_info", SYSTEM), ("pickle", &good)]), Unreadable),
+        case("tar_good.pt", tar(&[("sys_info", SYSTEM), ("pickle", &good), ("storages", b"\x80\x02K\0.")]), Unreadable),
+        case("tar_of_files.tar", tar(&[("a/model.ckpt", &torch(&good)), ("notes.txt", b"notes\n")]), Safe),
         case("good.pt", legacy(SYSTEM, &good, KEYS), Safe),
         case("cut.pt", &legacy(SYSTEM, &good, KEYS)[..120], Unreadable),
     ]);
@@ -427,23 +428,54 @@ fn searches_folders_and_counts_other_files() {
     write("a/b/evil", PAYLOAD);
     write("a/notes.md", b"import os\nand so on\n");
     write("a/b/config.json", b"{}");
-    symlink(Path::new("/"), folder.join("a/root")).unwrap();
-    symlink(folder.join("a"), folder.join("a/b/loop")).unwrap();
+    write("a/b/picture.png", b"\x89PNG\r\n\x1a\n\0");
+    let _socket = std::os::unix::net::UnixListener::bind(folder.join("a/socket")).unwrap();
     let text = run!["scan", folder.join("a")].no();
-    assert!(
-        text.ends_with(
-            "2 files scanned, 1 dangerous, 1 safe, 2 skipped (not checkpoints), 2 symbolic links not followed\n"
-        ),
-        "{text}"
-    );
+    let summary = "2 files scanned, 1 dangerous, 1 safe; skipped: 1 image, 1 special file, 2 text files\n";
+    assert!(text.ends_with(summary), "{text}");
+    assert!(text.starts_with(&format!("{}: dangerous", folder.join("a/b/evil").display())), "{text}");
+    let quiet = run!["scan", folder.join("a"), "-q"].no();
+    assert!(text.starts_with(&quiet) && quiet.lines().count() == 2, "{quiet}");
     write("a/empty.ckpt", b"");
     let ran = run!["scan", folder.join("a"), "--json"];
     assert_eq!(ran.code, Some(1));
     support::assert_one_line(&ran.stderr, &["empty.ckpt", "an empty file"]);
+    let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(document["skipped"], serde_json::json!({"image": 1, "special": 1, "text": 2}));
     fs::remove_file(folder.join("a/b/evil")).unwrap();
     assert_eq!(run!["scan", folder.join("a")].code, Some(2));
     run!["scan", folder.join("a/notes.md")].refused(&["notes.md", "not a checkpoint"]);
     assert_eq!(run!["scan", folder.join("missing")].code, Some(2));
+}
+
+/// A cache of the Hugging Face Hub links names to files that are named by hash.
+#[test]
+fn follows_links_once() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.join("hub/blobs")).unwrap();
+    fs::create_dir_all(folder.join("hub/snapshots/main")).unwrap();
+    folder.write("hub/blobs/6e9c", PAYLOAD);
+    folder.write("hub/blobs/f00d", torch(&tensor_and(b"")));
+    symlink("../../blobs/6e9c", folder.join("hub/snapshots/main/model.bin")).unwrap();
+    symlink("../../blobs/f00d", folder.join("hub/snapshots/main/good.ckpt")).unwrap();
+    let snapshot = run!["scan", folder.join("hub/snapshots")].no();
+    assert!(snapshot.contains("main/model.bin: dangerous") && snapshot.contains("main/good.ckpt: safe"), "{snapshot}");
+    assert!(snapshot.ends_with("2 files scanned, 1 dangerous, 1 safe\n"), "{snapshot}");
+    symlink("..", folder.join("hub/snapshots/main/loop")).unwrap();
+    symlink(folder.join("hub"), folder.join("hub/blobs/again")).unwrap();
+    assert_eq!(run!["scan", folder.join("hub/snapshots")].no().lines().last(), snapshot.lines().last());
+    let all = run!["scan", folder.join("hub")].no();
+    assert!(all.contains("model.bin: dangerous") && !all.contains("blobs/6e9c"), "{all}");
+    assert_eq!(all.lines().last(), snapshot.lines().last());
+    // Links to folders and from the command line.
+    symlink("hub/snapshots/main", folder.join("linked")).unwrap();
+    assert_eq!(run!["scan", folder.join("linked")].code, Some(1));
+    assert_eq!(run!["scan", folder.join("linked/model.bin")].code, Some(1));
+    // A link that leads nowhere may lead to a pickle tomorrow.
+    fs::remove_file(folder.join("hub/blobs/6e9c")).unwrap();
+    let ran = run!["scan", folder.join("hub/snapshots")];
+    assert_eq!(ran.code, Some(2));
+    support::assert_one_line(&ran.stderr, &["model.bin", "cannot follow the link"]);
 }
 
 #[test]
