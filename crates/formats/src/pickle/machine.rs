@@ -51,7 +51,7 @@ impl<'a> PickleMachine<'a> {
     pub(super) fn explain(&self, offset: usize, error: Error, bytes: &[u8]) -> Error {
         let is_cut_by_limit = bytes.len() as u64 > limits::PICKLE_BYTES && self.cursor.at(offset).is_cut_short();
         let error = if is_cut_by_limit {
-            Error::limit(format!("a pickle of more than {} bytes", limits::PICKLE_BYTES))
+            Error::limit(format!("the pickle exceeds the limit of {} bytes", limits::PICKLE_BYTES))
         } else {
             error
         };

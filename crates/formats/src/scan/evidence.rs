@@ -1,7 +1,6 @@
 //! Decides whether bytes are a pickle. A false alarm costs trust, and an oversight more than that.
 
 use super::role::Role;
-use crate::error::Kind;
 use crate::pickle::{LenientParse, Name, Node, Oddity, op};
 
 /// The shortest pickle with a value and a protocol.
@@ -12,11 +11,17 @@ pub(super) fn is_pickle(parsed: &LenientParse, role: Role) -> bool {
     match role {
         Role::Loaded => true,
         Role::File { is_named } => {
-            has_protocol(parsed) || is_named && (does_anything(parsed) || is_valid(parsed)) || acts(parsed)
+            let is_pickle = has_protocol(parsed) || is_magic(parsed) || acts(parsed);
+            is_pickle || is_named && (does_anything(parsed) || is_valid(parsed))
         }
-        Role::Found => acts(parsed) || has_protocol(parsed) && is_valid(parsed) || names_past_a_limit(parsed),
+        Role::Found => acts(parsed) || has_protocol(parsed) && is_valid(parsed),
         Role::Data => is_valid(parsed) && acts(parsed),
     }
+}
+
+/// Whether the bytes are a pickle without an error, whatever its value.
+pub(super) fn is_whole(parsed: &LenientParse) -> bool {
+    parsed.is_complete && parsed.broken.is_none() && parsed.pickle.bytes().len() > 1
 }
 
 /// Whether torch may take the pickle's value for the magic number that a legacy file begins with. A pickle may also
@@ -26,13 +31,18 @@ pub(super) fn may_be_magic(parsed: &LenientParse) -> bool {
     parsed.is_complete && matches!(root, Node::BigInt | Node::Object(_) | Node::Unknown | Node::Persistent(_))
 }
 
+/// Whether the pickle's value is an integer as long as the magic number of a legacy file.
+fn is_magic(parsed: &LenientParse) -> bool {
+    parsed.is_complete && matches!(parsed.pickle.node(parsed.pickle.root()), Node::BigInt)
+}
+
 fn has_protocol(parsed: &LenientParse) -> bool {
     matches!(parsed.pickle.bytes(), [op::PROTO, 0..=9, ..])
 }
 
 /// Whether the bytes are a whole pickle without an error.
 fn is_valid(parsed: &LenientParse) -> bool {
-    parsed.is_complete && parsed.broken.is_none() && parsed.pickle.bytes().len() >= SHORTEST
+    is_whole(parsed) && parsed.pickle.bytes().len() >= SHORTEST
 }
 
 /// Whether an offset in the pickle lies before its first error. Python stops there.
@@ -67,12 +77,6 @@ fn acts(parsed: &LenientParse) -> bool {
         objects.chain(states).any(|offset| is_before_break(parsed, offset))
     };
     names() && (is_valid(parsed) || calls())
-}
-
-/// Whether the pickle names something and then exceeds a limit.
-fn names_past_a_limit(parsed: &LenientParse) -> bool {
-    let is_limit = parsed.broken.as_ref().is_some_and(|broken| broken.error.kind() == Kind::Limit);
-    is_limit && parsed.pickle.globals().iter().any(|global| is_plausible(&global.name))
 }
 
 /// Whether a module and a name are made of letters, digits, underscores and dots.

@@ -1,12 +1,12 @@
 //! Scans pickles that follow one another, and the pickles within them.
 
-use super::evidence::{is_pickle, may_be_magic};
+use super::evidence::{is_pickle, is_whole, may_be_magic};
 use super::nested::{LOADER, loads_only_own_bytes, nested};
 use super::role::Role;
 use super::scanner::{LocatedFinding, Scanner, nested_place};
 use crate::containers;
 use crate::danger::{self, Finding, Level};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::limits;
 use crate::pickle::{LenientParse, Pickle, parse_lenient};
 
@@ -21,9 +21,15 @@ impl Scanner<'_> {
     pub(super) fn pickles(&mut self, bytes: &[u8], place: &str, role: Role, depth: usize) -> Option<usize> {
         let mut rest = bytes;
         let mut begin = 0;
+        let mut end = None;
         let mut is_legacy = false;
-        for index in 0..limits::SCAN_STACKED {
+        for index in 0.. {
             if rest.is_empty() {
+                break;
+            }
+            if index == limits::SCAN_STACKED {
+                let found = format!("more than {} pickles in succession", limits::SCAN_STACKED);
+                self.fail(Error::limit(found), place);
                 break;
             }
             let role = match index {
@@ -44,9 +50,17 @@ impl Scanner<'_> {
                 let (bytes, values) = (limits::SCAN_BYTES, limits::SCAN_VALUES);
                 let found = format!("more than {bytes} bytes or {values} values of pickles; the rest was not scanned");
                 self.fail(Error::limit(found), place);
-                return Some(begin);
+                return end;
             }
-            if !is_pickle(&parsed, role) {
+            if is_pickle(&parsed, role) {
+                end = Some(begin + len);
+            } else if role != Role::Data && is_whole(&parsed) {
+                // It has nothing to report, but a loader may go on with what follows.
+                rest = rest.get(len..).unwrap_or_default();
+                begin += len;
+                continue;
+            } else {
+                self.note_limit(parsed, place, begin as u64, role);
                 break;
             }
             self.pickles += 1;
@@ -59,8 +73,8 @@ impl Scanner<'_> {
             let findings = danger::examine(&parsed.pickle);
             let LenientParse { pickle, is_complete, broken, .. } = parsed;
             let first = self.findings.len();
-            let end = broken.as_ref().map(|broken| broken.offset);
-            self.add_findings(findings, place, begin as u64, end, role);
+            let break_offset = broken.as_ref().map(|broken| broken.offset);
+            self.add_findings(findings, place, begin as u64, break_offset, role);
             if let Some(broken) = broken {
                 self.fail(broken.error.move_to(begin as u64 + broken.offset), place);
             }
@@ -70,12 +84,16 @@ impl Scanner<'_> {
             }
             rest = rest.get(len..).unwrap_or_default();
             begin += len;
-            if index + 1 == limits::SCAN_STACKED && !rest.is_empty() {
-                let found = format!("more than {} pickles in succession", limits::SCAN_STACKED);
-                self.fail(Error::limit(found), place);
-            }
         }
-        (begin > 0).then_some(begin)
+        end
+    }
+
+    /// Records that bytes could still be a pickle where parsing them exceeded a limit.
+    fn note_limit(&mut self, parsed: LenientParse, place: &str, begin: u64, role: Role) {
+        let broken = parsed.broken.filter(|broken| broken.error.kind() == Kind::Limit && role != Role::Data);
+        if let Some(broken) = broken {
+            self.fail(broken.error.move_to(begin + broken.offset), place);
+        }
     }
 
     /// Adds the findings of a pickle that begins at `begin` and has its first error at `end`, an offset in the pickle.
@@ -88,6 +106,9 @@ impl Scanner<'_> {
                 continue;
             }
             finding.offset += begin;
+            if self.is_script && is_script_name(&finding.name) {
+                (finding.level, finding.reason) = (Level::Unknown, "is a part of the TorchScript program");
+            }
             // The second half of the list is for dangerous findings only, so that many safe names do not hide them.
             let most = if finding.level == Level::Dangerous { MOST_FINDINGS } else { MOST_FINDINGS / 2 };
             if self.findings.len() < most {
@@ -98,31 +119,38 @@ impl Scanner<'_> {
 
     /// Scans the pickles within a pickle. `first` is the index of this pickle's first finding.
     fn nested(&mut self, pickle: &Pickle, first: usize, place: &str, depth: usize) {
-        let mut is_clean = loads_only_own_bytes(pickle);
+        let mut is_known = loads_only_own_bytes(pickle);
+        let mut worst = Level::Safe;
         for nested in nested(pickle) {
             let findings = self.findings.len();
             let place = nested_place(place, &format!("bytes at {}", nested.offset));
             let role = if nested.is_loaded { Role::Loaded } else { Role::Found };
             let content = self.part(&nested.bytes, &place, role, depth + 1);
-            is_clean &= self.findings.iter().skip(findings).all(|found| found.finding.level < Level::Dangerous);
-            is_clean &= content.is_some() || !nested.is_loaded;
+            let levels = self.findings.iter().skip(findings).map(|found| found.finding.level);
+            worst = levels.fold(worst, Level::max);
+            is_known &= content.is_some() || !nested.is_loaded;
         }
         // The scan saw all bytes that torch would load, up to their end.
-        if is_clean && self.problem.is_none() {
-            self.downgrade_loader(first, place);
+        if is_known && worst < Level::Dangerous && self.problem.is_none() {
+            self.lower_loader(first, place, worst);
         }
     }
 
-    /// Lowers the level of the call that loads bytes within its pickle, after a scan of these bytes found nothing
-    /// dangerous.
-    fn downgrade_loader(&mut self, first: usize, place: &str) {
+    /// Lowers the level of the call that loads bytes within its pickle to that of these bytes, after a scan of them.
+    fn lower_loader(&mut self, first: usize, place: &str, level: Level) {
         let name = format!("{}.{}", LOADER.0, LOADER.1);
         let loads = |found: &&mut LocatedFinding| found.place == place && found.finding.name == name;
         if let Some(found) = self.findings.iter_mut().skip(first).find(loads) {
-            found.finding.level = Level::Unknown;
+            found.finding.level = level;
             found.finding.reason = "loads tensors within the pickle; these were scanned too";
         }
     }
+}
+
+/// Whether a name in the pickles of a TorchScript program refers to its code, or is one that the program's loader
+/// replaces. Python finds no module `__torch__`.
+fn is_script_name(name: &str) -> bool {
+    name.starts_with("__torch__.") || name.starts_with("torch.jit._pickle.")
 }
 
 /// Whether this is a Python name rather than the description of something that has none.

@@ -127,7 +127,9 @@ impl ScannedFormat {
     /// Why the format cannot be scanned. `None` if it can, or if it holds no pickles.
     pub(super) fn obstacle(self) -> Option<&'static str> {
         match self {
-            ScannedFormat::Archive => Some("an archive or a compressed file of a kind that cannot be opened; unpack it"),
+            ScannedFormat::Archive => {
+                Some("an archive or a compressed file of a kind that cannot be opened; unpack it")
+            }
             ScannedFormat::Hdf5 => Some("an HDF5 file, which may hold code of Keras layers, cannot be scanned"),
             ScannedFormat::TensorFlow => Some("a TensorFlow model, which may read and write files, cannot be scanned"),
             _ => None,

@@ -46,6 +46,8 @@ pub(super) struct Scanner<'a> {
     pub(super) inflated_data: u64,
     /// Records of zips and members of tar files. Each zip counts for a hundred more.
     pub(super) records: usize,
+    /// Whether the zip being scanned is a TorchScript program.
+    pub(super) is_script: bool,
     /// Whether the next pickle's storages should be listed.
     pub(super) storages_wanted: bool,
     /// The storages that the last such pickle refers to.
@@ -132,11 +134,8 @@ impl<'a> Scanner<'a> {
                 self.part(rest, place, Role::Found, depth + 1);
                 return;
             };
-            let end = if array.has_objects {
-                self.pickles(array.content, place, Role::Loaded, depth)
-            } else {
-                array.len
-            };
+            let end =
+                if array.has_objects { self.pickles(array.content, place, Role::Loaded, depth) } else { array.len };
             rest = end.and_then(|end| array.content.get(end..)).unwrap_or_default();
         }
         let found = format!("more than {} arrays in succession", limits::SCAN_STACKED);

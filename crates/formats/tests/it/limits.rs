@@ -53,7 +53,7 @@ fn limits_pickles() {
         let content = vec![0; len - 12];
         pickle(&[b"\x8e", &(content.len() as u64).to_le_bytes(), &content])
     };
-    check(&bytes, limits::PICKLE_BYTES as usize, "a pickle of more than");
+    check(&bytes, limits::PICKLE_BYTES as usize, "the pickle exceeds the limit of");
     check(&|count| pickle(&[b"N", &b"\x85".repeat(count - 1)]), limits::PICKLE_NODES, "values in a pickle");
     check(&|count| pickle(&[b"(N", &b"2".repeat(count - 1), b"t"]), limits::PICKLE_STACK, "stack");
     // PROTO and STOP count as opcodes.

@@ -17,9 +17,12 @@ pub(super) struct Directory {
     pub(super) begin: usize,
     /// Offset behind the end record and its comment.
     pub(super) end: usize,
+    /// Bytes before the zip that its offsets do not count.
+    pub(super) shift: usize,
 }
 
 /// A record as its directory entry describes it, with the place of its content.
+#[derive(Clone)]
 pub(super) struct Record {
     pub(super) name: String,
     pub(super) method: u16,
@@ -51,53 +54,70 @@ pub(super) fn directory(bytes: &[u8]) -> Option<Directory> {
 /// Returns the place of the directory that the end record at `end` points to.
 fn directory_of(bytes: &[u8], end: usize) -> Option<Directory> {
     let (before, record) = bytes.split_at_checked(end)?;
-    let is_directory = |at: &usize| starts_at(bytes, *at, CentralHeader::SIGNATURE);
-    let zip64 = before.len().checked_sub(Zip64Locator::LEN).and_then(|at| Zip64Locator::parse(before.get(at..)?));
-    let zip64 = zip64.and_then(|locator| Zip64EndOfDirectory::parse(from(bytes, locator.end_offset)?));
-    let zip64_offset = zip64.and_then(|end| usize::try_from(end.directory_offset).ok()).filter(is_directory);
     // The last field, the length of the comment, may be cut off: some readers accept that.
     let fields = record.get(..EndOfDirectory::LEN - size_of::<u16>())?;
     let end_record = EndOfDirectory::parse(&[fields, &[0; size_of::<u16>()]].concat())?;
+    let locator_at = before.len().checked_sub(Zip64Locator::LEN);
+    let locator = locator_at.and_then(|at| Zip64Locator::parse(before.get(at..)?));
+    let wide = locator.and_then(|locator| Zip64EndOfDirectory::parse(from(bytes, locator.end_offset)?));
+    // Python ignores the locator's offset, and reads the record directly before the locator.
+    let wide_at = locator.and(locator_at).and_then(|at| at.checked_sub(Zip64EndOfDirectory::LEN));
+    let near = wide_at.and_then(|at| Zip64EndOfDirectory::parse(before.get(at..)?));
+    let declared = |wide: Option<Zip64EndOfDirectory>| match wide {
+        Some(wide) => Some((usize::try_from(wide.directory_offset).ok()?, usize::try_from(wide.directory_len).ok()?)),
+        None => Some((end_record.directory_offset as usize, end_record.directory_len as usize)),
+    };
     // If other bytes precede the zip, its offsets are wrong and only the size leads to the directory.
-    let by_offset = || Some(end_record.directory_offset as usize).filter(is_directory);
-    let by_len = || end.checked_sub(end_record.directory_len as usize).filter(is_directory);
-    let begin = zip64_offset.or_else(by_offset).or_else(by_len)?;
+    let mut found = [near, wide, None].into_iter().filter_map(declared).flat_map(|(offset, len)| {
+        let before_end = |end: usize| end.checked_sub(len);
+        [Some(offset), wide_at.and_then(before_end), before_end(end)].map(|begin| begin.map(|begin| (begin, offset)))
+    });
+    let is_directory = |begin: usize| starts_at(bytes, begin, CentralHeader::SIGNATURE);
+    let (begin, offset) = found.find_map(|candidate| candidate.filter(|(begin, _)| is_directory(*begin)))?;
     let comment = record.get(fields.len()..EndOfDirectory::LEN).and_then(|len| len.first_chunk());
     let comment = comment.map_or(0, |len| usize::from(u16::from_le_bytes(*len)));
-    Some(Directory { begin, end: (end + EndOfDirectory::LEN).saturating_add(comment).min(bytes.len()) })
+    Some(Directory {
+        begin,
+        end: (end + EndOfDirectory::LEN).saturating_add(comment).min(bytes.len()),
+        shift: begin.saturating_sub(offset),
+    })
 }
 
 /// Reads the records that the directory lists. Fails if they are more than `most`.
-pub(super) fn records(bytes: &[u8], directory: usize, most: usize) -> Result<Vec<Record>> {
+pub(super) fn records(bytes: &[u8], directory: Directory, most: usize) -> Result<Vec<Record>> {
     let most = most.min(limits::ZIP_ENTRIES);
     let mut records = Vec::new();
-    let mut rest = bytes.get(directory..).or_internal("the zip's directory lies outside the file")?;
-    let mut shift = None;
+    let mut rest = bytes.get(directory.begin..).or_internal("the zip's directory lies outside the file")?;
     while rest.starts_with(CentralHeader::SIGNATURE) {
-        if records.len() == most {
+        if records.len() >= most {
             return Err(Error::limit(format!("more than {most} records in the zip")));
         }
-        let (mut record, len) = entry(rest).ok_or_else(|| Error::malformed("the zip's directory was cut short"))?;
-        // Bytes before the zip shift all offsets. The first record shows by how much.
-        let shift = *shift.get_or_insert_with(|| {
-            if starts_at(bytes, record.header, LocalHeader::SIGNATURE) {
-                return 0;
-            }
-            find(bytes, LocalHeader::SIGNATURE).map_or(0, |first| first.saturating_sub(record.header))
-        });
-        // An entry may declare any offset. One that overflows lies past the end of the file like any other large one.
-        record.header = record.header.saturating_add(shift);
-        // The signature is not checked: readers differ in that, too.
-        let fields = bytes.get(record.header.saturating_add(LocalHeader::SIGNATURE.len())..);
-        let header = fields.and_then(|mut fields| LocalHeader::read_fields(&mut fields).ok());
-        // A header that is cut off by the end of the file has no content.
-        let content_offset = header.map_or(LocalHeader::LEN, |header| header.content_offset());
-        record.begin = record.header.saturating_add(content_offset);
-        records.push(record);
+        let (record, len) = entry(rest).ok_or_else(|| Error::malformed("the zip's directory was cut short"))?;
+        // Bytes before the zip shift all offsets for some readers, and for others not.
+        let unshifted = record.clone().located(bytes, 0);
+        let shifted = record.located(bytes, directory.shift);
+        let is_twofold = directory.shift > 0 && starts_at(bytes, unshifted.header, LocalHeader::SIGNATURE);
+        records.extend(is_twofold.then_some(unshifted));
+        records.push(shifted);
         // A comment that is cut off ends the directory.
         rest = rest.get(len..).unwrap_or(&[]);
     }
     Ok(records)
+}
+
+impl Record {
+    /// Sets the place of the content, if so many bytes precede the zip.
+    fn located(mut self, bytes: &[u8], shift: usize) -> Self {
+        // An entry may declare any offset. One that overflows lies past the end of the file like any other large one.
+        self.header = self.header.saturating_add(shift);
+        // The signature is not checked: readers differ in that, too.
+        let fields = bytes.get(self.header.saturating_add(LocalHeader::SIGNATURE.len())..);
+        let header = fields.and_then(|mut fields| LocalHeader::read_fields(&mut fields).ok());
+        // A header that is cut off by the end of the file has no content.
+        let content_offset = header.map_or(LocalHeader::LEN, |header| header.content_offset());
+        self.begin = self.header.saturating_add(content_offset);
+        self
+    }
 }
 
 /// Reads the directory entry at the start of `bytes`. Returns it with its length.

@@ -45,11 +45,11 @@ impl Scanner<'_> {
             let found = "the zip's directory cannot be read; the file was cut short or damaged";
             self.fail(Error::malformed(found), place);
             // Its records may still be read from header to header.
-            self.unlisted(bytes, &[], Directory { begin: bytes.len(), end: bytes.len() }, place, depth);
+            self.unlisted(bytes, &[], Directory { begin: bytes.len(), end: bytes.len(), shift: 0 }, place, depth);
             return ScannedFormat::Zip;
         };
         let left = limits::SCAN_RECORDS.saturating_sub(self.records);
-        let mut records = match records(bytes, directory.begin, left) {
+        let mut records = match records(bytes, directory, left) {
             Ok(records) => records,
             Err(error) => {
                 self.records += left;
@@ -60,12 +60,14 @@ impl Scanner<'_> {
         self.records += records.len();
         let format = kind::kind(&records);
         self.add_code(format, place);
+        // Restored behind the records: this zip may be within another.
+        let was_script = std::mem::replace(&mut self.is_script, format == ScannedFormat::TorchScript);
         // Pickles come first: they tell which records are storages.
         records.sort_by_key(|record| role_of(&record.name) != Role::Loaded);
         let mut storages = HashMap::new();
         for record in &records {
             if self.is_exhausted() {
-                return format;
+                break;
             }
             let role = match role_of(&record.name) {
                 Role::Found if storages.get(&record.name) == Some(&record.size) => Role::Data,
@@ -77,6 +79,7 @@ impl Scanner<'_> {
             }
         }
         self.unlisted(bytes, &records, directory, place, depth);
+        self.is_script = was_script;
         if let Some(behind) = bytes.get(directory.end..).filter(|behind| !behind.is_empty()) {
             let place = nested_place(place, &format!("bytes at {}, behind the zip", directory.end));
             self.part(behind, &place, Role::Found, depth + 1);

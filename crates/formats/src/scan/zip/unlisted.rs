@@ -18,7 +18,14 @@ const SEARCHED: usize = 8 << 20;
 
 impl Scanner<'_> {
     /// Scans records that the directory does not list. A reader that goes from header to header sees them.
-    pub(super) fn unlisted(&mut self, bytes: &[u8], records: &[Record], directory: Directory, place: &str, depth: usize) {
+    pub(super) fn unlisted(
+        &mut self,
+        bytes: &[u8],
+        records: &[Record],
+        directory: Directory,
+        place: &str,
+        depth: usize,
+    ) {
         let mut taken: Vec<_> =
             records.iter().map(|record| (record.header, record.begin.saturating_add(record.len))).collect();
         taken.push((directory.begin, directory.begin));
