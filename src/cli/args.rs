@@ -163,7 +163,7 @@ pub(super) struct Hash {
 /// Scans every pickle: pickle files, PyTorch files of any age, all records of a zip, and pickles inside pickles. Executes
 /// nothing. Searches folders recursively, but does not follow symbolic links in them.
 ///
-/// Exit codes: 0 nothing dangerous; 1 a file is dangerous; 2 a file could not be read.
+/// Exit codes: 0 every file is safe; 1 a file is dangerous or unknown; 2 none is, but a file could not be read.
 #[derive(Debug, Args)]
 pub(super) struct Scan {
     /// Files and folders to scan

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::args::Common;
 use super::exit::Exit;
 use super::hints;
-use crate::report::{Failure, to_json};
+use crate::report::{Colors, Failure, to_json};
 use trinart_ckpt_formats::error::{Error, Result, printable_json};
 use trinart_ckpt_formats::io::Progress;
 
@@ -77,8 +77,45 @@ impl Terminal {
         }
     }
 
+    /// Ends a command as [`Self::finish`], but prints the text also if output is turned off.
+    pub(super) fn finish_always<R: Serialize>(
+        &self,
+        result: Result<R>,
+        text: impl FnOnce(&R) -> String,
+        exit: impl FnOnce(&R) -> Exit,
+    ) -> Exit {
+        match result {
+            Ok(report) => {
+                self.print(|| text(&report), &report);
+                exit(&report)
+            }
+            Err(error) => {
+                self.failure(&error);
+                Exit::of(&error)
+            }
+        }
+    }
+
     /// Prints a result: `text` for people, `document` for scripts.
     pub(super) fn result(&self, text: impl FnOnce() -> String, document: &impl Serialize) {
+        if self.json || !self.quiet {
+            self.print(text, document);
+        }
+    }
+
+    /// Whether results should not be printed as text.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Whether to color results: only for a terminal, and not if `NO_COLOR` is set (<https://no-color.org>).
+    pub(super) fn colors(&self) -> Colors {
+        let is_off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_none_or(|value| value == "dumb");
+        if io::stdout().is_terminal() && !is_off && !is_dumb { Colors::On } else { Colors::Off }
+    }
+
+    fn print(&self, text: impl FnOnce() -> String, document: &impl Serialize) {
         self.bar.finish_and_clear();
         let printed = if self.json {
             match to_json(document) {
@@ -88,8 +125,6 @@ impl Terminal {
                     return self.error(&error);
                 }
             }
-        } else if self.quiet {
-            return;
         } else {
             text()
         };

@@ -57,7 +57,7 @@ fn the_example_lists_ldm_names_of_a_diffusers_folder() {
 }
 
 #[test]
-fn the_example_lists_only_files_that_are_not_harmless() {
+fn the_example_lists_only_files_that_are_not_safe() {
     let folder = Folder::new();
     std::fs::copy(fixture("tiny-sd1.safetensors"), folder.join("fine.safetensors")).unwrap();
     std::fs::copy(fixture(HOSTILE), folder.join("bad.ckpt")).unwrap();

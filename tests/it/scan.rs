@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::support::hostile::Verdict::{Dangerous, Harmless, Suspicious, Unreadable};
+use crate::support::hostile::Verdict::{Dangerous, Safe, Unknown, Unreadable};
 use crate::support::hostile::{
     Case, KEYS, PAYLOAD, Record, SYSTEM, case, legacy, raw_zip, record, safetensors, tensor_and, torch, torch_with,
 };
@@ -26,8 +26,8 @@ fn assert_verdicts(cases: &[Case]) {
         let ran = run!["scan", &path, "--json"];
         let (code, verdict) = match case.verdict {
             Dangerous => (1, "dangerous"),
-            Suspicious => (0, "suspicious"),
-            Harmless => (0, "harmless"),
+            Unknown => (1, "unknown"),
+            Safe => (0, "safe"),
             Unreadable => (2, "unreadable"),
         };
         let found = format!("{}: {}{}", case.name, ran.stdout, ran.stderr);
@@ -42,15 +42,14 @@ fn assert_verdicts(cases: &[Case]) {
     let judged = peers.scan(cases.iter().map(|case| folder.join(&case.name)));
     for name in judged["dangerous"].as_array().unwrap() {
         let case = cases.iter().find(|case| *name == case.name.as_str()).unwrap();
-        let agrees =
-            case.verdict == Dangerous || ONLY_SUSPICIOUS.iter().any(|(module, _)| case.name.starts_with(module));
+        let agrees = case.verdict == Dangerous || ONLY_UNKNOWN.iter().any(|(module, _)| case.name.starts_with(module));
         assert!(agrees, "picklescan rates {name} dangerous");
     }
 }
 
-/// Names that picklescan rates dangerous, but this program only suspicious, because ordinary models contain them. They
+/// Names that picklescan rates dangerous, but this program only unknown, because ordinary models contain them. They
 /// do not run code by themselves; their arguments, and calls of their results, are rated separately.
-const ONLY_SUSPICIOUS: &[(&str, &str)] =
+const ONLY_UNKNOWN: &[(&str, &str)] =
     &[("functools", "partial"), ("operator", "itemgetter"), ("_operator", "itemgetter")];
 
 #[test]
@@ -61,15 +60,11 @@ fn includes_the_lists_of_picklescan() {
     assert!(names("unsafe").len() > 50 && names("safe").len() > 10);
     for (module, name) in names("unsafe") {
         let judgement = judge(&Name { module: module.clone(), name: name.clone() });
-        let expected = if ONLY_SUSPICIOUS.contains(&(&module, &name)) { Level::Suspicious } else { Level::Dangerous };
+        let expected = if ONLY_UNKNOWN.contains(&(&module, &name)) { Level::Unknown } else { Level::Dangerous };
         assert!(judgement.level >= expected, "{module}.{name}: {judgement:?}");
     }
     for (module, name) in names("safe") {
-        assert_eq!(
-            judge(&Name { module: module.clone(), name: name.clone() }).level,
-            Level::Harmless,
-            "{module}.{name}"
-        );
+        assert_eq!(judge(&Name { module: module.clone(), name: name.clone() }).level, Level::Safe, "{module}.{name}");
     }
 }
 
@@ -216,7 +211,7 @@ fn finds_pickles_within_pickles() {
         dangerous("loaded_text.pkl", load(b"cposix\nsystem\n(S'true'\ntR.")),
         dangerous("loaded_broken.pkl", load(PAYLOAD.strip_suffix(b"0N.").unwrap())),
         dangerous("loaded_nothing.pkl", load(b"\x13\x37")),
-        // A harmless call of a loader does not make the next call harmless.
+        // A safe call of a loader does not make the next call safe.
         dangerous(
             "loaded_good_and_computed.pkl",
             [load(&good).strip_suffix(b".").unwrap(), b"0", &computed[..]].concat(),
@@ -260,9 +255,9 @@ fn finds_pickles_within_pickles() {
         dangerous("lying_about.pkl", [b"\x80\x03", &bytes(PAYLOAD)[..], b"."].concat()),
         dangerous("text_lying_about.pkl", [b"\x80\x02", &text[..], b"."].concat()),
         // A state dict as `pickle.dump` writes it, and bytes that start like a pickle but are not one.
-        case("loaded_good.pkl", load(&good), Suspicious),
-        case("noise.pkl", [b"\x80\x03", &bytes(b"\x80\x02\x82\x07\xff\xff")[..], b"."].concat(), Harmless),
-        case("prose.pkl", [&b"\x80\x03"[..], &bytes(b"import os\nand so on\nPlease.")[..], b"."].concat(), Harmless),
+        case("loaded_good.pkl", load(&good), Unknown),
+        case("noise.pkl", [b"\x80\x03", &bytes(b"\x80\x02\x82\x07\xff\xff")[..], b"."].concat(), Safe),
+        case("prose.pkl", [&b"\x80\x03"[..], &bytes(b"import os\nand so on\nPlease.")[..], b"."].concat(), Safe),
     ]);
 }
 
@@ -316,8 +311,8 @@ fn finds_pickles_that_zip_tricks_hide() {
         dangerous("script.pt", more(record("archive/constants.pkl", PAYLOAD))),
         case("bzip2.ckpt", torch_with(evil().with_method(12), &[]), Unreadable),
         case("encrypted.ckpt", torch_with(record("archive/data.pkl", &[7; 50]).with_flags(1, 1), &[]), Unreadable),
-        case("good.ckpt", torch(&good), Harmless),
-        case("good_deflated.ckpt", torch_with(good_record().deflated(), &[]), Harmless),
+        case("good.ckpt", torch(&good), Safe),
+        case("good_deflated.ckpt", torch_with(good_record().deflated(), &[]), Safe),
     ]);
 }
 
@@ -348,16 +343,17 @@ fn scans_every_pickle_of_a_legacy_file_or_tar() {
             "tar_in_zip.ckpt",
             torch_with(record("archive/data.pkl", &good), &[record("archive/x", &tar(&[("pickle", PAYLOAD)]))]),
         ),
-        case("tar_good.pt", tar(&[("sys_info", SYSTEM), ("pickle", &good)]), Unreadable),
-        case("good.pt", legacy(SYSTEM, &good, KEYS), Harmless),
+        case("tar_good.pt", tar(&[("sys_info", SYSTEM), ("pickle", &good), ("storages", b"\x80\x02K\0.")]), Unreadable),
+        case("tar_of_files.tar", tar(&[("a/model.ckpt", &torch(&good)), ("notes.txt", b"notes\n")]), Safe),
+        case("good.pt", legacy(SYSTEM, &good, KEYS), Safe),
         case("cut.pt", &legacy(SYSTEM, &good, KEYS)[..120], Unreadable),
     ]);
 }
 
 #[test]
-fn rates_classes_of_ordinary_checkpoints_at_most_suspicious() {
+fn rates_classes_of_ordinary_checkpoints_at_most_unknown() {
     let class =
-        |module: &str, name: &str| case(&format!("{module}.{name}.pkl"), format!("c{module}\n{name}\n)R."), Suspicious);
+        |module: &str, name: &str| case(&format!("{module}.{name}.pkl"), format!("c{module}\n{name}\n)R."), Unknown);
     assert_verdicts(&[
         class("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
         class("omegaconf.dictconfig", "DictConfig"),
@@ -369,11 +365,12 @@ fn rates_classes_of_ordinary_checkpoints_at_most_suspicious() {
         class("torch.optim.adamw", "AdamW"),
         class("functools", "partial"),
         class("__main__", "Config"),
-        case("numpy.pkl", b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\0\0\0f8K\0K\x01\x87Rc_codecs\nencode\nX\x08\0\0\0\0\0\0\0\0\0\0\0X\x06\0\0\0latin1\x86R\x86R.", Harmless),
-        case("counter.pkl", b"ccollections\nCounter\n((dtR.", Harmless),
+        case("numpy.pkl", b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\0\0\0f8K\0K\x01\x87Rc_codecs\nencode\nX\x08\0\0\0\0\0\0\0\0\0\0\0X\x06\0\0\0latin1\x86R\x86R.", Safe),
+        case("counter.pkl", b"ccollections\nCounter\n((dtR.", Safe),
     ]);
     for name in FIXTURES.iter().chain(&["diffusers/sd1"]) {
-        assert_eq!(run!["scan", fixture(name)].code, Some(0), "{name}");
+        let ran = run!["scan", fixture(name), "--json"];
+        assert_eq!((ran.stderr.as_str(), ran.stdout.contains("\"dangerous\": 0")), ("", true), "{name}");
     }
 }
 
@@ -387,7 +384,7 @@ fn distinguishes_bombs_from_data() {
         dangerous("lists.pkl", [b"\x80\x02", &lists[..], &fill.collect::<Vec<_>>(), b"h\0."].concat()),
         dangerous("nested.pkl", [&b"\x80\x02)"[..], &b"\x85".repeat(100_000), b"."].concat()),
         dangerous("memo.pkl", b"\x80\x02Nr\xff\xff\xff\xff."),
-        case("shared.pkl", doubled(b"]", 20), Harmless),
+        case("shared.pkl", doubled(b"]", 20), Safe),
         case("marks.pkl", [&b"\x80\x02"[..], &b"(".repeat(5_000_000)].concat(), Unreadable),
         dangerous("deep.pkl", [&b"\x80\x02)"[..], &b"\x85".repeat(1_500_000), b"."].concat()),
         case("not_a_checkpoint.pt", b"\x13\x37 not a checkpoint", Unreadable),
@@ -431,23 +428,54 @@ fn searches_folders_and_counts_other_files() {
     write("a/b/evil", PAYLOAD);
     write("a/notes.md", b"import os\nand so on\n");
     write("a/b/config.json", b"{}");
-    symlink(Path::new("/"), folder.join("a/root")).unwrap();
-    symlink(folder.join("a"), folder.join("a/b/loop")).unwrap();
+    write("a/b/picture.png", b"\x89PNG\r\n\x1a\n\0");
+    let _socket = std::os::unix::net::UnixListener::bind(folder.join("a/socket")).unwrap();
     let text = run!["scan", folder.join("a")].no();
-    assert!(
-        text.ends_with(
-            "2 files scanned, 1 dangerous, 1 harmless, 2 skipped (not checkpoints), 2 symbolic links not followed\n"
-        ),
-        "{text}"
-    );
+    let summary = "2 files scanned, 1 dangerous, 1 safe; skipped: 1 image, 1 special file, 2 text files\n";
+    assert!(text.ends_with(summary), "{text}");
+    assert!(text.starts_with(&format!("{}: dangerous", folder.join("a/b/evil").display())), "{text}");
+    let quiet = run!["scan", folder.join("a"), "-q"].no();
+    assert!(text.starts_with(&quiet) && quiet.lines().count() == 2, "{quiet}");
     write("a/empty.ckpt", b"");
     let ran = run!["scan", folder.join("a"), "--json"];
     assert_eq!(ran.code, Some(1));
     support::assert_one_line(&ran.stderr, &["empty.ckpt", "an empty file"]);
+    let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(document["skipped"], serde_json::json!({"image": 1, "special": 1, "text": 2}));
     fs::remove_file(folder.join("a/b/evil")).unwrap();
     assert_eq!(run!["scan", folder.join("a")].code, Some(2));
     run!["scan", folder.join("a/notes.md")].refused(&["notes.md", "not a checkpoint"]);
     assert_eq!(run!["scan", folder.join("missing")].code, Some(2));
+}
+
+/// A cache of the Hugging Face Hub links names to files that are named by hash.
+#[test]
+fn follows_links_once() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.join("hub/blobs")).unwrap();
+    fs::create_dir_all(folder.join("hub/snapshots/main")).unwrap();
+    folder.write("hub/blobs/6e9c", PAYLOAD);
+    folder.write("hub/blobs/f00d", torch(&tensor_and(b"")));
+    symlink("../../blobs/6e9c", folder.join("hub/snapshots/main/model.bin")).unwrap();
+    symlink("../../blobs/f00d", folder.join("hub/snapshots/main/good.ckpt")).unwrap();
+    let snapshot = run!["scan", folder.join("hub/snapshots")].no();
+    assert!(snapshot.contains("main/model.bin: dangerous") && snapshot.contains("main/good.ckpt: safe"), "{snapshot}");
+    assert!(snapshot.ends_with("2 files scanned, 1 dangerous, 1 safe\n"), "{snapshot}");
+    symlink("..", folder.join("hub/snapshots/main/loop")).unwrap();
+    symlink(folder.join("hub"), folder.join("hub/blobs/again")).unwrap();
+    assert_eq!(run!["scan", folder.join("hub/snapshots")].no().lines().last(), snapshot.lines().last());
+    let all = run!["scan", folder.join("hub")].no();
+    assert!(all.contains("model.bin: dangerous") && !all.contains("blobs/6e9c"), "{all}");
+    assert_eq!(all.lines().last(), snapshot.lines().last());
+    // Links to folders and from the command line.
+    symlink("hub/snapshots/main", folder.join("linked")).unwrap();
+    assert_eq!(run!["scan", folder.join("linked")].code, Some(1));
+    assert_eq!(run!["scan", folder.join("linked/model.bin")].code, Some(1));
+    // A link that leads nowhere may lead to a pickle tomorrow.
+    fs::remove_file(folder.join("hub/blobs/6e9c")).unwrap();
+    let ran = run!["scan", folder.join("hub/snapshots")];
+    assert_eq!(ran.code, Some(2));
+    support::assert_one_line(&ran.stderr, &["model.bin", "cannot follow the link"]);
 }
 
 #[test]
@@ -469,7 +497,11 @@ fn reports_file_offset_call_and_reason() {
 #[test]
 fn names_containers_as_inspect_does() {
     for name in ["tiny-sd1.ckpt", "tiny-sd1-legacy.ckpt", "tiny-sd1.safetensors"] {
-        let container = |command: &str| run![command, fixture(name), "--json"].json()["files"][0]["container"].clone();
+        let container = |command: &str| {
+            let document: serde_json::Value =
+                serde_json::from_str(&run![command, fixture(name), "--json"].stdout).unwrap();
+            document["files"][0]["container"].clone()
+        };
         assert_eq!(container("scan"), container("inspect"), "{name}");
     }
     let folder = Folder::new();

@@ -125,7 +125,7 @@ impl Examiner<'_> {
         let Judgement { level, reason } = judgement();
         let listed = self.listed.entry(level).or_insert(0);
         *listed += 1;
-        // Each level has its own limit, so that a thousand harmless names hide nothing.
+        // Each level has its own limit, so that a thousand safe names hide nothing.
         let is_listed = *listed <= limits::FINDINGS;
         let index = self.findings.len();
         self.indices.insert(key, is_listed.then_some(index));
@@ -184,7 +184,7 @@ impl Examiner<'_> {
                 self.unnamed("an entry of the extension registry", judgement, Usage::Imports, odd.offset);
             }
             Oddity::Buffer => {
-                let judgement = Judgement::suspicious("is not in the file");
+                let judgement = Judgement::unknown("is not in the file");
                 self.unnamed("an out-of-band buffer", judgement, Usage::Contains, odd.offset);
             }
             Oddity::Reserve => {
@@ -204,7 +204,7 @@ impl Examiner<'_> {
                     }
                 }
                 None => {
-                    let judgement = Judgement::suspicious("is not the result of a call");
+                    let judgement = Judgement::unknown("is not the result of a call");
                     self.unnamed("__setstate__ of a value", judgement, Usage::Calls, odd.offset);
                 }
             },
@@ -340,7 +340,7 @@ mod tests {
     }
 
     fn worst(bytes: &[u8]) -> (Level, String) {
-        found(bytes).first().map_or((Level::Harmless, String::new()), |finding| (finding.level, finding.to_text()))
+        found(bytes).first().map_or((Level::Safe, String::new()), |finding| (finding.level, finding.to_text()))
     }
 
     #[test]
@@ -348,7 +348,7 @@ mod tests {
         let findings = found(b"\x80\x02N0ctorch\nFloatStorage\n0cposix\nsystem\nX\x02\x00\x00\x00id\x85R.");
         assert_eq!(findings[0].to_text(), "calls posix.system('id'), which runs commands");
         assert_eq!((findings[0].offset, findings[0].count), (25, 1));
-        assert_eq!((findings[1].level, findings[1].usage), (Level::Harmless, Usage::Imports));
+        assert_eq!((findings[1].level, findings[1].usage), (Level::Safe, Usage::Imports));
     }
 
     #[test]

@@ -4,28 +4,28 @@ use super::{packages, stdlib};
 use crate::limits;
 use crate::pickle::Name;
 
-/// How dangerous a name is. Orders from harmless to dangerous.
+/// How dangerous a name is. Orders from safe to dangerous.
 ///
 /// Deliberately exhaustive: a program that acts on a level has to decide about each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     /// A known data type, or a function that rebuilds one.
-    Harmless,
+    Safe,
     /// Not known: typically a class of some package, whose code runs when the pickle is loaded.
-    Suspicious,
+    Unknown,
     /// Lets the author of the file run code, or access files or the network, on the computer that loads it.
     Dangerous,
 }
 
 impl Level {
     /// All levels, the worst first.
-    pub const ALL: [Level; 3] = [Level::Dangerous, Level::Suspicious, Level::Harmless];
+    pub const ALL: [Level; 3] = [Level::Dangerous, Level::Unknown, Level::Safe];
 
     /// The name in reports and JSON.
     pub fn name(self) -> &'static str {
         match self {
-            Level::Harmless => "harmless",
-            Level::Suspicious => "suspicious",
+            Level::Safe => "safe",
+            Level::Unknown => "unknown",
             Level::Dangerous => "dangerous",
         }
     }
@@ -46,12 +46,12 @@ impl Judgement {
         Judgement { level: Level::Dangerous, reason }
     }
 
-    pub(super) const fn suspicious(reason: &'static str) -> Self {
-        Judgement { level: Level::Suspicious, reason }
+    pub(super) const fn unknown(reason: &'static str) -> Self {
+        Judgement { level: Level::Unknown, reason }
     }
 
-    pub(super) const fn harmless(reason: &'static str) -> Self {
-        Judgement { level: Level::Harmless, reason }
+    pub(super) const fn safe(reason: &'static str) -> Self {
+        Judgement { level: Level::Safe, reason }
     }
 }
 
@@ -75,12 +75,11 @@ pub fn judge(name: &Name) -> Judgement {
     if matches!(top, "builtins" | "__builtin__") {
         return builtin(module, name);
     }
-    if listed(stdlib::HARMLESS, module, name) || listed(packages::HARMLESS, module, name) || is_torch_type(module, name)
-    {
-        return Judgement::harmless("is a data type");
+    if listed(stdlib::SAFE, module, name) || listed(packages::SAFE, module, name) || is_torch_type(module, name) {
+        return Judgement::safe("is a data type");
     }
-    if listed(stdlib::SUSPICIOUS, module, name) {
-        return Judgement::suspicious("is not a data type but occurs in models");
+    if listed(stdlib::UNKNOWN, module, name) {
+        return Judgement::unknown("is not a data type but occurs in models");
     }
     if let Some((.., reason)) = packages::FUNCTIONS.iter().find(|entry| entry.0 == module && entry.1.contains(&name)) {
         return Judgement::dangerous(reason);
@@ -110,7 +109,7 @@ pub fn judge(name: &Name) -> Judgement {
     if matches!(top, "torch" | "numpy") && !is_class && !is_of_models() {
         return Judgement::dangerous("is a function that checkpoints do not need");
     }
-    Judgement::suspicious(if is_class { "is an unknown class" } else { "is an unknown function" })
+    Judgement::unknown(if is_class { "is an unknown class" } else { "is an unknown function" })
 }
 
 fn builtin(module: &str, name: &str) -> Judgement {
@@ -118,7 +117,7 @@ fn builtin(module: &str, name: &str) -> Judgement {
     if module.contains('.') || !(is_exception || stdlib::BUILTINS.contains(&name)) {
         return Judgement::dangerous("is a builtin that is not a data type");
     }
-    Judgement::harmless("is a data type")
+    Judgement::safe("is a data type")
 }
 
 fn listed(table: &[(&str, &[&str])], module: &str, name: &str) -> bool {
@@ -233,7 +232,7 @@ mod tests {
             ("typing", "Any"),
             ("logging", "getLogger"),
         ] {
-            assert_eq!(level(module, name), Level::Suspicious, "{module}.{name}");
+            assert_eq!(level(module, name), Level::Unknown, "{module}.{name}");
         }
         for (module, name) in [
             ("collections", "OrderedDict"),
@@ -257,7 +256,7 @@ mod tests {
             ("datetime", "datetime"),
             ("pathlib", "PosixPath"),
         ] {
-            assert_eq!(level(module, name), Level::Harmless, "{module}.{name}");
+            assert_eq!(level(module, name), Level::Safe, "{module}.{name}");
         }
     }
 }

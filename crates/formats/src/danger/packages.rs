@@ -86,7 +86,7 @@ pub(super) const FUNCTIONS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Data types of torch and NumPy, and functions that rebuild them.
-pub(super) const HARMLESS: &[(&str, &[&str])] = &[
+pub(super) const SAFE: &[(&str, &[&str])] = &[
     (
         "torch._utils",
         &[
@@ -122,7 +122,7 @@ pub(super) const HARMLESS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules of torch and NumPy whose functions occur in pickled models: activations, collate functions, initializers. An
-/// unlisted function is suspicious in these modules and dangerous in the rest of both packages.
+/// unlisted function is unknown in these modules and dangerous in the rest of both packages.
 pub(super) const FUNCTIONS_OF_MODELS: &[&str] = &[
     "torch",
     "torch.nn",

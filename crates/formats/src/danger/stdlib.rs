@@ -1,4 +1,4 @@
-//! Lists of Python's standard library. A name in it is dangerous unless listed as harmless or suspicious.
+//! Lists of Python's standard library. A name in it is dangerous unless listed as safe or unknown.
 
 /// Modules and what they let a pickle do. Packages include their submodules.
 pub(super) const LISTED: &[(&str, &str)] = &[
@@ -288,7 +288,7 @@ pub(super) const PACKAGES: &[&str] = &[
 ];
 
 /// Data types, and functions that rebuild them.
-pub(super) const HARMLESS: &[(&str, &[&str])] = &[
+pub(super) const SAFE: &[(&str, &[&str])] = &[
     ("_codecs", &["encode"]),
     ("_collections", &["OrderedDict", "defaultdict", "deque"]),
     ("_io", &["BytesIO", "StringIO"]),
@@ -314,7 +314,7 @@ pub(super) const HARMLESS: &[(&str, &[&str])] = &[
 
 /// Names that are not data types but occur in pickled models. They do nothing by themselves; their arguments are judged
 /// separately.
-pub(super) const SUSPICIOUS: &[(&str, &[&str])] = &[
+pub(super) const UNKNOWN: &[(&str, &[&str])] = &[
     ("abc", &["ABCMeta"]),
     ("contextlib", &["nullcontext"]),
     ("dataclasses", &["_MISSING_TYPE", "MISSING"]),

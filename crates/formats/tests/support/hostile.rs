@@ -14,8 +14,8 @@ use super::pickle_tensor;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Dangerous,
-    Suspicious,
-    Harmless,
+    Unknown,
+    Safe,
     Unreadable,
 }
 

@@ -81,6 +81,24 @@ pub(super) fn references(pickle: &Pickle) -> Result<Vec<Reference>> {
     Ok(order)
 }
 
+/// A storage that a pickle refers to, and its length.
+pub(crate) struct StorageSize {
+    /// The storage's name in the file.
+    pub(crate) key: String,
+    /// Bytes of all elements.
+    pub(crate) bytes: u64,
+}
+
+/// Returns the storages that a pickle refers to. Leaves out references that cannot be read.
+pub(crate) fn storage_sizes(pickle: &Pickle) -> Vec<StorageSize> {
+    let targets = pickle.nodes().iter().filter_map(|node| match node {
+        Node::Persistent(target) => Some(*target),
+        _ => None,
+    });
+    let found = targets.filter_map(|target| describe(pickle, target).ok().flatten());
+    found.map(|(reference, _)| StorageSize { key: reference.key, bytes: reference.bytes }).collect()
+}
+
 /// Reads a persistent id. `None` if it does not refer to a storage: old files also refer to module sources.
 fn describe(pickle: &Pickle, target: Id) -> Result<Option<(Reference, Window)>> {
     let Some((&tag, parts)) = pickle.tuple(target).and_then(|parts| parts.split_first()) else { return Ok(None) };
