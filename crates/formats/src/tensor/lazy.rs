@@ -3,12 +3,16 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::tensor::cast::Overflow;
+use crate::tensor::gather;
+use crate::tensor::held::Held;
+use crate::tensor::storage::Gathered;
 use crate::tensor::{Dtype, Extent, Shape, Storage, View};
 
-/// Keeps the inflated bytes of compressed storages in memory until it is dropped; see [`LazyTensor::hold`].
+/// Keeps inflated storages and transposed tensors until it is dropped; see [`LazyTensor::hold`].
 #[derive(Debug, Default)]
 pub struct InflatedGuard {
-    _bytes: Vec<Arc<[u8]>>,
+    _inflated: Vec<Arc<Held>>,
+    gathered: Vec<Gathered>,
 }
 
 /// A tensor whose elements are read on demand.
@@ -179,11 +183,42 @@ impl LazyTensor {
         }
     }
 
-    /// Inflates the compressed storages that elements come from, and keeps them in memory while the guard lives. Reading
-    /// the tensor in pieces then inflates each storage once.
+    /// Prepares for reading the tensor in pieces: inflates compressed storages and gathers transposed views, and keeps the
+    /// results while the guard lives, in a temporary file if they do not fit into some memory. Reading the pieces in order
+    /// then does so once.
     pub fn hold(&self) -> Result<InflatedGuard> {
-        let inflated = self.storages().into_iter().filter_map(|storage| storage.hold().transpose());
-        Ok(InflatedGuard { _bytes: inflated.collect::<Result<_>>()? })
+        let mut guard = self.hold_storages()?;
+        self.hold_gathered(&mut guard.gathered)?;
+        Ok(guard)
+    }
+
+    /// Inflates compressed storages, and keeps the bytes while the guard lives.
+    pub(super) fn hold_storages(&self) -> Result<InflatedGuard> {
+        let held = self.storages().into_iter().filter_map(|storage| storage.hold().transpose());
+        Ok(InflatedGuard { _inflated: held.collect::<Result<_>>()?, gathered: Vec::new() })
+    }
+
+    fn hold_gathered(&self, held: &mut Vec<Gathered>) -> Result<()> {
+        match &self.repr {
+            Repr::Stored { storage, dtype, view } if !gather::is_cheap_in_pieces(view, dtype.size()) => {
+                let gathered = storage.hold_gathered(view, dtype.size());
+                held.push(gathered.map_err(|error| error.in_file(storage.source().path()))?);
+                Ok(())
+            }
+            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } => inner.hold_gathered(held),
+            Repr::Joined { parts, .. } => parts.iter().try_for_each(|part| part.hold_gathered(held)),
+            Repr::Stored { .. } | Repr::Owned { .. } => Ok(()),
+        }
+    }
+
+    /// Bytes that reading the tensor costs, or more: its elements, and what is read of its storages for them.
+    pub(crate) fn cost(&self) -> u64 {
+        match &self.repr {
+            Repr::Stored { dtype, view, .. } => gather::cost(view, dtype.size()),
+            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } => inner.cost(),
+            Repr::Joined { parts, .. } => parts.iter().map(LazyTensor::cost).fold(0, u64::saturating_add),
+            Repr::Owned { .. } => self.bytes(),
+        }
     }
 }
 
