@@ -120,5 +120,8 @@ pub const VIEW_GROWTH: u64 = 16;
 /// See [`VIEW_GROWTH`].
 pub const VIEW_BYTES: u64 = 1 << 30;
 
+/// Scales in a row of a matrix that is scaled in tiles (96: a row of 12,288 elements in tiles of 128).
+pub const TILE_COLUMNS: u64 = 1 << 16;
+
 /// Bytes of one tensor and of one output file: the maximum of a file offset.
 pub const FILE_BYTES: u64 = i64::MAX as u64;

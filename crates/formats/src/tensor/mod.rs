@@ -5,15 +5,18 @@
 //! buffer, except for compressed storages, which are inflated whole.
 
 pub mod cast;
+mod computed;
 mod dtype;
 mod gather;
 mod lazy;
 mod read;
 mod shape;
+mod small_float;
 mod storage;
 mod transform;
 
 pub use cast::Overflow;
+pub use computed::{Blocks, Codes};
 pub use dtype::Dtype;
 pub(crate) use lazy::StoredView;
 pub use lazy::{InflatedGuard, LazyTensor};
