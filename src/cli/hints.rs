@@ -30,6 +30,8 @@ pub(super) fn tip(tip: Tip) -> Option<&'static str> {
         Tip::MissingPositionIds => "--fix-position-ids adds them",
         Tip::Notice(NoticeCode::UnknownKept) => "inspect --keys lists them",
         Tip::Notice(NoticeCode::NotInFolders) => "--dry-run lists them",
+        Tip::Notice(NoticeCode::PositionIdsWrong) => "convert --fix-position-ids corrects them",
+        Tip::Notice(NoticeCode::Dequantized) => "--dtype sets another dtype",
         Tip::Notice(NoticeCode::PredictionAssumed) => "--prediction sets it",
         _ => return None,
     })
@@ -72,6 +74,8 @@ mod tests {
             Tip::MissingPositionIds,
             Tip::Notice(NoticeCode::UnknownKept),
             Tip::Notice(NoticeCode::NotInFolders),
+            Tip::Notice(NoticeCode::PositionIdsWrong),
+            Tip::Notice(NoticeCode::Dequantized),
             Tip::Notice(NoticeCode::PredictionAssumed),
         ];
         let hints = hints.into_iter().map(|hint| option(hint).unwrap());

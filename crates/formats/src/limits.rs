@@ -120,6 +120,9 @@ pub const VIEW_GROWTH: u64 = 16;
 /// See [`VIEW_GROWTH`].
 pub const VIEW_BYTES: u64 = 1 << 30;
 
+/// Bytes of a tensor that describes a quantized weight, as JSON or as a table (1 KB). They are read to plan a conversion.
+pub const QUANTIZATION_BYTES: u64 = 64 << 10;
+
 /// Scales in a row of a matrix that is scaled in tiles (96: a row of 12,288 elements in tiles of 128).
 pub const TILE_COLUMNS: u64 = 1 << 16;
 

@@ -14,7 +14,7 @@ use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin}
 use crate::notice::{Notice, NoticeCode};
 use crate::pipeline::Pipeline;
 use crate::plan::Resolved;
-use crate::{Component, position_ids, vae};
+use crate::{Component, position_ids, quantization, vae};
 
 /// The key that marks models whose noise schedule ends in pure noise.
 const ZERO_TERMINAL_SNR_MARK: &str = "ztsnr";
@@ -40,6 +40,11 @@ pub fn to_folder(
     prediction: Option<Prediction>,
 ) -> Result<FolderPlan> {
     let Resolved { state_dict, metadata, ledger, mut notices } = resolved;
+    if let Some(key) = state_dict.keys().find(|key| quantization::is_companion(key)) {
+        let found = "part of a quantized weight; a folder needs the weight dequantized";
+        return Err(Error::unsupported(found).in_tensor(key));
+    }
+    let own: Vec<_> = own.into_iter().map(quantization::without_config).collect();
     let detection = detect(&state_dict);
     let folders = folders_of(&state_dict);
     let architecture = architecture(&detection, &folders)?;

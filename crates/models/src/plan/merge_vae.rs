@@ -3,6 +3,7 @@
 //! The choice of tensors follows WebUI. Unlike WebUI, a missing key on either side, a differing shape and a file without
 //! a VAE are errors, before anything is written.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
@@ -11,6 +12,8 @@ use crate::checkpoint::Checkpoint;
 use crate::ledger::{Change, DropReason, Ledger, Origin};
 use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Cast, Resolved};
+use crate::position_ids;
+use crate::quantization::Wanted;
 use crate::vae::{self, Role};
 use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result};
 use trinart_ckpt_formats::metadata::{MERGE_RECIPE, Metadata, PyValue};
@@ -42,11 +45,13 @@ pub struct MergeVaeOptions {
     pub overflow: Overflow,
     /// Keeps the checkpoint's own tensors where the VAE lacks them, and drops VAE tensors that the checkpoint lacks.
     pub partial: bool,
+    /// Dequantizes quantized weights even without a cast, as a folder needs them.
+    pub dequantize: bool,
 }
 
 impl Default for MergeVaeOptions {
     fn default() -> Self {
-        MergeVaeOptions { dtype: None, vae_dtype: None, overflow: Overflow::Refuse, partial: false }
+        MergeVaeOptions { dtype: None, vae_dtype: None, overflow: Overflow::Refuse, partial: false, dequantize: false }
     }
 }
 
@@ -74,6 +79,38 @@ impl MergeVaeOptions {
     pub fn partial(self, partial: bool) -> Self {
         MergeVaeOptions { partial, ..self }
     }
+
+    /// Dequantizes quantized weights even without a cast.
+    #[must_use]
+    pub fn dequantize(self, dequantize: bool) -> Self {
+        MergeVaeOptions { dequantize, ..self }
+    }
+
+    /// Dequantizes the checkpoint where it is cast. Its VAE is replaced, so that it must not leave companions behind.
+    fn dequantized_base<'a>(&self, base: &'a Checkpoint) -> Result<Cow<'a, Checkpoint>> {
+        let wanted = |key: &str| match self.dtype {
+            _ if vae::is_checkpoint_key(key) => Wanted::Values,
+            Some(dtype) => Wanted::In(dtype),
+            None if self.dequantize => Wanted::Values,
+            None => Wanted::Stored,
+        };
+        base.dequantized(&wanted, self.overflow)
+    }
+
+    /// Dequantizes the VAE: its keys must be those of the schema.
+    fn dequantized_vae<'a>(&self, vae: &'a Checkpoint) -> Result<Cow<'a, Checkpoint>> {
+        let dtype = match self.vae_dtype {
+            Some(VaeDtype::As(dtype)) => Some(dtype),
+            Some(VaeDtype::Keep | VaeDtype::Match) => None,
+            None => self.dtype,
+        };
+        let wanted = |key: &str| match dtype {
+            _ if !vae::is_key(vae::bare_key(key)) => Wanted::Stored,
+            Some(dtype) => Wanted::In(dtype),
+            None => Wanted::Values,
+        };
+        vae.dequantized(&wanted, self.overflow)
+    }
 }
 
 /// Plans a merge of the VAE in `vae` into `base`. The output has the keys of `base` in their order. If `base` has no VAE,
@@ -81,6 +118,8 @@ impl MergeVaeOptions {
 ///
 /// Fails if a key is missing on either side, if a shape differs, or if `vae` has no VAE or several.
 pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> Result<Resolved> {
+    let (base, vae) = (options.dequantized_base(base)?, options.dequantized_vae(vae)?);
+    let base = base.as_ref();
     let vae = vae.with_ldm_vae()?;
     base.refuse_unreadable()?;
     let vae_file = VaeFile::new(&vae)?;
@@ -104,9 +143,14 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> R
     }
     merge.record_dropped()?;
     let mut resolved = merge.resolved;
+    for (key, tensor) in base.state_dict().iter().filter(|_| !options.dequantize) {
+        let notice = position_ids::notice(key, tensor, position_ids::positions(base.state_dict(), key));
+        resolved.notices.extend(notice.map_err(|error| error.in_tensor(key).in_file(base.path()))?);
+    }
     base.translation().trace_back(Origin::Checkpoint, &mut resolved.ledger);
     vae.translation().trace_back(Origin::Vae, &mut resolved.ledger);
     resolved.notices.extend(base.translation().notices.iter().cloned());
+    resolved.notices.extend(vae.translation().notices.iter().filter(|it| it.code == NoticeCode::Dequantized).cloned());
     Ok(resolved)
 }
 
@@ -245,7 +289,7 @@ impl Merge<'_> {
     fn keep(&mut self, key: &str, tensor: &LazyTensor) -> Result<()> {
         let cast = self.options.dtype.map(|to| Cast { to, overflow: self.options.overflow });
         let (tensor, change) =
-            Cast::apply(cast, tensor).map_err(|error| error.in_tensor(key).in_file(self.base.path()))?;
+            Cast::apply(cast, key, tensor).map_err(|error| error.in_tensor(key).in_file(self.base.path()))?;
         self.resolved.state_dict.insert(key, tensor)?;
         self.resolved.ledger.written(Origin::Checkpoint, key, key, change.into_iter().collect());
         Ok(())
@@ -268,7 +312,7 @@ impl Merge<'_> {
         };
         let cast = to.map(|to| Cast { to, overflow: self.options.overflow });
         let (tensor, cast) =
-            Cast::apply(cast, tensor).map_err(|error| error.in_tensor(vae_key).in_file(self.vae.path()))?;
+            Cast::apply(cast, key, tensor).map_err(|error| error.in_tensor(vae_key).in_file(self.vae.path()))?;
         let renamed = (vae_key != key).then_some(Change::Renamed);
         let changes = [change].into_iter().chain(renamed).chain(cast).collect();
         self.resolved.state_dict.insert(key, tensor)?;
