@@ -3,7 +3,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::values::{
-    ComponentArgument, DtypeArgument, EmaArgument, PredictionArgument, TargetArgument, VaeDtypeArgument,
+    ComponentArgument, ComponentDtypeArgument, EmaArgument, PredictionArgument, StoredDtypeArgument, TargetArgument,
+    VaeDtypeArgument,
 };
 use crate::formats::containers::diffusers;
 
@@ -70,7 +71,7 @@ pub(super) struct MergeVae {
     #[arg(long, value_name = "VAE")]
     pub vae: Option<PathBuf>,
     /// Set the dtype of the VAE [default: that of --dtype, otherwise keep]
-    #[arg(long, value_enum, value_name = "DTYPE")]
+    #[arg(long, value_enum, ignore_case = true, value_name = "DTYPE")]
     pub vae_dtype: Option<VaeDtypeArgument>,
     /// Keep the checkpoint's own tensors where the VAE lacks them
     ///
@@ -94,7 +95,8 @@ pub(super) struct MergeVae {
 /// Converts diffusers folders to single files with LDM keys, and single files to folders. Writes .safetensors files, .ckpt
 /// files for torch.load(weights_only=True, mmap=True) and every WebUI, and folders that diffusers opens offline.
 ///
-/// --dtype casts floating-point tensors only. Values other than tensors and plain data (callbacks, optimizer states) are
+/// --dtype casts floating-point tensors only. A cast, and a folder, dequantizes scaled fp8 and bitsandbytes weights; other
+/// conversions copy them with their scales. Values other than tensors and plain data (callbacks, optimizer states) are
 /// left out and listed.
 #[derive(Debug, Args)]
 pub(super) struct Convert {
@@ -115,6 +117,15 @@ pub(super) struct Convert {
     /// Correct the text encoder's position_ids (I64, 0 to 76), or add missing ones
     #[arg(long, help_heading = "Content")]
     pub fix_position_ids: bool,
+    /// Set the dtype of the UNet [default: that of --dtype, otherwise keep]
+    #[arg(long, value_enum, ignore_case = true, value_name = "DTYPE", help_heading = "Content")]
+    pub unet_dtype: Option<ComponentDtypeArgument>,
+    /// Set the dtype of the VAE [default: that of --dtype, otherwise keep]
+    #[arg(long, value_enum, ignore_case = true, value_name = "DTYPE", help_heading = "Content")]
+    pub vae_dtype: Option<ComponentDtypeArgument>,
+    /// Set the dtype of the text encoders [default: that of --dtype, otherwise keep]
+    #[arg(long, value_enum, ignore_case = true, value_name = "DTYPE", help_heading = "Content")]
+    pub text_encoder_dtype: Option<ComponentDtypeArgument>,
     #[command(flatten)]
     pub output: OutputFileOrFolder,
     #[command(flatten)]
@@ -202,8 +213,10 @@ pub(super) struct Writing {
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub to: Option<TargetArgument>,
     /// Cast floating-point tensors to this dtype
-    #[arg(long, value_enum, value_name = "DTYPE")]
-    pub dtype: Option<DtypeArgument>,
+    ///
+    /// Dequantizes scaled fp8 and bitsandbytes weights. position_ids keep their dtype. The f8 dtypes need .safetensors.
+    #[arg(long, value_enum, ignore_case = true, value_name = "DTYPE")]
+    pub dtype: Option<StoredDtypeArgument>,
     /// Set what the UNet predicts [default: as the checkpoint shows]
     ///
     /// The tensors stay as they are. A file records it in the keys v_pred and ztsnr (SDXL), in its metadata and, for SD v1

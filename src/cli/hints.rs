@@ -33,6 +33,8 @@ pub(super) fn tip(tip: Tip) -> Option<&'static str> {
         Tip::Notice(NoticeCode::UnknownKept) => "inspect --keys lists them",
         Tip::Notice(NoticeCode::NotInFolders) => "--dry-run lists them",
         Tip::Notice(NoticeCode::PredictionAssumed | NoticeCode::MarksContradict) => "--prediction sets it",
+        Tip::Notice(NoticeCode::PositionIdsWrong) => "convert --fix-position-ids corrects them",
+        Tip::Notice(NoticeCode::Dequantized) => "--dtype sets another dtype",
         _ => return None,
     })
 }
@@ -76,6 +78,8 @@ mod tests {
             Tip::MissingPositionIds,
             Tip::Notice(NoticeCode::UnknownKept),
             Tip::Notice(NoticeCode::NotInFolders),
+            Tip::Notice(NoticeCode::PositionIdsWrong),
+            Tip::Notice(NoticeCode::Dequantized),
             Tip::Notice(NoticeCode::PredictionAssumed),
         ];
         let hints = hints.into_iter().map(|hint| option(hint).unwrap());

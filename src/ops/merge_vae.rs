@@ -5,7 +5,7 @@ use super::output::{Mode, OutputOptions, output_methods};
 use crate::report::{ComponentSummary, LeftOut, Merged, VaeReport, VaeSummary, WriteReport};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::error::{Hint, OrInternal, printable};
-use trinart_ckpt_formats::{Error, OpenOptions, Result, StateDict};
+use trinart_ckpt_formats::{Error, OpenOptions, Result, StateDict, Target};
 use trinart_ckpt_models::plan::merge_vae::{self, BaseIdentity, MergeVaeOptions, VaeDtype};
 use trinart_ckpt_models::published::{self, PublishedFile};
 use trinart_ckpt_models::sidecar::{self, Sidecar};
@@ -101,6 +101,7 @@ impl<'a> MergeVae<'a> {
         let mut options = self.options;
         options.dtype = self.output.dtype;
         options.overflow = self.output.overflow;
+        options.dequantize = target == Target::Diffusers;
         // Planning comes before hashing: headers can rule out a merge before half a gigabyte is read.
         let mut resolved = merge_vae::plan(base, vae, &options)?;
         let (sha256, published) = self.identify_vae()?;

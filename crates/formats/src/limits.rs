@@ -142,5 +142,11 @@ pub const VIEW_GROWTH: u64 = 16;
 /// Bytes that the tensors of a file may always have together, whatever [`VIEW_GROWTH`] allows: expanded constants.
 pub const VIEW_BYTES: u64 = 512 << 20;
 
+/// Bytes of a tensor that describes a quantized weight, as JSON or as a table (1 KB). They are read to plan a conversion.
+pub const QUANTIZATION_BYTES: u64 = 64 << 10;
+
+/// Scales in a row of a matrix that is scaled in tiles (96: a row of 12,288 elements in tiles of 128).
+pub const TILE_COLUMNS: u64 = 1 << 16;
+
 /// Bytes of one tensor and of one output file: the maximum of a file offset.
 pub const FILE_BYTES: u64 = i64::MAX as u64;

@@ -51,6 +51,13 @@ pub enum Change {
     Inserted,
     /// Wrong values or a wrong dtype were corrected.
     Fixed,
+    /// The values of a quantized weight were computed.
+    Dequantized {
+        /// The dtype of the quantized weight.
+        from: Dtype,
+        /// The dtype of the output.
+        to: Dtype,
+    },
     /// The elements were cast to another dtype.
     Cast {
         /// The dtype of the input.
@@ -77,6 +84,7 @@ impl Change {
             Change::Split => "split".into(),
             Change::Inserted => "inserted".into(),
             Change::Fixed => "fixed".into(),
+            Change::Dequantized { from, to } => format!("dequantized {from} to {to}"),
             Change::Cast { from, to } => format!("cast {from} to {to}"),
         }
     }
@@ -122,6 +130,8 @@ pub enum DropReason {
     Superseded,
     /// A tensor that folders have no place for.
     NotInFolders,
+    /// A scale, a table or a description of quantized weights that were dequantized.
+    Dequantized,
 }
 
 impl DropReason {
@@ -146,6 +156,7 @@ impl DropReason {
             DropReason::RecordedInFolder => "recorded-in-folder",
             DropReason::Superseded => "superseded",
             DropReason::NotInFolders => "not-in-folders",
+            DropReason::Dequantized => "dequantized",
         }
     }
 
@@ -170,6 +181,7 @@ impl DropReason {
             DropReason::RecordedInFolder => "mark of the prediction; the folder's configuration records it",
             DropReason::Superseded => "mark of another prediction than the requested one",
             DropReason::NotInFolders => "folders have no place for it",
+            DropReason::Dequantized => "part of quantized weights; not needed any more",
         };
         text.to_owned()
     }

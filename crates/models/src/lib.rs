@@ -182,6 +182,7 @@ mod pipeline;
 pub mod plan;
 pub mod position_ids;
 pub mod published;
+pub mod quantization;
 mod serialize;
 pub mod sidecar;
 pub mod vae;

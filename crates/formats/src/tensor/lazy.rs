@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -17,8 +18,8 @@ pub struct InflatedGuard {
 
 /// A tensor whose elements are read on demand.
 ///
-/// A tensor is a view of a storage in a file, a buffer in memory, or one of these cast, reshaped or joined. Cloning
-/// copies no elements.
+/// A tensor is a view of a storage in a file, a buffer in memory, or derived from these: cast, reshaped, sliced, joined or
+/// dequantized. Cloning copies no elements.
 #[derive(Debug, Clone)]
 pub struct LazyTensor {
     pub(super) repr: Repr,
@@ -33,10 +34,26 @@ pub(super) enum Repr {
     Cast { inner: Box<LazyTensor>, to: Dtype, overflow: Overflow },
     /// The elements of `inner` under a shape with the same number of elements.
     Reshaped { inner: Box<LazyTensor>, shape: Shape },
+    /// The elements of `inner` from index `first` on. There are enough of them for `shape`.
+    Sliced { inner: Box<LazyTensor>, first: u64, shape: Shape },
+    /// F32 elements computed from other tensors.
+    Computed(Arc<dyn Compute>),
     /// The elements of all parts, in order. All parts have this dtype, and `shape` has the sum of their elements.
     Joined { parts: Vec<LazyTensor>, dtype: Dtype, shape: Shape },
     /// Elements in memory, row-major and little-endian: exactly the bytes that shape and dtype need.
     Owned { dtype: Dtype, shape: Shape, bytes: Arc<[u8]> },
+}
+
+/// Computes F32 elements from other tensors.
+pub(super) trait Compute: fmt::Debug + Send + Sync {
+    /// The shape of the result.
+    fn shape(&self) -> &Shape;
+
+    /// The tensors that elements are computed from.
+    fn inputs(&self) -> Vec<&LazyTensor>;
+
+    /// Fills `out` with elements from index `first` on. The caller has checked that they exist.
+    fn read(&self, first: u64, out: &mut [u8]) -> Result<()>;
 }
 
 /// A tensor that is a view of a storage in a file, possibly cast; see [`LazyTensor::as_stored`].
@@ -98,7 +115,8 @@ impl LazyTensor {
         match &self.repr {
             Repr::Stored { dtype, .. } | Repr::Joined { dtype, .. } | Repr::Owned { dtype, .. } => *dtype,
             Repr::Cast { to, .. } => *to,
-            Repr::Reshaped { inner, .. } => inner.dtype(),
+            Repr::Reshaped { inner, .. } | Repr::Sliced { inner, .. } => inner.dtype(),
+            Repr::Computed(_) => Dtype::F32,
         }
     }
 
@@ -107,7 +125,11 @@ impl LazyTensor {
         match &self.repr {
             Repr::Stored { view, .. } => view.shape(),
             Repr::Cast { inner, .. } => inner.shape(),
-            Repr::Reshaped { shape, .. } | Repr::Joined { shape, .. } | Repr::Owned { shape, .. } => shape,
+            Repr::Reshaped { shape, .. }
+            | Repr::Sliced { shape, .. }
+            | Repr::Joined { shape, .. }
+            | Repr::Owned { shape, .. } => shape,
+            Repr::Computed(computed) => computed.shape(),
         }
     }
 
@@ -120,8 +142,8 @@ impl LazyTensor {
     pub fn storage(&self) -> Option<&Arc<Storage>> {
         match &self.repr {
             Repr::Stored { storage, .. } => Some(storage),
-            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } => inner.storage(),
-            Repr::Joined { .. } | Repr::Owned { .. } => None,
+            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } | Repr::Sliced { inner, .. } => inner.storage(),
+            Repr::Computed(_) | Repr::Joined { .. } | Repr::Owned { .. } => None,
         }
     }
 
@@ -129,7 +151,8 @@ impl LazyTensor {
     pub fn storages(&self) -> Vec<&Arc<Storage>> {
         match &self.repr {
             Repr::Joined { parts, .. } => parts.iter().flat_map(LazyTensor::storages).collect(),
-            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } => inner.storages(),
+            Repr::Computed(computed) => computed.inputs().into_iter().flat_map(LazyTensor::storages).collect(),
+            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } | Repr::Sliced { inner, .. } => inner.storages(),
             Repr::Stored { .. } | Repr::Owned { .. } => self.storage().into_iter().collect(),
         }
     }
@@ -142,7 +165,11 @@ impl LazyTensor {
                 let inner = inner.as_stored().filter(|inner| inner.cast.is_none())?;
                 Some(StoredView { cast: Some((*to, *overflow)), ..inner })
             }
-            Repr::Reshaped { .. } | Repr::Joined { .. } | Repr::Owned { .. } => None,
+            Repr::Reshaped { .. }
+            | Repr::Sliced { .. }
+            | Repr::Computed(_)
+            | Repr::Joined { .. }
+            | Repr::Owned { .. } => None,
         }
     }
 
@@ -165,7 +192,7 @@ impl LazyTensor {
         match &self.repr {
             Repr::Stored { storage, dtype, view } => is_whole(storage, *dtype, view).then_some(storage),
             Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } => inner.whole_storage(),
-            Repr::Joined { .. } | Repr::Owned { .. } => None,
+            Repr::Sliced { .. } | Repr::Computed(_) | Repr::Joined { .. } | Repr::Owned { .. } => None,
         }
     }
 
@@ -179,7 +206,9 @@ impl LazyTensor {
         match &self.repr {
             Repr::Stored { storage, dtype, view } => is_whole(storage, *dtype, view) && !storage.is_big_endian(),
             Repr::Reshaped { inner, .. } => inner.is_verbatim(),
-            Repr::Cast { .. } | Repr::Joined { .. } | Repr::Owned { .. } => false,
+            Repr::Cast { .. } | Repr::Sliced { .. } | Repr::Computed(_) | Repr::Joined { .. } | Repr::Owned { .. } => {
+                false
+            }
         }
     }
 
@@ -205,7 +234,10 @@ impl LazyTensor {
                 held.push(gathered.map_err(|error| error.in_file(storage.source().path()))?);
                 Ok(())
             }
-            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } => inner.hold_gathered(held),
+            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } | Repr::Sliced { inner, .. } => {
+                inner.hold_gathered(held)
+            }
+            Repr::Computed(computed) => computed.inputs().into_iter().try_for_each(|input| input.hold_gathered(held)),
             Repr::Joined { parts, .. } => parts.iter().try_for_each(|part| part.hold_gathered(held)),
             Repr::Stored { .. } | Repr::Owned { .. } => Ok(()),
         }
@@ -215,7 +247,10 @@ impl LazyTensor {
     pub(crate) fn cost(&self) -> u64 {
         match &self.repr {
             Repr::Stored { dtype, view, .. } => gather::cost(view, dtype.size()),
-            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } => inner.cost(),
+            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } | Repr::Sliced { inner, .. } => inner.cost(),
+            Repr::Computed(computed) => {
+                computed.inputs().into_iter().map(LazyTensor::cost).fold(0, u64::saturating_add)
+            }
             Repr::Joined { parts, .. } => parts.iter().map(LazyTensor::cost).fold(0, u64::saturating_add),
             Repr::Owned { .. } => self.bytes(),
         }

@@ -7,6 +7,7 @@
 
 mod blocks;
 pub mod cast;
+mod computed;
 mod dtype;
 mod gather;
 mod held;
@@ -14,10 +15,12 @@ mod lazy;
 mod permute;
 mod read;
 mod shape;
+mod small_float;
 mod storage;
 mod transform;
 
 pub use cast::Overflow;
+pub use computed::{Blocks, Codes};
 pub use dtype::Dtype;
 pub(crate) use lazy::StoredView;
 pub use lazy::{InflatedGuard, LazyTensor};

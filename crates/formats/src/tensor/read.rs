@@ -40,6 +40,11 @@ impl LazyTensor {
                 Ok(())
             }
             Repr::Reshaped { inner, .. } => inner.read(first, out, raw),
+            Repr::Sliced { inner, first: start, .. } => {
+                inner.check_storage()?;
+                inner.read(start.checked_add(first).or_internal("a slice lies outside its tensor")?, out, None)
+            }
+            Repr::Computed(computed) => computed.read(first, out),
             Repr::Joined { parts, .. } => read_joined(parts, first, out),
             Repr::Owned { dtype, bytes, .. } => {
                 let start = usize::try_from(first).ok().and_then(|first| first.checked_mul(dtype.size()));

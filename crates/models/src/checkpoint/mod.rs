@@ -4,16 +4,19 @@ mod prefixes;
 mod single_file;
 mod translate;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
 use trinart_ckpt_formats::containers::{Container, safetensors};
 use trinart_ckpt_formats::io::{Progress, Source};
+use trinart_ckpt_formats::tensor::Overflow;
 use trinart_ckpt_formats::{Error, Metadata, OpenOptions, Result, StateDict, StoredCheckpoint};
 
 use crate::detection::Detection;
 use crate::hash::{FileHashes, file_sha256};
 use crate::parameterization::{self, Parameterization};
+use crate::quantization::{self, Wanted};
 use crate::vae;
 pub use translate::Translation;
 
@@ -52,6 +55,25 @@ impl Checkpoint {
             _ => single_file::to_ldm(&stored).unwrap_or_else(|| (stored.state_dict().clone(), Translation::default())),
         };
         Ok(Checkpoint { stored, state_dict, metadata, translation: Arc::new(translation) })
+    }
+
+    /// Dequantizes the weights whose values are wanted, by key. Returns other checkpoints unchanged. A folder is dequantized
+    /// when it is opened.
+    ///
+    /// Fails if the values of a wanted tensor cannot be known.
+    pub(crate) fn dequantized(&self, wanted: &dyn Fn(&str) -> Wanted, overflow: Overflow) -> Result<Cow<'_, Self>> {
+        let dequantized = quantization::dequantize(&self.state_dict, &self.metadata, wanted, overflow);
+        let Some(dequantized) = dequantized.map_err(|error| error.in_file(self.path()))? else {
+            return Ok(Cow::Borrowed(self));
+        };
+        let translation = Translation::clone(&self.translation);
+        let translation = translation.after_dequantization(dequantized.record, dequantized.notices);
+        Ok(Cow::Owned(Checkpoint {
+            stored: self.stored.clone(),
+            state_dict: dequantized.state_dict,
+            metadata: dequantized.metadata,
+            translation: Arc::new(translation),
+        }))
     }
 
     /// Detects the architecture of a checkpoint from its keys and shapes, or of all components of a folder together.

@@ -16,7 +16,7 @@ use crate::notice::{Notice, NoticeCode};
 use crate::parameterization::{Parameterization, Patch, is_mark_key, patch_scheduler, patch_vae};
 use crate::pipeline::Pipeline;
 use crate::plan::{Resolved, express};
-use crate::{Component, position_ids, vae};
+use crate::{Component, position_ids, quantization, vae};
 
 /// A planned folder: the tensors, with keys such as `unet/conv_in.weight`, and the other files.
 #[derive(Debug, Clone)]
@@ -35,6 +35,11 @@ pub struct FolderPlan {
 /// incomplete, if a pipeline would lack a component, or if diffusers has no scheduler for what the UNet predicts.
 pub fn to_folder(resolved: Resolved, own: Vec<(String, Vec<u8>)>, wanted: &Parameterization) -> Result<FolderPlan> {
     let Resolved { state_dict, metadata, ledger, mut notices } = resolved;
+    if let Some(key) = state_dict.keys().find(|key| quantization::is_companion(key)) {
+        let found = "part of a quantized weight; a folder needs the weight dequantized";
+        return Err(Error::unsupported(found).in_tensor(key));
+    }
+    let own: Vec<_> = own.into_iter().map(quantization::without_config).collect();
     let detection = detect(&state_dict);
     let folders = folders_of(&state_dict);
     let architecture = architecture(&detection, &folders, wanted)?;

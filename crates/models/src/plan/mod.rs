@@ -8,5 +8,5 @@ pub mod folders;
 pub mod merge_vae;
 mod resolved;
 
-pub use cast::Cast;
+pub use cast::{Cast, ComponentDtype, ComponentDtypes};
 pub use resolved::Resolved;

@@ -109,7 +109,7 @@ impl<'a> Donor<'a> {
 }
 
 /// Finds the prefix of the VAE in a file. Fails if there is no VAE or several.
-fn find_prefix(checkpoint: &Checkpoint) -> Result<&str> {
+pub(super) fn find_prefix(checkpoint: &Checkpoint) -> Result<&str> {
     let is_wrapper = |prefix: &&str| prefix.split_terminator('.').all(|part| WRAPPERS.contains(&part));
     let found = vae_schema::prefixes(checkpoint.state_dict().keys());
     let found: Vec<&str> = found.into_iter().map(|(prefix, _)| prefix).filter(is_wrapper).collect();

@@ -4,6 +4,7 @@
 //! the checkpoint has of one, whatever its state, and each tensor gets the key and the rank of the schema. Roles,
 //! families, keys and shapes are checked before anything is written.
 
+mod dequantize;
 mod donor;
 mod family;
 mod old_vae;
@@ -21,8 +22,8 @@ use indexmap::IndexMap;
 use crate::checkpoint::Checkpoint;
 use crate::ledger::{Change, DropReason, Ledger, Origin};
 use crate::notice::{Notice, NoticeCode};
-use crate::parameterization::is_mark_key;
 use crate::plan::{Cast, Resolved};
+use crate::position_ids;
 use crate::vae::{self, Role};
 use crate::vae_schema::{self, VaeSchema};
 use donor::Donor;
@@ -45,6 +46,10 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> R
     let merging = |error: Error| {
         error.during(format!("merging into {}", printable(&base.path().to_string_lossy()))).in_file(vae.path())
     };
+    let vae = dequantize::vae(vae, options).map_err(merging)?;
+    let vae = vae.as_ref();
+    let base = dequantize::base(base, options)?;
+    let base = base.as_ref();
     let donor = Donor::find(vae).map_err(merging)?;
     refuse_unreadable(base)?;
     let family = family::check(base, vae, options.allow_family_mismatch).map_err(merging)?;
@@ -68,10 +73,15 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> R
     };
     merge.run()?;
     let mut resolved = merge.resolved;
+    for (key, tensor) in base.state_dict().iter().filter(|_| !options.dequantize) {
+        let notice = position_ids::notice(key, tensor, position_ids::positions(base.state_dict(), key));
+        resolved.notices.extend(notice.map_err(|error| error.in_tensor(key).in_file(base.path()))?);
+    }
     base.translation().trace_back(Origin::Checkpoint, &mut resolved.ledger);
     vae.translation().trace_back(Origin::Vae, &mut resolved.ledger);
     resolved.notices.extend(family);
     resolved.notices.extend(base.translation().notices.iter().cloned());
+    resolved.notices.extend(vae.translation().notices.iter().filter(|it| it.code == NoticeCode::Dequantized).cloned());
     Ok(resolved)
 }
 
@@ -233,7 +243,7 @@ impl Merge<'_> {
                 changes.push(Change::Reshaped);
             }
             let cast = to.map(|to| Cast { to, overflow: self.options.overflow });
-            let (tensor, cast) = Cast::apply(cast, &tensor)?;
+            let (tensor, cast) = Cast::apply(cast, &key, &tensor)?;
             changes.extend(cast);
             Ok(tensor)
         };
@@ -246,11 +256,9 @@ impl Merge<'_> {
 
     /// Adds a tensor of the checkpoint to the output.
     fn keep(&mut self, key: &str, tensor: &LazyTensor) -> Result<()> {
-        // A mark is a constant, not a weight.
-        let dtype = self.options.dtype.filter(|_| !is_mark_key(key));
-        let cast = dtype.map(|to| Cast { to, overflow: self.options.overflow });
+        let cast = self.options.dtype.map(|to| Cast { to, overflow: self.options.overflow });
         let (tensor, change) =
-            Cast::apply(cast, tensor).map_err(|error| error.in_tensor(key).in_file(self.base.path()))?;
+            Cast::apply(cast, key, tensor).map_err(|error| error.in_tensor(key).in_file(self.base.path()))?;
         self.resolved.state_dict.insert(key, tensor)?;
         self.resolved.ledger.written(Origin::Checkpoint, key, key, change.into_iter().collect());
         Ok(())

@@ -25,6 +25,8 @@ pub struct MergeVaeOptions {
     pub overflow: Overflow,
     /// Keeps the checkpoint's own tensors where the VAE lacks them, and drops VAE tensors that no VAE has.
     pub partial: bool,
+    /// Dequantizes quantized weights even without a cast, as a folder needs them.
+    pub dequantize: bool,
     /// Accepts a VAE of another family than the checkpoint: SD v1's in SDXL, or the reverse.
     pub allow_family_mismatch: bool,
 }
@@ -36,6 +38,7 @@ impl Default for MergeVaeOptions {
             vae_dtype: None,
             overflow: Overflow::Refuse,
             partial: false,
+            dequantize: false,
             allow_family_mismatch: false,
         }
     }
@@ -64,6 +67,12 @@ impl MergeVaeOptions {
     #[must_use]
     pub fn partial(self, partial: bool) -> Self {
         MergeVaeOptions { partial, ..self }
+    }
+
+    /// Dequantizes quantized weights even without a cast.
+    #[must_use]
+    pub fn dequantize(self, dequantize: bool) -> Self {
+        MergeVaeOptions { dequantize, ..self }
     }
 
     /// Accepts a VAE of another family than the checkpoint.
