@@ -39,7 +39,8 @@ impl<'a> Convert<'a> {
         self
     }
 
-    /// Keeps only what inference needs.
+    /// Drops what is known to be useless for inference: averages, schedule buffers, training residue. Keeps a file of unknown
+    /// architecture whole.
     #[must_use]
     pub fn prune(mut self, prune: bool) -> Self {
         self.options.prune = prune;
@@ -64,6 +65,7 @@ impl<'a> Convert<'a> {
         let target = self.output.check_destination(output)?;
         let mut options = self.options;
         options.cast = self.output.cast();
+        options.allow_loss = self.output.allow_loss;
         let resolved = convert::plan(self.checkpoint, &options)?;
         self.output.write(self.checkpoint, output, target, resolved, mode)
     }

@@ -13,7 +13,7 @@ use crate::layout::UnetStructure;
 use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The key that marks a v-prediction model. Its tensor has no other use.
-const VELOCITY_MARK: &str = "v_pred";
+pub(crate) const VELOCITY_MARK: &str = "v_pred";
 
 /// The naming scheme of the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

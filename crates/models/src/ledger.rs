@@ -82,6 +82,18 @@ impl Change {
     }
 }
 
+/// What it means that a tensor is not in the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Loss {
+    /// The user asked for it.
+    Asked,
+    /// Nothing that uses the model needs the tensor, or the output has its values elsewhere.
+    Harmless,
+    /// It may matter.
+    Lost,
+}
+
 /// Why a key is not in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -114,11 +126,34 @@ pub enum DropReason {
     ResidueNotInFolders,
     /// A tensor of a text encoder that rendering does not use.
     UnusedByTextEncoder,
+    /// A mark of what the model predicts, which is in the configuration of a folder's scheduler.
+    MarkInConfiguration,
     /// A tensor that folders have no place for.
     NotInFolders,
 }
 
 impl DropReason {
+    /// What it means that the tensor is not in the output.
+    pub fn loss(self) -> Loss {
+        match self {
+            DropReason::NotVae
+            | DropReason::UnknownToCheckpoint
+            | DropReason::Ema
+            | DropReason::EmaCounter
+            | DropReason::OtherComponent
+            | DropReason::Pruned(_) => Loss::Asked,
+            DropReason::TrainingLoss
+            | DropReason::TrainingAverage
+            | DropReason::RedundantConstant
+            | DropReason::EmaNotInFolders
+            | DropReason::ScheduleNotInFolders
+            | DropReason::ResidueNotInFolders
+            | DropReason::UnusedByTextEncoder
+            | DropReason::MarkInConfiguration => Loss::Harmless,
+            DropReason::EmaUnmatched | DropReason::NotInFolders => Loss::Lost,
+        }
+    }
+
     /// The word for scripts, as in JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -136,6 +171,7 @@ impl DropReason {
             DropReason::ScheduleNotInFolders => "schedule-not-in-folders",
             DropReason::ResidueNotInFolders => "residue-not-in-folders",
             DropReason::UnusedByTextEncoder => "unused-by-text-encoder",
+            DropReason::MarkInConfiguration => "mark-in-configuration",
             DropReason::NotInFolders => "not-in-folders",
         }
     }
@@ -157,6 +193,7 @@ impl DropReason {
             DropReason::ScheduleNotInFolders => "schedule buffer; the folder's scheduler computes it",
             DropReason::ResidueNotInFolders => "training residue; folders do not hold it",
             DropReason::UnusedByTextEncoder => "unused by rendering; folders do not hold it",
+            DropReason::MarkInConfiguration => "mark; the folder's configuration has it",
             DropReason::NotInFolders => "folders have no place for it",
         };
         text.to_owned()

@@ -40,6 +40,16 @@ pub enum NoticeCode {
     Incomplete,
     /// The extension of the output means another format than the requested one.
     FormatContradictsExtension,
+    /// A hash in the metadata does not match the output, and was left out.
+    StaleHash,
+    /// Tensors have NaN or infinite values.
+    NonFinite,
+    /// Pruning kept a file of unknown architecture whole.
+    NotPruned,
+    /// EMA weights were kept when pruning, because the weights that they average are missing.
+    EmaKept,
+    /// The output format has no place for the metadata.
+    MetadataDropped,
     /// A part of a pipeline that this program does not know was dropped.
     PipelinePartDropped,
 }

@@ -59,6 +59,8 @@ pub enum Hint {
     Partial,
     /// Accept a VAE that its authors have withdrawn.
     AllowWithdrawn,
+    /// Leave out tensors that the output has no place for.
+    AllowLoss,
     /// Name the VAE file.
     NameVae,
     /// Name the output format.
@@ -82,6 +84,7 @@ impl Hint {
             Hint::Sanitize => "sanitize",
             Hint::Partial => "partial",
             Hint::AllowWithdrawn => "allow-withdrawn",
+            Hint::AllowLoss => "allow-loss",
             Hint::NameVae => "name-vae",
             Hint::NameFormat => "name-format",
             Hint::OutputFolder => "output-folder",

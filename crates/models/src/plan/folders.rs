@@ -7,13 +7,13 @@ use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result};
 use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 use trinart_ckpt_formats::{Metadata, StateDict};
 
-use crate::detection::{Detection, detect};
+use crate::detection::{Detection, VELOCITY_MARK, detect};
 use crate::family::{Architecture, Prediction, Task};
 use crate::layout::{self, Folder, Layout, Mapped, text_keys};
 use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin};
 use crate::notice::{Notice, NoticeCode};
 use crate::pipeline::Pipeline;
-use crate::plan::Resolved;
+use crate::plan::{Account, Draft, Resolved};
 use crate::{Component, position_ids, vae};
 
 /// The key that marks models whose noise schedule ends in pure noise.
@@ -32,14 +32,16 @@ pub struct FolderPlan {
 /// Plans the folder of a checkpoint, or of its only component.
 ///
 /// `own` are the configuration files of the input, if it is a folder; they take precedence over generated ones.
-/// `prediction` overrides what the tensors and the metadata show. Fails if a component is incomplete, or if a pipeline
-/// would lack a component.
+/// `prediction` overrides what the tensors and the metadata show. Fails if a component is incomplete, if a pipeline would
+/// lack a component, or if folders have no place for a tensor, unless `allow_loss` is set.
 pub fn to_folder(
     resolved: Resolved,
     own: Vec<(String, Vec<u8>)>,
     prediction: Option<Prediction>,
+    allow_loss: bool,
 ) -> Result<FolderPlan> {
-    let Resolved { state_dict, metadata, ledger, mut notices } = resolved;
+    let Resolved { state_dict, metadata, ledger, mut notices, .. } = resolved;
+    let account = Account::of_ledger(&ledger).allow_loss(allow_loss);
     let detection = detect(&state_dict);
     let folders = folders_of(&state_dict);
     let architecture = architecture(&detection, &folders)?;
@@ -73,7 +75,8 @@ pub fn to_folder(
     let mut metadata = metadata;
     metadata.shift_remove(text_keys::FIELD);
     let ledger = rename_outputs(ledger, &destinations);
-    Ok(FolderPlan { resolved: Resolved { state_dict: tensors, metadata, ledger, notices }, files })
+    let resolved = Draft { state_dict: tensors, metadata, ledger, notices }.check(&account)?;
+    Ok(FolderPlan { resolved, files })
 }
 
 /// Returns whether a diffusers folder can hold the tensor with this key in LDM names. True for unknown keys, so that they
@@ -141,8 +144,8 @@ fn rename(
         let canonical = vae::canonical_key(key);
         let mapped: Vec<Mapped<'_>> = layout.to_diffusers(&canonical).collect();
         let destination = match mapped.as_slice() {
-            [] => Destination::None(drop_reason(key)),
-            [first, ..] if !first.in_folder => Destination::None(drop_reason(key)),
+            [] => Destination::None(drop_reason(key, false)),
+            [first, ..] if !first.in_folder => Destination::None(drop_reason(key, true)),
             mapped => {
                 let mut keys = Vec::new();
                 for mapped in mapped {
@@ -163,14 +166,20 @@ fn rename(
     Ok((tensors, destinations))
 }
 
-/// Returns why folders do not hold a key.
-fn drop_reason(key: &str) -> DropReason {
+/// The keys that mark what a model predicts. A folder has this in the configuration of its scheduler.
+const MARKS: &[&str] = &[VELOCITY_MARK, ZERO_TERMINAL_SNR_MARK];
+
+/// Returns why folders do not hold a key. `is_known` tells whether the architecture has such a tensor.
+fn drop_reason(key: &str, is_known: bool) -> DropReason {
+    if MARKS.contains(&key) {
+        return DropReason::MarkInConfiguration;
+    }
     match Component::from_key(key) {
         Component::Ema => DropReason::EmaNotInFolders,
         Component::Schedule => DropReason::ScheduleNotInFolders,
         Component::TrainingResidue => DropReason::ResidueNotInFolders,
         Component::TextEncoder if position_ids::is_key(key) => DropReason::RedundantConstant,
-        Component::TextEncoder => DropReason::UnusedByTextEncoder,
+        Component::TextEncoder if is_known => DropReason::UnusedByTextEncoder,
         _ => DropReason::NotInFolders,
     }
 }

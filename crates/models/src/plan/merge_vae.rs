@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::Checkpoint;
-use crate::ledger::{Change, DropReason, Ledger, Origin};
+use crate::ledger::{Change, DropReason, Origin};
 use crate::notice::{Notice, NoticeCode};
-use crate::plan::{Cast, Resolved};
+use crate::plan::{Account, Cast, Draft, Resolved};
 use crate::vae::{self, Role};
 use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result};
 use trinart_ckpt_formats::metadata::{MERGE_RECIPE, Metadata, PyValue};
@@ -81,6 +81,7 @@ impl MergeVaeOptions {
 ///
 /// Fails if a key is missing on either side, if a shape differs, or if `vae` has no VAE or several.
 pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> Result<Resolved> {
+    let account = Account::default().input(Origin::Checkpoint, base).input(Origin::Vae, vae);
     let vae = vae.with_ldm_vae()?;
     base.refuse_unreadable()?;
     let vae_file = VaeFile::new(&vae)?;
@@ -90,12 +91,7 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> R
         options,
         vae_file,
         used: BTreeSet::new(),
-        resolved: Resolved {
-            state_dict: StateDict::new(),
-            metadata: base.metadata().clone(),
-            ledger: Ledger::default(),
-            notices: Vec::new(),
-        },
+        draft: Draft { metadata: base.metadata().clone(), ..Draft::default() },
     };
     if base.state_dict().keys().any(vae::is_checkpoint_key) {
         merge.replace()?;
@@ -103,11 +99,11 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> R
         merge.insert()?;
     }
     merge.record_dropped()?;
-    let mut resolved = merge.resolved;
-    base.translation().trace_back(Origin::Checkpoint, &mut resolved.ledger);
-    vae.translation().trace_back(Origin::Vae, &mut resolved.ledger);
-    resolved.notices.extend(base.translation().notices.iter().cloned());
-    Ok(resolved)
+    let mut draft = merge.draft;
+    base.translation().trace_back(Origin::Checkpoint, &mut draft.ledger);
+    vae.translation().trace_back(Origin::Vae, &mut draft.ledger);
+    draft.notices.extend(base.translation().notices.iter().cloned());
+    draft.check(&account).map_err(|error| error.in_file(base.path()))
 }
 
 /// The file of the VAE to merge: its tensors, and the prefix of its VAE keys.
@@ -147,7 +143,7 @@ struct Merge<'a> {
     vae_file: VaeFile<'a>,
     /// Keys without prefix that are in the output.
     used: BTreeSet<String>,
-    resolved: Resolved,
+    draft: Draft,
 }
 
 impl Merge<'_> {
@@ -166,7 +162,7 @@ impl Merge<'_> {
                         let found = format!("shape {}, the checkpoint has {}", vae_tensor.shape(), tensor.shape());
                         return Err(Error::mismatch(found).in_tensor(vae_key).in_file(self.vae.path()));
                     }
-                    self.resolved.ledger.replaced(Origin::Checkpoint, key);
+                    self.draft.ledger.replaced(Origin::Checkpoint, key);
                     self.put(&vae_key, key, vae_tensor, Some(tensor), Change::Replaces)?;
                     self.used.insert(bare.to_owned());
                 }
@@ -207,7 +203,7 @@ impl Merge<'_> {
             self.used.insert(bare);
         }
         let text = format!("the checkpoint had no VAE; inserted {} tensors", self.used.len());
-        self.resolved.notices.push(Notice::new(NoticeCode::VaeInserted, text));
+        self.draft.notices.push(Notice::new(NoticeCode::VaeInserted, text));
         Ok(())
     }
 
@@ -237,7 +233,7 @@ impl Merge<'_> {
                 .in_file(self.vae.path()));
         }
         let text = format!("kept {} tensors of the checkpoint's own VAE: {}", missing.len(), missing.join(", "));
-        self.resolved.notices.push(Notice::new(NoticeCode::OwnVaeKept, text));
+        self.draft.notices.push(Notice::new(NoticeCode::OwnVaeKept, text));
         Ok(())
     }
 
@@ -246,8 +242,8 @@ impl Merge<'_> {
         let cast = self.options.dtype.map(|to| Cast { to, overflow: self.options.overflow });
         let (tensor, change) =
             Cast::apply(cast, tensor).map_err(|error| error.in_tensor(key).in_file(self.base.path()))?;
-        self.resolved.state_dict.insert(key, tensor)?;
-        self.resolved.ledger.written(Origin::Checkpoint, key, key, change.into_iter().collect());
+        self.draft.state_dict.insert(key, tensor)?;
+        self.draft.ledger.written(Origin::Checkpoint, key, key, change.into_iter().collect());
         Ok(())
     }
 
@@ -271,8 +267,8 @@ impl Merge<'_> {
             Cast::apply(cast, tensor).map_err(|error| error.in_tensor(vae_key).in_file(self.vae.path()))?;
         let renamed = (vae_key != key).then_some(Change::Renamed);
         let changes = [change].into_iter().chain(renamed).chain(cast).collect();
-        self.resolved.state_dict.insert(key, tensor)?;
-        self.resolved.ledger.written(Origin::Vae, vae_key, key, changes);
+        self.draft.state_dict.insert(key, tensor)?;
+        self.draft.ledger.written(Origin::Vae, vae_key, key, changes);
         Ok(())
     }
 
@@ -293,7 +289,7 @@ impl Merge<'_> {
                 Role::TrainingAverage => DropReason::TrainingAverage,
                 Role::Other => DropReason::NotVae,
             };
-            self.resolved.ledger.dropped(Origin::Vae, key, reason);
+            self.draft.ledger.dropped(Origin::Vae, key, reason);
         }
         Ok(())
     }

@@ -11,10 +11,11 @@ mod numpy;
 mod python;
 mod read;
 mod rebuild;
+mod root;
 mod storages;
 mod write;
 mod zip_layout;
 
 pub(super) use legacy::read as read_legacy;
 pub(super) use read::read as read_zip;
-pub(super) use write::{bare_layout, layout};
+pub(super) use write::layout;

@@ -1,0 +1,77 @@
+use crate::Component;
+use crate::plan::Cast;
+
+/// How to treat the exponential moving average (EMA) of the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ema {
+    /// Keep it beside the weights.
+    Keep,
+    /// Drop it.
+    Drop,
+    /// Replace the weights by it.
+    Use,
+}
+
+/// The options of a conversion. The default keeps everything.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct ConvertOptions {
+    /// Casts the floating-point tensors.
+    pub cast: Option<Cast>,
+    /// The EMA. `None` keeps it, or drops it if `prune` is set and `component` is not the EMA.
+    pub ema: Option<Ema>,
+    /// Drops what is known to be useless for inference: averages, schedule buffers, training residue.
+    pub prune: bool,
+    /// Keeps only this component.
+    pub component: Option<Component>,
+    /// Corrects position_ids, and adds missing ones.
+    pub fix_position_ids: bool,
+    /// Leaves out tensors that the output has no place for, instead of failing.
+    pub allow_loss: bool,
+}
+
+impl ConvertOptions {
+    /// Casts the floating-point tensors.
+    #[must_use]
+    pub fn cast(self, cast: Cast) -> Self {
+        ConvertOptions { cast: Some(cast), ..self }
+    }
+
+    /// Sets how to treat the EMA. By default it is kept, or dropped when pruning.
+    #[must_use]
+    pub fn ema(self, ema: Ema) -> Self {
+        ConvertOptions { ema: Some(ema), ..self }
+    }
+
+    /// Drops what is known to be useless for inference: averages, schedule buffers, training residue. Keeps a file of unknown
+    /// architecture whole.
+    #[must_use]
+    pub fn prune(self, prune: bool) -> Self {
+        ConvertOptions { prune, ..self }
+    }
+
+    /// Keeps only this component.
+    #[must_use]
+    pub fn component(self, component: Component) -> Self {
+        ConvertOptions { component: Some(component), ..self }
+    }
+
+    /// Corrects position_ids, and adds missing ones.
+    #[must_use]
+    pub fn fix_position_ids(self, fix: bool) -> Self {
+        ConvertOptions { fix_position_ids: fix, ..self }
+    }
+
+    /// Leaves out tensors that the output has no place for, instead of failing.
+    #[must_use]
+    pub fn allow_loss(self, allow: bool) -> Self {
+        ConvertOptions { allow_loss: allow, ..self }
+    }
+
+    /// The action for the EMA: the requested one, or the default.
+    pub(super) fn ema_action(&self) -> Ema {
+        let keeps_ema = !self.prune || self.component == Some(Component::Ema);
+        self.ema.unwrap_or(if keeps_ema { Ema::Keep } else { Ema::Drop })
+    }
+}
