@@ -236,6 +236,12 @@ pub(super) struct Writing {
     /// Accept files with dangerous pickles, and read only their tensors
     #[arg(long)]
     pub sanitize: bool,
+    /// Fail if a tensor has NaN or infinite values
+    #[arg(long)]
+    pub strict: bool,
+    /// Leave out tensors that the output format has no place for, instead of failing
+    #[arg(long)]
+    pub allow_loss: bool,
     /// Do not read the output back to verify it
     #[arg(long)]
     pub no_verify: bool,

@@ -17,6 +17,8 @@ macro_rules! set_writing_options {
             .saturate($writing.saturate)
             .overwrite($writing.force)
             .verify(!$writing.no_verify)
+            .strict($writing.strict)
+            .allow_loss($writing.allow_loss)
             .folder($writing.folder.options())
             .progress($terminal)
     };

@@ -40,7 +40,8 @@ impl<'a> Convert<'a> {
         self
     }
 
-    /// Keeps only what inference needs.
+    /// Drops what is known to be useless for inference: averages, schedule buffers, training residue. Keeps a file of unknown
+    /// architecture whole.
     #[must_use]
     pub fn prune(mut self, prune: bool) -> Self {
         self.options.prune = prune;
@@ -88,6 +89,7 @@ impl<'a> Convert<'a> {
         options.cast = self.output.cast();
         options.overflow = self.output.overflow;
         options.dequantize = target == Target::Diffusers;
+        options.allow_loss = self.output.allow_loss;
         let resolved = convert::plan(self.checkpoint, &options)?;
         self.output.write(self.checkpoint, output, target, resolved, mode)
     }

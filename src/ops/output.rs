@@ -6,11 +6,12 @@ use super::jobs::check_jobs;
 use super::side_file::SideFile;
 use crate::report::{LeftOut, WriteReport};
 use trinart_ckpt_formats::containers::diffusers::{self, Companions, Files};
-use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions, Written};
+use trinart_ckpt_formats::containers::{self, Container, Structure, Target, WriteOptions, Written};
 use trinart_ckpt_formats::error::Kind;
 use trinart_ckpt_formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel};
-use trinart_ckpt_formats::tensor::{Dtype, Overflow};
+use trinart_ckpt_formats::tensor::{Dtype, Overflow, non_finite};
 use trinart_ckpt_formats::{Error, Result};
+use trinart_ckpt_models::detection::{Naming, detect};
 use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::ledger::{Ledger, LedgerLine, Origin};
 use trinart_ckpt_models::parameterization::Parameterization;
@@ -64,6 +65,8 @@ pub(super) struct OutputOptions<'a> {
     pub(super) format: Option<Target>,
     pub(super) overwrite: Overwrite,
     pub(super) verify: bool,
+    pub(super) strict: bool,
+    pub(super) allow_loss: bool,
     pub(super) jobs: usize,
     pub(super) progress: &'a dyn Progress,
     /// What the UNet predicts; `None` follows the checkpoint.
@@ -79,6 +82,8 @@ impl Default for OutputOptions<'_> {
             format: None,
             overwrite: Overwrite::Refuse,
             verify: true,
+            strict: false,
+            allow_loss: false,
             jobs: parallel::default_jobs(),
             progress: &NoProgress,
             prediction: None,
@@ -140,6 +145,20 @@ macro_rules! output_methods {
             #[must_use]
             pub fn prediction(mut self, prediction: trinart_ckpt_models::family::Prediction) -> Self {
                 self.output.prediction = Some(prediction);
+                self
+            }
+
+            /// Makes NaN and infinite values an error. By default the report lists the tensors that have some.
+            #[must_use]
+            pub fn strict(mut self, strict: bool) -> Self {
+                self.output.strict = strict;
+                self
+            }
+
+            /// Leaves out tensors that the output has no place for. By default such a tensor is an error.
+            #[must_use]
+            pub fn allow_loss(mut self, allow: bool) -> Self {
+                self.output.allow_loss = allow;
                 self
             }
 
@@ -213,6 +232,29 @@ fn contradictions(found: &Parameterization) -> impl Iterator<Item = Notice> {
     })
 }
 
+/// The keys of embeddings (textual inversion) in safetensors files.
+const EMBEDDINGS: &[&[&str]] = &[&["emb_params"], &["clip_g", "clip_l"]];
+
+/// Returns where a torch file has its tensors: as in the input, whose readers may know no other place. Checkpoints and VAEs
+/// go under `state_dict`, which their readers expect. WebUI reads an embedding from a bare dict without anything beside it:
+/// then the metadata is removed.
+fn structure(input: &Checkpoint, target: Target, resolved: &mut Resolved) -> Structure {
+    let mut keys: Vec<&str> = resolved.state_dict.keys().collect();
+    keys.sort_unstable();
+    match input.stored().structure() {
+        _ if target != Target::Torch => return Structure::StateDict,
+        Structure::StateDict if EMBEDDINGS.contains(&&*keys) => {}
+        Structure::Bare if detect(&resolved.state_dict).naming == Some(Naming::Ldm) => return Structure::StateDict,
+        kept => return kept.clone(),
+    }
+    if !resolved.metadata.is_empty() {
+        let names = std::mem::take(&mut resolved.metadata).into_keys().collect::<Vec<_>>().join(", ");
+        let text = format!("left out metadata, because WebUI reads embeddings without any: {names}");
+        resolved.notices.push(Notice::new(NoticeCode::MetadataDropped, text));
+    }
+    Structure::Bare
+}
+
 impl OutputOptions<'_> {
     pub(super) fn cast(&self) -> Option<Cast> {
         self.dtype.map(|to| Cast { to, overflow: self.overflow })
@@ -250,7 +292,7 @@ impl OutputOptions<'_> {
         resolved.notices.extend(contradiction(target, output));
         let wanted = self.parameterization(input, &mut resolved)?;
         let mut also_wrote = Vec::new();
-        let (resolved, written) = match target {
+        let (mut resolved, written) = match target {
             Target::Diffusers => self.write_folder(input, output, resolved, &wanted, mode)?,
             _ => {
                 let is_file = input.container() != Container::Diffusers;
@@ -260,13 +302,16 @@ impl OutputOptions<'_> {
                 let side_file = SideFile::plan(input, output, &mut resolved, &wanted, yaml, self.overwrite)?;
                 // It is complete on the disk before the checkpoint is, and takes its name right after it.
                 let staged = side_file.as_ref().filter(|_| mode == Mode::Write).map(SideFile::stage).transpose()?;
-                let written = self.write_file(output, target, &resolved, mode);
+                let structure = structure(input, target, &mut resolved);
+                let written = self.write_file(output, target, &resolved, &structure, mode);
                 let written = written.map_err(|error| at_input(error, &resolved.ledger, input))?;
                 staged.map(AtomicFile::persist).transpose()?;
                 also_wrote.extend(side_file.map(|side_file| side_file.path().to_string_lossy().into_owned()));
                 (resolved, written)
             }
         };
+        let non_finite = non_finite::to_text(&written.non_finite);
+        resolved.notices.extend(non_finite.map(|text| Notice::new(NoticeCode::NonFinite, text)));
         Ok(WriteReport {
             input: input.path().to_string_lossy().into_owned(),
             output: output.to_string_lossy().into_owned(),
@@ -278,6 +323,7 @@ impl OutputOptions<'_> {
             also_wrote,
             vae: None,
             left_out: LeftOut::opaque(input.stored()),
+            non_finite: written.non_finite,
             notices: resolved.notices,
             ledger: resolved.ledger,
         })
@@ -299,17 +345,32 @@ impl OutputOptions<'_> {
     }
 
     fn write_options(&self) -> WriteOptions<'_> {
-        WriteOptions::default().overwrite(self.overwrite).verify(self.verify).jobs(self.jobs).progress(self.progress)
+        WriteOptions::default()
+            .overwrite(self.overwrite)
+            .verify(self.verify)
+            .strict(self.strict)
+            .jobs(self.jobs)
+            .progress(self.progress)
     }
 
-    fn write_file(&self, output: &Path, target: Target, resolved: &Resolved, mode: Mode) -> Result<Written> {
+    fn write_file(
+        &self,
+        output: &Path,
+        target: Target,
+        resolved: &Resolved,
+        structure: &Structure,
+        mode: Mode,
+    ) -> Result<Written> {
         let Resolved { state_dict, metadata, .. } = resolved;
         match mode {
             Mode::Plan => {
-                let bytes = containers::check_target(state_dict, metadata, target);
+                let bytes = containers::check_target(state_dict, metadata, target, structure);
                 Ok(Written::planned(bytes.map_err(|error| error.in_file(output))?))
             }
-            Mode::Write => containers::write(output, target, state_dict, metadata, &self.write_options()),
+            Mode::Write => {
+                let options = self.write_options().structure(structure);
+                containers::write(output, target, state_dict, metadata, &options)
+            }
         }
     }
 
@@ -325,7 +386,7 @@ impl OutputOptions<'_> {
             Container::Diffusers => diffusers::companions(input.path())?,
             _ => Companions::default(),
         };
-        let planned = folders::to_folder(resolved, companions.files, wanted);
+        let planned = folders::to_folder(resolved, companions.files, wanted, self.allow_loss);
         let FolderPlan { mut resolved, files, .. } = planned.map_err(|error| error.in_file(input.path()))?;
         resolved.notices.extend(companions.unknown.iter().map(|name| {
             let text = format!("left out {name}: an optional part of the pipeline that this program does not know");

@@ -8,6 +8,7 @@ use crate::report::units::{count, size};
 use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_formats::containers::{OpaqueValue, Target, UnreadableTensor};
 use trinart_ckpt_formats::error::printable;
+use trinart_ckpt_formats::tensor::NonFiniteTensor;
 use trinart_ckpt_models::Notice;
 use trinart_ckpt_models::ledger::{Change, Disposition, Ledger};
 use trinart_ckpt_models::published::PublishedFile;
@@ -66,6 +67,8 @@ pub struct WriteReport {
     pub vae: Option<VaeReport>,
     /// Values that are not in the output.
     pub left_out: Vec<LeftOut>,
+    /// The tensors of the output with NaN or infinite values. Empty for a dry run, which reads none.
+    pub non_finite: Vec<NonFiniteTensor>,
     /// Further facts the user should know.
     pub notices: Vec<Notice>,
     /// The disposition of each key of each input.

@@ -35,9 +35,11 @@ const PREFIXES: &[(&str, Component)] = &[
     ("vae.", Component::Vae),
     ("loss.", Component::TrainingResidue),
     ("optimizer.", Component::TrainingResidue),
+    ("optimizer_states.", Component::TrainingResidue),
+    ("discriminator.", Component::TrainingResidue),
 ];
 
-/// The buffers that Latent Diffusion registers for its schedule, and the log variance that some versions learn.
+/// The buffers that Latent Diffusion and its successor for SDXL register for their schedules, and the log variance that some versions learn.
 const SCHEDULE: &[&str] = &[
     "betas",
     "alphas_cumprod",
@@ -52,6 +54,7 @@ const SCHEDULE: &[&str] = &[
     "posterior_mean_coef1",
     "posterior_mean_coef2",
     "logvar",
+    "denoiser.sigmas",
 ];
 
 impl Component {

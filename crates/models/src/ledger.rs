@@ -90,6 +90,18 @@ impl Change {
     }
 }
 
+/// What it means that a tensor is not in the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Loss {
+    /// The user asked for it.
+    Asked,
+    /// Nothing that uses the model needs the tensor, or the output has its values elsewhere.
+    Harmless,
+    /// It may matter.
+    Lost,
+}
+
 /// Why a key is not in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -135,6 +147,30 @@ pub enum DropReason {
 }
 
 impl DropReason {
+    /// What it means that the tensor is not in the output.
+    pub fn loss(self) -> Loss {
+        match self {
+            DropReason::NotVae
+            | DropReason::NotInSchema
+            | DropReason::OldVae
+            | DropReason::Superseded
+            | DropReason::Ema
+            | DropReason::EmaCounter
+            | DropReason::OtherComponent
+            | DropReason::Pruned(_) => Loss::Asked,
+            DropReason::TrainingLoss
+            | DropReason::TrainingAverage
+            | DropReason::RedundantConstant
+            | DropReason::EmaNotInFolders
+            | DropReason::ScheduleNotInFolders
+            | DropReason::ResidueNotInFolders
+            | DropReason::UnusedByTextEncoder
+            | DropReason::RecordedInFolder
+            | DropReason::Dequantized => Loss::Harmless,
+            DropReason::EmaUnmatched | DropReason::NotInFolders => Loss::Lost,
+        }
+    }
+
     /// The word for scripts, as in JSON.
     pub fn name(self) -> &'static str {
         match self {

@@ -66,6 +66,16 @@ pub enum NoticeCode {
     PositionIdsWrong,
     /// A dtype was requested for a component that the input lacks.
     DtypeWithoutComponent,
+    /// A hash in the metadata does not match the output, and was left out.
+    StaleHash,
+    /// Tensors have NaN or infinite values.
+    NonFinite,
+    /// Pruning kept a file of unknown architecture whole.
+    NotPruned,
+    /// EMA weights were kept when pruning, because the weights that they average are missing.
+    EmaKept,
+    /// The output format has no place for the metadata.
+    MetadataDropped,
     /// A part of a pipeline that this program does not know was dropped.
     PipelinePartDropped,
 }

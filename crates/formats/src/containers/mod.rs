@@ -9,19 +9,23 @@ mod payload;
 pub mod safetensors;
 mod sniff;
 mod stored_checkpoint;
+mod structure;
+mod target;
 mod torch;
 mod verify;
 mod write;
+mod write_options;
 pub(crate) mod zip;
 
 use std::path::Path;
 
 pub(crate) use sniff::{is_safetensors, is_tar, sniff};
 pub use stored_checkpoint::{Dangers, OpaqueValue, OpenOptions, StoredCheckpoint, UnreadableTensor};
+pub use structure::{Nesting, Step, Structure};
+pub use target::Target;
 pub(crate) use torch::{StorageSize, storage_sizes};
-pub use write::{
-    Target, WriteOptions, Written, check_folder, check_folder_destination, check_target, write, write_folder,
-};
+pub use write::{check_folder, check_folder_destination, check_target, write, write_folder};
+pub use write_options::{WriteOptions, Written};
 
 use crate::error::Result;
 use crate::io::Source;

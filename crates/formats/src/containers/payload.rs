@@ -5,7 +5,7 @@ use crc32fast::Hasher;
 use crate::containers::file_layout::Record;
 use crate::error::{Error, OrInternal, Result};
 use crate::io::{AlignedBuffer, AtomicFile, Progress, parallel};
-use crate::tensor::{InflatedGuard, LazyTensor};
+use crate::tensor::{InflatedGuard, LazyTensor, NonFinite, NonFiniteTensor};
 
 /// The part of a record that lies in one chunk.
 struct RecordPart<'a> {
@@ -55,7 +55,15 @@ impl Chunk {
     }
 }
 
-/// Writes all records and zeros between them to a file of `bytes` bytes. Returns the CRC-32 of each record.
+/// What was written.
+pub(super) struct Filled {
+    /// The CRC-32 of each record.
+    pub sums: Vec<u32>,
+    /// The records with NaN or infinite values, in the order of the file.
+    pub non_finite: Vec<NonFiniteTensor>,
+}
+
+/// Writes all records and zeros between them to a file of `bytes` bytes.
 ///
 /// Fails if a tensor cannot be read, or if a storage does not match the checksum that its file records.
 pub(super) fn fill(
@@ -64,7 +72,7 @@ pub(super) fn fill(
     records: &[Record],
     jobs: usize,
     progress: &dyn Progress,
-) -> Result<Vec<u32>> {
+) -> Result<Filled> {
     let chunks = chunks(bytes)?;
     let sums = parallel::map(jobs, &chunks, Worker::default, |worker, chunk| {
         progress.check()?;
@@ -88,7 +96,9 @@ pub(super) fn fill(
         let checked = record.tensor.check_crc32(sum.clone().finalize());
         checked.map_err(|error| error.in_tensor(record.key.as_str()))?;
     }
-    Ok(totals.into_iter().map(|total| total.written.finalize()).collect())
+    let found = |(record, total): (&Record, &Sums)| NonFiniteTensor::new(&record.key, total.non_finite);
+    let non_finite = records.iter().zip(&totals).filter_map(found).collect();
+    Ok(Filled { sums: totals.into_iter().map(|total| total.written.finalize()).collect(), non_finite })
 }
 
 fn read_part(part: &RecordPart<'_>, out: &mut [u8], inflated: &mut InflatedGuard) -> Result<Sums> {
@@ -105,6 +115,8 @@ fn read_part(part: &RecordPart<'_>, out: &mut [u8], inflated: &mut InflatedGuard
     let read = tensor.read(part.start / size, out, raw);
     read.map_err(|error| tensor.check_storage().err().unwrap_or(error))?;
     sums.written.update(out);
+    // The bytes are still in the cache. A cast keeps NaN and infinite values, or fails.
+    sums.non_finite = NonFinite::count(tensor.dtype(), out);
     Ok(sums)
 }
 
@@ -139,6 +151,7 @@ fn combine(records: &[Record], parts: &[Vec<(usize, Sums)>]) -> Result<Vec<Sums>
         let total = totals.get_mut(*index).or_internal("a part belongs to no record")?;
         total.written.combine(&sums.written);
         total.raw.combine(&sums.raw);
+        total.non_finite += sums.non_finite;
     }
     Ok(totals)
 }
@@ -151,11 +164,12 @@ struct Worker {
     inflated: InflatedGuard,
 }
 
-/// Checksums of the bytes that were written, and of the stored bytes that were read for them.
+/// Checksums of the bytes that were written, and of the stored bytes that were read for them; and what was found in them.
 #[derive(Default)]
 struct Sums {
     written: Hasher,
     raw: Hasher,
+    non_finite: NonFinite,
 }
 
 /// Returns whether the checksum of the stored bytes has to be computed separately: the input records one, and a cast or

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use crate::containers::structure::Structure;
 use crate::containers::{self, Container};
 use crate::danger::Finding;
 use crate::error::{Error, Hint, Result};
@@ -22,6 +23,7 @@ pub struct StoredCheckpoint {
     pub(super) container: Container,
     pub(super) state_dict: StateDict,
     pub(super) root: String,
+    pub(super) structure: Structure,
     pub(super) metadata: Metadata,
     pub(super) configs: IndexMap<String, Value>,
     pub(super) opaque: Vec<OpaqueValue>,
@@ -130,6 +132,7 @@ impl StoredCheckpoint {
             container,
             state_dict: StateDict::new(),
             root: String::new(),
+            structure: Structure::default(),
             metadata: Metadata::new(),
             configs: IndexMap::new(),
             opaque: Vec::new(),
@@ -198,6 +201,11 @@ impl StoredCheckpoint {
     /// object itself.
     pub fn root(&self) -> &str {
         &self.root
+    }
+
+    /// Where the tensors are in the object of a PyTorch file. The default for other containers.
+    pub fn structure(&self) -> &Structure {
+        &self.structure
     }
 
     /// The values of built-in types beside the tensors, in order.

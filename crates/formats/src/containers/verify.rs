@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     use crate::containers::file_layout::FileLayout;
-    use crate::containers::{safetensors, torch};
+    use crate::containers::{Structure, safetensors, torch};
     use crate::error::Kind;
     use crate::io::{NoProgress, Overwrite};
     use crate::tensor::{Dtype, Shape};
@@ -105,7 +105,7 @@ mod tests {
         let file = AtomicFile::create(&folder.path().join("out"), Overwrite::Refuse).unwrap();
         let mut layout = make(&state_dict, &metadata).unwrap();
         file.reserve(layout.bytes).unwrap();
-        let sums = payload::fill(&file, layout.bytes, &layout.records, 2, &NoProgress).unwrap();
+        let sums = payload::fill(&file, layout.bytes, &layout.records, 2, &NoProgress).unwrap().sums;
         let headers = std::mem::replace(&mut layout.headers, Box::new(|_| Ok(Vec::new())));
         for (offset, bytes) in headers(&sums).unwrap() {
             file.write_at(offset, &bytes).unwrap();
@@ -119,7 +119,9 @@ mod tests {
 
     #[test]
     fn accepts_the_planned_file_and_detects_damage() {
-        for make in [safetensors::layout as fn(&StateDict, &Metadata) -> Result<FileLayout>, torch::layout] {
+        for make in [safetensors::layout as fn(&StateDict, &Metadata) -> Result<FileLayout>, |state_dict, metadata| {
+            torch::layout(state_dict, metadata, &Structure::StateDict)
+        }] {
             verified(make, |_, _| {}).unwrap();
             let element = |file: &AtomicFile, layout: &FileLayout| {
                 file.write_at(layout.records[1].offset + 23, &[9]).unwrap();

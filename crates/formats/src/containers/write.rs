@@ -4,72 +4,34 @@ use std::sync::Arc;
 use std::thread;
 
 use crate::containers::file_layout::FileLayout;
-use crate::containers::{diffusers, payload, safetensors, torch, verify};
+use crate::containers::payload::{self, Filled};
+use crate::containers::structure::Structure;
+use crate::containers::target::Target;
+use crate::containers::write_options::{WriteOptions, Written};
+use crate::containers::{diffusers, safetensors, torch, verify};
 use crate::error::{Error, Hint, Kind, Result};
-use crate::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, Source, check_inner_path, parallel};
+use crate::io::{AtomicFile, AtomicFolder, Overwrite, Source, check_inner_path};
 use crate::metadata::Metadata;
 use crate::state_dict::StateDict;
-
-/// The containers that can be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Target {
-    /// A safetensors file.
-    Safetensors,
-    /// A zip that PyTorch and WebUI load: `.ckpt`.
-    Torch,
-    /// A diffusers folder.
-    Diffusers,
-}
-
-impl Target {
-    /// Returns the container for an output path: a diffusers folder for an existing folder or a path that ends in `/`, else
-    /// by the extension.
-    ///
-    /// Fails if the extension is unknown.
-    pub fn from_path(path: &Path) -> Result<Self> {
-        if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
-            return Ok(Target::Diffusers);
-        }
-        let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-        match extension.as_deref() {
-            Some("safetensors") => Ok(Target::Safetensors),
-            Some("ckpt" | "pt" | "pth" | "bin") => Ok(Target::Torch),
-            _ => {
-                Err(Error::usage("the output has no known extension; expected .safetensors, .ckpt, or a / at the end")
-                    .with_hint(Hint::NameFormat)
-                    .in_file(path))
-            }
-        }
-    }
-
-    /// The name of the container, as the command line spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Target::Safetensors => "safetensors",
-            Target::Torch => "ckpt",
-            Target::Diffusers => "diffusers",
-        }
-    }
-}
+use crate::tensor::non_finite;
 
 /// The formats of a single file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FileFormat {
+#[derive(Debug, Clone, Copy)]
+enum FileFormat<'a> {
     /// A safetensors file.
     Safetensors,
     /// A torch zip of the tensors and their metadata.
-    Torch,
+    Torch(&'a Structure),
     /// A torch zip of the tensors alone: the `.bin` file of a diffusers folder.
     TorchBare,
 }
 
-impl FileFormat {
+impl<'a> FileFormat<'a> {
     /// Returns the format of a target. Fails for a folder.
-    fn of(target: Target) -> Result<Self> {
+    fn of(target: Target, structure: &'a Structure) -> Result<Self> {
         match target {
             Target::Safetensors => Ok(FileFormat::Safetensors),
-            Target::Torch => Ok(FileFormat::Torch),
+            Target::Torch => Ok(FileFormat::Torch(structure)),
             Target::Diffusers => {
                 Err(Error::usage("a diffusers folder is not a single file").with_hint(Hint::OutputFolder))
             }
@@ -82,86 +44,14 @@ impl FileFormat {
     }
 }
 
-/// Options for [`write()`] and [`write_folder`]. The default refuses to overwrite, verifies, and reports no progress.
-#[derive(Clone, Copy)]
-#[non_exhaustive]
-pub struct WriteOptions<'a> {
-    /// How to treat an existing destination.
-    pub overwrite: Overwrite,
-    /// Whether to read the output back and compare it with the plan.
-    pub verify: bool,
-    /// The number of threads. 0 means one.
-    pub jobs: usize,
-    /// Receives the progress, and can stop the operation.
-    pub progress: &'a dyn Progress,
-}
-
-impl Default for WriteOptions<'_> {
-    fn default() -> Self {
-        WriteOptions {
-            overwrite: Overwrite::Refuse,
-            verify: true,
-            jobs: parallel::default_jobs(),
-            progress: &NoProgress,
-        }
-    }
-}
-
-impl<'a> WriteOptions<'a> {
-    /// Sets how to treat an existing destination.
-    #[must_use]
-    pub fn overwrite(mut self, overwrite: Overwrite) -> Self {
-        self.overwrite = overwrite;
-        self
-    }
-
-    /// Sets whether to read the output back and compare it with the plan.
-    #[must_use]
-    pub fn verify(mut self, verify: bool) -> Self {
-        self.verify = verify;
-        self
-    }
-
-    /// Sets the number of threads. 0 means one.
-    #[must_use]
-    pub fn jobs(mut self, jobs: usize) -> Self {
-        self.jobs = jobs;
-        self
-    }
-
-    /// Sets the receiver of the progress.
-    #[must_use]
-    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
-        self.progress = progress;
-        self
-    }
-}
-
-/// The result of [`write()`] and [`write_folder`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Written {
-    /// Bytes of the file, or of all files of the folder.
-    pub bytes: u64,
-    /// Whether the output was read back and compared with the plan.
-    pub verified: bool,
-}
-
-impl Written {
-    /// What a write would produce, from its size alone.
-    pub fn planned(bytes: u64) -> Self {
-        Written { bytes, verified: false }
-    }
-}
-
 /// Returns the length of the file that [`write()`] would write, without reading a tensor.
 ///
 /// Fails if the target cannot hold the state dict.
-pub fn check_target(state_dict: &StateDict, metadata: &Metadata, target: Target) -> Result<u64> {
-    check_format(state_dict, metadata, FileFormat::of(target)?)
+pub fn check_target(state_dict: &StateDict, metadata: &Metadata, target: Target, structure: &Structure) -> Result<u64> {
+    check_format(state_dict, metadata, FileFormat::of(target, structure)?)
 }
 
-fn check_format(state_dict: &StateDict, metadata: &Metadata, format: FileFormat) -> Result<u64> {
+fn check_format(state_dict: &StateDict, metadata: &Metadata, format: FileFormat<'_>) -> Result<u64> {
     let layout = layout(state_dict, metadata, format).map_err(|error| blame_input(state_dict, error))?;
     Ok(layout.bytes)
 }
@@ -211,11 +101,11 @@ fn blame_input(state_dict: &StateDict, error: Error) -> Error {
     }
 }
 
-fn layout(state_dict: &StateDict, metadata: &Metadata, format: FileFormat) -> Result<FileLayout> {
+fn layout(state_dict: &StateDict, metadata: &Metadata, format: FileFormat<'_>) -> Result<FileLayout> {
     match format {
         FileFormat::Safetensors => safetensors::layout(state_dict, metadata),
-        FileFormat::Torch => torch::layout(state_dict, metadata),
-        FileFormat::TorchBare if metadata.is_empty() => torch::bare_layout(state_dict),
+        FileFormat::Torch(structure) => torch::layout(state_dict, metadata, structure),
+        FileFormat::TorchBare if metadata.is_empty() => torch::layout(state_dict, metadata, &Structure::Bare),
         FileFormat::TorchBare => Err(Error::unsupported("the .bin file of a folder cannot hold metadata")),
     }
 }
@@ -232,13 +122,13 @@ pub fn write(
     metadata: &Metadata,
     options: &WriteOptions<'_>,
 ) -> Result<Written> {
-    let format = FileFormat::of(target).map_err(|error| error.in_file(path))?;
+    let format = FileFormat::of(target, options.structure).map_err(|error| error.in_file(path))?;
     write_format(path, format, state_dict, metadata, options)
 }
 
 fn write_format(
     path: &Path,
-    format: FileFormat,
+    format: FileFormat<'_>,
     state_dict: &StateDict,
     metadata: &Metadata,
     options: &WriteOptions<'_>,
@@ -255,7 +145,7 @@ pub fn write_folder(path: &Path, entries: &[diffusers::Entry], options: &WriteOp
     let folder = AtomicFolder::create(path, options.overwrite)?;
     // The folder is new: an existing file in it would be one of its own.
     let new_file = options.overwrite(Overwrite::Refuse);
-    let mut bytes = 0;
+    let (mut bytes, mut non_finite) = (0, Vec::new());
     for entry in entries {
         match entry {
             diffusers::Entry::Text { path, content } => {
@@ -265,13 +155,16 @@ pub fn write_folder(path: &Path, entries: &[diffusers::Entry], options: &WriteOp
             diffusers::Entry::Weights { path, state_dict, metadata } => {
                 let file = folder.create_parent(path)?;
                 let written = write_format(&file, FileFormat::of_weights(path), state_dict, metadata, &new_file);
-                bytes = add_bytes(bytes, written.map_err(|error| folder.error_at_destination(error))?.bytes)?;
+                let written = written.map_err(|error| folder.error_at_destination(error))?;
+                bytes = add_bytes(bytes, written.bytes)?;
+                let component = path.split_once('/').map_or("", |(component, _)| component);
+                non_finite.extend(written.non_finite.into_iter().map(|found| found.within(component)));
             }
         }
     }
     options.progress.check()?;
     folder.persist()?;
-    Ok(Written { bytes, verified: options.verify })
+    Ok(Written { bytes, verified: options.verify, non_finite })
 }
 
 /// Fails if the folder `path` must not be replaced by these files; see [`AtomicFolder::check_destination`]. Fails also if
@@ -287,7 +180,7 @@ pub fn check_folder_destination(path: &Path, entries: &[diffusers::Entry], overw
 
 fn write_file(
     path: &Path,
-    format: FileFormat,
+    format: FileFormat<'_>,
     state_dict: &StateDict,
     metadata: &Metadata,
     options: &WriteOptions<'_>,
@@ -296,7 +189,10 @@ fn write_file(
     let file = AtomicFile::create(path, options.overwrite)?;
     file.reserve(bytes)?;
     options.progress.begin("writing", bytes);
-    let sums = payload::fill(&file, bytes, &records, options.jobs, options.progress)?;
+    let Filled { sums, non_finite } = payload::fill(&file, bytes, &records, options.jobs, options.progress)?;
+    if options.strict {
+        non_finite::refuse(&non_finite)?;
+    }
     for (offset, bytes) in headers(&sums)? {
         file.write_at(offset, &bytes)?;
     }
@@ -320,7 +216,7 @@ fn write_file(
     })?;
     options.progress.check()?;
     file.persist()?;
-    Ok(Written { bytes, verified: options.verify })
+    Ok(Written { bytes, verified: options.verify, non_finite })
 }
 
 /// Fails if a file that tensors came from has changed since it was opened.

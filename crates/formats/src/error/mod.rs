@@ -64,6 +64,8 @@ pub enum Hint {
     AllowFamilyMismatch,
     /// Give the two inputs in the other order.
     SwapInputs,
+    /// Leave out tensors that the output has no place for.
+    AllowLoss,
     /// Name the VAE file.
     NameVae,
     /// Name the output format.
@@ -89,6 +91,7 @@ impl Hint {
             Hint::AllowWithdrawn => "allow-withdrawn",
             Hint::AllowFamilyMismatch => "allow-family-mismatch",
             Hint::SwapInputs => "swap-inputs",
+            Hint::AllowLoss => "allow-loss",
             Hint::NameVae => "name-vae",
             Hint::NameFormat => "name-format",
             Hint::OutputFolder => "output-folder",

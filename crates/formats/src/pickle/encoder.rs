@@ -171,6 +171,25 @@ impl Encoder {
         Ok(())
     }
 
+    /// Writes a list. `entry` writes each item.
+    pub fn list<T>(
+        &mut self,
+        items: impl ExactSizeIterator<Item = T>,
+        mut entry: impl FnMut(&mut Self, T) -> Result<()>,
+    ) -> Result<()> {
+        self.out.push(op::EMPTY_LIST);
+        self.put();
+        let mut items = items;
+        while items.len() > 0 {
+            self.out.push(op::MARK);
+            for item in items.by_ref().take(BATCH) {
+                entry(self, item)?;
+            }
+            self.out.push(op::APPENDS);
+        }
+        Ok(())
+    }
+
     /// Writes a plain value with serde_pickle. Its output does not use the memo, so it can be inserted anywhere.
     pub fn plain(&mut self, value: &impl Serialize) -> Result<()> {
         let pickle = serde_pickle::to_vec(value, SerOptions::new().proto_v2())

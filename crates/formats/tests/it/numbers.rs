@@ -49,7 +49,7 @@ fn use_all(path: &Path) -> Result<usize> {
     }
     let options = WriteOptions::default().overwrite(Overwrite::Replace).jobs(1);
     for (target, name) in [(Target::Safetensors, "out.safetensors"), (Target::Torch, "out.ckpt")] {
-        let _ = containers::check_target(state_dict, checkpoint.metadata(), target);
+        let _ = containers::check_target(state_dict, checkpoint.metadata(), target, checkpoint.structure());
         let out = path.with_file_name(name);
         // A tensor of some gigabytes is a valid expansion of a stride of 0, but slow to write.
         if state_dict.bytes() < 1 << 20 {

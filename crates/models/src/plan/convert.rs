@@ -1,140 +1,19 @@
 //! Plans a conversion: cast, prune, extract a component, replace the weights by their EMA, fix position_ids.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::checkpoint::Checkpoint;
-use crate::ledger::{Change, DropReason, Ledger, Origin};
+use crate::ledger::{Change, DropReason, Origin};
 use crate::notice::{Notice, NoticeCode};
 use crate::parameterization::is_mark_key;
-use crate::plan::{Cast, ComponentDtypes, Resolved};
-use crate::quantization::{self, Wanted};
-use crate::{Component, ema, position_ids, vae};
+pub use crate::plan::convert_options::{ConvertOptions, Ema};
+use crate::plan::drops::Drops;
+use crate::plan::{Account, Cast, Draft, Resolved};
+use crate::{Component, ema, position_ids, quantization, vae};
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
-use trinart_ckpt_formats::tensor::{LazyTensor, Overflow};
-
-/// How to treat the exponential moving average (EMA) of the weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Ema {
-    /// Keep it beside the weights.
-    Keep,
-    /// Drop it.
-    Drop,
-    /// Replace the weights by it.
-    Use,
-}
-
-/// The options of a conversion. The default keeps everything.
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct ConvertOptions {
-    /// Casts the floating-point tensors.
-    pub cast: Option<Cast>,
-    /// The EMA. `None` keeps it, or drops it if `prune` is set and `component` is not the EMA.
-    pub ema: Option<Ema>,
-    /// Keeps only what inference needs.
-    pub prune: bool,
-    /// Keeps only this component.
-    pub component: Option<Component>,
-    /// Corrects position_ids, and adds missing ones.
-    pub fix_position_ids: bool,
-    /// The dtypes of components that do not follow `cast`.
-    pub dtypes: ComponentDtypes,
-    /// How `dtypes` treat values that overflow, as well as dequantized weights.
-    pub overflow: Overflow,
-    /// Dequantizes quantized weights even without a cast, as a folder needs them.
-    pub dequantize: bool,
-}
-
-impl ConvertOptions {
-    /// Casts the floating-point tensors.
-    #[must_use]
-    pub fn cast(self, cast: Cast) -> Self {
-        ConvertOptions { cast: Some(cast), ..self }
-    }
-
-    /// Sets how to treat the EMA. By default it is kept, or dropped when pruning.
-    #[must_use]
-    pub fn ema(self, ema: Ema) -> Self {
-        ConvertOptions { ema: Some(ema), ..self }
-    }
-
-    /// Keeps only what inference needs.
-    #[must_use]
-    pub fn prune(self, prune: bool) -> Self {
-        ConvertOptions { prune, ..self }
-    }
-
-    /// Keeps only this component.
-    #[must_use]
-    pub fn component(self, component: Component) -> Self {
-        ConvertOptions { component: Some(component), ..self }
-    }
-
-    /// Corrects position_ids, and adds missing ones.
-    #[must_use]
-    pub fn fix_position_ids(self, fix: bool) -> Self {
-        ConvertOptions { fix_position_ids: fix, ..self }
-    }
-
-    /// Sets the dtypes of components that do not follow [`Self::cast`], and how they treat values that overflow.
-    #[must_use]
-    pub fn dtypes(self, dtypes: ComponentDtypes, overflow: Overflow) -> Self {
-        ConvertOptions { dtypes, overflow, ..self }
-    }
-
-    /// Dequantizes quantized weights even without a cast.
-    #[must_use]
-    pub fn dequantize(self, dequantize: bool) -> Self {
-        ConvertOptions { dequantize, ..self }
-    }
-
-    /// Returns the cast of the tensor with this key.
-    fn cast_of(&self, key: &str) -> Option<Cast> {
-        self.dtypes.cast(Component::from_key(key), self.cast, self.overflow)
-    }
-
-    /// Returns what the output needs of a weight, should it be quantized.
-    fn wanted(&self, key: &str) -> Wanted {
-        // The EMA replaces the weights but none of their scales.
-        let is_replaced = self.ema_action() == Ema::Use && Component::from_key(key) == Component::Unet;
-        match self.cast_of(key) {
-            _ if self.drop_reason(key).is_some() => Wanted::Stored,
-            Some(cast) => Wanted::In(cast.to),
-            None if self.dequantize || is_replaced => Wanted::Values,
-            None => Wanted::Stored,
-        }
-    }
-
-    /// The action for the EMA: the requested one, or the default.
-    fn ema_action(&self) -> Ema {
-        let keeps_ema = !self.prune || self.component == Some(Component::Ema);
-        self.ema.unwrap_or(if keeps_ema { Ema::Keep } else { Ema::Drop })
-    }
-
-    /// Returns why a key is dropped; `None` if it is kept.
-    fn drop_reason(&self, key: &str) -> Option<DropReason> {
-        if is_mark_key(key) {
-            let is_left = self.component.is_some_and(|wanted| wanted != Component::Unet);
-            return is_left.then_some(DropReason::OtherComponent);
-        }
-        let component = Component::from_key(key);
-        if component == Component::Ema {
-            return match self.ema_action() {
-                Ema::Use if ema::is_counter(key) => Some(DropReason::EmaCounter),
-                Ema::Use => Some(DropReason::EmaUnmatched),
-                Ema::Drop => Some(DropReason::Ema),
-                Ema::Keep => self.component.filter(|&wanted| wanted != component).map(|_| DropReason::OtherComponent),
-            };
-        }
-        if self.component.is_some_and(|wanted| wanted != component) {
-            return Some(DropReason::OtherComponent);
-        }
-        let is_needed = matches!(component, Component::Unet | Component::Vae | Component::TextEncoder);
-        (self.prune && !is_needed).then_some(DropReason::Pruned(component))
-    }
-}
+use trinart_ckpt_formats::tensor::LazyTensor;
 
 /// Plans a conversion. Kept tensors keep their order. Reads no tensor data, except position_ids and the descriptions and
 /// tables of quantized weights.
@@ -143,42 +22,55 @@ impl ConvertOptions {
 /// remain.
 pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolved> {
     checkpoint.refuse_unreadable()?;
-    let checkpoint = &*checkpoint.dequantized(&|key| options.wanted(key), options.overflow)?;
+    let account = Account::default().input(Origin::Checkpoint, checkpoint).allow_loss(options.allow_loss);
+    let checkpoint = match options.component {
+        // A VAE file in diffusers names.
+        Some(Component::Vae) if checkpoint.state_dict().keys().all(vae::is_key) => checkpoint.with_ldm_vae()?,
+        _ => Cow::Borrowed(checkpoint),
+    };
+    let is_known = Checkpoint::detect(checkpoint.stored()).naming.is_some();
+    let drops = Drops::new(options, checkpoint.state_dict(), is_known);
+    let checkpoint = &*checkpoint.dequantized(&|key| options.wanted(key, &drops), options.overflow)?;
+    let source = checkpoint.state_dict();
     let mut conversion = Conversion {
-        source: checkpoint.state_dict(),
+        source,
         options,
+        drops,
         ema_keys: BTreeSet::new(),
-        state_dict: StateDict::new(),
-        ledger: Ledger::default(),
-        notices: Vec::new(),
+        draft: Draft { metadata: checkpoint.metadata().clone(), ..Draft::default() },
     };
     conversion.run().map_err(|error| error.in_file(checkpoint.path()))?;
-    let Conversion { state_dict, mut ledger, mut notices, .. } = conversion;
-    if state_dict.is_empty() && !checkpoint.state_dict().is_empty() {
-        return Err(nothing_remains(checkpoint.state_dict(), options).in_file(checkpoint.path()));
+    let Conversion { mut draft, drops, .. } = conversion;
+    if draft.state_dict.is_empty() && !source.is_empty() {
+        return Err(nothing_remains(source, options).in_file(checkpoint.path()));
     }
     for component in options.dtypes.set() {
-        if !state_dict.keys().any(|key| Component::from_key(key) == component) {
+        if !draft.state_dict.keys().any(|key| Component::from_key(key) == component) {
             let text = format!("no {} to cast", component.text());
-            notices.push(Notice::new(NoticeCode::DtypeWithoutComponent, text));
+            draft.notices.push(Notice::new(NoticeCode::DtypeWithoutComponent, text));
         }
+    }
+    if options.component == Some(Component::Vae) {
+        refuse_partial_vae(&draft.state_dict).map_err(|error| error.in_file(checkpoint.path()))?;
     }
     let is_unknown =
         |key: &&str| Component::from_key(key) == Component::Other && !is_mark_key(key) && !quantization::is_marker(key);
-    let unknown = state_dict.keys().filter(is_unknown).count();
+    let unknown = draft.state_dict.keys().filter(is_unknown).count();
     if unknown > 0 {
         let text = format!("kept {unknown} tensors of no known component");
-        notices.push(Notice::new(NoticeCode::UnknownKept, text));
+        draft.notices.push(Notice::new(NoticeCode::UnknownKept, text));
     }
-    checkpoint.translation().trace_back(Origin::Checkpoint, &mut ledger);
-    notices.extend(checkpoint.translation().notices.iter().cloned());
-    Ok(Resolved { state_dict, metadata: checkpoint.metadata().clone(), ledger, notices })
+    draft.notices.extend(drops.notice());
+    checkpoint.translation().trace_back(Origin::Checkpoint, &mut draft.ledger);
+    draft.notices.extend(checkpoint.translation().notices.iter().cloned());
+    draft.check(&account).map_err(|error| error.in_file(checkpoint.path()))
 }
 
 /// The error of a conversion that would drop every tensor.
 fn nothing_remains(source: &StateDict, options: &ConvertOptions) -> Error {
+    let keys: Vec<&str> = source.keys().take(3).collect();
     let Some(component) = options.component else {
-        return Error::missing("nothing would remain: no known component in it");
+        return Error::missing(format!("nothing would remain of its tensors ({}, …)", keys.join(", ")));
     };
     if source.keys().any(|key| Component::from_key(key) == component) {
         let what = component.text();
@@ -186,18 +78,30 @@ fn nothing_remains(source: &StateDict, options: &ConvertOptions) -> Error {
     }
     Error::missing(match component {
         Component::Other => "contains no tensors of unknown components".to_owned(),
-        known => format!("contains no {}", known.text()),
+        known => format!("contains no {} under the names of Latent Diffusion; found {}", known.text(), keys.join(", ")),
     })
+}
+
+/// Fails if an extracted VAE lacks most of the keys of a VAE: other networks have an `encoder` and a `decoder` too.
+fn refuse_partial_vae(output: &StateDict) -> Result<()> {
+    let wanted = vae::keys();
+    let found = wanted.iter().filter(|key| output.contains(key)).count();
+    if found * 2 >= wanted.len() {
+        return Ok(());
+    }
+    let keys: Vec<&str> = output.keys().take(3).collect();
+    let found =
+        format!("contains no VAE of Stable Diffusion: {found} of its {} keys; found {}", wanted.len(), keys.join(", "));
+    Err(Error::missing(found))
 }
 
 struct Conversion<'a> {
     source: &'a StateDict,
     options: &'a ConvertOptions,
+    drops: Drops,
     /// EMA keys that replace a weight.
     ema_keys: BTreeSet<String>,
-    state_dict: StateDict,
-    ledger: Ledger,
-    notices: Vec<Notice>,
+    draft: Draft,
 }
 
 impl<'a> Conversion<'a> {
@@ -210,7 +114,7 @@ impl<'a> Conversion<'a> {
                 continue;
             }
             if let Some(reason) = self.drop_reason(key) {
-                self.ledger.dropped(Origin::Checkpoint, key, reason);
+                self.draft.ledger.dropped(Origin::Checkpoint, key, reason);
                 continue;
             }
             match ema::key_of(key).filter(|ema_key| self.ema_keys.contains(ema_key)) {
@@ -224,8 +128,8 @@ impl<'a> Conversion<'a> {
 
     /// Returns why a key is dropped; `None` if it is kept. A marker of scaled fp8 stays with the weights that it marks.
     fn drop_reason(&self, key: &str) -> Option<DropReason> {
-        let reason = self.options.drop_reason(key)?;
-        let is_kept = |key: &str| self.options.drop_reason(key).is_none();
+        let reason = self.drops.reason(key)?;
+        let is_kept = |key: &str| self.drops.reason(key).is_none();
         (!quantization::marks(self.source, key, &is_kept)).then_some(reason)
     }
 
@@ -253,7 +157,7 @@ impl<'a> Conversion<'a> {
         if self.source.get(key).is_some_and(|weight| weight.shape() != tensor.shape()) {
             return Err(Error::mismatch("the shape differs from that of the weight").in_tensor(ema_key));
         }
-        self.ledger.replaced(Origin::Checkpoint, key);
+        self.draft.ledger.replaced(Origin::Checkpoint, key);
         self.write(ema_key, key, tensor, vec![Change::Replaces, Change::Renamed])
     }
 
@@ -264,20 +168,20 @@ impl<'a> Conversion<'a> {
             return self.write(key, key, tensor, Vec::new());
         }
         let positions = positions.unwrap_or_else(|| tensor.shape().elements());
-        self.state_dict.insert(key, position_ids::correct(positions)?)?;
-        self.ledger.written(Origin::Checkpoint, key, key, vec![Change::Fixed]);
+        self.draft.state_dict.insert(key, position_ids::correct(positions)?)?;
+        self.draft.ledger.written(Origin::Checkpoint, key, key, vec![Change::Fixed]);
         let before = match state {
             position_ids::State::WrongDtype => format!("correct values in {}", tensor.dtype()),
             _ => format!("wrong values in {}", tensor.dtype()),
         };
         let text = format!("fixed position_ids: were {before}, now {}", position_ids::describe(positions));
-        self.notices.push(Notice::new(NoticeCode::PositionIdsFixed, text));
+        self.draft.notices.push(Notice::new(NoticeCode::PositionIdsFixed, text));
         Ok(())
     }
 
     /// Adds missing position_ids before their position embedding, which is where training writes them.
     fn insert_missing_position_ids(&mut self, key: &str) -> Result<()> {
-        if !self.options.fix_position_ids || self.options.drop_reason(key).is_some() {
+        if !self.options.fix_position_ids || self.drops.reason(key).is_some() {
             return Ok(());
         }
         let ids = position_ids::key_beside(key).filter(|ids| !self.source.contains(ids));
@@ -286,10 +190,10 @@ impl<'a> Conversion<'a> {
         else {
             return Ok(());
         };
-        self.state_dict.insert(ids.as_str(), position_ids::correct(positions)?)?;
-        self.ledger.written(Origin::Program, &ids, &ids, vec![Change::Inserted]);
+        self.draft.state_dict.insert(ids.as_str(), position_ids::correct(positions)?)?;
+        self.draft.ledger.written(Origin::Program, &ids, &ids, vec![Change::Inserted]);
         let text = format!("added missing position_ids: {ids}, {}", position_ids::describe(positions));
-        self.notices.push(Notice::new(NoticeCode::PositionIdsAdded, text));
+        self.draft.notices.push(Notice::new(NoticeCode::PositionIdsAdded, text));
         Ok(())
     }
 
@@ -297,7 +201,9 @@ impl<'a> Conversion<'a> {
     fn note_wrong_position_ids(&mut self, key: &str, tensor: &LazyTensor) -> Result<()> {
         if !self.options.dequantize {
             let positions = position_ids::positions(self.source, key);
-            self.notices.extend(position_ids::notice(key, tensor, positions).map_err(|error| error.in_tensor(key))?);
+            self.draft
+                .notices
+                .extend(position_ids::notice(key, tensor, positions).map_err(|error| error.in_tensor(key))?);
         }
         Ok(())
     }
@@ -313,8 +219,8 @@ impl<'a> Conversion<'a> {
             changes.push(Change::Renamed);
         }
         changes.extend(cast);
-        self.state_dict.insert(output, tensor)?;
-        self.ledger.written(Origin::Checkpoint, input, output, changes);
+        self.draft.state_dict.insert(output, tensor)?;
+        self.draft.ledger.written(Origin::Checkpoint, input, output, changes);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin}
 use crate::notice::{Notice, NoticeCode};
 use crate::parameterization::{Parameterization, Patch, is_mark_key, patch_scheduler, patch_vae};
 use crate::pipeline::Pipeline;
-use crate::plan::{Resolved, express};
+use crate::plan::{Account, Draft, Resolved, express};
 use crate::{Component, position_ids, quantization, vae};
 
 /// A planned folder: the tensors, with keys such as `unet/conv_in.weight`, and the other files.
@@ -32,9 +32,16 @@ pub struct FolderPlan {
 ///
 /// `own` are the configuration files of the input, if it is a folder; they take precedence over generated ones.
 /// `wanted` is what the model predicts, and the constants of its VAE: the configurations record it. Fails if a component is
-/// incomplete, if a pipeline would lack a component, or if diffusers has no scheduler for what the UNet predicts.
-pub fn to_folder(resolved: Resolved, own: Vec<(String, Vec<u8>)>, wanted: &Parameterization) -> Result<FolderPlan> {
-    let Resolved { state_dict, metadata, ledger, mut notices } = resolved;
+/// incomplete, if a pipeline would lack a component, or if diffusers has no scheduler for what the UNet
+/// predicts, or if folders have no place for a tensor, unless `allow_loss` is set.
+pub fn to_folder(
+    resolved: Resolved,
+    own: Vec<(String, Vec<u8>)>,
+    wanted: &Parameterization,
+    allow_loss: bool,
+) -> Result<FolderPlan> {
+    let Resolved { state_dict, metadata, ledger, mut notices, .. } = resolved;
+    let account = Account::of_ledger(&ledger).allow_loss(allow_loss);
     if let Some(key) = state_dict.keys().find(|key| quantization::is_companion(key)) {
         let found = "part of a quantized weight; a folder needs the weight dequantized";
         return Err(Error::unsupported(found).in_tensor(key));
@@ -75,7 +82,8 @@ pub fn to_folder(resolved: Resolved, own: Vec<(String, Vec<u8>)>, wanted: &Param
     let is_recorded = folders.contains(&Folder::Unet);
     notices.extend(express::in_folder(&mut metadata, wanted, has_scheduler, is_recorded));
     let ledger = rename_outputs(ledger, &destinations);
-    Ok(FolderPlan { resolved: Resolved { state_dict: tensors, metadata, ledger, notices }, files })
+    let resolved = Draft { state_dict: tensors, metadata, ledger, notices }.check(&account)?;
+    Ok(FolderPlan { resolved, files })
 }
 
 /// Returns whether a diffusers folder can hold the tensor with this key in LDM names. True for unknown keys, so that they
@@ -143,8 +151,8 @@ fn rename(
         let canonical = vae::canonical_key(key);
         let mapped: Vec<Mapped<'_>> = layout.to_diffusers(&canonical).collect();
         let destination = match mapped.as_slice() {
-            [] => Destination::None(drop_reason(key)),
-            [first, ..] if !first.in_folder => Destination::None(drop_reason(key)),
+            [] => Destination::None(drop_reason(key, false)),
+            [first, ..] if !first.in_folder => Destination::None(drop_reason(key, true)),
             mapped => {
                 let mut keys = Vec::new();
                 for mapped in mapped {
@@ -165,15 +173,15 @@ fn rename(
     Ok((tensors, destinations))
 }
 
-/// Returns why folders do not hold a key.
-fn drop_reason(key: &str) -> DropReason {
+/// Returns why folders do not hold a key. `is_known` tells whether the architecture has such a tensor.
+fn drop_reason(key: &str, is_known: bool) -> DropReason {
     match Component::from_key(key) {
         _ if is_mark_key(key) => DropReason::RecordedInFolder,
         Component::Ema => DropReason::EmaNotInFolders,
         Component::Schedule => DropReason::ScheduleNotInFolders,
         Component::TrainingResidue => DropReason::ResidueNotInFolders,
         Component::TextEncoder if position_ids::is_key(key) => DropReason::RedundantConstant,
-        Component::TextEncoder => DropReason::UnusedByTextEncoder,
+        Component::TextEncoder if is_known => DropReason::UnusedByTextEncoder,
         _ => DropReason::NotInFolders,
     }
 }

@@ -3,10 +3,15 @@
 
 mod cast;
 pub mod convert;
+mod convert_options;
+mod drops;
 pub mod express;
 pub mod folders;
+mod guard;
 pub mod merge_vae;
 mod resolved;
 
 pub use cast::{Cast, ComponentDtype, ComponentDtypes};
+pub(crate) use guard::Account;
+pub(crate) use resolved::Draft;
 pub use resolved::Resolved;

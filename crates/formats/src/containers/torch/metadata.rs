@@ -52,12 +52,21 @@ impl<'a> MetadataReader<'a> {
 
     /// Lists the value at `id` as opaque.
     pub(super) fn list_opaque(&mut self, path: &str, id: Id) {
-        if self.opaque.len() == limits::OPAQUE_LISTED {
+        if self.opaque.len() < limits::OPAQUE_LISTED {
+            let what = self.describer.describe(id);
+            self.list_as(path, what);
+        } else {
             self.unlisted += 1;
-            return;
         }
-        let what = self.describer.describe(id);
-        self.opaque.push(OpaqueValue { path: path.to_owned(), what });
+    }
+
+    /// Lists a value with this description as opaque.
+    pub(super) fn list_as(&mut self, path: &str, what: String) {
+        if self.opaque.len() < limits::OPAQUE_LISTED {
+            self.opaque.push(OpaqueValue { path: path.to_owned(), what });
+        } else {
+            self.unlisted += 1;
+        }
     }
 
     fn read_at_depth(&mut self, path: &str, id: Id, depth: usize) -> Option<PyValue> {

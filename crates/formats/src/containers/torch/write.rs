@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::dtype::writable_class;
 use super::zip_layout::ZipLayout;
 use crate::containers::file_layout::{FileLayout, Record, TensorLocation};
+use crate::containers::structure::{Branch, Step, Structure};
 use crate::error::{Error, OrInternal, Result};
 use crate::limits;
 use crate::metadata::Metadata;
@@ -20,21 +21,19 @@ use crate::tensor::{Dtype, LazyTensor, Shape, Storage, StoredView, View};
 /// The content of the `version` record since torch 1.6.
 const VERSION: &[u8] = b"3\n";
 
-/// Lays out a torch zip of `{"state_dict": {…}, metadata…}`.
+/// Lays out a torch zip of `{"state_dict": {…}, metadata…}`, or of an object with another structure. A bare state dict
+/// has no place for metadata: with metadata, its tensors are under `state_dict` too.
 ///
 /// Tensors that are views of one storage keep sharing it, unless storing them separately takes less space.
-pub(in crate::containers) fn layout(state_dict: &StateDict, metadata: &Metadata) -> Result<FileLayout> {
+pub(in crate::containers) fn layout(
+    state_dict: &StateDict,
+    metadata: &Metadata,
+    structure: &Structure,
+) -> Result<FileLayout> {
     let (records, locations) = share(state_dict)?;
-    let pickle = pickle(state_dict, metadata, &records, &locations)?;
+    let pickle = Pickler { keys: state_dict.keys().collect(), metadata, records: &records, locations: &locations }
+        .pickle(structure)?;
     lay_out(pickle, records, locations)
-}
-
-/// Lays out a torch zip of the tensors alone, by key, as diffusers and transformers expect a `.bin` file.
-pub(in crate::containers) fn bare_layout(state_dict: &StateDict) -> Result<FileLayout> {
-    let (records, locations) = share(state_dict)?;
-    let mut encoder = Encoder::new();
-    write_tensors(&mut encoder, state_dict, &records, &locations)?;
-    lay_out(encoder.finish(), records, locations)
 }
 
 fn lay_out(pickle: Vec<u8>, mut records: Vec<Record>, locations: Vec<TensorLocation>) -> Result<FileLayout> {
@@ -126,44 +125,94 @@ fn whole_storage(stored: &StoredView<'_>) -> Result<LazyTensor> {
 }
 
 /// Encodes `data.pkl`.
-fn pickle(
-    state_dict: &StateDict,
-    metadata: &Metadata,
-    records: &[Record],
-    locations: &[TensorLocation],
-) -> Result<Vec<u8>> {
-    if metadata.contains_key("state_dict") {
-        return Err(Error::conflict(
-            "a metadata field is called state_dict, which is where a .ckpt stores the tensors",
-        ));
-    }
-    let mut encoder = Encoder::new();
-    let fields = std::iter::once(None).chain(metadata.iter().map(Some)).collect::<Vec<_>>();
-    encoder.dict(fields.into_iter(), |encoder, field| match field {
-        None => {
-            encoder.str("state_dict")?;
-            write_tensors(encoder, state_dict, records, locations)
-        }
-        Some((name, value)) => {
-            encoder.str(name)?;
-            encoder.plain(value)
-        }
-    })?;
-    Ok(encoder.finish())
+struct Pickler<'a> {
+    keys: Vec<&'a str>,
+    metadata: &'a Metadata,
+    records: &'a [Record],
+    locations: &'a [TensorLocation],
 }
 
-fn write_tensors(
-    encoder: &mut Encoder,
-    state_dict: &StateDict,
-    records: &[Record],
-    locations: &[TensorLocation],
-) -> Result<()> {
-    let tensors: Vec<_> = state_dict.iter().zip(locations).collect();
-    encoder.dict(tensors.into_iter(), |encoder, ((key, _), location)| {
-        encoder.str(key)?;
-        let record = records.get(location.record).or_internal("a tensor has no record")?;
+impl Pickler<'_> {
+    fn pickle(&self, structure: &Structure) -> Result<Vec<u8>> {
+        let mut encoder = Encoder::new();
+        match structure {
+            Structure::Bare if self.metadata.is_empty() => self.tensors(&mut encoder)?,
+            Structure::Bare | Structure::StateDict => {
+                self.object(&mut encoder, &[Step::Key("state_dict".to_owned())], |encoder, _| self.tensors(encoder))?;
+            }
+            Structure::Nested(nesting) => {
+                let items = nesting.object(self.keys.iter().copied())?;
+                let steps: Vec<_> = items.keys().cloned().collect();
+                self.object(&mut encoder, &steps, |encoder, step| {
+                    self.branch(encoder, items.get(step).or_internal("a part of a nested file vanished")?)
+                })?;
+            }
+        }
+        Ok(encoder.finish())
+    }
+
+    /// Encodes a dict with these keys, whose values `value` writes, and the metadata beside them.
+    fn object(
+        &self,
+        encoder: &mut Encoder,
+        keys: &[Step],
+        value: impl Fn(&mut Encoder, &Step) -> Result<()>,
+    ) -> Result<()> {
+        if let Some(key) = keys.iter().find(|key| self.metadata.contains_key(&key.text())) {
+            let found = format!("a metadata field is called {}, which is where this .ckpt stores tensors", key.text());
+            return Err(Error::conflict(found));
+        }
+        let tensors = keys.iter().map(|key| (Some(key), None));
+        let fields: Vec<_> = tensors.chain(self.metadata.iter().map(|field| (None, Some(field)))).collect();
+        encoder.dict(fields.into_iter(), |encoder, field| match field {
+            (Some(key), _) => {
+                write_step(encoder, key)?;
+                value(encoder, key)
+            }
+            (None, field) => {
+                let (name, value) = field.or_internal("an item of a dict has no key")?;
+                encoder.str(name)?;
+                encoder.plain(value)
+            }
+        })
+    }
+
+    fn tensors(&self, encoder: &mut Encoder) -> Result<()> {
+        encoder.dict(self.keys.iter().enumerate(), |encoder, (index, key)| {
+            encoder.str(key)?;
+            self.tensor(encoder, index)
+        })
+    }
+
+    fn tensor(&self, encoder: &mut Encoder, index: usize) -> Result<()> {
+        let key = *self.keys.get(index).or_internal("a tensor has no key")?;
+        let location = self.locations.get(index).or_internal("a tensor has no location")?;
+        let record = self.records.get(location.record).or_internal("a tensor has no record")?;
         tensor(encoder, location, record.tensor.shape().elements()).map_err(|error| error.in_tensor(key))
-    })
+    }
+
+    /// Encodes a part of a nested file. Recurses as deep as the reader of the input allowed.
+    fn branch(&self, encoder: &mut Encoder, branch: &Branch) -> Result<()> {
+        match branch {
+            Branch::Tensor(index) => self.tensor(encoder, *index),
+            Branch::Dict(items) => encoder.dict(items.iter(), |encoder, (step, branch)| {
+                write_step(encoder, step)?;
+                self.branch(encoder, branch)
+            }),
+            Branch::List(items) => encoder.list(items.iter(), |encoder, branch| self.branch(encoder, branch)),
+            Branch::Tuple(items) => {
+                encoder.tuple(items.len(), |encoder| items.iter().try_for_each(|item| self.branch(encoder, item)))
+            }
+        }
+    }
+}
+
+fn write_step(encoder: &mut Encoder, step: &Step) -> Result<()> {
+    match step {
+        Step::Key(key) => encoder.str(key),
+        Step::Number(number) => encoder.plain(number),
+        Step::Item(_) | Step::Element(_) => Err(Error::internal("an index is the key of a dict")),
+    }
 }
 
 /// Encodes `_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad=False, hooks=OrderedDict())`. `elements` is

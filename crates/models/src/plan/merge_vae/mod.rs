@@ -20,9 +20,9 @@ use std::collections::HashSet;
 use indexmap::IndexMap;
 
 use crate::checkpoint::Checkpoint;
-use crate::ledger::{Change, DropReason, Ledger, Origin};
+use crate::ledger::{Change, DropReason, Origin};
 use crate::notice::{Notice, NoticeCode};
-use crate::plan::{Cast, Resolved};
+use crate::plan::{Account, Cast, Draft, Resolved};
 use crate::position_ids;
 use crate::vae::{self, Role};
 use crate::vae_schema::{self, VaeSchema};
@@ -32,7 +32,6 @@ use old_vae::OldVae;
 pub use options::{MergeVaeOptions, VaeDtype};
 pub use record::{BaseIdentity, record};
 use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result, printable};
-use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 
 /// Plans a merge of the VAE in `vae` into `base`. `vae` may be a bare VAE, a diffusers `AutoencoderKL`, or a whole
@@ -43,6 +42,7 @@ use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 /// an unknown one, if a shape does not fit, and if the families contradict each other.
 pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> Result<Resolved> {
     roles::check(base, vae)?;
+    let account = Account::default().input(Origin::Checkpoint, base).input(Origin::Vae, vae);
     let merging = |error: Error| {
         error.during(format!("merging into {}", printable(&base.path().to_string_lossy()))).in_file(vae.path())
     };
@@ -64,25 +64,20 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> R
         options,
         sources,
         written: HashSet::new(),
-        resolved: Resolved {
-            state_dict: StateDict::new(),
-            metadata: base.metadata().clone(),
-            ledger: Ledger::default(),
-            notices: Vec::new(),
-        },
+        draft: Draft { metadata: base.metadata().clone(), ..Draft::default() },
     };
     merge.run()?;
-    let mut resolved = merge.resolved;
+    let mut draft = merge.draft;
     for (key, tensor) in base.state_dict().iter().filter(|_| !options.dequantize) {
         let notice = position_ids::notice(key, tensor, position_ids::positions(base.state_dict(), key));
-        resolved.notices.extend(notice.map_err(|error| error.in_tensor(key).in_file(base.path()))?);
+        draft.notices.extend(notice.map_err(|error| error.in_tensor(key).in_file(base.path()))?);
     }
-    base.translation().trace_back(Origin::Checkpoint, &mut resolved.ledger);
-    vae.translation().trace_back(Origin::Vae, &mut resolved.ledger);
-    resolved.notices.extend(family);
-    resolved.notices.extend(base.translation().notices.iter().cloned());
-    resolved.notices.extend(vae.translation().notices.iter().filter(|it| it.code == NoticeCode::Dequantized).cloned());
-    Ok(resolved)
+    base.translation().trace_back(Origin::Checkpoint, &mut draft.ledger);
+    vae.translation().trace_back(Origin::Vae, &mut draft.ledger);
+    draft.notices.extend(family);
+    draft.notices.extend(base.translation().notices.iter().cloned());
+    draft.notices.extend(vae.translation().notices.iter().filter(|it| it.code == NoticeCode::Dequantized).cloned());
+    draft.check(&account).map_err(|error| error.in_file(base.path()))
 }
 
 /// Returns whether a key of a checkpoint is part of the VAE that a merge replaces, under whatever prefix.
@@ -163,7 +158,7 @@ struct Merge<'a> {
     sources: IndexMap<&'static str, Source<'a>>,
     /// The tensors of the new VAE that are in the output.
     written: HashSet<&'static str>,
-    resolved: Resolved,
+    draft: Draft,
 }
 
 impl Merge<'_> {
@@ -186,7 +181,7 @@ impl Merge<'_> {
         self.put_rest()?;
         let unreadable = self.base.stored().unreadable().iter();
         for unreadable in unreadable {
-            self.resolved.ledger.dropped(Origin::Checkpoint, &unreadable.key, DropReason::OldVae);
+            self.draft.ledger.dropped(Origin::Checkpoint, &unreadable.key, DropReason::OldVae);
         }
         self.record_dropped();
         self.notice();
@@ -200,8 +195,8 @@ impl Merge<'_> {
         match source {
             // The ledger gets its line where the tensor is put.
             Some((_, (Origin::Checkpoint, from, _))) if from == key => {}
-            Some((_, (Origin::Vae, ..))) if own.is_some() => self.resolved.ledger.replaced(Origin::Checkpoint, key),
-            _ => self.resolved.ledger.dropped(Origin::Checkpoint, key, DropReason::OldVae),
+            Some((_, (Origin::Vae, ..))) if own.is_some() => self.draft.ledger.replaced(Origin::Checkpoint, key),
+            _ => self.draft.ledger.dropped(Origin::Checkpoint, key, DropReason::OldVae),
         }
         match source {
             Some((name, _)) if !self.written.contains(name) => self.put(name),
@@ -248,8 +243,8 @@ impl Merge<'_> {
             Ok(tensor)
         };
         let tensor = make().map_err(|error: Error| error.in_tensor(from).in_file(path))?;
-        self.resolved.state_dict.insert(key.as_str(), tensor)?;
-        self.resolved.ledger.written(origin, from, &key, changes);
+        self.draft.state_dict.insert(key.as_str(), tensor)?;
+        self.draft.ledger.written(origin, from, &key, changes);
         self.written.insert(name);
         Ok(())
     }
@@ -259,8 +254,8 @@ impl Merge<'_> {
         let cast = self.options.dtype.map(|to| Cast { to, overflow: self.options.overflow });
         let (tensor, change) =
             Cast::apply(cast, key, tensor).map_err(|error| error.in_tensor(key).in_file(self.base.path()))?;
-        self.resolved.state_dict.insert(key, tensor)?;
-        self.resolved.ledger.written(Origin::Checkpoint, key, key, change.into_iter().collect());
+        self.draft.state_dict.insert(key, tensor)?;
+        self.draft.ledger.written(Origin::Checkpoint, key, key, change.into_iter().collect());
         Ok(())
     }
 
@@ -277,12 +272,12 @@ impl Merge<'_> {
                 Role::TrainingAverage => DropReason::TrainingAverage,
                 Role::Other => DropReason::NotVae,
             };
-            self.resolved.ledger.dropped(Origin::Vae, key, reason);
+            self.draft.ledger.dropped(Origin::Vae, key, reason);
         }
     }
 
     fn notice(&mut self) {
-        let notices = &mut self.resolved.notices;
+        let notices = &mut self.draft.notices;
         if self.old.is_none() {
             let text = format!("the checkpoint had no VAE; inserted {} tensors", self.sources.len());
             notices.push(Notice::new(NoticeCode::VaeInserted, text));

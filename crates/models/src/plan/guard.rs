@@ -1,0 +1,187 @@
+//! The check that every plan passes before it can be written: each tensor of each input is kept, replaced, or dropped for a
+//! reason that the user asked for or that is known to be harmless.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::Component;
+use crate::checkpoint::Checkpoint;
+use crate::layout::Folder;
+use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Loss, Origin};
+use crate::notice::{Notice, NoticeCode};
+use trinart_ckpt_formats::containers::diffusers::SEPARATOR;
+use trinart_ckpt_formats::error::{Error, Hint, Result};
+use trinart_ckpt_formats::metadata::Metadata;
+use trinart_ckpt_formats::state_dict::StateDict;
+
+/// Metadata fields with a hash of the tensors, as sd-scripts and the model metadata standard of Stability AI write them.
+const HASHES: &[&str] = &["modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash"];
+
+/// The tensors that a plan must account for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Account {
+    keys: HashSet<(Origin, String)>,
+    /// Whether tensors may be lost for which the output has no place.
+    allows_loss: bool,
+}
+
+impl Account {
+    /// Adds the tensors of an input, under the keys of its file.
+    pub(crate) fn input(mut self, origin: Origin, checkpoint: &Checkpoint) -> Self {
+        let stored = checkpoint.stored();
+        let unreadable = stored.unreadable().iter().map(|unreadable| unreadable.key.as_str());
+        self.keys.extend(stored.state_dict().keys().chain(unreadable).map(|key| (origin, key.to_owned())));
+        self
+    }
+
+    /// The tensors of an earlier plan.
+    pub(crate) fn of_ledger(ledger: &Ledger) -> Self {
+        let inputs = ledger.lines().iter().filter(|line| line.from != Origin::Program);
+        Account { keys: inputs.map(|line| (line.from, line.input.clone())).collect(), allows_loss: false }
+    }
+
+    /// Allows to lose tensors for which the output has no place.
+    pub(crate) fn allow_loss(mut self, allow: bool) -> Self {
+        self.allows_loss = allow;
+        self
+    }
+}
+
+/// Checks a plan.
+///
+/// Fails if a tensor was lost, or if the output has no tensors. A ledger that contradicts the inputs or the output is an
+/// internal error.
+pub(super) fn check(state_dict: &StateDict, ledger: &Ledger, account: &Account) -> Result<()> {
+    check_inputs(ledger, account)?;
+    check_outputs(state_dict, ledger)?;
+    refuse_loss(ledger, account)?;
+    check_components(state_dict, ledger)?;
+    if state_dict.is_empty() {
+        return Err(Error::missing("the output would have no tensors"));
+    }
+    refuse_remnants(ledger)
+}
+
+/// Fails unless each key of each input has exactly one line.
+fn check_inputs(ledger: &Ledger, account: &Account) -> Result<()> {
+    let mut seen = HashSet::new();
+    for line in ledger.lines() {
+        if !seen.insert((line.from, line.input.as_str())) {
+            return Err(Error::internal("a tensor has two lines in the ledger").in_tensor(&line.input));
+        }
+        if line.from != Origin::Program && !account.keys.contains(&(line.from, line.input.clone())) {
+            return Err(Error::internal("the ledger has a tensor that no input has").in_tensor(&line.input));
+        }
+    }
+    let forgotten = account.keys.iter().filter(|(origin, key)| !seen.contains(&(*origin, key.as_str())));
+    match forgotten.min() {
+        Some((_, key)) => Err(Error::internal("the ledger lacks a tensor of the input").in_tensor(key)),
+        None => Ok(()),
+    }
+}
+
+/// The output keys of a line.
+fn outputs(line: &LedgerLine) -> &[String] {
+    match &line.disposition {
+        Disposition::Written { key, .. } => std::slice::from_ref(key),
+        Disposition::Split { keys, .. } => keys,
+        Disposition::Replaced | Disposition::Dropped { .. } => &[],
+    }
+}
+
+/// Fails unless each output tensor has exactly one origin: one tensor, or several of one input that are joined.
+fn check_outputs(state_dict: &StateDict, ledger: &Ledger) -> Result<()> {
+    let mut origins: HashMap<&str, (Origin, bool)> = HashMap::new();
+    for line in ledger.lines() {
+        let is_joined =
+            matches!(&line.disposition, Disposition::Written { changes, .. } if changes.contains(&Change::Joined));
+        for key in outputs(line) {
+            if !state_dict.contains(key) {
+                return Err(Error::internal("the ledger writes a tensor that the output lacks").in_tensor(key));
+            }
+            let other = origins.insert(key, (line.from, is_joined));
+            if other.is_some_and(|other| other != (line.from, is_joined) || !is_joined) {
+                return Err(Error::internal("a tensor of the output has two origins").in_tensor(key));
+            }
+        }
+    }
+    match state_dict.keys().find(|key| !origins.contains_key(key)) {
+        Some(key) => Err(Error::internal("a tensor of the output has no origin").in_tensor(key)),
+        None => Ok(()),
+    }
+}
+
+/// Fails if a tensor was dropped for a reason that is neither asked for nor harmless.
+fn refuse_loss(ledger: &Ledger, account: &Account) -> Result<()> {
+    if account.allows_loss {
+        return Ok(());
+    }
+    let lost = ledger.lines().iter().filter_map(|line| match line.disposition {
+        Disposition::Dropped { reason } if reason.loss() == Loss::Lost => Some((line, reason)),
+        _ => None,
+    });
+    let lost: Vec<(&LedgerLine, DropReason)> = lost.collect();
+    let Some(&(line, reason)) = lost.first() else { return Ok(()) };
+    let more = match lost.len() - 1 {
+        0 => String::new(),
+        1 => "; another tensor would be lost too".to_owned(),
+        more => format!("; {more} other tensors would be lost too"),
+    };
+    let found = format!("the output would lack it ({}){more}", reason.text());
+    Err(Error::unsupported(found).with_hint(Hint::AllowLoss).in_tensor(&line.input))
+}
+
+/// Fails if tensors of a component were replaced, but the output has none of it.
+fn check_components(state_dict: &StateDict, ledger: &Ledger) -> Result<()> {
+    let has: BTreeSet<Component> = state_dict.keys().map(component_of).collect();
+    let replaced = ledger.lines().iter().filter(|line| line.disposition == Disposition::Replaced);
+    match replaced.map(|line| component_of(&line.input)).find(|component| !has.contains(component)) {
+        Some(component) => {
+            let found = format!("the {} was replaced, but the output has none", component.text());
+            Err(Error::internal(found))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Returns the component of a key of a file or a folder.
+fn component_of(key: &str) -> Component {
+    match key.split_once(SEPARATOR).and_then(|(folder, _)| Folder::from_name(folder)) {
+        Some(Folder::Unet) => Component::Unet,
+        Some(Folder::Vae) => Component::Vae,
+        Some(Folder::TextEncoder | Folder::TextEncoder2) => Component::TextEncoder,
+        None => Component::from_key(key),
+    }
+}
+
+/// Fails if more tensors of the checkpoint were dropped without a request than are in the output: it is not the kind of file
+/// that such tensors are harmless in.
+fn refuse_remnants(ledger: &Ledger) -> Result<()> {
+    let (mut written, mut dropped) = (0, 0);
+    for line in ledger.lines().iter().filter(|line| line.from == Origin::Checkpoint) {
+        match line.disposition {
+            Disposition::Dropped { reason } => dropped += usize::from(reason.loss() == Loss::Harmless),
+            _ => written += 1,
+        }
+    }
+    if dropped > written {
+        let found = format!("the output would have {written} tensors and lack {dropped}");
+        return Err(Error::conflict(found));
+    }
+    Ok(())
+}
+
+/// Removes hashes of the tensors from the metadata, if the output does not have the tensors of one input unchanged.
+pub(super) fn remove_stale_hashes(metadata: &mut Metadata, ledger: &Ledger) -> Option<Notice> {
+    let is_kept = |line: &LedgerLine| match &line.disposition {
+        Disposition::Written { key, changes } => changes.is_empty() && *key == line.input,
+        _ => false,
+    };
+    if ledger.lines().iter().all(is_kept) {
+        return None;
+    }
+    let stale: Vec<&str> = HASHES.iter().copied().filter(|field| metadata.shift_remove(*field).is_some()).collect();
+    (!stale.is_empty()).then(|| {
+        let text = format!("left out hashes in the metadata, which the output does not match: {}", stale.join(", "));
+        Notice::new(NoticeCode::StaleHash, text)
+    })
+}
