@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::report::{ScanReport, ScannedFile};
+use trinart_ckpt_formats::danger::Allowed;
 use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::io::{NoProgress, Progress};
 use trinart_ckpt_formats::scan::{self, Listing};
@@ -12,20 +13,29 @@ use trinart_ckpt_formats::scan::{self, Listing};
 ///
 /// # fn main() -> trinart_ckpt::Result<()> {
 /// let report = Scan::new(["models"]).run()?;
-/// assert_eq!(report.dangerous, 0);
+/// assert_eq!(report.dangerous + report.unknown, 0);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct Scan<'a> {
     paths: Vec<PathBuf>,
+    allowed: Allowed,
     progress: &'a dyn Progress,
 }
 
 impl<'a> Scan<'a> {
     /// Returns a scan of files, and of all files in folders and their subfolders. Symbolic links in folders are not followed.
     pub fn new(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
-        Scan { paths: paths.into_iter().map(Into::into).collect(), progress: &NoProgress }
+        let paths = paths.into_iter().map(Into::into).collect();
+        Scan { paths, allowed: Allowed::new(), progress: &NoProgress }
+    }
+
+    /// Vouches for these names, in addition to those that the program vouches for.
+    #[must_use]
+    pub fn allow(mut self, allowed: Allowed) -> Self {
+        self.allowed = allowed;
+        self
     }
 
     /// Polls `progress` before each file: it may interrupt the scan.
@@ -60,7 +70,7 @@ impl<'a> Scan<'a> {
             report.links += links;
             for file in files {
                 self.progress.check()?;
-                match scan_file(&file, path.is_dir()) {
+                match scan_file(&file, path.is_dir(), &self.allowed) {
                     Some(file) => add(&mut report, file),
                     None => report.skipped += 1,
                 }
@@ -71,8 +81,8 @@ impl<'a> Scan<'a> {
 }
 
 /// Scans one file. `None` for a file in a folder that is not a checkpoint and is not named like one.
-fn scan_file(file: &Path, is_in_folder: bool) -> Option<ScannedFile> {
-    match scan::scan_file(file) {
+fn scan_file(file: &Path, is_in_folder: bool, allowed: &Allowed) -> Option<ScannedFile> {
+    match scan::scan_file_allowing(file, allowed) {
         Ok(Some(scan)) => Some(ScannedFile::new(scan)),
         // Folders may contain files of any kind. A file that the user named, or with the extension of a checkpoint,
         // should be one.

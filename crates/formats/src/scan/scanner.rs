@@ -1,7 +1,7 @@
 use super::scanned_format::ScannedFormat;
 use crate::containers;
 use crate::containers::zip::LocalHeader;
-use crate::danger::Finding;
+use crate::danger::{Allowed, Finding};
 use crate::error::Error;
 use crate::limits;
 
@@ -21,6 +21,8 @@ pub struct LocatedFinding {
 /// The costs bound the scan: a file may refer to the same bytes many times.
 #[derive(Default)]
 pub(super) struct Scanner {
+    /// Names that the user vouches for.
+    pub(super) allowed: Allowed,
     pub(super) findings: Vec<LocatedFinding>,
     /// Pickles scanned.
     pub(super) pickles: usize,
