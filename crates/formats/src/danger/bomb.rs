@@ -94,7 +94,7 @@ pub(super) fn find_bomb(pickle: &Pickle) -> Option<Bomb> {
 }
 
 /// Returns a child of a container by its index. The children of a dict are its keys and values in turn.
-fn child(pickle: &Pickle, id: Id, index: usize) -> Option<Id> {
+pub(super) fn child(pickle: &Pickle, id: Id, index: usize) -> Option<Id> {
     match pickle.node(id) {
         Node::Tuple(items) | Node::List(items) | Node::Set(items) => items.get(index).copied(),
         Node::Dict(items) => {

@@ -79,7 +79,9 @@ pub(super) fn loads_only_own_bytes(pickle: &Pickle) -> bool {
                 || !no_pair(&object.pairs);
             let loads_own_bytes = || {
                 let arguments = pickle.tuple(object.args);
-                object.kwargs.is_none() && matches!(arguments, Some(&[bytes]) if is_literal(pickle, bytes))
+                let is_unchanged = object.state.is_empty() && object.items.is_empty() && object.pairs.is_empty();
+                let is_plain = is_unchanged && object.kwargs.is_none() && object.opcode == op::REDUCE;
+                is_plain && matches!(arguments, Some(&[bytes]) if is_literal(pickle, bytes))
             };
             let is_call = is_loader(object.callable);
             calls += usize::from(is_call);

@@ -70,7 +70,7 @@ impl Scanner<'_> {
             if std::mem::take(&mut self.storages_wanted) {
                 self.storages = containers::storage_sizes(&parsed.pickle);
             }
-            let findings = danger::examine(&parsed.pickle);
+            let findings = danger::examine_allowing(&parsed.pickle, &self.allowed);
             let LenientParse { pickle, is_complete, broken, .. } = parsed;
             let first = self.findings.len();
             let break_offset = broken.as_ref().map(|broken| broken.offset);
