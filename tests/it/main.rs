@@ -27,6 +27,7 @@ mod readme;
 #[cfg(feature = "render")]
 mod render_check;
 mod scan;
+mod scan_peers;
 mod security;
 #[cfg(unix)]
 mod write_faults;
