@@ -221,6 +221,8 @@ fn finds_pickles_within_pickles() {
             let handed = b"0cfoo\nBar\nctorch.storage\n_load_from_bytes\n\x85R.";
             [load(&good).strip_suffix(b".").unwrap(), handed].concat()
         }),
+        // Bytes may begin with any opcode.
+        dangerous("lying_about_any.pkl", [b"\x80\x03", &bytes(b"J\0\0\0\x000cposix\nsystem\n(Vtrue\ntR.")[..], b"."].concat()),
         dangerous("loaded_never.pkl", b"\x80\x02ctorch.storage\n_load_from_bytes\n0N."),
         dangerous("loaded_elsewhere.pkl", b"\x80\x02ctorch.storage\n_load_from_bytes\n\x85.\x80\x02N."),
         dangerous("loaded_good_and_handed_out.pkl", {
@@ -429,9 +431,11 @@ fn searches_folders_and_counts_other_files() {
     write("a/notes.md", b"import os\nand so on\n");
     write("a/b/config.json", b"{}");
     write("a/b/picture.png", b"\x89PNG\r\n\x1a\n\0");
+    write("a/b/spiece.model", b"\x0a\x0e\x0a\x05<unk>");
     let _socket = std::os::unix::net::UnixListener::bind(folder.join("a/socket")).unwrap();
     let text = run!["scan", folder.join("a")].no();
-    let summary = "2 files scanned, 1 dangerous, 1 safe; skipped: 1 image, 1 special file, 2 text files\n";
+    let summary =
+        "2 files scanned, 1 dangerous, 1 safe; skipped: 1 image, 1 special file, 2 text files, 1 other file\n";
     assert!(text.ends_with(summary), "{text}");
     assert!(text.starts_with(&format!("{}: dangerous", folder.join("a/b/evil").display())), "{text}");
     let quiet = run!["scan", folder.join("a"), "-q"].no();
@@ -441,7 +445,7 @@ fn searches_folders_and_counts_other_files() {
     assert_eq!(ran.code, Some(1));
     support::assert_one_line(&ran.stderr, &["empty.ckpt", "an empty file"]);
     let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!(document["skipped"], serde_json::json!({"image": 1, "special": 1, "text": 2}));
+    assert_eq!(document["skipped"], serde_json::json!({"image": 1, "special": 1, "text": 2, "unknown": 1}));
     fs::remove_file(folder.join("a/b/evil")).unwrap();
     assert_eq!(run!["scan", folder.join("a")].code, Some(2));
     run!["scan", folder.join("a/notes.md")].refused(&["notes.md", "not a checkpoint"]);

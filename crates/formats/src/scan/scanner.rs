@@ -42,6 +42,8 @@ pub(super) struct Scanner<'a> {
     pub(super) scanned_bytes: u64,
     /// Values built by all pickles.
     pub(super) values: usize,
+    /// Values built from data.
+    pub(super) data_values: usize,
     /// Bytes inflated.
     pub(super) inflated: u64,
     /// Bytes of storages inflated.
