@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -15,12 +16,25 @@ use crate::report::{Colors, Failure, to_json};
 use trinart_ckpt_formats::error::{Error, Result, printable_json};
 use trinart_ckpt_formats::io::Progress;
 
+/// The signals that end a program by default, except those for its own faults and those that cannot be handled.
+const TERMINATING: &[i32] = &[
+    signal_hook::consts::SIGINT,
+    signal_hook::consts::SIGTERM,
+    signal_hook::consts::SIGHUP,
+    signal_hook::consts::SIGQUIT,
+    signal_hook::consts::SIGXCPU,
+    signal_hook::consts::SIGALRM,
+    signal_hook::consts::SIGUSR1,
+    signal_hook::consts::SIGUSR2,
+];
+
 /// Prints results on stdout, and errors and progress on stderr.
 pub(super) struct Terminal {
     json: bool,
     quiet: bool,
     jobs: Option<usize>,
     bar: ProgressBar,
+    is_ticking: AtomicBool,
     interrupted: Arc<AtomicBool>,
     /// Whether a result could not be printed.
     lost_result: AtomicBool,
@@ -34,7 +48,7 @@ impl Terminal {
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
         };
         let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        for &signal in TERMINATING {
             // The first signal sets the flag: the operation stops and removes its temporary files. A second signal ends the
             // program. Without handlers, the first signal ends it.
             let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&interrupted));
@@ -47,6 +61,7 @@ impl Terminal {
             quiet: common.quiet,
             jobs: common.jobs.map(usize::from),
             bar,
+            is_ticking: AtomicBool::new(false),
             interrupted,
             lost_result: AtomicBool::new(false),
         }
@@ -192,7 +207,24 @@ impl Terminal {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         self.bar.set_style(style.with_key("pace", write_pace).progress_chars("=> "));
         self.bar.reset();
-        self.bar.enable_steady_tick(Duration::from_millis(200));
+        self.start_ticking();
+    }
+
+    /// Starts the thread that redraws the bar while a step takes long. Without one, if the system allows no further thread,
+    /// the bar is redrawn after each step. `ProgressBar::enable_steady_tick` would panic then.
+    fn start_ticking(&self) {
+        if self.bar.is_hidden() || self.is_ticking.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let bar = self.bar.clone();
+        let _ = thread::Builder::new().spawn(move || {
+            loop {
+                thread::sleep(Duration::from_millis(200));
+                if !bar.is_finished() {
+                    bar.tick();
+                }
+            }
+        });
     }
 }
 
