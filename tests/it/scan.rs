@@ -222,7 +222,10 @@ fn finds_pickles_within_pickles() {
             [load(&good).strip_suffix(b".").unwrap(), handed].concat()
         }),
         // Bytes may begin with any opcode.
-        dangerous("lying_about_any.pkl", [b"\x80\x03", &bytes(b"J\0\0\0\x000cposix\nsystem\n(Vtrue\ntR.")[..], b"."].concat()),
+        dangerous(
+            "lying_about_any.pkl",
+            [b"\x80\x03", &bytes(b"J\0\0\0\x000cposix\nsystem\n(Vtrue\ntR.")[..], b"."].concat(),
+        ),
         dangerous("loaded_never.pkl", b"\x80\x02ctorch.storage\n_load_from_bytes\n0N."),
         dangerous("loaded_elsewhere.pkl", b"\x80\x02ctorch.storage\n_load_from_bytes\n\x85.\x80\x02N."),
         dangerous("loaded_good_and_handed_out.pkl", {
