@@ -28,5 +28,6 @@ mod readme;
 mod render_check;
 mod scan;
 mod security;
+mod verdict;
 #[cfg(unix)]
 mod write_faults;
