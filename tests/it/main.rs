@@ -31,5 +31,6 @@ mod render_check;
 mod scan;
 mod scan_peers;
 mod security;
+mod verdict;
 #[cfg(unix)]
 mod write_faults;

@@ -178,14 +178,23 @@ impl Examiner<'_> {
         }
     }
 
-    /// Raises the level of a name, unless the user vouches for it.
-    fn raise(&mut self, name: &Arc<Name>, judgement: Judgement, offset: u64) {
-        if let Some(finding) = self.find_name(name, offset)
-            && finding.allowed_by.is_none()
-            && finding.level < judgement.level
-        {
-            (finding.level, finding.reason) = (judgement.level, judgement.reason);
+    /// Raises the level of a name, unless the user vouches for it. Returns the finding if its level rose.
+    fn raise(&mut self, name: &Arc<Name>, judgement: Judgement, offset: u64) -> Option<&mut Finding> {
+        if self.values.pattern(name).is_some() {
+            return None;
         }
+        let key = FindingKey::Name(Arc::as_ptr(name));
+        // A name over the limit of its level is not over that of the next one.
+        if self.indices.get(&key) == Some(&None) {
+            if judge(name).level >= judgement.level {
+                return None;
+            }
+            self.indices.remove(&key);
+            return self.find(key, || name.to_string(), || judgement, offset);
+        }
+        let finding = self.find_name(name, offset).filter(|finding| finding.level < judgement.level)?;
+        (finding.level, finding.reason) = (judgement.level, judgement.reason);
+        Some(finding)
     }
 
     /// Adds something that has no name.
@@ -205,16 +214,15 @@ impl Examiner<'_> {
             let judgement = Judgement::dangerous("cannot be judged");
             return self.unnamed("the result of another call", judgement, Usage::Calls, object.offset);
         };
-        let judgement = judge_call(self.values, name, object);
-        let Some(finding) = self.find_name(name, object.offset) else { return };
-        let is_first = finding.usage == Usage::Imports;
-        finding.usage = Usage::Calls;
-        let worse = judgement.filter(|judgement| judgement.level > finding.level && finding.allowed_by.is_none());
-        if let Some(Judgement { level, reason }) = worse {
-            (finding.level, finding.reason) = (level, reason);
+        if let Some(judgement) = judge_call(self.values, name, object)
+            && let Some(finding) = self.raise(name, judgement, object.offset)
+        {
+            (finding.usage, finding.arguments) = (Usage::Calls, Some(show_call(pickle, object.args)));
         }
-        if is_first || worse.is_some() {
-            finding.arguments = Some(show_call(pickle, object.args));
+        if let Some(finding) = self.find_name(name, object.offset)
+            && finding.usage == Usage::Imports
+        {
+            (finding.usage, finding.arguments) = (Usage::Calls, Some(show_call(pickle, object.args)));
         }
     }
 
@@ -235,7 +243,7 @@ impl Examiner<'_> {
                 Some(BadKey::Object(name)) => {
                     let judgement =
                         Judgement::unknown("is vouched for, but not as a key of a dict or a member of a set");
-                    self.raise(&name, judgement, 0);
+                    let _ = self.raise(&name, judgement, 0);
                 }
                 Some(BadKey::Other) => {
                     let judgement = Judgement::unknown("may take long to hash, or runs code for it");
@@ -271,7 +279,7 @@ impl Examiner<'_> {
             Oddity::State(target) => match self.values.name(target) {
                 Some(name) => {
                     let judgement = Judgement::dangerous("has its attributes changed for the whole program");
-                    self.raise(name, judgement, odd.offset);
+                    let _ = self.raise(name, judgement, odd.offset);
                 }
                 None => {
                     let judgement = Judgement::unknown("is not the result of a call");

@@ -231,7 +231,6 @@ mod tests {
             ("pytorch_lightning.callbacks.other", "ModelCheckpoint"),
             ("omegaconf.listconfig", "DictConfig"),
             ("builtins", "ValueError"),
-            ("types", "SimpleNamespace"),
             ("io", "BytesIO"),
             ("ipaddress", "IPv6Network"),
             ("torch", "sparse_coo_tensor"),

@@ -87,8 +87,8 @@ impl Copies {
     /// Adds the arguments and the states of a call.
     pub(super) fn add(&mut self, values: &Values<'_>, object: &Object) {
         let pickle = values.pickle;
-        let states = object.state.iter().flat_map(|&state| pickle.tuple(state).unwrap_or_default());
-        for &id in arguments(pickle, object).iter().chain(states) {
+        let parts = object.state.iter().flat_map(|&state| pickle.tuple(state).unwrap_or_default());
+        for &id in arguments(pickle, object).iter().chain(&object.state).chain(parts) {
             let count = match pickle.node(id) {
                 Node::Str(text) | Node::Bytes(text) => pickle.text(text).len(),
                 Node::Tuple(items) | Node::List(items) | Node::Set(items) => items.len(),

@@ -128,8 +128,12 @@ impl Scanner<'_> {
             if self.is_script && is_script_name(&finding.name) {
                 (finding.level, finding.reason) = (Level::Unknown, "is a part of the TorchScript program");
             }
-            // The second half of the list is for dangerous findings only, so that many safe names do not hide them.
-            let most = if finding.level == Level::Dangerous { MOST_FINDINGS } else { MOST_FINDINGS / 2 };
+            // Many safe names must not hide an unknown one, nor many unknown names a dangerous one.
+            let most = match finding.level {
+                Level::Safe => MOST_FINDINGS / 4,
+                Level::Unknown => MOST_FINDINGS / 2,
+                Level::Dangerous => MOST_FINDINGS,
+            };
             if self.findings.len() < most {
                 self.findings.push(LocatedFinding { place: place.to_owned(), finding });
             }

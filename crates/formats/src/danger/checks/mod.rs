@@ -18,6 +18,7 @@ pub(super) fn holds(check: Check, values: &Values<'_>, object: &Object) -> bool 
         Check::FitsStorage => torch::fits_its_storage(values, object),
         Check::FitsStorageWhole => torch::fits_its_storage_whole(values, object),
         Check::RebuildsType => torch::rebuilds_a_vouched_type(values, object),
+        Check::TakesWhole => torch::takes_a_whole_tensor(values, object),
         Check::DtypeState => numpy::has_the_state_of_its_dtype(values, object),
         Check::ScalarDtype => numpy::is_a_scalar(values, object),
         Check::ArrayState => numpy::has_the_state_of_an_array(values, object),

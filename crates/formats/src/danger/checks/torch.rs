@@ -17,6 +17,12 @@ pub(super) fn fits_its_storage_whole(values: &Values<'_>, object: &Object) -> bo
     elements.is_some_and(|elements| elements <= capacity)
 }
 
+/// Whether the first argument is a tensor with no more elements than its storage: the call copies it.
+pub(super) fn takes_a_whole_tensor(values: &Values<'_>, object: &Object) -> bool {
+    let Some(&tensor) = arguments(values.pickle, object).first() else { return false };
+    values.pickle.object(tensor).is_some_and(|tensor| fits_its_storage_whole(values, tensor))
+}
+
 /// The capacity and the shape of a tensor that lies within its storage.
 fn fits(values: &Values<'_>, object: &Object) -> Option<(u64, Vec<i64>)> {
     let &[storage, offset, shape, strides, ..] = arguments(values.pickle, object) else { return None };

@@ -43,6 +43,8 @@ pub(in super::super) enum Kind {
     BitGeneratorClass,
     /// A NumPy bit generator.
     BitGenerator,
+    /// A module of a network. It can be called, and runs its hooks then.
+    Module,
     /// Any other value that is not callable.
     Value,
 }
@@ -52,7 +54,7 @@ impl Kind {
     pub(in super::super) fn is_callable(self) -> bool {
         match self {
             Kind::StorageClass | Kind::TensorClass | Kind::ArrayClass | Kind::BitGeneratorClass => true,
-            Kind::PlainClass | Kind::AnyType | Kind::Class | Kind::Function => true,
+            Kind::PlainClass | Kind::AnyType | Kind::Class | Kind::Function | Kind::Module => true,
             Kind::Dtype | Kind::Layout | Kind::QuantizationScheme | Kind::Storage | Kind::Tensor => false,
             Kind::OrderedDict | Kind::Bytes | Kind::Size | Kind::Device | Kind::NumpyDtype => false,
             Kind::Array | Kind::BitGenerator | Kind::Value => false,
@@ -133,6 +135,8 @@ pub(in super::super) enum Check {
     RebuildsType,
     /// BUILD sets the state that belongs to the code of a NumPy dtype.
     DtypeState,
+    /// The first argument is a tensor with no more elements than its storage.
+    TakesWhole,
     /// A NumPy scalar is not an object.
     ScalarDtype,
     /// A NumPy array is made empty, and its content fits its shape.

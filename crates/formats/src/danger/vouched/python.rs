@@ -91,6 +91,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         },
     ),
     Entry::class(&["argparse"], &["Namespace"], Call { state: Some(Is::Attributes), ..Call::VALUE }),
+    Entry::class(&["types"], &["SimpleNamespace"], Call { state: Some(Is::Attributes), ..Call::VALUE }),
     Entry::function(
         &["_codecs"],
         &["encode"],

@@ -148,7 +148,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     Entry::class(
         &["torch.nn.modules.container"],
         &["ParameterDict", "ParameterList"],
-        Call { state: Some(Is::Attributes), ..Call::VALUE },
+        Call { gives: Kind::Module, state: Some(Is::Attributes), ..Call::VALUE },
     ),
     Entry::class(
         &["torch"],
@@ -265,7 +265,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     Entry::function(
         UTILS,
         &["_rebuild_device_tensor_from_cpu_tensor"],
-        Call { args: &[Args::Exactly(&[TENSOR, DTYPE, DEVICE, Is::Bool])], ..REBUILDS },
+        Call { args: &[Args::Exactly(&[TENSOR, DTYPE, DEVICE, Is::Bool])], check: Check::TakesWhole, ..REBUILDS },
     ),
     Entry::function(
         UTILS,
