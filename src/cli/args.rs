@@ -171,15 +171,27 @@ pub(super) struct Hash {
 
 /// Scan for pickles that would run code when loaded
 ///
-/// Scans every pickle: pickle files, PyTorch files of any age, all records of a zip, and pickles inside pickles. Executes
-/// nothing. Searches folders recursively, but does not follow symbolic links in them.
+/// Scans every pickle: pickle files under any name, PyTorch files of any age, all records of a zip, members of tar files,
+/// and pickles inside pickles. Executes nothing. Searches folders recursively and follows symbolic links. Scans each file
+/// in a folder once.
 ///
-/// Exit codes: 0 every file is safe; 1 a file is dangerous or unknown; 2 none is, but a file could not be read.
+/// A file is safe if its pickles use only names that trinart-ckpt vouches for, and only as it vouches for them. Other
+/// files are dangerous, or unknown.
+///
+/// Exit codes: 0 every file is safe; 1 a file is dangerous or unknown; 2 none is, but a file could not be scanned completely.
 #[derive(Debug, Args)]
 pub(super) struct Scan {
     /// Files and folders to scan
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+
+    /// Vouch for a name, or for the names in a file
+    ///
+    /// MODULE.NAME is a name such as ultralytics.nn.tasks.DetectionModel. * stands for any characters, but not in the
+    /// first part. A name that is listed as dangerous must be spelled out. @FILE is a text file with one name per line,
+    /// and comments after #. The option can be repeated. The report lists the names that were used.
+    #[arg(long, value_name = "MODULE.NAME|@FILE")]
+    pub allow: Vec<String>,
 }
 
 #[derive(Debug, Args)]

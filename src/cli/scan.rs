@@ -6,6 +6,8 @@ use super::hints;
 use super::terminal::Terminal;
 use crate::ops::Scan;
 use crate::report::ScannedFile;
+use trinart_ckpt_formats::danger::Allowed;
+use trinart_ckpt_formats::error::Result;
 
 /// Scans each path. Exits with 1 if a file is dangerous or unknown, even if others could not be scanned.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
@@ -14,7 +16,8 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
             terminal.error(error);
         }
     };
-    let report = Scan::new(&command.paths).progress(terminal).run_each(print_error);
+    let report = allowed(&command.allow)
+        .and_then(|allowed| Scan::new(&command.paths).allow(allowed).progress(terminal).run_each(print_error));
     terminal.finish_always(
         report,
         |report| match terminal.is_quiet() {
@@ -27,4 +30,16 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
             _ => Exit::Negative,
         },
     )
+}
+
+/// Collects the names of the option `--allow`, each a pattern or a file of patterns.
+fn allowed(options: &[String]) -> Result<Allowed> {
+    let mut allowed = Allowed::new();
+    for option in options {
+        match option.strip_prefix('@') {
+            Some(file) => allowed.add_file(file)?,
+            None => allowed.add(option)?,
+        }
+    }
+    Ok(allowed)
 }

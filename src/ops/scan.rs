@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::report::{ScanReport, ScannedFile};
+use trinart_ckpt_formats::danger::Allowed;
 use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::io::{NoProgress, Progress};
 use trinart_ckpt_formats::scan::{self, Listing, ScannedFormat};
@@ -12,13 +13,14 @@ use trinart_ckpt_formats::scan::{self, Listing, ScannedFormat};
 ///
 /// # fn main() -> trinart_ckpt::Result<()> {
 /// let report = Scan::new(["models"]).run()?;
-/// assert_eq!(report.dangerous, 0);
+/// assert_eq!(report.dangerous + report.unknown, 0);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct Scan<'a> {
     paths: Vec<PathBuf>,
+    allowed: Allowed,
     progress: &'a dyn Progress,
 }
 
@@ -26,7 +28,15 @@ impl<'a> Scan<'a> {
     /// Returns a scan of files, and of all files in folders and their subfolders. Follows symbolic links. Within a folder,
     /// each file is scanned once, whatever number of links lead to it.
     pub fn new(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
-        Scan { paths: paths.into_iter().map(Into::into).collect(), progress: &NoProgress }
+        let paths = paths.into_iter().map(Into::into).collect();
+        Scan { paths, allowed: Allowed::new(), progress: &NoProgress }
+    }
+
+    /// Vouches for these names, in addition to those that the program vouches for.
+    #[must_use]
+    pub fn allow(mut self, allowed: Allowed) -> Self {
+        self.allowed = allowed;
+        self
     }
 
     /// Polls `progress` before each file: it may interrupt the scan.
@@ -62,7 +72,7 @@ impl<'a> Scan<'a> {
             report.skip(ScannedFormat::Special, special);
             for file in files {
                 self.progress.check()?;
-                match scan_file(&file, path.is_dir()) {
+                match scan_file(&file, path.is_dir(), &self.allowed) {
                     Scanned::File(file) => add(&mut report, file),
                     Scanned::Skipped(format) => report.skip(format, 1),
                 }
@@ -81,8 +91,8 @@ enum Scanned {
 }
 
 /// Scans one file.
-fn scan_file(file: &Path, is_in_folder: bool) -> Scanned {
-    match scan::scan_file(file) {
+fn scan_file(file: &Path, is_in_folder: bool, allowed: &Allowed) -> Scanned {
+    match scan::scan_file_allowing(file, allowed) {
         // Folders may contain files of any kind. A file that the user named, or with the extension of a checkpoint,
         // should be one.
         Ok(scan) if scan.is_skipped() && is_in_folder && !scan::is_named_like_a_checkpoint(file) => {

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -101,6 +101,9 @@ pub struct FindingReport {
     pub reason: &'static str,
     /// The number of times that the pickle uses the name like this.
     pub count: usize,
+    /// The pattern of [`Scan::allow`](crate::Scan::allow) that vouches for the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_by: Option<String>,
     #[serde(skip)]
     text: String,
 }
@@ -118,6 +121,7 @@ impl FindingReport {
             arguments: finding.arguments,
             reason: finding.reason,
             count: finding.count,
+            allowed_by: finding.allowed_by.map(|pattern| pattern.to_string()),
         }
     }
 }
@@ -151,7 +155,19 @@ impl ScannedFile {
         }
     }
 
-    /// Returns a line for the file, a line for each finding that is not safe, and the number of safe names.
+    /// Returns the patterns that vouch for names in the file, each with these names.
+    fn allowed_names(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut names: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for line in &self.findings {
+            if let Some(pattern) = &line.allowed_by {
+                names.entry(pattern).or_default().insert(&line.name);
+            }
+        }
+        names
+    }
+
+    /// Returns a line for the file, a line for each finding that is not safe, the names that the user allowed, and the
+    /// number of safe names.
     /// Empty for a file that could not be scanned at all.
     pub fn to_text(&self) -> String {
         self.to_text_with(NO_TIPS, Colors::Off)
@@ -179,7 +195,14 @@ impl ScannedFile {
                 let _ = writeln!(out, "  {name}and {more} more{ending}");
             }
         }
-        let safe = self.findings.iter().filter(|line| line.level == Level::Safe);
+        for (pattern, names) in self.allowed_names() {
+            let names: Vec<&str> = names.into_iter().collect();
+            let shown = printable(&names.get(..SHOWN).unwrap_or(&names).join(", "));
+            let more = names.len().saturating_sub(SHOWN);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let _ = writeln!(out, "  {:<11}{}: {shown}{more}", "allowed", printable(pattern));
+        }
+        let safe = self.findings.iter().filter(|line| line.level == Level::Safe && line.allowed_by.is_none());
         let names: BTreeSet<&str> = safe.map(|line| line.name.as_str()).collect();
         if !names.is_empty() {
             let _ = writeln!(out, "  {:<11}{}", Level::Safe.name(), count(names.len(), "name"));
@@ -224,6 +247,8 @@ pub struct ScanReport {
     /// The numbers of files in folders that no loader of models would run, by format.
     #[serde(serialize_with = "by_name")]
     pub skipped: Vec<(ScannedFormat, usize)>,
+    /// The patterns of [`Scan::allow`](crate::Scan::allow) that vouch for names in these files.
+    pub allowed: BTreeSet<String>,
 }
 
 impl ScanReport {
@@ -235,6 +260,7 @@ impl ScanReport {
             ScanVerdict::Dangerous => self.dangerous += 1,
             ScanVerdict::Unreadable => self.unreadable += 1,
         }
+        self.allowed.extend(file.allowed_names().into_keys().map(str::to_owned));
         self.files.push(file);
     }
 

@@ -29,6 +29,8 @@ mod readme;
 #[cfg(feature = "render")]
 mod render_check;
 mod scan;
+mod scan_peers;
 mod security;
+mod verdict;
 #[cfg(unix)]
 mod write_faults;

@@ -47,10 +47,11 @@ impl Sizes {
     }
 }
 
-/// Returns the first bomb in a pickle, reachable or not. Does not look into the results of calls.
+/// Returns the first bomb in a pickle, reachable or not. The results of calls hold the items that were added
+/// to them.
 pub(super) fn find_bomb(pickle: &Pickle) -> Option<Bomb> {
     let mut sizes = Sizes(vec![None; pickle.nodes().len()]);
-    let is_new = |sizes: &Sizes, id: Id| sizes.get(id).is_none() && child(pickle, id, 0).is_some();
+    let is_new = |sizes: &Sizes, id: Id| sizes.get(id).is_none() && content(pickle, id, 0).is_some();
     // Containers that are being traversed, each with the index of its next child.
     let mut pending: Vec<(Id, usize)> = Vec::new();
     for root in pickle.ids() {
@@ -64,7 +65,7 @@ pub(super) fn find_bomb(pickle: &Pickle) -> Option<Bomb> {
                 }
                 sizes.set(id, Size::CYCLE);
             }
-            if let Some(inner) = child(pickle, id, next) {
+            if let Some(inner) = content(pickle, id, next) {
                 pending.push((id, next + 1));
                 if pending.len() > DEEPEST {
                     return Some(Bomb::Deep);
@@ -74,7 +75,7 @@ pub(super) fn find_bomb(pickle: &Pickle) -> Option<Bomb> {
                 }
                 continue;
             }
-            let children = (0..next).filter_map(|index| child(pickle, id, index));
+            let children = (0..next).filter_map(|index| content(pickle, id, index));
             let mut size = Size { elements: 1, depth: 1 };
             for inner in children.map(|child| sizes.get(child).unwrap_or(Size::LEAF)) {
                 // Cannot overflow: a pickle has less than 2^25 opcodes, and no size exceeds 2^36.
@@ -94,14 +95,27 @@ pub(super) fn find_bomb(pickle: &Pickle) -> Option<Bomb> {
 }
 
 /// Returns a child of a container by its index. The children of a dict are its keys and values in turn.
-fn child(pickle: &Pickle, id: Id, index: usize) -> Option<Id> {
+pub(super) fn child(pickle: &Pickle, id: Id, index: usize) -> Option<Id> {
     match pickle.node(id) {
         Node::Tuple(items) | Node::List(items) | Node::Set(items) => items.get(index).copied(),
-        Node::Dict(items) => {
-            items.get(index / 2).map(|&(key, value)| if index.is_multiple_of(2) { key } else { value })
-        }
+        Node::Dict(items) => part(items, index),
         _ => None,
     }
+}
+
+/// Returns a child of a container, or of the result of a call: the items and the pairs that were added to it.
+fn content(pickle: &Pickle, id: Id, index: usize) -> Option<Id> {
+    match pickle.node(id) {
+        Node::Object(object) => {
+            let item = object.items.get(index).copied();
+            item.or_else(|| part(&object.pairs, index.checked_sub(object.items.len())?))
+        }
+        _ => child(pickle, id, index),
+    }
+}
+
+fn part(pairs: &[(Id, Id)], index: usize) -> Option<Id> {
+    pairs.get(index / 2).map(|&(key, value)| if index.is_multiple_of(2) { key } else { value })
 }
 
 #[cfg(test)]
@@ -124,6 +138,10 @@ mod tests {
         let tuples = |count| [&b")"[..], &[op::TUPLE1].repeat(count - 1)].concat();
         assert_eq!(found(&tuples(DEEPEST)), None);
         assert_eq!(found(&tuples(DEEPEST + 1)), Some(Bomb::Deep));
+        // A chain of ordered dicts, each of which holds the one before twice.
+        let dicts = |count| [&b"N"[..], &b"q\x000cx\ny\n)R(Nh\x00K\x01h\x00u".repeat(count)].concat();
+        assert_eq!(found(&dicts(20)), None);
+        assert_eq!(found(&dicts(36)), Some(Bomb::Wide));
         // A list that contains itself, and a tuple with the same list a thousand times.
         assert_eq!(found(b"]q\x00h\x00a"), None);
         assert_eq!(

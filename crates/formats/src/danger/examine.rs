@@ -3,8 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::allowed::Allowed;
 use super::bomb::{Bomb, find_bomb};
 use super::names::{Judgement, Level, judge};
+use super::shown::show_call;
+use super::uses::{Copies, judge_call};
+use super::values::{BadKey, Values};
+use super::vouched::Kind;
 use crate::limits;
 use crate::pickle::{Id, Name, Node, Object, OddUse, Oddity, Pickle};
 
@@ -49,6 +54,8 @@ pub struct Finding {
     pub offset: u64,
     /// The number of occurrences.
     pub count: usize,
+    /// The pattern of [`Allowed`] that vouches for the name.
+    pub allowed_by: Option<Arc<str>>,
 }
 
 impl Finding {
@@ -62,29 +69,44 @@ impl Finding {
 /// Examines a pickle. Sorts the findings by level, the worst first, then by offset. Lists at most [`limits::FINDINGS`] of
 /// each level.
 pub fn examine(pickle: &Pickle) -> Vec<Finding> {
-    let mut examiner = Examiner { pickle, findings: Vec::new(), indices: HashMap::new(), listed: HashMap::new() };
+    examine_allowing(pickle, &Allowed::new())
+}
+
+/// Examines a pickle as [`examine`]. Allowed names are safe, whatever the pickle does with them.
+pub fn examine_allowing(pickle: &Pickle, allowed: &Allowed) -> Vec<Finding> {
+    let values = Values::new(pickle, allowed);
+    let mut examiner =
+        Examiner { pickle, values: &values, findings: Vec::new(), indices: HashMap::new(), listed: HashMap::new() };
     for global in pickle.globals() {
         examiner.named(&global.name, global.offset);
     }
+    let mut copies = Copies::default();
     for node in pickle.nodes() {
-        if let Node::Object(object) = node {
-            examiner.called(object);
+        match node {
+            Node::Object(object) => {
+                examiner.called(object);
+                examiner.hashed(object);
+                copies.add(&values, object);
+            }
+            Node::Dict(pairs) => examiner.keys(pairs.iter().map(|(key, _)| key)),
+            Node::Set(items) => examiner.keys(items),
+            _ => {}
         }
     }
     for odd in pickle.oddities() {
         examiner.odd(*odd);
+    }
+    if copies.are_too_many(pickle.bytes().len()) {
+        let judgement = Judgement::unknown("makes Python copy far more than the pickle contains");
+        examiner.unnamed("a value that many calls take", judgement, Usage::Contains, 0);
     }
     if let Some(bomb) = find_bomb(pickle) {
         let what = match bomb {
             Bomb::Wide => "a value that expands to more than 2^36 elements",
             Bomb::Deep => "a value nested more than 20,000 levels deep",
         };
-        examiner.unnamed(
-            what,
-            Judgement::dangerous("exhausts the memory or the stack of programs that traverse it"),
-            Usage::Contains,
-            0,
-        );
+        let judgement = Judgement::dangerous("exhausts the memory or the stack of programs that traverse it");
+        examiner.unnamed(what, judgement, Usage::Contains, 0);
     }
     let mut findings = examiner.findings;
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.level), finding.offset));
@@ -102,6 +124,7 @@ enum FindingKey {
 
 struct Examiner<'a> {
     pickle: &'a Pickle,
+    values: &'a Values<'a>,
     findings: Vec<Finding>,
     /// Indices into `findings`; `None` for those over the limit.
     indices: HashMap<FindingKey, Option<usize>>,
@@ -132,16 +155,46 @@ impl Examiner<'_> {
         if !is_listed {
             return None;
         }
-        let name = name();
-        self.findings.push(Finding { name, level, reason, usage: Usage::Imports, arguments: None, offset, count: 0 });
+        let (name, usage) = (name(), Usage::Imports);
+        self.findings.push(Finding { name, level, reason, usage, arguments: None, offset, count: 0, allowed_by: None });
         self.findings.last_mut()
     }
 
+    /// Returns the finding for a name.
+    fn find_name(&mut self, name: &Arc<Name>, offset: u64) -> Option<&mut Finding> {
+        let pattern = self.values.pattern(name).cloned();
+        let judgement = || match pattern {
+            Some(_) => Judgement::safe("is allowed"),
+            None => judge(name),
+        };
+        let finding = self.find(FindingKey::Name(Arc::as_ptr(name)), || name.to_string(), judgement, offset)?;
+        finding.allowed_by = pattern;
+        Some(finding)
+    }
+
     fn named(&mut self, name: &Arc<Name>, offset: u64) {
-        let key = FindingKey::Name(Arc::as_ptr(name));
-        if let Some(finding) = self.find(key, || name.to_string(), || judge(name), offset) {
+        if let Some(finding) = self.find_name(name, offset) {
             finding.count += 1;
         }
+    }
+
+    /// Raises the level of a name, unless the user vouches for it. Returns the finding if its level rose.
+    fn raise(&mut self, name: &Arc<Name>, judgement: Judgement, offset: u64) -> Option<&mut Finding> {
+        if self.values.pattern(name).is_some() {
+            return None;
+        }
+        let key = FindingKey::Name(Arc::as_ptr(name));
+        // A name over the limit of its level is not over that of the next one.
+        if self.indices.get(&key) == Some(&None) {
+            if judge(name).level >= judgement.level {
+                return None;
+            }
+            self.indices.remove(&key);
+            return self.find(key, || name.to_string(), || judgement, offset);
+        }
+        let finding = self.find_name(name, offset).filter(|finding| finding.level < judgement.level)?;
+        (finding.level, finding.reason) = (judgement.level, judgement.reason);
+        Some(finding)
     }
 
     /// Adds something that has no name.
@@ -149,26 +202,54 @@ impl Examiner<'_> {
         if let Some(finding) = self.find(FindingKey::Unnamed(what), || what.to_owned(), || judgement, offset) {
             finding.count += 1;
             finding.usage = finding.usage.max(usage);
+            if finding.level < judgement.level {
+                (finding.level, finding.reason) = (judgement.level, judgement.reason);
+            }
         }
     }
 
     fn called(&mut self, object: &Object) {
         let pickle = self.pickle;
-        let Some(name) = callable(pickle, object.callable) else {
+        let Some(name) = self.values.name(object.callable) else {
             let judgement = Judgement::dangerous("cannot be judged");
             return self.unnamed("the result of another call", judgement, Usage::Calls, object.offset);
         };
-        let by_arguments = pickle.tuple(object.args).and_then(|args| by_arguments(pickle, name, args));
-        let key = FindingKey::Name(Arc::as_ptr(name));
-        let Some(finding) = self.find(key, || name.to_string(), || judge(name), object.offset) else { return };
-        let is_first = finding.usage == Usage::Imports;
-        finding.usage = Usage::Calls;
-        let worse = by_arguments.filter(|judgement| judgement.level > finding.level);
-        if let Some(Judgement { level, reason }) = worse {
-            (finding.level, finding.reason) = (level, reason);
+        if let Some(judgement) = judge_call(self.values, name, object)
+            && let Some(finding) = self.raise(name, judgement, object.offset)
+        {
+            (finding.usage, finding.arguments) = (Usage::Calls, Some(show_call(pickle, object.args)));
         }
-        if is_first || worse.is_some() {
-            finding.arguments = Some(show_call(pickle, object.args));
+        if let Some(finding) = self.find_name(name, object.offset)
+            && finding.usage == Usage::Imports
+        {
+            (finding.usage, finding.arguments) = (Usage::Calls, Some(show_call(pickle, object.args)));
+        }
+    }
+
+    /// Judges what a call result has as keys or members.
+    fn hashed(&mut self, object: &Object) {
+        self.keys(object.pairs.iter().map(|(key, _)| key));
+        // Sets hash their members. They are the only classes of plain values that take items.
+        let entry = self.values.global(object.callable);
+        if entry.is_some_and(|entry| entry.is == Kind::PlainClass && entry.call.is_some_and(|call| call.items)) {
+            self.keys(&object.items);
+        }
+    }
+
+    fn keys<'k>(&mut self, keys: impl IntoIterator<Item = &'k Id>) {
+        for &key in keys {
+            match self.values.bad_key(key) {
+                None => {}
+                Some(BadKey::Object(name)) => {
+                    let judgement =
+                        Judgement::unknown("is vouched for, but not as a key of a dict or a member of a set");
+                    let _ = self.raise(&name, judgement, 0);
+                }
+                Some(BadKey::Other) => {
+                    let judgement = Judgement::unknown("may take long to hash, or runs code for it");
+                    self.unnamed("a key of a dict or a member of a set", judgement, Usage::Contains, 0);
+                }
+            }
         }
     }
 
@@ -195,138 +276,31 @@ impl Examiner<'_> {
                 let judgement = Judgement::dangerous("may make Python import names other than those shown here");
                 self.unnamed("an opcode that straddles the end of its frame", judgement, Usage::Contains, odd.offset);
             }
-            Oddity::State(target) => match callable(pickle, target) {
+            Oddity::State(target) => match self.values.name(target) {
                 Some(name) => {
-                    let key = FindingKey::Name(Arc::as_ptr(name));
-                    if let Some(finding) = self.find(key, || name.to_string(), || judge(name), odd.offset) {
-                        (finding.level, finding.reason) =
-                            (Level::Dangerous, "has its attributes changed for the whole program");
-                    }
+                    let judgement = Judgement::dangerous("has its attributes changed for the whole program");
+                    let _ = self.raise(name, judgement, odd.offset);
                 }
                 None => {
                     let judgement = Judgement::unknown("is not the result of a call");
                     self.unnamed("__setstate__ of a value", judgement, Usage::Calls, odd.offset);
                 }
             },
+            Oddity::Items => {
+                let judgement = Judgement::unknown("takes no items, or not in this way");
+                self.unnamed("a method of a value", judgement, Usage::Calls, odd.offset);
+            }
+            Oddity::Persistent(target) if self.values.is_storage(target) || self.values.is_module(target) => {}
             Oddity::Persistent(target) => {
                 let tag = pickle.tuple(target).and_then(|parts| pickle.word(*parts.first()?));
-                if !matches!(tag, Some("storage" | "module")) && pickle.int(target).is_none() {
-                    let judgement = Judgement::dangerous("makes its reader load something other than a storage");
-                    self.unnamed("a persistent id", judgement, Usage::Contains, odd.offset);
-                }
+                let judgement = match tag {
+                    Some("storage") => Judgement::unknown("has not the form that torch.save writes"),
+                    Some("module") => Judgement::unknown("refers to a class that is not vouched for"),
+                    _ => Judgement::dangerous("makes its reader load something other than a storage"),
+                };
+                self.unnamed("a persistent id", judgement, Usage::Contains, odd.offset);
             }
         }
-    }
-}
-
-/// Returns the name of a value that is called. Old files refer to a module class by the persistent id
-/// `('module', class, file, source)`.
-fn callable(pickle: &Pickle, id: Id) -> Option<&Arc<Name>> {
-    match pickle.node(id) {
-        Node::Global(name) => Some(name),
-        Node::Persistent(target) => {
-            let &[tag, class, ..] = pickle.tuple(*target)? else { return None };
-            match pickle.node(class) {
-                Node::Global(name) if pickle.word(tag) == Some("module") => Some(name),
-                _ => None,
-            }
-        }
-        _ => None,
-    }
-}
-
-/// Judges a call by its arguments. Returns `None` if they do not matter.
-fn by_arguments(pickle: &Pickle, name: &Name, args: &[Id]) -> Option<Judgement> {
-    match (name.module.as_str(), name.name.as_str(), args) {
-        ("_codecs", "encode", &[_, ref rest @ ..]) => {
-            let is_plain = match rest {
-                [] => true,
-                &[codec, ..] => pickle
-                    .word(codec)
-                    .is_some_and(|codec| matches!(codec, "latin1" | "latin-1" | "utf-8" | "utf8" | "ascii")),
-            };
-            (!is_plain).then_some(Judgement::dangerous("hides its text behind a codec"))
-        }
-        ("torch._tensor" | "torch.tensor", "_rebuild_from_type" | "_rebuild_from_type_v2", &[func, ..]) => {
-            let level = match pickle.node(func) {
-                Node::Global(func) => judge(func).level,
-                _ => Level::Dangerous,
-            };
-            Some(Judgement { level, reason: "calls the function in its arguments" })
-        }
-        ("copyreg" | "copy_reg", "_reconstructor" | "__newobj__" | "__newobj_ex__", &[class, ..]) => {
-            callable(pickle, class).is_none().then_some(Judgement::dangerous("calls the result of another call"))
-        }
-        ("builtins" | "__builtin__", "bytearray" | "bytes", &[size]) => {
-            let is_bomb = match pickle.node(size) {
-                // Negative sizes fail in Python. They count as huge here.
-                Node::Int(size) => *size as u64 > limits::VIEW_BYTES,
-                node => matches!(node, Node::BigInt),
-            };
-            is_bomb.then_some(Judgement::dangerous("allocates too much memory"))
-        }
-        _ => None,
-    }
-}
-
-/// Length at which the arguments of a call are cut, in bytes.
-const SHOWN: usize = 100;
-
-/// Formats the arguments of a call as Python source code, cut to the length of a line.
-fn show_call(pickle: &Pickle, args: Id) -> String {
-    let mut out = String::new();
-    if let Some(args) = pickle.tuple(args) {
-        list(pickle, args, ('(', ')'), 0, &mut out);
-    } else {
-        out.push_str("(*");
-        show(pickle, args, 0, &mut out);
-        out.push(')');
-    }
-    out
-}
-
-fn list(pickle: &Pickle, items: &[Id], brackets: (char, char), depth: usize, out: &mut String) {
-    out.push(brackets.0);
-    for (index, &item) in items.iter().enumerate() {
-        if index > 0 {
-            out.push_str(", ");
-        }
-        if out.len() >= SHOWN || depth > 2 {
-            out.push('…');
-            break;
-        }
-        show(pickle, item, depth + 1, out);
-    }
-    out.push(brackets.1);
-}
-
-fn show(pickle: &Pickle, id: Id, depth: usize, out: &mut String) {
-    let quoted = |bytes: &[u8]| {
-        let left = SHOWN.saturating_sub(out.len()).max(8);
-        let cut = bytes.get(..left).unwrap_or(bytes);
-        format!("'{}{}'", String::from_utf8_lossy(cut), if cut.len() < bytes.len() { "…" } else { "" })
-    };
-    match pickle.node(id) {
-        Node::None => out.push_str("None"),
-        Node::Bool(value) => out.push_str(if *value { "True" } else { "False" }),
-        Node::Int(value) => out.push_str(&value.to_string()),
-        Node::Float(value) => out.push_str(&value.to_string()),
-        Node::Str(text) => out.push_str(&quoted(pickle.text(text))),
-        Node::Bytes(text) => {
-            let shown = quoted(pickle.text(text));
-            out.push('b');
-            out.push_str(&shown);
-        }
-        Node::Global(name) => out.push_str(&name.to_string()),
-        Node::Tuple(items) => list(pickle, items, ('(', ')'), depth, out),
-        Node::List(items) => list(pickle, items, ('[', ']'), depth, out),
-        Node::Object(object) => {
-            if let Node::Global(name) = pickle.node(object.callable) {
-                out.push_str(&name.to_string());
-            }
-            out.push_str("(…)");
-        }
-        _ => out.push('…'),
     }
 }
 

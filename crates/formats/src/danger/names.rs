@@ -1,17 +1,19 @@
-//! Judges global names by lists and by their form.
+//! Judges global names: by the tables of what is vouched for, by lists of what is dangerous, and by their form.
 
+use super::vouched::entry;
 use super::{packages, stdlib};
 use crate::limits;
 use crate::pickle::Name;
 
-/// How dangerous a name is. Orders from safe to dangerous.
+/// What this program says about a name or a file. Orders from safe to dangerous.
 ///
 /// Deliberately exhaustive: a program that acts on a level has to decide about each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// A known data type, or a function that rebuilds one.
+    /// Vouched for, and used only as it is vouched for: a data type, or a function that rebuilds one.
     Safe,
-    /// Not known: typically a class of some package, whose code runs when the pickle is loaded.
+    /// Not vouched for, or not used as it is vouched for. Typically a class of some package, whose code runs when the
+    /// pickle is loaded.
     Unknown,
     /// Lets the author of the file run code, or access files or the network, on the computer that loads it.
     Dangerous,
@@ -55,69 +57,83 @@ impl Judgement {
     }
 }
 
-/// Judges a global name of a pickle by itself, without the arguments of its calls.
+/// Judges a global name of a pickle by itself, without its calls.
 pub fn judge(name: &Name) -> Judgement {
-    let (module, name) = (name.module.as_str(), name.name.as_str());
+    if let Some(reason) = danger(name) {
+        return Judgement::dangerous(reason);
+    }
+    match entry(name) {
+        Some(_) => Judgement::safe("is vouched for"),
+        None => Judgement::unknown("is not vouched for"),
+    }
+}
+
+/// Whether a name is dangerous by the lists or by its form.
+pub(super) fn is_dangerous(name: &Name) -> bool {
+    danger(name).is_some()
+}
+
+/// Returns what a dangerous name lets a pickle do. Continues a sentence after "which".
+fn danger(full: &Name) -> Option<&'static str> {
+    let (module, name) = (full.module.as_str(), full.name.as_str());
     let is_plain = |text: &str| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
     };
     if module.len().max(name.len()) > limits::GLOBAL_NAME_BYTES {
-        return Judgement::dangerous("is longer than any real Python name");
+        return Some("is longer than any real Python name");
     }
     if !is_plain(module) || !is_plain(name) {
-        return Judgement::dangerous("contains characters that are not allowed in Python names");
+        return Some("contains characters that are not allowed in Python names");
     }
     // Python looks up the name `a.b` attribute by attribute, so it reaches every module that `a` imports.
     if name.contains('.') {
-        return Judgement::dangerous("accesses a module through another one");
+        return Some("accesses a module through another one");
+    }
+    if let Some((.., reason)) = packages::FUNCTIONS.iter().find(|entry| entry.0 == module && entry.1.contains(&name)) {
+        return Some(reason);
     }
     let top = module.split_once('.').map_or(module, |(top, _)| top);
+    if entry(full).is_some() || listed(stdlib::DATA, module, name) || listed(packages::DATA, module, name) {
+        return None;
+    }
     if matches!(top, "builtins" | "__builtin__") {
         return builtin(module, name);
     }
-    if listed(stdlib::SAFE, module, name) || listed(packages::SAFE, module, name) || is_torch_type(module, name) {
-        return Judgement::safe("is a data type");
-    }
-    if listed(stdlib::UNKNOWN, module, name) {
-        return Judgement::unknown("is not a data type but occurs in models");
-    }
-    if let Some((.., reason)) = packages::FUNCTIONS.iter().find(|entry| entry.0 == module && entry.1.contains(&name)) {
-        return Judgement::dangerous(reason);
+    if is_torch_type(module, name) {
+        return None;
     }
     if let Some(reason) = standard(module, top) {
-        return Judgement::dangerous(reason);
+        return Some(reason);
     }
     if let Some((_, reason)) = packages::LISTED.iter().find(|(package, _)| is_within(module, package)) {
-        return Judgement::dangerous(reason);
+        return Some(reason);
     }
     if module == "test" || module.starts_with("test.test_") {
-        return Judgement::dangerous("is part of Python's own tests, which run commands");
+        return Some("is part of Python's own tests, which run commands");
     }
     if module.split('.').any(|part| packages::DANGEROUS_PARTS.contains(&part)) {
-        return Judgement::dangerous("accesses a module through another one");
+        return Some("accesses a module through another one");
     }
     if packages::DANGEROUS_NAMES.contains(&name) {
-        return Judgement::dangerous("has the name of a function that runs commands or code");
+        return Some("has the name of a function that runs commands or code");
     }
     // Implementation modules such as `_io`, `_posixsubprocess`, `_pickle`. `__main__` holds a script's own classes.
     if top.starts_with('_') && top != "__main__" {
-        return Judgement::dangerous("accesses the interpreter");
+        return Some("accesses the interpreter");
     }
     let is_class = name.trim_start_matches('_').starts_with(|first: char| first.is_ascii_uppercase());
     let rebuilds = || module == "torch._utils" && name.starts_with("_rebuild_");
     let is_of_models = || rebuilds() || packages::FUNCTIONS_OF_MODELS.iter().any(|models| covers(models, module));
     if matches!(top, "torch" | "numpy") && !is_class && !is_of_models() {
-        return Judgement::dangerous("is a function that checkpoints do not need");
+        return Some("is a function that checkpoints do not need");
     }
-    Judgement::unknown(if is_class { "is an unknown class" } else { "is an unknown function" })
+    None
 }
 
-fn builtin(module: &str, name: &str) -> Judgement {
+fn builtin(module: &str, name: &str) -> Option<&'static str> {
     let is_exception = ["Error", "Exception", "Warning"].iter().any(|ending| name.ends_with(ending));
-    if module.contains('.') || !(is_exception || stdlib::BUILTINS.contains(&name)) {
-        return Judgement::dangerous("is a builtin that is not a data type");
-    }
-    Judgement::safe("is a data type")
+    let is_data = !module.contains('.') && (is_exception || stdlib::BUILTINS.contains(&name));
+    (!is_data).then_some("is a builtin that is not a data type")
 }
 
 fn listed(table: &[(&str, &[&str])], module: &str, name: &str) -> bool {
@@ -210,10 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn names_in_real_checkpoints_are_not_dangerous() {
+    fn names_that_are_not_vouched_for_are_unknown() {
         for (module, name) in [
-            ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
-            ("omegaconf.dictconfig", "DictConfig"),
+            ("pytorch_lightning.callbacks.other", "ModelCheckpoint"),
+            ("omegaconf.listconfig", "DictConfig"),
+            ("builtins", "ValueError"),
+            ("io", "BytesIO"),
+            ("ipaddress", "IPv6Network"),
+            ("torch", "sparse_coo_tensor"),
             ("ultralytics.nn.tasks", "DetectionModel"),
             ("torch.optim.adamw", "AdamW"),
             ("torch.nn.modules.conv", "Conv2d"),
@@ -229,11 +249,15 @@ mod tests {
             ("code.models", "Net"),
             ("__main__", "Config"),
             ("functools", "partial"),
-            ("typing", "Any"),
+            ("typing", "Dict"),
             ("logging", "getLogger"),
         ] {
             assert_eq!(level(module, name), Level::Unknown, "{module}.{name}");
         }
+    }
+
+    #[test]
+    fn names_in_real_checkpoints_are_safe() {
         for (module, name) in [
             ("collections", "OrderedDict"),
             ("torch._utils", "_rebuild_tensor_v2"),
@@ -246,12 +270,13 @@ mod tests {
             ("__builtin__", "set"),
             ("__builtin__", "long"),
             ("__builtin__", "Ellipsis"),
-            ("builtins", "ValueError"),
+            ("typing", "Any"),
+            ("omegaconf.dictconfig", "DictConfig"),
+            ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
             ("numpy.core.multiarray", "scalar"),
             ("numpy", "dtype"),
             ("numpy", "float32"),
             ("argparse", "Namespace"),
-            ("types", "SimpleNamespace"),
             ("copy_reg", "_reconstructor"),
             ("datetime", "datetime"),
             ("pathlib", "PosixPath"),

@@ -85,8 +85,9 @@ pub(super) const FUNCTIONS: &[(&str, &[&str], &str)] = &[
     ("tensorflow.io", &["read_file", "write_file"], "accesses files"),
 ];
 
-/// Data types of torch and NumPy, and functions that rebuild them.
-pub(super) const SAFE: &[(&str, &[&str])] = &[
+/// Data types of torch and NumPy, and functions that rebuild them. They are not dangerous. Those that
+/// [`super::vouched`] does not list are unknown.
+pub(super) const DATA: &[(&str, &[&str])] = &[
     (
         "torch._utils",
         &[

@@ -1,4 +1,4 @@
-//! Lists of Python's standard library. A name in it is dangerous unless listed as safe or unknown.
+//! Lists of Python's standard library. A name in it is dangerous unless it is vouched for or listed as data.
 
 /// Modules and what they let a pickle do. Packages include their submodules.
 pub(super) const LISTED: &[(&str, &str)] = &[
@@ -287,8 +287,9 @@ pub(super) const PACKAGES: &[&str] = &[
     "zoneinfo",
 ];
 
-/// Data types, and functions that rebuild them.
-pub(super) const SAFE: &[(&str, &[&str])] = &[
+/// Data types, functions that rebuild them, and names that occur in pickled models. They do nothing by themselves, so
+/// they are not dangerous. Those that [`super::vouched`] does not list are unknown.
+pub(super) const DATA: &[(&str, &[&str])] = &[
     ("_codecs", &["encode"]),
     ("_collections", &["OrderedDict", "defaultdict", "deque"]),
     ("_io", &["BytesIO", "StringIO"]),
@@ -310,11 +311,6 @@ pub(super) const SAFE: &[(&str, &[&str])] = &[
     ("types", &["SimpleNamespace"]),
     ("uuid", &["SafeUUID", "UUID"]),
     ("zoneinfo", &["ZoneInfo"]),
-];
-
-/// Names that are not data types but occur in pickled models. They do nothing by themselves; their arguments are judged
-/// separately.
-pub(super) const UNKNOWN: &[(&str, &[&str])] = &[
     ("abc", &["ABCMeta"]),
     ("contextlib", &["nullcontext"]),
     ("dataclasses", &["_MISSING_TYPE", "MISSING"]),
@@ -348,7 +344,8 @@ pub(super) const UNKNOWN: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Builtins that are data types. All others are dangerous, except exceptions.
+/// Builtins that are data types. All others are dangerous, except exceptions. Most are unknown: see
+/// [`super::vouched`].
 pub(super) const BUILTINS: &[&str] = &[
     "Ellipsis",
     "NotImplemented",

@@ -96,15 +96,7 @@ impl PickleMachine<'_> {
                 (self.pop()?, args, None)
             }
         };
-        self.push(Node::Object(Box::new(Object {
-            callable,
-            args,
-            kwargs,
-            state: Vec::new(),
-            items: Vec::new(),
-            pairs: Vec::new(),
-            offset: offset as u64,
-        })))
+        self.push(Node::Object(Box::new(Object::called(callable, args, kwargs, code, offset as u64))))
     }
 
     pub(super) fn build(&mut self, offset: usize) -> Result<()> {

@@ -26,7 +26,7 @@ impl PickleMachine<'_> {
     }
 
     /// APPEND(S), ADDITEMS and SETITEM(S), on lists, sets, dicts and the results of calls.
-    pub(super) fn fill(&mut self, code: u8) -> Result<()> {
+    pub(super) fn fill(&mut self, code: u8, offset: usize) -> Result<()> {
         let values = match code {
             op::APPEND => self.pop_array::<1>()?.to_vec(),
             op::SETITEM => self.pop_array::<2>()?.to_vec(),
@@ -40,10 +40,14 @@ impl PickleMachine<'_> {
             (op::APPEND | op::APPENDS, Node::List(items)) => items.extend(values),
             (op::ADDITEMS, Node::Set(items)) => items.extend(values),
             (op::APPEND | op::APPENDS | op::ADDITEMS, Node::Object(object)) => object.items.extend(values),
-            // Items can be appended to a bytearray, whose content is unknown then.
-            (_, node @ Node::Bytes(_)) if is_lenient && !values.is_empty() => *node = Node::Unknown,
-            // The name of anything else that accepts items was recorded where it occurred.
-            _ if is_lenient => {}
+            _ if is_lenient && values.is_empty() => {}
+            (_, node) if is_lenient => {
+                // Items can be appended to a bytearray, whose content is unknown then.
+                if let Node::Bytes(_) = node {
+                    *node = Node::Unknown;
+                }
+                self.note(Oddity::Items, offset);
+            }
             _ => {
                 let name = op::name(code).or_internal("an opcode without a name")?;
                 return Err(Error::malformed(format!("{name} on a value that takes no items")));

@@ -121,7 +121,7 @@ impl<'a> PickleMachine<'a> {
             | op::FROZENSET
             | op::EMPTY_DICT
             | op::DICT => self.container(code)?,
-            op::APPEND | op::APPENDS | op::ADDITEMS | op::SETITEM | op::SETITEMS => self.fill(code)?,
+            op::APPEND | op::APPENDS | op::ADDITEMS | op::SETITEM | op::SETITEMS => self.fill(code, offset)?,
             op::GLOBAL | op::STACK_GLOBAL => self.global(code, offset)?,
             op::REDUCE | op::NEWOBJ | op::NEWOBJ_EX | op::INST | op::OBJ => self.call(code, offset)?,
             op::BUILD => self.build(offset)?,

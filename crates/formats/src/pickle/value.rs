@@ -85,6 +85,9 @@ pub enum Oddity {
     Straddle,
     /// BUILD on this value, which is not the result of a call.
     State(Id),
+    /// Items appended, added or assigned to a value that does not take them by this opcode. Python calls a method of the
+    /// value.
+    Items,
     /// A persistent id: the reader interprets this value.
     Persistent(Id),
 }
@@ -152,8 +155,17 @@ pub struct Object {
     pub items: Vec<Id>,
     /// Items assigned by key.
     pub pairs: Vec<(Id, Id)>,
+    /// The calling opcode, such as [`REDUCE`](super::op::REDUCE).
+    pub opcode: u8,
     /// The offset of the calling opcode in the pickle.
     pub offset: u64,
+}
+
+impl Object {
+    /// Returns a call without changes to its result.
+    pub(crate) fn called(callable: Id, args: Id, kwargs: Option<Id>, opcode: u8, offset: u64) -> Self {
+        Object { callable, args, kwargs, state: Vec::new(), items: Vec::new(), pairs: Vec::new(), opcode, offset }
+    }
 }
 
 /// A parsed pickle.

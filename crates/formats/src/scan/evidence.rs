@@ -71,7 +71,7 @@ fn acts(parsed: &LenientParse) -> bool {
             _ => None,
         });
         let states = parsed.pickle.oddities().iter().filter_map(|odd| match odd.oddity {
-            Oddity::State(_) => Some(odd.offset),
+            Oddity::State(_) | Oddity::Items => Some(odd.offset),
             _ => None,
         });
         objects.chain(states).any(|offset| is_before_break(parsed, offset))

@@ -89,7 +89,7 @@ impl Lister {
                 Entry::Vacant(entry) => drop(entry.insert(path)),
                 // The name that tells most: caches link names to files that are named by hash.
                 Entry::Occupied(mut entry) => {
-                    let rank = |path: &PathBuf| (!is_named_like_a_checkpoint(path), path.clone());
+                    let rank = |path: &PathBuf| (path.extension().is_none(), path.clone());
                     if rank(&path) < rank(entry.get()) {
                         entry.insert(path);
                     }
@@ -105,28 +105,11 @@ pub(super) fn is_named_like_a_pickle(path: &Path) -> bool {
     has_extension(path, &["bin", "ckpt", "dill", "joblib", "p", "pickle", "pkl", "pt", "pth", "sav", "th"])
 }
 
-/// Whether the file's extension is one of checkpoints. In a folder, such a file is reported even if it is not one.
+/// Whether the file's extension is one that only checkpoints and arrays have. In a folder, such a file is reported even if
+/// it is not one. Tokenizers and other data have `.bin` and `.model`, too.
 pub fn is_named_like_a_checkpoint(path: &Path) -> bool {
-    const EXTENSIONS: [&str; 18] = [
-        "bin",
-        "ckpt",
-        "dat",
-        "data",
-        "dill",
-        "joblib",
-        "model",
-        "npy",
-        "npz",
-        "pickle",
-        "pkl",
-        "pt",
-        "pt2",
-        "pth",
-        "safetensors",
-        "sav",
-        "tar",
-        "th",
-    ];
+    const EXTENSIONS: [&str; 12] =
+        ["ckpt", "dill", "joblib", "npy", "npz", "pickle", "pkl", "pt", "pt2", "pth", "safetensors", "sft"];
     has_extension(path, &EXTENSIONS)
 }
 

@@ -31,26 +31,30 @@ impl Scanner<'_> {
             if is_damaged || (content.len() as u64) < target || !may_continue(&content, role) {
                 break;
             }
-            let is_data = role == Role::Data;
-            let spent = if is_data { self.inflated_data } else { self.inflated } + content.len() as u64;
+            let spent = *self.spent(role) + content.len() as u64;
             if target > limits::PICKLE_BYTES || spent > limits::SCAN_BYTES {
                 // Data that could still be a pickle is not one that anything loads.
-                if !is_data {
-                    let found = format!(
-                        "inflates to more than {} bytes, or the file to more than the limit of {} bytes; the rest was \
-                         not scanned",
-                        limits::PICKLE_BYTES,
-                        limits::SCAN_BYTES
-                    );
+                if role != Role::Data {
+                    let most = limits::PICKLE_BYTES;
+                    let found = format!("it inflates to more than the limit of {most} bytes; the rest was not scanned");
                     self.fail(Error::limit(found), place);
                 }
                 break;
             }
             target = (target * GROWTH).min(limits::PICKLE_BYTES + 1);
         }
-        let spent = if role == Role::Data { &mut self.inflated_data } else { &mut self.inflated };
-        *spent += content.len() as u64;
+        *self.spent(role) += content.len() as u64;
+        if self.inflated > limits::SCAN_BYTES {
+            let most = limits::SCAN_BYTES;
+            let found = format!("the file inflates to more than the limit of {most} bytes; the rest was not scanned");
+            self.fail(Error::limit(found), place);
+        }
         content
+    }
+
+    /// The bytes that were inflated of storages, or of anything else.
+    fn spent(&mut self, role: Role) -> &mut u64 {
+        if role == Role::Data { &mut self.inflated_data } else { &mut self.inflated }
     }
 
     /// Scans the content of a gzip or zlib stream, which joblib decompresses before it unpickles. Returns false if

@@ -25,7 +25,7 @@ pub use scanned_format::ScannedFormat;
 pub use scanner::LocatedFinding;
 
 use crate::containers::{self, Container};
-use crate::danger::Level;
+use crate::danger::{Allowed, Level};
 use crate::error::{Error, Kind, Result};
 use crate::io::Source;
 use content::{Archive, recognize_archive};
@@ -64,12 +64,17 @@ impl FileScan {
 ///
 /// Fails only if nothing of the file could be scanned; [`FileScan::problem`] holds all other errors.
 pub fn scan_file(path: impl AsRef<Path>) -> Result<FileScan> {
+    scan_file_allowing(path, &Allowed::new())
+}
+
+/// Scans a file as [`scan_file`]. Allowed names are safe.
+pub fn scan_file_allowing(path: impl AsRef<Path>, allowed: &Allowed) -> Result<FileScan> {
     let path = path.as_ref();
     let source = Source::open(path)?;
     // SAFETY: this process writes no file during a scan. A file that another process changes meanwhile can make the scan's
     // result wrong, and one that it truncates ends this process with SIGBUS; neither can harm an output.
     let bytes = unsafe { source.map() }?;
-    let mut scanner = Scanner::of(&source);
+    let mut scanner = Scanner::new(&source, allowed);
     let format = scan_bytes(&mut scanner, bytes, folder::is_named_like_a_pickle(path));
     let Scanner { mut findings, pickles, problem, .. } = scanner;
     let format = match (format, containers::sniff(&source)) {

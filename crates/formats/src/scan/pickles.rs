@@ -13,6 +13,12 @@ use crate::pickle::{LenientParse, Pickle, parse_lenient};
 /// Number of pickles that torch loads from the start of a legacy file, whatever they look like.
 const LEGACY_PICKLES: usize = 5;
 
+/// Bytes of data in which a whole pickle is looked for.
+const DATA_BYTES: usize = 1 << 20;
+
+/// The same, in a file whose data took too long.
+const DATA_HEAD: usize = 4096;
+
 /// Findings of one file to list.
 const MOST_FINDINGS: usize = 4 * limits::FINDINGS;
 
@@ -39,13 +45,15 @@ impl Scanner<'_> {
                 LEGACY_PICKLES.. if is_legacy => Role::Data,
                 _ => Role::Found,
             };
-            // One byte more than allowed, so that a longer pickle exceeds the limit rather than being cut short.
-            let window = rest.get(..limits::PICKLE_BYTES as usize + 1).unwrap_or(rest);
-            let parsed = parse_lenient(window);
+            let parsed = parse_lenient(rest.get(..self.window(role)).unwrap_or(rest));
             let len = parsed.pickle.bytes().len();
             self.touch(len);
-            self.scanned_bytes += len as u64;
-            self.values += parsed.pickle.nodes().len();
+            if role == Role::Data {
+                self.data_values += parsed.pickle.nodes().len();
+            } else {
+                self.scanned_bytes += len as u64;
+                self.values += parsed.pickle.nodes().len();
+            }
             if self.is_exhausted() {
                 let (bytes, values) = (limits::SCAN_BYTES, limits::SCAN_VALUES);
                 let found = format!("more than {bytes} bytes or {values} values of pickles; the rest was not scanned");
@@ -70,7 +78,7 @@ impl Scanner<'_> {
             if std::mem::take(&mut self.storages_wanted) {
                 self.storages = containers::storage_sizes(&parsed.pickle);
             }
-            let findings = danger::examine(&parsed.pickle);
+            let findings = danger::examine_allowing(&parsed.pickle, &self.allowed);
             let LenientParse { pickle, is_complete, broken, .. } = parsed;
             let first = self.findings.len();
             let break_offset = broken.as_ref().map(|broken| broken.offset);
@@ -86,6 +94,17 @@ impl Scanner<'_> {
             begin += len;
         }
         end
+    }
+
+    /// Bytes to parse at most. Storages of one repeated byte can be long runs of opcodes, and must not use up the limits
+    /// for pickles.
+    fn window(&self, role: Role) -> usize {
+        match role {
+            Role::Data if self.data_values > limits::SCAN_VALUES => DATA_HEAD,
+            Role::Data => DATA_BYTES,
+            // One byte more than allowed, so that a longer pickle exceeds the limit rather than being cut short.
+            _ => limits::PICKLE_BYTES as usize + 1,
+        }
     }
 
     /// Records that bytes could still be a pickle where parsing them exceeded a limit.
@@ -109,8 +128,12 @@ impl Scanner<'_> {
             if self.is_script && is_script_name(&finding.name) {
                 (finding.level, finding.reason) = (Level::Unknown, "is a part of the TorchScript program");
             }
-            // The second half of the list is for dangerous findings only, so that many safe names do not hide them.
-            let most = if finding.level == Level::Dangerous { MOST_FINDINGS } else { MOST_FINDINGS / 2 };
+            // Many safe names must not hide an unknown one, nor many unknown names a dangerous one.
+            let most = match finding.level {
+                Level::Safe => MOST_FINDINGS / 4,
+                Level::Unknown => MOST_FINDINGS / 2,
+                Level::Dangerous => MOST_FINDINGS,
+            };
             if self.findings.len() < most {
                 self.findings.push(LocatedFinding { place: place.to_owned(), finding });
             }

@@ -3,7 +3,7 @@ use super::numpy::NumpyFile;
 use super::role::Role;
 use super::scanned_format::ScannedFormat;
 use crate::containers::{Container, StorageSize};
-use crate::danger::Finding;
+use crate::danger::{Allowed, Finding};
 use crate::error::Error;
 use crate::io::Source;
 use crate::limits;
@@ -27,6 +27,8 @@ const MAPPED: usize = 32 << 20;
 /// The costs bound the scan: a file may refer to the same bytes many times.
 #[derive(Default)]
 pub(super) struct Scanner<'a> {
+    /// Names that the user vouches for.
+    pub(super) allowed: Allowed,
     /// The file, if it is mapped.
     source: Option<&'a Source>,
     /// Bytes of the file that were read since its pages were last released.
@@ -40,6 +42,8 @@ pub(super) struct Scanner<'a> {
     pub(super) scanned_bytes: u64,
     /// Values built by all pickles.
     pub(super) values: usize,
+    /// Values built from data.
+    pub(super) data_values: usize,
     /// Bytes inflated.
     pub(super) inflated: u64,
     /// Bytes of storages inflated.
@@ -56,8 +60,8 @@ pub(super) struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     /// Returns a scanner of the mapped bytes of a file.
-    pub(super) fn of(source: &'a Source) -> Self {
-        Scanner { source: Some(source), ..Scanner::default() }
+    pub(super) fn new(source: &'a Source, allowed: &Allowed) -> Self {
+        Scanner { source: Some(source), allowed: allowed.clone(), ..Scanner::default() }
     }
 
     /// Scans a file, or what stands for one: a member of an archive, or the content of a compressed file. Returns `None`
@@ -131,7 +135,9 @@ impl<'a> Scanner<'a> {
                 return;
             }
             let Some(array) = NumpyFile::parse(rest) else {
-                self.part(rest, place, Role::Found, depth + 1);
+                if !rest.starts_with(NumpyFile::SIGNATURE) {
+                    self.part(rest, place, Role::Found, depth + 1);
+                }
                 return;
             };
             let end =

@@ -57,6 +57,7 @@ impl Scanner<'_> {
             arguments: None,
             offset: 0,
             count: 1,
+            allowed_by: None,
         };
         self.findings.push(LocatedFinding { place: place.to_owned(), finding });
     }
