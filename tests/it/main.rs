@@ -22,6 +22,7 @@ mod hash_and_diff;
 mod layouts;
 mod library;
 mod merge_vae;
+mod merge_vae_checks;
 mod peers;
 mod readme;
 #[cfg(feature = "render")]

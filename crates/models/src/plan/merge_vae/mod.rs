@@ -70,7 +70,7 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> R
     base.translation().trace_back(Origin::Checkpoint, &mut resolved.ledger);
     vae.translation().trace_back(Origin::Vae, &mut resolved.ledger);
     resolved.notices.extend(family);
-    resolved.notices.extend(base.translation().notices.iter().cloned());
+    resolved.notices.extend(base.translation().notices_about_the_rest().cloned());
     Ok(resolved)
 }
 

@@ -20,7 +20,13 @@ pub(super) struct OldVae<'a> {
 /// The key of a tensor of an old VAE in LDM names, without prefix; `None` within if no VAE has it, and altogether if the
 /// key is not part of a VAE.
 pub(super) fn name_of(key: &str) -> Option<Option<&'static str>> {
-    let prefixed = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)).filter(|bare| vae::is_key(bare));
+    let is_part = |prefix: &str, bare: &str| {
+        // All that WebUI loads as VAE, whatever its name; see `Role::from_key`.
+        let is_loaded = prefix == vae::PREFIX && !bare.starts_with("loss") && !bare.starts_with("model_ema");
+        is_loaded || vae::is_key(bare)
+    };
+    let prefixed = PREFIXES.iter().find_map(|prefix| Some((*prefix, key.strip_prefix(prefix)?)));
+    let prefixed = prefixed.filter(|(prefix, bare)| is_part(prefix, bare)).map(|(_, bare)| bare);
     match prefixed {
         Some(bare) => Some(vae_schema::ldm_key(bare)),
         // Without prefix, only what is certain: other networks have encoders too.

@@ -62,10 +62,10 @@ fn narrowed(base: &StateDict) -> Narrowed {
     let context = dim("input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight", 1);
     let divides = |&(published, text): &(u64, u64)| {
         let context = context?;
-        let divisor = text.checked_div(context).filter(|_| text % context == 0)?;
+        let divisor = text.checked_div(context).filter(|_| text.is_multiple_of(context))?;
         // The text width of SD v1 is no power of two, so that a multiple of it is no coincidence.
         let is_even = width * divisor == published || text == 768;
-        (is_even && divisor > 0 && PUBLISHED_WIDTH % divisor == 0).then_some(divisor)
+        (is_even && divisor > 0 && PUBLISHED_WIDTH.is_multiple_of(divisor)).then_some(divisor)
     };
     PUBLISHED_UNETS.iter().find_map(divides).map_or(Narrowed::Unevenly, Narrowed::By)
 }
