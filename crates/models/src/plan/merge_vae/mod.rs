@@ -212,8 +212,10 @@ impl Merge<'_> {
         let to = match (self.options.vae_dtype, old) {
             (None, _) => self.options.dtype,
             _ if origin == Origin::Checkpoint => self.options.dtype,
-            (Some(VaeDtype::Keep), _) | (Some(VaeDtype::Match), None) => None,
-            (Some(VaeDtype::Match), Some((_, old))) => Some(old.dtype()),
+            (Some(VaeDtype::Keep), _) => None,
+            (Some(VaeDtype::Match), Some((_, old))) if old.dtype().is_float() => Some(old.dtype()),
+            // A tensor that the old VAE lacks gets the dtype of the others.
+            (Some(VaeDtype::Match), _) => self.old.dtype(),
             (Some(VaeDtype::As(dtype)), _) => Some(dtype),
         };
         let key = format!("{}{name}", vae::PREFIX);

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use crate::vae;
 use crate::vae_schema::{self, VaeSchema};
 use trinart_ckpt_formats::state_dict::StateDict;
-use trinart_ckpt_formats::tensor::LazyTensor;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 
 /// The prefixes under which checkpoints have a VAE. WebUI reads the first.
 const PREFIXES: &[&str] = &[vae::PREFIX, "model.first_stage_model.", "vae."];
@@ -59,6 +59,20 @@ impl<'a> OldVae<'a> {
     /// Returns the tensor with this key in LDM names, and its key in the checkpoint.
     pub(super) fn get(&self, name: &str) -> Option<(&'a str, &'a LazyTensor)> {
         self.tensors.get(name).copied()
+    }
+
+    /// Returns the floating-point dtype that most tensors have.
+    pub(super) fn dtype(&self) -> Option<Dtype> {
+        let dtypes = self.tensors.values().map(|(_, tensor)| tensor.dtype()).filter(|dtype| dtype.is_float());
+        let mut counts: Vec<(Dtype, usize)> = Vec::new();
+        for dtype in dtypes {
+            match counts.iter_mut().find(|(found, _)| *found == dtype) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((dtype, 1)),
+            }
+        }
+        // By name among equals, because the order of the tensors here is arbitrary.
+        counts.into_iter().max_by_key(|(dtype, count)| (*count, dtype.name())).map(|(dtype, _)| dtype)
     }
 
     /// Describes why WebUI would not load this VAE. `None` if it would, and if there is none.

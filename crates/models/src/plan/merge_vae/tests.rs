@@ -170,7 +170,8 @@ fn a_complete_vae_repairs_every_key_in_every_state() {
             if let Some(at) = tensors.iter().position(|(key, _)| spelled(key)) {
                 match index % 3 {
                     0 => drop(tensors.remove(at)),
-                    1 => tensors[at].1 = vec![7, 5],
+                    1 if index % 2 == 0 => tensors[at].1 = vec![7, 5],
+                    1 => tensors[at].1 = vec![9, 9, 3, 3],
                     _ => tensors[at].0.push_str("_old"),
                 }
                 tensors.push(("first_stage_model.stray.weight".to_owned(), vec![4]));
@@ -331,4 +332,15 @@ fn compares_the_family_of_known_vaes() {
     assert!(error.to_string().contains("SDXL base") && error.to_string().contains("tiny-sd1.ckpt"), "{error}");
     let notice = check_published(&base, Architecture::SdxlBase, true).unwrap().unwrap();
     assert_eq!(notice.code, NoticeCode::VaeFamilyMismatch);
+}
+
+#[test]
+fn matches_the_dtype_of_a_vae_that_lacks_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, half) = states().into_iter().find(|(state, _)| *state == "half missing").unwrap();
+    let before = Checkpoint::open(write(folder.path(), "base", &base(half), "F32")).unwrap();
+    let donor = Checkpoint::open(write(folder.path(), "donor", &ldm(), "F16")).unwrap();
+    let resolved = plan(&before, &donor, &MergeVaeOptions::default().vae_dtype(VaeDtype::Match)).unwrap();
+    let mut vae = resolved.state_dict.iter().filter(|(key, _)| vae::is_checkpoint_key(key));
+    assert!(vae.all(|(_, tensor)| tensor.dtype() == Dtype::F32));
 }
