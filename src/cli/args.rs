@@ -204,6 +204,13 @@ pub(super) struct Writing {
     /// Cast floating-point tensors to this dtype
     #[arg(long, value_enum, value_name = "DTYPE")]
     pub dtype: Option<DtypeArgument>,
+    /// Set what the UNet predicts [default: as the checkpoint shows]
+    ///
+    /// The tensors stay as they are. A file records it in the keys v_pred and ztsnr (SDXL), in its metadata and, for SD v1
+    /// and v2, in a .yaml beside it, where WebUI, Forge and ComfyUI look; a diffusers folder in the configuration of the
+    /// scheduler.
+    #[arg(long, value_enum, value_name = "PREDICTION")]
+    pub prediction: Option<PredictionArgument>,
     /// Clamp values that overflow the new dtype, instead of failing
     #[arg(long)]
     pub saturate: bool,
@@ -227,11 +234,6 @@ pub(super) struct Writing {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Diffusers folders")]
 pub(super) struct FolderWriting {
-    /// Set what the UNet predicts [default: epsilon; v for SD v2 and files with the key v_pred]
-    ///
-    /// The configuration of the scheduler records it.
-    #[arg(long, value_enum, value_name = "PREDICTION")]
-    pub prediction: Option<PredictionArgument>,
     /// Write weights as .bin, for programs that do not read safetensors
     #[arg(long)]
     pub bin: bool,

@@ -32,7 +32,7 @@ pub(super) fn tip(tip: Tip) -> Option<&'static str> {
         Tip::MissingPositionIds => "--fix-position-ids adds them",
         Tip::Notice(NoticeCode::UnknownKept) => "inspect --keys lists them",
         Tip::Notice(NoticeCode::NotInFolders) => "--dry-run lists them",
-        Tip::Notice(NoticeCode::PredictionAssumed) => "--prediction sets it",
+        Tip::Notice(NoticeCode::PredictionAssumed | NoticeCode::MarksContradict) => "--prediction sets it",
         _ => return None,
     })
 }

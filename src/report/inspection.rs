@@ -15,6 +15,7 @@ use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 use trinart_ckpt_models::detection::{Detection, Evidence};
 use trinart_ckpt_models::family::{Architecture, Prediction, Task};
+use trinart_ckpt_models::parameterization::{MarkSource, Parameterization};
 use trinart_ckpt_models::position_ids::{self, State};
 use trinart_ckpt_models::published::PublishedFile;
 use trinart_ckpt_models::{Component, FileKind};
@@ -40,6 +41,9 @@ pub struct Inspection {
     pub task: Option<Task>,
     /// What the UNet predicts; `None` without a UNet.
     pub prediction: Option<Prediction>,
+    /// What the UNet predicts, the noise schedule and the constants of the VAE, with the marks that say so; `None` without
+    /// a UNet and a VAE.
+    pub parameterization: Option<Parameterization>,
     /// The evidence for the architecture.
     pub evidence: Vec<Evidence>,
     /// The path of the state dict in the pickled object; empty if it is the object itself.
@@ -164,6 +168,7 @@ impl Inspection {
         kind: FileKind,
         components: Vec<ComponentSummary>,
         detection: &Detection,
+        parameterization: Parameterization,
         published: Option<&'static PublishedFile>,
         keys: bool,
     ) -> Self {
@@ -179,6 +184,8 @@ impl Inspection {
             };
             checkpoint.state_dict().iter().map(key).collect()
         };
+        let is_part = |component: &ComponentSummary| matches!(component.component, Component::Unet | Component::Vae);
+        let has_model = detection.task.is_some() || components.iter().any(is_part);
         Inspection {
             file: checkpoint.path().to_string_lossy().into_owned(),
             bytes: checkpoint.file_bytes(),
@@ -186,7 +193,8 @@ impl Inspection {
             kind,
             architecture: detection.architecture(),
             task: detection.task,
-            prediction: detection.task.map(|_| detection.prediction),
+            prediction: detection.task.map(|_| parameterization.prediction),
+            parameterization: has_model.then_some(parameterization),
             evidence: detection.evidence.clone(),
             root: checkpoint.root().to_owned(),
             tensors: checkpoint.state_dict().len(),
@@ -237,6 +245,18 @@ impl Inspection {
             line("architecture", &architecture);
         } else if is_unet {
             line("architecture", "unknown");
+        }
+        if let (Some(prediction), Some(found)) = (self.prediction, &self.parameterization) {
+            let default = found.evidence.iter().find(|mark| mark.source == MarkSource::Default);
+            let by_default = default.map_or_else(String::new, |mark| format!(" ({})", mark.place));
+            let zero = if found.zero_terminal_snr { ", zero terminal SNR" } else { "" };
+            line("prediction", &format!("{}{zero}{by_default}", prediction.text()));
+        }
+        for mark in self.parameterization.iter().flat_map(|found| &found.evidence) {
+            if mark.source != MarkSource::Default {
+                let (field, value) = (mark.claim.field(), mark.claim.value());
+                line("mark", &format!("{field} {}, from {}", printable(&value), printable(&mark.place)));
+            }
         }
         if let Some(published) = &self.published {
             line("published as", &published.to_text());

@@ -21,6 +21,8 @@ mod fuzz;
 mod hash_and_diff;
 mod layouts;
 mod library;
+mod marks;
+mod marks_in_folders;
 mod merge_vae;
 mod merge_vae_checks;
 mod peers;

@@ -113,6 +113,16 @@ pub const METADATA_BYTES: usize = 16 << 20;
 /// Bytes of a configuration or index file beside weights (100 KB: an index has a line for each tensor).
 pub const JSON_FILE: u64 = 16 << 20;
 
+/// Bytes of the `.yaml` beside a checkpoint (4 KB).
+pub const YAML_FILE: u64 = 64 << 10;
+
+/// Nesting depth of the `.yaml` beside a checkpoint (8).
+pub const YAML_DEPTH: usize = 64;
+
+/// Bytes of the keys that lead to a value in the `.yaml` beside a checkpoint (70). Values behind longer ones are not kept:
+/// each value has a copy of its keys.
+pub const YAML_KEYS_BYTES: usize = 512;
+
 /// How many times larger than its storage a strided view may be: a stride of 0 turns four bytes into any number of
 /// elements. Views of up to [`VIEW_BYTES`] are always allowed.
 pub const VIEW_GROWTH: u64 = 16;

@@ -116,6 +116,10 @@ pub enum DropReason {
     ResidueNotInFolders,
     /// A tensor of a text encoder that rendering does not use.
     UnusedByTextEncoder,
+    /// A mark of what the UNet predicts, which the folder's configuration records.
+    RecordedInFolder,
+    /// A mark of what the UNet predicts that contradicts the requested prediction.
+    Superseded,
     /// A tensor that folders have no place for.
     NotInFolders,
 }
@@ -139,6 +143,8 @@ impl DropReason {
             DropReason::ScheduleNotInFolders => "schedule-not-in-folders",
             DropReason::ResidueNotInFolders => "residue-not-in-folders",
             DropReason::UnusedByTextEncoder => "unused-by-text-encoder",
+            DropReason::RecordedInFolder => "recorded-in-folder",
+            DropReason::Superseded => "superseded",
             DropReason::NotInFolders => "not-in-folders",
         }
     }
@@ -161,6 +167,8 @@ impl DropReason {
             DropReason::ScheduleNotInFolders => "schedule buffer; the folder's scheduler computes it",
             DropReason::ResidueNotInFolders => "training residue; folders do not hold it",
             DropReason::UnusedByTextEncoder => "unused by rendering; folders do not hold it",
+            DropReason::RecordedInFolder => "mark of the prediction; the folder's configuration records it",
+            DropReason::Superseded => "mark of another prediction than the requested one",
             DropReason::NotInFolders => "folders have no place for it",
         };
         text.to_owned()

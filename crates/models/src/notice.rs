@@ -28,6 +28,16 @@ pub enum NoticeCode {
     NotInFolders,
     /// What the UNet predicts is assumed.
     PredictionAssumed,
+    /// Programs that read the output will not see what the UNet predicts.
+    PredictionNotRead,
+    /// Marks of what the UNet predicts, or of the VAE's constants, contradict each other.
+    MarksContradict,
+    /// The constants of the VAE are assumed.
+    VaeConstantsAssumed,
+    /// Programs that read the output will not see the constants of the VAE.
+    VaeConstantsNotRead,
+    /// The configuration beside the input was not carried over.
+    YamlNotCarried,
     /// The checkpoint had no VAE, and one was inserted.
     VaeInserted,
     /// Tensors of the checkpoint's own VAE were kept.

@@ -13,6 +13,7 @@ use trinart_ckpt_formats::{Error, Metadata, OpenOptions, Result, StateDict, Stor
 
 use crate::detection::Detection;
 use crate::hash::{FileHashes, file_sha256};
+use crate::parameterization::{self, Parameterization};
 use crate::vae;
 pub use translate::Translation;
 
@@ -56,6 +57,14 @@ impl Checkpoint {
     /// Detects the architecture of a checkpoint from its keys and shapes, or of all components of a folder together.
     pub fn detect(stored: &StoredCheckpoint) -> Detection {
         translate::detect(stored)
+    }
+
+    /// Returns what the model predicts, its noise schedule and the constants of its VAE, with the evidence.
+    ///
+    /// Reads small tensors, the configurations of a folder, and the `.yaml` beside a file; see
+    /// [`parameterization::read`].
+    pub fn parameterization(&self) -> Result<Parameterization> {
+        parameterization::read(&self.stored, &self.state_dict, &self.metadata, &Self::detect(&self.stored))
     }
 
     /// The tensors in LDM names.

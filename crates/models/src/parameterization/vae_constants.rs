@@ -1,3 +1,5 @@
+use serde::Serialize;
+
 use crate::family::Architecture;
 
 /// The constants of a VAE that its weights do not show: how its latents are scaled for the UNet, and whether it has to run
@@ -5,7 +7,7 @@ use crate::family::Architecture;
 ///
 /// A latent `z` of the encoder becomes `(z - mean) * scaling_factor / std` for the UNet, or `(z - shift) * scaling_factor`.
 /// The names are those of `vae/config.json` in diffusers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct VaeConstants {
     /// The factor between the latents of the VAE and those of the UNet.

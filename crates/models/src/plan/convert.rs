@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::checkpoint::Checkpoint;
 use crate::ledger::{Change, DropReason, Ledger, Origin};
 use crate::notice::{Notice, NoticeCode};
+use crate::parameterization::is_mark_key;
 use crate::plan::{Cast, Resolved};
 use crate::{Component, ema, position_ids, vae};
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
@@ -78,6 +79,10 @@ impl ConvertOptions {
 
     /// Returns why a key is dropped; `None` if it is kept.
     fn drop_reason(&self, key: &str) -> Option<DropReason> {
+        if is_mark_key(key) {
+            let is_left = self.component.is_some_and(|wanted| wanted != Component::Unet);
+            return is_left.then_some(DropReason::OtherComponent);
+        }
         let component = Component::from_key(key);
         if component == Component::Ema {
             return match self.ema_action() {
@@ -114,7 +119,8 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
     if state_dict.is_empty() && !checkpoint.state_dict().is_empty() {
         return Err(nothing_remains(checkpoint.state_dict(), options).in_file(checkpoint.path()));
     }
-    let unknown = state_dict.keys().filter(|key| Component::from_key(key) == Component::Other).count();
+    let is_unknown = |key: &&str| Component::from_key(key) == Component::Other && !is_mark_key(key);
+    let unknown = state_dict.keys().filter(is_unknown).count();
     if unknown > 0 {
         let text = format!("kept {unknown} tensors of no known component");
         notices.push(Notice::new(NoticeCode::UnknownKept, text));
@@ -236,7 +242,9 @@ impl<'a> Conversion<'a> {
     }
 
     fn write(&mut self, input: &str, key: &str, tensor: &LazyTensor, mut changes: Vec<Change>) -> Result<()> {
-        let (tensor, cast) = Cast::apply(self.options.cast, tensor).map_err(|error| error.in_tensor(input))?;
+        // A mark is a constant, not a weight.
+        let cast = self.options.cast.filter(|_| !is_mark_key(input));
+        let (tensor, cast) = Cast::apply(cast, tensor).map_err(|error| error.in_tensor(input))?;
         // WebUI loads VAE files without prefix.
         let is_alone = self.options.component == Some(Component::Vae);
         let output = if is_alone { vae::bare_key(key) } else { key };

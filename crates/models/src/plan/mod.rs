@@ -3,6 +3,7 @@
 
 mod cast;
 pub mod convert;
+pub mod express;
 pub mod folders;
 pub mod merge_vae;
 mod resolved;

@@ -21,6 +21,7 @@ use indexmap::IndexMap;
 use crate::checkpoint::Checkpoint;
 use crate::ledger::{Change, DropReason, Ledger, Origin};
 use crate::notice::{Notice, NoticeCode};
+use crate::parameterization::is_mark_key;
 use crate::plan::{Cast, Resolved};
 use crate::vae::{self, Role};
 use crate::vae_schema::{self, VaeSchema};
@@ -247,7 +248,9 @@ impl Merge<'_> {
 
     /// Adds a tensor of the checkpoint to the output.
     fn keep(&mut self, key: &str, tensor: &LazyTensor) -> Result<()> {
-        let cast = self.options.dtype.map(|to| Cast { to, overflow: self.options.overflow });
+        // A mark is a constant, not a weight.
+        let dtype = self.options.dtype.filter(|_| !is_mark_key(key));
+        let cast = dtype.map(|to| Cast { to, overflow: self.options.overflow });
         let (tensor, change) =
             Cast::apply(cast, tensor).map_err(|error| error.in_tensor(key).in_file(self.base.path()))?;
         self.resolved.state_dict.insert(key, tensor)?;
