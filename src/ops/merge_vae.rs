@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::output::{Mode, OutputOptions, output_methods};
+use super::output::{Mode, OutputOptions, at_input, output_methods};
 use crate::report::{ComponentSummary, LeftOut, Merged, VaeReport, VaeSummary, WriteReport};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::error::{Hint, OrInternal, printable};
@@ -105,10 +105,11 @@ impl<'a> MergeVae<'a> {
         // Planning comes before hashing: headers can rule out a merge before half a gigabyte is read.
         let mut resolved = merge_vae::plan(base, vae, &options)?;
         let (sha256, published) = self.identify_vae()?;
-        if let Some(published) = published {
-            let allow = options.allow_family_mismatch;
-            let family = merge_vae::check_published(base, published.architecture(), allow);
-            resolved.notices.extend(family.map_err(|error| error.in_file(vae.path()))?);
+        if let Some(architecture) = published::vae_architecture(&sha256) {
+            let family = merge_vae::check_published(base, architecture, options.allow_family_mismatch);
+            let family = family.map_err(|error| error.in_file(vae.path()))?;
+            resolved.notices.retain(|notice| notice.code != NoticeCode::VaeFamilyUnknown);
+            resolved.notices.extend(family);
         }
         if let Some(sidecar) = self.sidecar.as_ref().filter(|sidecar| !sidecar.others.is_empty()) {
             let text = format!("did not use other VAEs beside the checkpoint: {}", sidecar::list(&sidecar.others));
@@ -117,9 +118,9 @@ impl<'a> MergeVae<'a> {
         merge_vae::record(&mut resolved.metadata, base, self.identify_base()?.as_ref(), vae, &sha256);
         let before = self.summary(base.state_dict(), merge_vae::is_of_old_vae);
         let before = before.map_err(|error| error.in_file(base.path()))?;
-        let after = self
-            .summary(&resolved.state_dict, vae::is_checkpoint_key)?
-            .or_internal("a merge has no VAE in its output")?;
+        let after = self.summary(&resolved.state_dict, vae::is_checkpoint_key);
+        let after = after.map_err(|error| self.at_vae(at_input(error, &resolved.ledger, base)))?;
+        let after = after.or_internal("a merge has no VAE in its output")?;
         let is_same = before.as_ref().is_some_and(|before| before.content_hash == after.content_hash);
 
         let report = self.output.write(base, output, target, resolved, mode);

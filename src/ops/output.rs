@@ -214,7 +214,7 @@ fn contradiction(format: Target, output: &Path) -> Option<Notice> {
 
 /// Names the input tensor in an error about reading a tensor of the output, such as an overflow. Names the file too if the
 /// tensor is one of `input`.
-fn at_input(error: Error, ledger: &Ledger, input: &Checkpoint) -> Error {
+pub(super) fn at_input(error: Error, ledger: &Ledger, input: &Checkpoint) -> Error {
     let line = error.tensor().filter(|_| error.kind() != Kind::Unverified).and_then(|key| ledger.input_of(key));
     let Some(LedgerLine { from, input: key, .. }) = line else { return error };
     match from {

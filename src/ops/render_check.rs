@@ -182,7 +182,9 @@ impl<'a> RenderCheck<'a> {
     fn input(&self) -> Result<RenderInput> {
         let base = input_of(self.checkpoint)?;
         let Some(vae) = self.vae else { return Ok(base) };
-        let resolved = merge_vae::plan(self.checkpoint, vae, &MergeVaeOptions::default())?;
+        // A picture shows what a VAE of another family does.
+        let options = MergeVaeOptions::default().allow_family_mismatch(true);
+        let resolved = merge_vae::plan(self.checkpoint, vae, &options)?;
         let sha256 = match vae.container() {
             Container::Diffusers => None,
             _ => Some(vae.sha256(self.progress)?),

@@ -24,6 +24,7 @@ mod library;
 mod marks;
 mod marks_in_folders;
 mod merge_vae;
+mod merge_vae_checks;
 mod peers;
 mod readme;
 #[cfg(feature = "render")]

@@ -27,11 +27,6 @@ pub struct PublishedFile {
 }
 
 impl PublishedFile {
-    /// The architecture of the file, or of the checkpoints that the VAE belongs to. All TrinArt models are SD v1.
-    pub fn architecture(&self) -> Architecture {
-        Architecture::Sd1
-    }
-
     /// The name for people, with a warning if the file was withdrawn.
     pub fn to_text(&self) -> String {
         match self.withdrawn {
@@ -79,6 +74,27 @@ const PUBLISHED: &[PublishedFile] = &[
     },
 ];
 
+/// Widely used VAEs by sha256, and an architecture that they belong to. The hashes are those of the model repositories.
+const VAES: &[(&str, Architecture)] = &[
+    // vae-ft-mse-840000-ema-pruned, .safetensors and .ckpt
+    ("735e4c3a447a3255760d7f86845f09f937809baa529c17370d83e4c3758f3c75", Architecture::Sd1),
+    ("c6a580b13a5bc05a5e16e4dbb80608ff2ec251a162311590c1f34c013d7f3dab", Architecture::Sd1),
+    // Anything-V3.0.vae.pt, the VAE of NovelAI's leak under many names
+    ("f921fb3f29891d2a77a6571e56b8b5052420d2884129517a333c60b1b4816cdf", Architecture::Sd1),
+    // sdxl_vae.safetensors
+    ("63aeecb90ff7bc1c115395962d3e803571385b61938377bc7089b36e81e92e2e", Architecture::SdxlBase),
+    // sdxl-vae-fp16-fix, sdxl.vae.safetensors
+    ("235745af8d86bf4a4c1b5b4f529868b37019a10f7c0b2e79ad0abca3a22bc6e1", Architecture::SdxlBase),
+];
+
+/// Returns an architecture that the VAE in a known file belongs to, by the sha256 of the file (lower-case hexadecimal).
+pub fn vae_architecture(sha256: &str) -> Option<Architecture> {
+    // All TrinArt models are SD v1.
+    let is_trinart = PUBLISHED.iter().any(|published| published.sha256 == sha256);
+    let known = || VAES.iter().find(|(known, _)| *known == sha256).map(|&(_, architecture)| architecture);
+    if is_trinart { Some(Architecture::Sd1) } else { known() }
+}
+
 /// Returns the published file that an opened checkpoint is. Hashes it only if a published file has its size.
 pub fn find(checkpoint: &StoredCheckpoint, progress: &dyn Progress) -> Result<Option<&'static PublishedFile>> {
     match checkpoint.sources() {
@@ -114,9 +130,18 @@ mod tests {
 
     #[test]
     fn hashes_are_lower_case_sha256() {
-        for published in PUBLISHED {
-            assert_eq!(published.sha256.len(), 64);
-            assert!(published.sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
+        for sha256 in PUBLISHED.iter().map(|published| published.sha256).chain(VAES.iter().map(|(sha256, _)| *sha256)) {
+            assert_eq!(sha256.len(), 64);
+            assert!(sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
         }
+    }
+
+    #[test]
+    fn knows_the_architecture_of_widely_used_vaes() {
+        let sdxl = "63aeecb90ff7bc1c115395962d3e803571385b61938377bc7089b36e81e92e2e";
+        assert_eq!(vae_architecture(sdxl), Some(Architecture::SdxlBase));
+        let trinart = "2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295";
+        assert_eq!(vae_architecture(trinart), Some(Architecture::Sd1));
+        assert_eq!(vae_architecture("00"), None);
     }
 }

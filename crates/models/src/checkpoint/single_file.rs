@@ -32,13 +32,15 @@ pub(super) fn to_ldm(stored: &StoredCheckpoint) -> Option<(StateDict, Translatio
         }
     }
     let (mut translated, mut translation) = translate(layout.architecture(), &known).ok()?;
+    let mut renamed = known.len();
     for (name, key, tensor) in others {
         translated.insert(name.as_str(), tensor.clone()).ok()?;
         if name != key {
             translation.renamed(key, &name);
+            renamed += 1;
         }
     }
-    let text = format!("renamed {} keys from diffusers to LDM names, which WebUI reads", known.len());
+    let text = format!("renamed {renamed} keys from diffusers to LDM names, which WebUI reads");
     translation.note_single_file(Notice::new(NoticeCode::DiffusersNames, text));
     Some((translated, translation))
 }

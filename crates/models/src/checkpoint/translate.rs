@@ -28,6 +28,8 @@ pub struct Translation {
     added: HashMap<String, Notice>,
     /// Notices for any output. A plan includes them.
     pub notices: Vec<Notice>,
+    /// The index of the notice about missing tensors of the VAE.
+    vae_notice: Option<usize>,
     /// Notices that matter only if the output is a single file.
     single_file_notices: Vec<Notice>,
     /// The weights of the file that were dequantized first.
@@ -39,6 +41,11 @@ impl Translation {
     pub fn single_file_notices(&self, output: &StateDict) -> Vec<Notice> {
         let added = output.keys().filter_map(|key| self.added.get(key));
         added.chain(&self.single_file_notices).cloned().collect()
+    }
+
+    /// The notices for an output whose VAE comes from elsewhere.
+    pub(crate) fn notices_about_the_rest(&self) -> impl Iterator<Item = &Notice> {
+        self.notices.iter().enumerate().filter(|(index, _)| Some(*index) != self.vae_notice).map(|(_, notice)| notice)
     }
 
     /// Returns the key in the file of a translated key; the first one if the tensor was joined from several. `None` if
@@ -291,6 +298,9 @@ fn note_missing(layout: &Layout, keys: &[FolderTensor<'_>], state_dict: &StateDi
                 expected.len(),
                 first.diffusers.key
             );
+            if *folder == Folder::Vae {
+                translation.vae_notice = Some(translation.notices.len());
+            }
             translation.notices.push(Notice::new(NoticeCode::Incomplete, text));
         }
         let optional = optional.iter().filter(|pair| !position_ids::is_key(&pair.ldm.key)).count();

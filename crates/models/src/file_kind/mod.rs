@@ -233,15 +233,17 @@ pub(crate) fn is_base(state_dict: &StateDict) -> bool {
     has_sd_unet(state_dict.keys())
 }
 
-/// Whether there are all parts of a UNet under `model.diffusion_model.`.
+/// Whether there is a UNet under `model.diffusion_model.`, and not one of videos, whose VAE is another.
 fn has_sd_unet<'a>(keys: impl Iterator<Item = &'a str>) -> bool {
-    let [mut input, mut middle, mut output] = [false; 3];
+    const PARTS: [&str; 3] = ["input_blocks.", "middle_block.", "output_blocks."];
+    let mut is_unet = false;
     for key in keys.filter_map(|key| key.strip_prefix("model.diffusion_model.")) {
-        input |= key.starts_with("input_blocks.");
-        middle |= key.starts_with("middle_block.");
-        output |= key.starts_with("output_blocks.");
+        is_unet |= PARTS.iter().any(|part| key.starts_with(part));
+        if key.contains(".time_stack.") {
+            return false;
+        }
     }
-    input && middle && output
+    is_unet
 }
 
 /// Returns the prefix under which most keys are those of a VAE; `None` if there are fewer than three.
@@ -256,7 +258,7 @@ mod tests {
     use super::*;
 
     fn of(keys: &[&'static str], dims: &[u64]) -> FileKind {
-        FileKind::from_keys(&|| Box::new(keys.to_vec().into_iter()), &|_| Some(dims.to_vec()))
+        FileKind::from_keys(&|| Box::new(keys.iter().copied()), &|_| Some(dims.to_vec()))
     }
 
     #[test]
@@ -272,6 +274,81 @@ mod tests {
         assert_eq!(of(&diffusers, &[4]), FileKind::Unet);
         let one_file = ["unet.conv_in.weight", "unet.time_embedding.linear_1.weight", "vae.encoder.conv_in.weight"];
         assert_eq!(of(&one_file, &[4]), FileKind::Checkpoint);
+    }
+
+    /// Keys as diffusers 0.35, transformers 4.56, PEFT 0.17 and the original code write them.
+    const KEYS: &[(FileKind, &[&str])] = &[
+        (
+            FileKind::Taesd,
+            &["encoder.layers.0.weight", "encoder.layers.1.conv.0.weight", "decoder.layers.3.conv.0.weight"],
+        ),
+        (FileKind::Taesd, &["1.weight", "1.bias", "3.conv.0.weight", "3.conv.0.bias"]),
+        (FileKind::VaeApprox, &["conv1.weight", "conv1.bias", "conv8.weight", "conv8.bias"]),
+        (FileKind::OtherVae, &["encoder.conv_in.weight", "quantize.embedding.weight", "decoder.conv_in.weight"]),
+        (FileKind::OtherVae, &["encoder.downsamples.0.residual.0.gamma", "decoder.middle.0.residual.0.gamma"]),
+        (FileKind::T5, &["shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"]),
+        (FileKind::LanguageModel, &["model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.gate_proj.weight"]),
+        (FileKind::ClipL, &["text_model.encoder.layers.11.layer_norm1.weight"]),
+        (FileKind::ClipL, &["encoder.layers.11.layer_norm1.weight", "embeddings.token_embedding.weight"]),
+        (FileKind::ClipH, &["text_model.encoder.layers.22.layer_norm1.weight"]),
+        (FileKind::ClipH, &["transformer.resblocks.23.ln_1.weight"]),
+        (FileKind::ClipG, &["text_model.encoder.layers.31.layer_norm1.weight"]),
+        (FileKind::ClipVision, &["vision_model.encoder.layers.0.layer_norm1.weight", "visual_projection.weight"]),
+        (FileKind::LoraKohya, &["lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"]),
+        (FileKind::LoraKohya, &["lora_unet_double_blocks_0_img_attn_proj.lora_down.weight"]),
+        (FileKind::LoraPeft, &["unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight"]),
+        (FileKind::LoraPeft, &["mid_block.attentions.0.attn1.processor.to_q_lora.down.weight"]),
+        (FileKind::Lycoris, &["lora_unet_mid_block_attentions_0_proj_in.hada_w1_a"]),
+        (FileKind::Lycoris, &["lora_unet_mid_block_attentions_0_proj_in.lokr_w1"]),
+        (FileKind::ControlNet, &["control_model.input_hint_block.0.weight", "control_model.zero_convs.0.0.weight"]),
+        (FileKind::ControlNet, &["controlnet_cond_embedding.conv_in.weight", "time_embedding.linear_1.bias"]),
+        (FileKind::ControlLora, &["lora_controlnet", "input_hint_block.0.weight"]),
+        (FileKind::ControlLora, &["lllite_unet_input_blocks_4_1.down.0.weight"]),
+        (FileKind::T2iAdapter, &["adapter.body.0.resnets.0.block1.weight", "adapter.conv_in.weight"]),
+        (FileKind::T2iAdapter, &["body.0.block1.weight", "conv_in.weight"]),
+        (FileKind::IpAdapter, &["image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"]),
+        (FileKind::TextualInversion, &["string_to_param.*"]),
+        (FileKind::TextualInversion, &["emb_params"]),
+        (FileKind::Hypernetwork, &["768.0.linear.0.weight", "768.1.linear.0.weight"]),
+        (FileKind::Upscaler, &["conv_first.weight", "body.0.rdb1.conv1.weight"]),
+        (FileKind::Upscaler, &["model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"]),
+        (FileKind::MotionModule, &["down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"]),
+        (FileKind::Sd3, &["model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.bias"]),
+        (FileKind::Sd3, &["pos_embed.proj.weight", "transformer_blocks.0.norm1_context.linear.weight"]),
+        (FileKind::Flux, &["double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"]),
+        (
+            FileKind::Flux,
+            &["transformer_blocks.0.norm1_context.linear.bias", "single_transformer_blocks.0.proj_mlp.bias"],
+        ),
+        (FileKind::AuraFlow, &["double_layers.0.attn.w1q.weight", "cond_seq_linear.weight"]),
+        (FileKind::AuraFlow, &["joint_transformer_blocks.0.attn.to_q.weight", "register_tokens"]),
+        (FileKind::PixArt, &["adaln_single.linear.weight", "caption_projection.linear_1.weight"]),
+        (FileKind::Cascade, &["clip_txt_pooled_mapper.weight", "down_blocks.0.0.channelwise.0.weight"]),
+        (FileKind::Lumina, &["time_caption_embed.caption_embedder.0.weight"]),
+        (FileKind::QwenImage, &["transformer_blocks.0.img_mlp.net.0.proj.weight", "txt_norm.weight"]),
+        (FileKind::Wan, &["condition_embedder.text_embedder.linear_1.weight", "blocks.0.attn2.to_q.weight"]),
+        (FileKind::Wan, &["head.modulation", "blocks.0.cross_attn.q.weight"]),
+        (FileKind::HunyuanDit, &["mlp_t5.0.weight", "pooler.k_proj.weight"]),
+        (FileKind::HunyuanVideo, &["context_embedder.token_refiner.refiner_blocks.0.norm1.weight"]),
+        (
+            FileKind::LtxVideo,
+            &[
+                "proj_in.bias",
+                "time_embed.emb.timestep_embedder.linear_1.bias",
+                "transformer_blocks.0.scale_shift_table",
+            ],
+        ),
+        (FileKind::StableVideo, &["model.diffusion_model.input_blocks.1.0.time_stack.in_layers.0.weight"]),
+        (FileKind::Unknown, &["weight", "bias"]),
+    ];
+
+    #[test]
+    fn names_each_kind_by_its_keys() {
+        for &(kind, keys) in KEYS {
+            assert_eq!(of(keys, &[3, 3]), kind, "{keys:?}");
+        }
+        assert_eq!(of(&["<cat>"], &[768]), FileKind::TextualInversion);
+        assert_eq!(of(&["clip_g", "clip_l"], &[3, 1280]), FileKind::TextualInversion);
     }
 
     #[test]

@@ -89,7 +89,11 @@ const RULES: &[Rule] = &[
     (FileKind::LtxVideo, &[Within("patchify_proj."), Within("adaln_single.")]),
     (
         FileKind::LtxVideo,
-        &[Within("adaln_single."), Start("proj_in."), Within("transformer_blocks.0.scale_shift_table")],
+        &[
+            Start("proj_in."),
+            Within("time_embed.emb.timestep_embedder."),
+            Within("transformer_blocks.0.scale_shift_table"),
+        ],
     ),
     (FileKind::PixArt, &[Within("adaln_single."), Within("caption_projection.")]),
     (FileKind::PixArt, &[Within("t_block.1."), Within("y_embedder.")]),

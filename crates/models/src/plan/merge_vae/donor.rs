@@ -110,19 +110,23 @@ impl<'a> Donor<'a> {
 
 /// Finds the prefix of the VAE in a file. Fails if there is no VAE or several.
 pub(super) fn find_prefix(checkpoint: &Checkpoint) -> Result<&str> {
-    let is_wrapper = |prefix: &&str| prefix.split_terminator('.').all(|part| WRAPPERS.contains(&part));
+    let is_wrapper = |prefix: &str| prefix.split_terminator('.').all(|part| WRAPPERS.contains(&part));
     let found = vae_schema::prefixes(checkpoint.state_dict().keys());
-    let found: Vec<&str> = found.into_iter().map(|(prefix, _)| prefix).filter(is_wrapper).collect();
-    match found.as_slice() {
-        &[prefix] => Ok(prefix),
-        [] => {
+    let (found, others): (Vec<&str>, Vec<&str>) =
+        found.into_iter().map(|(prefix, _)| prefix).partition(|prefix| is_wrapper(prefix));
+    match (found.as_slice(), others.first()) {
+        (&[prefix], _) => Ok(prefix),
+        ([], Some(prefix)) => {
+            Err(Error::missing(format!("contains no VAE under a known prefix, only under {prefix}encoder.…")))
+        }
+        ([], None) => {
             let found = file_kind::describe(checkpoint.state_dict());
             Err(Error::missing(format!(
                 "contains no VAE: expected keys like {}encoder.conv_in.weight or encoder.conv_in.weight, found {found}",
                 vae::PREFIX
             )))
         }
-        several => {
+        (several, _) => {
             let prefixes = several.iter().map(|prefix| format!("{prefix}encoder.…")).collect::<Vec<_>>().join(" and ");
             Err(Error::conflict(format!("contains {} VAEs: {prefixes}; expected a file with one", several.len())))
         }

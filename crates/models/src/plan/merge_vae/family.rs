@@ -2,7 +2,7 @@ use crate::checkpoint::Checkpoint;
 use crate::family::Architecture;
 use crate::notice::{Notice, NoticeCode};
 use crate::parameterization::{SD_SCALING_FACTOR, SDXL_SCALING_FACTOR, VaeConstants};
-use trinart_ckpt_formats::error::{Error, Hint, Result};
+use trinart_ckpt_formats::error::{Error, Hint, Result, printable};
 use trinart_ckpt_formats::metadata::PyValue;
 
 /// What a file shows about the latents of its VAE. Families of VAEs differ in the scaling factor; all shapes are the same.
@@ -82,11 +82,15 @@ pub(super) fn check(base: &Checkpoint, donor: &Checkpoint, allow: bool) -> Resul
     }
 }
 
-/// Compares the family of a checkpoint with the architecture that a published VAE belongs to, as [`check`].
+/// Compares the family of a checkpoint with the architecture that a known VAE file belongs to; see
+/// [`vae_architecture`](crate::published::vae_architecture). Returns what the user should know. Fails if the families
+/// contradict each other, unless `allow` is set.
 pub fn check_published(base: &Checkpoint, architecture: Architecture, allow: bool) -> Result<Option<Notice>> {
     let donor = Latents::of_architecture(architecture);
     match Latents::of_base(base) {
-        Some(base) if !base.is_like(&donor) => contradiction(&base, &donor, allow).map(Some),
+        Some(latents) if !latents.is_like(&donor) => contradiction(&latents, &donor, allow)
+            .map(Some)
+            .map_err(|error| error.during(format!("merging into {}", printable(&base.path().to_string_lossy())))),
         _ => Ok(None),
     }
 }

@@ -75,7 +75,7 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> R
     base.translation().trace_back(Origin::Checkpoint, &mut draft.ledger);
     vae.translation().trace_back(Origin::Vae, &mut draft.ledger);
     draft.notices.extend(family);
-    draft.notices.extend(base.translation().notices.iter().cloned());
+    draft.notices.extend(base.translation().notices_about_the_rest().cloned());
     draft.notices.extend(vae.translation().notices.iter().filter(|it| it.code == NoticeCode::Dequantized).cloned());
     draft.check(&account).map_err(|error| error.in_file(base.path()))
 }
@@ -218,8 +218,10 @@ impl Merge<'_> {
         let to = match (self.options.vae_dtype, old) {
             (None, _) => self.options.dtype,
             _ if origin == Origin::Checkpoint => self.options.dtype,
-            (Some(VaeDtype::Keep), _) | (Some(VaeDtype::Match), None) => None,
-            (Some(VaeDtype::Match), Some((_, old))) => Some(old.dtype()),
+            (Some(VaeDtype::Keep), _) => None,
+            (Some(VaeDtype::Match), Some((_, old))) if old.dtype().is_float() => Some(old.dtype()),
+            // A tensor that the old VAE lacks gets the dtype of the others.
+            (Some(VaeDtype::Match), _) => self.old.dtype(),
             (Some(VaeDtype::As(dtype)), _) => Some(dtype),
         };
         let key = format!("{}{name}", vae::PREFIX);

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use crate::vae;
 use crate::vae_schema::{self, VaeSchema};
 use trinart_ckpt_formats::state_dict::StateDict;
-use trinart_ckpt_formats::tensor::LazyTensor;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 
 /// The prefixes under which checkpoints have a VAE. WebUI reads the first.
 const PREFIXES: &[&str] = &[vae::PREFIX, "model.first_stage_model.", "vae."];
@@ -20,7 +20,13 @@ pub(super) struct OldVae<'a> {
 /// The key of a tensor of an old VAE in LDM names, without prefix; `None` within if no VAE has it, and altogether if the
 /// key is not part of a VAE.
 pub(super) fn name_of(key: &str) -> Option<Option<&'static str>> {
-    let prefixed = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)).filter(|bare| vae::is_key(bare));
+    let is_part = |prefix: &str, bare: &str| {
+        // All that WebUI loads as VAE, whatever its name; see `Role::from_key`.
+        let is_loaded = prefix == vae::PREFIX && !bare.starts_with("loss") && !bare.starts_with("model_ema");
+        is_loaded || vae::is_key(bare)
+    };
+    let prefixed = PREFIXES.iter().find_map(|prefix| Some((*prefix, key.strip_prefix(prefix)?)));
+    let prefixed = prefixed.filter(|(prefix, bare)| is_part(prefix, bare)).map(|(_, bare)| bare);
     match prefixed {
         Some(bare) => Some(vae_schema::ldm_key(bare)),
         // Without prefix, only what is certain: other networks have encoders too.
@@ -53,6 +59,20 @@ impl<'a> OldVae<'a> {
     /// Returns the tensor with this key in LDM names, and its key in the checkpoint.
     pub(super) fn get(&self, name: &str) -> Option<(&'a str, &'a LazyTensor)> {
         self.tensors.get(name).copied()
+    }
+
+    /// Returns the floating-point dtype that most tensors have.
+    pub(super) fn dtype(&self) -> Option<Dtype> {
+        let dtypes = self.tensors.values().map(|(_, tensor)| tensor.dtype()).filter(|dtype| dtype.is_float());
+        let mut counts: Vec<(Dtype, usize)> = Vec::new();
+        for dtype in dtypes {
+            match counts.iter_mut().find(|(found, _)| *found == dtype) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((dtype, 1)),
+            }
+        }
+        // By name among equals, because the order of the tensors here is arbitrary.
+        counts.into_iter().max_by_key(|(dtype, count)| (*count, dtype.name())).map(|(dtype, _)| dtype)
     }
 
     /// Describes why WebUI would not load this VAE. `None` if it would, and if there is none.

@@ -1,5 +1,6 @@
 use crate::checkpoint::Checkpoint;
-use crate::file_kind;
+use crate::family::Task;
+use crate::file_kind::{self, FileKind};
 use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::error::{Error, Hint, Result};
 
@@ -7,9 +8,13 @@ use trinart_ckpt_formats::error::{Error, Hint, Result};
 /// the other order.
 pub(super) fn check(base: &Checkpoint, donor: &Checkpoint) -> Result<()> {
     if file_kind::is_base(base.state_dict()) {
-        return Ok(());
+        return refuse_other_latents(base);
     }
-    let found = file_kind::describe(base.state_dict());
+    let found = match FileKind::of(base.state_dict()) {
+        FileKind::Checkpoint => "a checkpoint in names of diffusers that cannot be translated".to_owned(),
+        FileKind::Unet => "a UNet without this prefix".to_owned(),
+        _ => file_kind::describe(base.state_dict()),
+    };
     let donor_path = printable(&donor.path().to_string_lossy());
     let expected = "expected a checkpoint with a Stable Diffusion UNet (model.diffusion_model.…)";
     let error = if file_kind::is_base(donor.state_dict()) {
@@ -19,4 +24,18 @@ pub(super) fn check(base: &Checkpoint, donor: &Checkpoint) -> Result<()> {
         Error::unsupported(format!("{expected} to merge the VAE {donor_path} into, found: {found}"))
     };
     Err(error.in_file(base.path()))
+}
+
+/// Fails if the UNet takes other latents than those of the VAE (kl-f8), as an x4 upscaler does.
+fn refuse_other_latents(base: &Checkpoint) -> Result<()> {
+    const CONV_IN: &str = "model.diffusion_model.input_blocks.0.0.weight";
+    let channels = base.state_dict().get(CONV_IN).and_then(|tensor| tensor.shape().dims().get(1).copied());
+    match channels.map(Task::from_channels) {
+        Some(Task::Other(channels)) => {
+            let found =
+                format!("a UNet with {channels} input channels, which is of another kind than Stable Diffusion");
+            Err(Error::unsupported(found).in_tensor(CONV_IN).in_file(base.path()))
+        }
+        _ => Ok(()),
+    }
 }

@@ -170,9 +170,11 @@ fn a_complete_vae_repairs_every_key_in_every_state() {
             if let Some(at) = tensors.iter().position(|(key, _)| spelled(key)) {
                 match index % 3 {
                     0 => drop(tensors.remove(at)),
-                    1 => tensors[at].1 = vec![7, 5],
+                    1 if index % 2 == 0 => tensors[at].1 = vec![7, 5],
+                    1 => tensors[at].1 = vec![9, 9, 3, 3],
                     _ => tensors[at].0.push_str("_old"),
                 }
+                tensors.push(("first_stage_model.stray.weight".to_owned(), vec![4]));
             }
             let before = Checkpoint::open(write(folder.path(), "base", &base(tensors), "F32")).unwrap();
             let (layout, donor) = &donors[(index + state_index) % donors.len()];
@@ -291,6 +293,14 @@ fn checks_the_roles_and_offers_the_other_order() {
         assert_eq!(error.hint(), None);
         assert!(error.to_string().contains(found), "{error}");
     }
+    let mut upscaler = base(Vec::new());
+    upscaler[0].1 = vec![4, 7, 3, 3];
+    let mut video = base(Vec::new());
+    video.push(("model.diffusion_model.input_blocks.1.0.time_stack.in_layers.0.weight".to_owned(), vec![4]));
+    for (tensors, found) in [(upscaler, "7 input channels"), (video, "found: Stable Video Diffusion")] {
+        let error = plan(&open("other", &tensors), &vae, &MergeVaeOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(found), "{error}");
+    }
     let error = plan(&checkpoint, &lora, &MergeVaeOptions::default()).unwrap_err().to_string();
     assert!(error.contains("found LoRA (kohya)") && error.contains("checkpoint"), "{error}");
 }
@@ -310,4 +320,27 @@ fn replaces_an_unusable_tensor_of_the_same_name_only_once() {
         .iter()
         .filter(|line| matches!(line.disposition, Disposition::Dropped { reason: DropReason::OldVae }));
     assert_eq!(dropped.count(), 248);
+}
+
+#[test]
+fn compares_the_family_of_known_vaes() {
+    use crate::family::Architecture;
+    let base = Checkpoint::open("../../fixtures/tiny-sd1.ckpt").unwrap();
+    assert_eq!(check_published(&base, Architecture::Sd2, false).unwrap(), None);
+    let error = check_published(&base, Architecture::SdxlBase, false).unwrap_err();
+    assert_eq!(error.hint(), Some(Hint::AllowFamilyMismatch));
+    assert!(error.to_string().contains("SDXL base") && error.to_string().contains("tiny-sd1.ckpt"), "{error}");
+    let notice = check_published(&base, Architecture::SdxlBase, true).unwrap().unwrap();
+    assert_eq!(notice.code, NoticeCode::VaeFamilyMismatch);
+}
+
+#[test]
+fn matches_the_dtype_of_a_vae_that_lacks_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, half) = states().into_iter().find(|(state, _)| *state == "half missing").unwrap();
+    let before = Checkpoint::open(write(folder.path(), "base", &base(half), "F32")).unwrap();
+    let donor = Checkpoint::open(write(folder.path(), "donor", &ldm(), "F16")).unwrap();
+    let resolved = plan(&before, &donor, &MergeVaeOptions::default().vae_dtype(VaeDtype::Match)).unwrap();
+    let mut vae = resolved.state_dict.iter().filter(|(key, _)| vae::is_checkpoint_key(key));
+    assert!(vae.all(|(_, tensor)| tensor.dtype() == Dtype::F32));
 }

@@ -8,21 +8,19 @@ use trinart_ckpt_formats::state_dict::StateDict;
 const PUBLISHED_UNETS: &[(u64, u64)] = &[(320, 768), (320, 1024), (320, 2048), (384, 1280)];
 
 /// Returns the schema of the VAE that the checkpoint needs. Its widths are those of the published VAE if the UNet has
-/// the width of a published one, otherwise those of the checkpoint's own VAE if that shows them, otherwise those of the
-/// donor if they are plausible.
+/// the width of a published one, otherwise those of the checkpoint's own VAE if there is one, otherwise those that the
+/// UNet shows, otherwise those of the donor if they are plausible.
 ///
 /// Narrowed models exist for tests.
 pub(super) fn schema(base: &StateDict, old: &OldVae<'_>, donor: &Donor<'_>) -> Result<VaeSchema> {
     let of_donor = vae_schema::measure(&|name| donor.get(name).map(|(_, tensor)| tensor.shape().dims().to_vec()));
-    let of_old = || vae_schema::measure(&|name| old.get(name).map(|(_, tensor)| tensor.shape().dims().to_vec()));
+    let of_donor = of_donor.map(|[first, ..]| first).filter(|&first| first <= PUBLISHED_WIDTH);
     let widths = match narrowed(base) {
         Narrowed::Not => vae_schema::widths(PUBLISHED_WIDTH),
-        Narrowed::By(divisor) => of_old().unwrap_or_else(|| vae_schema::widths(PUBLISHED_WIDTH / divisor)),
-        Narrowed::Unevenly => match (of_old(), of_donor) {
-            (Some(widths), _) => widths,
-            (None, Some([first, ..])) if first <= PUBLISHED_WIDTH => vae_schema::widths(first),
-            _ => vae_schema::widths(PUBLISHED_WIDTH),
-        },
+        Narrowed::By(divisor) => of_old(old, of_donor).unwrap_or_else(|| vae_schema::widths(PUBLISHED_WIDTH / divisor)),
+        Narrowed::Unevenly => {
+            of_old(old, of_donor).unwrap_or_else(|| vae_schema::widths(of_donor.unwrap_or(PUBLISHED_WIDTH)))
+        }
     };
     let schema = VaeSchema::new(widths);
     for name in donor.names() {
@@ -37,6 +35,30 @@ pub(super) fn schema(base: &StateDict, old: &OldVae<'_>, donor: &Donor<'_>) -> R
         }
     }
     Ok(schema)
+}
+
+/// Returns the widths that most tensors of a broken VAE have: those that its convolutions show, or those of the donor.
+/// `None` if no tensor has either.
+fn of_old(old: &OldVae<'_>, of_donor: Option<u64>) -> Option<[u64; 4]> {
+    let measured = vae_schema::measure(&|name| old.get(name).map(|(_, tensor)| tensor.shape().dims().to_vec()));
+    let by_first = measured.map(|[first, ..]| vae_schema::widths(first));
+    let of_donor = of_donor.map(vae_schema::widths);
+    let fitting = |widths: [u64; 4]| {
+        let schema = VaeSchema::new(widths);
+        let fits = |name: &&str| {
+            let tensor = old.get(name).map(|(_, tensor)| tensor.shape().dims());
+            tensor.zip(schema.get(name)).is_some_and(|(dims, expected)| vae_schema::fits(dims, expected))
+        };
+        schema.keys().filter(fits).count()
+    };
+    let mut best = None;
+    for widths in [measured, by_first, of_donor].into_iter().flatten() {
+        let count = fitting(widths);
+        if count > best.map_or(0, |(most, _)| most) {
+            best = Some((count, widths));
+        }
+    }
+    best.map(|(_, widths)| widths)
 }
 
 /// How narrow a UNet is in comparison with a published one.
@@ -62,10 +84,10 @@ fn narrowed(base: &StateDict) -> Narrowed {
     let context = dim("input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight", 1);
     let divides = |&(published, text): &(u64, u64)| {
         let context = context?;
-        let divisor = text.checked_div(context).filter(|_| text % context == 0)?;
+        let divisor = text.checked_div(context).filter(|_| text.is_multiple_of(context))?;
         // The text width of SD v1 is no power of two, so that a multiple of it is no coincidence.
         let is_even = width * divisor == published || text == 768;
-        (is_even && divisor > 0 && PUBLISHED_WIDTH % divisor == 0).then_some(divisor)
+        (is_even && divisor > 0 && PUBLISHED_WIDTH.is_multiple_of(divisor)).then_some(divisor)
     };
     PUBLISHED_UNETS.iter().find_map(divides).map_or(Narrowed::Unevenly, Narrowed::By)
 }
