@@ -9,6 +9,7 @@ use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions};
 use trinart_ckpt_formats::io::{AtomicFile, NoProgress, Overwrite, Progress, parallel};
 use trinart_ckpt_formats::{Error, Metadata, Result};
 use trinart_ckpt_models::Checkpoint;
+use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::plan::merge_vae::{self, MergeVaeOptions};
 use trinart_ckpt_render::job::{Against, Device, RenderInput, RenderJob, RenderPlan, RenderReport};
 use trinart_ckpt_render::settings::{ReferencePicture, RenderOptions, read_picture};
@@ -217,6 +218,12 @@ impl<'a> RenderCheck<'a> {
 
 fn input_of(checkpoint: &Checkpoint) -> Result<RenderInput> {
     checkpoint.refuse_unreadable()?;
+    let prediction = checkpoint.parameterization()?.prediction;
+    // A model without a UNet, or of an unknown architecture, fails when it is rendered, with the reason.
+    if !matches!(prediction, Prediction::Epsilon | Prediction::Unknown) {
+        let found = format!("the UNet predicts {}; only epsilon can be rendered", prediction.text());
+        return Err(Error::unsupported(found).in_file(checkpoint.path()));
+    }
     let input = RenderInput::new(checkpoint.path(), Arc::new(checkpoint.state_dict().clone()));
     Ok(match checkpoint.stored().sources() {
         [file] if checkpoint.container() != Container::Diffusers => input.with_file(Arc::clone(file)),

@@ -232,3 +232,15 @@ fn a_folder_with_only_a_unet_records_the_prediction_in_its_metadata() {
         assert_eq!(marks(&back).len(), 2);
     }
 }
+
+#[test]
+fn reads_a_scheduler_with_numbers_that_json_lacks() {
+    let folder = Folder::new();
+    let input = copy_folder(&fixture("diffusers/sd1"), &folder.join("in"));
+    let config = "{\n  \"_class_name\": \"DPMSolverMultistepScheduler\",\n  \"lambda_min_clipped\": -Infinity,\n  \
+                  \"prediction_type\": \"epsilon\"\n}\n";
+    fs::write(input.join(SCHEDULER), config).unwrap();
+    run!["convert", &input, "-o", folder.join("v"), "--to", "diffusers", "--prediction", "v"].done();
+    let found = fs::read_to_string(folder.join("v").join(SCHEDULER)).unwrap();
+    assert_eq!(found, config.replace("epsilon", "v_prediction"));
+}

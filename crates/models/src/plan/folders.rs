@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
-use trinart_ckpt_formats::containers::diffusers::{MODEL_INDEX, SEPARATOR};
+use trinart_ckpt_formats::containers::diffusers::{MODEL_INDEX, SEPARATOR, parse_json, write_json};
 use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result};
 use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 use trinart_ckpt_formats::{Metadata, StateDict};
@@ -322,10 +322,8 @@ fn corrected(
     folders: &[Folder],
 ) -> Result<Vec<(String, Vec<u8>)>> {
     let wanted = pipeline.parameterization;
-    let parse = |path: &str, text: &[u8]| -> Result<Value> {
-        serde_json::from_slice(text).map_err(|error| Error::malformed(format!("{path}: not valid JSON: {error}")))
-    };
-    let text = |config: &Value| format!("{config:#}\n").into_bytes();
+    let parse = |path: &str, text: &[u8]| parse_json(text).map_err(|error| error.in_record(path));
+    let text = |config: &Value| write_json(config).into_bytes();
     let mut new_class = None;
     let vae_config = if folders == [Folder::Vae] { "config.json" } else { "vae/config.json" };
     for (path, content) in &mut own {

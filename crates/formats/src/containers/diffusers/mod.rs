@@ -2,9 +2,11 @@
 //!
 //! The keys of such a folder's state dict are prefixed with the component: `unet/conv_in.weight`.
 
+mod json;
 mod read;
 mod write;
 
+pub use json::{parse_json, write_json};
 pub(super) use read::read;
 pub use read::{Companions, companions};
 pub use write::{Entry, Files, check_variant, entries};

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::json::{parse_json, write_json};
 use super::{COMPONENTS, MODEL_INDEX, SEPARATOR, is_weights, stems};
 use crate::containers::{Container, OpaqueValue, StoredCheckpoint, UnreadableTensor, open_file};
 use crate::error::{Error, OrInternal, Result};
@@ -213,11 +214,8 @@ pub fn companions(path: &Path) -> Result<Companions> {
             found.unknown.push(name.clone());
         }
     }
-    let text = if found.unknown.is_empty() {
-        text(&index_path)?
-    } else {
-        format!("{:#}\n", Value::Object(index)).into_bytes()
-    };
+    let text =
+        if found.unknown.is_empty() { text(&index_path)? } else { write_json(&Value::Object(index)).into_bytes() };
     found.files.insert(0, (MODEL_INDEX.to_owned(), text));
     Ok(found)
 }
@@ -254,6 +252,5 @@ fn text(path: &Path) -> Result<Vec<u8>> {
 
 /// Reads a small JSON file.
 fn json(path: &Path) -> Result<Value> {
-    serde_json::from_slice(&text(path)?)
-        .map_err(|error| Error::malformed(format!("not valid JSON: {error}")).in_file(path))
+    parse_json(&text(path)?).map_err(|error| error.in_file(path))
 }
