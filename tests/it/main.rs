@@ -23,6 +23,7 @@ mod layouts;
 mod library;
 mod merge_vae;
 mod peers;
+mod quantized;
 mod readme;
 #[cfg(feature = "render")]
 mod render_check;
