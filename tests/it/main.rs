@@ -26,6 +26,7 @@ mod marks_in_folders;
 mod merge_vae;
 mod merge_vae_checks;
 mod peers;
+mod quantized;
 mod readme;
 #[cfg(feature = "render")]
 mod render_check;

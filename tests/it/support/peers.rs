@@ -69,6 +69,13 @@ impl Peers {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("scanners.py: {error}: {stderr}"))
     }
 
+    /// Writes the inputs and the expected outputs of casts and of scaled fp8 to a folder; see `tests/peers/quantized.py`.
+    pub(crate) fn quantize(&self, folder: &Path) {
+        let script = repository().join("tests/peers/quantized.py");
+        let output = Command::new(&self.python).arg("-B").arg(script).arg(folder).output().unwrap();
+        assert!(output.status.success(), "quantized.py: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Like `describe`, with the rules of WebUI and picklescan.
     pub(crate) fn judge<P: AsRef<Path>>(&self, files: impl IntoIterator<Item = P>) -> Vec<Facts> {
         self.describe(&["--webui", "--picklescan"], files)

@@ -72,7 +72,8 @@ pub(super) enum Encoded {
 
 /// Returns the encoder of a dtype that casts can write; `None` for other dtypes.
 ///
-/// An infinite value becomes NaN in e4m3, which has no infinity, as in PyTorch.
+/// An infinite value becomes NaN in e4m3, which has no infinity. Versions of PyTorch differ there: NaN, or the largest value,
+/// which would hide the fault.
 pub(super) fn encoder(dtype: Dtype) -> Option<fn(f32) -> Encoded> {
     match dtype {
         Dtype::F8E4M3 => Some(|value| E4M3.encode(value)),
