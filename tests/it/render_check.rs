@@ -160,7 +160,8 @@ fn reproduces_its_own_pictures_with_like() {
         &["--sampler", "DPM2 a", "--clip-skip", "2", "--preset", "artstyle-2022"],
         &["--sampler", "LMS Karras", "--size", "72x104", "--steps", "3"],
         &["--sampler", "DDIM", "--prompt-syntax", "trinart", "--prompt", "a b c::4 d::1"],
-        &["--sampler", "UniPC", "--dtype", "f16"],
+        &["--sampler", "UniPC", "--dtype", "f16", "--steps", "3"],
+        &["--sampler", "DPM++ SDE", "--schedule", "Beta"],
         &["--prompt", "a \n Negative prompt: b\nSteps: 1, Seed: 2, Size: 3", "--negative", " \"c\": d,\n\n猫 "],
         &["--vae", vae],
     ] {
@@ -468,7 +469,9 @@ fn rejects_what_it_cannot_render_in_one_line() {
     let checkpoint = model(&folder, "model.safetensors", same);
     let path = checkpoint.as_os_str();
     run!["render-check", path, "-o", folder.join("a.png"), "--device", "cuda:99"].refused(&["CUDA"]);
-    run!["render-check", path, "-o", folder.join("a.png"), "--sampler", "PLMS"].refused(&["PLMS", "Euler a"]);
+    run!["render-check", path, "-o", folder.join("a.png"), "--sampler", "Euler b"].refused(&["Euler b", "Euler a"]);
+    run!["render-check", path, "-o", folder.join("a.png"), "--schedule", "Square"].refused(&["Square", "Karras"]);
+    run!["render-check", path, "-o", folder.join("a.png"), "--sampler", "UniPC", "--steps", "2"].refused(&["3"]);
     run!["render-check", path, "-o", folder.join("a.png"), "--prompt", "[a:b:0.5]"].refused(&["a:b:0.5"]);
     run!["render-check", path, "-o", folder.join("a.png"), "--prompt", "a <lora:b:1>"].refused(&["<lora:b:1>"]);
     assert_eq!(run!["render-check", path, "-o", folder.join("a.png"), "--cfg", "nan"].code, Some(2));

@@ -59,9 +59,18 @@ pub(in crate::cli) struct RenderCheck {
     pub steps: Option<u16>,
     /// Set the sampler [default: Euler a]
     ///
-    /// One of Euler, Euler a, DDIM, DPM++ 2M, DPM++ 2M Karras, Heun, LMS, DPM2 a, UniPC.
+    /// One of DPM++ 2M, DPM++ SDE, DPM++ 2M SDE, DPM++ 2M SDE Heun, DPM++ 2S a, DPM++ 3M SDE, Euler a, Euler, LMS, Heun,
+    /// DPM2, DPM2 a, DPM fast, DPM adaptive, Restart, DDIM, DDIM CFG++, PLMS, UniPC, LCM. The name may end in a schedule
+    /// type: DPM++ 2M Karras.
     #[arg(long, help_heading = "Picture")]
     pub sampler: Option<String>,
+    /// Set the schedule type: how the noise levels of the steps are spaced [default: automatic]
+    ///
+    /// One of Automatic, Uniform, Karras, Exponential, Polyexponential, SGM Uniform, KL Optimal, Align Your Steps, Simple,
+    /// Normal, DDIM, Beta. Automatic depends on the sampler, as in WebUI. DDIM, DDIM CFG++, PLMS and UniPC have fixed times
+    /// and no schedule type.
+    #[arg(long, value_name = "TYPE", help_heading = "Picture")]
+    pub schedule: Option<String>,
     /// Set the CFG scale [default: 7]
     #[arg(long, value_parser = finite, help_heading = "Picture")]
     pub cfg: Option<f64>,

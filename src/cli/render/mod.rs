@@ -53,6 +53,7 @@ fn options(command: &Command) -> RenderOptions {
         .set_if_some(syntax, RenderOptions::syntax)
         .set_if_some(command.steps.map(usize::from), RenderOptions::steps)
         .set_if_some(command.sampler.as_ref(), RenderOptions::sampler)
+        .set_if_some(command.schedule.as_ref(), RenderOptions::schedule)
         .set_if_some(command.cfg, RenderOptions::cfg)
         .set_if_some(command.seed, RenderOptions::seed)
         .set_if_some(rng, RenderOptions::rng)

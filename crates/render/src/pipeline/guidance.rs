@@ -4,42 +4,61 @@ use candle_core::{Result as CandleResult, Tensor};
 
 use crate::errors::from_candle;
 use crate::networks::{PreparedPrompt, Unet};
+use crate::sampling::Prediction;
+use crate::settings::Settings;
 use trinart_ckpt_formats::error::{Error, Result};
 
 /// Prompts with their guidance factors, batched by length.
 pub(super) struct Guidance {
-    /// Batches of prompts, with the factor of each prompt.
-    groups: Vec<(PreparedPrompt, Vec<f64>)>,
+    groups: Vec<Group>,
+}
+
+/// A prompt with its place among the prompts and its guidance factor.
+type Member<'a> = (usize, f64, &'a Tensor);
+
+/// A batch of prompts.
+struct Group {
+    prepared: PreparedPrompt,
+    /// The factor of each prompt.
+    factors: Vec<f64>,
+    /// Whether the last prompt is the negative one, and its prediction is wanted.
+    keeps_last: bool,
 }
 
 impl Guidance {
     /// Batches prompts of equal length, like WebUI. `parts` are the prompt's parts with their weights.
-    pub(super) fn new(unet: &Unet, cfg: f64, parts: &[(f64, Tensor)], negative: &Tensor) -> Result<Self> {
+    pub(super) fn new(unet: &Unet, settings: &Settings, parts: &[(f64, Tensor)], negative: &Tensor) -> Result<Self> {
+        let cfg = settings.cfg / settings.sampler.cfg_divisor();
+        let keeps_negative = settings.sampler.needs_negative();
         let parts = &stacked(parts).map_err(from_candle)?;
         let of_negative = 1.0 - parts.iter().map(|(weight, _)| cfg * weight).sum::<f64>();
         let prompts = parts.iter().map(|(weight, context)| (cfg * weight, context)).chain([(of_negative, negative)]);
         // At CFG scale 1, the negative prompt has factor 0 and needs no call.
-        let prompts: Vec<_> = prompts.filter(|(factor, _)| *factor != 0.0).collect();
-        let mut groups: Vec<(usize, Vec<(f64, &Tensor)>)> = Vec::new();
-        for (factor, context) in prompts {
+        let count = parts.len();
+        let is_needed = |index: usize, factor: f64| factor != 0.0 || (keeps_negative && index == count);
+        let prompts: Vec<_> = prompts.enumerate().filter(|(index, (factor, _))| is_needed(*index, *factor)).collect();
+        let mut groups: Vec<(usize, Vec<Member<'_>>)> = Vec::new();
+        for (index, (factor, context)) in prompts {
             let tokens = context.dim(1).map_err(from_candle)?;
             match groups.iter_mut().find(|(length, _)| *length == tokens) {
-                Some((_, members)) => members.push((factor, context)),
-                None => groups.push((tokens, vec![(factor, context)])),
+                Some((_, members)) => members.push((index, factor, context)),
+                None => groups.push((tokens, vec![(index, factor, context)])),
             }
         }
-        let prepare = |(_, members): (usize, Vec<(f64, &Tensor)>)| {
-            let contexts: Vec<&Tensor> = members.iter().map(|(_, context)| *context).collect();
+        let prepare = |(_, members): (usize, Vec<Member<'_>>)| {
+            let contexts: Vec<&Tensor> = members.iter().map(|(_, _, context)| *context).collect();
             let prepared = unet.prepare(&Tensor::cat(&contexts, 0).map_err(from_candle)?)?;
-            Ok((prepared, members.into_iter().map(|(factor, _)| factor).collect()))
+            let keeps_last = keeps_negative && members.last().is_some_and(|(index, _, _)| *index == count);
+            Ok(Group { prepared, factors: members.into_iter().map(|(_, factor, _)| factor).collect(), keeps_last })
         };
         Ok(Guidance { groups: groups.into_iter().map(prepare).collect::<Result<_>>()? })
     }
 
     /// Predicts the noise in a latent, with guidance.
-    pub(super) fn predict(&self, unet: &Unet, x: &Tensor, time: f64) -> Result<Tensor> {
+    pub(super) fn predict(&self, unet: &Unet, x: &Tensor, time: f64) -> Result<Prediction> {
         let mut total: Option<Tensor> = None;
-        for (prepared, factors) in &self.groups {
+        let mut negative = None;
+        for Group { prepared, factors, keeps_last } in &self.groups {
             let batch = x.repeat((factors.len(), 1, 1, 1)).map_err(from_candle)?;
             let predicted = unet.forward(&batch, time, prepared)?;
             for (index, factor) in factors.iter().enumerate() {
@@ -49,8 +68,13 @@ impl Guidance {
                 };
                 total = Some(add().map_err(from_candle)?);
             }
+            if *keeps_last {
+                negative = Some(predicted.narrow(0, factors.len() - 1, 1).map_err(from_candle)?);
+            }
         }
-        total.ok_or_else(|| Error::usage("every part of the prompt has weight 0: set a nonzero weight"))
+        let guided =
+            total.ok_or_else(|| Error::usage("every part of the prompt has weight 0: set a nonzero weight"))?;
+        Ok(Prediction { guided, negative })
     }
 }
 

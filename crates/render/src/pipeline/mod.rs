@@ -18,7 +18,7 @@ use crate::observer::{Observer, Trace};
 use crate::ops::Engine;
 use crate::picture::Picture;
 use crate::prompt::{self, Chunk, PromptPart, Tokenizer};
-use crate::sampling::{Generator, NoiseSchedule, SamplerContext, sample};
+use crate::sampling::{Generator, NoiseSchedule, Prediction, SamplerContext, sample};
 use crate::settings::Settings;
 use crate::weights::{tensor, values};
 use guidance::Guidance;
@@ -194,12 +194,12 @@ impl Render<'_> {
     ) -> Result<Tensor> {
         let (settings, stages) = (self.settings, self.stages);
         let noise_schedule = self.noise_schedule()?;
-        let guidance = Guidance::new(&unet, settings.cfg, parts, negative)?;
+        let guidance = Guidance::new(&unet, settings, parts, negative)?;
         let mut drawing = NoiseDrawing::new(settings);
         let noise = drawing.draw()?;
         stages.seen("noise", &noise);
-        let count = settings.sampler.calls(&noise_schedule, settings.steps);
-        progress.begin_steps("sampling", count as u64);
+        let count = settings.sampler.calls(&noise_schedule, settings.schedule, settings.steps);
+        progress.begin_steps("sampling", count.unwrap_or(settings.steps) as u64);
         let mut calls = UnetCalls::new(&unet, &guidance, stages, progress);
         let mut watch = |step: usize, latent: &Tensor| {
             stages.seen(&format!("latent.{}", step + 1), latent);
@@ -209,6 +209,8 @@ impl Render<'_> {
             noise_schedule: &noise_schedule,
             schedule: settings.schedule,
             steps: settings.steps,
+            source: settings.rng,
+            seed: settings.seed,
             predict: &mut |x, time| calls.predict(x, time),
             draw: &mut || drawing.draw(),
             watch: &mut watch,
@@ -220,18 +222,12 @@ impl Render<'_> {
         if let Some(first) = first {
             self.checks.push(checks::sees_noise(&values(&noise)?, &first));
         }
-        self.check_unet(unet, &guidance, non_finite, count)?;
+        self.check_unet(unet, &guidance, non_finite)?;
         Ok(latent)
     }
 
     /// Adds the check of the UNet's values. Repeats a call with NaN or infinite values to find the layer.
-    fn check_unet(
-        &mut self,
-        mut unet: Unet,
-        guidance: &Guidance,
-        non_finite: Option<NonFiniteCall>,
-        count: usize,
-    ) -> Result<()> {
+    fn check_unet(&mut self, mut unet: Unet, guidance: &Guidance, non_finite: Option<NonFiniteCall>) -> Result<()> {
         let Some(NonFiniteCall { number, statistics, x, time }) = non_finite else {
             self.check_finite("UNet finite", &Statistics::default(), String::new);
             return Ok(());
@@ -239,7 +235,7 @@ impl Render<'_> {
         let finder = Arc::new(NonFiniteFinder::default());
         unet.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
         guidance.predict(&unet, &x, time)?;
-        let layer = first_layer(finder.first());
+        let (layer, count) = (first_layer(finder.first()), self.timings.calls.len());
         self.check_finite("UNet finite", &statistics, || format!(" at call {number} of {count}{layer}"));
         Ok(())
     }
@@ -343,14 +339,14 @@ impl<'a> UnetCalls<'a> {
         UnetCalls { unet, guidance, stages, progress, seconds: Vec::new(), first: None, non_finite: None }
     }
 
-    fn predict(&mut self, x: &Tensor, time: f64) -> Result<Tensor> {
+    fn predict(&mut self, x: &Tensor, time: f64) -> Result<Prediction> {
         self.progress.check()?;
         let begin = Instant::now();
         let predicted = self.guidance.predict(self.unet, x, time)?;
         self.seconds.push(begin.elapsed().as_secs_f64());
         let number = self.seconds.len();
-        self.stages.seen(&format!("epsilon.{number}"), &predicted);
-        let predicted_values = values(&predicted)?;
+        self.stages.seen(&format!("epsilon.{number}"), &predicted.guided);
+        let predicted_values = values(&predicted.guided)?;
         let statistics = Statistics::of(&predicted_values);
         if self.non_finite.is_none() && !statistics.is_finite() {
             self.non_finite = Some(NonFiniteCall { number, statistics, x: x.clone(), time });

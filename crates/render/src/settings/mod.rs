@@ -2,11 +2,12 @@
 
 mod infotext;
 mod reference;
+mod versions;
 
 use crate::prompt::{Preset, Syntax};
 use crate::sampling::{NoiseSource, Sampler, ScheduleType};
 use infotext::{as_read, is_side};
-use reference::{PROMPT_SYNTAX, WEIGHT_DTYPE};
+use reference::{AUTOMATIC, BETA_FIELDS, BETA_PARAMETER, PROMPT_SYNTAX, WEIGHT_DTYPE};
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::tensor::Dtype;
 
@@ -87,8 +88,10 @@ pub struct RenderOptions {
     pub syntax: Option<Syntax>,
     /// The number of sampling steps, 1 to 1000.
     pub steps: Option<usize>,
-    /// The sampler, by WebUI's name, with the schedule type if it has one: `DPM++ 2M Karras`.
+    /// The sampler, by WebUI's name. The name may end in the schedule type: `DPM++ 2M Karras`.
     pub sampler: Option<String>,
+    /// The schedule type, by WebUI's name. `Automatic` depends on the sampler.
+    pub schedule: Option<String>,
     /// The CFG scale.
     pub cfg: Option<f64>,
     /// The seed of the noise.
@@ -126,6 +129,8 @@ impl RenderOptions {
         steps: usize;
         /// Sets the sampler by WebUI's name.
         sampler: impl Into<String>;
+        /// Sets the schedule type by WebUI's name.
+        schedule: impl Into<String>;
         /// Sets the CFG scale.
         cfg: f64;
         /// Sets the seed of the noise.
@@ -182,12 +187,44 @@ impl RenderOptions {
 
     fn resolve_sampler(&self, reference: &ReferenceParameters) -> Result<(Sampler, ScheduleType)> {
         let name = self.sampler.as_deref().or(reference.text("Sampler")).unwrap_or(Sampler::default().name());
-        let (sampler, schedule) = Sampler::from_name(name).ok_or_else(|| {
+        let (sampler, of_name) = Sampler::from_name(name).ok_or_else(|| {
             let known: Vec<&str> = Sampler::ALL.iter().map(|sampler| sampler.name()).collect();
-            Error::usage(format!("unknown sampler {name:?}: expected {} or DPM++ 2M Karras", known.join(", ")))
+            Error::usage(format!("unknown sampler {name:?}: expected one of {}", known.join(", ")))
         })?;
-        let schedule = or_else(schedule, || reference.schedule(sampler))?;
-        Ok((sampler, schedule.unwrap_or_default()))
+        let chosen = self.schedule.as_deref().map(|schedule| chosen_schedule(schedule, sampler)).transpose()?;
+        if let (Some(_), Some(chosen), Some(of_name)) = (&self.sampler, chosen, of_name)
+            && chosen != of_name
+        {
+            let (chosen, of_name) = (chosen.name(), of_name.name());
+            return Err(Error::usage(format!("the sampler's name says {of_name}, but the schedule type is {chosen}")));
+        }
+        if !sampler.has_schedule() {
+            return Ok((sampler, ScheduleType::default()));
+        }
+        let named = or_else(chosen.or(of_name), || reference.schedule(sampler))?;
+        let unnamed = || match self.sampler {
+            Some(_) => sampler.automatic_schedule(),
+            None => reference.unnamed_schedule(sampler),
+        };
+        Ok((sampler, named.unwrap_or_else(unnamed)))
+    }
+}
+
+/// Returns the schedule type with this name, for a sampler.
+fn chosen_schedule(name: &str, sampler: Sampler) -> Result<ScheduleType> {
+    if name.eq_ignore_ascii_case(AUTOMATIC) {
+        return Ok(sampler.automatic_schedule());
+    }
+    let schedule = ScheduleType::from_name(name).ok_or_else(|| {
+        let known: Vec<&str> = ScheduleType::ALL.iter().map(|schedule| schedule.name()).collect();
+        Error::usage(format!("unknown schedule type {name:?}: expected {AUTOMATIC} or one of {}", known.join(", ")))
+    })?;
+    match sampler.has_schedule() {
+        true => Ok(schedule),
+        false => {
+            let sampler = sampler.name();
+            Err(Error::usage(format!("the sampler {sampler} has fixed times: leave out the schedule type {name}")))
+        }
     }
 }
 
@@ -203,6 +240,11 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
         if !STEPS.contains(&self.steps) {
             return Err(Error::usage(format!("{} steps are out of range: expected 1 to 1000", self.steps)));
+        }
+        let least = self.sampler.least_steps();
+        if self.steps < least {
+            let (sampler, steps) = (self.sampler.name(), self.steps);
+            return Err(Error::usage(format!("{sampler} cannot render in {steps} steps: expected at least {least}")));
         }
         if !self.cfg.is_finite() {
             return Err(Error::usage(format!("CFG scale {} is out of range: expected a finite number", self.cfg)));
@@ -225,6 +267,9 @@ impl Settings {
         text.push("Sampler", self.sampler.name());
         if self.sampler.has_schedule() {
             text.push("Schedule type", self.schedule.name());
+            if self.schedule == ScheduleType::Beta {
+                BETA_FIELDS.iter().for_each(|name| text.push(name, BETA_PARAMETER));
+            }
         }
         text.push("CFG scale", self.cfg);
         text.push("Seed", self.seed);
@@ -270,13 +315,44 @@ mod tests {
     }
 
     #[test]
+    fn chooses_the_schedule_type_like_webui() {
+        let schedule = |options: RenderOptions, text: &str| {
+            let reference = ReferenceParameters::of(Infotext::parse(text));
+            options.resolve(&reference, Dtype::F32).unwrap().schedule
+        };
+        let picture = |rest: &str| format!("a cat\nSteps: 20, Seed: 1, CFG scale: 7, {rest}");
+        let none = RenderOptions::default;
+        for (options, text, expected) in [
+            (none().sampler("DPM++ 2M"), String::new(), ScheduleType::Karras),
+            (none().sampler("DPM++ 3M SDE").schedule("automatic"), String::new(), ScheduleType::Exponential),
+            (none().sampler("DPM++ 2M").schedule("sgm_uniform"), String::new(), ScheduleType::SgmUniform),
+            (none().sampler("DPM++ 2M Uniform"), String::new(), ScheduleType::Uniform),
+            (none(), picture("Sampler: DPM++ 2M"), ScheduleType::Uniform),
+            (none(), picture("Sampler: DPM++ 2M, Version: v1.8.0"), ScheduleType::Uniform),
+            (none(), picture("Sampler: DPM++ 2M, Version: v1.10.1"), ScheduleType::Karras),
+            (none(), picture("Sampler: DPM++ 2M, Schedule type: Automatic"), ScheduleType::Karras),
+            (none(), picture("Sampler: DPM++ SDE Karras, Version: v1.6.0"), ScheduleType::Karras),
+            (none(), picture("Sampler: Restart, Version: v1.6.0"), ScheduleType::Karras),
+            (none(), picture("Sampler: k_lms"), ScheduleType::Uniform),
+            (none().schedule("Beta"), picture("Sampler: DPM++ 2M Karras"), ScheduleType::Beta),
+            (none().sampler("Euler a"), picture("Sampler: DPM++ 2M, Schedule type: Simple"), ScheduleType::Simple),
+        ] {
+            assert_eq!(schedule(options, &text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn rejects_settings_that_are_out_of_range() {
         let none = ReferenceParameters::default();
         for options in [
             RenderOptions::default().steps(0),
             RenderOptions::default().cfg(f64::NAN),
             RenderOptions::default().size((60, 64)),
-            RenderOptions::default().sampler("PLMS"),
+            RenderOptions::default().sampler("Euler b"),
+            RenderOptions::default().schedule("Quadratic"),
+            RenderOptions::default().sampler("UniPC").steps(2),
+            RenderOptions::default().sampler("DDIM").schedule("Karras"),
+            RenderOptions::default().sampler("DPM++ 2M Karras").schedule("Exponential"),
             RenderOptions::default().dtype(Dtype::I8),
         ] {
             assert!(options.resolve(&none, Dtype::F32).is_err(), "{options:?}");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::infotext::{Infotext, parse_size};
+use super::versions::{WebUiVersion, unnamed_schedule};
 use crate::checks::Check;
 use crate::picture::Picture;
 use crate::sampling::{Sampler, ScheduleType};
@@ -21,11 +22,20 @@ const SHOWN: usize = 40;
 pub(super) const WEIGHT_DTYPE: &str = "Weight dtype";
 pub(super) const PROMPT_SYNTAX: &str = "Prompt syntax";
 
+/// WebUI's name for the schedule type that it chooses for a sampler.
+pub(super) const AUTOMATIC: &str = "Automatic";
+
+/// The parameters of the schedule type Beta. Renders support only WebUI's default.
+pub(super) const BETA_FIELDS: [&str; 2] = ["Beta schedule alpha", "Beta schedule beta"];
+pub(super) const BETA_PARAMETER: f64 = 0.6;
+
 /// Fields that a render uses, or that do not affect the picture. All other fields affect the picture.
 const FOLLOWED: &[&str] = &[
     "Steps",
     "Sampler",
     "Schedule type",
+    "Beta schedule alpha",
+    "Beta schedule beta",
     "CFG scale",
     "Seed",
     "Size",
@@ -90,6 +100,11 @@ pub(crate) struct ReferenceParameters {
 }
 
 impl ReferenceParameters {
+    #[cfg(test)]
+    pub(super) fn of(text: Infotext) -> Self {
+        ReferenceParameters { path: PathBuf::new(), text }
+    }
+
     /// Whether this program made the picture.
     pub(super) fn is_ours(&self) -> bool {
         self.text("Version").is_some_and(|version| version.starts_with("trinart-ckpt "))
@@ -133,15 +148,24 @@ impl ReferenceParameters {
 
     /// The schedule type, for this sampler.
     pub(super) fn schedule(&self, sampler: Sampler) -> Result<Option<ScheduleType>> {
-        if !sampler.has_schedule() {
-            return Ok(None);
+        let schedule = self.read("Schedule type", |name| match name.eq_ignore_ascii_case(AUTOMATIC) {
+            true => Some(sampler.automatic_schedule()),
+            false => ScheduleType::from_name(name),
+        })?;
+        if schedule == Some(ScheduleType::Beta) {
+            for name in BETA_FIELDS {
+                self.number(name, |it: &f64| *it == BETA_PARAMETER)?;
+            }
         }
-        let known = [
-            ("Automatic", sampler.automatic_schedule()),
-            ("Uniform", ScheduleType::Uniform),
-            ("Karras", ScheduleType::Karras),
-        ];
-        self.one_of("Schedule type", &known)
+        Ok(schedule)
+    }
+
+    /// The schedule type of a picture that does not name one with its sampler, or apart from it.
+    pub(super) fn unnamed_schedule(&self, sampler: Sampler) -> ScheduleType {
+        match self.text.fields.is_empty() || self.is_ours() {
+            true => sampler.automatic_schedule(),
+            false => unnamed_schedule(self.text("Version").and_then(WebUiVersion::parse), sampler),
+        }
     }
 
     /// Checks which parameters of the reference picture a render ignores. `hash` is the checkpoint's; `vae` is the name

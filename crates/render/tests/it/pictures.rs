@@ -1,4 +1,4 @@
-//! Compares whole pictures with those of diffusers, transformers and k-diffusion. `fixtures/render/make_pictures.py`
+//! Compares whole pictures with those of diffusers and transformers with WebUI's samplers. `fixtures/render/make_pictures.py`
 //! generates the references.
 
 use crate::tiny::{fixture, model};
@@ -13,14 +13,14 @@ use trinart_ckpt_render::settings::Settings;
 
 /// The settings of `make_pictures.py`.
 fn settings(name: &str) -> Settings {
-    let (name, steps) = name.rsplit_once(' ').unwrap();
-    let (sampler, schedule) = Sampler::from_name(name).unwrap();
+    let [sampler, "Automatic", steps] = name.split(", ").collect::<Vec<_>>()[..] else { panic!("{name}") };
+    let (sampler, _) = Sampler::from_name(sampler).unwrap();
     let mut settings = Settings::default();
     settings.prompt = "1girl, cathedral, looking at viewer".into();
     settings.negative = "bad hands".into();
     settings.steps = steps.parse().unwrap();
     settings.sampler = sampler;
-    settings.schedule = schedule.unwrap_or_default();
+    settings.schedule = sampler.automatic_schedule();
     settings.seed = 1234;
     settings.rng = NoiseSource::Cpu;
     (settings.width, settings.height) = (64, 64);

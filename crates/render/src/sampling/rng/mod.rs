@@ -2,9 +2,12 @@
 
 mod mt19937;
 mod philox;
+mod seed_sequence;
 
 use mt19937::Mt19937;
 use philox::Philox;
+
+pub(super) use seed_sequence::first_word;
 
 /// The generator of the noise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

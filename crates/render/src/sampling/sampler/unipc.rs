@@ -3,16 +3,15 @@
 
 use candle_core::Tensor;
 
-use super::{SamplerContext, sum, sum_all};
-use crate::errors::from_candle;
+use super::context::{SamplerContext, sum, sum_all};
 use crate::sampling::schedule::NoiseSchedule;
 use trinart_ckpt_formats::error::{OrInternal, Result};
 
 const ORDER: usize = 3;
 
 pub(super) fn unipc(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
-    let steps = context.steps;
-    let order = ORDER.min(steps);
+    // WebUI passes the number of DDIM's times on as the number of steps: 30 steps are 31.
+    let steps = context.noise_schedule.ddim_times(context.steps).len();
     let least = 1.0 / context.noise_schedule.times() as f64;
     let point = |step: usize| Point::new(context.noise_schedule, 1.0 - (1.0 - least) * step as f64 / steps as f64);
     let points: Vec<Point> = (0..=steps).map(point).collect();
@@ -22,7 +21,7 @@ pub(super) fn unipc(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<
     let mut past = vec![(*first, denoise(&x, first, context)?)];
     for (step, point) in (1..).zip(others) {
         let is_last = step == steps;
-        let order = order.min(step).min(steps + 1 - step);
+        let order = ORDER.min(step).min(steps + 1 - step);
         let update = Update::new(point, &past, order);
         let predicted = update.predict(&x, &past)?;
         if is_last {
@@ -63,9 +62,8 @@ impl Point {
 /// Predicts the image at a point.
 fn denoise(x: &Tensor, point: &Point, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let times = context.noise_schedule.times() as f64;
-    let noise = (context.predict)(x, (point.time - 1.0 / times) * times)?;
-    let denoised = sum([(1.0, x), (-point.sigma, &noise)]).and_then(|it| it.affine(1.0 / point.alpha, 0.0));
-    denoised.map_err(from_candle)
+    let noise = context.guided(x, (point.time - 1.0 / times) * times)?;
+    sum([(1.0 / point.alpha, x), (-point.sigma / point.alpha, &noise)])
 }
 
 /// The coefficients of a step to a point.
@@ -134,7 +132,7 @@ impl Update {
             all.iter().zip(weights).map(|((_, distance), weight)| self.scale * weight / distance).collect();
         let of_last = self.gained - factors.iter().sum::<f64>();
         let terms = [(self.kept, x), (of_last, last)].into_iter();
-        sum_all(terms.chain(factors.iter().copied().zip(all.iter().map(|(seen, _)| *seen)))).map_err(from_candle)
+        sum_all(terms.chain(factors.iter().copied().zip(all.iter().map(|(seen, _)| *seen))))
     }
 }
 

@@ -1,36 +1,26 @@
 //! The noise schedule of a model, and the noise levels of a sampler's steps.
 
+mod beta;
+mod kind;
+mod levels;
+mod table;
+
 use trinart_ckpt_formats::error::{Error, Result};
+
+pub use kind::ScheduleType;
+use table::{Grid, LevelTable};
 
 /// The number of timesteps that Stable Diffusion was trained with.
 const TIMES: usize = 1000;
 
+/// The number of timesteps between those that latent consistency models are distilled for.
+const LCM_STRIDE: usize = 20;
+
 /// The noise schedule of a model: `alphas_cumprod`, the share of the image in the variance, for each of 1000 timesteps.
 #[derive(Debug, Clone)]
 pub struct NoiseSchedule {
-    alphas: Vec<f64>,
-    log_sigmas: Vec<f64>,
-}
-
-/// How the noise levels of the steps are spaced: WebUI's "Schedule type".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum ScheduleType {
-    /// Evenly spaced timesteps.
-    #[default]
-    Uniform,
-    /// As in Karras et al. (2022), with rho = 7.
-    Karras,
-}
-
-impl ScheduleType {
-    /// WebUI's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            ScheduleType::Uniform => "Uniform",
-            ScheduleType::Karras => "Karras",
-        }
-    }
+    alphas: Vec<f32>,
+    table: LevelTable,
 }
 
 impl NoiseSchedule {
@@ -58,9 +48,23 @@ impl NoiseSchedule {
 
     /// `alphas` must have at least two values.
     fn new(alphas: Vec<f32>) -> Self {
-        let log_sigma = |alpha: &f32| f64::from(((1.0 - alpha) / alpha).sqrt().ln());
-        let log_sigmas = alphas.iter().map(log_sigma).collect();
-        NoiseSchedule { alphas: alphas.into_iter().map(f64::from).collect(), log_sigmas }
+        let table = LevelTable::new(alphas.iter().copied(), Grid::Dense);
+        NoiseSchedule { alphas, table }
+    }
+
+    /// Returns the schedule of latent consistency models (Luo et al., 2023): the noise levels of 50 of the timesteps. Times
+    /// are rounded to them.
+    #[must_use]
+    pub fn for_lcm(&self) -> Self {
+        let mut of_groups: Vec<f32> = self.alphas.iter().rev().copied().step_by(LCM_STRIDE).collect();
+        of_groups.reverse();
+        match of_groups.len() {
+            0 | 1 => self.clone(),
+            _ => {
+                let table = LevelTable::new(of_groups, Grid::Sparse { stride: LCM_STRIDE });
+                NoiseSchedule { alphas: self.alphas.clone(), table }
+            }
+        }
     }
 
     /// The number of timesteps: 1000 in Stable Diffusion.
@@ -69,52 +73,45 @@ impl NoiseSchedule {
     }
 
     /// Returns `alphas_cumprod[time]`, or its last value for a later timestep.
+    #[expect(clippy::indexing_slicing, reason = "a schedule has at least two timesteps")]
     pub fn alpha(&self, time: usize) -> f64 {
-        at(&self.alphas, time)
+        f64::from(self.alphas[time.min(self.alphas.len() - 1)])
     }
 
     /// Returns the noise level (sigma) at a timestep, which may be fractional.
     pub fn sigma(&self, time: f64) -> f64 {
-        interpolate(&self.log_sigmas, time).exp()
+        f64::from(self.table.sigma(time as f32))
     }
 
     /// Returns the timestep of a noise level, not rounded: the input of the UNet.
     pub fn time(&self, sigma: f64) -> f64 {
-        let wanted = sigma.ln();
-        let above = self.log_sigmas.partition_point(|&log_sigma| log_sigma <= wanted);
-        // Levels beyond the ends of the schedule are clamped to them.
-        let low = above.clamp(1, self.times() - 1) - 1;
-        let at = |index: usize| at(&self.log_sigmas, index);
-        let weight = ((wanted - at(low)) / (at(low + 1) - at(low))).clamp(0.0, 1.0);
-        low as f64 + weight
+        f64::from(self.table.time(sigma as f32))
     }
 
     /// The lowest and the highest noise level.
-    fn range(&self) -> (f64, f64) {
-        (at(&self.log_sigmas, 0).exp(), at(&self.log_sigmas, self.times()).exp())
+    pub fn range(&self) -> (f32, f32) {
+        self.table.range()
     }
 
-    /// Returns the descending noise levels of `steps` steps, followed by 0.
-    pub fn sigmas(&self, schedule: ScheduleType, steps: usize) -> Vec<f64> {
-        // A single step is at the highest level.
-        let last = steps.max(2) as f64 - 1.0;
-        let level = |step: usize| {
-            let progress = step as f64 / last;
-            match schedule {
-                ScheduleType::Uniform => {
-                    let most = (self.times() - 1) as f64;
-                    self.sigma(most * (1.0 - progress))
-                }
-                ScheduleType::Karras => {
-                    const RHO: f64 = 7.0;
-                    let (least, most) = self.range();
-                    let (least, most) = (least.powf(1.0 / RHO), most.powf(1.0 / RHO));
-                    (most + progress * (least - most)).powf(RHO)
-                }
-            }
-        };
-        // k-diffusion computes with single-precision levels.
-        (0..steps).map(|step| f64::from(level(step) as f32)).chain([0.0]).collect()
+    /// Returns the descending noise levels of `steps` steps. Each step goes from one level to the next. The last level is 0,
+    /// except for KL Optimal, where it is the lowest level of the model.
+    pub fn sigmas(&self, schedule: ScheduleType, steps: usize) -> Vec<f32> {
+        levels::levels(&self.table, schedule, steps)
+    }
+
+    /// Like [`NoiseSchedule::sigmas`], for samplers that compute one more level and drop the second to last. WebUI calls
+    /// this `discard_next_to_last_sigma`.
+    pub(crate) fn sigmas_without_penultimate(&self, schedule: ScheduleType, steps: usize) -> Vec<f32> {
+        let mut sigmas = self.sigmas(schedule, steps + 1);
+        if sigmas.len() >= 2 {
+            sigmas.remove(sigmas.len() - 2);
+        }
+        sigmas
+    }
+
+    /// Returns the descending noise levels of Karras et al. (2022) between two levels, without a final 0.
+    pub(crate) fn karras_between(steps: usize, least: f32, most: f32) -> Vec<f32> {
+        levels::karras(steps, least, most)
     }
 
     /// Returns the ascending timesteps of WebUI's DDIM. Sampling starts at the last one and never evaluates the first:
@@ -125,26 +122,13 @@ impl NoiseSchedule {
     }
 }
 
-/// Returns the value at an index, or the last value if the index is beyond the end.
-#[expect(clippy::indexing_slicing, reason = "a schedule has at least two timesteps")]
-fn at(list: &[f64], index: usize) -> f64 {
-    list[index.min(list.len() - 1)]
-}
-
-/// Interpolates linearly between two adjacent values of a list. `place` is clamped to the indices of the list.
-fn interpolate(list: &[f64], place: f64) -> f64 {
-    let place = place.clamp(0.0, (list.len() - 1) as f64);
-    let (low, weight) = (place.floor(), place.fract());
-    (1.0 - weight) * at(list, low as usize) + weight * at(list, place.ceil() as usize)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn assert_close(found: &[f64], expected: &[f64], tolerance: f64) {
+    fn assert_close(found: &[f32], expected: &[f64], tolerance: f64) {
         assert_eq!(found.len(), expected.len());
-        for (found, expected) in found.iter().zip(expected) {
+        for (found, expected) in found.iter().map(|it| f64::from(*it)).zip(expected) {
             assert!((found - expected).abs() <= tolerance * expected.abs().max(1e-3), "{found} instead of {expected}");
         }
     }
@@ -153,12 +137,12 @@ mod tests {
     fn noise_levels_match_k_diffusion() {
         let diffusion = NoiseSchedule::stable_diffusion();
         let (least, most) = diffusion.range();
-        assert_close(&[least, most, diffusion.alpha(999)], &[0.029_167_53, 14.614_642, 0.004_660_098_5], 5e-7);
+        assert_close(&[least, most, diffusion.alpha(999) as f32], &[0.029_167_53, 14.614_642, 0.004_660_098_5], 5e-7);
         let uniform = diffusion.sigmas(ScheduleType::Uniform, 5);
         assert_close(&uniform, &[14.61464, 4.08608, 1.61558, 0.69515, 0.02917, 0.0], 2e-4);
         let karras = diffusion.sigmas(ScheduleType::Karras, 5);
         assert_close(&karras, &[14.61464, 4.79654, 1.2741, 0.24795, 0.02917, 0.0], 2e-4);
-        let times: Vec<f64> = karras[..4].iter().map(|&sigma| diffusion.time(sigma)).collect();
+        let times: Vec<f32> = karras[..4].iter().map(|&sigma| diffusion.time(f64::from(sigma)) as f32).collect();
         assert_close(&times, &[999.0, 785.954, 427.49, 58.892], 1e-5);
     }
 
@@ -166,7 +150,7 @@ mod tests {
     fn time_is_the_inverse_of_sigma() {
         let diffusion = NoiseSchedule::stable_diffusion();
         for time in [0.0, 0.25, 1.0, 500.5, 867.33, 998.9, 999.0] {
-            assert!((diffusion.time(diffusion.sigma(time)) - time).abs() < 1e-9);
+            assert!((diffusion.time(diffusion.sigma(time)) - time).abs() < 1e-3);
         }
         assert_eq!(diffusion.time(1e9), 999.0);
         assert_eq!(diffusion.time(1e-9), 0.0);

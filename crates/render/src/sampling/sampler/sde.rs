@@ -1,0 +1,116 @@
+//! DPM-Solver++ as a stochastic differential equation (Lu et al., 2022): the noise of each step is an increment of one
+//! Brownian path. Levels are computed in single precision, like those of k-diffusion, because the path depends on them.
+
+use candle_core::Tensor;
+
+use super::context::{BrownianNoise, SamplerContext, Step, denoise, euler_step, log_width, sum, walk};
+use crate::sampling::single::{exp, exp_m1, ln};
+use trinart_ckpt_formats::error::Result;
+
+/// The correction for the curvature in the multistep solvers.
+#[derive(Clone, Copy)]
+pub(super) enum Correction {
+    Midpoint,
+    Heun,
+}
+
+/// DPM-Solver++ SDE: two predictions for each step.
+pub(super) fn dpmpp_sde(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
+    let sigmas = context.sigmas();
+    let brownian = BrownianNoise::new(noise, &sigmas, context);
+    walk(noise, &sigmas, context, |x, denoised, Step { sigma, next }, context| {
+        if next == 0.0 {
+            return euler_step(x, denoised, sigma, next);
+        }
+        // Times are negative logarithms of levels.
+        let (time, end) = (-ln(sigma as f32), -ln(next as f32));
+        let middle = time + (end - time) * 0.5;
+        let tentative = stochastic_step(x, denoised, time, middle, &brownian)?;
+        let denoised_middle = denoise(&tentative, f64::from(exp(-middle)), context)?;
+        stochastic_step(x, &denoised_middle, time, end, &brownian)
+    })
+}
+
+/// Moves from one time to another, partly by noise.
+fn stochastic_step(x: &Tensor, denoised: &Tensor, time: f32, end: f32, brownian: &BrownianNoise) -> Result<Tensor> {
+    let (sigma, next) = (exp(-time), exp(-end));
+    let (down, up) = ancestral(sigma, next);
+    let down = -ln(down);
+    let moved = sum([(f64::from(exp(-down) / sigma), x), (-f64::from(exp_m1(time - down)), denoised)])?;
+    sum([(1.0, &moved), (f64::from(up), &brownian.between(sigma, next)?)])
+}
+
+/// Like [`super::context::ancestral`], in single precision.
+fn ancestral(sigma: f32, next: f32) -> (f32, f32) {
+    let up = next.min((next * next * (sigma * sigma - next * next) / (sigma * sigma)).sqrt());
+    ((next * next - up * up).sqrt(), up)
+}
+
+/// DPM-Solver++ SDE, second-order multistep.
+pub(super) fn dpmpp_2m_sde(noise: &Tensor, correction: Correction, context: &mut SamplerContext<'_>) -> Result<Tensor> {
+    let sigmas = context.sigmas();
+    let brownian = BrownianNoise::new(noise, &sigmas, context);
+    // The prediction of the last step, and its width in log-sigma.
+    let mut past: Option<(Tensor, f64)> = None;
+    walk(noise, &sigmas, context, |x, denoised, Step { sigma, next }, _| {
+        if next == 0.0 {
+            return Ok(denoised.clone());
+        }
+        let width = log_width(sigma, next);
+        let gained = -(-2.0 * width).exp_m1();
+        let mut moved = sum([(next / sigma * (-width).exp(), x), (gained, denoised)])?;
+        if let Some((before, width_before)) = &past {
+            let factor = match correction {
+                Correction::Midpoint => gained / 2.0,
+                Correction::Heun => 1.0 - gained / (2.0 * width),
+            };
+            let factor = factor * width / width_before;
+            moved = sum([(1.0, &moved), (factor, denoised), (-factor, before)])?;
+        }
+        past = Some((denoised.clone(), width));
+        add_increment(&moved, &brownian, sigma, next)
+    })
+}
+
+/// DPM-Solver++ SDE, third-order multistep.
+pub(super) fn dpmpp_3m_sde(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
+    let sigmas = context.sigmas_without_penultimate();
+    let brownian = BrownianNoise::new(noise, &sigmas, context);
+    // The predictions of the last two steps and their widths in log-sigma, newest first.
+    let mut past: Vec<(Tensor, f64)> = Vec::new();
+    walk(noise, &sigmas, context, |x, denoised, Step { sigma, next }, _| {
+        if next == 0.0 {
+            return Ok(denoised.clone());
+        }
+        let width = log_width(sigma, next);
+        let double = 2.0 * width;
+        let mut moved = sum([((-double).exp(), x), (-(-double).exp_m1(), denoised)])?;
+        let phi_2 = (-double).exp_m1() / double + 1.0;
+        match past.as_slice() {
+            [(first, width_1), (second, width_2), ..] => {
+                let (ratio_0, ratio_1) = (width_1 / width, width_2 / width);
+                let phi_3 = phi_2 / double - 0.5;
+                let newer = sum([(1.0 / ratio_0, denoised), (-1.0 / ratio_0, first)])?;
+                let older = sum([(1.0 / ratio_1, first), (-1.0 / ratio_1, second)])?;
+                let share = 1.0 / (ratio_0 + ratio_1);
+                let of_newer = phi_2 * (1.0 + ratio_0 * share) - phi_3 * share;
+                let of_older = phi_3 * share - phi_2 * ratio_0 * share;
+                moved = sum([(1.0, &moved), (of_newer, &newer), (of_older, &older)])?;
+            }
+            [(first, width_1)] => {
+                let factor = phi_2 * width / width_1;
+                moved = sum([(1.0, &moved), (factor, denoised), (-factor, first)])?;
+            }
+            [] => {}
+        }
+        past.insert(0, (denoised.clone(), width));
+        past.truncate(2);
+        add_increment(&moved, &brownian, sigma, next)
+    })
+}
+
+/// Adds the noise of a step that has lost as much as it keeps.
+fn add_increment(x: &Tensor, brownian: &BrownianNoise, sigma: f64, next: f64) -> Result<Tensor> {
+    let level = next * (-(-2.0 * log_width(sigma, next)).exp_m1()).sqrt();
+    sum([(1.0, x), (level, &brownian.between(sigma as f32, next as f32)?)])
+}

@@ -1,0 +1,101 @@
+//! The noise levels of the steps, for each schedule type of WebUI.
+
+use super::beta::quantile;
+use super::kind::ScheduleType;
+use super::table::LevelTable;
+use crate::sampling::single::{exp, linspace, powf};
+
+/// The exponent of the Karras schedule.
+const RHO: f64 = 7.0;
+
+/// WebUI's default parameters of the beta distribution.
+const BETA: (f64, f64) = (0.6, 0.6);
+
+/// The levels that Align Your Steps publishes for SD v1 with ten steps.
+const ALIGN_YOUR_STEPS: [f64; 11] = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029];
+
+/// Returns the descending noise levels of a schedule type. The last is 0, except for KL Optimal, where it is the lowest
+/// level of the model.
+pub(super) fn levels(table: &LevelTable, schedule: ScheduleType, steps: usize) -> Vec<f32> {
+    let (least, most) = table.range();
+    let mut levels: Vec<f32> = match schedule {
+        ScheduleType::Uniform | ScheduleType::Normal => {
+            let times = linspace(table.time(most), table.time(least), steps);
+            times.into_iter().map(|time| table.sigma(time)).collect()
+        }
+        ScheduleType::SgmUniform => {
+            let times = linspace(table.time(most), table.time(least), steps + 1);
+            times.into_iter().take(steps).map(|time| table.sigma(time)).collect()
+        }
+        ScheduleType::Karras => karras(steps, least, most),
+        ScheduleType::Exponential => {
+            let logarithms = linspace(log(most) as f32, log(least) as f32, steps);
+            logarithms.into_iter().map(exp).collect()
+        }
+        ScheduleType::Polyexponential => {
+            let (width, lowest) = ((log(most) - log(least)) as f32, log(least) as f32);
+            linspace(1.0, 0.0, steps).into_iter().map(|progress| exp(progress * width + lowest)).collect()
+        }
+        ScheduleType::KlOptimal => return kl_optimal(steps, least, most),
+        ScheduleType::AlignYourSteps => align_your_steps(steps),
+        ScheduleType::Simple => {
+            let stride = table.len() as f64 / steps as f64;
+            (0..steps)
+                .map(|step| table.level((table.len() - 1).saturating_sub((step as f64 * stride) as usize)))
+                .collect()
+        }
+        ScheduleType::Ddim => {
+            let stride = (table.len() / steps.max(1)).max(1);
+            let ascending: Vec<usize> = (1..table.len()).step_by(stride).collect();
+            ascending.into_iter().rev().map(|index| table.level(index)).collect()
+        }
+        ScheduleType::Beta => {
+            let (least, most) = (f64::from(least), f64::from(most));
+            let level = |progress: f64| (least + quantile(1.0 - progress, BETA.0, BETA.1) * (most - least)) as f32;
+            evenly(steps).into_iter().map(level).collect()
+        }
+    };
+    levels.push(0.0);
+    levels
+}
+
+/// The levels of Karras et al. (2022), equation 5, without the final 0.
+pub(super) fn karras(steps: usize, least: f32, most: f32) -> Vec<f32> {
+    let root = |level: f32| f64::from(level).powf(1.0 / RHO);
+    let (highest, width) = (root(most) as f32, (root(least) - root(most)) as f32);
+    linspace(0.0, 1.0, steps).into_iter().map(|progress| powf(highest + progress * width, RHO)).collect()
+}
+
+fn kl_optimal(steps: usize, least: f32, most: f32) -> Vec<f32> {
+    let angle = |level: f32| f64::from(level).atan() as f32;
+    let (least, most) = (angle(least), angle(most));
+    let level = |step: usize| {
+        let progress = step as f32 / steps as f32;
+        f64::from(progress * least + (1.0 - progress) * most).tan() as f32
+    };
+    (0..=steps).map(level).collect()
+}
+
+/// Interpolates the published levels linearly in their logarithms, at evenly spaced places from the lowest to the highest.
+/// A single step is at the lowest level, as in WebUI.
+fn align_your_steps(steps: usize) -> Vec<f32> {
+    let ascending: Vec<f64> = ALIGN_YOUR_STEPS.iter().rev().map(|level| level.ln()).collect();
+    let last = (ascending.len() - 1) as f64;
+    let level = |progress: f64| {
+        let place = progress * last;
+        let pair = (ascending.get(place.floor() as usize), ascending.get(place.ceil() as usize));
+        let (Some(low), Some(high)) = pair else { return 0.0 };
+        (low + place.fract() * (high - low)).exp() as f32
+    };
+    evenly(steps).into_iter().rev().map(level).collect()
+}
+
+/// Values from 0 to 1, in double precision. A single value is 0.
+fn evenly(count: usize) -> Vec<f64> {
+    let last = count.max(2) - 1;
+    (0..count).map(|index| index as f64 / last as f64).collect()
+}
+
+fn log(level: f32) -> f64 {
+    f64::from(level).ln()
+}
