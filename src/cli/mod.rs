@@ -18,6 +18,7 @@ mod terminal;
 mod values;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -25,6 +26,17 @@ use clap::Parser;
 use args::{Arguments, Command};
 use exit::Exit;
 use terminal::Terminal;
+use trinart_ckpt_formats::error::printable;
+
+/// Whether text has characters that would change how a terminal shows the rest, apart from line breaks.
+fn has_control_characters(text: &str) -> bool {
+    text.lines().any(|line| printable(line) != line)
+}
+
+/// Escapes the control characters of each line: clap repeats arguments as they are.
+fn printable_lines(text: &str) -> String {
+    text.trim_end().lines().map(printable).collect::<Vec<_>>().join("\n")
+}
 
 /// Runs the program and returns its exit code. The first argument is the name of the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -34,7 +46,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             // clap returns help and version as errors too; it prints those on stdout, and usage errors on stderr.
             let exit = if error.use_stderr() { Exit::Error } else { Exit::Success };
             // Without a working stderr, the exit code is all that is left.
-            let _ = error.print();
+            let _ = if has_control_characters(&error.to_string()) {
+                writeln!(std::io::stderr(), "{}", printable_lines(&error.to_string()))
+            } else {
+                error.print()
+            };
             return ExitCode::from(exit as u8);
         }
     };
