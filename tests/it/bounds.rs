@@ -86,7 +86,7 @@ fn works_without_further_threads() {
     let output = folder.join("out.safetensors");
     let is_root = fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0);
     let run = |arguments: &[&Path]| {
-        let mut command = Command::new("sh");
+        let mut command = Command::new("bash");
         // Root may start any number of processes.
         if is_root {
             command.uid(65534).gid(65534);
@@ -94,7 +94,7 @@ fn works_without_further_threads() {
         command.args(["-c", r#"ulimit -u 1; exec "$0" "$@""#, PROGRAM]).args(arguments).output().unwrap()
     };
     if !run(&[Path::new("--version")]).status.success() {
-        eprintln!("skipped: cannot run the program as another user than root");
+        eprintln!("skipped: needs bash, and the right to run the program as another user");
         return;
     }
     let eight = [Path::new("--jobs"), Path::new("8")];
@@ -141,6 +141,6 @@ fn escapes_control_characters_of_arguments() {
         assert_eq!(ran.code, Some(2));
         let unsafe_character = ran.stderr.chars().find(|it| it.is_control() && *it != '\n');
         assert_eq!(unsafe_character, None, "{:?}", ran.stderr);
-        assert!(ran.stderr.contains("\\u{"), "{}", ran.stderr);
+        assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
     }
 }
