@@ -42,6 +42,10 @@ test-peers:
 fuzz seconds="600":
     TRINART_FUZZ_SECONDS={{seconds}} cargo test --release -p trinart-ckpt -p trinart-ckpt-formats --test it -- --nocapture fuzz:: unpickler::
 
+# Run the coverage-guided fuzz targets, each for SECONDS; needs a nightly compiler
+fuzz-coverage seconds="60":
+    bash fuzz/run {{seconds}}
+
 # Build the documentation and check its links
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -13,6 +13,8 @@ mod support;
 
 mod architecture;
 mod bad_input;
+#[cfg(unix)]
+mod bounds;
 mod components;
 mod convert;
 mod diffusers_folder;

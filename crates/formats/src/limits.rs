@@ -59,6 +59,9 @@ pub const SCAN_FILES: usize = 500_000;
 /// Bytes of a tensor's key (110).
 pub const KEY_BYTES: usize = 4096;
 
+/// Bytes of all keys of a state dict (120 KB). A report has a few copies of each.
+pub const KEYS_BYTES: usize = 16 << 20;
+
 /// Bytes of a storage's name (20). The name is repeated for every tensor.
 pub const STORAGE_KEY_BYTES: usize = 128;
 
@@ -112,16 +115,20 @@ pub const HELD_BYTES: u64 = 1 << 20;
 /// Bytes of transposed tensors in row-major order that are kept in memory, together; others go into a temporary file.
 pub const GATHERED_BYTES: u64 = 96 << 20;
 
-/// Bytes of a safetensors header (130 KB); the maximum of the format itself.
+/// Bytes of a safetensors header (130 KB); the maximum of the format itself. It is read as a stream.
 pub const SAFETENSORS_HEADER: u64 = 100_000_000;
 
-/// Metadata fields in a safetensors header (60).
+/// Metadata fields of a safetensors header that are kept (60); the others are listed as dropped.
 pub const METADATA_FIELDS: usize = 10_000;
 
-/// Bytes of metadata in a safetensors header (100 KB, where a training tool lists its tags). Every output gets a copy.
+/// Bytes of metadata of a safetensors header that are kept (100 KB, where a training tool lists its tags); fields beyond are
+/// listed as dropped. Every output gets a copy.
 pub const METADATA_BYTES: usize = 16 << 20;
 
-/// Bytes of a configuration or index file beside weights (100 KB: an index has a line for each tensor).
+/// Metadata fields that are listed as dropped; the rest is counted.
+pub const METADATA_DROPPED: usize = 1000;
+
+/// Bytes of an index of shards (100 KB: it has a line for each tensor), or of a vocabulary (2 MB).
 pub const JSON_FILE: u64 = 16 << 20;
 
 /// Bytes of the `.yaml` beside a checkpoint (4 KB).
@@ -133,6 +140,12 @@ pub const YAML_DEPTH: usize = 64;
 /// Bytes of the keys that lead to a value in the `.yaml` beside a checkpoint (70). Values behind longer ones are not kept:
 /// each value has a copy of its keys.
 pub const YAML_KEYS_BYTES: usize = 512;
+
+/// Bytes of a configuration beside weights (2 KB). Parsed JSON takes up to fifty times as much memory.
+pub const CONFIG_FILE: u64 = 1 << 20;
+
+/// Bytes of all vocabularies and configurations of a folder (4 MB), which are kept until they are written.
+pub const COMPANION_BYTES: usize = 48 << 20;
 
 /// How many times larger than their storages in the file all tensors of a file may be (1): a stride of 0 turns four bytes
 /// into any number of elements. A model whose tensors share storages has each of them twice or three times. Counts what is

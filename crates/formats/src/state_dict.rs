@@ -14,6 +14,8 @@ use crate::tensor::LazyTensor;
 #[derive(Debug, Clone, Default)]
 pub struct StateDict {
     tensors: IndexMap<String, LazyTensor>,
+    /// Bytes of all keys.
+    key_bytes: usize,
 }
 
 impl StateDict {
@@ -24,7 +26,8 @@ impl StateDict {
 
     /// Appends a tensor.
     ///
-    /// Fails if the key exists already or is longer than [`limits::KEY_BYTES`], or if there are [`limits::TENSORS`] tensors.
+    /// Fails if the key exists already or is longer than [`limits::KEY_BYTES`], if there are [`limits::TENSORS`] tensors, or if
+    /// all keys have more than [`limits::KEYS_BYTES`].
     pub fn insert(&mut self, key: impl Into<String>, tensor: LazyTensor) -> Result<()> {
         let key = key.into();
         if key.len() > limits::KEY_BYTES {
@@ -32,6 +35,10 @@ impl StateDict {
         }
         if self.tensors.len() == limits::TENSORS {
             return Err(Error::limit(format!("more than {} tensors", limits::TENSORS)));
+        }
+        self.key_bytes += key.len();
+        if self.key_bytes > limits::KEYS_BYTES {
+            return Err(Error::limit(format!("the keys have more than {} bytes together", limits::KEYS_BYTES)));
         }
         match self.tensors.entry(key) {
             Entry::Occupied(existing) => {

@@ -83,6 +83,14 @@ fn limits_pickles() {
 fn limits_names_and_shapes() {
     let insert = |key: usize| StateDict::new().insert("k".repeat(key), f32s(&[1.0]));
     assert_limit(insert(limits::KEY_BYTES), insert(limits::KEY_BYTES + 1), "a key of");
+    let keys = |last: &[usize]| {
+        let mut state_dict = StateDict::new();
+        let one = f32s(&[1.0]);
+        let full = limits::KEYS_BYTES / 4096 - 1;
+        (0..full).try_for_each(|index| state_dict.insert(format!("{index:04096}"), one.clone()))?;
+        last.iter().try_for_each(|&len| state_dict.insert("k".repeat(len), one.clone()))
+    };
+    assert_limit(keys(&[4096]), keys(&[4096, 1]), "together");
     let tensors = |count: usize| {
         let mut state_dict = StateDict::new();
         let one = f32s(&[1.0]);
@@ -295,12 +303,30 @@ fn limits_safetensors_headers() {
             write!(header, r#""{index:05}":"","#).unwrap();
         }
         write!(header, r#""long":"{}"}}}}"#, "a".repeat(bytes)).unwrap();
-        open(&folder, safetensors(header.as_bytes(), 0)).map_err(|error| error.to_string())
+        open(&folder, safetensors(header.as_bytes(), 0))
     };
-    assert!(metadata(limits::METADATA_FIELDS, 1).is_ok());
-    assert!(metadata(limits::METADATA_FIELDS + 1, 1).unwrap_err().contains("fields"));
-    assert!(metadata(1, limits::METADATA_BYTES - 4).is_ok());
-    assert!(metadata(1, limits::METADATA_BYTES - 3).unwrap_err().contains("bytes of metadata"));
+    // Fields past the limits are dropped and listed; the tensors are read.
+    let kept = |fields: usize, bytes: usize| {
+        let contents = metadata(fields, bytes).unwrap();
+        let first = contents.opaque().first().map_or("", |dropped| &dropped.path).to_owned();
+        (contents.metadata().len(), contents.opaque().len(), first)
+    };
+    assert_eq!(kept(limits::METADATA_FIELDS, 1), (limits::METADATA_FIELDS, 0, String::new()));
+    assert_eq!(kept(limits::METADATA_FIELDS + 1, 1), (limits::METADATA_FIELDS, 1, "long".into()));
+    assert_eq!(kept(1, limits::METADATA_BYTES - 4), (1, 0, String::new()));
+    for past in [limits::METADATA_BYTES - 3, limits::METADATA_BYTES + 3, 2 * limits::METADATA_BYTES] {
+        assert_eq!(kept(1, past), (0, 1, "long".into()));
+    }
+    let most = limits::METADATA_FIELDS + limits::METADATA_DROPPED;
+    assert_eq!(kept(most, 1).1, limits::METADATA_DROPPED);
+    assert_eq!(kept(most + 7, 1).1, limits::METADATA_DROPPED + 1);
+    let rank = |count: usize| {
+        let shape = vec!["1"; count].join(",");
+        let header = format!(r#"{{"a":{{"dtype":"U8","shape":[{shape}],"data_offsets":[0,1]}}}}"#);
+        open(&folder, safetensors(header.as_bytes(), 1))
+    };
+    assert!(rank(limits::RANK).is_ok());
+    assert!(rank(limits::RANK + 1).unwrap_err().to_string().contains("dimensions"));
     assert_eq!(tensors(limits::TENSORS).unwrap().state_dict().len(), limits::TENSORS);
     assert!(
         tensors(limits::TENSORS + 1)
@@ -321,7 +347,7 @@ fn limits_configurations() {
         std::fs::write(copy.join("config.json"), padded).unwrap();
         crate::support::open(copy)
     };
-    assert_limit(config(limits::JSON_FILE), config(limits::JSON_FILE + 1), "bytes of JSON");
+    assert_limit(config(limits::CONFIG_FILE), config(limits::CONFIG_FILE + 1), "bytes of JSON");
 }
 
 #[test]

@@ -92,7 +92,13 @@ impl RenderInput {
             ModelHash::None => PendingHash::Ready(None),
             ModelHash::Known(hash) => PendingHash::Ready(Some(hash)),
             ModelHash::File(file) if in_background => {
-                PendingHash::Thread(std::thread::spawn(move || file_sha256(&file, &NoProgress)))
+                let source = Arc::clone(&file);
+                let thread = std::thread::Builder::new().spawn(move || file_sha256(&source, &NoProgress));
+                match thread {
+                    Ok(thread) => PendingHash::Thread(thread),
+                    // The system allows no further thread.
+                    Err(_) => PendingHash::Ready(Some(short_hash(&file_sha256(&file, &NoProgress)?))),
+                }
             }
             ModelHash::File(file) => PendingHash::Ready(Some(short_hash(&file_sha256(&file, &NoProgress)?))),
         })

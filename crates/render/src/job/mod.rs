@@ -4,6 +4,7 @@ mod against;
 mod device;
 mod dump;
 mod input;
+mod pool;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::settings::{Infotext, ReferenceParameters, ReferencePicture, RenderOpt
 use against::Other;
 use device::OpenDevice;
 use dump::Dump;
+use pool::{has_global_pool, pool};
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::io::{Progress, parallel};
 use trinart_ckpt_formats::state_dict::StateDict;
@@ -165,10 +167,11 @@ impl RenderJob {
     /// NaN values, infinite values and flawed weights do not stop the render; the report lists them as failed checks.
     /// Fails if the checkpoint or the settings are not supported, or if a file cannot be read.
     pub fn run(&self, progress: &dyn Progress) -> Result<RenderReport> {
-        let Some(jobs) = self.jobs else { return self.run_in_current_pool(progress) };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs).build();
-        let pool = pool.map_err(|error| Error::io("cannot start threads", std::io::Error::other(error)))?;
-        pool.install(|| self.run_in_current_pool(progress))
+        match self.jobs {
+            Some(jobs) => pool(jobs)?.install(|| self.run_in_current_pool(progress)),
+            None if rayon::current_thread_index().is_some() || has_global_pool() => self.run_in_current_pool(progress),
+            None => pool(1)?.install(|| self.run_in_current_pool(progress)),
+        }
     }
 
     fn run_in_current_pool(&self, progress: &dyn Progress) -> Result<RenderReport> {

@@ -15,8 +15,11 @@ use trinart_ckpt_formats::error::{Error, Result};
 /// The PNG text field of WebUI's infotext.
 const PARAMETERS: &str = "parameters";
 
-/// Maximum decoded size of a PNG in bytes: 8192 x 8192 pixels of 8-bit RGBA.
-const DECODED_BYTES: usize = 8192 * 8192 * 4;
+/// Maximum decoded size of a PNG in bytes: 4096 x 4096 pixels of 8-bit RGBA.
+const DECODED_BYTES: usize = 4096 * 4096 * 4;
+
+/// Maximum size of the infotext in bytes, inflated. Long prompts have a few thousand.
+const INFOTEXT_BYTES: usize = 1 << 20;
 
 /// A picture of 8-bit RGB values, row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +79,8 @@ impl Picture {
 
     /// Decodes a PNG and its `parameters`. Ignores transparency.
     ///
-    /// Fails if it is not a readable PNG or larger than 8192 x 8192 pixels of RGBA.
+    /// Fails if it is not a readable PNG or larger than 4096 x 4096 pixels of RGBA. Ignores `parameters`
+    /// that are damaged or larger than a megabyte.
     pub fn from_png(bytes: &[u8]) -> Result<(Self, Option<String>)> {
         let fail = |error: png::DecodingError| Error::malformed(format!("not a readable PNG: {error}"));
         let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: DECODED_BYTES });
@@ -102,8 +106,13 @@ impl Picture {
         let latin = info.uncompressed_latin1_text.iter().find(|text| text.keyword == PARAMETERS);
         let unicode = info.utf8_text.iter().find(|text| text.keyword == PARAMETERS);
         // Ignore a damaged text chunk, because the pixels are valid without it.
-        let text = latin.map(|text| text.text.clone());
-        Ok((picture, text.or_else(|| unicode.and_then(|text| text.get_text().ok()))))
+        let text = latin.map(|text| text.text.clone()).or_else(|| {
+            let mut text = unicode?.clone();
+            // A compressed text can expand to a thousand times its size.
+            text.decompress_text_with_limit(INFOTEXT_BYTES).ok()?;
+            text.get_text().ok()
+        });
+        Ok((picture, text.filter(|text| text.len() <= INFOTEXT_BYTES)))
     }
 }
 
@@ -128,6 +137,26 @@ mod tests {
         let bytes = picture(0).to_png("x").unwrap();
         assert!(Picture::from_png(&bytes[..bytes.len() / 2]).is_err());
         assert!(Picture::from_png(b"GIF89a").is_err());
+    }
+
+    #[test]
+    fn ignores_an_infotext_that_expands_beyond_the_limit() {
+        let png = |len: usize| {
+            let mut bytes = Vec::new();
+            let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+            encoder.set_color(png::ColorType::Rgb);
+            let mut writer = encoder.write_header().unwrap();
+            let mut text = png::text_metadata::ITXtChunk::new(PARAMETERS, "猫".repeat(len / 3));
+            text.compress_text().unwrap();
+            text.compressed = true;
+            writer.write_text_chunk(&text).unwrap();
+            writer.write_image_data(&[0; 3]).unwrap();
+            writer.finish().unwrap();
+            Picture::from_png(&bytes).unwrap().1.map(|text| text.len())
+        };
+        let most = INFOTEXT_BYTES / 3 * 3;
+        assert_eq!(png(most), Some(most));
+        assert_eq!(png(most + 3), None);
     }
 
     #[test]

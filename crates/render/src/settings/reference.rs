@@ -13,7 +13,7 @@ use crate::sampling::{Sampler, ScheduleType};
 use trinart_ckpt_formats::error::{Error, Result};
 
 /// Maximum size of a picture file in bytes. A PNG of the largest supported picture is smaller.
-const PICTURE_BYTES: u64 = 512 << 20;
+const PICTURE_BYTES: u64 = 64 << 20;
 
 /// Maximum number of characters of a value in a message.
 const SHOWN: usize = 40;

@@ -1,9 +1,12 @@
 use std::collections::HashMap;
+use std::fmt;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::json::{parse_json, write_json};
@@ -139,11 +142,36 @@ fn find_weights(component: &str, folder: &Path) -> Result<Weights> {
 
 #[derive(Deserialize)]
 struct Index {
+    #[serde(deserialize_with = "weight_map")]
     weight_map: IndexMap<String, String>,
 }
 
+/// Reads the shard of each tensor, of at most [`limits::TENSORS`]. As in Python, the last of equal keys counts.
+fn weight_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IndexMap<String, String>, D::Error> {
+    struct WeightMap;
+    impl<'de> Visitor<'de> for WeightMap {
+        type Value = IndexMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of the file names of shards")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut map = IndexMap::new();
+            while let Some((key, name)) = entries.next_entry()? {
+                map.insert(key, name);
+                if map.len() > limits::TENSORS {
+                    return Err(A::Error::custom(format!("more than {} tensors", limits::TENSORS)));
+                }
+            }
+            Ok(map)
+        }
+    }
+    deserializer.deserialize_map(WeightMap)
+}
+
 fn read_shards(contents: &mut StoredCheckpoint, component: &str, folder: &Path, index_path: &Path) -> Result<()> {
-    let index: Index = serde_json::from_value(json(index_path)?)
+    let index: Index = serde_json::from_slice(&text(index_path, limits::JSON_FILE)?)
         .map_err(|error| Error::malformed(format!("not an index of shards: {error}")).in_file(index_path))?;
     let mut shards: HashMap<&str, WeightsFile> = HashMap::new();
     for (key, name) in &index.weight_map {
@@ -214,8 +242,11 @@ pub fn companions(path: &Path) -> Result<Companions> {
             found.unknown.push(name.clone());
         }
     }
-    let text =
-        if found.unknown.is_empty() { text(&index_path)? } else { write_json(&Value::Object(index)).into_bytes() };
+    let text = if found.unknown.is_empty() {
+        text(&index_path, limits::CONFIG_FILE)?
+    } else {
+        write_json(&Value::Object(index)).into_bytes()
+    };
     found.files.insert(0, (MODEL_INDEX.to_owned(), text));
     Ok(found)
 }
@@ -233,24 +264,32 @@ fn take_texts(found: &mut Companions, folder: &Path, prefix: &str) -> Result<()>
         let path = folder.join(&name);
         let is_text = name.ends_with(".json") || name.ends_with(".txt");
         if is_text && !is_weights(&name) && path.is_file() {
-            found.files.push((format!("{prefix}{name}"), text(&path)?));
+            let content = text(&path, limits::JSON_FILE)?;
+            let bytes: usize = found.files.iter().map(|(_, content)| content.len()).sum();
+            if bytes + content.len() > limits::COMPANION_BYTES {
+                let found = format!("more than {} bytes of JSON and text beside the weights", limits::COMPANION_BYTES);
+                return Err(Error::limit(found).in_file(path));
+            }
+            found.files.push((format!("{prefix}{name}"), content));
         }
     }
     Ok(())
 }
 
-/// Reads a small file.
-fn text(path: &Path) -> Result<Vec<u8>> {
+/// Reads a file of at most `most` bytes.
+fn text(path: &Path, most: u64) -> Result<Vec<u8>> {
     let fail = |error| Error::io("cannot read", error).in_file(path);
     let bytes = fs::metadata(path).map_err(fail)?.len();
-    if bytes > limits::JSON_FILE {
-        let found = format!("{bytes} bytes of JSON or text, the limit is {}", limits::JSON_FILE);
-        return Err(Error::limit(found).in_file(path));
+    if bytes > most {
+        return Err(Error::limit(format!("{bytes} bytes of JSON or text, the limit is {most}")).in_file(path));
     }
-    fs::read(path).map_err(fail)
+    let mut content = Vec::new();
+    // The file may grow meanwhile.
+    fs::File::open(path).and_then(|file| file.take(most).read_to_end(&mut content)).map_err(fail)?;
+    Ok(content)
 }
 
-/// Reads a small JSON file.
+/// Reads a configuration.
 fn json(path: &Path) -> Result<Value> {
-    parse_json(&text(path)?).map_err(|error| error.in_file(path))
+    parse_json(&text(path, limits::CONFIG_FILE)?).map_err(|error| error.in_file(path))
 }

@@ -3,7 +3,9 @@
 //! The header types and the final validation come from the `safetensors` crate. The header is parsed here because the
 //! crate does not keep the order of the keys, accepts duplicate keys and reports no offsets.
 
+mod header;
 mod read;
+mod strings;
 mod write;
 
 use safetensors::tensor::Dtype as HeaderDtype;

@@ -1,12 +1,9 @@
-use std::fmt;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
 use safetensors::tensor::{Dtype as HeaderDtype, Metadata as CrateMetadata, TensorInfo};
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::from_header;
+use super::header::{Entry, Header};
 use crate::containers::{Container, StoredCheckpoint};
 use crate::error::{Error, Result};
 use crate::io::Source;
@@ -21,15 +18,14 @@ const PREFIX: u64 = 8;
 ///
 /// Fails if the header is invalid, or if the tensors do not cover the rest of the file exactly.
 pub(crate) fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
-    let (bytes, length) = header_bytes(source)?;
-    let header = parse(&bytes)?;
-    // A header can have a hundred megabytes, and everything in it is copied below.
-    drop(bytes);
+    let length = header_len(source)?;
+    let header = Header::read(source, PREFIX, length)?;
     let mut contents = StoredCheckpoint::for_source(source, Container::Safetensors);
     for (key, value) in header.metadata {
         contents.metadata.insert(key, PyValue::Str(value));
     }
-    // Cannot overflow: `header_bytes` checks that the header lies within the file.
+    contents.opaque = header.dropped;
+    // Cannot overflow: `header_len` checks that the header lies within the file.
     let begin = PREFIX + length;
     let tensors = header.tensors.into_iter().map(|(key, entry)| {
         let checked = CheckedEntry::new(&entry).map_err(|error| error.in_tensor(&key))?;
@@ -50,11 +46,11 @@ pub(crate) fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
 
 /// Returns the offset of the first tensor: the length of the header and its prefix.
 pub fn data_offset(source: &Arc<Source>) -> Result<u64> {
-    let (_, length) = header_bytes(source)?;
-    Ok(PREFIX + length)
+    Ok(PREFIX + header_len(source)?)
 }
 
-fn header_bytes(source: &Arc<Source>) -> Result<(Vec<u8>, u64)> {
+/// Returns the length of the header.
+fn header_len(source: &Source) -> Result<u64> {
     let mut prefix = [0; PREFIX as usize];
     source.read_at(0, &mut prefix)?;
     let length = u64::from_le_bytes(prefix);
@@ -67,108 +63,7 @@ fn header_bytes(source: &Arc<Source>) -> Result<(Vec<u8>, u64)> {
         let message = format!("a header of {length} bytes, the file has {available} more; it was cut short");
         return Err(Error::malformed(message).at(0));
     }
-    Ok((source.read(PREFIX, length)?, length))
-}
-
-fn parse(bytes: &[u8]) -> Result<Header> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| Error::malformed("the header is not UTF-8").at(PREFIX + error.valid_up_to() as u64))?;
-    serde_json::from_str(text).map_err(|error| {
-        // serde_json counts lines and columns from 1, and reports column 0 for the end of a line.
-        let line_start: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-        let offset = PREFIX + (line_start + error.column().saturating_sub(1)) as u64;
-        Error::malformed(format!("the header is not valid: {error}")).at(offset)
-    })
-}
-
-/// The header, in the order of the file.
-#[derive(Default)]
-struct Header {
-    metadata: IndexMap<String, String>,
-    tensors: IndexMap<String, Entry>,
-}
-
-/// A tensor's entry in the header, unchecked.
-#[derive(Deserialize)]
-struct Entry {
-    dtype: String,
-    shape: Vec<u64>,
-    data_offsets: (u64, u64),
-}
-
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct HeaderVisitor;
-        impl<'de> Visitor<'de> for HeaderVisitor {
-            type Value = Header;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tensors")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let mut header = Header::default();
-                let mut has_metadata = false;
-                while let Some(key) = map.next_key::<String>()? {
-                    if key == "__metadata__" {
-                        if std::mem::replace(&mut has_metadata, true) {
-                            return Err(A::Error::custom("__metadata__ occurs twice"));
-                        }
-                        // Some writers store null instead of leaving empty metadata out.
-                        if let Some(UniqueStrings(metadata)) = map.next_value()? {
-                            header.metadata = metadata;
-                        }
-                    } else if header.tensors.contains_key(&key) {
-                        map.next_value::<IgnoredAny>()?;
-                        return Err(A::Error::custom(format!("the tensor {key} occurs twice")));
-                    } else if header.tensors.len() == limits::TENSORS {
-                        return Err(A::Error::custom(format!("more than {} tensors", limits::TENSORS)));
-                    } else {
-                        let entry =
-                            map.next_value().map_err(|error| A::Error::custom(format!("tensor {key}: {error}")))?;
-                        header.tensors.insert(key, entry);
-                    }
-                }
-                Ok(header)
-            }
-        }
-        deserializer.deserialize_map(HeaderVisitor)
-    }
-}
-
-/// A JSON object of strings. Duplicate keys are an error.
-struct UniqueStrings(IndexMap<String, String>);
-
-impl<'de> Deserialize<'de> for UniqueStrings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct StringsVisitor;
-        impl<'de> Visitor<'de> for StringsVisitor {
-            type Value = UniqueStrings;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueStrings, A::Error> {
-                let mut strings = IndexMap::new();
-                let mut bytes = 0;
-                while let Some((key, value)) = map.next_entry::<String, String>()? {
-                    bytes += key.len() + value.len();
-                    if strings.len() == limits::METADATA_FIELDS || bytes > limits::METADATA_BYTES {
-                        let (fields, bytes) = (limits::METADATA_FIELDS, limits::METADATA_BYTES);
-                        return Err(A::Error::custom(format!(
-                            "more than {fields} fields or {bytes} bytes of metadata"
-                        )));
-                    }
-                    if strings.insert(key.clone(), value).is_some() {
-                        return Err(A::Error::custom(format!("the metadata {key} occurs twice")));
-                    }
-                }
-                Ok(UniqueStrings(strings))
-            }
-        }
-        deserializer.deserialize_map(StringsVisitor)
-    }
+    Ok(length)
 }
 
 /// A tensor's entry in the header, checked by itself.
