@@ -24,10 +24,12 @@ mod library;
 mod marks;
 mod marks_in_folders;
 mod merge_vae;
+mod non_finite;
 mod peers;
 mod readme;
 #[cfg(feature = "render")]
 mod render_check;
+mod roots;
 mod scan;
 mod security;
 #[cfg(unix)]
