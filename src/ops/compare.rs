@@ -1,9 +1,10 @@
 use super::jobs::check_jobs;
-use crate::report::Difference;
+use crate::report::{Difference, NonFiniteSides};
 use trinart_ckpt_formats::Result;
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
-use trinart_ckpt_models::compare::{KeyPair, TensorComparison, compare, pair_up};
+use trinart_ckpt_formats::tensor::NonFiniteTensor;
+use trinart_ckpt_models::compare::{KeyPair, TensorComparison, pair_up, read_both};
 use trinart_ckpt_models::plan::folders;
 use trinart_ckpt_models::quantization::ByValue;
 use trinart_ckpt_models::{Checkpoint, vae};
@@ -95,22 +96,32 @@ impl<'a> Compare<'a> {
             &pairs,
             || (),
             |(), (key, a, b)| {
-                let comparison = match (a, b) {
+                let found = match (a, b) {
                     (Some(a), Some(b)) => {
                         let values = (of_a.get(key), of_b.get(key));
-                        let found = compare(values.0.unwrap_or(a), values.1.unwrap_or(b), self.progress);
+                        let found = read_both(values.0.unwrap_or(a), values.1.unwrap_or(b), self.progress);
                         Some(match found.map_err(|error| error.in_tensor(key.as_str()))? {
-                            TensorComparison::Equal if values.0.or(values.1).is_some() => TensorComparison::SameValues,
+                            (TensorComparison::Equal, counts) if values.0.or(values.1).is_some() => {
+                                (TensorComparison::SameValues, counts)
+                            }
                             found => found,
                         })
                     }
                     _ => None,
                 };
-                Ok((key.clone(), *a, *b, comparison))
+                Ok((key.clone(), *a, *b, found))
             },
         )?;
+        let mut non_finite = NonFiniteSides::default();
+        for (key, _, _, found) in &compared {
+            if let Some((_, [of_a, of_b])) = *found {
+                non_finite.a.extend(NonFiniteTensor::new(key, of_a));
+                non_finite.b.extend(NonFiniteTensor::new(key, of_b));
+            }
+        }
+        let compared = compared.into_iter().map(|(key, a, b, found)| (key, a, b, found.map(|found| found.0))).collect();
         let name = |checkpoint: &Checkpoint| checkpoint.path().to_string_lossy().into_owned();
-        Ok(Difference::new(name(self.a), name(self.b), compared, not_compared))
+        Ok(Difference::new(name(self.a), name(self.b), compared, not_compared, non_finite))
     }
 
     /// The pairs to compare, and the number of tensors left out because a folder cannot hold them.

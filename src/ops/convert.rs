@@ -87,9 +87,9 @@ impl<'a> Convert<'a> {
         let target = self.output.check_destination(output)?;
         let mut options = self.options;
         options.cast = self.output.cast();
+        options.allow_loss = self.output.allow_loss;
         options.overflow = self.output.overflow;
         options.dequantize = target == Target::Diffusers;
-        options.allow_loss = self.output.allow_loss;
         let resolved = convert::plan(self.checkpoint, &options)?;
         self.output.write(self.checkpoint, output, target, resolved, mode)
     }

@@ -5,7 +5,7 @@ use crate::report::{Hashes, LeftOut};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
 use trinart_ckpt_formats::{OpenOptions, Result};
-use trinart_ckpt_models::hash::content_hash;
+use trinart_ckpt_models::hash::read_content;
 use trinart_ckpt_models::{Checkpoint, Component, published, vae};
 
 /// Hashes a file as WebUI and model pages do, and the content of each component.
@@ -48,7 +48,7 @@ impl<'a> HashCheckpoint<'a> {
             _ => Some(checkpoint.file_hashes(self.jobs, self.progress)?),
         };
         let known = file.as_ref().and_then(|file| published::identify(checkpoint.file_bytes(), &file.sha256));
-        let mut components = Vec::new();
+        let (mut components, mut non_finite) = (Vec::new(), Vec::new());
         for &component in Component::ALL {
             let tensors = || checkpoint.state_dict().iter().filter(|(key, _)| Component::from_key(key) == component);
             if tensors().next().is_none() {
@@ -56,10 +56,12 @@ impl<'a> HashCheckpoint<'a> {
             }
             // The hash of a VAE file uses the keys that the VAE has in a checkpoint.
             let canonical = tensors().map(|(key, tensor)| (vae::canonical_key(key), tensor));
-            let hash = content_hash(canonical, self.jobs, self.progress);
-            components.push((component, hash.map_err(|error| error.in_file(&self.path))?));
+            let found = read_content(canonical, self.jobs, self.progress);
+            let found = found.map_err(|error| error.in_file(&self.path))?;
+            non_finite.extend(found.non_finite);
+            components.push((component, found.hash));
         }
         let unreadable = LeftOut::unreadable(checkpoint.stored());
-        Ok(Hashes::new(&self.path, file, known, components, unreadable))
+        Ok(Hashes::new(&self.path, file, known, components, unreadable, non_finite))
     }
 }

@@ -19,6 +19,7 @@ mod output;
 mod render_check;
 mod scan;
 mod side_file;
+mod structure;
 
 pub use compare::{Compare, ComparePlan};
 pub use convert::Convert;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::jobs::check_jobs;
 use super::side_file::SideFile;
+use super::structure;
 use crate::report::{LeftOut, WriteReport};
 use trinart_ckpt_formats::containers::diffusers::{self, Companions, Files};
 use trinart_ckpt_formats::containers::{self, Container, Structure, Target, WriteOptions, Written};
@@ -11,7 +12,6 @@ use trinart_ckpt_formats::error::Kind;
 use trinart_ckpt_formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel};
 use trinart_ckpt_formats::tensor::{Dtype, Overflow, non_finite};
 use trinart_ckpt_formats::{Error, Result};
-use trinart_ckpt_models::detection::{Naming, detect};
 use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::ledger::{Ledger, LedgerLine, Origin};
 use trinart_ckpt_models::parameterization::Parameterization;
@@ -140,14 +140,6 @@ macro_rules! output_methods {
                 self
             }
 
-            /// Records that the UNet predicts this: in the marks and the metadata of a file, in the `.yaml` beside it, or in
-            /// the configuration of a folder. By default the output records what the checkpoint does.
-            #[must_use]
-            pub fn prediction(mut self, prediction: trinart_ckpt_models::family::Prediction) -> Self {
-                self.output.prediction = Some(prediction);
-                self
-            }
-
             /// Makes NaN and infinite values an error. By default the report lists the tensors that have some.
             #[must_use]
             pub fn strict(mut self, strict: bool) -> Self {
@@ -159,6 +151,14 @@ macro_rules! output_methods {
             #[must_use]
             pub fn allow_loss(mut self, allow: bool) -> Self {
                 self.output.allow_loss = allow;
+                self
+            }
+
+            /// Records that the UNet predicts this: in the marks and the metadata of a file, in the `.yaml` beside it, or in
+            /// the configuration of a folder. By default the output records what the checkpoint does.
+            #[must_use]
+            pub fn prediction(mut self, prediction: trinart_ckpt_models::family::Prediction) -> Self {
+                self.output.prediction = Some(prediction);
                 self
             }
 
@@ -232,29 +232,6 @@ fn contradictions(found: &Parameterization) -> impl Iterator<Item = Notice> {
     })
 }
 
-/// The keys of embeddings (textual inversion) in safetensors files.
-const EMBEDDINGS: &[&[&str]] = &[&["emb_params"], &["clip_g", "clip_l"]];
-
-/// Returns where a torch file has its tensors: as in the input, whose readers may know no other place. Checkpoints and VAEs
-/// go under `state_dict`, which their readers expect. WebUI reads an embedding from a bare dict without anything beside it:
-/// then the metadata is removed.
-fn structure(input: &Checkpoint, target: Target, resolved: &mut Resolved) -> Structure {
-    let mut keys: Vec<&str> = resolved.state_dict.keys().collect();
-    keys.sort_unstable();
-    match input.stored().structure() {
-        _ if target != Target::Torch => return Structure::StateDict,
-        Structure::StateDict if EMBEDDINGS.contains(&&*keys) => {}
-        Structure::Bare if detect(&resolved.state_dict).naming == Some(Naming::Ldm) => return Structure::StateDict,
-        kept => return kept.clone(),
-    }
-    if !resolved.metadata.is_empty() {
-        let names = std::mem::take(&mut resolved.metadata).into_keys().collect::<Vec<_>>().join(", ");
-        let text = format!("left out metadata, because WebUI reads embeddings without any: {names}");
-        resolved.notices.push(Notice::new(NoticeCode::MetadataDropped, text));
-    }
-    Structure::Bare
-}
-
 impl OutputOptions<'_> {
     pub(super) fn cast(&self) -> Option<Cast> {
         self.dtype.map(|to| Cast { to, overflow: self.overflow })
@@ -302,7 +279,7 @@ impl OutputOptions<'_> {
                 let side_file = SideFile::plan(input, output, &mut resolved, &wanted, yaml, self.overwrite)?;
                 // It is complete on the disk before the checkpoint is, and takes its name right after it.
                 let staged = side_file.as_ref().filter(|_| mode == Mode::Write).map(SideFile::stage).transpose()?;
-                let structure = structure(input, target, &mut resolved);
+                let structure = structure::of_output(input, target, &mut resolved);
                 let written = self.write_file(output, target, &resolved, &structure, mode);
                 let written = written.map_err(|error| at_input(error, &resolved.ledger, input))?;
                 staged.map(AtomicFile::persist).transpose()?;

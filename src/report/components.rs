@@ -45,7 +45,7 @@ impl ComponentSummary {
         summary
     }
 
-    /// `complete`, or the number of missing and unknown tensors with the first key of each.
+    /// `complete`, or the number of missing, unknown and duplicate tensors with the first key of each.
     pub fn completeness_text(&self) -> Option<String> {
         let found = self.completeness.as_ref()?;
         let part = |keys: &[String], what: &str| {
@@ -53,7 +53,11 @@ impl ComponentSummary {
             let more = if keys.len() > 1 { ", …" } else { "" };
             Some(format!("{} {what} ({}{more})", keys.len(), printable(first)))
         };
-        let parts = [part(&found.missing, "MISSING"), part(&found.extra, "unknown")];
+        let parts = [
+            part(&found.missing, "MISSING"),
+            part(&found.extra, "unknown"),
+            part(&found.duplicate, "in two spellings"),
+        ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         Some(if parts.is_empty() { "complete".to_owned() } else { parts.join(", ") })
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use trinart_ckpt_formats::error::printable;
-use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFiniteTensor, non_finite};
 use trinart_ckpt_models::Component;
 use trinart_ckpt_models::compare::TensorComparison;
 
@@ -26,6 +26,18 @@ pub struct Difference {
     pub components: Vec<ComponentDifference>,
     /// The number of tensors that were not compared, because one side is a diffusers folder, which cannot hold them.
     pub not_compared: usize,
+    /// The compared tensors with NaN or infinite values.
+    pub non_finite: NonFiniteSides,
+}
+
+/// The tensors with NaN or infinite values on each side of a comparison.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct NonFiniteSides {
+    /// Those of the first checkpoint.
+    pub a: Vec<NonFiniteTensor>,
+    /// Those of the second checkpoint.
+    pub b: Vec<NonFiniteTensor>,
 }
 
 /// The differences of one component.
@@ -95,7 +107,13 @@ pub(crate) type ComparedTensors<'a> =
 
 impl Difference {
     /// Groups compared tensors by component.
-    pub(crate) fn new(a: String, b: String, compared: Vec<ComparedTensors<'_>>, not_compared: usize) -> Self {
+    pub(crate) fn new(
+        a: String,
+        b: String,
+        compared: Vec<ComparedTensors<'_>>,
+        not_compared: usize,
+        non_finite: NonFiniteSides,
+    ) -> Self {
         let mut components = BTreeMap::new();
         for (key, left, right, comparison) in compared {
             let component = Component::from_key(&key);
@@ -119,7 +137,7 @@ impl Difference {
         }
         let components: Vec<_> = components.into_values().collect();
         let equal = components.iter().all(|component| component.different.is_empty());
-        Difference { a, b, equal, components, not_compared }
+        Difference { a, b, equal, components, not_compared, non_finite }
     }
 
     /// Formats one line per component, and the first tensors that differ.
@@ -144,6 +162,11 @@ impl Difference {
         if self.not_compared > 0 {
             let _ =
                 writeln!(out, "  not compared      {} tensors that diffusers folders do not hold", self.not_compared);
+        }
+        for (side, tensors) in [("A", &self.non_finite.a), ("B", &self.non_finite.b)] {
+            if let Some(text) = non_finite::to_text(tensors) {
+                let _ = writeln!(out, "  note              {side}: {}", printable(&text));
+            }
         }
         out
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::report::write_report::LeftOut;
 use trinart_ckpt_formats::error::printable;
+use trinart_ckpt_formats::tensor::{NonFiniteTensor, non_finite};
 use trinart_ckpt_models::Component;
 use trinart_ckpt_models::hash::FileHashes;
 use trinart_ckpt_models::published::PublishedFile;
@@ -30,6 +31,8 @@ pub struct Hashes {
     pub components: IndexMap<Component, String>,
     /// Tensors that cannot be read. No hash of a component covers them.
     pub unreadable: Vec<LeftOut>,
+    /// The tensors with NaN or infinite values.
+    pub non_finite: Vec<NonFiniteTensor>,
 }
 
 impl Hashes {
@@ -40,6 +43,7 @@ impl Hashes {
         published: Option<&'static PublishedFile>,
         components: Vec<(Component, String)>,
         unreadable: Vec<LeftOut>,
+        non_finite: Vec<NonFiniteTensor>,
     ) -> Self {
         Hashes {
             file: path.to_string_lossy().into_owned(),
@@ -50,6 +54,7 @@ impl Hashes {
             published,
             components: components.into_iter().collect(),
             unreadable,
+            non_finite,
         }
     }
 
@@ -78,6 +83,9 @@ impl Hashes {
         }
         for tensor in &self.unreadable {
             line("not hashed", &tensor.to_text());
+        }
+        if let Some(text) = non_finite::to_text(&self.non_finite) {
+            line("note", &printable(&text));
         }
         out
     }

@@ -19,7 +19,7 @@ mod write_report;
 
 pub use components::ComponentSummary;
 pub(crate) use components::components;
-pub use difference::{ComponentDifference, Difference, KeyDifference, TensorDifference, TensorSummary};
+pub use difference::{ComponentDifference, Difference, KeyDifference, NonFiniteSides, TensorDifference, TensorSummary};
 pub use document::{SCHEMA, to_json};
 pub use failure::Failure;
 pub use hashes::Hashes;

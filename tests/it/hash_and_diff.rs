@@ -59,7 +59,10 @@ fn hashes_the_bytes_of_a_file() {
         assert!(bytes.len() > 0x10_0000 || found["legacy"] == NOTHING);
         assert_eq!(found["published"], Value::Null);
         let fields: Vec<&String> = found.as_object().unwrap().keys().collect();
-        assert_eq!(fields, ["file", "sha256", "autov2", "autov3", "legacy", "published", "components", "unreadable"]);
+        assert_eq!(
+            fields,
+            ["file", "sha256", "autov2", "autov3", "legacy", "published", "components", "unreadable", "non_finite"]
+        );
     }
 }
 
@@ -323,9 +326,11 @@ fn reports_every_kind_of_difference() {
     ]);
     let report = run!["diff", &a, &b, "--json"].json_of_no();
     let schema = "trinart-ckpt/1";
+    let non_finite = json!([{ "tensor": "model.diffusion_model.same", "nan": 1, "infinite": 0 }]);
     assert_eq!(
         report,
-        json!({ "schema": schema, "a": a, "b": b, "equal": false, "components": components, "not_compared": 0 })
+        json!({ "schema": schema, "a": a, "b": b, "equal": false, "components": components, "not_compared": 0,
+            "non_finite": { "a": non_finite, "b": non_finite } })
     );
 }
 

@@ -27,11 +27,13 @@ mod marks;
 mod marks_in_folders;
 mod merge_vae;
 mod merge_vae_checks;
+mod non_finite;
 mod peers;
 mod quantized;
 mod readme;
 #[cfg(feature = "render")]
 mod render_check;
+mod roots;
 mod scan;
 mod scan_peers;
 mod security;

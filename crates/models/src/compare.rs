@@ -6,7 +6,7 @@ use serde::Serialize;
 use trinart_ckpt_formats::error::{OrInternal, Result};
 use trinart_ckpt_formats::io::Progress;
 use trinart_ckpt_formats::state_dict::StateDict;
-use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow, cast};
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFinite, Overflow, cast};
 
 /// Elements per read.
 const ELEMENTS: u64 = 128 << 10;
@@ -32,35 +32,52 @@ pub enum TensorComparison {
 
 /// Compares two tensors. Reads both in pieces, unless their shapes differ.
 pub fn compare(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<TensorComparison> {
+    Ok(read_both(a, b, progress)?.0)
+}
+
+/// Compares two tensors as [`compare`] does, and counts the NaN and infinite values of both. Tensors of different shapes are
+/// not read and count as finite.
+pub fn read_both(
+    a: &LazyTensor,
+    b: &LazyTensor,
+    progress: &dyn Progress,
+) -> Result<(TensorComparison, [NonFinite; 2])> {
     if a.shape() != b.shape() {
-        return Ok(TensorComparison::Shape);
+        return Ok((TensorComparison::Shape, Default::default()));
     }
     let held = (a.hold()?, b.hold()?);
-    let comparison = if a.dtype() == b.dtype() {
+    let found = if a.dtype() == b.dtype() {
         values(a, b, progress)?
-    } else if is_rounded(a, b, progress)? || is_rounded(b, a, progress)? {
-        TensorComparison::SameValues
+    } else if let (TensorComparison::Equal, counts) = rounded(a, b, progress)? {
+        (TensorComparison::SameValues, counts)
+    } else if let (TensorComparison::Equal, [of_b, of_a]) = rounded(b, a, progress)? {
+        (TensorComparison::SameValues, [of_a, of_b])
     } else {
         match values(a, b, progress)? {
-            TensorComparison::Equal => TensorComparison::SameValues,
+            (TensorComparison::Equal, counts) => (TensorComparison::SameValues, counts),
             other => other,
         }
     };
     drop(held);
-    Ok(comparison)
+    Ok(found)
 }
 
-/// Returns whether `narrow` has the values of `wide`, rounded to its dtype.
-fn is_rounded(wide: &LazyTensor, narrow: &LazyTensor, progress: &dyn Progress) -> Result<bool> {
+/// Compares `narrow` with the values of `wide`, rounded to its dtype.
+fn rounded(
+    wide: &LazyTensor,
+    narrow: &LazyTensor,
+    progress: &dyn Progress,
+) -> Result<(TensorComparison, [NonFinite; 2])> {
     if !cast::is_supported(wide.dtype(), narrow.dtype()) {
-        return Ok(false);
+        return Ok((TensorComparison::Shape, Default::default()));
     }
     let rounded = wide.clone().cast(narrow.dtype(), Overflow::Saturate)?;
-    Ok(values(&rounded, narrow, progress)? == TensorComparison::Equal)
+    values(&rounded, narrow, progress)
 }
 
 /// Compares tensors of the same shape: bytes if the dtypes are the same, else numbers.
-fn values(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<TensorComparison> {
+fn values(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<(TensorComparison, [NonFinite; 2])> {
+    let mut counts = [NonFinite::default(); 2];
     let (sizes, dtypes) = ((a.dtype().size(), b.dtype().size()), (a.dtype(), b.dtype()));
     let is_one_dtype = dtypes.0 == dtypes.1;
     let piece = ELEMENTS.min(a.shape().elements()) as usize;
@@ -75,6 +92,9 @@ fn values(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<Ten
         right.truncate(count as usize * sizes.1);
         a.read(first, &mut left, None)?;
         b.read(first, &mut right, None)?;
+        let [of_a, of_b] = &mut counts;
+        *of_a += NonFinite::count(dtypes.0, &left);
+        *of_b += NonFinite::count(dtypes.1, &right);
         if !is_one_dtype || left != right {
             for (left, right) in left.chunks_exact(sizes.0).zip(right.chunks_exact(sizes.1)) {
                 let (x, y) = (number(dtypes.0, left)?, number(dtypes.1, right)?);
@@ -89,7 +109,9 @@ fn values(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<Ten
         first += count;
         progress.advance(left.len() as u64);
     }
-    Ok(if elements == 0 { TensorComparison::Equal } else { TensorComparison::Values { elements, max_abs } })
+    let is_equal = elements == 0;
+    let found = if is_equal { TensorComparison::Equal } else { TensorComparison::Values { elements, max_abs } };
+    Ok((found, counts))
 }
 
 /// Returns an element as a number; NaN for dtypes without numbers.

@@ -19,6 +19,8 @@ pub struct Completeness {
     pub missing: Vec<String>,
     /// Keys of the file that the architecture lacks.
     pub extra: Vec<String>,
+    /// Keys of tensors that the file has under another spelling too. A folder cannot hold both.
+    pub duplicate: Vec<String>,
 }
 
 /// Compares a component of a state dict in LDM names with the schema of its architecture. `None` for components without
@@ -42,9 +44,8 @@ pub fn completeness(
         let canonical = vae::canonical_key(key);
         let mapped = layout.to_diffusers(&canonical).next();
         match mapped.and_then(|mapped| layout.to_ldm(mapped.folder, mapped.key)) {
-            Some(written) => {
-                present.insert(written.key);
-            }
+            Some(written) if present.insert(written.key) => {}
+            Some(_) => found.duplicate.push(key.to_owned()),
             None => found.extra.push(key.to_owned()),
         }
     }
@@ -95,8 +96,24 @@ mod tests {
         let found = completeness(&of_keys(keys), Component::Vae, None).unwrap();
         assert_eq!(
             found,
-            Completeness { missing: vec![gone.into()], extra: vec!["first_stage_model.encoder.stray".into()] }
+            Completeness {
+                missing: vec![gone.into()],
+                extra: vec!["first_stage_model.encoder.stray".into()],
+                duplicate: Vec::new(),
+            }
         );
+    }
+
+    #[test]
+    fn lists_tensors_in_two_spellings() {
+        let both = real_keys().into_iter().flat_map(|key| {
+            let other = key.replace("transformer.text_model.", "transformer.");
+            if other == key { vec![other] } else { vec![key.to_owned(), other] }
+        });
+        let both: Vec<String> = both.collect();
+        let state_dict = of_keys(both.iter().map(String::as_str));
+        let found = completeness(&state_dict, Component::TextEncoder, Some(Architecture::Sd1)).unwrap();
+        assert_eq!((found.missing.len(), found.extra.len(), found.duplicate.len()), (0, 0, 197));
     }
 
     #[test]

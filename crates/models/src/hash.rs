@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use trinart_ckpt_formats::error::{OrInternal, Result};
 use trinart_ckpt_formats::io::{NoProgress, Progress, Source, parallel};
-use trinart_ckpt_formats::tensor::LazyTensor;
+use trinart_ckpt_formats::tensor::{LazyTensor, NonFinite, NonFiniteTensor};
 
 /// Bytes per read.
 const PIECE: usize = 1 << 20;
@@ -84,6 +84,16 @@ fn range_sha256(source: &Source, range: std::ops::Range<u64>, progress: &dyn Pro
     Ok(hexadecimal(&hasher.finalize()))
 }
 
+/// The content hash of a set of tensors, and what was found while they were read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ContentHash {
+    /// The hash; see [`content_hash`].
+    pub hash: String,
+    /// The tensors with NaN or infinite values, by key.
+    pub non_finite: Vec<NonFiniteTensor>,
+}
+
 /// Returns the content hash of a set of tensors. It does not depend on the file, the container or the order.
 ///
 /// It is the sha256, hexadecimal, of one line per tensor, sorted by key: `KEY DTYPE [SHAPE] SHA256-OF-ELEMENTS`. Elements
@@ -93,6 +103,15 @@ pub fn content_hash<'a, K: AsRef<str> + Sync>(
     jobs: usize,
     progress: &dyn Progress,
 ) -> Result<String> {
+    Ok(read_content(tensors, jobs, progress)?.hash)
+}
+
+/// Returns the content hash of a set of tensors as [`content_hash`] does, and the tensors with NaN or infinite values.
+pub fn read_content<'a, K: AsRef<str> + Sync>(
+    tensors: impl Iterator<Item = (K, &'a LazyTensor)>,
+    jobs: usize,
+    progress: &dyn Progress,
+) -> Result<ContentHash> {
     let mut tensors: Vec<_> = tensors.collect();
     tensors.sort_by(|(a, _), (b, _)| a.as_ref().cmp(b.as_ref()));
     progress.begin("hashing", tensors.iter().map(|(_, tensor)| tensor.bytes()).sum());
@@ -102,21 +121,25 @@ pub fn content_hash<'a, K: AsRef<str> + Sync>(
         || vec![0; PIECE],
         |buffer, (key, tensor)| {
             let key = key.as_ref();
-            let digest = digest(tensor, buffer, progress).map_err(|error| error.in_tensor(key))?;
-            Ok(format!("{key} {} {} {digest}\n", tensor.dtype(), tensor.shape()))
+            let (digest, values) = digest(tensor, buffer, progress).map_err(|error| error.in_tensor(key))?;
+            let line = format!("{key} {} {} {digest}\n", tensor.dtype(), tensor.shape());
+            Ok((line, NonFiniteTensor::new(key, values)))
         },
     )?;
     let mut hasher = Sha256::new();
-    for line in lines {
+    let mut non_finite = Vec::new();
+    for (line, found) in lines {
         hasher.update(line);
+        non_finite.extend(found);
     }
-    Ok(hexadecimal(&hasher.finalize()))
+    Ok(ContentHash { hash: hexadecimal(&hasher.finalize()), non_finite })
 }
 
-fn digest(tensor: &LazyTensor, buffer: &mut [u8], progress: &dyn Progress) -> Result<String> {
+fn digest(tensor: &LazyTensor, buffer: &mut [u8], progress: &dyn Progress) -> Result<(String, NonFinite)> {
     let held = tensor.hold()?;
     let size = tensor.dtype().size() as u64;
     let mut hasher = Sha256::new();
+    let mut non_finite = NonFinite::default();
     let mut offset = 0;
     while offset < tensor.bytes() {
         progress.check()?;
@@ -124,11 +147,12 @@ fn digest(tensor: &LazyTensor, buffer: &mut [u8], progress: &dyn Progress) -> Re
         let (piece, _) = buffer.split_at_mut(count);
         tensor.read(offset / size, piece, None)?;
         hasher.update(&*piece);
+        non_finite += NonFinite::count(tensor.dtype(), piece);
         offset += count as u64;
         progress.advance(count as u64);
     }
     drop(held);
-    Ok(hexadecimal(&hasher.finalize()))
+    Ok((hexadecimal(&hasher.finalize()), non_finite))
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -60,12 +60,6 @@ pub enum NoticeCode {
     Incomplete,
     /// The extension of the output means another format than the requested one.
     FormatContradictsExtension,
-    /// Quantized weights were dequantized to a dtype that was not requested.
-    Dequantized,
-    /// position_ids are wrong, and stay so.
-    PositionIdsWrong,
-    /// A dtype was requested for a component that the input lacks.
-    DtypeWithoutComponent,
     /// A hash in the metadata does not match the output, and was left out.
     StaleHash,
     /// Tensors have NaN or infinite values.
@@ -76,6 +70,12 @@ pub enum NoticeCode {
     EmaKept,
     /// The output format has no place for the metadata.
     MetadataDropped,
+    /// Quantized weights were dequantized to a dtype that was not requested.
+    Dequantized,
+    /// position_ids are wrong, and stay so.
+    PositionIdsWrong,
+    /// A dtype was requested for a component that the input lacks.
+    DtypeWithoutComponent,
     /// A part of a pipeline that this program does not know was dropped.
     PipelinePartDropped,
 }

@@ -31,12 +31,6 @@ pub fn bare_key(key: &str) -> &str {
     bare.filter(|bare| is_key(bare)).unwrap_or(key)
 }
 
-/// Returns whether a key without prefix is a VAE key that only diffusers uses.
-pub(crate) fn is_diffusers_key(key: &str) -> bool {
-    let block = key.split('.').nth(1);
-    is_key(key) && matches!(block, Some("down_blocks" | "up_blocks" | "mid_block" | "conv_norm_out"))
-}
-
 /// The role of a tensor in a VAE file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {

@@ -76,6 +76,14 @@ impl Peers {
         assert!(output.status.success(), "quantized.py: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Runs a script of `tests/peers` that prints JSON.
+    pub(crate) fn script(&self, name: &str, arguments: &[&Path]) -> Value {
+        let script = repository().join("tests/peers").join(name);
+        let output = Command::new(&self.python).arg("-B").arg(script).args(arguments).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{name}: {error}: {stderr}"))
+    }
+
     /// Like `describe`, with the rules of WebUI and picklescan.
     pub(crate) fn judge<P: AsRef<Path>>(&self, files: impl IntoIterator<Item = P>) -> Vec<Facts> {
         self.describe(&["--webui", "--picklescan"], files)

@@ -78,6 +78,20 @@ fn looks_like_pickle(head: &[u8]) -> bool {
     }
 }
 
+/// How the bodies of failed downloads from model sites begin.
+const ERROR_BODIES: &[&[u8]] = &[
+    b"access denied",
+    b"access to model",
+    b"entry not found",
+    b"error",
+    b"forbidden",
+    b"internal server error",
+    b"invalid username or password",
+    b"not found",
+    b"repository not found",
+    b"unauthorized",
+];
+
 /// Returns a description of a known format that is often mistaken for a checkpoint.
 fn foreign(head: &[u8]) -> Option<&'static str> {
     const SIGNS: &[(&[u8], &str)] = &[
@@ -100,9 +114,19 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
         return Some(what);
     }
     let text = head.trim_ascii_start();
-    let page = [&b"<!doctype"[..], b"<html", b"<?xml"];
-    if page.iter().any(|start| text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start))) {
+    let begins = |starts: &[&[u8]]| {
+        starts.iter().any(|start| text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start)))
+    };
+    if begins(&[b"<!doctype", b"<html", b"<?xml"]) {
         return Some("a web page (HTML or XML; a failed download?)");
+    }
+    if begins(&[b"{\"", b"{}", b"[{", b"[\""])
+        || text.strip_prefix(b"{").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\""))
+    {
+        return Some("a JSON document (the error message of a failed download?)");
+    }
+    if begins(ERROR_BODIES) {
+        return Some("the error message of a failed download");
     }
     if is_tar(head) {
         return Some("a tar file, as PyTorch before 0.2 wrote; load it with an old PyTorch and save it again");
@@ -149,6 +173,10 @@ mod tests {
             (&[0; 100], "zeros"),
             (b"7z\xbc\xaf\x27\x1c..", "7z"),
             (b"\n<!DOCTYPE html>", "web page"),
+            (b"{\"error\":\"Unauthorized\"}", "JSON document"),
+            (b"\n{\n  \"message\": \"not found\"}", "JSON document"),
+            (b"Invalid username or password.", "failed download"),
+            (b"Entry not found", "failed download"),
             (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
             (b"\x80\x02}q\x00.", "bare pickle"),
             (b"hello world", "68 65 6c 6c"),

@@ -60,12 +60,12 @@ pub enum Hint {
     Partial,
     /// Accept a VAE that its authors have withdrawn.
     AllowWithdrawn,
+    /// Leave out tensors that the output has no place for.
+    AllowLoss,
     /// Accept a VAE of another family than the checkpoint.
     AllowFamilyMismatch,
     /// Give the two inputs in the other order.
     SwapInputs,
-    /// Leave out tensors that the output has no place for.
-    AllowLoss,
     /// Name the VAE file.
     NameVae,
     /// Name the output format.
@@ -89,9 +89,9 @@ impl Hint {
             Hint::Sanitize => "sanitize",
             Hint::Partial => "partial",
             Hint::AllowWithdrawn => "allow-withdrawn",
+            Hint::AllowLoss => "allow-loss",
             Hint::AllowFamilyMismatch => "allow-family-mismatch",
             Hint::SwapInputs => "swap-inputs",
-            Hint::AllowLoss => "allow-loss",
             Hint::NameVae => "name-vae",
             Hint::NameFormat => "name-format",
             Hint::OutputFolder => "output-folder",

@@ -57,16 +57,6 @@ impl Checkpoint {
         Ok(Checkpoint { stored, state_dict, metadata, translation: Arc::new(translation) })
     }
 
-    /// Translates a VAE in a separate file from diffusers names. Returns other checkpoints unchanged.
-    pub(crate) fn with_ldm_vae(&self) -> Result<Cow<'_, Self>> {
-        if !self.state_dict.keys().any(vae::is_diffusers_key) {
-            return Ok(Cow::Borrowed(self));
-        }
-        let (state_dict, translation) = translate::vae_to_ldm(self.path(), &self.state_dict)?;
-        let (stored, metadata) = (self.stored.clone(), self.metadata.clone());
-        Ok(Cow::Owned(Checkpoint { stored, state_dict, metadata, translation: Arc::new(translation) }))
-    }
-
     /// Dequantizes the weights whose values are wanted, by key. Returns other checkpoints unchanged. A folder is dequantized
     /// when it is opened.
     ///

@@ -1,7 +1,6 @@
 //! Translates diffusers names into LDM names, so that all other code handles a single layout.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use trinart_ckpt_formats::containers::{Container, diffusers};
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
@@ -150,12 +149,6 @@ fn names_to_ldm(
         metadata.insert(text_keys::FIELD.to_owned(), PyValue::Str(text_keys::BARE.to_owned()));
     }
     Ok(translated)
-}
-
-/// Translates a VAE in diffusers names, without a component in its keys.
-pub(super) fn vae_to_ldm(path: &Path, state_dict: &StateDict) -> Result<(StateDict, Translation)> {
-    let keys: Vec<_> = state_dict.iter().map(|(key, tensor)| (Folder::Vae, key, key, tensor)).collect();
-    translate(Architecture::Sd1, &keys).map_err(|error| error.in_file(path))
 }
 
 /// Detects the architecture of a checkpoint, or of all components in diffusers names together.

@@ -1,6 +1,5 @@
 //! Plans a conversion: cast, prune, extract a component, replace the weights by their EMA, fix position_ids.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::checkpoint::Checkpoint;
@@ -10,7 +9,8 @@ use crate::parameterization::is_mark_key;
 pub use crate::plan::convert_options::{ConvertOptions, Ema};
 use crate::plan::drops::Drops;
 use crate::plan::{Account, Cast, Draft, Resolved};
-use crate::{Component, ema, position_ids, quantization, vae};
+use crate::quantization;
+use crate::{Component, ema, position_ids, vae};
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::LazyTensor;
@@ -23,24 +23,19 @@ use trinart_ckpt_formats::tensor::LazyTensor;
 pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolved> {
     checkpoint.refuse_unreadable()?;
     let account = Account::default().input(Origin::Checkpoint, checkpoint).allow_loss(options.allow_loss);
-    let checkpoint = match options.component {
-        // A VAE file in diffusers names.
-        Some(Component::Vae) if checkpoint.state_dict().keys().all(vae::is_key) => checkpoint.with_ldm_vae()?,
-        _ => Cow::Borrowed(checkpoint),
-    };
     let is_known = Checkpoint::detect(checkpoint.stored()).naming.is_some();
     let drops = Drops::new(options, checkpoint.state_dict(), is_known);
-    let checkpoint = &*checkpoint.dequantized(&|key| options.wanted(key, &drops), options.overflow)?;
+    let checkpoint = checkpoint.dequantized(&|key| drops.wanted(key), options.overflow)?;
     let source = checkpoint.state_dict();
     let mut conversion = Conversion {
         source,
         options,
-        drops,
+        drops: &drops,
         ema_keys: BTreeSet::new(),
         draft: Draft { metadata: checkpoint.metadata().clone(), ..Draft::default() },
     };
     conversion.run().map_err(|error| error.in_file(checkpoint.path()))?;
-    let Conversion { mut draft, drops, .. } = conversion;
+    let Conversion { mut draft, .. } = conversion;
     if draft.state_dict.is_empty() && !source.is_empty() {
         return Err(nothing_remains(source, options).in_file(checkpoint.path()));
     }
@@ -50,14 +45,15 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
             draft.notices.push(Notice::new(NoticeCode::DtypeWithoutComponent, text));
         }
     }
-    if options.component == Some(Component::Vae) {
-        refuse_partial_vae(&draft.state_dict).map_err(|error| error.in_file(checkpoint.path()))?;
-    }
     let is_unknown =
         |key: &&str| Component::from_key(key) == Component::Other && !is_mark_key(key) && !quantization::is_marker(key);
     let unknown = draft.state_dict.keys().filter(is_unknown).count();
+    if options.component == Some(Component::Vae) {
+        refuse_partial_vae(&draft.state_dict).map_err(|error| error.in_file(checkpoint.path()))?;
+    }
     if unknown > 0 {
-        let text = format!("kept {unknown} tensors of no known component");
+        let tensors = if unknown == 1 { "tensor" } else { "tensors" };
+        let text = format!("kept {unknown} {tensors} of no known component");
         draft.notices.push(Notice::new(NoticeCode::UnknownKept, text));
     }
     draft.notices.extend(drops.notice());
@@ -98,7 +94,7 @@ fn refuse_partial_vae(output: &StateDict) -> Result<()> {
 struct Conversion<'a> {
     source: &'a StateDict,
     options: &'a ConvertOptions,
-    drops: Drops,
+    drops: &'a Drops,
     /// EMA keys that replace a weight.
     ema_keys: BTreeSet<String>,
     draft: Draft,

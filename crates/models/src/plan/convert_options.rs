@@ -1,7 +1,5 @@
 use crate::Component;
-use crate::plan::drops::Drops;
 use crate::plan::{Cast, ComponentDtypes};
-use crate::quantization::Wanted;
 use trinart_ckpt_formats::tensor::Overflow;
 
 /// How to treat the exponential moving average (EMA) of the weights.
@@ -72,6 +70,12 @@ impl ConvertOptions {
         ConvertOptions { fix_position_ids: fix, ..self }
     }
 
+    /// Leaves out tensors that the output has no place for, instead of failing.
+    #[must_use]
+    pub fn allow_loss(self, allow: bool) -> Self {
+        ConvertOptions { allow_loss: allow, ..self }
+    }
+
     /// Sets the dtypes of components that do not follow [`Self::cast`], and how they treat values that overflow.
     #[must_use]
     pub fn dtypes(self, dtypes: ComponentDtypes, overflow: Overflow) -> Self {
@@ -84,32 +88,14 @@ impl ConvertOptions {
         ConvertOptions { dequantize, ..self }
     }
 
-    /// Leaves out tensors that the output has no place for, instead of failing.
-    #[must_use]
-    pub fn allow_loss(self, allow: bool) -> Self {
-        ConvertOptions { allow_loss: allow, ..self }
+    /// Returns the cast of the tensor with this key.
+    pub(super) fn cast_of(&self, key: &str) -> Option<Cast> {
+        self.dtypes.cast(Component::from_key(key), self.cast, self.overflow)
     }
 
     /// The action for the EMA: the requested one, or the default.
     pub(super) fn ema_action(&self) -> Ema {
         let keeps_ema = !self.prune || self.component == Some(Component::Ema);
         self.ema.unwrap_or(if keeps_ema { Ema::Keep } else { Ema::Drop })
-    }
-
-    /// Returns the cast of the tensor with this key.
-    pub(super) fn cast_of(&self, key: &str) -> Option<Cast> {
-        self.dtypes.cast(Component::from_key(key), self.cast, self.overflow)
-    }
-
-    /// Returns what the output needs of a weight, should it be quantized.
-    pub(super) fn wanted(&self, key: &str, drops: &Drops) -> Wanted {
-        // The EMA replaces the weights but none of their scales.
-        let is_replaced = self.ema_action() == Ema::Use && Component::from_key(key) == Component::Unet;
-        match self.cast_of(key) {
-            _ if drops.reason(key).is_some() => Wanted::Stored,
-            Some(cast) => Wanted::In(cast.to),
-            None if self.dequantize || is_replaced => Wanted::Values,
-            None => Wanted::Stored,
-        }
     }
 }

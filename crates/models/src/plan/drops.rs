@@ -6,6 +6,7 @@ use crate::ledger::DropReason;
 use crate::notice::{Notice, NoticeCode};
 use crate::parameterization::is_mark_key;
 use crate::plan::convert_options::{ConvertOptions, Ema};
+use crate::quantization::Wanted;
 use crate::{Component, ema};
 use trinart_ckpt_formats::state_dict::StateDict;
 
@@ -54,6 +55,18 @@ impl Drops {
         // A component that was asked for is kept.
         let is_pruned = self.prunes && is_useless && self.options.component.is_none();
         is_pruned.then_some(DropReason::Pruned(component))
+    }
+
+    /// Returns what the output needs of a weight, should it be quantized.
+    pub(super) fn wanted(&self, key: &str) -> Wanted {
+        // The EMA replaces the weights but none of their scales.
+        let is_replaced = self.options.ema_action() == Ema::Use && Component::from_key(key) == Component::Unet;
+        match self.options.cast_of(key) {
+            _ if self.reason(key).is_some() => Wanted::Stored,
+            Some(cast) => Wanted::In(cast.to),
+            None if self.options.dequantize || is_replaced => Wanted::Values,
+            None => Wanted::Stored,
+        }
     }
 
     /// Returns the notice about what pruning kept.

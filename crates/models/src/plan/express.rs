@@ -13,7 +13,7 @@ use crate::parameterization::{
     self, Claim, EDM_SCALING_FACTOR, MarkSource, Parameterization, SD_SCALING_FACTOR, Sigmas, VaeConstants, metadata,
 };
 use crate::pipeline;
-use crate::plan::Resolved;
+use crate::plan::{Account, Resolved};
 
 /// A file whose tensors and metadata record a parameterization.
 #[derive(Debug, Clone)]
@@ -33,6 +33,7 @@ pub struct Expressed {
 /// Fails if a file cannot record it: flow or sample prediction, or EDM constants other than those that ComfyUI, Forge and
 /// WebUI assume.
 pub fn in_file(resolved: Resolved, wanted: &Parameterization, as_stored: bool) -> Result<Expressed> {
+    let account = Account::of_ledger(&resolved.ledger);
     let has = |component| resolved.state_dict.keys().any(|key| Component::from_key(key) == component);
     let (has_unet, has_vae) = (has_unet(&resolved.state_dict), has(Component::Vae));
     let mut expressed = Expressed { resolved, yaml: None };
@@ -49,7 +50,8 @@ pub fn in_file(resolved: Resolved, wanted: &Parameterization, as_stored: bool) -
     if !as_stored || (has_vae && !has_unet) {
         set_constants(resolved, wanted, has_unet, has_vae);
     }
-    Ok(expressed)
+    let resolved = expressed.resolved.recheck(&account)?;
+    Ok(Expressed { resolved, yaml: expressed.yaml })
 }
 
 /// Returns whether a state dict in LDM names has a UNet, under its prefix or alone.

@@ -32,8 +32,8 @@ pub struct FolderPlan {
 ///
 /// `own` are the configuration files of the input, if it is a folder; they take precedence over generated ones.
 /// `wanted` is what the model predicts, and the constants of its VAE: the configurations record it. Fails if a component is
-/// incomplete, if a pipeline would lack a component, or if diffusers has no scheduler for what the UNet
-/// predicts, or if folders have no place for a tensor, unless `allow_loss` is set.
+/// incomplete, if a pipeline would lack a component, if diffusers has no scheduler for what the UNet predicts, or if folders
+/// have no place for a tensor, unless `allow_loss` is set.
 pub fn to_folder(
     resolved: Resolved,
     own: Vec<(String, Vec<u8>)>,

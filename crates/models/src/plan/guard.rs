@@ -33,15 +33,16 @@ impl Account {
         self
     }
 
-    /// The tensors of an earlier plan.
+    /// The tensors of an earlier plan, and the losses that it was allowed.
     pub(crate) fn of_ledger(ledger: &Ledger) -> Self {
         let inputs = ledger.lines().iter().filter(|line| line.from != Origin::Program);
-        Account { keys: inputs.map(|line| (line.from, line.input.clone())).collect(), allows_loss: false }
+        let had_loss = ledger.lines().iter().any(is_loss);
+        Account { keys: inputs.map(|line| (line.from, line.input.clone())).collect(), allows_loss: had_loss }
     }
 
     /// Allows to lose tensors for which the output has no place.
     pub(crate) fn allow_loss(mut self, allow: bool) -> Self {
-        self.allows_loss = allow;
+        self.allows_loss |= allow;
         self
     }
 }
@@ -110,13 +111,17 @@ fn check_outputs(state_dict: &StateDict, ledger: &Ledger) -> Result<()> {
     }
 }
 
+fn is_loss(line: &LedgerLine) -> bool {
+    matches!(line.disposition, Disposition::Dropped { reason } if reason.loss() == Loss::Lost)
+}
+
 /// Fails if a tensor was dropped for a reason that is neither asked for nor harmless.
 fn refuse_loss(ledger: &Ledger, account: &Account) -> Result<()> {
     if account.allows_loss {
         return Ok(());
     }
-    let lost = ledger.lines().iter().filter_map(|line| match line.disposition {
-        Disposition::Dropped { reason } if reason.loss() == Loss::Lost => Some((line, reason)),
+    let lost = ledger.lines().iter().filter(|line| is_loss(line)).filter_map(|line| match line.disposition {
+        Disposition::Dropped { reason } => Some((line, reason)),
         _ => None,
     });
     let lost: Vec<(&LedgerLine, DropReason)> = lost.collect();
@@ -184,4 +189,114 @@ pub(super) fn remove_stale_hashes(metadata: &mut Metadata, ledger: &Ledger) -> O
         let text = format!("left out hashes in the metadata, which the output does not match: {}", stale.join(", "));
         Notice::new(NoticeCode::StaleHash, text)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::plan::Draft;
+    use trinart_ckpt_formats::error::Kind;
+    use trinart_ckpt_formats::metadata::PyValue;
+    use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Shape};
+
+    fn state_dict(keys: &[&str]) -> StateDict {
+        let mut state_dict = StateDict::new();
+        for &key in keys {
+            let tensor = LazyTensor::owned(Dtype::U8, Shape::new([1]).unwrap(), [1]).unwrap();
+            state_dict.insert(key, tensor).unwrap();
+        }
+        state_dict
+    }
+
+    fn account(keys: &[&str]) -> Account {
+        let keys = keys.iter().map(|&key| (Origin::Checkpoint, key.to_owned()));
+        Account { keys: keys.collect(), allows_loss: false }
+    }
+
+    fn kept(keys: &[&str]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for key in keys {
+            ledger.written(Origin::Checkpoint, key, key, Vec::new());
+        }
+        ledger
+    }
+
+    #[track_caller]
+    fn assert_refused(output: &[&str], ledger: &Ledger, account: &Account, kind: Kind, word: &str) {
+        let error = check(&state_dict(output), ledger, account).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+
+    #[test]
+    fn rejects_a_plan_that_forgets_or_invents_a_tensor() {
+        let both = account(&["a", "b"]);
+        check(&state_dict(&["a", "b"]), &kept(&["a", "b"]), &both).unwrap();
+        assert_refused(&["a"], &kept(&["a"]), &both, Kind::Internal, "lacks a tensor of the input");
+        assert_refused(&["a", "b"], &kept(&["a", "b"]), &account(&["a"]), Kind::Internal, "no input has");
+        assert_refused(&["a", "b"], &kept(&["a", "b", "b"]), &both, Kind::Internal, "two lines");
+        assert_refused(&["a", "b", "c"], &kept(&["a", "b"]), &both, Kind::Internal, "no origin");
+        assert_refused(&["a"], &kept(&["a", "b"]), &both, Kind::Internal, "the output lacks");
+        let mut twice = kept(&["a"]);
+        twice.written(Origin::Checkpoint, "b", "a", Vec::new());
+        assert_refused(&["a"], &twice, &both, Kind::Internal, "two origins");
+        let mut joined = Ledger::default();
+        for key in ["a", "b"] {
+            joined.written(Origin::Checkpoint, key, "ab", vec![Change::Joined]);
+        }
+        check(&state_dict(&["ab"]), &joined, &both).unwrap();
+        let mut replaced = kept(&["a"]);
+        replaced.replaced(Origin::Checkpoint, "first_stage_model.x");
+        let account = account(&["a", "first_stage_model.x"]);
+        assert_refused(&["a"], &replaced, &account, Kind::Internal, "the VAE was replaced");
+    }
+
+    #[test]
+    fn rejects_a_loss_unless_it_is_allowed() {
+        let both = account(&["a", "b"]);
+        for (reason, is_loss) in [
+            (DropReason::NotInFolders, true),
+            (DropReason::EmaUnmatched, true),
+            (DropReason::OtherComponent, false),
+            (DropReason::RedundantConstant, false),
+        ] {
+            let mut ledger = kept(&["a"]);
+            ledger.dropped(Origin::Checkpoint, "b", reason);
+            if is_loss {
+                assert_refused(&["a"], &ledger, &both, Kind::Unsupported, "tensor b: the output would lack it");
+            }
+            check(&state_dict(&["a"]), &ledger, &both.clone().allow_loss(is_loss)).unwrap();
+        }
+    }
+
+    #[test]
+    fn rejects_an_output_without_tensors_or_with_remnants() {
+        assert_refused(&[], &Ledger::default(), &Account::default(), Kind::Missing, "no tensors");
+        let mut asked = Ledger::default();
+        asked.dropped(Origin::Checkpoint, "a", DropReason::OtherComponent);
+        assert_refused(&[], &asked, &account(&["a"]), Kind::Missing, "no tensors");
+        let mut harmless = kept(&["a"]);
+        for key in ["b", "c"] {
+            harmless.dropped(Origin::Checkpoint, key, DropReason::EmaNotInFolders);
+        }
+        assert_refused(&["a"], &harmless, &account(&["a", "b", "c"]), Kind::Conflict, "1 tensors and lack 2");
+    }
+
+    #[test]
+    fn removes_hashes_that_the_output_does_not_match() {
+        let draft = |ledger: Ledger, output: &str| {
+            let text = |name: &str| (name.to_owned(), PyValue::Str("x".to_owned()));
+            let metadata =
+                ["modelspec.title", "modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash"].map(text);
+            Draft { state_dict: state_dict(&[output]), metadata: metadata.into(), ledger, notices: Vec::new() }
+        };
+        let unchanged = draft(kept(&["a"]), "a").check(&account(&["a"])).unwrap();
+        assert_eq!((unchanged.metadata.len(), unchanged.notices.len()), (4, 0));
+        let mut renamed = Ledger::default();
+        renamed.written(Origin::Checkpoint, "a", "b", vec![Change::Renamed]);
+        let changed = draft(renamed, "b").check(&account(&["a"])).unwrap();
+        assert_eq!(changed.metadata.keys().collect::<Vec<_>>(), ["modelspec.title"]);
+        assert_eq!(changed.notices.first().unwrap().code, NoticeCode::StaleHash);
+    }
 }

@@ -22,6 +22,14 @@ pub struct Resolved {
     _seal: Seal,
 }
 
+impl Resolved {
+    /// Checks a plan again that was changed since.
+    pub(crate) fn recheck(self, account: &Account) -> Result<Self> {
+        guard::check(&self.state_dict, &self.ledger, account)?;
+        Ok(self)
+    }
+}
+
 /// What only this module can make.
 #[derive(Debug, Clone, Copy)]
 struct Seal;

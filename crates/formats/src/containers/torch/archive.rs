@@ -1,5 +1,5 @@
 use std::collections::{HashMap, HashSet};
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek};
 use std::sync::Arc;
 
 use flate2::read::DeflateDecoder;
@@ -30,6 +30,23 @@ pub(super) struct ArchiveRecord {
 /// Buffer size in bytes. Local headers are read one at a time; a larger buffer would also read the tensors behind them.
 const HEADER_READ: usize = 512;
 
+/// The endings of the names of checkpoints.
+const MODELS: &[&str] = &[".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin"];
+
+/// Fails if the zip is an archive that a checkpoint is packed in.
+fn refuse_packed_model<R: Read + Seek>(zip: &ZipArchive<R>) -> Result<()> {
+    let mut names = zip.file_names().flatten();
+    let is_model = |name: &str| MODELS.iter().any(|end| name.to_ascii_lowercase().ends_with(end));
+    let model = zip.file_names().flatten().find(|name| is_model(name));
+    match model.filter(|_| !names.any(|name| name == "data.pkl" || name.ends_with("/data.pkl"))) {
+        Some(name) => {
+            let found = format!("a zip archive with a checkpoint in it; unpack it, and open {name}");
+            Err(Error::unsupported(found))
+        }
+        None => Ok(()),
+    }
+}
+
 impl Archive {
     /// Reads the directory and locates the content of each record. Fails if a record lies outside the file, overlaps
     /// another one, or has a local header that contradicts the directory.
@@ -49,6 +66,7 @@ impl Archive {
         if zip.has_duplicate_names() {
             return Err(Error::conflict("two records of the zip have the same name"));
         }
+        refuse_packed_model(&zip)?;
         let mut folder = None;
         let mut records = HashMap::with_capacity(zip.len());
         let mut ranges = Vec::with_capacity(zip.len());

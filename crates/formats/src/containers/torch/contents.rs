@@ -92,9 +92,9 @@ impl Builder<'_> {
             return Err(Error::unsupported(format!("no tensors found; the keys are {}", keys.join(", "))));
         }
         self.contents.structure = match root.path.as_slice() {
-            _ if self.is_nested || root.is_kept => Structure::Nested(Nesting::new(std::mem::take(&mut self.paths))),
-            [] => Structure::Bare,
-            _ => Structure::StateDict,
+            [] if !self.is_nested => Structure::Bare,
+            path if !self.is_nested && path.iter().all(|&name| name == "state_dict") => Structure::StateDict,
+            _ => Structure::Nested(Nesting::new(std::mem::take(&mut self.paths))),
         };
         Ok(())
     }

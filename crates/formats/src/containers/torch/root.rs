@@ -6,24 +6,22 @@ use super::python::{dict_items, is_tensor};
 use crate::limits;
 use crate::pickle::{Id, Node, Pickle};
 
-/// Names under which programs store a state dict, most preferred first, and whether a copy has to keep the name.
-///
-/// WebUI takes `state_dict` before anything else. Readers of upscalers take `params_ema` before `params`, and older ones
-/// know no other name; readers of embeddings know only `string_to_param`.
-const NAMES: &[(&str, bool)] = &[
-    ("state_dict", false),
-    ("string_to_param", true),
-    ("params_ema", true),
-    ("params-ema", true),
-    ("params", true),
-    ("model_state_dict", false),
-    ("model", false),
-    ("module", false),
-    ("net", false),
-    ("network", false),
-    ("generator", false),
-    ("net_g", false),
-    ("weights", false),
+/// Names under which programs store a state dict, most preferred first. WebUI takes `state_dict` before anything else, and
+/// readers of upscalers take `params_ema` before `params`.
+const NAMES: &[&str] = &[
+    "state_dict",
+    "string_to_param",
+    "params_ema",
+    "params-ema",
+    "params",
+    "model_state_dict",
+    "model",
+    "module",
+    "net",
+    "network",
+    "generator",
+    "net_g",
+    "weights",
 ];
 
 /// Beginnings of names of training state. A dict under such a name is a state dict only if there is no other.
@@ -58,8 +56,6 @@ pub(super) struct Root<'a> {
     pub dict: Id,
     /// The dicts around it, outermost first.
     pub around: Vec<Id>,
-    /// Whether a copy has to keep the path.
-    pub is_kept: bool,
 }
 
 /// The number of tensors in a value: with dimensions, and in all. Counters have no dimensions.
@@ -80,25 +76,24 @@ impl<'a> RootFinder<'a> {
 
     /// Returns the state dict. `None` if the object is not a dict.
     pub(super) fn find(&mut self) -> Option<Root<'a>> {
-        let mut root = Root { path: Vec::new(), dict: self.pickle.root(), around: Vec::new(), is_kept: false };
+        let mut root = Root { path: Vec::new(), dict: self.pickle.root(), around: Vec::new() };
         let mut items = any_dict_items(self.pickle, root.dict)?;
         let mut seen = HashSet::from([root.dict]);
         while root.path.len() < limits::METADATA_DEPTH {
-            let Some((name, inner, is_kept)) = self.inner(&items).filter(|&(_, inner, _)| seen.insert(inner)) else {
+            let Some((name, inner)) = self.inner(&items).filter(|&(_, inner)| seen.insert(inner)) else {
                 break;
             };
             let Some(found) = any_dict_items(self.pickle, inner) else { break };
             root.around.push(root.dict);
             root.path.push(name);
             root.dict = inner;
-            root.is_kept |= is_kept;
             items = found;
         }
         Some(root)
     }
 
     /// Returns the nested dict to descend into; `None` if the state dict is the dict with these items.
-    fn inner(&mut self, items: &[(Id, Id)]) -> Option<(&'a str, Id, bool)> {
+    fn inner(&mut self, items: &[(Id, Id)]) -> Option<(&'a str, Id)> {
         let pickle = self.pickle;
         let mut own: Weight = (0, 0);
         let mut dicts: Vec<(&str, Id, Weight)> = Vec::new();
@@ -114,15 +109,12 @@ impl<'a> RootFinder<'a> {
                 }
             }
         }
-        let named = NAMES.iter().filter_map(|&(name, is_kept)| {
-            let &(name, id, weight) = dicts.iter().rev().find(|dict| dict.0 == name)?;
-            Some((name, id, is_kept, weight))
-        });
+        let named = NAMES.iter().filter_map(|&name| dicts.iter().find(|dict| dict.0 == name).copied());
         let named: Vec<_> = named.collect();
-        let largest = named.iter().map(|named| named.3).max().unwrap_or_default();
-        let preferred = named.iter().find(|named| named.3.0 * SHARE >= largest.0 && named.3.1 * SHARE >= largest.1);
-        if let Some(&(name, id, is_kept, weight)) = preferred.filter(|named| named.3 >= own) {
-            return (weight.1 > 0).then_some((name, id, is_kept));
+        let largest = named.iter().map(|named| named.2).max().unwrap_or_default();
+        let preferred = named.iter().find(|named| named.2.0 * SHARE >= largest.0 && named.2.1 * SHARE >= largest.1);
+        if let Some(&(name, id, weight)) = preferred.filter(|named| named.2 >= own) {
+            return (weight.1 > 0).then_some((name, id));
         }
         if own.1 > 0 {
             return None;
@@ -130,10 +122,10 @@ impl<'a> RootFinder<'a> {
         let (training, others): (Vec<_>, Vec<_>) =
             dicts.iter().partition(|dict| is_training(dict.0) || is_average(dict.0));
         match others.as_slice() {
-            &[&(name, id, _)] if !is_split && !PARTS.contains(&name) => Some((name, id, false)),
+            &[&(name, id, _)] if !is_split && !PARTS.contains(&name) => Some((name, id)),
             [] if !is_split => {
                 let average = training.iter().find(|dict| is_average(dict.0));
-                average.map(|&&(name, id, _)| (name, id, false))
+                average.map(|&&(name, id, _)| (name, id))
             }
             _ => None,
         }

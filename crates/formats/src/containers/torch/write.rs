@@ -1,4 +1,5 @@
-//! Lays out a `.ckpt` that loads in `torch.load` with `weights_only` and `mmap`, and in every WebUI since October 2022.
+//! Lays out a `.ckpt` that loads in `torch.load` with `weights_only` and `mmap`, and in every WebUI since October 2022
+//! (bfloat16: since May 2023).
 //!
 //! That dictates the records (`archive/data.pkl`, `archive/data/N` and `archive/version`, uncompressed, and no others), the
 //! pickle protocol (2) and the names in the pickle: those below and the storage classes of

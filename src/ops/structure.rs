@@ -1,0 +1,31 @@
+//! Where a PyTorch output has its tensors.
+
+use trinart_ckpt_formats::containers::{Structure, Target};
+use trinart_ckpt_models::detection::{Naming, detect};
+use trinart_ckpt_models::plan::Resolved;
+use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
+
+/// The keys of embeddings (textual inversion) in safetensors files.
+const EMBEDDINGS: &[&[&str]] = &[&["emb_params"], &["clip_g", "clip_l"]];
+
+/// Returns where a torch file has its tensors: as in the input, whose readers may know no other place. Checkpoints and VAEs
+/// go under `state_dict`, which their readers expect. WebUI reads an embedding from a bare dict without anything beside it:
+/// then the metadata is removed.
+pub(super) fn of_output(input: &Checkpoint, target: Target, resolved: &mut Resolved) -> Structure {
+    let mut keys: Vec<&str> = resolved.state_dict.keys().collect();
+    keys.sort_unstable();
+    match input.stored().structure() {
+        _ if target != Target::Torch => return Structure::StateDict,
+        Structure::StateDict if EMBEDDINGS.contains(&&*keys) => {}
+        Structure::Bare | Structure::Nested(_) if detect(&resolved.state_dict).naming == Some(Naming::Ldm) => {
+            return Structure::StateDict;
+        }
+        kept => return kept.clone(),
+    }
+    if !resolved.metadata.is_empty() {
+        let names = std::mem::take(&mut resolved.metadata).into_keys().collect::<Vec<_>>().join(", ");
+        let text = format!("left out metadata, because WebUI reads embeddings without any: {names}");
+        resolved.notices.push(Notice::new(NoticeCode::MetadataDropped, text));
+    }
+    Structure::Bare
+}
