@@ -124,6 +124,7 @@ pub use trinart_ckpt_formats::{
     Container, Dangers, Metadata, NoProgress, OpenOptions, Progress, StateDict, StoredCheckpoint,
 };
 pub use trinart_ckpt_models::family::Prediction;
+pub use trinart_ckpt_models::plan::ComponentDtype;
 pub use trinart_ckpt_models::plan::convert::Ema;
 pub use trinart_ckpt_models::plan::merge_vae::VaeDtype;
 pub use trinart_ckpt_models::{Checkpoint, Component, Notice, NoticeCode};

@@ -3,7 +3,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::values::{
-    ComponentArgument, DtypeArgument, EmaArgument, PredictionArgument, TargetArgument, VaeDtypeArgument,
+    ComponentArgument, ComponentDtypeArgument, EmaArgument, PredictionArgument, StoredDtypeArgument, TargetArgument,
+    VaeDtypeArgument,
 };
 use crate::formats::containers::diffusers;
 
@@ -52,14 +53,16 @@ pub(super) enum Command {
 
 /// Merge a separately trained VAE into a checkpoint
 ///
-/// Replaces the VAE of the checkpoint (first_stage_model.*) with the one from --vae, or inserts it if the checkpoint has
-/// none. All other tensors stay byte-identical, in the same order.
+/// Replaces the VAE of the checkpoint (first_stage_model.*), whatever its state, with the one from --vae, or inserts it if
+/// the checkpoint has none. The result has exactly the keys and shapes that WebUI loads. All other tensors stay
+/// byte-identical, in the same order.
 ///
 /// The VAE may be a VAE file (keys with the prefix first_stage_model. or vae., or without), a whole checkpoint, or a
-/// diffusers AutoencoderKL, as a file or a folder. Training losses and averages are left out. If a key is missing or a
-/// shape differs, fails and writes nothing.
+/// diffusers AutoencoderKL, as a file or a folder. Training losses and averages are left out. If a key is missing, a shape
+/// does not fit or the VAE belongs to another family of models, fails and writes nothing.
 ///
-/// Without --vae, uses the VAE beside the checkpoint: NAME.vae.pt, NAME.vae.ckpt or NAME.vae.safetensors.
+/// Without --vae, uses the VAE beside the checkpoint: the first of NAME.vae.ckpt, NAME.vae.pt and NAME.vae.safetensors
+/// that exists.
 #[derive(Debug, Args)]
 pub(super) struct MergeVae {
     /// Checkpoint to merge into
@@ -68,13 +71,16 @@ pub(super) struct MergeVae {
     #[arg(long, value_name = "VAE")]
     pub vae: Option<PathBuf>,
     /// Set the dtype of the VAE [default: that of --dtype, otherwise keep]
-    #[arg(long, value_enum, value_name = "DTYPE")]
+    #[arg(long, value_enum, ignore_case = true, value_name = "DTYPE")]
     pub vae_dtype: Option<VaeDtypeArgument>,
     /// Keep the checkpoint's own tensors where the VAE lacks them
     ///
-    /// Tensors of the VAE that the checkpoint lacks are left out.
+    /// Tensors under the prefix of the VAE that no Stable Diffusion VAE has are left out.
     #[arg(long)]
     pub partial: bool,
+    /// Accept a VAE of another family, such as that of SD v1 for SDXL
+    #[arg(long)]
+    pub allow_family_mismatch: bool,
     /// Accept a VAE that its authors have withdrawn
     #[arg(long)]
     pub allow_withdrawn: bool,
@@ -89,7 +95,8 @@ pub(super) struct MergeVae {
 /// Converts diffusers folders to single files with LDM keys, and single files to folders. Writes .safetensors files, .ckpt
 /// files for torch.load(weights_only=True, mmap=True) and every WebUI, and folders that diffusers opens offline.
 ///
-/// --dtype casts floating-point tensors only. Values other than tensors and plain data (callbacks, optimizer states) are
+/// --dtype casts floating-point tensors only. A cast, and a folder, dequantizes scaled fp8 and bitsandbytes weights; other
+/// conversions copy them with their scales. Values other than tensors and plain data (callbacks, optimizer states) are
 /// left out and listed.
 #[derive(Debug, Args)]
 pub(super) struct Convert {
@@ -110,6 +117,15 @@ pub(super) struct Convert {
     /// Correct the text encoder's position_ids (I64, 0 to 76), or add missing ones
     #[arg(long, help_heading = "Content")]
     pub fix_position_ids: bool,
+    /// Set the dtype of the UNet [default: that of --dtype, otherwise keep]
+    #[arg(long, value_enum, ignore_case = true, value_name = "DTYPE", help_heading = "Content")]
+    pub unet_dtype: Option<ComponentDtypeArgument>,
+    /// Set the dtype of the VAE [default: that of --dtype, otherwise keep]
+    #[arg(long, value_enum, ignore_case = true, value_name = "DTYPE", help_heading = "Content")]
+    pub vae_dtype: Option<ComponentDtypeArgument>,
+    /// Set the dtype of the text encoders [default: that of --dtype, otherwise keep]
+    #[arg(long, value_enum, ignore_case = true, value_name = "DTYPE", help_heading = "Content")]
+    pub text_encoder_dtype: Option<ComponentDtypeArgument>,
     #[command(flatten)]
     pub output: OutputFileOrFolder,
     #[command(flatten)]
@@ -155,13 +171,14 @@ pub(super) struct Hash {
 
 /// Scan for pickles that would run code when loaded
 ///
-/// Scans every pickle: pickle files, PyTorch files of any age, all records of a zip, and pickles inside pickles. Executes
-/// nothing. Searches folders recursively, but does not follow symbolic links in them.
+/// Scans every pickle: pickle files under any name, PyTorch files of any age, all records of a zip, members of tar files,
+/// and pickles inside pickles. Executes nothing. Searches folders recursively and follows symbolic links. Scans each file
+/// in a folder once.
 ///
 /// A file is safe if its pickles use only names that trinart-ckpt vouches for, and only as it vouches for them. Other
 /// files are dangerous, or unknown.
 ///
-/// Exit codes: 0 every file is safe; 1 a file is dangerous or unknown; 2 none is, but a file could not be read.
+/// Exit codes: 0 every file is safe; 1 a file is dangerous or unknown; 2 none is, but a file could not be scanned completely.
 #[derive(Debug, Args)]
 pub(super) struct Scan {
     /// Files and folders to scan
@@ -208,8 +225,17 @@ pub(super) struct Writing {
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub to: Option<TargetArgument>,
     /// Cast floating-point tensors to this dtype
-    #[arg(long, value_enum, value_name = "DTYPE")]
-    pub dtype: Option<DtypeArgument>,
+    ///
+    /// Dequantizes scaled fp8 and bitsandbytes weights. position_ids keep their dtype. The f8 dtypes need .safetensors.
+    #[arg(long, value_enum, ignore_case = true, value_name = "DTYPE")]
+    pub dtype: Option<StoredDtypeArgument>,
+    /// Set what the UNet predicts [default: as the checkpoint shows]
+    ///
+    /// The tensors stay as they are. A file records it in the keys v_pred and ztsnr (SDXL), in its metadata and, for SD v1
+    /// and v2, in a .yaml beside it, where WebUI, Forge and ComfyUI look; a diffusers folder in the configuration of the
+    /// scheduler.
+    #[arg(long, value_enum, value_name = "PREDICTION")]
+    pub prediction: Option<PredictionArgument>,
     /// Clamp values that overflow the new dtype, instead of failing
     #[arg(long)]
     pub saturate: bool,
@@ -233,11 +259,6 @@ pub(super) struct Writing {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Diffusers folders")]
 pub(super) struct FolderWriting {
-    /// Set what the UNet predicts [default: epsilon; v for SD v2 and files with the key v_pred]
-    ///
-    /// The configuration of the scheduler records it.
-    #[arg(long, value_enum, value_name = "PREDICTION")]
-    pub prediction: Option<PredictionArgument>,
     /// Write weights as .bin, for programs that do not read safetensors
     #[arg(long)]
     pub bin: bool,

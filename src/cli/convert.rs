@@ -67,6 +67,9 @@ fn convert(command: &Command, input: &Path, output: &Path, terminal: &Terminal) 
     let convert = set_writing_options!(Convert::new(&checkpoint), writing, terminal)
         .set_if_some(command.ema.map(Into::into), Convert::ema)
         .set_if_some(command.component.map(Into::into), Convert::component)
+        .set_if_some(command.unet_dtype.map(Into::into), Convert::unet_dtype)
+        .set_if_some(command.vae_dtype.map(Into::into), Convert::vae_dtype)
+        .set_if_some(command.text_encoder_dtype.map(Into::into), Convert::text_encoder_dtype)
         .prune(command.prune)
         .fix_position_ids(command.fix_position_ids);
     if writing.dry_run { convert.plan(output) } else { convert.write(output) }

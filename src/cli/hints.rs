@@ -12,6 +12,8 @@ pub(super) fn option(hint: Hint) -> Option<&'static str> {
         Hint::Sanitize => "take only the tensors with --sanitize",
         Hint::Partial => "keep the checkpoint's own tensors with --partial",
         Hint::AllowWithdrawn => "use it anyway with --allow-withdrawn",
+        Hint::AllowFamilyMismatch => "merge it anyway with --allow-family-mismatch",
+        Hint::SwapInputs => "swap the two: give the other file as the checkpoint, and this one with --vae",
         Hint::NameVae => "name the VAE with --vae",
         Hint::NameFormat => "name the format with --to",
         Hint::OutputFolder => "end the output in / to write a folder",
@@ -30,7 +32,9 @@ pub(super) fn tip(tip: Tip) -> Option<&'static str> {
         Tip::MissingPositionIds => "--fix-position-ids adds them",
         Tip::Notice(NoticeCode::UnknownKept) => "inspect --keys lists them",
         Tip::Notice(NoticeCode::NotInFolders) => "--dry-run lists them",
-        Tip::Notice(NoticeCode::PredictionAssumed) => "--prediction sets it",
+        Tip::Notice(NoticeCode::PredictionAssumed | NoticeCode::MarksContradict) => "--prediction sets it",
+        Tip::Notice(NoticeCode::PositionIdsWrong) => "convert --fix-position-ids corrects them",
+        Tip::Notice(NoticeCode::Dequantized) => "--dtype sets another dtype",
         _ => return None,
     })
 }
@@ -58,6 +62,8 @@ mod tests {
             Hint::Sanitize,
             Hint::Partial,
             Hint::AllowWithdrawn,
+            Hint::AllowFamilyMismatch,
+            Hint::SwapInputs,
             Hint::NameVae,
             Hint::NameFormat,
             Hint::OutputFolder,
@@ -72,6 +78,8 @@ mod tests {
             Tip::MissingPositionIds,
             Tip::Notice(NoticeCode::UnknownKept),
             Tip::Notice(NoticeCode::NotInFolders),
+            Tip::Notice(NoticeCode::PositionIdsWrong),
+            Tip::Notice(NoticeCode::Dequantized),
             Tip::Notice(NoticeCode::PredictionAssumed),
         ];
         let hints = hints.into_iter().map(|hint| option(hint).unwrap());

@@ -28,6 +28,7 @@ fn merge(command: &Command, terminal: &Terminal) -> Result<WriteReport> {
     let merge = set_writing_options!(merge, writing, terminal)
         .set_if_some(command.vae_dtype.map(Into::into), MergeVae::vae_dtype)
         .partial(command.partial)
+        .allow_family_mismatch(command.allow_family_mismatch)
         .allow_withdrawn(command.allow_withdrawn);
     let output = &command.output.output;
     if writing.dry_run { merge.plan(output) } else { merge.write(output) }

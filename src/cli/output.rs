@@ -12,6 +12,7 @@ macro_rules! set_writing_options {
         $operation
             .set_if_some($writing.dtype.map(Into::into), |operation, dtype| operation.dtype(dtype))
             .set_if_some($writing.to.map(Into::into), |operation, format| operation.format(format))
+            .set_if_some($writing.prediction.map(Into::into), |operation, prediction| operation.prediction(prediction))
             .set_if_some($terminal.jobs(), |operation, jobs| operation.jobs(jobs))
             .saturate($writing.saturate)
             .overwrite($writing.force)
@@ -33,7 +34,6 @@ impl FolderWriting {
     /// How to write a diffusers folder.
     pub(super) fn options(&self) -> FolderOptions {
         FolderOptions::default()
-            .set_if_some(self.prediction.map(Into::into), FolderOptions::prediction)
             .set_if_some(self.variant.as_ref(), FolderOptions::variant)
             .set_if_some(self.max_shard_size, FolderOptions::max_shard_bytes)
             .bin(self.bin)

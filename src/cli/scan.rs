@@ -18,9 +18,12 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     };
     let report = allowed(&command.allow)
         .and_then(|allowed| Scan::new(&command.paths).allow(allowed).progress(terminal).run_each(print_error));
-    terminal.finish(
+    terminal.finish_always(
         report,
-        |report| report.to_text_with(&hints::tip),
+        |report| match terminal.is_quiet() {
+            true => report.findings_to_text_with(&hints::tip, terminal.colors()),
+            false => report.to_text_with(&hints::tip, terminal.colors()),
+        },
         |report| match (report.dangerous + report.unknown, report.unreadable) {
             (0, 0) => Exit::Success,
             (0, _) => Exit::Error,

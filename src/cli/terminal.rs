@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -11,9 +12,21 @@ use serde::Serialize;
 use super::args::Common;
 use super::exit::Exit;
 use super::hints;
-use crate::report::{Failure, to_json};
+use crate::report::{Colors, Failure, to_json};
 use trinart_ckpt_formats::error::{Error, Result, printable_json};
 use trinart_ckpt_formats::io::Progress;
+
+/// The signals that end a program by default, except those for its own faults and those that cannot be handled.
+const TERMINATING: &[i32] = &[
+    signal_hook::consts::SIGINT,
+    signal_hook::consts::SIGTERM,
+    signal_hook::consts::SIGHUP,
+    signal_hook::consts::SIGQUIT,
+    signal_hook::consts::SIGXCPU,
+    signal_hook::consts::SIGALRM,
+    signal_hook::consts::SIGUSR1,
+    signal_hook::consts::SIGUSR2,
+];
 
 /// Prints results on stdout, and errors and progress on stderr.
 pub(super) struct Terminal {
@@ -21,6 +34,7 @@ pub(super) struct Terminal {
     quiet: bool,
     jobs: Option<usize>,
     bar: ProgressBar,
+    is_ticking: AtomicBool,
     interrupted: Arc<AtomicBool>,
     /// Whether a result could not be printed.
     lost_result: AtomicBool,
@@ -34,7 +48,7 @@ impl Terminal {
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
         };
         let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        for &signal in TERMINATING {
             // The first signal sets the flag: the operation stops and removes its temporary files. A second signal ends the
             // program. Without handlers, the first signal ends it.
             let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&interrupted));
@@ -47,6 +61,7 @@ impl Terminal {
             quiet: common.quiet,
             jobs: common.jobs.map(usize::from),
             bar,
+            is_ticking: AtomicBool::new(false),
             interrupted,
             lost_result: AtomicBool::new(false),
         }
@@ -77,8 +92,45 @@ impl Terminal {
         }
     }
 
+    /// Ends a command as [`Self::finish`], but prints the text also if output is turned off.
+    pub(super) fn finish_always<R: Serialize>(
+        &self,
+        result: Result<R>,
+        text: impl FnOnce(&R) -> String,
+        exit: impl FnOnce(&R) -> Exit,
+    ) -> Exit {
+        match result {
+            Ok(report) => {
+                self.print(|| text(&report), &report);
+                exit(&report)
+            }
+            Err(error) => {
+                self.failure(&error);
+                Exit::of(&error)
+            }
+        }
+    }
+
     /// Prints a result: `text` for people, `document` for scripts.
     pub(super) fn result(&self, text: impl FnOnce() -> String, document: &impl Serialize) {
+        if self.json || !self.quiet {
+            self.print(text, document);
+        }
+    }
+
+    /// Whether results should not be printed as text.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Whether to color results: only for a terminal, and not if `NO_COLOR` is set (<https://no-color.org>).
+    pub(super) fn colors(&self) -> Colors {
+        let is_off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_none_or(|value| value == "dumb");
+        if io::stdout().is_terminal() && !is_off && !is_dumb { Colors::On } else { Colors::Off }
+    }
+
+    fn print(&self, text: impl FnOnce() -> String, document: &impl Serialize) {
         self.bar.finish_and_clear();
         let printed = if self.json {
             match to_json(document) {
@@ -88,8 +140,6 @@ impl Terminal {
                     return self.error(&error);
                 }
             }
-        } else if self.quiet {
-            return;
         } else {
             text()
         };
@@ -157,7 +207,24 @@ impl Terminal {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         self.bar.set_style(style.with_key("pace", write_pace).progress_chars("=> "));
         self.bar.reset();
-        self.bar.enable_steady_tick(Duration::from_millis(200));
+        self.start_ticking();
+    }
+
+    /// Starts the thread that redraws the bar while a step takes long. Without one, if the system allows no further thread,
+    /// the bar is redrawn after each step. `ProgressBar::enable_steady_tick` would panic then.
+    fn start_ticking(&self) {
+        if self.bar.is_hidden() || self.is_ticking.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let bar = self.bar.clone();
+        let _ = thread::Builder::new().spawn(move || {
+            loop {
+                thread::sleep(Duration::from_millis(200));
+                if !bar.is_finished() {
+                    bar.tick();
+                }
+            }
+        });
     }
 }
 

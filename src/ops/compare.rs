@@ -3,8 +3,9 @@ use crate::report::Difference;
 use trinart_ckpt_formats::Result;
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
-use trinart_ckpt_models::compare::{KeyPair, compare, pair_up};
+use trinart_ckpt_models::compare::{KeyPair, TensorComparison, compare, pair_up};
 use trinart_ckpt_models::plan::folders;
+use trinart_ckpt_models::quantization::ByValue;
 use trinart_ckpt_models::{Checkpoint, vae};
 
 /// Compares two checkpoints tensor by tensor. Their containers and layouts may differ.
@@ -81,7 +82,13 @@ impl<'a> Compare<'a> {
     /// Reads both checkpoints and compares them.
     pub fn run(&self) -> Result<Difference> {
         check_jobs(self.jobs)?;
-        let (pairs, not_compared) = self.pairs()?;
+        let (mut pairs, not_compared) = self.pairs()?;
+        let values = |of: &Checkpoint, other: &Checkpoint| {
+            let found = ByValue::new(of.state_dict(), of.metadata(), other.state_dict());
+            found.map_err(|error| error.in_file(of.path()))
+        };
+        let (of_a, of_b) = (values(self.a, self.b)?, values(self.b, self.a)?);
+        pairs.retain(|(key, _, _)| !of_a.is_included(key) && !of_b.is_included(key));
         self.progress.begin("comparing", self.a.state_dict().bytes());
         let compared = parallel::map(
             self.jobs,
@@ -90,7 +97,12 @@ impl<'a> Compare<'a> {
             |(), (key, a, b)| {
                 let comparison = match (a, b) {
                     (Some(a), Some(b)) => {
-                        Some(compare(a, b, self.progress).map_err(|error| error.in_tensor(key.as_str()))?)
+                        let values = (of_a.get(key), of_b.get(key));
+                        let found = compare(values.0.unwrap_or(a), values.1.unwrap_or(b), self.progress);
+                        Some(match found.map_err(|error| error.in_tensor(key.as_str()))? {
+                            TensorComparison::Equal if values.0.or(values.1).is_some() => TensorComparison::SameValues,
+                            found => found,
+                        })
                     }
                     _ => None,
                 };

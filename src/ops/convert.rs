@@ -2,7 +2,8 @@ use std::path::Path;
 
 use super::output::{Mode, OutputOptions, output_methods};
 use crate::report::WriteReport;
-use trinart_ckpt_formats::Result;
+use trinart_ckpt_formats::{Result, Target};
+use trinart_ckpt_models::plan::ComponentDtype;
 use trinart_ckpt_models::plan::convert::{self, ConvertOptions, Ema};
 use trinart_ckpt_models::{Checkpoint, Component};
 
@@ -24,7 +25,7 @@ pub struct Convert<'a> {
     output: OutputOptions<'a>,
 }
 
-output_methods!(Convert, "Reads only headers, and position_ids that are to be fixed.");
+output_methods!(Convert, "Reads only headers, position_ids, and the descriptions and tables of quantized weights.");
 
 impl<'a> Convert<'a> {
     /// Returns a conversion that keeps every tensor unchanged.
@@ -60,10 +61,33 @@ impl<'a> Convert<'a> {
         self
     }
 
+    /// Sets the dtype of the UNet. By default it follows [`Self::dtype`].
+    #[must_use]
+    pub fn unet_dtype(mut self, dtype: ComponentDtype) -> Self {
+        self.options.dtypes.unet = Some(dtype);
+        self
+    }
+
+    /// Sets the dtype of the VAE. By default it follows [`Self::dtype`].
+    #[must_use]
+    pub fn vae_dtype(mut self, dtype: ComponentDtype) -> Self {
+        self.options.dtypes.vae = Some(dtype);
+        self
+    }
+
+    /// Sets the dtype of the text encoders. By default it follows [`Self::dtype`].
+    #[must_use]
+    pub fn text_encoder_dtype(mut self, dtype: ComponentDtype) -> Self {
+        self.options.dtypes.text_encoder = Some(dtype);
+        self
+    }
+
     fn run(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
         let target = self.output.check_destination(output)?;
         let mut options = self.options;
         options.cast = self.output.cast();
+        options.overflow = self.output.overflow;
+        options.dequantize = target == Target::Diffusers;
         let resolved = convert::plan(self.checkpoint, &options)?;
         self.output.write(self.checkpoint, output, target, resolved, mode)
     }

@@ -4,14 +4,14 @@ use crate::report::{Inspection, components};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress};
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
-use trinart_ckpt_models::{Checkpoint, published};
+use trinart_ckpt_models::{Checkpoint, FileKind, parameterization, published};
 
 /// The size of the largest file that is hashed to identify it. Hashing larger files would take seconds.
 const HASHED_BYTES: u64 = 1 << 29;
 
 /// Reports the contents of a file: container, architecture, components, dtypes, metadata, values that are not tensors.
 ///
-/// Reads headers and position_ids, and hashes files of up to 512 MiB that have the size of a published file. A dangerous
+/// Reads headers, position_ids and the marks of what the UNet predicts, and hashes files of up to 512 MiB that have the size of a published file. A dangerous
 /// pickle is no error; the report lists it.
 #[derive(Clone)]
 pub struct Inspect<'a> {
@@ -50,6 +50,9 @@ impl<'a> Inspect<'a> {
         let translated = Checkpoint::from_stored(stored.clone());
         let state_dict = translated.as_ref().map_or_else(|_| stored.state_dict(), Checkpoint::state_dict);
         let components = components(state_dict, detection.architecture());
-        Ok(Inspection::new(&stored, components, &detection, known, self.keys))
+        let metadata = translated.as_ref().map_or_else(|_| stored.metadata(), Checkpoint::metadata);
+        let parameterization = parameterization::read(&stored, state_dict, metadata, &detection)?;
+        let kind = FileKind::of(state_dict);
+        Ok(Inspection::new(&stored, kind, components, &detection, parameterization, known, self.keys))
     }
 }

@@ -18,6 +18,7 @@ mod output;
 #[cfg(feature = "render")]
 mod render_check;
 mod scan;
+mod side_file;
 
 pub use compare::{Compare, ComparePlan};
 pub use convert::Convert;

@@ -3,13 +3,18 @@
 use std::path::Path;
 
 use super::jobs::check_jobs;
+use super::side_file::SideFile;
 use crate::report::{LeftOut, WriteReport};
 use trinart_ckpt_formats::containers::diffusers::{self, Companions, Files};
 use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions, Written};
+use trinart_ckpt_formats::error::Kind;
 use trinart_ckpt_formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel};
 use trinart_ckpt_formats::tensor::{Dtype, Overflow};
 use trinart_ckpt_formats::{Error, Result};
 use trinart_ckpt_models::family::Prediction;
+use trinart_ckpt_models::ledger::{Ledger, LedgerLine, Origin};
+use trinart_ckpt_models::parameterization::Parameterization;
+use trinart_ckpt_models::plan::express;
 use trinart_ckpt_models::plan::folders::{self, FolderPlan};
 use trinart_ckpt_models::plan::{Cast, Resolved};
 use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
@@ -18,8 +23,6 @@ use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct FolderOptions {
-    /// What the UNet predicts, for the scheduler; `None` follows the checkpoint.
-    pub prediction: Option<Prediction>,
     /// Write weights as `.bin` instead of `.safetensors`.
     pub bin: bool,
     /// A variant in the names of the weights: `fp16` makes `diffusion_pytorch_model.fp16.safetensors`.
@@ -29,12 +32,6 @@ pub struct FolderOptions {
 }
 
 impl FolderOptions {
-    /// Sets what the UNet predicts. By default it follows the checkpoint.
-    #[must_use]
-    pub fn prediction(self, prediction: Prediction) -> Self {
-        FolderOptions { prediction: Some(prediction), ..self }
-    }
-
     /// Writes weights as `.bin`, for programs that do not read safetensors.
     #[must_use]
     pub fn bin(self, bin: bool) -> Self {
@@ -69,6 +66,8 @@ pub(super) struct OutputOptions<'a> {
     pub(super) verify: bool,
     pub(super) jobs: usize,
     pub(super) progress: &'a dyn Progress,
+    /// What the UNet predicts; `None` follows the checkpoint.
+    pub(super) prediction: Option<Prediction>,
     pub(super) folder: FolderOptions,
 }
 
@@ -82,6 +81,7 @@ impl Default for OutputOptions<'_> {
             verify: true,
             jobs: parallel::default_jobs(),
             progress: &NoProgress,
+            prediction: None,
             folder: FolderOptions::default(),
         }
     }
@@ -135,6 +135,14 @@ macro_rules! output_methods {
                 self
             }
 
+            /// Records that the UNet predicts this: in the marks and the metadata of a file, in the `.yaml` beside it, or in
+            /// the configuration of a folder. By default the output records what the checkpoint does.
+            #[must_use]
+            pub fn prediction(mut self, prediction: trinart_ckpt_models::family::Prediction) -> Self {
+                self.output.prediction = Some(prediction);
+                self
+            }
+
             /// Sets how a diffusers folder is written.
             #[must_use]
             pub fn folder(mut self, options: $crate::ops::FolderOptions) -> Self {
@@ -185,6 +193,26 @@ fn contradiction(format: Target, output: &Path) -> Option<Notice> {
     Some(Notice::new(NoticeCode::FormatContradictsExtension, text))
 }
 
+/// Names the input tensor in an error about reading a tensor of the output, such as an overflow. Names the file too if the
+/// tensor is one of `input`.
+fn at_input(error: Error, ledger: &Ledger, input: &Checkpoint) -> Error {
+    let line = error.tensor().filter(|_| error.kind() != Kind::Unverified).and_then(|key| ledger.input_of(key));
+    let Some(LedgerLine { from, input: key, .. }) = line else { return error };
+    match from {
+        Origin::Checkpoint => error.rename_tensor(key.as_str()).in_file(input.path()),
+        _ => error.rename_tensor(key.as_str()),
+    }
+}
+
+/// Returns a notice for each mark that contradicts one of higher precedence.
+fn contradictions(found: &Parameterization) -> impl Iterator<Item = Notice> {
+    found.contradictions().map(|(first, other)| {
+        let (field, value, place) = (other.claim.field(), other.claim.value(), &other.place);
+        let text = format!("{place} says {field} {value}; used {} from {}", first.claim.value(), first.place);
+        Notice::new(NoticeCode::MarksContradict, text)
+    })
+}
+
 impl OutputOptions<'_> {
     pub(super) fn cast(&self) -> Option<Cast> {
         self.dtype.map(|to| Cast { to, overflow: self.overflow })
@@ -220,10 +248,22 @@ impl OutputOptions<'_> {
             resolved.notices.extend(input.translation().single_file_notices(&resolved.state_dict));
         }
         resolved.notices.extend(contradiction(target, output));
+        let wanted = self.parameterization(input, &mut resolved)?;
+        let mut also_wrote = Vec::new();
         let (resolved, written) = match target {
-            Target::Diffusers => self.write_folder(input, output, resolved, mode)?,
+            Target::Diffusers => self.write_folder(input, output, resolved, &wanted, mode)?,
             _ => {
-                let written = self.write_file(output, target, &resolved, mode)?;
+                let is_file = input.container() != Container::Diffusers;
+                let expressed = express::in_file(resolved, &wanted, is_file && self.prediction.is_none());
+                let expressed = expressed.map_err(|error| error.in_file(input.path()))?;
+                let (mut resolved, yaml) = (expressed.resolved, expressed.yaml);
+                let side_file = SideFile::plan(input, output, &mut resolved, &wanted, yaml, self.overwrite)?;
+                // It is complete on the disk before the checkpoint is, and takes its name right after it.
+                let staged = side_file.as_ref().filter(|_| mode == Mode::Write).map(SideFile::stage).transpose()?;
+                let written = self.write_file(output, target, &resolved, mode);
+                let written = written.map_err(|error| at_input(error, &resolved.ledger, input))?;
+                staged.map(AtomicFile::persist).transpose()?;
+                also_wrote.extend(side_file.map(|side_file| side_file.path().to_string_lossy().into_owned()));
                 (resolved, written)
             }
         };
@@ -235,11 +275,27 @@ impl OutputOptions<'_> {
             bytes: written.bytes,
             dry_run: mode == Mode::Plan,
             verified: written.verified,
+            also_wrote,
             vae: None,
             left_out: LeftOut::opaque(input.stored()),
             notices: resolved.notices,
             ledger: resolved.ledger,
         })
+    }
+
+    /// Returns what the output is to record: what the input does, except for what was requested.
+    fn parameterization(&self, input: &Checkpoint, resolved: &mut Resolved) -> Result<Parameterization> {
+        let found = input.parameterization()?;
+        let Some(prediction) = self.prediction else {
+            resolved.notices.extend(contradictions(&found));
+            resolved.notices.extend(express::unmarked(&found));
+            return Ok(found);
+        };
+        if !express::has_unet(&resolved.state_dict) {
+            let found = format!("the output has no UNet that could predict {}", prediction.text());
+            return Err(Error::usage(found).in_file(input.path()));
+        }
+        Ok(found.with_prediction(prediction))
     }
 
     fn write_options(&self) -> WriteOptions<'_> {
@@ -262,13 +318,14 @@ impl OutputOptions<'_> {
         input: &Checkpoint,
         output: &Path,
         resolved: Resolved,
+        wanted: &Parameterization,
         mode: Mode,
     ) -> Result<(Resolved, Written)> {
         let companions = match input.container() {
             Container::Diffusers => diffusers::companions(input.path())?,
             _ => Companions::default(),
         };
-        let planned = folders::to_folder(resolved, companions.files, self.folder.prediction);
+        let planned = folders::to_folder(resolved, companions.files, wanted);
         let FolderPlan { mut resolved, files, .. } = planned.map_err(|error| error.in_file(input.path()))?;
         resolved.notices.extend(companions.unknown.iter().map(|name| {
             let text = format!("left out {name}: an optional part of the pipeline that this program does not know");
@@ -286,7 +343,8 @@ impl OutputOptions<'_> {
                 containers::check_folder_destination(output, &entries, self.overwrite)?;
                 Written::planned(containers::check_folder(&entries)?)
             }
-            Mode::Write => containers::write_folder(output, &entries, &self.write_options())?,
+            Mode::Write => containers::write_folder(output, &entries, &self.write_options())
+                .map_err(|error| at_input(error, &resolved.ledger, input))?,
         };
         Ok((resolved, written))
     }

@@ -4,7 +4,7 @@ use crate::report::{ScanReport, ScannedFile};
 use trinart_ckpt_formats::danger::Allowed;
 use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::io::{NoProgress, Progress};
-use trinart_ckpt_formats::scan::{self, Listing};
+use trinart_ckpt_formats::scan::{self, Listing, ScannedFormat};
 
 /// Scans files and folders for pickles that would run code when loaded.
 ///
@@ -25,7 +25,8 @@ pub struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Returns a scan of files, and of all files in folders and their subfolders. Symbolic links in folders are not followed.
+    /// Returns a scan of files, and of all files in folders and their subfolders. Follows symbolic links. Within a folder,
+    /// each file is scanned once, whatever number of links lead to it.
     pub fn new(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let paths = paths.into_iter().map(Into::into).collect();
         Scan { paths, allowed: Allowed::new(), progress: &NoProgress }
@@ -63,31 +64,42 @@ impl<'a> Scan<'a> {
             report.push(file);
         };
         for path in &self.paths {
-            let Listing { files, links, errors, .. } = scan::list_files(path);
+            let Listing { files, special, errors, .. } = scan::list_files(path);
             for error in errors {
-                add(&mut report, ScannedFile::failed(path, error));
+                let place = error.file().unwrap_or(path).to_owned();
+                add(&mut report, ScannedFile::failed(&place, error));
             }
-            report.links += links;
+            report.skip(ScannedFormat::Special, special);
             for file in files {
                 self.progress.check()?;
                 match scan_file(&file, path.is_dir(), &self.allowed) {
-                    Some(file) => add(&mut report, file),
-                    None => report.skipped += 1,
+                    Scanned::File(file) => add(&mut report, file),
+                    Scanned::Skipped(format) => report.skip(format, 1),
                 }
             }
         }
+        report.sort();
         Ok(report)
     }
 }
 
-/// Scans one file. `None` for a file in a folder that is not a checkpoint and is not named like one.
-fn scan_file(file: &Path, is_in_folder: bool, allowed: &Allowed) -> Option<ScannedFile> {
+/// What became of a file.
+enum Scanned {
+    File(ScannedFile),
+    /// It is of a format that is only counted.
+    Skipped(ScannedFormat),
+}
+
+/// Scans one file.
+fn scan_file(file: &Path, is_in_folder: bool, allowed: &Allowed) -> Scanned {
     match scan::scan_file_allowing(file, allowed) {
-        Ok(Some(scan)) => Some(ScannedFile::new(scan)),
         // Folders may contain files of any kind. A file that the user named, or with the extension of a checkpoint,
         // should be one.
-        Ok(None) if is_in_folder && !scan::is_named_like_a_checkpoint(file) => None,
-        Ok(None) => Some(ScannedFile::failed(file, scan::not_a_checkpoint(file))),
-        Err(error) => Some(ScannedFile::failed(file, error)),
+        Ok(scan) if scan.is_skipped() && is_in_folder && !scan::is_named_like_a_checkpoint(file) => {
+            Scanned::Skipped(scan.format)
+        }
+        Ok(scan) if scan.is_skipped() => Scanned::File(ScannedFile::failed(file, scan::not_a_checkpoint(file))),
+        Ok(scan) => Scanned::File(ScannedFile::new(scan)),
+        Err(error) => Scanned::File(ScannedFile::failed(file, error)),
     }
 }

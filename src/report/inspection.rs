@@ -13,11 +13,12 @@ use trinart_ckpt_formats::danger::Finding;
 use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
-use trinart_ckpt_models::Component;
 use trinart_ckpt_models::detection::{Detection, Evidence};
 use trinart_ckpt_models::family::{Architecture, Prediction, Task};
+use trinart_ckpt_models::parameterization::{MarkSource, Parameterization};
 use trinart_ckpt_models::position_ids::{self, State};
 use trinart_ckpt_models::published::PublishedFile;
+use trinart_ckpt_models::{Component, FileKind};
 
 /// Characters of a metadata value that the text shows. JSON has the whole value.
 const SHOWN: usize = 100;
@@ -32,12 +33,17 @@ pub struct Inspection {
     pub bytes: u64,
     /// The container.
     pub container: Container,
+    /// What the file is: a checkpoint, a VAE, a LoRA.
+    pub kind: FileKind,
     /// The architecture, if keys and shapes show exactly one.
     pub architecture: Option<Architecture>,
     /// The task of the UNet; `None` without a UNet.
     pub task: Option<Task>,
     /// What the UNet predicts; `None` without a UNet.
     pub prediction: Option<Prediction>,
+    /// What the UNet predicts, the noise schedule and the constants of the VAE, with the marks that say so; `None` without
+    /// a UNet and a VAE.
+    pub parameterization: Option<Parameterization>,
     /// The evidence for the architecture.
     pub evidence: Vec<Evidence>,
     /// The path of the state dict in the pickled object; empty if it is the object itself.
@@ -159,8 +165,10 @@ impl Inspection {
     /// Reads no tensor data except position_ids.
     pub(crate) fn new(
         checkpoint: &StoredCheckpoint,
+        kind: FileKind,
         components: Vec<ComponentSummary>,
         detection: &Detection,
+        parameterization: Parameterization,
         published: Option<&'static PublishedFile>,
         keys: bool,
     ) -> Self {
@@ -176,13 +184,17 @@ impl Inspection {
             };
             checkpoint.state_dict().iter().map(key).collect()
         };
+        let is_part = |component: &ComponentSummary| matches!(component.component, Component::Unet | Component::Vae);
+        let has_model = detection.task.is_some() || components.iter().any(is_part);
         Inspection {
             file: checkpoint.path().to_string_lossy().into_owned(),
             bytes: checkpoint.file_bytes(),
             container: checkpoint.container(),
+            kind,
             architecture: detection.architecture(),
             task: detection.task,
-            prediction: detection.task.map(|_| detection.prediction),
+            prediction: detection.task.map(|_| parameterization.prediction),
+            parameterization: has_model.then_some(parameterization),
             evidence: detection.evidence.clone(),
             root: checkpoint.root().to_owned(),
             tensors: checkpoint.state_dict().len(),
@@ -225,11 +237,26 @@ impl Inspection {
         let under =
             if self.root.is_empty() { String::new() } else { format!(", tensors under {}", printable(&self.root)) };
         line("container", &format!("{}, {}{under}", self.container.text(), size(self.bytes)));
+        if !matches!(self.kind, FileKind::Checkpoint | FileKind::Unknown) {
+            line("kind", self.kind.text());
+        }
         let is_unet = self.components.iter().any(|component| component.component == Component::Unet);
         if let Some(architecture) = self.architecture_text() {
             line("architecture", &architecture);
         } else if is_unet {
             line("architecture", "unknown");
+        }
+        if let (Some(prediction), Some(found)) = (self.prediction, &self.parameterization) {
+            let default = found.evidence.iter().find(|mark| mark.source == MarkSource::Default);
+            let by_default = default.map_or_else(String::new, |mark| format!(" ({})", mark.place));
+            let zero = if found.zero_terminal_snr { ", zero terminal SNR" } else { "" };
+            line("prediction", &format!("{}{zero}{by_default}", prediction.text()));
+        }
+        for mark in self.parameterization.iter().flat_map(|found| &found.evidence) {
+            if mark.source != MarkSource::Default {
+                let (field, value) = (mark.claim.field(), mark.claim.value());
+                line("mark", &format!("{field} {}, from {}", printable(&value), printable(&mark.place)));
+            }
         }
         if let Some(published) = &self.published {
             line("published as", &published.to_text());

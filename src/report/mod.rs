@@ -28,7 +28,7 @@ pub use inspection::{Inspection, PositionIds, TensorEntry};
 pub use render::RenderCheckReport;
 #[cfg(feature = "render")]
 pub(crate) use render::RenderPaths;
-pub use scan::{FindingReport, ScanReport, ScanVerdict, ScannedFile};
+pub use scan::{Colors, FindingReport, ScanReport, ScanVerdict, ScannedFile};
 pub use tip::{Tip, TipWords};
 pub use units::size;
 pub use write_report::{LeftOut, Merged, VaeReport, VaeSummary, WriteReport};

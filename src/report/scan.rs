@@ -14,19 +14,19 @@ use trinart_ckpt_formats::scan::{FileScan, LocatedFinding, ScannedFormat};
 /// Findings of each level to print. JSON has all of them.
 const SHOWN: usize = 20;
 
-/// The result of scanning a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// The result of scanning a file. Ordered by urgency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ScanVerdict {
-    /// Every name in its pickles is vouched for.
-    Safe,
-    /// A pickle uses a name that is not vouched for.
-    Unknown,
     /// A pickle would run code of the file's author when loaded.
     Dangerous,
+    /// A pickle uses a name that is not vouched for.
+    Unknown,
     /// The file could not be scanned completely, and what was scanned is not dangerous.
     Unreadable,
+    /// Every name in its pickles is vouched for.
+    Safe,
 }
 
 impl ScanVerdict {
@@ -37,6 +37,16 @@ impl ScanVerdict {
             ScanVerdict::Unknown => "unknown",
             ScanVerdict::Dangerous => "dangerous",
             ScanVerdict::Unreadable => "not readable",
+        }
+    }
+
+    /// The parameters of the escape sequence that sets its color in terminals (SGR).
+    fn color(self) -> &'static str {
+        match self {
+            ScanVerdict::Dangerous => "1;31",
+            ScanVerdict::Unknown => "1;33",
+            ScanVerdict::Unreadable => "1;35",
+            ScanVerdict::Safe => "32",
         }
     }
 
@@ -160,27 +170,29 @@ impl ScannedFile {
     /// number of safe names.
     /// Empty for a file that could not be scanned at all.
     pub fn to_text(&self) -> String {
-        self.to_text_with(NO_TIPS)
+        self.to_text_with(NO_TIPS, Colors::Off)
     }
 
-    /// Formats the findings as [`Self::to_text`], with these words for tips.
-    pub fn to_text_with(&self, words: TipWords<'_>) -> String {
+    /// Formats the findings as [`Self::to_text`], with these words for tips, and in colors.
+    pub fn to_text_with(&self, words: TipWords<'_>, colors: Colors) -> String {
         let Some(format) = self.format else { return String::new() };
         let pickles = match self.pickles {
             0 => "no pickles".to_owned(),
             number => format!("{} scanned", count(number, "pickle")),
         };
-        let mut out = format!("{}: {} ({}, {pickles})\n", printable(&self.file), self.verdict.text(), format.text());
-        for level in [Level::Dangerous, Level::Unknown] {
+        let verdict = colors.paint(self.verdict.text(), self.verdict.color());
+        let mut out = format!("{}: {verdict} ({}, {pickles})\n", printable(&self.file), format.text());
+        for (level, color) in [(Level::Dangerous, ScanVerdict::Dangerous), (Level::Unknown, ScanVerdict::Unknown)] {
+            let name = colors.paint(&format!("{:<11}", level.name()), color.color());
             let lines = || self.findings.iter().filter(|line| line.level == level);
             for line in lines().take(SHOWN) {
                 let place = if line.place.is_empty() { String::new() } else { format!("{} ", printable(&line.place)) };
-                let _ = writeln!(out, "  {:<11}{place}byte {}: {}", level.name(), line.offset, printable(&line.text));
+                let _ = writeln!(out, "  {name}{place}byte {}: {}", line.offset, printable(&line.text));
             }
             let more = lines().skip(SHOWN).count();
             if more > 0 {
                 let ending = ending(Tip::MoreEntries, words);
-                let _ = writeln!(out, "  {:<11}and {more} more{ending}", level.name());
+                let _ = writeln!(out, "  {name}and {more} more{ending}");
             }
         }
         for (pattern, names) in self.allowed_names() {
@@ -199,6 +211,25 @@ impl ScannedFile {
     }
 }
 
+/// Whether a text contains the escape sequences that color it in a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colors {
+    /// Plain text.
+    Off,
+    /// Text with escape sequences.
+    On,
+}
+
+impl Colors {
+    /// Encloses a text in escape sequences. `color` are parameters of SGR.
+    fn paint(self, text: &str, color: &str) -> String {
+        match self {
+            Colors::Off => text.to_owned(),
+            Colors::On => format!("\x1b[{color}m{text}\x1b[0m"),
+        }
+    }
+}
+
 /// The report of scanning all paths.
 #[derive(Debug, Default, Serialize)]
 #[non_exhaustive]
@@ -213,10 +244,9 @@ pub struct ScanReport {
     pub safe: usize,
     /// The number of files that could not be scanned completely and are not known to be dangerous.
     pub unreadable: usize,
-    /// The number of other files in folders.
-    pub skipped: usize,
-    /// The number of symbolic links in folders, which are not followed.
-    pub links: usize,
+    /// The numbers of files in folders that no loader of models would run, by format.
+    #[serde(serialize_with = "by_name")]
+    pub skipped: Vec<(ScannedFormat, usize)>,
     /// The patterns of [`Scan::allow`](crate::Scan::allow) that vouch for names in these files.
     pub allowed: BTreeSet<String>,
 }
@@ -234,29 +264,57 @@ impl ScanReport {
         self.files.push(file);
     }
 
-    /// Returns the lines of all files, and a summary unless there is only one file.
-    pub fn to_text(&self) -> String {
-        self.to_text_with(NO_TIPS)
+    /// Counts files that are not scanned because of their format.
+    pub(crate) fn skip(&mut self, format: ScannedFormat, number: usize) {
+        match self.skipped.iter_mut().find(|(known, _)| *known == format) {
+            Some((_, count)) => *count += number,
+            None if number > 0 => self.skipped.push((format, number)),
+            None => {}
+        }
     }
 
-    /// Formats the report as [`Self::to_text`], with these words for tips.
-    pub fn to_text_with(&self, words: TipWords<'_>) -> String {
-        let mut out: String = self.files.iter().map(|file| file.to_text_with(words)).collect();
-        if self.files.len() == 1 && self.skipped == 0 && self.links == 0 {
+    /// Sorts the files: the dangerous ones first, then those that are unknown, not readable and safe.
+    pub(crate) fn sort(&mut self) {
+        self.files.sort_by_key(|file| file.verdict);
+        self.skipped.sort_by_key(|(format, _)| format.name());
+    }
+
+    /// Returns the lines of all files, and a summary unless there is only one file.
+    pub fn to_text(&self) -> String {
+        self.to_text_with(NO_TIPS, Colors::Off)
+    }
+
+    /// Formats the report as [`Self::to_text`], with these words for tips, and in colors.
+    pub fn to_text_with(&self, words: TipWords<'_>, colors: Colors) -> String {
+        let mut out: String = self.files.iter().map(|file| file.to_text_with(words, colors)).collect();
+        if self.files.len() == 1 && self.skipped.is_empty() {
             return out;
         }
         let _ = write!(out, "{} scanned", count(self.files.len(), "file"));
         let parts = [
-            (self.dangerous, "dangerous"),
-            (self.unknown, "unknown"),
-            (self.safe, "safe"),
-            (self.unreadable, "not readable"),
-            (self.skipped, "skipped (not checkpoints)"),
-            (self.links, "symbolic links not followed"),
+            (self.dangerous, ScanVerdict::Dangerous),
+            (self.unknown, ScanVerdict::Unknown),
+            (self.unreadable, ScanVerdict::Unreadable),
+            (self.safe, ScanVerdict::Safe),
         ];
-        for (number, what) in parts.iter().filter(|(number, _)| *number > 0) {
-            let _ = write!(out, ", {number} {what}");
+        for (number, verdict) in parts.iter().filter(|(number, _)| *number > 0) {
+            let part = colors.paint(&format!("{number} {}", verdict.text()), verdict.color());
+            let _ = write!(out, ", {part}");
+        }
+        let skipped: Vec<_> = self.skipped.iter().map(|(format, number)| count(*number, format.noun())).collect();
+        if !skipped.is_empty() {
+            let _ = write!(out, "; skipped: {}", skipped.join(", "));
         }
         out + "\n"
     }
+
+    /// Formats only the files that are dangerous or unknown.
+    pub fn findings_to_text_with(&self, words: TipWords<'_>, colors: Colors) -> String {
+        let is_found = |file: &&ScannedFile| matches!(file.verdict, ScanVerdict::Dangerous | ScanVerdict::Unknown);
+        self.files.iter().filter(is_found).map(|file| file.to_text_with(words, colors)).collect()
+    }
+}
+
+fn by_name<S: Serializer>(skipped: &[(ScannedFormat, usize)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(skipped.iter().map(|(format, number)| (format.name(), number)))
 }

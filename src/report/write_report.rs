@@ -59,6 +59,8 @@ pub struct WriteReport {
     pub dry_run: bool,
     /// Whether the output was read back and compared with the plan.
     pub verified: bool,
+    /// The paths of other files that were written: the `.yaml` beside a checkpoint that WebUI needs.
+    pub also_wrote: Vec<String>,
     /// The merge of a VAE, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vae: Option<VaeReport>,
@@ -141,6 +143,9 @@ impl WriteReport {
         }
         for (origin, disposition, count) in self.ledger.summary() {
             let _ = writeln!(out, "  {:<12} {count:>5} {disposition}", origin.text());
+        }
+        for path in &self.also_wrote {
+            let _ = writeln!(out, "  also wrote   {}", printable(path));
         }
         for left_out in &self.left_out {
             let _ = writeln!(out, "  left out     {}", left_out.to_text());

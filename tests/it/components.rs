@@ -357,7 +357,11 @@ fn changes_position_ids_only_on_request() {
     let broken = with_ids(&folder, "broken.safetensors", ids(Dtype::F32, |_| 1.5));
     let (report, rows) = converted(&folder, &broken, &[], "kept.safetensors");
     assert_rows(&rows, &read(&broken));
-    assert_eq!(report["notices"], Value::Array(vec![]));
+    assert_eq!(report["notices"][0]["code"], "position-ids-wrong");
+    // A cast would round them to other positions.
+    let (report, rows) = converted(&folder, &broken, &["--dtype", "f16"], "cast.safetensors");
+    assert_eq!(report["notices"][0]["code"], "position-ids-wrong");
+    assert_eq!(rows.iter().find(|row| row.0 == IDS), read(&broken).iter().find(|row| row.0 == IDS));
 }
 
 #[test]

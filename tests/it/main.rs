@@ -21,12 +21,15 @@ mod fuzz;
 mod hash_and_diff;
 mod layouts;
 mod library;
+mod marks;
+mod marks_in_folders;
 mod merge_vae;
 mod peers;
 mod readme;
 #[cfg(feature = "render")]
 mod render_check;
 mod scan;
+mod scan_peers;
 mod security;
 mod verdict;
 #[cfg(unix)]

@@ -132,7 +132,11 @@ fn rejects_a_vae_that_does_not_fit() {
     let cases: &[(&Path, &Path, &[&str])] = &[
         (&base, &lacking, &["lacking.safetensors: tensor decoder.conv_in.weight: "]),
         (&base, &extra, &["extra.ckpt: tensor encoder.down.4.block.0.conv1.weight: "]),
-        (&base, &reshaped, &["reshaped.ckpt: tensor encoder.conv_in.bias: shape [7], the checkpoint has [4]"]),
+        (
+            &base,
+            &reshaped,
+            &["reshaped.ckpt: tensor encoder.conv_in.bias: shape [7], expected [4], merging into ", "tiny-sd1.ckpt"],
+        ),
         (&base, &foreign, &["foreign.ckpt: ", "no VAE", "model.diffusion_model.encoder.conv_in.weight"]),
         (&base, &two, &["two.safetensors: ", "2 VAEs", "first_stage_model.encoder"]),
         (&base, &diffusers, &["diffusers.safetensors: tensor encoder.conv_in.weight: shape [1], "]),
@@ -237,21 +241,23 @@ fn finds_the_sidecar_vae() {
     let folder = Folder::new();
     let base = folder.copy_fixture("tiny-sd1.safetensors", "model.v1.safetensors");
     let output = folder.join("out.safetensors");
-    run!["merge-vae", &base, "-o", &output].refused(&[
-        "model.v1.safetensors: ",
-        "model.v1.vae.pt",
-        "model.v1.vae.ckpt",
-        "model.v1.vae.safetensors",
-    ]);
+    run!["merge-vae", &base, "-o", &output]
+        .refused(&["model.v1.safetensors: ", "model.v1.vae.ckpt, model.v1.vae.pt, model.v1.vae.safetensors"]);
     let sidecar = folder.copy_fixture("tiny-vae.vae.pt", "model.v1.vae.pt");
     let report = run!["merge-vae", &base, "-o", &output, "--json"].json();
     assert_eq!(report["vae"]["sidecar"], true);
     assert_eq!(report["vae"]["file"], sidecar.to_str().unwrap());
     assert_rows(&read(&output), &merged_fixtures("tiny-sd1.safetensors"));
-    folder.copy_fixture("tiny-vae.ckpt", "model.v1.vae.ckpt");
-    run!["merge-vae", &base, "-o", folder.join("second.safetensors")]
-        .refused(&["model.v1.vae.pt", "model.v1.vae.ckpt"]);
-    assert!(!folder.join("second.safetensors").exists());
+    assert_eq!(report["notices"], serde_json::json!([]));
+    // WebUI prefers this one, and would also take the last for the checkpoint.
+    let preferred = folder.copy_fixture("tiny-vae.ckpt", "model.v1.vae.ckpt");
+    folder.write("model.v1-extra.vae.pt", "of another checkpoint");
+    let report = run!["merge-vae", &base, "-o", folder.join("second.safetensors"), "--json"].json();
+    assert_eq!(report["vae"]["file"], preferred.to_str().unwrap());
+    let notice = &report["notices"][0];
+    assert_eq!(notice["code"], "other-vaes-beside");
+    let text = notice["text"].as_str().unwrap();
+    assert!(text.ends_with(": model.v1-extra.vae.pt, model.v1.vae.pt"), "{text}");
 }
 
 #[test]
@@ -262,11 +268,29 @@ fn keeps_metadata_and_records_the_vae_hash() {
     run!["merge-vae", &base, "--vae", fixture("tiny-vae.ckpt"), "-o", &output].done();
     let (before, mut after) = (metadata(&base), metadata(&output));
     let Some(PyValue::Str(recipe)) = after.shift_remove("sd_merge_recipe") else { panic!("no recipe in {after:?}") };
+    let Some(PyValue::Str(models)) = after.shift_remove("sd_merge_models") else { panic!("no models in {after:?}") };
     assert_eq!(after, before);
     assert_eq!(after["global_step"], PyValue::Int(470_000));
     let recipe: Value = serde_json::from_str(&recipe).unwrap();
     let hash = facts("tiny-vae.ckpt")["sha256"].clone();
     assert!(recipe.as_object().unwrap().values().any(|value| *value == hash), "{recipe}");
+    let sha256 = facts("tiny-sd1.ckpt")["sha256"].as_str().unwrap().to_owned();
+    assert_eq!(recipe["primary_model_hash"], sha256.as_str());
+    let models: Value = serde_json::from_str(&models).unwrap();
+    let model = &models[&sha256];
+    assert_eq!((&model["name"], &model["sd_merge_recipe"]), (&Value::from("tiny-sd1.ckpt"), &Value::Null));
+    assert_eq!(model["legacy_hash"].as_str().unwrap().len(), 8);
+
+    // A second merge names both.
+    let second = folder.join("second.safetensors");
+    run!["merge-vae", &output, "--vae", fixture("tiny-vae.vae.pt"), "-o", &second].done();
+    let after = metadata(&second);
+    let models: Value = serde_json::from_str(&after["sd_merge_models"].to_text()).unwrap();
+    let names: Vec<&Value> = models.as_object().unwrap().values().map(|model| &model["name"]).collect();
+    assert_eq!(names.len(), 2);
+    assert!(names.contains(&&Value::from("out.ckpt")) && names.contains(&&Value::from("tiny-sd1.ckpt")), "{names:?}");
+    let earlier = models.as_object().unwrap().values().find(|model| model["name"] == "out.ckpt").unwrap();
+    assert_eq!(earlier["sd_merge_recipe"], recipe);
 }
 
 #[test]

@@ -9,9 +9,9 @@ use crate::support::hostile::{
     Case, KEYS, PAYLOAD, Record, SYSTEM, case, legacy, raw_zip, record, safetensors, tensor_and, torch, torch_with,
 };
 use crate::support::peers::Peers;
-use crate::support::{self, FIXTURES, Folder, fixture};
+use crate::support::{self, FIXTURES, Folder, fixture, pickle_tensor};
 use trinart_ckpt::formats::danger::{Level, judge};
-use trinart_ckpt::formats::pickle::Name;
+use trinart_ckpt::formats::pickle::{Encoder, Name};
 
 /// Scans each file separately. Checks the exit code, the verdict, and the error line for a file that cannot be read.
 #[track_caller]
@@ -221,6 +221,11 @@ fn finds_pickles_within_pickles() {
             let handed = b"0cfoo\nBar\nctorch.storage\n_load_from_bytes\n\x85R.";
             [load(&good).strip_suffix(b".").unwrap(), handed].concat()
         }),
+        // Bytes may begin with any opcode.
+        dangerous(
+            "lying_about_any.pkl",
+            [b"\x80\x03", &bytes(b"J\0\0\0\x000cposix\nsystem\n(Vtrue\ntR.")[..], b"."].concat(),
+        ),
         dangerous("loaded_never.pkl", b"\x80\x02ctorch.storage\n_load_from_bytes\n0N."),
         dangerous("loaded_elsewhere.pkl", b"\x80\x02ctorch.storage\n_load_from_bytes\n\x85.\x80\x02N."),
         dangerous("loaded_good_and_handed_out.pkl", {
@@ -343,7 +348,8 @@ fn scans_every_pickle_of_a_legacy_file_or_tar() {
             "tar_in_zip.ckpt",
             torch_with(record("archive/data.pkl", &good), &[record("archive/x", &tar(&[("pickle", PAYLOAD)]))]),
         ),
-        case("tar_good.pt", tar(&[("sys_info", SYSTEM), ("pickle", &good)]), Unreadable),
+        case("tar_good.pt", tar(&[("sys_info", SYSTEM), ("pickle", &good), ("storages", b"\x80\x02K\0.")]), Unreadable),
+        case("tar_of_files.tar", tar(&[("a/model.ckpt", &torch(&good)), ("notes.txt", b"notes\n")]), Safe),
         case("good.pt", legacy(SYSTEM, &good, KEYS), Safe),
         case("cut.pt", &legacy(SYSTEM, &good, KEYS)[..120], Unreadable),
     ]);
@@ -427,23 +433,189 @@ fn searches_folders_and_counts_other_files() {
     write("a/b/evil", PAYLOAD);
     write("a/notes.md", b"import os\nand so on\n");
     write("a/b/config.json", b"{}");
-    symlink(Path::new("/"), folder.join("a/root")).unwrap();
-    symlink(folder.join("a"), folder.join("a/b/loop")).unwrap();
+    write("a/b/picture.png", b"\x89PNG\r\n\x1a\n\0");
+    write("a/b/spiece.model", b"\x0a\x0e\x0a\x05<unk>");
+    let _socket = std::os::unix::net::UnixListener::bind(folder.join("a/socket")).unwrap();
     let text = run!["scan", folder.join("a")].no();
-    assert!(
-        text.ends_with(
-            "2 files scanned, 1 dangerous, 1 safe, 2 skipped (not checkpoints), 2 symbolic links not followed\n"
-        ),
-        "{text}"
-    );
+    let summary =
+        "2 files scanned, 1 dangerous, 1 safe; skipped: 1 image, 1 special file, 2 text files, 1 other file\n";
+    assert!(text.ends_with(summary), "{text}");
+    assert!(text.starts_with(&format!("{}: dangerous", folder.join("a/b/evil").display())), "{text}");
+    let quiet = run!["scan", folder.join("a"), "-q"].no();
+    assert!(text.starts_with(&quiet) && quiet.lines().count() == 2, "{quiet}");
     write("a/empty.ckpt", b"");
     let ran = run!["scan", folder.join("a"), "--json"];
     assert_eq!(ran.code, Some(1));
     support::assert_one_line(&ran.stderr, &["empty.ckpt", "an empty file"]);
+    let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(document["skipped"], serde_json::json!({"image": 1, "special": 1, "text": 2, "unknown": 1}));
     fs::remove_file(folder.join("a/b/evil")).unwrap();
     assert_eq!(run!["scan", folder.join("a")].code, Some(2));
     run!["scan", folder.join("a/notes.md")].refused(&["notes.md", "not a checkpoint"]);
     assert_eq!(run!["scan", folder.join("missing")].code, Some(2));
+}
+
+/// A cache of the Hugging Face Hub links names to files that are named by hash.
+#[test]
+fn follows_links_once() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.join("hub/blobs")).unwrap();
+    fs::create_dir_all(folder.join("hub/snapshots/main")).unwrap();
+    folder.write("hub/blobs/6e9c", PAYLOAD);
+    folder.write("hub/blobs/f00d", torch(&tensor_and(b"")));
+    symlink("../../blobs/6e9c", folder.join("hub/snapshots/main/model.bin")).unwrap();
+    symlink("../../blobs/f00d", folder.join("hub/snapshots/main/good.ckpt")).unwrap();
+    let snapshot = run!["scan", folder.join("hub/snapshots")].no();
+    assert!(snapshot.contains("main/model.bin: dangerous") && snapshot.contains("main/good.ckpt: safe"), "{snapshot}");
+    assert!(snapshot.ends_with("2 files scanned, 1 dangerous, 1 safe\n"), "{snapshot}");
+    symlink("..", folder.join("hub/snapshots/main/loop")).unwrap();
+    symlink(folder.join("hub"), folder.join("hub/blobs/again")).unwrap();
+    assert_eq!(run!["scan", folder.join("hub/snapshots")].no().lines().last(), snapshot.lines().last());
+    let all = run!["scan", folder.join("hub")].no();
+    assert!(all.contains("model.bin: dangerous") && !all.contains("blobs/6e9c"), "{all}");
+    assert_eq!(all.lines().last(), snapshot.lines().last());
+    // Links to folders and from the command line.
+    symlink("hub/snapshots/main", folder.join("linked")).unwrap();
+    assert_eq!(run!["scan", folder.join("linked")].code, Some(1));
+    assert_eq!(run!["scan", folder.join("linked/model.bin")].code, Some(1));
+    // A link that leads nowhere may lead to a pickle tomorrow.
+    fs::remove_file(folder.join("hub/blobs/6e9c")).unwrap();
+    let ran = run!["scan", folder.join("hub/snapshots")];
+    assert_eq!(ran.code, Some(2));
+    support::assert_one_line(&ran.stderr, &["model.bin", "cannot follow the link"]);
+}
+
+/// A torch zip whose pickle refers to records with these contents, of one byte per element.
+fn torch_of(storages: &[Vec<u8>]) -> Vec<u8> {
+    let mut encoder = Encoder::new();
+    let names: Vec<String> = (0..storages.len()).map(|index| index.to_string()).collect();
+    let entries = names.iter().zip(storages);
+    let entry = |encoder: &mut Encoder, (name, bytes): (&String, &Vec<u8>)| {
+        encoder.str(name)?;
+        pickle_tensor(encoder, ("torch", "ByteStorage"), name, bytes.len() as u64);
+        Ok(())
+    };
+    encoder.dict(entries.clone(), entry).unwrap();
+    let mut records: Vec<Record> =
+        entries.map(|(name, bytes)| record(&format!("archive/data/{name}"), bytes)).collect();
+    records.push(record("archive/version", b"3\n"));
+    records.insert(0, record("archive/data.pkl", &encoder.finish()));
+    raw_zip(b"", &records)
+}
+
+#[test]
+fn takes_storages_for_data() {
+    // Bytes that begin like a pickle, and random ones.
+    let mut storages: Vec<Vec<u8>> = [
+        &b"\x82\xa0."[..],
+        b"N.",
+        b"\x80\x02N.",
+        b"\x80\x02\x8c",
+        b"cposix\nsystem\n(V",
+        b"cposix\nsystem\n(Vtrue\ntR\xff",
+        b"U\xff",
+        b"\x1f\x8b\x08",
+        b"\x78\x9c",
+        b"\x89HDF\r\n\x1a\n",
+        b"\x08\x01\x12",
+        b"BZh91AY",
+    ]
+    .map(|start| [start, &[0; 8]].concat())
+    .to_vec();
+    let mut state = 1_u64;
+    storages.extend((0..20_000).map(|_| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (state >> 8).to_le_bytes()[..7].to_vec()
+    }));
+    let mut cases: Vec<Case> = storages
+        .chunks(2000)
+        .enumerate()
+        .map(|(index, storages)| case(&format!("{index}.ckpt"), torch_of(storages), Safe))
+        .collect();
+    // A header whose length begins like PROTO.
+    for length in [0x180_usize, 0x280, 0x380, 0x480, 0x580, 0x680, 0x1_0180] {
+        let header = [b"{}".as_slice(), &b" ".repeat(length - 2)].concat();
+        cases.push(case(&format!("{length}.safetensors"), safetensors(&header, 0), Safe));
+    }
+    let numbers = b"\x93NUMPY\x01\0\x34\0{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}";
+    cases.push(case("numbers.npy", [&numbers[..], b"N.\0\0"].concat(), Safe));
+    cases.push(case("numbers.npz", raw_zip(b"", &[record("a.npy", &numbers[..]).deflated()]), Safe));
+    // A pickle that acts and ends is one, wherever it is.
+    cases.push(dangerous("storage.ckpt", torch_of(&[PAYLOAD.to_vec()])));
+    // A storage of another size than the pickle says is not data.
+    let storage = [record("archive/data/0", b"cposix\nsystem\n(Vtrue\ntR\xff")];
+    let pickle = record("archive/data.pkl", &tensor_and(b""));
+    cases.push(dangerous("size.ckpt", raw_zip(b"", &[vec![pickle], storage.to_vec()].concat())));
+    assert_verdicts(&cases);
+}
+
+#[test]
+fn finds_pickles_in_files_of_any_kind() {
+    let call = b"cposix\nsystem\n(Vtrue\ntR";
+    let computed = b"cbuiltins\nstr\n(Vposix\ntRVsystem\n\x93(Vtrue\ntR\xff";
+    let evil = raw_zip(b"", &[record("a/data.pkl", PAYLOAD)]);
+    let deflate = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let mut cases = vec![
+        dangerous("behind.png", [b"\x89PNG\r\n\x1a\n".as_slice(), &evil].concat()),
+        dangerous("behind.gguf", [b"GGUF\x03\0\0\0".as_slice(), &evil].concat()),
+        // A reader may find the first signature, or count from the end.
+        dangerous("decoy.zip", [b"PK\x03\x04 a decoy".as_slice(), &evil].concat()),
+        dangerous("member.tar", tar(&[("a/model", &[&call[..], b"."].concat())])),
+        dangerous("member.tar.gz", deflate(&tar(&[("a/model", computed)]))),
+        dangerous("stacked.pkl", [b"(dp0\n.N.", &call[..], b"."].concat()),
+        dangerous("torch_script.pt", {
+            let records = [("a/data.pkl", PAYLOAD), ("a/constants.pkl", b"\x80\x02)."), ("a/code/a.py", b"pass")];
+            raw_zip(b"", &records.map(|(name, content)| record(name, content)))
+        }),
+    ];
+    for ending in ["", ".sav", ".p", ".dill", ".bak", ".txt", ".json", ".safetensors", ".png"] {
+        cases.push(dangerous(&format!("bare{ending}"), [&call[..], b"."].concat()));
+        cases.push(dangerous(&format!("computed{ending}"), computed));
+        cases.push(dangerous(&format!("compressed{ending}"), deflate(computed)));
+    }
+    let script = [
+        ("a/data.pkl", &b"\x80\x02c__torch__\nM\n)\x81."[..]),
+        ("a/constants.pkl", b"\x80\x02)."),
+        ("a/code/__torch__.py", b"class M(Module):\n"),
+    ];
+    cases.push(case("script.pt", raw_zip(b"", &script.map(|(name, content)| record(name, content))), Unknown));
+    let package = [("a/.data/extern_modules", &b"torch\n"[..]), ("a/m.py", b"x = 1\n")];
+    cases.push(case("package.pt", raw_zip(b"", &package.map(|(name, content)| record(name, content))), Unknown));
+    assert_verdicts(&cases);
+}
+
+#[test]
+fn names_what_it_cannot_open() {
+    let folder = Folder::new();
+    for (name, bytes, words) in [
+        ("a.7z", &b"7z\xbc\xaf\x27\x1c\0\x04"[..], "cannot be opened"),
+        ("a.rar", b"Rar!\x1a\x07\x01\0", "cannot be opened"),
+        ("a.bz2", b"BZh91AY&SY", "cannot be opened"),
+        ("a.xz", b"\xfd7zXZ\0\0\x04", "cannot be opened"),
+        ("a.zst", b"\x28\xb5\x2f\xfd\x04", "cannot be opened"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n\0", "HDF5"),
+        ("saved_model.pb", b"\x08\x01\x12\x90\x01", "TensorFlow"),
+        // Longer than the limits of a pickle.
+        (
+            "long.pkl",
+            &[&b"\x80\x04B\0\0\0\x03"[..], &vec![b'x'; 0x0300_0001]].concat(),
+            "exceeds the limit of 33554432",
+        ),
+        ("far", &b"N0".repeat(2_000_000), "more values in a pickle than the limit of"),
+    ] {
+        folder.write(name, bytes);
+        let ran = run!["scan", folder.path()];
+        assert_eq!(ran.code, Some(2), "{name}: {}", ran.stdout);
+        support::assert_one_line(&ran.stderr, &[name, words]);
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    folder.write("model.gguf", b"GGUF\x03\0\0\0\0");
+    folder.write("model.onnx", b"\x08\x07\x12\x07pytorch");
+    assert!(run!["scan", folder.path()].done().ends_with("2 files scanned, 2 safe\n"));
 }
 
 #[test]

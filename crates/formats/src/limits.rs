@@ -53,6 +53,9 @@ pub const SCAN_VALUES: usize = 4 * PICKLE_NODES;
 /// hundred. Bounds the time of nested zips.
 pub const SCAN_RECORDS: usize = 2 * ZIP_ENTRIES;
 
+/// Files of a folder that a scan lists (10,000). Bounds the memory for their paths to 150 MB.
+pub const SCAN_FILES: usize = 500_000;
+
 /// Bytes of a tensor's key (110).
 pub const KEY_BYTES: usize = 4096;
 
@@ -94,12 +97,20 @@ pub const ZIP_TEXT_RECORD: u64 = 4096;
 /// Bytes of output per byte of input that deflate can reach (1032), with a margin. A file that claims more is forged.
 pub const INFLATE_RATIO: u64 = 1100;
 
-/// Times that one deflated storage is inflated, as a multiple of its length (1, because a reader keeps the inflated
-/// bytes). Tensors that alternate between two storages could otherwise inflate each of them without end.
-pub const INFLATE_TIMES: u64 = 8;
+/// How many times larger than its file all deflated storages may be together (1.1; a model that is mostly zeros, 5). Deflate
+/// reaches a thousand for zeros. Bounds the time by the size of the file. See [`INFLATED_BYTES`].
+pub const INFLATED_GROWTH: u64 = 16;
 
-/// Bytes below which [`INFLATE_TIMES`] does not apply.
-pub const INFLATE_BYTES: u64 = 1 << 20;
+/// Bytes that the deflated storages of a file may always have together, whatever [`INFLATED_GROWTH`] allows: small models
+/// of zeros.
+pub const INFLATED_BYTES: u64 = 512 << 20;
+
+/// Bytes of an inflated storage that are kept in memory; a larger one goes into a temporary file. A thread holds one or a
+/// few.
+pub const HELD_BYTES: u64 = 1 << 20;
+
+/// Bytes of transposed tensors in row-major order that are kept in memory, together; others go into a temporary file.
+pub const GATHERED_BYTES: u64 = 96 << 20;
 
 /// Bytes of a safetensors header (130 KB); the maximum of the format itself.
 pub const SAFETENSORS_HEADER: u64 = 100_000_000;
@@ -113,12 +124,29 @@ pub const METADATA_BYTES: usize = 16 << 20;
 /// Bytes of a configuration or index file beside weights (100 KB: an index has a line for each tensor).
 pub const JSON_FILE: u64 = 16 << 20;
 
-/// How many times larger than its storage a strided view may be: a stride of 0 turns four bytes into any number of
-/// elements. Views of up to [`VIEW_BYTES`] are always allowed.
+/// Bytes of the `.yaml` beside a checkpoint (4 KB).
+pub const YAML_FILE: u64 = 64 << 10;
+
+/// Nesting depth of the `.yaml` beside a checkpoint (8).
+pub const YAML_DEPTH: usize = 64;
+
+/// Bytes of the keys that lead to a value in the `.yaml` beside a checkpoint (70). Values behind longer ones are not kept:
+/// each value has a copy of its keys.
+pub const YAML_KEYS_BYTES: usize = 512;
+
+/// How many times larger than their storages in the file all tensors of a file may be (1): a stride of 0 turns four bytes
+/// into any number of elements. A model whose tensors share storages has each of them twice or three times. Counts what is
+/// read for a tensor where that is more. See [`VIEW_BYTES`].
 pub const VIEW_GROWTH: u64 = 16;
 
-/// See [`VIEW_GROWTH`].
-pub const VIEW_BYTES: u64 = 1 << 30;
+/// Bytes that the tensors of a file may always have together, whatever [`VIEW_GROWTH`] allows: expanded constants.
+pub const VIEW_BYTES: u64 = 512 << 20;
+
+/// Bytes of a tensor that describes a quantized weight, as JSON or as a table (1 KB). They are read to plan a conversion.
+pub const QUANTIZATION_BYTES: u64 = 64 << 10;
+
+/// Scales in a row of a matrix that is scaled in tiles (96: a row of 12,288 elements in tiles of 128).
+pub const TILE_COLUMNS: u64 = 1 << 16;
 
 /// Bytes of one tensor and of one output file: the maximum of a file offset.
 pub const FILE_BYTES: u64 = i64::MAX as u64;

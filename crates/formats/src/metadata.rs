@@ -11,6 +11,9 @@ pub type Metadata = IndexMap<String, PyValue>;
 /// The field that WebUI reads the recipe of a merge from.
 pub const MERGE_RECIPE: &str = "sd_merge_recipe";
 
+/// The field that WebUI reads the names of merged models from, by their hash.
+pub const MERGE_MODELS: &str = "sd_merge_models";
+
 /// A value of one of Python's built-in types. Serializes dicts in their order.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]

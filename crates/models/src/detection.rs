@@ -8,12 +8,9 @@ use serde::Serialize;
 
 use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
 
-use crate::family::{Architecture, Prediction, Task};
+use crate::family::{Architecture, Task};
 use crate::layout::UnetStructure;
 use trinart_ckpt_formats::state_dict::StateDict;
-
-/// The key that marks a v-prediction model. Its tensor has no other use.
-const VELOCITY_MARK: &str = "v_pred";
 
 /// The naming scheme of the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,8 +45,6 @@ pub struct Detection {
     pub naming: Option<Naming>,
     /// The task of the UNet; `None` without a UNet.
     pub task: Option<Task>,
-    /// What the UNet predicts.
-    pub prediction: Prediction,
     /// The evidence, in the order it was found.
     pub evidence: Vec<Evidence>,
 }
@@ -83,12 +78,7 @@ impl Detection {
     /// Combines the detections of two components of one model.
     pub fn and(mut self, other: Detection) -> Self {
         self.evidence.extend(other.evidence);
-        Detection {
-            naming: self.naming.or(other.naming),
-            task: self.task.or(other.task),
-            prediction: if self.prediction == Prediction::Unknown { other.prediction } else { self.prediction },
-            evidence: self.evidence,
-        }
+        Detection { naming: self.naming.or(other.naming), task: self.task.or(other.task), evidence: self.evidence }
     }
 }
 
@@ -99,7 +89,7 @@ pub fn detect(state_dict: &StateDict) -> Detection {
 
 /// Like [`detect`], with a function that returns the dimensions of a tensor by its key.
 pub fn detect_by(dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Detection {
-    let detection = Detection { naming: None, task: None, prediction: Prediction::Unknown, evidence: Vec::new() };
+    let detection = Detection { naming: None, task: None, evidence: Vec::new() };
     let mut detector = Detector { dims, detection };
     for &(key, model) in FOREIGN {
         detector.at(key, |_| (format!("a key of {model}"), Vec::new()));
@@ -111,10 +101,6 @@ pub fn detect_by(dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Detection {
     }
     detector.text_encoders();
     detector.vae();
-    if (detector.dims)(VELOCITY_MARK).is_some() {
-        detector.at(VELOCITY_MARK, |_| ("marks a v-prediction model".to_owned(), Architecture::ALL.to_vec()));
-        detector.detection.prediction = Prediction::Velocity;
-    }
     detector.detection
 }
 

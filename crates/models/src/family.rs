@@ -90,15 +90,23 @@ impl Task {
     }
 }
 
-/// What a UNet was trained to predict.
+/// What a UNet was trained to predict, and how its input is scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Prediction {
-    /// The noise. Files do not record it.
+    /// The noise.
     Epsilon,
-    /// The velocity (v-prediction). SDXL trainers mark such files with the key `v_pred`.
+    /// The velocity (v-prediction).
     Velocity,
-    /// Keys and shapes do not show it: SD 2.0 base and SD 2.1 have the same ones.
+    /// The output of the EDM preconditioning of Karras et al., as in Playground 2.5.
+    Edm,
+    /// The velocity, with the continuous sigmas of EDM, as in CosXL.
+    EdmVelocity,
+    /// The flow from noise to image (rectified flow).
+    Flow,
+    /// The clean latent.
+    Sample,
+    /// Nothing shows it.
     Unknown,
 }
 
@@ -108,7 +116,25 @@ impl Prediction {
         match self {
             Prediction::Epsilon => "epsilon",
             Prediction::Velocity => "v-prediction",
+            Prediction::Edm => "edm",
+            Prediction::EdmVelocity => "edm-v-prediction",
+            Prediction::Flow => "flow",
+            Prediction::Sample => "sample",
             Prediction::Unknown => "unknown",
         }
+    }
+
+    /// The name for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Prediction::Edm => "EDM",
+            Prediction::EdmVelocity => "EDM v-prediction",
+            other => other.name(),
+        }
+    }
+
+    /// Returns whether the schedule of the model is that of EDM: continuous sigmas instead of 1000 timesteps.
+    pub fn is_edm(self) -> bool {
+        matches!(self, Prediction::Edm | Prediction::EdmVelocity)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use sha2::{Digest, Sha256};
 
 use trinart_ckpt_formats::error::{OrInternal, Result};
-use trinart_ckpt_formats::io::{Progress, Source, parallel};
+use trinart_ckpt_formats::io::{NoProgress, Progress, Source, parallel};
 use trinart_ckpt_formats::tensor::LazyTensor;
 
 /// Bytes per read.
@@ -35,17 +35,30 @@ impl FileHashes {
     /// Hashes a file. `data` is the end of the header of a safetensors file. Reads the file once, or twice with `data`.
     pub fn new(source: &Source, data: Option<u64>, jobs: usize, progress: &dyn Progress) -> Result<Self> {
         let len = source.len();
-        let legacy = LEGACY.start.min(len)..LEGACY.end.min(len);
-        let ranges: Vec<_> =
-            [Some(0..len), Some(legacy), data.map(|data| data.min(len)..len)].into_iter().flatten().collect();
+        let ranges: Vec<_> = [Some(0..len), Some(legacy_range(len)), data.map(|data| data.min(len)..len)]
+            .into_iter()
+            .flatten()
+            .collect();
         progress.begin("hashing", ranges.iter().map(|range| range.end - range.start).sum());
         let hashes = parallel::map(jobs, &ranges, || (), |(), range| range_sha256(source, range.clone(), progress))?;
         let mut hashes = hashes.into_iter();
-        let digits = |hash: String, count: usize| hash.chars().take(count).collect::<String>();
         let sha256 = hashes.next().or_internal("the file was not hashed")?;
         let legacy = digits(hashes.next().or_internal("the legacy range was not hashed")?, 8);
         Ok(FileHashes { sha256, legacy, autov3: hashes.next().map(|hash| digits(hash, 12)) })
     }
+}
+
+fn legacy_range(len: u64) -> std::ops::Range<u64> {
+    LEGACY.start.min(len)..LEGACY.end.min(len)
+}
+
+fn digits(hash: String, count: usize) -> String {
+    hash.chars().take(count).collect()
+}
+
+/// Returns the model hash of WebUI before January 2023: eight digits. Reads 64 KiB.
+pub fn legacy_hash(source: &Source) -> Result<String> {
+    Ok(digits(range_sha256(source, legacy_range(source.len()), &NoProgress)?, 8))
 }
 
 /// Returns the sha256 of a file, hexadecimal.
@@ -128,7 +141,6 @@ fn hexadecimal(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trinart_ckpt_formats::io::NoProgress;
 
     fn hashes(bytes: &[u8], data: Option<u64>) -> FileHashes {
         let folder = tempfile::tempdir().unwrap();

@@ -51,6 +51,13 @@ pub enum Change {
     Inserted,
     /// Wrong values or a wrong dtype were corrected.
     Fixed,
+    /// The values of a quantized weight were computed.
+    Dequantized {
+        /// The dtype of the quantized weight.
+        from: Dtype,
+        /// The dtype of the output.
+        to: Dtype,
+    },
     /// The elements were cast to another dtype.
     Cast {
         /// The dtype of the input.
@@ -77,6 +84,7 @@ impl Change {
             Change::Split => "split".into(),
             Change::Inserted => "inserted".into(),
             Change::Fixed => "fixed".into(),
+            Change::Dequantized { from, to } => format!("dequantized {from} to {to}"),
             Change::Cast { from, to } => format!("cast {from} to {to}"),
         }
     }
@@ -92,8 +100,10 @@ pub enum DropReason {
     TrainingAverage,
     /// A tensor in a VAE file that is not part of the VAE.
     NotVae,
-    /// A VAE tensor that the checkpoint's VAE does not have.
-    UnknownToCheckpoint,
+    /// A tensor under the prefix of the VAE that no Stable Diffusion VAE has.
+    NotInSchema,
+    /// A tensor of the checkpoint's old VAE that no VAE has, or that repeats another one.
+    OldVae,
     /// EMA weights, dropped on request.
     Ema,
     /// A counter of the EMA.
@@ -114,8 +124,14 @@ pub enum DropReason {
     ResidueNotInFolders,
     /// A tensor of a text encoder that rendering does not use.
     UnusedByTextEncoder,
+    /// A mark of what the UNet predicts, which the folder's configuration records.
+    RecordedInFolder,
+    /// A mark of what the UNet predicts that contradicts the requested prediction.
+    Superseded,
     /// A tensor that folders have no place for.
     NotInFolders,
+    /// A scale, a table or a description of quantized weights that were dequantized.
+    Dequantized,
 }
 
 impl DropReason {
@@ -125,7 +141,8 @@ impl DropReason {
             DropReason::TrainingLoss => "training-loss",
             DropReason::TrainingAverage => "training-average",
             DropReason::NotVae => "not-vae",
-            DropReason::UnknownToCheckpoint => "unknown-to-checkpoint",
+            DropReason::NotInSchema => "not-in-schema",
+            DropReason::OldVae => "old-vae",
             DropReason::Ema => "ema",
             DropReason::EmaCounter => "ema-counter",
             DropReason::EmaUnmatched => "ema-unmatched",
@@ -136,7 +153,10 @@ impl DropReason {
             DropReason::ScheduleNotInFolders => "schedule-not-in-folders",
             DropReason::ResidueNotInFolders => "residue-not-in-folders",
             DropReason::UnusedByTextEncoder => "unused-by-text-encoder",
+            DropReason::RecordedInFolder => "recorded-in-folder",
+            DropReason::Superseded => "superseded",
             DropReason::NotInFolders => "not-in-folders",
+            DropReason::Dequantized => "dequantized",
         }
     }
 
@@ -146,7 +166,8 @@ impl DropReason {
             DropReason::TrainingLoss => "training loss",
             DropReason::TrainingAverage => "training average",
             DropReason::NotVae => "not part of a VAE",
-            DropReason::UnknownToCheckpoint => "not in the checkpoint's VAE",
+            DropReason::NotInSchema => "a Stable Diffusion VAE has no such tensor",
+            DropReason::OldVae => "unusable part of the old VAE",
             DropReason::Ema => "EMA weights",
             DropReason::EmaCounter => "EMA counter",
             DropReason::EmaUnmatched => "EMA of no tensor in the file",
@@ -157,7 +178,10 @@ impl DropReason {
             DropReason::ScheduleNotInFolders => "schedule buffer; the folder's scheduler computes it",
             DropReason::ResidueNotInFolders => "training residue; folders do not hold it",
             DropReason::UnusedByTextEncoder => "unused by rendering; folders do not hold it",
+            DropReason::RecordedInFolder => "mark of the prediction; the folder's configuration records it",
+            DropReason::Superseded => "mark of another prediction than the requested one",
             DropReason::NotInFolders => "folders have no place for it",
+            DropReason::Dequantized => "part of quantized weights; not needed any more",
         };
         text.to_owned()
     }
@@ -238,6 +262,16 @@ impl Ledger {
     /// All lines, in the order of the inputs.
     pub fn lines(&self) -> &[LedgerLine] {
         &self.lines
+    }
+
+    /// Returns the line of the input tensor that a tensor of the output comes from; the first one if it was joined from
+    /// several.
+    pub fn input_of(&self, output: &str) -> Option<&LedgerLine> {
+        self.lines.iter().find(|line| match &line.disposition {
+            Disposition::Written { key, .. } => key == output,
+            Disposition::Split { keys, .. } => keys.iter().any(|key| key == output),
+            Disposition::Replaced | Disposition::Dropped { .. } => false,
+        })
     }
 
     /// Counts the keys of each input by disposition in words, in the order of first occurrence.

@@ -28,10 +28,30 @@ pub enum NoticeCode {
     NotInFolders,
     /// What the UNet predicts is assumed.
     PredictionAssumed,
+    /// Programs that read the output will not see what the UNet predicts.
+    PredictionNotRead,
+    /// Marks of what the UNet predicts, or of the VAE's constants, contradict each other.
+    MarksContradict,
+    /// The constants of the VAE are assumed.
+    VaeConstantsAssumed,
+    /// Programs that read the output will not see the constants of the VAE.
+    VaeConstantsNotRead,
+    /// The configuration beside the input was not carried over.
+    YamlNotCarried,
     /// The checkpoint had no VAE, and one was inserted.
     VaeInserted,
     /// Tensors of the checkpoint's own VAE were kept.
     OwnVaeKept,
+    /// The checkpoint had a VAE that WebUI does not load, and it was replaced.
+    OldVaeBroken,
+    /// The VAE is of another family than the checkpoint.
+    VaeFamilyMismatch,
+    /// Whether the VAE is of the checkpoint's family is unknown.
+    VaeFamilyUnknown,
+    /// Other files beside the checkpoint could be its VAE as well.
+    OtherVaesBeside,
+    /// Keys in diffusers names became LDM keys.
+    DiffusersNames,
     /// position_ids were replaced by correct ones.
     PositionIdsFixed,
     /// Missing position_ids were added.
@@ -40,6 +60,12 @@ pub enum NoticeCode {
     Incomplete,
     /// The extension of the output means another format than the requested one.
     FormatContradictsExtension,
+    /// Quantized weights were dequantized to a dtype that was not requested.
+    Dequantized,
+    /// position_ids are wrong, and stay so.
+    PositionIdsWrong,
+    /// A dtype was requested for a component that the input lacks.
+    DtypeWithoutComponent,
     /// A part of a pipeline that this program does not know was dropped.
     PipelinePartDropped,
 }

@@ -3,6 +3,7 @@
 //! Casting a whole checkpoint to half precision and merging checkpoints turn them into floats, and merging may change
 //! the values. WebUI truncates the result (75.9975 becomes 75), ComfyUI rounds it, so the same file renders differently.
 
+use crate::notice::{Notice, NoticeCode};
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow, Shape};
@@ -13,7 +14,8 @@ const NAME: &str = "embeddings.position_ids";
 /// The end of the position embedding's key. Its rows are the positions.
 const POSITIONS: &str = "embeddings.position_embedding.weight";
 
-/// The most positions that position_ids are created for. A forged embedding without columns can have any number of rows.
+/// The most positions that position_ids are read or created for. A forged embedding without columns can have any number of
+/// rows.
 const MOST_POSITIONS: u64 = 1 << 16;
 
 /// The state of position_ids.
@@ -55,7 +57,8 @@ pub(crate) fn embedding_beside(key: &str) -> Option<String> {
 
 /// Checks position_ids against the number of positions, if known. Reads the tensor: 77 values.
 pub fn check(tensor: &LazyTensor, positions: Option<u64>) -> Result<State> {
-    if positions.is_some_and(|positions| positions != tensor.shape().elements()) {
+    let found = tensor.shape().elements();
+    if found > MOST_POSITIONS || positions.is_some_and(|positions| positions != found) {
         return Ok(State::WrongValues);
     }
     let expected = (0..tensor.shape().elements()).map(|position| position as f64);
@@ -73,6 +76,21 @@ pub fn check(tensor: &LazyTensor, positions: Option<u64>) -> Result<State> {
         (true, _) => State::WrongDtype,
         (false, _) => State::WrongValues,
     })
+}
+
+/// Returns a notice about a tensor that is wrong position_ids and stays so; `None` for any other tensor. Reads only
+/// position_ids.
+pub(crate) fn notice(key: &str, tensor: &LazyTensor, positions: Option<u64>) -> Result<Option<Notice>> {
+    if !is_key(key) {
+        return Ok(None);
+    }
+    let wrong = match check(tensor, positions)? {
+        State::Correct => return Ok(None),
+        State::WrongDtype => "are correct, but not I64",
+        State::WrongValues => "are wrong: programs round them to other positions, so that pictures differ",
+    };
+    let text = format!("{key}: position_ids in {} {wrong}", tensor.dtype());
+    Ok(Some(Notice::new(NoticeCode::PositionIdsWrong, text)))
 }
 
 /// Describes correct position_ids: `I64, 0 to 76`.

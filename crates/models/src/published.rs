@@ -7,6 +7,7 @@ use serde::Serialize;
 use trinart_ckpt_formats::io::Progress;
 use trinart_ckpt_formats::{Result, StoredCheckpoint};
 
+use crate::family::Architecture;
 use crate::hash::file_sha256;
 
 /// A published file.
@@ -26,6 +27,11 @@ pub struct PublishedFile {
 }
 
 impl PublishedFile {
+    /// The architecture of the file, or of the checkpoints that the VAE belongs to. All TrinArt models are SD v1.
+    pub fn architecture(&self) -> Architecture {
+        Architecture::Sd1
+    }
+
     /// The name for people, with a warning if the file was withdrawn.
     pub fn to_text(&self) -> String {
         match self.withdrawn {

@@ -2,8 +2,8 @@
 
 use trinart_ckpt_formats::serialize_as_name;
 
-use crate::Component;
 use crate::family::{Architecture, Prediction, Task};
 use crate::ledger::DropReason;
+use crate::{Component, FileKind};
 
-serialize_as_name!(Architecture, Component, DropReason, Prediction, Task);
+serialize_as_name!(Architecture, Component, DropReason, FileKind, Prediction, Task);

@@ -5,7 +5,21 @@ use std::path::{Path, PathBuf};
 use trinart_ckpt_formats::error::Hint;
 use trinart_ckpt_formats::{Error, Result};
 
-/// Returns `NAME.vae.pt`, `NAME.vae.ckpt` and `NAME.vae.safetensors` for `NAME.ckpt`. Empty if the path has no file name.
+/// The ends of the name of a VAE file, in WebUI's order.
+const ENDINGS: [&str; 3] = [".vae.ckpt", ".vae.pt", ".vae.safetensors"];
+
+/// The VAE file beside a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sidecar {
+    /// The path of the VAE file.
+    pub path: PathBuf,
+    /// The names of other files in the folder that WebUI could take: those with a later ending, and those whose name only
+    /// begins with that of the checkpoint. Sorted.
+    pub others: Vec<String>,
+}
+
+/// Returns `NAME.vae.ckpt`, `NAME.vae.pt` and `NAME.vae.safetensors` for `NAME.ckpt`. Empty if the path has no file name.
 fn candidates(checkpoint: &Path) -> Vec<PathBuf> {
     let Some(stem) = checkpoint.file_stem() else { return Vec::new() };
     let name = |ending: &str| {
@@ -13,25 +27,58 @@ fn candidates(checkpoint: &Path) -> Vec<PathBuf> {
         name.push(ending);
         checkpoint.with_file_name(name)
     };
-    [".vae.pt", ".vae.ckpt", ".vae.safetensors"].map(name).into()
+    ENDINGS.map(name).into()
 }
 
-/// Returns the VAE file beside a checkpoint. Fails if there is none, or more than one.
-pub fn find(checkpoint: &Path) -> Result<PathBuf> {
+/// Finds the VAE file beside a checkpoint: the first of `NAME.vae.ckpt`, `NAME.vae.pt` and `NAME.vae.safetensors` that
+/// exists. Fails if none does.
+///
+/// WebUI also takes files whose names only begin with that of the checkpoint, as `NAME-v2.vae.pt`. Such a file may belong
+/// to another checkpoint, so it is reported and not taken.
+pub fn find(checkpoint: &Path) -> Result<Sidecar> {
     let candidates = candidates(checkpoint);
-    let names = |paths: &[PathBuf]| -> Vec<String> {
-        paths.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect()
+    let others = |taken: Option<&Path>| {
+        let mut names = similar(checkpoint);
+        names.retain(|name| taken.and_then(Path::file_name).is_none_or(|taken| taken.to_string_lossy() != *name));
+        names
     };
-    let found: Vec<PathBuf> = candidates.iter().filter(|path| path.exists()).cloned().collect();
-    let error = match found.as_slice() {
-        [only] => return Ok(only.clone()),
-        [] => Error::usage(format!("no VAE beside the checkpoint; looked for {}", names(&candidates).join(", "))),
-        several => {
-            let count = several.len();
-            Error::conflict(format!("{count} VAEs beside the checkpoint: {}", names(several).join(", ")))
-        }
+    if let Some(path) = candidates.iter().find(|path| path.exists()) {
+        return Ok(Sidecar { path: path.clone(), others: others(Some(path)) });
+    }
+    let names = candidates.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy());
+    let names = names.collect::<Vec<_>>().join(", ");
+    let others = others(None);
+    let others = match others.is_empty() {
+        true => String::new(),
+        false => format!("; found {}, which may belong to another checkpoint", list(&others)),
     };
-    Err(error.with_hint(Hint::NameVae).in_file(checkpoint))
+    let found = format!("no VAE beside the checkpoint; looked for {names}{others}");
+    Err(Error::usage(found).with_hint(Hint::NameVae).in_file(checkpoint))
+}
+
+/// Returns the sorted names in the checkpoint's folder that begin with its name and end as those of VAE files. Empty if
+/// the folder cannot be read: the files that matter are looked up by name.
+fn similar(checkpoint: &Path) -> Vec<String> {
+    let folder = checkpoint.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let stem = checkpoint.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let (Some(stem), Ok(entries)) = (stem, std::fs::read_dir(folder)) else { return Vec::new() };
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+    let is_similar = |name: &String| name.starts_with(&stem) && ENDINGS.iter().any(|ending| name.ends_with(ending));
+    let mut names: Vec<String> = names.filter(is_similar).collect();
+    names.sort();
+    names
+}
+
+/// The most names that a text lists.
+const SHOWN: usize = 3;
+
+/// Lists names: `a, b, c and 2 others`.
+pub fn list(names: &[String]) -> String {
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().checked_sub(SHOWN) {
+        None | Some(0) => shown,
+        Some(more) => format!("{shown} and {more} others"),
+    }
 }
 
 #[cfg(test)]
@@ -41,21 +88,35 @@ mod tests {
     #[test]
     fn keeps_all_but_the_last_extension() {
         let names = candidates(Path::new("models/it4.v1.ckpt"));
-        assert_eq!(names[0], Path::new("models/it4.v1.vae.pt"));
+        assert_eq!(names[0], Path::new("models/it4.v1.vae.ckpt"));
         assert_eq!(names.len(), 3);
     }
 
     #[test]
-    fn finds_the_only_vae_and_names_several() {
+    fn takes_the_first_in_the_order_of_webui_and_names_the_others() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = folder.path().join("model.ckpt");
         assert_eq!(find(&checkpoint).unwrap_err().hint(), Some(Hint::NameVae));
         let touch = |name: &str| std::fs::write(folder.path().join(name), "").unwrap();
-        touch("model.vae.pt");
-        assert_eq!(find(&checkpoint).unwrap(), folder.path().join("model.vae.pt"));
-        touch("model.vae.ckpt");
-        touch("model.vae.safetensors");
+        touch("model-v2.vae.pt");
+        touch("model.notes.txt");
         let error = find(&checkpoint).unwrap_err().to_string();
-        assert!(error.contains("3 VAEs") && error.contains("model.vae.ckpt"), "{error}");
+        assert!(error.contains("model-v2.vae.pt") && !error.contains("notes"), "{error}");
+        let mut others = vec!["model-v2.vae.pt".to_owned()];
+        for ending in [".vae.safetensors", ".vae.pt", ".vae.ckpt"] {
+            let name = format!("model{ending}");
+            touch(&name);
+            let found = find(&checkpoint).unwrap();
+            assert_eq!(found, Sidecar { path: folder.path().join(&name), others: others.clone() });
+            others.push(name);
+            others.sort();
+        }
+    }
+
+    #[test]
+    fn lists_a_few_names() {
+        let names = |count: usize| (0..count).map(|index| index.to_string()).collect::<Vec<_>>();
+        assert_eq!(list(&names(3)), "0, 1, 2");
+        assert_eq!(list(&names(5)), "0, 1, 2 and 2 others");
     }
 }

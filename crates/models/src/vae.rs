@@ -3,17 +3,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use trinart_ckpt_formats::error::{Error, Result};
-use trinart_ckpt_formats::state_dict::StateDict;
-
 /// The prefix of the VAE in a checkpoint.
 pub const PREFIX: &str = "first_stage_model.";
 
 /// The parts of a VAE. Each key begins with one of them, after the prefix.
 const PARTS: &[&str] = &["encoder.", "decoder.", "quant_conv.", "post_quant_conv."];
-
-/// The prefixes that files use: that of a checkpoint, that of some trainers, and none.
-const PREFIXES: &[&str] = &[PREFIX, "vae.", ""];
 
 /// Returns whether a key without prefix belongs to a VAE.
 pub fn is_key(key: &str) -> bool {
@@ -35,46 +29,6 @@ pub fn canonical_key(key: &str) -> Cow<'_, str> {
 pub fn bare_key(key: &str) -> &str {
     let bare = [PREFIX, "vae."].into_iter().find_map(|prefix| key.strip_prefix(prefix));
     bare.filter(|bare| is_key(bare)).unwrap_or(key)
-}
-
-/// Finds the prefix of the VAE in a file: none, `first_stage_model.` as in a checkpoint, or `vae.`.
-///
-/// Fails if there is no VAE, if there are several, or if the keys are in diffusers names.
-pub(crate) fn find_prefix(state_dict: &StateDict) -> Result<&'static str> {
-    let count =
-        |prefix: &str| state_dict.keys().filter_map(|key| key.strip_prefix(prefix)).filter(|key| is_key(key)).count();
-    let found: Vec<&str> = PREFIXES.iter().copied().filter(|prefix| count(prefix) > 0).collect();
-    let prefix = match found.as_slice() {
-        &[prefix] => prefix,
-        [] => {
-            let keys: Vec<&str> = state_dict.keys().take(3).collect();
-            return Err(Error::missing(format!(
-                "contains no VAE: expected keys like {PREFIX}encoder.conv_in.weight or encoder.conv_in.weight, found {}",
-                if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
-            )));
-        }
-        _ => {
-            let prefixes = found.iter().map(|prefix| format!("{prefix}encoder.…")).collect::<Vec<_>>().join(" and ");
-            return Err(Error::conflict(format!(
-                "contains {} VAEs: {prefixes}; expected a file with one",
-                found.len()
-            )));
-        }
-    };
-    let bare = |key: &str| key.strip_prefix(prefix).map(str::to_owned);
-    match state_dict.keys().find(|key| bare(key).is_some_and(|key| is_diffusers_key(&key))) {
-        Some(key) => Err(Error::unsupported(
-            "the VAE is in diffusers names; expected those of Latent Diffusion (encoder.down.0.…)",
-        )
-        .in_tensor(key)),
-        None => Ok(prefix),
-    }
-}
-
-/// Returns whether a key without prefix is a VAE key that only diffusers uses.
-pub(crate) fn is_diffusers_key(key: &str) -> bool {
-    let block = key.split('.').nth(1);
-    is_key(key) && matches!(block, Some("down_blocks" | "up_blocks" | "mid_block" | "conv_norm_out"))
 }
 
 /// The role of a tensor in a VAE file.

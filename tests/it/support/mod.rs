@@ -2,6 +2,7 @@
 
 #[path = "../../../crates/formats/tests/support/mod.rs"]
 mod files;
+pub(crate) mod narrow;
 pub(crate) mod peers;
 pub(crate) mod promises;
 

@@ -49,6 +49,17 @@ impl Peers {
         described.into_iter().map(Facts).collect()
     }
 
+    /// Writes files to scan; see `tests/peers/scan_files.py`. Returns what the script prints.
+    pub(crate) fn write_scan_files(&self, kind: &str, folder: &Path, arguments: &[&str]) -> String {
+        let script = repository().join("tests/peers/scan_files.py");
+        let working = tempfile::tempdir().unwrap();
+        let mut command = Command::new(&self.python);
+        let output =
+            command.arg("-B").arg(script).arg(kind).arg(folder).args(arguments).current_dir(&working).output().unwrap();
+        assert!(output.status.success(), "scan_files.py: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// The results of picklescan, and its lists of names; see `tests/peers/scanners.py`.
     pub(crate) fn scan<P: AsRef<Path>>(&self, files: impl IntoIterator<Item = P>) -> Value {
         let files: Vec<PathBuf> = files.into_iter().map(|file| file.as_ref().to_owned()).collect();

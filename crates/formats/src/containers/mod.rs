@@ -16,8 +16,9 @@ pub(crate) mod zip;
 
 use std::path::Path;
 
-pub(crate) use sniff::{is_tar, sniff};
+pub(crate) use sniff::{is_safetensors, is_tar, sniff};
 pub use stored_checkpoint::{Dangers, OpaqueValue, OpenOptions, StoredCheckpoint, UnreadableTensor};
+pub(crate) use torch::{StorageSize, storage_sizes};
 pub use write::{
     Target, WriteOptions, Written, check_folder, check_folder_destination, check_target, write, write_folder,
 };

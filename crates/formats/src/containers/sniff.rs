@@ -49,7 +49,8 @@ fn classify(head: &[u8], len: u64) -> Result<Container> {
     )))
 }
 
-fn is_safetensors(head: &[u8], len: u64) -> bool {
+/// Returns whether a file of this length begins as a safetensors file.
+pub(crate) fn is_safetensors(head: &[u8], len: u64) -> bool {
     let Some((length, rest)) = head.split_first_chunk::<8>() else { return false };
     // A length past the end means a safetensors file that was cut short; its reader reports that.
     let length = u64::from_le_bytes(*length);

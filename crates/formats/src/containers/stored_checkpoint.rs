@@ -205,7 +205,7 @@ impl StoredCheckpoint {
         &self.metadata
     }
 
-    /// The configurations of a folder by component, and `model_index`.
+    /// The configurations of a folder by component, and those of `model_index` and `scheduler`.
     pub fn configs(&self) -> &IndexMap<String, Value> {
         &self.configs
     }

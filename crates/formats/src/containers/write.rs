@@ -304,14 +304,19 @@ fn write_file(
     // The sync keeps the disk busy while the comparison keeps the CPU busy.
     thread::scope(|scope| {
         let sync = thread::Builder::new().spawn_scoped(scope, || file.sync());
-        let sync = sync.map_err(|error| Error::io("cannot start a thread", error))?;
         if options.verify {
             options.progress.begin("verifying", bytes);
             let plan =
                 verify::Plan { state_dict, metadata, records: &records, locations: &locations, sums: &sums, bytes };
             verify::verify(&file, &plan, options.jobs, options.progress)?;
         }
-        sync.join().unwrap_or_else(|_| Err(Error::internal("the thread that syncs the output panicked")))
+        match sync {
+            Ok(sync) => {
+                sync.join().unwrap_or_else(|_| Err(Error::internal("the thread that syncs the output panicked")))
+            }
+            // The system allows no further thread.
+            Err(_) => file.sync(),
+        }
     })?;
     options.progress.check()?;
     file.persist()?;

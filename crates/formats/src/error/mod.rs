@@ -4,6 +4,7 @@
 //! `Error::malformed("…").at(offset).in_tensor(key).in_file(path)`. A location that is already set is kept, because the
 //! innermost caller has the most precise one.
 
+mod change;
 mod printable;
 
 use std::fmt;
@@ -59,6 +60,10 @@ pub enum Hint {
     Partial,
     /// Accept a VAE that its authors have withdrawn.
     AllowWithdrawn,
+    /// Accept a VAE of another family than the checkpoint.
+    AllowFamilyMismatch,
+    /// Give the two inputs in the other order.
+    SwapInputs,
     /// Name the VAE file.
     NameVae,
     /// Name the output format.
@@ -82,6 +87,8 @@ impl Hint {
             Hint::Sanitize => "sanitize",
             Hint::Partial => "partial",
             Hint::AllowWithdrawn => "allow-withdrawn",
+            Hint::AllowFamilyMismatch => "allow-family-mismatch",
+            Hint::SwapInputs => "swap-inputs",
             Hint::NameVae => "name-vae",
             Hint::NameFormat => "name-format",
             Hint::OutputFolder => "output-folder",

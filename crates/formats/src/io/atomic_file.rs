@@ -1,32 +1,25 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{FallocateFlags, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FallocateFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::io::AlignedBuffer;
-use crate::io::staging::{check_parent, exists, remove, remove_leftovers, resolve, staging_name, sync_folder};
-
-/// How to treat an existing destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Overwrite {
-    /// Fail and keep what exists.
-    #[default]
-    Refuse,
-    /// Replace it in one step, once the output is complete.
-    Replace,
-}
+use crate::io::direct::{is_refusal, open_direct, read_up_to};
+use crate::io::staging::{
+    ATTEMPTS, check_parent, create_nameless, exists, is_at, remove, remove_leftovers, resolve, staging_name,
+    sync_folder,
+};
+use crate::io::{AlignedBuffer, Overwrite};
 
 /// A file that replaces its destination in one step, or not at all.
 ///
-/// It is written under a hidden name in the destination's folder, synced, then renamed. Dropping it before
-/// [`AtomicFile::persist`] removes it. The file is locked while its process runs: the next [`AtomicFile::create`] for the
-/// same destination removes unlocked leftovers of killed processes.
+/// It is written without a name in the destination's folder, synced, then given one; where the file system requires names,
+/// under a hidden one. Dropping it before [`AtomicFile::persist`] removes it. A named file is locked while its process runs:
+/// the next [`AtomicFile::create`] for the same destination removes unlocked leftovers of killed processes.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: File,
@@ -35,23 +28,56 @@ pub struct AtomicFile {
     /// Serializes writes through the page cache: the kernel admits one thread at a time and lets the others spin.
     buffered_write: Mutex<()>,
     path: PathBuf,
+    /// Whether `path` is a name in the folder, and not one of this process only.
+    is_named: bool,
     destination: PathBuf,
     overwrite: Overwrite,
     persisted: bool,
 }
 
 impl AtomicFile {
-    /// Creates an empty file for `destination`. If that is a symbolic link, the file it points to is replaced.
+    /// Creates an empty file for `destination`. If that is a symbolic link, the file it points to is replaced. A file that is
+    /// replaced gives its permissions to the new one.
     ///
     /// Fails as [`AtomicFile::check_destination`] does, or if the folder is not writable.
     pub fn create(destination: &Path, overwrite: Overwrite) -> Result<Self> {
+        Self::create_by(destination, overwrite, create_nameless)
+    }
+
+    /// Creates the file with `nameless`, or under a hidden name if that returns none.
+    fn create_by(
+        destination: &Path,
+        overwrite: Overwrite,
+        nameless: impl FnOnce(&Path) -> Option<(File, PathBuf)>,
+    ) -> Result<Self> {
         let fail = |action: &str, error| Error::io(action, error).in_file(destination);
         Self::check_destination(destination, overwrite)?;
         let (target, folder, name) = resolve(destination)?;
         remove_leftovers(&folder, &name);
+        let made = |file: File, path: PathBuf, is_named: bool| {
+            let direct = open_direct(&path);
+            let created = AtomicFile {
+                direct,
+                file,
+                buffered_write: Mutex::new(()),
+                path,
+                is_named,
+                destination: target.clone(),
+                overwrite,
+                persisted: false,
+            };
+            // Nobody may read the new content who may not read the old one, while it is written neither.
+            if let Some(mode) = created.mode_of_destination() {
+                created.set_mode(mode | 0o600)?;
+            }
+            Ok(created)
+        };
+        if let Some((file, path)) = nameless(&folder) {
+            return made(file, path, false);
+        }
         // A concurrent process may remove the file as a leftover before it is locked here. Then retry.
-        for attempt in 0..100_u32 {
-            let path = folder.join(staging_name(&name, attempt));
+        for _ in 0..ATTEMPTS {
+            let path = folder.join(staging_name(&name));
             let file = match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -62,24 +88,23 @@ impl AtomicFile {
                 // On a file system without locks, leftovers are not recognized and stay.
                 Ok(()) | Err(TryLockError::Error(_)) => {}
             }
-            // Whether the file was not removed, or replaced by another one, before it was locked.
-            let still_ours = match (file.metadata(), fs::metadata(&path)) {
-                (Ok(ours), Ok(there)) => ours.ino() == there.ino(),
-                _ => false,
-            };
-            if still_ours {
-                return Ok(AtomicFile {
-                    direct: open_direct(&path),
-                    file,
-                    buffered_write: Mutex::new(()),
-                    path,
-                    destination: target,
-                    overwrite,
-                    persisted: false,
-                });
+            // Whether the file was not removed before it was locked.
+            if is_at(&file, &path) {
+                return made(file, path, true);
             }
         }
         Err(Error::conflict("no free name for a temporary file next to it").in_file(destination))
+    }
+
+    /// The permissions of the file that is replaced, if there is one.
+    fn mode_of_destination(&self) -> Option<u32> {
+        let found = fs::metadata(&self.destination).ok().filter(|_| self.overwrite == Overwrite::Replace)?;
+        Some(found.mode() & 0o777)
+    }
+
+    fn set_mode(&self, mode: u32) -> Result<()> {
+        let set = self.file.set_permissions(fs::Permissions::from_mode(mode));
+        set.map_err(|error| Error::io("cannot set the permissions", error).in_file(&self.destination))
     }
 
     /// Fails if `destination` must not be written: it exists and `overwrite` refuses to replace it, it is not a regular
@@ -158,7 +183,7 @@ impl AtomicFile {
         self.file.sync_all().map_err(|error| self.write_error(error))
     }
 
-    /// The temporary path of the content.
+    /// The temporary path of the content. Only this process can open it.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -172,6 +197,16 @@ impl AtomicFile {
     ///
     /// Fails if the destination has appeared meanwhile and must not be replaced.
     pub fn persist(mut self) -> Result<()> {
+        if let Some(mode) = self.mode_of_destination() {
+            self.set_mode(mode)?;
+        }
+        if !self.is_named {
+            match self.link() {
+                Ok(true) => return self.finish(),
+                Ok(false) => {}
+                Err(error) => return Err(self.persist_error(error)),
+            }
+        }
         let flags = match self.overwrite {
             Overwrite::Replace => RenameFlags::empty(),
             Overwrite::Refuse => RenameFlags::NOREPLACE,
@@ -185,12 +220,47 @@ impl AtomicFile {
             }
             other => other.map_err(io::Error::from),
         };
-        renamed.map_err(|error| match error.kind() {
+        renamed.map_err(|error| self.persist_error(error))?;
+        self.finish()
+    }
+
+    /// Gives a nameless file a name: that of the destination if it is free, else a temporary one. Returns whether it is the
+    /// destination.
+    fn link(&mut self) -> io::Result<bool> {
+        let here = rustix::fs::CWD;
+        let link = |path: &Path| rustix::fs::linkat(here, &self.path, here, path, AtFlags::SYMLINK_FOLLOW);
+        match link(&self.destination) {
+            Ok(()) => return Ok(true),
+            Err(Errno::EXIST) if self.overwrite == Overwrite::Replace => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // Only a rename replaces a file. The lock protects the name from other processes until then.
+        let (folder, name) = (self.destination.parent(), self.destination.file_name());
+        let (Some(folder), Some(name)) = (folder, name) else { return Err(io::ErrorKind::InvalidInput.into()) };
+        for _ in 0..ATTEMPTS {
+            let path = folder.join(staging_name(name));
+            match link(&path) {
+                Ok(()) => {
+                    (self.path, self.is_named) = (path, true);
+                    return Ok(false);
+                }
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    fn persist_error(&self, error: io::Error) -> Error {
+        match error.kind() {
             io::ErrorKind::AlreadyExists => exists(&self.destination),
             _ => Error::io("cannot move the finished file into place", error).in_file(&self.destination),
-        })?;
+        }
+    }
+
+    fn finish(mut self) -> Result<()> {
         self.persisted = true;
-        if let Some(folder) = self.path.parent() {
+        if let Some(folder) = self.destination.parent() {
             sync_folder(folder);
         }
         Ok(())
@@ -208,159 +278,11 @@ impl AtomicFile {
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        if !self.persisted {
+        if !self.persisted && self.is_named {
             remove(&self.path);
         }
     }
 }
 
-/// Opens a file for direct I/O; `None` if the file system does not support it.
-fn open_direct(path: &Path) -> Option<File> {
-    const DIRECT: i32 = OFlags::DIRECT.bits().cast_signed();
-    OpenOptions::new().read(true).write(true).custom_flags(DIRECT).open(path).ok()
-}
-
-/// Returns whether the file system refuses direct I/O.
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
-}
-
-/// Reads until `out` is full or the file ends, and returns the number of bytes read.
-fn read_up_to(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
-    let mut count = 0;
-    while let Some(rest) = out.get_mut(count..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + count as u64) {
-            Ok(0) => break,
-            Ok(read) => count += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // At the end of the file the position is no longer aligned, and direct reads there are refused.
-            Err(error) if count > 0 && is_refusal(&error) => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(count)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn the_destination_appears_only_when_complete() {
-        let folder = tempfile::tempdir().unwrap();
-        let destination = folder.path().join("out");
-        let file = AtomicFile::create(&destination, Overwrite::Refuse).unwrap();
-        file.reserve(4).unwrap();
-        file.write_at(0, b"full").unwrap();
-        assert!(!destination.exists());
-        file.sync().unwrap();
-        file.persist().unwrap();
-        assert_eq!(fs::read(&destination).unwrap(), b"full");
-        assert_eq!(names(folder.path()), ["out"]);
-    }
-
-    #[test]
-    fn reads_back_the_blocks_written_at_any_file_length() {
-        for len in [1, 4095, 4096, 5000, AlignedBuffer::LEN, AlignedBuffer::LEN + 1, 2 * AlignedBuffer::LEN - 7] {
-            let folder = tempfile::tempdir().unwrap();
-            let file = AtomicFile::create(&folder.path().join("out"), Overwrite::Refuse).unwrap();
-            file.reserve(len as u64).unwrap();
-            let content: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
-            for (index, piece) in content.chunks(AlignedBuffer::LEN).enumerate() {
-                let mut buffer = AlignedBuffer::new();
-                buffer.bytes_mut()[..piece.len()].copy_from_slice(piece);
-                file.write_block((index * AlignedBuffer::LEN) as u64, &buffer, piece.len()).unwrap();
-            }
-            for (index, piece) in content.chunks(AlignedBuffer::LEN).enumerate() {
-                let mut buffer = AlignedBuffer::new();
-                file.read_block((index * AlignedBuffer::LEN) as u64, &mut buffer, piece.len()).unwrap();
-                assert_eq!(&buffer.bytes()[..piece.len()], piece, "{len}");
-            }
-            file.persist().unwrap();
-            assert_eq!(fs::read(folder.path().join("out")).unwrap(), content);
-        }
-    }
-
-    #[test]
-    fn rejects_a_destination_whose_folder_does_not_exist() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("file"), b"").unwrap();
-        for (name, word) in [("nodir/out", "nodir does not exist"), ("file/out", "not a folder"), ("a/b/c", "a/b does")]
-        {
-            let error = AtomicFile::check_destination(&folder.path().join(name), Overwrite::Replace).unwrap_err();
-            assert!(error.to_string().contains(word), "{error}");
-        }
-        let error = AtomicFile::check_destination(Path::new("nodir/out"), Overwrite::Refuse).unwrap_err();
-        assert_eq!(error.message(), "the folder nodir does not exist");
-        AtomicFile::check_destination(Path::new("out-of-this-test"), Overwrite::Refuse).unwrap();
-    }
-
-    #[test]
-    fn dropping_the_file_removes_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = AtomicFile::create(&folder.path().join("out"), Overwrite::Refuse).unwrap();
-        file.write_at(0, b"half").unwrap();
-        drop(file);
-        assert!(names(folder.path()).is_empty());
-    }
-
-    #[test]
-    fn replaces_an_existing_file_only_when_allowed() {
-        let folder = tempfile::tempdir().unwrap();
-        let destination = folder.path().join("out");
-        fs::write(&destination, b"old").unwrap();
-        assert!(AtomicFile::create(&destination, Overwrite::Refuse).is_err());
-        let file = AtomicFile::create(&destination, Overwrite::Replace).unwrap();
-        file.write_at(0, b"new").unwrap();
-        assert_eq!(fs::read(&destination).unwrap(), b"old");
-        file.persist().unwrap();
-        assert_eq!(fs::read(&destination).unwrap(), b"new");
-    }
-
-    #[test]
-    fn keeps_a_file_that_appears_meanwhile() {
-        let folder = tempfile::tempdir().unwrap();
-        let destination = folder.path().join("out");
-        let file = AtomicFile::create(&destination, Overwrite::Refuse).unwrap();
-        fs::write(&destination, b"theirs").unwrap();
-        assert!(file.persist().is_err());
-        assert_eq!(fs::read(&destination).unwrap(), b"theirs");
-        assert_eq!(names(folder.path()), ["out"]);
-    }
-
-    #[test]
-    fn removes_leftovers_of_killed_processes_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let destination = folder.path().join("out");
-        fs::write(folder.path().join(".out.1-0.trinart-partial"), b"left behind").unwrap();
-        let running = AtomicFile::create(&destination, Overwrite::Refuse).unwrap();
-        let second = AtomicFile::create(&destination, Overwrite::Refuse).unwrap();
-        assert_ne!(running.path(), second.path());
-        assert_eq!(names(folder.path()).len(), 2);
-    }
-
-    #[test]
-    fn writes_through_a_symbolic_link() {
-        let folder = tempfile::tempdir().unwrap();
-        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
-        fs::write(&target, b"old").unwrap();
-        std::os::unix::fs::symlink(&target, &link).unwrap();
-        let file = AtomicFile::create(&link, Overwrite::Replace).unwrap();
-        file.write_at(0, b"new").unwrap();
-        file.persist().unwrap();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::read(&target).unwrap(), b"new");
-        fs::remove_file(&target).unwrap();
-        for overwrite in [Overwrite::Refuse, Overwrite::Replace] {
-            assert!(AtomicFile::create(&link, overwrite).unwrap_err().to_string().contains("does not exist"));
-        }
-        assert_eq!(names(folder.path()), ["link"]);
-    }
-}
+mod tests;

@@ -8,7 +8,9 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::io::Overwrite;
-use crate::io::staging::{check_parent, exists, remove, remove_leftovers, resolve, staging_name, sync_folder};
+use crate::io::staging::{
+    ATTEMPTS, check_parent, exists, is_at, remove, remove_leftovers, resolve, staging_name, sync_folder,
+};
 
 /// A folder that replaces its destination in one step, or not at all; see [`AtomicFile`](super::AtomicFile).
 ///
@@ -31,8 +33,8 @@ impl AtomicFolder {
     pub(crate) fn create(destination: &Path, overwrite: Overwrite) -> Result<Self> {
         let (target, folder, name) = resolve(destination)?;
         remove_leftovers(&folder, &name);
-        for attempt in 0..100_u32 {
-            let path = folder.join(staging_name(&name, attempt));
+        for _ in 0..ATTEMPTS {
+            let path = folder.join(staging_name(&name));
             match fs::create_dir(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -45,7 +47,7 @@ impl AtomicFolder {
             if let Some(Err(TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
                 continue;
             }
-            if path.is_dir() {
+            if lock.as_ref().map_or_else(|| path.is_dir(), |lock| is_at(lock, &path)) {
                 return Ok(AtomicFolder { _lock: lock, path, destination: target, overwrite, persisted: false });
             }
         }
@@ -128,6 +130,11 @@ impl AtomicFolder {
             io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => exists(&self.destination),
             _ => Error::io("cannot move the finished folder into place", error).in_file(&self.destination),
         };
+        // As for a file, nobody may list the new folder who may not list the old one.
+        if let Ok(old) = fs::metadata(&self.destination) {
+            let set = fs::set_permissions(&self.path, old.permissions());
+            set.map_err(|error| Error::io("cannot set the permissions", error).in_file(&self.destination))?;
+        }
         sync_folder(&self.path);
         // A rename replaces an empty folder. Replacing one with entries takes an exchange.
         let renamed = fs::rename(&self.path, &self.destination);

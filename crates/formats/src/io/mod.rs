@@ -4,15 +4,20 @@
 mod aligned_buffer;
 mod atomic_file;
 mod atomic_folder;
+mod direct;
+mod overwrite;
 pub mod parallel;
 mod progress;
 mod source;
+mod spill;
 mod staging;
 
 pub(crate) use aligned_buffer::AlignedBuffer;
-pub use atomic_file::{AtomicFile, Overwrite};
+pub use atomic_file::AtomicFile;
 pub use atomic_folder::AtomicFolder;
 pub(crate) use atomic_folder::check_inner_path;
+pub use overwrite::Overwrite;
 pub use progress::{NoProgress, Progress};
 pub use source::Source;
 pub(crate) use source::SourceReader;
+pub(crate) use spill::Spill;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use rustix::fs::{Advice, OFlags};
 
 use crate::error::{Error, Result};
@@ -123,6 +123,16 @@ impl Source {
         let map = self.map.get_or_init(|| map);
         let found = usize::try_from(self.len).ok().and_then(|len| map.get(..len));
         found.ok_or_else(|| Error::mismatch("the file was cut short while it was being read").in_file(&self.path))
+    }
+
+    /// Removes the pages of the mapping from this process's memory. They are read again when needed.
+    pub(crate) fn release_pages(&self) {
+        if let Some(map) = self.map.get() {
+            // SAFETY: the mapping is of a file and read-only, so no content is lost.
+            let advised = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+            // Only advice: if it fails, the process needs more memory.
+            let _ = advised;
+        }
     }
 
     /// Fails if the file's length or modification time changed since it was opened: what was read may be inconsistent.

@@ -2,11 +2,19 @@
 //! destination, and the removal of what killed processes left behind.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::OFlags;
 
 use crate::error::{Error, Hint, Result};
+
+/// Names to try: other processes may have taken some, or remove a file of that name as a leftover before it is locked.
+pub(super) const ATTEMPTS: u32 = 1000;
 
 const SUFFIX: &str = ".trinart-partial";
 
@@ -43,16 +51,31 @@ pub(super) fn check_parent(destination: &Path) -> Result<()> {
     Err(error.in_file(destination))
 }
 
-/// Returns `.NAME.PID-N.trinart-partial`, with NAME cut so that the result fits in 255 bytes.
-pub(super) fn staging_name(name: &OsStr, attempt: u32) -> OsString {
+/// Returns `.NAME.PID-N.trinart-partial`, with NAME cut so that the result fits in 255 bytes. No two calls in a process
+/// return the same.
+pub(super) fn staging_name(name: &OsStr) -> OsString {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
     let mut staging = prefix(name);
-    staging.push(format!("{}-{attempt}{SUFFIX}", std::process::id()));
+    staging.push(format!("{}-{}{SUFFIX}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed)));
     staging
 }
 
 fn prefix(name: &OsStr) -> OsString {
     let name: String = name.to_string_lossy().chars().take(48).collect();
     OsString::from(format!(".{name}."))
+}
+
+/// Creates a file without a name in a folder, and returns it with the path by which this process can open it: nothing is left
+/// of it if the process is killed. `None` if the file system or the system does not support that.
+pub(super) fn create_nameless(folder: &Path) -> Option<(File, PathBuf)> {
+    const TMPFILE: i32 = OFlags::TMPFILE.bits().cast_signed();
+    let file = OpenOptions::new().read(true).write(true).custom_flags(TMPFILE).open(folder).ok()?;
+    // Locked for the moment between its first name and the last, see `link`.
+    file.try_lock().ok()?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let is_reachable =
+        fs::metadata(&path).is_ok_and(|found| file.metadata().is_ok_and(|ours| ours.ino() == found.ino()));
+    is_reachable.then_some((file, path))
 }
 
 /// Removes the staging files and folders that killed processes left for this destination.
@@ -83,7 +106,17 @@ pub(super) fn remove(path: &Path) {
 /// The lock must be held during the removal: the process that creates a file of this name then sees that it was removed.
 fn lock_abandoned(path: &Path) -> Option<File> {
     fs::symlink_metadata(path).ok().filter(|found| found.is_file() || found.is_dir())?;
-    File::open(path).ok().filter(|file| file.try_lock().is_ok())
+    // Between the opening and the lock, another process may have removed the file, and a third one may have created a file of
+    // the same name.
+    File::open(path).ok().filter(|file| file.try_lock().is_ok() && is_at(file, path))
+}
+
+/// Returns whether the path still leads to an open file or folder.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(open), Ok(found)) => (open.dev(), open.ino()) == (found.dev(), found.ino()),
+        _ => false,
+    }
 }
 
 /// Flushes a folder's entries to the disk.

@@ -1,4 +1,6 @@
 use crate::error::{Error, Result};
+use crate::limits;
+use crate::pickle::op;
 use crate::pickle::value::{Content, Text};
 
 /// Reads a pickle from front to back.
@@ -21,6 +23,12 @@ impl<'a> Cursor<'a> {
     /// The number of bytes, read or not.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The same bytes, read up to this position.
+    pub(super) fn at(mut self, position: usize) -> Self {
+        self.rest = self.bytes.get(position..).unwrap_or_default();
+        self
     }
 
     /// All bytes read so far.
@@ -86,5 +94,35 @@ impl<'a> Cursor<'a> {
             _ if self.rest.len() > most => Err(Error::limit(format!("{what} is longer than {most} bytes"))),
             _ => Err(Error::malformed(format!("{what} does not end; the pickle was cut short"))),
         }
+    }
+
+    /// Skips an opcode and its argument. Returns `None` if the byte is not an opcode or its argument is cut short.
+    pub(super) fn skip_opcode(&mut self) -> Option<()> {
+        let code = self.u8().ok()?;
+        op::name(code)?;
+        let line = |cursor: &mut Self| cursor.line(limits::PICKLE_BYTES as usize, "").ok().map(drop);
+        let count = match code {
+            op::GLOBAL | op::INST => {
+                line(self)?;
+                return line(self);
+            }
+            op::INT | op::LONG | op::FLOAT | op::STRING | op::UNICODE | op::PERSID | op::GET | op::PUT => {
+                return line(self);
+            }
+            op::BININT1 | op::BINGET | op::BINPUT | op::PROTO | op::EXT1 => 1,
+            op::BININT2 | op::EXT2 => 2,
+            op::BININT | op::LONG_BINGET | op::LONG_BINPUT | op::EXT4 => 4,
+            op::BINFLOAT | op::FRAME => 8,
+            op::LONG1 | op::SHORT_BINSTRING | op::SHORT_BINUNICODE | op::SHORT_BINBYTES => u64::from(self.u8().ok()?),
+            op::LONG4 | op::BINSTRING | op::BINUNICODE | op::BINBYTES => u64::from(self.u32().ok()?),
+            op::BINUNICODE8 | op::BINBYTES8 | op::BYTEARRAY8 => self.u64().ok()?,
+            _ => 0,
+        };
+        self.take(count).ok().map(drop)
+    }
+
+    /// Whether the next opcode or its argument extends past the end of the bytes.
+    pub(super) fn is_cut_short(mut self) -> bool {
+        self.rest.first().is_none_or(|&code| op::name(code).is_some()) && self.skip_opcode().is_none()
     }
 }

@@ -7,7 +7,6 @@ use crate::error::{Error, Kind};
 use crate::limits;
 use crate::pickle::cursor::Cursor;
 use crate::pickle::machine::{PickleMachine, too_many_opcodes};
-use crate::pickle::op;
 use crate::pickle::value::{Node, Pickle};
 
 /// The result of a lenient parse.
@@ -18,6 +17,8 @@ pub struct LenientParse {
     pub pickle: Pickle,
     /// Whether STOP was reached.
     pub is_complete: bool,
+    /// Whether parsing ended because the bytes did: more bytes might continue the pickle.
+    pub is_cut_short: bool,
     /// The first error, if any.
     pub broken: Option<Break>,
 }
@@ -38,6 +39,7 @@ pub fn parse_lenient(bytes: &[u8]) -> LenientParse {
     machine.is_lenient = true;
     let mut broken = None;
     let mut root = None;
+    let mut is_cut_short = false;
     let mut opcodes = 0;
     loop {
         let before = machine.cursor;
@@ -54,7 +56,9 @@ pub fn parse_lenient(bytes: &[u8]) -> LenientParse {
                 break;
             }
             Err(error) => {
-                let stops = error.kind() == Kind::Limit || !machine.skip(before);
+                let is_limit = error.kind() == Kind::Limit;
+                let stops = is_limit || !machine.skip(before);
+                is_cut_short = stops && !is_limit && before.is_cut_short();
                 let error = machine.explain(offset, error, bytes);
                 broken.get_or_insert(Break { offset: offset as u64, error });
                 if stops {
@@ -65,7 +69,7 @@ pub fn parse_lenient(bytes: &[u8]) -> LenientParse {
     }
     let is_complete = root.is_some();
     let root = root.unwrap_or_else(|| machine.alloc_unbounded(Node::Unknown));
-    LenientParse { pickle: machine.into_pickle(root), is_complete, broken }
+    LenientParse { pickle: machine.into_pickle(root), is_complete, is_cut_short, broken }
 }
 
 impl<'a> PickleMachine<'a> {
@@ -73,38 +77,14 @@ impl<'a> PickleMachine<'a> {
     /// an opcode or its argument is cut short.
     fn skip(&mut self, before: Cursor<'a>) -> bool {
         self.cursor = before;
-        skip_argument(&mut self.cursor).is_some() && self.push(Node::Unknown).is_ok()
+        self.cursor.skip_opcode().is_some() && self.push(Node::Unknown).is_ok()
     }
-}
-
-/// Skips an opcode and its argument.
-fn skip_argument(cursor: &mut Cursor<'_>) -> Option<()> {
-    let code = cursor.u8().ok()?;
-    op::name(code)?;
-    let line = |cursor: &mut Cursor<'_>| cursor.line(limits::PICKLE_BYTES as usize, "").ok().map(drop);
-    let count = match code {
-        op::GLOBAL | op::INST => {
-            line(cursor)?;
-            return line(cursor);
-        }
-        op::INT | op::LONG | op::FLOAT | op::STRING | op::UNICODE | op::PERSID | op::GET | op::PUT => {
-            return line(cursor);
-        }
-        op::BININT1 | op::BINGET | op::BINPUT | op::PROTO | op::EXT1 => 1,
-        op::BININT2 | op::EXT2 => 2,
-        op::BININT | op::LONG_BINGET | op::LONG_BINPUT | op::EXT4 => 4,
-        op::BINFLOAT | op::FRAME => 8,
-        op::LONG1 | op::SHORT_BINSTRING | op::SHORT_BINUNICODE | op::SHORT_BINBYTES => u64::from(cursor.u8().ok()?),
-        op::LONG4 | op::BINSTRING | op::BINUNICODE | op::BINBYTES => u64::from(cursor.u32().ok()?),
-        op::BINUNICODE8 | op::BINBYTES8 | op::BYTEARRAY8 => cursor.u64().ok()?,
-        _ => 0,
-    };
-    cursor.take(count).ok().map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pickle::op;
     use crate::pickle::value::{Id, Oddity};
 
     fn names(bytes: &[u8]) -> Vec<String> {

@@ -49,12 +49,9 @@ impl<'a> PickleMachine<'a> {
     /// Adds the offset to an error. An error at the end of the longest allowed pickle becomes a limit error if there
     /// are more bytes.
     pub(super) fn explain(&self, offset: usize, error: Error, bytes: &[u8]) -> Error {
-        /// The longest fixed-width opcode: one that begins this close to the end may be cut off by the limit.
-        const LONGEST_OPCODE: u64 = 9;
-        let is_cut_by_limit = bytes.len() as u64 > limits::PICKLE_BYTES
-            && self.cursor.position() as u64 + LONGEST_OPCODE >= limits::PICKLE_BYTES;
+        let is_cut_by_limit = bytes.len() as u64 > limits::PICKLE_BYTES && self.cursor.at(offset).is_cut_short();
         let error = if is_cut_by_limit {
-            Error::limit(format!("a pickle of more than {} bytes", limits::PICKLE_BYTES))
+            Error::limit(format!("the pickle exceeds the limit of {} bytes", limits::PICKLE_BYTES))
         } else {
             error
         };

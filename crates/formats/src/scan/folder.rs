@@ -1,80 +1,115 @@
 //! The files of a folder and its subfolders.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::limits;
 
-/// The files below a path.
+/// The files below a path, each once, whatever number of links lead to it.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Listing {
     /// Files, sorted by path.
     pub files: Vec<PathBuf>,
-    /// Number of symbolic links. They are not followed because they may lead out of the folder.
-    pub links: usize,
-    /// Errors of folders that could not be read.
+    /// Number of sockets, pipes and devices.
+    pub special: usize,
+    /// Errors of folders that could not be read, and of links that lead nowhere.
     pub errors: Vec<Error>,
 }
 
-/// Lists every file below a folder. A path that is not a folder is listed itself.
+/// The identity of a file or folder: its device and its number there.
+type Inode = (u64, u64);
+
+/// What was listed so far.
+#[derive(Default)]
+struct Lister {
+    listing: Listing,
+    /// The path by which each file is listed.
+    files: HashMap<Inode, PathBuf>,
+    folders: HashSet<Inode>,
+    /// Folders to list.
+    pending: Vec<PathBuf>,
+}
+
+/// Lists every file below a folder. Follows symbolic links. A path that is not a folder is listed itself.
 pub fn list_files(path: &Path) -> Listing {
-    let mut listing = Listing::default();
     if !path.is_dir() {
-        listing.files.push(path.to_owned());
-        return listing;
+        return Listing { files: vec![path.to_owned()], ..Listing::default() };
     }
-    let mut folders = vec![path.to_owned()];
-    while let Some(folder) = folders.pop() {
-        if let Err(error) = list(&folder, &mut folders, &mut listing) {
-            listing.errors.push(error.in_file(&folder));
+    let mut lister = Lister::default();
+    if let Err(error) = lister.add(path.to_owned()) {
+        lister.listing.errors.push(error.in_file(path));
+    }
+    while let Some(folder) = lister.pending.pop() {
+        if let Err(error) = lister.list(&folder) {
+            lister.listing.errors.push(error.in_file(&folder));
         }
     }
+    let Lister { mut listing, files, .. } = lister;
+    listing.files = files.into_values().collect();
     listing.files.sort();
     listing
 }
 
-fn list(folder: &Path, folders: &mut Vec<PathBuf>, listing: &mut Listing) -> Result<()> {
-    let fail = |error| Error::io("cannot list the folder", error);
-    for entry in fs::read_dir(folder).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        let kind = entry.file_type().map_err(fail)?;
-        if kind.is_symlink() {
-            listing.links += 1;
-        } else if kind.is_dir() {
-            folders.push(entry.path());
-        } else if kind.is_file() {
-            listing.files.push(entry.path());
+impl Lister {
+    fn list(&mut self, folder: &Path) -> Result<()> {
+        let fail = |error| Error::io("cannot list the folder", error);
+        for entry in fs::read_dir(folder).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            if self.files.len() == limits::SCAN_FILES {
+                let found = format!("more files than the limit of {}; the rest was not scanned", limits::SCAN_FILES);
+                self.pending.clear();
+                return Err(Error::limit(found));
+            }
+            if let Err(error) = self.add(path.clone()) {
+                self.listing.errors.push(error.in_file(&path));
+            }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Adds a file, or a folder to list, unless it was added before by another path.
+    fn add(&mut self, path: PathBuf) -> Result<()> {
+        let is_link = path.is_symlink();
+        let what = if is_link { "cannot follow the link" } else { "cannot read" };
+        let metadata = fs::metadata(&path).map_err(|error| Error::io(what, error))?;
+        let inode = (metadata.dev(), metadata.ino());
+        if metadata.is_dir() {
+            if self.folders.insert(inode) {
+                self.pending.push(path);
+            }
+        } else if !metadata.is_file() {
+            self.listing.special += 1;
+        } else {
+            match self.files.entry(inode) {
+                Entry::Vacant(entry) => drop(entry.insert(path)),
+                // The name that tells most: caches link names to files that are named by hash.
+                Entry::Occupied(mut entry) => {
+                    let rank = |path: &PathBuf| (path.extension().is_none(), path.clone());
+                    if rank(&path) < rank(entry.get()) {
+                        entry.insert(path);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether the file's extension is one of pickles.
 pub(super) fn is_named_like_a_pickle(path: &Path) -> bool {
-    has_extension(path, &["ckpt", "pickle", "pkl", "pt", "pth"])
+    has_extension(path, &["bin", "ckpt", "dill", "joblib", "p", "pickle", "pkl", "pt", "pth", "sav", "th"])
 }
 
-/// Whether the file's extension is one of checkpoints. In a folder, such a file is reported even if it is not one.
+/// Whether the file's extension is one that only checkpoints and arrays have. In a folder, such a file is reported even if
+/// it is not one. Tokenizers and other data have `.bin` and `.model`, too.
 pub fn is_named_like_a_checkpoint(path: &Path) -> bool {
-    const EXTENSIONS: [&str; 16] = [
-        "bin",
-        "ckpt",
-        "dat",
-        "data",
-        "joblib",
-        "model",
-        "npy",
-        "npz",
-        "pickle",
-        "pkl",
-        "pt",
-        "pt2",
-        "pth",
-        "safetensors",
-        "tar",
-        "th",
-    ];
+    const EXTENSIONS: [&str; 12] =
+        ["ckpt", "dill", "joblib", "npy", "npz", "pickle", "pkl", "pt", "pt2", "pth", "safetensors", "sft"];
     has_extension(path, &EXTENSIONS)
 }
 

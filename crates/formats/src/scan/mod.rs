@@ -5,9 +5,14 @@
 //! that any reader may see, so it trusts neither record names nor checksums, does not choose between contradicting
 //! headers, and continues behind errors. The reader's error is part of the result.
 
+mod content;
+mod evidence;
 mod folder;
+mod inflate;
 mod nested;
+mod numpy;
 mod pickles;
+mod role;
 mod scanned_format;
 mod scanner;
 mod tar;
@@ -19,10 +24,12 @@ pub use folder::{Listing, is_named_like_a_checkpoint, list_files};
 pub use scanned_format::ScannedFormat;
 pub use scanner::LocatedFinding;
 
-use crate::containers;
+use crate::containers::{self, Container};
 use crate::danger::{Allowed, Level};
 use crate::error::{Error, Kind, Result};
 use crate::io::Source;
+use content::{Archive, recognize_archive};
+use role::Role;
 use scanner::Scanner;
 
 /// The result of scanning a file.
@@ -42,49 +49,53 @@ pub struct FileScan {
 }
 
 impl FileScan {
+    /// Whether the file holds nothing that a loader of models would run, such as text or an image.
+    pub fn is_skipped(&self) -> bool {
+        self.format.is_skipped() && self.pickles == 0 && self.findings.is_empty() && self.problem.is_none()
+    }
+
     /// The worst level of all findings. Safe if there are none.
     pub fn level(&self) -> Level {
         self.findings.iter().map(|located| located.finding.level).max().unwrap_or(Level::Safe)
     }
 }
 
-/// Scans a file. Returns `None` if it is not a checkpoint and contains no pickle.
+/// Scans a file of any kind.
 ///
 /// Fails only if nothing of the file could be scanned; [`FileScan::problem`] holds all other errors.
-pub fn scan_file(path: impl AsRef<Path>) -> Result<Option<FileScan>> {
+pub fn scan_file(path: impl AsRef<Path>) -> Result<FileScan> {
     scan_file_allowing(path, &Allowed::new())
 }
 
 /// Scans a file as [`scan_file`]. Allowed names are safe.
-pub fn scan_file_allowing(path: impl AsRef<Path>, allowed: &Allowed) -> Result<Option<FileScan>> {
+pub fn scan_file_allowing(path: impl AsRef<Path>, allowed: &Allowed) -> Result<FileScan> {
     let path = path.as_ref();
     let source = Source::open(path)?;
     // SAFETY: this process writes no file during a scan. A file that another process changes meanwhile can make the scan's
     // result wrong, and one that it truncates ends this process with SIGBUS; neither can harm an output.
     let bytes = unsafe { source.map() }?;
-    let mut scanner = Scanner { allowed: allowed.clone(), ..Scanner::default() };
-    let content = scan_bytes(&mut scanner, bytes, folder::is_named_like_a_pickle(path));
-    let sniffed = containers::sniff(&source);
-    let format = match (&sniffed, content) {
-        (Ok(container), _) => ScannedFormat::Container(*container),
-        (Err(_), Some(content)) => content,
-        (Err(_), None) if scanner.problem.is_none() => return Ok(None),
-        (Err(_), None) => ScannedFormat::Unknown,
+    let mut scanner = Scanner::new(&source, allowed);
+    let format = scan_bytes(&mut scanner, bytes, folder::is_named_like_a_pickle(path));
+    let Scanner { mut findings, pickles, problem, .. } = scanner;
+    let format = match (format, containers::sniff(&source)) {
+        (ScannedFormat::Pickle, Ok(container @ Container::TorchLegacy)) => ScannedFormat::Container(container),
+        (format, _) => format,
     };
     // Unmaps the file before the reader opens it. Otherwise both would count as memory.
     drop(source);
     // A file that the reader rejects as damaged or forged is a problem, whatever its pickles contain. A file that is
-    // only unsupported (a bare pickle, a script, a file without tensors) is not, if its pickles were scanned.
-    let rejected = if sniffed.is_ok() { containers::read(path).err() } else { None };
-    let rejected = rejected.filter(|error| error.kind() != Kind::Unsupported || scanner.pickles == 0);
-    scanner.findings.sort_by_key(|located| std::cmp::Reverse(located.finding.level));
-    Ok(Some(FileScan {
+    // only unsupported, such as one without tensors, is not, if its pickles were scanned.
+    let is_checkpoint = matches!(format, ScannedFormat::Container(_));
+    let rejected = if is_checkpoint { containers::read(path).err() } else { None };
+    let rejected = rejected.filter(|error| error.kind() != Kind::Unsupported || pickles == 0);
+    findings.sort_by_key(|located| std::cmp::Reverse(located.finding.level));
+    Ok(FileScan {
         path: path.to_owned(),
         format,
-        pickles: scanner.pickles,
-        findings: scanner.findings,
-        problem: rejected.or(scanner.problem).map(|error| error.in_file(path)),
-    }))
+        pickles,
+        findings,
+        problem: rejected.or(problem).map(|error| error.in_file(path)),
+    })
 }
 
 /// Returns the error for a file that is expected to be a checkpoint and is not one.
@@ -95,12 +106,17 @@ pub fn not_a_checkpoint(path: &Path) -> Error {
     }
 }
 
-fn scan_bytes(scanner: &mut Scanner, bytes: &[u8], is_pickle: bool) -> Option<ScannedFormat> {
-    let content = scanner.part(bytes, "", is_pickle, 0);
+fn scan_bytes(scanner: &mut Scanner<'_>, bytes: &[u8], is_named: bool) -> ScannedFormat {
+    let content = scanner.file(bytes, "", Role::File { is_named }, 0);
     // Python finds a zip at the end of a file, whatever precedes it.
-    if content != Some(ScannedFormat::Zip) && zip::ends_with_zip(bytes) {
-        scanner.zip(bytes, "", 0);
-        return content.or(Some(ScannedFormat::Zip));
+    let is_zip = recognize_archive(bytes).is_some_and(|archive| matches!(archive, Archive::Zip));
+    if !is_zip && zip::ends_with_zip(bytes) {
+        let format = scanner.zip(bytes, "", 0);
+        return content.filter(|content| !content.is_skipped()).unwrap_or(match format {
+            // Its reader expects the zip at the start of the file.
+            ScannedFormat::Container(_) => ScannedFormat::Zip,
+            format => format,
+        });
     }
-    content
+    content.unwrap_or(ScannedFormat::Unknown)
 }

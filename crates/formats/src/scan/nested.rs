@@ -46,9 +46,7 @@ pub(super) fn nested(pickle: &Pickle) -> Vec<NestedBytes<'_>> {
     for id in pickle.ids() {
         let (Node::Bytes(text) | Node::Str(text)) = pickle.node(id) else { continue };
         let raw = pickle.text(text);
-        // Protocol 2 writes bytes as Latin-1 strings, in which PROTO takes two bytes of UTF-8.
-        let first = if raw.starts_with(b"\xc2\x80") { Some(&op::PROTO) } else { raw.first() };
-        if raw.len() < SHORTEST || !first.is_some_and(may_begin_a_pickle) || taken.contains(&id) {
+        if raw.len() < SHORTEST || !raw.first().is_some_and(may_begin_a_pickle) || taken.contains(&id) {
             continue;
         }
         if let Some(bytes) = content(pickle, id) {
@@ -139,8 +137,8 @@ fn content(pickle: &Pickle, id: Id) -> Option<Cow<'_, [u8]>> {
     }
 }
 
-/// Whether a pickle that names something, or a zip, may begin with this byte.
+/// Whether a pickle or a zip may begin with this byte. Protocol 2 writes bytes as Latin-1 strings, in which bytes above 127
+/// take two bytes of UTF-8, the first of which is 194 or 195.
 fn may_begin_a_pickle(first: &u8) -> bool {
-    matches!(first, 0x80 | 0x8c | 0x8e | 0x93 | 0x95 | b'(' | b')' | b']' | b'}' | b'B' | b'C' | b'I' | b'K' | b'N')
-        || matches!(first, b'P' | b'S' | b'T' | b'U' | b'V' | b'X' | b'c' | b'i')
+    op::name(*first).is_some() || matches!(first, 194 | 195)
 }

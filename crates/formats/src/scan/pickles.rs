@@ -1,79 +1,133 @@
 //! Scans pickles that follow one another, and the pickles within them.
 
+use super::evidence::{is_pickle, is_whole, may_be_magic};
 use super::nested::{LOADER, loads_only_own_bytes, nested};
+use super::role::Role;
 use super::scanner::{LocatedFinding, Scanner, nested_place};
+use crate::containers;
 use crate::danger::{self, Finding, Level};
 use crate::error::{Error, Kind};
 use crate::limits;
-use crate::pickle::{LenientParse, Pickle, op, parse_lenient};
+use crate::pickle::{LenientParse, Pickle, parse_lenient};
 
 /// Number of pickles that torch loads from the start of a legacy file, whatever they look like.
 const LEGACY_PICKLES: usize = 5;
 
+/// Bytes of data in which a whole pickle is looked for.
+const DATA_BYTES: usize = 1 << 20;
+
+/// The same, in a file whose data took too long.
+const DATA_HEAD: usize = 4096;
+
 /// Findings of one file to list.
 const MOST_FINDINGS: usize = 4 * limits::FINDINGS;
 
-impl Scanner {
-    /// Scans the pickles at the start of `bytes`. `is_pickle` means that a loader would treat them as a pickle whatever
-    /// they look like. Returns false if there is no pickle.
-    pub(super) fn pickles(&mut self, bytes: &[u8], place: &str, is_pickle: bool, depth: usize) -> bool {
+impl Scanner<'_> {
+    /// Scans the pickles at the start of `bytes`. Returns the offset behind them, or `None` if there is no pickle.
+    pub(super) fn pickles(&mut self, bytes: &[u8], place: &str, role: Role, depth: usize) -> Option<usize> {
         let mut rest = bytes;
         let mut begin = 0;
-        for index in 0..limits::SCAN_STACKED {
+        let mut end = None;
+        let mut is_legacy = false;
+        for index in 0.. {
             if rest.is_empty() {
-                return index > 0;
+                break;
             }
-            // One byte more than allowed, so that a longer pickle exceeds the limit rather than being cut short.
-            let window = rest.get(..limits::PICKLE_BYTES as usize + 1).unwrap_or(rest);
-            let parsed = parse_lenient(window);
+            if index == limits::SCAN_STACKED {
+                let found = format!("more than {} pickles in succession", limits::SCAN_STACKED);
+                self.fail(Error::limit(found), place);
+                break;
+            }
+            let role = match index {
+                0 => role,
+                // torch.load unpickles these, whatever they look like. What follows them are storages.
+                1..LEGACY_PICKLES if is_legacy => Role::Loaded,
+                LEGACY_PICKLES.. if is_legacy => Role::Data,
+                _ => Role::Found,
+            };
+            let parsed = parse_lenient(rest.get(..self.window(role)).unwrap_or(rest));
             let len = parsed.pickle.bytes().len();
-            self.scanned_bytes += len as u64;
-            self.values += parsed.pickle.nodes().len();
+            self.touch(len);
+            if role == Role::Data {
+                self.data_values += parsed.pickle.nodes().len();
+            } else {
+                self.scanned_bytes += len as u64;
+                self.values += parsed.pickle.nodes().len();
+            }
             if self.is_exhausted() {
                 let (bytes, values) = (limits::SCAN_BYTES, limits::SCAN_VALUES);
                 let found = format!("more than {bytes} bytes or {values} values of pickles; the rest was not scanned");
                 self.fail(Error::limit(found), place);
-                return true;
+                return end;
             }
-            let has_protocol = matches!(rest, [op::PROTO, 0..=9, ..]);
-            let is_legacy = has_protocol && index < LEGACY_PICKLES && depth == 0 && place.is_empty();
-            // A file with the extension of pickles counts as one only if it names something: other formats share it.
-            let is_loaded = is_pickle && index == 0 && (has_protocol || !place.is_empty() || names_something(&parsed));
-            let findings = danger::examine_allowing(&parsed.pickle, &self.allowed);
-            if !is_legacy && !is_loaded && !looks_like_pickle(&parsed, &findings) {
-                return index > 0;
+            if is_pickle(&parsed, role) {
+                end = Some(begin + len);
+            } else if role != Role::Data && is_whole(&parsed) {
+                // It has nothing to report, but a loader may go on with what follows.
+                rest = rest.get(len..).unwrap_or_default();
+                begin += len;
+                continue;
+            } else {
+                self.note_limit(parsed, place, begin as u64, role);
+                break;
             }
             self.pickles += 1;
+            if index == 0 {
+                is_legacy = matches!(role, Role::Loaded | Role::File { .. }) && may_be_magic(&parsed);
+            }
+            if std::mem::take(&mut self.storages_wanted) {
+                self.storages = containers::storage_sizes(&parsed.pickle);
+            }
+            let findings = danger::examine_allowing(&parsed.pickle, &self.allowed);
             let LenientParse { pickle, is_complete, broken, .. } = parsed;
             let first = self.findings.len();
-            let end = broken.as_ref().map(|broken| broken.offset);
-            self.add_findings(findings, place, begin, end);
+            let break_offset = broken.as_ref().map(|broken| broken.offset);
+            self.add_findings(findings, place, begin as u64, break_offset, role);
             if let Some(broken) = broken {
-                self.fail(broken.error.move_to(begin + broken.offset), place);
+                self.fail(broken.error.move_to(begin as u64 + broken.offset), place);
             }
             self.nested(&pickle, first, place, depth);
             if !is_complete {
-                return true;
+                return Some(bytes.len());
             }
-            let Some((_, behind)) = rest.split_at_checked(len) else { return true };
-            rest = behind;
-            begin += len as u64;
+            rest = rest.get(len..).unwrap_or_default();
+            begin += len;
         }
-        if !rest.is_empty() {
-            let found = format!("more than {} pickles in succession", limits::SCAN_STACKED);
-            self.fail(Error::limit(found), place);
+        end
+    }
+
+    /// Bytes to parse at most. Storages of one repeated byte can be long runs of opcodes, and must not use up the limits
+    /// for pickles.
+    fn window(&self, role: Role) -> usize {
+        match role {
+            Role::Data if self.data_values > limits::SCAN_VALUES => DATA_HEAD,
+            Role::Data => DATA_BYTES,
+            // One byte more than allowed, so that a longer pickle exceeds the limit rather than being cut short.
+            _ => limits::PICKLE_BYTES as usize + 1,
         }
-        true
+    }
+
+    /// Records that bytes could still be a pickle where parsing them exceeded a limit.
+    fn note_limit(&mut self, parsed: LenientParse, place: &str, begin: u64, role: Role) {
+        let broken = parsed.broken.filter(|broken| broken.error.kind() == Kind::Limit && role != Role::Data);
+        if let Some(broken) = broken {
+            self.fail(broken.error.move_to(begin + broken.offset), place);
+        }
     }
 
     /// Adds the findings of a pickle that begins at `begin` and has its first error at `end`, an offset in the pickle.
-    fn add_findings(&mut self, findings: Vec<Finding>, place: &str, begin: u64, end: Option<u64>) {
+    fn add_findings(&mut self, findings: Vec<Finding>, place: &str, begin: u64, end: Option<u64>, role: Role) {
+        // Behind an error only names count, and only if another unpickler may get there. Everything else may be an
+        // artifact of the lenient parse.
+        let may_continue = matches!(role, Role::Loaded | Role::File { .. });
         for mut finding in findings {
-            // Behind an error only names count. Everything else may be an artifact of the lenient parse.
-            if end.is_some_and(|end| finding.offset >= end) && !is_name(&finding.name) {
+            if end.is_some_and(|end| finding.offset >= end) && !(may_continue && is_name(&finding.name)) {
                 continue;
             }
             finding.offset += begin;
+            if self.is_script && is_script_name(&finding.name) {
+                (finding.level, finding.reason) = (Level::Unknown, "is a part of the TorchScript program");
+            }
             // Many safe names must not hide an unknown one, nor many unknown names a dangerous one.
             let most = match finding.level {
                 Level::Safe => MOST_FINDINGS / 4,
@@ -88,55 +142,41 @@ impl Scanner {
 
     /// Scans the pickles within a pickle. `first` is the index of this pickle's first finding.
     fn nested(&mut self, pickle: &Pickle, first: usize, place: &str, depth: usize) {
-        let mut is_clean = loads_only_own_bytes(pickle);
+        let mut is_known = loads_only_own_bytes(pickle);
+        let mut worst = Level::Safe;
         for nested in nested(pickle) {
             let findings = self.findings.len();
             let place = nested_place(place, &format!("bytes at {}", nested.offset));
-            let content = self.part(&nested.bytes, &place, nested.is_loaded, depth + 1);
-            is_clean &= self.findings.iter().skip(findings).all(|found| found.finding.level < Level::Dangerous);
-            is_clean &= content.is_some() || !nested.is_loaded;
+            let role = if nested.is_loaded { Role::Loaded } else { Role::Found };
+            let content = self.part(&nested.bytes, &place, role, depth + 1);
+            let levels = self.findings.iter().skip(findings).map(|found| found.finding.level);
+            worst = levels.fold(worst, Level::max);
+            is_known &= content.is_some() || !nested.is_loaded;
         }
         // The scan saw all bytes that torch would load, up to their end.
-        if is_clean && self.problem.is_none() {
-            self.downgrade_loader(first, place);
+        if is_known && worst < Level::Dangerous && self.problem.is_none() {
+            self.lower_loader(first, place, worst);
         }
     }
 
-    /// Lowers the level of the call that loads bytes within its pickle, after a scan of these bytes found nothing
-    /// dangerous.
-    fn downgrade_loader(&mut self, first: usize, place: &str) {
+    /// Lowers the level of the call that loads bytes within its pickle to that of these bytes, after a scan of them.
+    fn lower_loader(&mut self, first: usize, place: &str, level: Level) {
         let name = format!("{}.{}", LOADER.0, LOADER.1);
         let loads = |found: &&mut LocatedFinding| found.place == place && found.finding.name == name;
         if let Some(found) = self.findings.iter_mut().skip(first).find(loads) {
-            found.finding.level = Level::Safe;
+            found.finding.level = level;
             found.finding.reason = "loads tensors within the pickle; these were scanned too";
         }
     }
 }
 
+/// Whether a name in the pickles of a TorchScript program refers to its code, or is one that the program's loader
+/// replaces. Python finds no module `__torch__`.
+fn is_script_name(name: &str) -> bool {
+    name.starts_with("__torch__.") || name.starts_with("torch.jit._pickle.")
+}
+
 /// Whether this is a Python name rather than the description of something that has none.
 fn is_name(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
-}
-
-/// Whether an offset in a pickle lies before its first error.
-fn is_before_break(parsed: &LenientParse, offset: u64) -> bool {
-    parsed.broken.as_ref().is_none_or(|broken| offset < broken.offset)
-}
-
-/// Whether a pickle contains a global name before its first error.
-fn names_something(parsed: &LenientParse) -> bool {
-    parsed.pickle.globals().first().is_some_and(|global| is_before_break(parsed, global.offset))
-}
-
-/// Whether bytes of unknown type are a pickle: they end like one, or name something dangerous before the first error.
-/// Tensors and text may begin like a pickle.
-fn looks_like_pickle(parsed: &LenientParse, findings: &[Finding]) -> bool {
-    let names_danger = |finding: &Finding| {
-        finding.level == Level::Dangerous && is_before_break(parsed, finding.offset) && is_name(&finding.name)
-    };
-    let is_valid = parsed.is_complete && parsed.broken.is_none();
-    let exceeds_limit = parsed.broken.as_ref().is_some_and(|broken| broken.error.kind() == Kind::Limit);
-    let is_empty = parsed.pickle.bytes().len() <= 1;
-    !is_empty && (is_valid || exceeds_limit && !findings.is_empty() || findings.iter().any(names_danger))
 }

@@ -1,12 +1,14 @@
 //! Conversion between floating-point dtypes. Rounds to nearest, ties to even, as PyTorch does.
 //!
-//! A finite value that would become infinite is an error, or saturates if [`Overflow::Saturate`] is given.
+//! A finite value that would become infinite, or NaN in an 8-bit float without infinities, is an error, or saturates if
+//! [`Overflow::Saturate`] is given.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::error::{Error, Hint, OrInternal, Result};
 use crate::tensor::Dtype;
+use crate::tensor::small_float::{self, Encoded};
 
 /// How to treat a finite value that is too large for the target dtype.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,7 +23,7 @@ pub enum Overflow {
 
 /// Returns whether [`cast`] converts between these dtypes.
 pub fn is_supported(from: Dtype, to: Dtype) -> bool {
-    from.is_float() && matches!(to, Dtype::F16 | Dtype::BF16 | Dtype::F32)
+    from.is_float() && matches!(to, Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F16 | Dtype::BF16 | Dtype::F32)
 }
 
 /// Elements converted at a time: two blocks of 4 KiB fit in the first-level cache.
@@ -32,7 +34,7 @@ const LARGE_CHUNK: &str = "a chunk of a cast is larger than its buffer";
 
 /// Converts the little-endian elements in `input` from `from` to `to` and writes them to `out`.
 ///
-/// `f64` is converted to half precision through `f32`, as PyTorch does. `first` is the index of the first element in its
+/// `f64` is converted to smaller dtypes through `f32`, as PyTorch does. `first` is the index of the first element in its
 /// tensor, for the error message.
 ///
 /// Fails if the dtypes are not supported, if `input` and `out` do not hold the same whole number of elements, if their
@@ -85,15 +87,14 @@ fn widen(from: Dtype, input: &[u8], values: &mut [f32], overflow: Overflow, firs
                 }
             }
         }
-        Dtype::F8E4M3 => each(input, values, |[byte]| small_float(byte, 4, 7, Special::NanOnly)),
-        Dtype::F8E5M2 => each(input, values, |[byte]| small_float(byte, 5, 15, Special::Ieee)),
-        Dtype::F8E4M3Fnuz => each(input, values, |[byte]| small_float(byte, 4, 8, Special::OneNan)),
-        Dtype::F8E5M2Fnuz => each(input, values, |[byte]| small_float(byte, 5, 16, Special::OneNan)),
-        Dtype::F8E8M0 => each(input, values, |[byte]| match byte {
-            255 => f32::NAN,
-            exponent => 2_f32.powi(i32::from(exponent) - 127),
-        }),
-        _ => return Err(Error::unsupported(format!("{from} is not a floating-point dtype"))),
+        _ => {
+            let Some(table) = small_float::values(from) else {
+                return Err(Error::unsupported(format!("{from} is not a floating-point dtype")));
+            };
+            for (value, &byte) in values.iter_mut().zip(input) {
+                *value = *table.get(usize::from(byte)).or_internal("a table of bytes has no such byte")?;
+            }
+        }
     }
     Ok(())
 }
@@ -127,7 +128,20 @@ fn narrow(values: &[f32], to: Dtype, out: &mut [u8], overflow: Overflow, first: 
             }
             Ok(())
         }
-        _ => Err(Error::unsupported(format!("cannot cast to {to}"))),
+        _ => {
+            let Some(encode) = small_float::encoder(to) else {
+                return Err(Error::unsupported(format!("cannot cast to {to}")));
+            };
+            for (index, (out, &value)) in out.iter_mut().zip(values).enumerate() {
+                *out = match (encode(value), overflow) {
+                    (Encoded::Value(byte), _) | (Encoded::TooLarge(byte), Overflow::Saturate) => byte,
+                    (Encoded::TooLarge(_), Overflow::Refuse) => {
+                        return Err(overflowed(f64::from(value), to, first + index as u64));
+                    }
+                };
+            }
+            Ok(())
+        }
     }
 }
 
@@ -166,39 +180,6 @@ fn each<const N: usize, T>(input: &[u8], values: &mut [T], convert: impl Fn([u8;
     for (value, bytes) in values.iter_mut().zip(input.as_chunks().0) {
         *value = convert(*bytes);
     }
-}
-
-/// Which bit patterns of an 8-bit float are infinite or NaN.
-enum Special {
-    /// As in IEEE 754: the highest exponent encodes infinities and NaN.
-    Ieee,
-    /// No infinities; NaN has all exponent and mantissa bits set.
-    NanOnly,
-    /// No infinities; the pattern of negative zero is NaN.
-    OneNan,
-}
-
-/// Decodes an 8-bit float with `exponent_bits` bits of exponent.
-fn small_float(byte: u8, exponent_bits: u32, bias: i32, special: Special) -> f32 {
-    let mantissa_bits = 7 - exponent_bits;
-    let sign = if byte & 0x80 == 0 { 1.0 } else { -1.0 };
-    let exponent = i32::from((byte & 0x7f) >> mantissa_bits);
-    let mantissa = byte & ((1 << mantissa_bits) - 1);
-    let top = (1 << exponent_bits) - 1;
-    match special {
-        Special::Ieee if exponent == top && mantissa == 0 => return sign * f32::INFINITY,
-        Special::Ieee if exponent == top => return f32::NAN,
-        Special::NanOnly if byte & 0x7f == 0x7f => return f32::NAN,
-        Special::OneNan if byte == 0x80 => return f32::NAN,
-        _ => {}
-    }
-    let unit = 2_f32.powi(-(mantissa_bits as i32));
-    let fraction = f32::from(mantissa) * unit;
-    let magnitude = match exponent {
-        0 => fraction * 2_f32.powi(1 - bias),
-        _ => (1.0 + fraction) * 2_f32.powi(exponent - bias),
-    };
-    sign * magnitude
 }
 
 #[cfg(test)]

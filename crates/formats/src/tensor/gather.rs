@@ -1,16 +1,32 @@
 //! Reads the elements of a strided view in row-major order.
+//!
+//! The elements are read in tiles: blocks that are long both in the order of the storage and in that of the output. The
+//! number of reads and writes is then proportional to the bytes, whatever the strides.
 
 use crate::error::{Error, OrInternal, Result};
 use crate::tensor::View;
+use crate::tensor::permute::{Axis, Odometer, merge, permute};
 
 /// Reads bytes of a storage at an offset.
-type ReadAt<'a> = &'a dyn Fn(u64, &mut [u8]) -> Result<()>;
+pub(super) type ReadAt<'a> = &'a dyn Fn(u64, &mut [u8]) -> Result<()>;
 
-/// Fills `out` with the elements of `view` from index `first` on. `len` is the length of the storage in bytes, `size` that
-/// of an element.
-///
-/// Trailing dimensions without gaps are copied as one run; the cost is one step per run. Short runs are copied from cached
-/// lines of the storage, because the next runs often lie beside them, as in a transposed matrix.
+/// Takes bytes of the output at an offset.
+pub(super) type WriteAt<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<()>;
+
+/// Bytes of a tile. A square one has rows and columns of a few kilobytes: few enough system calls.
+const TILE: u64 = 4 << 20;
+
+/// Bytes between two runs of elements up to which reading what lies between costs less than another system call.
+const GAP: u64 = 1024;
+
+/// Bytes of runs, and of the gaps between them, that are read at once.
+const SPAN: u64 = 1 << 20;
+
+/// Bytes that are read at a time where a tensor is read in pieces.
+const PIECE: u64 = 1 << 20;
+
+/// Passes `count` elements of `view`, from index `first` on, to `write`, in pieces and in any order; offsets are those from
+/// the first one. `len` is the length of the storage in bytes, `size` that of an element.
 ///
 /// Fails if the view reaches past the storage.
 pub(super) fn gather(
@@ -19,174 +35,247 @@ pub(super) fn gather(
     view: &View,
     size: usize,
     first: u64,
-    out: &mut [u8],
+    count: u64,
+    write: WriteAt<'_>,
 ) -> Result<()> {
-    if out.is_empty() {
+    if count == 0 {
         return Ok(());
     }
-    let (outer, run) = split_runs(view);
-    let mut lines = LineCache { read_at, len, slots: Vec::new() };
-    let mut position = first;
-    let mut rest = out;
-    while !rest.is_empty() {
-        let (row, column) = (position / run, position % run);
-        // Cannot overflow: `read` checks that the element belongs to the view, which lies within its storage.
-        let element = view.start() + offset_of_row(&outer, row) + column;
-        let wanted = (run - column).min(rest.len() as u64 / size as u64);
-        if wanted == 0 {
-            return Err(Error::internal("a strided read is not a whole number of elements"));
-        }
-        let start = element.checked_mul(size as u64).ok_or_else(outside)?;
-        let (head, tail) =
-            rest.split_at_mut_checked(wanted as usize * size).or_internal("a run is longer than the read")?;
-        lines.copy(start, head)?;
-        rest = tail;
-        position += wanted;
+    if view.end().checked_mul(size as u64).is_none_or(|end| end > len) {
+        return Err(Error::malformed("a strided view reaches past its storage"));
+    }
+    let mut gather = Gather { read_at, write, size, scratch: Vec::new(), span: Vec::new(), tile: Vec::new() };
+    let axes = axes_of(view);
+    let (mut position, mut rest) = (first, count);
+    while rest > 0 {
+        let (start, block, taken) = next_block(&axes, position, rest)?;
+        gather.block(view.start() + start, position - first, &block)?;
+        position += taken;
+        rest -= taken;
     }
     Ok(())
 }
 
-fn outside() -> Error {
-    Error::malformed("a strided view reaches past its storage")
+/// Returns whether reading the view piece by piece costs about as much as reading it at once: its elements are in the order
+/// of the storage, or there are few.
+pub(super) fn is_cheap_in_pieces(view: &View, size: usize) -> bool {
+    let strides: Vec<u64> = axes_of(view).iter().map(|axis| axis.from).filter(|&from| from > 0).collect();
+    // Cannot overflow: a shape bounds its bytes.
+    strides.is_sorted_by(|outer, inner| outer >= inner) || view.shape().elements() * size as u64 <= PIECE
 }
 
-/// Bytes of a line: few enough that reading them costs little more than the system call.
-const LINE: u64 = 4096;
+/// The bytes of elements that each read yields if the view is read in pieces of `len` bytes.
+pub(super) fn run_in_pieces(view: &View, size: usize, len: u64) -> u64 {
+    let size = size as u64;
+    let Ok((_, mut block, _)) = next_block(&axes_of(view), 0, len / size) else { return 0 };
+    block.retain(|axis| axis.from > 0);
+    block.sort_by_key(|axis| axis.from);
+    let (mut elements, mut span) = (1, 1);
+    for axis in block {
+        if axis.from.saturating_sub(span) * size > GAP {
+            break;
+        }
+        elements *= axis.len;
+        span += (axis.len - 1) * axis.from;
+    }
+    elements * size
+}
 
-/// Lines in the cache, 16 MB: enough to read a matrix of four thousand rows by its columns in one pass.
-const LINES: u64 = 4096;
+/// Bytes that reading a view costs: its elements, or the parts of the storage that are read for them if these are more.
+pub(super) fn cost(view: &View, size: usize) -> u64 {
+    let size = size as u64;
+    let bytes = view.shape().elements().saturating_mul(size);
+    let run = axes_of(view).last().filter(|axis| axis.from == 1).map_or(1, |axis| axis.len);
+    let span = (view.end() - view.start()).saturating_mul(size);
+    // Each run of elements costs a read of at most `GAP` more bytes, unless the whole span is fewer.
+    let scattered = (view.shape().elements() / run.max(1)).saturating_mul(GAP).saturating_add(bytes);
+    bytes.max(span.min(scattered))
+}
 
-/// A direct-mapped cache of lines of a storage.
-struct LineCache<'a> {
+/// The dimensions of a view, outermost first: at least one, none of size 1.
+fn axes_of(view: &View) -> Vec<Axis> {
+    let to = view.shape().contiguous_strides();
+    let dims = view.shape().dims().iter().zip(view.strides()).zip(&to);
+    let mut axes = merge(dims.map(|((&len, &from), &to)| Axis { len, from, to }));
+    if axes.is_empty() {
+        axes.push(Axis { len: 1, from: 1, to: 1 });
+    }
+    axes
+}
+
+/// Returns the largest block that begins at the element `position` and has at most `rest` elements, all adjacent in the
+/// output: its start in the storage, its axes and its number of elements.
+fn next_block(axes: &[Axis], position: u64, rest: u64) -> Result<(u64, Vec<Axis>, u64)> {
+    let index = |axis: &Axis| position / axis.to % axis.len;
+    // Steps along an axis are `to` elements of the output apart, because the output is row-major.
+    let at = axes.iter().position(|axis| position.is_multiple_of(axis.to) && axis.to <= rest);
+    let at = at.or_internal("a read of no elements has no block")?;
+    let (outer, inner) = axes.split_at_checked(at).or_internal("an axis of a view is missing")?;
+    let (&axis, inner) = inner.split_first().or_internal("an axis of a view is missing")?;
+    let len = (rest / axis.to).min(axis.len - index(&axis));
+    let start = outer.iter().chain([&axis]).map(|axis| index(axis) * axis.from).sum();
+    let block = [Axis { len, ..axis }].into_iter().chain(inner.iter().copied()).collect();
+    Ok((start, block, len * axis.to))
+}
+
+struct Gather<'a> {
     read_at: ReadAt<'a>,
-    len: u64,
-    /// The number and bytes of a line, in the slot of its number modulo the count of slots.
-    slots: Vec<Option<(u64, Vec<u8>)>>,
+    write: WriteAt<'a>,
+    size: usize,
+    /// The elements of a tile without gaps, in the order of the storage.
+    scratch: Vec<u8>,
+    /// Elements and the gaps between them.
+    span: Vec<u8>,
+    /// The elements of a tile in the order of the output.
+    tile: Vec<u8>,
 }
 
-impl LineCache<'_> {
-    /// Fills `out` with the bytes at `start`.
-    fn copy(&mut self, start: u64, out: &mut [u8]) -> Result<()> {
-        let end = start.checked_add(out.len() as u64).filter(|&end| end <= self.len).ok_or_else(outside)?;
-        let (number, at) = (start / LINE, (start % LINE) as usize);
-        // Cannot overflow: storages end at `limits::FILE_BYTES`, far below the largest number.
-        if out.len() as u64 * 2 > LINE || end > (number + 1) * LINE {
-            return (self.read_at)(start, out);
+impl Gather<'_> {
+    /// Reads a block that starts at the element `start` of the storage and writes it to the element `to` of the output.
+    fn block(&mut self, start: u64, to: u64, axes: &[Axis]) -> Result<()> {
+        let extents = tile_extents(axes, self.size as u64);
+        let tiles = axes.iter().zip(&extents).map(|(axis, extent)| axis.len.div_ceil(*extent));
+        let mut odometer = Odometer::new(tiles.collect());
+        while let Some(index) = odometer.index() {
+            let corner = || axes.iter().zip(&extents).zip(index).map(|((axis, extent), index)| (axis, index * extent));
+            let tile =
+                corner().zip(&extents).map(|((axis, at), &extent)| Axis { len: extent.min(axis.len - at), ..*axis });
+            let tile: Vec<Axis> = tile.collect();
+            let from = start + corner().map(|(axis, at)| at * axis.from).sum::<u64>();
+            let at = to + corner().map(|(axis, at)| at * axis.to).sum::<u64>();
+            self.tile(from, at, &tile)?;
+            odometer.advance();
         }
-        if self.slots.is_empty() {
-            self.slots.resize_with(LINES.min(self.len.div_ceil(LINE)) as usize, || None);
+        Ok(())
+    }
+
+    fn tile(&mut self, from: u64, to: u64, axes: &[Axis]) -> Result<()> {
+        // The order of the storage, innermost first. Repeated elements are read once.
+        let mut inner: Vec<(usize, Axis)> =
+            axes.iter().copied().enumerate().filter(|(_, axis)| axis.from > 0).collect();
+        inner.sort_by_key(|&(at, axis)| (axis.from, axes.len() - at));
+        let mut elements = 1;
+        for (_, axis) in &mut inner {
+            axis.to = elements;
+            elements *= axis.len;
         }
-        let slot = number.checked_rem(self.slots.len() as u64).or_internal("a storage without bytes was read")?;
-        let slot = self.slots.get_mut(slot as usize).or_internal("a cache slot is missing")?;
-        let line = match slot {
-            Some((found, line)) if *found == number => line,
-            _ => {
-                // Reuses the buffer of the line that is evicted, if there is one.
-                let mut line = slot.take().map_or_else(Vec::new, |(_, line)| line);
-                line.resize((self.len - number * LINE).min(LINE) as usize, 0);
-                (self.read_at)(number * LINE, &mut line)?;
-                &mut slot.insert((number, line)).1
+        self.scratch.resize(elements as usize * self.size, 0);
+        let packed: Vec<Axis> = inner.iter().map(|&(_, axis)| axis).collect();
+        self.read(from, &packed)?;
+        // From the scratch to row-major order.
+        let mut moved: Vec<Axis> = axes.iter().map(|axis| Axis { from: 0, ..*axis }).collect();
+        for &(at, axis) in &inner {
+            moved.get_mut(at).or_internal("an axis of a tile is missing")?.from = axis.to;
+        }
+        let mut count = 1;
+        for axis in moved.iter_mut().rev() {
+            axis.to = count;
+            count *= axis.len;
+        }
+        let is_in_order = moved.iter().all(|axis| axis.len == 1 || axis.from == axis.to);
+        if !is_in_order {
+            self.tile.resize(count as usize * self.size, 0);
+            permute(self.size, &moved, &self.scratch, &mut self.tile)?;
+        }
+        let tile = if is_in_order { &self.scratch } else { &self.tile };
+        write_runs(self.write, self.size, to, axes, tile)
+    }
+
+    /// Fills the scratch with the elements of the axes, innermost first, whose `to` are without gaps.
+    fn read(&mut self, start: u64, axes: &[Axis]) -> Result<()> {
+        let size = self.size as u64;
+        // The axes of a single read: first those that are adjacent, then those with small gaps, at last a part of one.
+        let (mut together, mut span, mut is_adjacent) = (0, 1, true);
+        let mut part = Axis { len: 1, from: 0, to: 0 };
+        for axis in axes {
+            let is_run = is_adjacent && axis.from == span;
+            let fits = (SPAN / size).saturating_sub(span) / axis.from + 1;
+            if !is_run && (axis.from.saturating_sub(span) * size > GAP || fits < 2) {
+                break;
             }
-        };
-        out.copy_from_slice(line.get(at..at + out.len()).or_internal("a range lies outside its line")?);
+            together += 1;
+            if !is_run && fits < axis.len {
+                (part, is_adjacent) = (Axis { len: fits, ..*axis }, false);
+                break;
+            }
+            (span, is_adjacent) = (span + (axis.len - 1) * axis.from, is_run);
+        }
+        let (read, outer) = axes.split_at_checked(together).or_internal("an axis of a tile is missing")?;
+        let parted = read.last().filter(|_| part.from > 0).copied();
+        let whole = if parted.is_some() { together - 1 } else { together };
+        let whole = read.get(..whole).or_internal("an axis of a tile is missing")?;
+        let part_total = parted.map_or(1, |axis| axis.len);
+        let mut odometer = Odometer::new(outer.iter().map(|axis| axis.len).collect());
+        while let Some(index) = odometer.index() {
+            let place = |step: fn(&Axis) -> u64| index.iter().zip(outer).map(|(at, axis)| at * step(axis)).sum::<u64>();
+            let (from, to) = (start + place(|axis| axis.from), place(|axis| axis.to));
+            let mut done = 0;
+            while done < part_total {
+                let len = part.len.min(part_total - done);
+                let (from, to) = ((from + done * part.from) * size, (to + done * part.to) * size);
+                let out = self.scratch.get_mut(to as usize..).or_internal("a read lies outside its tile")?;
+                let bytes = ((span + (len - 1) * part.from) * size) as usize;
+                if is_adjacent {
+                    (self.read_at)(from, out.get_mut(..bytes).or_internal("a run lies outside its tile")?)?;
+                } else {
+                    self.span.resize(bytes, 0);
+                    (self.read_at)(from, &mut self.span)?;
+                    let mut axes = whole.to_vec();
+                    axes.push(Axis { len, ..part });
+                    axes.reverse();
+                    permute(self.size, &axes, &self.span, out)?;
+                }
+                done += len;
+            }
+            odometer.advance();
+        }
         Ok(())
     }
 }
 
-/// Splits a view that is not empty into the outer dimensions, as `(size, stride)`, and the number of elements in each
-/// contiguous run. Leaves out dimensions of size 1.
-fn split_runs(view: &View) -> (Vec<(u64, u64)>, u64) {
-    let mut dims: Vec<(u64, u64)> =
-        view.shape().dims().iter().copied().zip(view.strides().iter().copied()).filter(|&(dim, _)| dim != 1).collect();
-    let mut run = 1;
-    while let Some(&(dim, stride)) = dims.last() {
-        if stride != run {
-            break;
+/// Chooses the size of tiles along each axis: long runs in the order of the storage and in that of the output.
+fn tile_extents(axes: &[Axis], size: u64) -> Vec<u64> {
+    let most = TILE / size;
+    let side = most.isqrt();
+    let mut extents = vec![1; axes.len()];
+    let mut inner: Vec<usize> = (0..axes.len()).collect();
+    inner.sort_by_key(|&at| (axes.get(at).map(|axis| axis.from), axes.len() - at));
+    let repeats = |at: &usize| axes.get(*at).is_some_and(|axis| axis.from == 0);
+    let by_storage: Vec<usize> = inner.iter().copied().filter(|at| !repeats(at)).collect();
+    let by_output: Vec<usize> = (0..axes.len()).rev().collect();
+    // The first two rounds make runs of one side, the last two fill the tile.
+    for (order, goal) in [(&by_storage, side), (&by_output, side), (&by_storage, most), (&by_output, most)] {
+        let mut run: u64 = if goal == most { extents.iter().product() } else { 1 };
+        for &at in order {
+            let (Some(axis), Some(extent)) = (axes.get(at), extents.get_mut(at)) else { continue };
+            let others = if goal == most { run / *extent } else { run };
+            *extent = (goal / others).clamp(*extent, axis.len.max(*extent));
+            run = others * *extent;
         }
-        run *= dim;
-        dims.pop();
     }
-    (dims, run)
+    extents
 }
 
-/// Returns the offset, in elements, of the run with index `row`.
-fn offset_of_row(outer: &[(u64, u64)], mut row: u64) -> u64 {
-    let mut offset = 0;
-    for &(dim, stride) in outer.iter().rev() {
-        offset += row % dim * stride;
-        row /= dim;
+/// Writes a tile, in row-major order, to its places in the output.
+fn write_runs(write: WriteAt<'_>, size: usize, to: u64, axes: &[Axis], tile: &[u8]) -> Result<()> {
+    let mut run = 1;
+    let mut outer = axes;
+    while let Some((axis, rest)) = outer.split_last() {
+        if axis.to != run && axis.len != 1 {
+            break;
+        }
+        run *= axis.len;
+        outer = rest;
     }
-    offset
+    let mut odometer = Odometer::new(outer.iter().map(|axis| axis.len).collect());
+    for bytes in tile.chunks_exact(run as usize * size) {
+        let index = odometer.index().or_internal("a tile has more runs than its axes")?;
+        let at = to + index.iter().zip(outer).map(|(index, axis)| index * axis.to).sum::<u64>();
+        write(at * size as u64, bytes)?;
+        odometer.advance();
+    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tensor::Shape;
-
-    /// Reads one element at a time, by the definition of a stride.
-    fn by_definition(storage: &[u8], dims: &[u64], strides: &[u64], start: u64) -> Vec<u8> {
-        let count: u64 = dims.iter().product();
-        (0..count)
-            .map(|mut index| {
-                let mut at = start;
-                for (dim, stride) in dims.iter().zip(strides).rev() {
-                    at += index % dim * stride;
-                    index /= dim;
-                }
-                storage[at as usize]
-            })
-            .collect()
-    }
-
-    #[test]
-    fn matches_the_definition_for_any_split_of_the_read() {
-        let storage: Vec<u8> = (0..=255).collect();
-        let read_at = |offset: u64, out: &mut [u8]| {
-            out.copy_from_slice(&storage[offset as usize..][..out.len()]);
-            Ok(())
-        };
-        let cases: &[(&[u64], &[u64], u64)] = &[
-            (&[3, 4], &[1, 3], 0),
-            (&[2, 3, 4], &[12, 4, 1], 5),
-            (&[2, 3, 4], &[1, 8, 2], 7),
-            (&[4, 2, 3], &[6, 1, 2], 0),
-            (&[5, 3], &[0, 1], 9),
-            (&[2, 1, 5], &[50, 99, 3], 1),
-            (&[], &[], 17),
-        ];
-        for &(dims, strides, start) in cases {
-            let view = View::new(Shape::new(dims).unwrap(), strides.to_vec(), start, 256).unwrap();
-            let expected = by_definition(&storage, dims, strides, start);
-            for split in 0..expected.len() {
-                let mut out = vec![0; expected.len()];
-                let (head, tail) = out.split_at_mut(split);
-                gather(&read_at, 256, &view, 1, 0, head).unwrap();
-                gather(&read_at, 256, &view, 1, split as u64, tail).unwrap();
-                assert_eq!(out, expected, "{dims:?} {strides:?} {start} split at {split}");
-            }
-        }
-    }
-
-    #[test]
-    fn reads_views_larger_than_the_line_cache() {
-        // More rows than the cache has lines, and runs that cross from one line into the next.
-        let (rows, columns) = (LINES + 3, 1500);
-        let len = rows * columns * 3;
-        let byte = |offset: u64| (offset % 251) as u8;
-        let read_at = |offset: u64, out: &mut [u8]| {
-            assert!(offset + out.len() as u64 <= len);
-            out.iter_mut().enumerate().for_each(|(index, out)| *out = byte(offset + index as u64));
-            Ok(())
-        };
-        let view = View::new(Shape::new([columns, rows]).unwrap(), vec![1, columns], 0, rows * columns).unwrap();
-        let mut out = vec![0; 3 * 10_000];
-        gather(&read_at, len, &view, 3, rows - 2, &mut out).unwrap();
-        for (index, element) in out.as_chunks::<3>().0.iter().enumerate() {
-            let position = rows - 2 + index as u64;
-            let at = (position % rows * columns + position / rows) * 3;
-            assert_eq!(element, &[byte(at), byte(at + 1), byte(at + 2)], "{position}");
-        }
-        assert!(gather(&read_at, len - 1, &view, 3, rows * columns - 1, &mut [0; 3]).is_err());
-    }
-}
+mod tests;

@@ -1,20 +1,25 @@
+use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::tensor::cast::Overflow;
+use crate::tensor::gather;
+use crate::tensor::held::Held;
+use crate::tensor::storage::Gathered;
 use crate::tensor::{Dtype, Extent, Shape, Storage, View};
 
-/// Keeps the inflated bytes of compressed storages in memory until it is dropped; see [`LazyTensor::hold`].
+/// Keeps inflated storages and transposed tensors until it is dropped; see [`LazyTensor::hold`].
 #[derive(Debug, Default)]
 pub struct InflatedGuard {
-    _bytes: Vec<Arc<[u8]>>,
+    _inflated: Vec<Arc<Held>>,
+    gathered: Vec<Gathered>,
 }
 
 /// A tensor whose elements are read on demand.
 ///
-/// A tensor is a view of a storage in a file, a buffer in memory, or one of these cast, reshaped or joined. Cloning
-/// copies no elements.
+/// A tensor is a view of a storage in a file, a buffer in memory, or derived from these: cast, reshaped, sliced, joined or
+/// dequantized. Cloning copies no elements.
 #[derive(Debug, Clone)]
 pub struct LazyTensor {
     pub(super) repr: Repr,
@@ -29,10 +34,26 @@ pub(super) enum Repr {
     Cast { inner: Box<LazyTensor>, to: Dtype, overflow: Overflow },
     /// The elements of `inner` under a shape with the same number of elements.
     Reshaped { inner: Box<LazyTensor>, shape: Shape },
+    /// The elements of `inner` from index `first` on. There are enough of them for `shape`.
+    Sliced { inner: Box<LazyTensor>, first: u64, shape: Shape },
+    /// F32 elements computed from other tensors.
+    Computed(Arc<dyn Compute>),
     /// The elements of all parts, in order. All parts have this dtype, and `shape` has the sum of their elements.
     Joined { parts: Vec<LazyTensor>, dtype: Dtype, shape: Shape },
     /// Elements in memory, row-major and little-endian: exactly the bytes that shape and dtype need.
     Owned { dtype: Dtype, shape: Shape, bytes: Arc<[u8]> },
+}
+
+/// Computes F32 elements from other tensors.
+pub(super) trait Compute: fmt::Debug + Send + Sync {
+    /// The shape of the result.
+    fn shape(&self) -> &Shape;
+
+    /// The tensors that elements are computed from.
+    fn inputs(&self) -> Vec<&LazyTensor>;
+
+    /// Fills `out` with elements from index `first` on. The caller has checked that they exist.
+    fn read(&self, first: u64, out: &mut [u8]) -> Result<()>;
 }
 
 /// A tensor that is a view of a storage in a file, possibly cast; see [`LazyTensor::as_stored`].
@@ -94,7 +115,8 @@ impl LazyTensor {
         match &self.repr {
             Repr::Stored { dtype, .. } | Repr::Joined { dtype, .. } | Repr::Owned { dtype, .. } => *dtype,
             Repr::Cast { to, .. } => *to,
-            Repr::Reshaped { inner, .. } => inner.dtype(),
+            Repr::Reshaped { inner, .. } | Repr::Sliced { inner, .. } => inner.dtype(),
+            Repr::Computed(_) => Dtype::F32,
         }
     }
 
@@ -103,7 +125,11 @@ impl LazyTensor {
         match &self.repr {
             Repr::Stored { view, .. } => view.shape(),
             Repr::Cast { inner, .. } => inner.shape(),
-            Repr::Reshaped { shape, .. } | Repr::Joined { shape, .. } | Repr::Owned { shape, .. } => shape,
+            Repr::Reshaped { shape, .. }
+            | Repr::Sliced { shape, .. }
+            | Repr::Joined { shape, .. }
+            | Repr::Owned { shape, .. } => shape,
+            Repr::Computed(computed) => computed.shape(),
         }
     }
 
@@ -116,8 +142,8 @@ impl LazyTensor {
     pub fn storage(&self) -> Option<&Arc<Storage>> {
         match &self.repr {
             Repr::Stored { storage, .. } => Some(storage),
-            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } => inner.storage(),
-            Repr::Joined { .. } | Repr::Owned { .. } => None,
+            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } | Repr::Sliced { inner, .. } => inner.storage(),
+            Repr::Computed(_) | Repr::Joined { .. } | Repr::Owned { .. } => None,
         }
     }
 
@@ -125,7 +151,8 @@ impl LazyTensor {
     pub fn storages(&self) -> Vec<&Arc<Storage>> {
         match &self.repr {
             Repr::Joined { parts, .. } => parts.iter().flat_map(LazyTensor::storages).collect(),
-            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } => inner.storages(),
+            Repr::Computed(computed) => computed.inputs().into_iter().flat_map(LazyTensor::storages).collect(),
+            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } | Repr::Sliced { inner, .. } => inner.storages(),
             Repr::Stored { .. } | Repr::Owned { .. } => self.storage().into_iter().collect(),
         }
     }
@@ -138,7 +165,11 @@ impl LazyTensor {
                 let inner = inner.as_stored().filter(|inner| inner.cast.is_none())?;
                 Some(StoredView { cast: Some((*to, *overflow)), ..inner })
             }
-            Repr::Reshaped { .. } | Repr::Joined { .. } | Repr::Owned { .. } => None,
+            Repr::Reshaped { .. }
+            | Repr::Sliced { .. }
+            | Repr::Computed(_)
+            | Repr::Joined { .. }
+            | Repr::Owned { .. } => None,
         }
     }
 
@@ -161,7 +192,7 @@ impl LazyTensor {
         match &self.repr {
             Repr::Stored { storage, dtype, view } => is_whole(storage, *dtype, view).then_some(storage),
             Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } => inner.whole_storage(),
-            Repr::Joined { .. } | Repr::Owned { .. } => None,
+            Repr::Sliced { .. } | Repr::Computed(_) | Repr::Joined { .. } | Repr::Owned { .. } => None,
         }
     }
 
@@ -175,15 +206,54 @@ impl LazyTensor {
         match &self.repr {
             Repr::Stored { storage, dtype, view } => is_whole(storage, *dtype, view) && !storage.is_big_endian(),
             Repr::Reshaped { inner, .. } => inner.is_verbatim(),
-            Repr::Cast { .. } | Repr::Joined { .. } | Repr::Owned { .. } => false,
+            Repr::Cast { .. } | Repr::Sliced { .. } | Repr::Computed(_) | Repr::Joined { .. } | Repr::Owned { .. } => {
+                false
+            }
         }
     }
 
-    /// Inflates the compressed storages that elements come from, and keeps them in memory while the guard lives. Reading
-    /// the tensor in pieces then inflates each storage once.
+    /// Prepares for reading the tensor in pieces: inflates compressed storages and gathers transposed views, and keeps the
+    /// results while the guard lives, in a temporary file if they do not fit into some memory. Reading the pieces in order
+    /// then does so once.
     pub fn hold(&self) -> Result<InflatedGuard> {
-        let inflated = self.storages().into_iter().filter_map(|storage| storage.hold().transpose());
-        Ok(InflatedGuard { _bytes: inflated.collect::<Result<_>>()? })
+        let mut guard = self.hold_storages()?;
+        self.hold_gathered(&mut guard.gathered)?;
+        Ok(guard)
+    }
+
+    /// Inflates compressed storages, and keeps the bytes while the guard lives.
+    pub(super) fn hold_storages(&self) -> Result<InflatedGuard> {
+        let held = self.storages().into_iter().filter_map(|storage| storage.hold().transpose());
+        Ok(InflatedGuard { _inflated: held.collect::<Result<_>>()?, gathered: Vec::new() })
+    }
+
+    fn hold_gathered(&self, held: &mut Vec<Gathered>) -> Result<()> {
+        match &self.repr {
+            Repr::Stored { storage, dtype, view } if !gather::is_cheap_in_pieces(view, dtype.size()) => {
+                let gathered = storage.hold_gathered(view, dtype.size());
+                held.push(gathered.map_err(|error| error.in_file(storage.source().path()))?);
+                Ok(())
+            }
+            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } | Repr::Sliced { inner, .. } => {
+                inner.hold_gathered(held)
+            }
+            Repr::Computed(computed) => computed.inputs().into_iter().try_for_each(|input| input.hold_gathered(held)),
+            Repr::Joined { parts, .. } => parts.iter().try_for_each(|part| part.hold_gathered(held)),
+            Repr::Stored { .. } | Repr::Owned { .. } => Ok(()),
+        }
+    }
+
+    /// Bytes that reading the tensor costs, or more: its elements, and what is read of its storages for them.
+    pub(crate) fn cost(&self) -> u64 {
+        match &self.repr {
+            Repr::Stored { dtype, view, .. } => gather::cost(view, dtype.size()),
+            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } | Repr::Sliced { inner, .. } => inner.cost(),
+            Repr::Computed(computed) => {
+                computed.inputs().into_iter().map(LazyTensor::cost).fold(0, u64::saturating_add)
+            }
+            Repr::Joined { parts, .. } => parts.iter().map(LazyTensor::cost).fold(0, u64::saturating_add),
+            Repr::Owned { .. } => self.bytes(),
+        }
     }
 }
 

@@ -1,19 +1,26 @@
 //! Tensors whose elements stay in their file until they are read.
 //!
 //! A [`LazyTensor`] has a dtype and a shape. [`LazyTensor::read`] reads any range of its elements, row-major and
-//! little-endian, whatever the strides, byte order or compression in the file. It uses no memory beyond the caller's
-//! buffer, except for compressed storages, which are inflated whole.
+//! little-endian, whatever the strides, byte order or compression in the file. It uses a few megabytes of memory beyond the
+//! caller's buffer. Storages that are inflated and tensors that are transposed go through a temporary file if they are
+//! large.
 
+mod blocks;
 pub mod cast;
+mod computed;
 mod dtype;
 mod gather;
+mod held;
 mod lazy;
+mod permute;
 mod read;
 mod shape;
+mod small_float;
 mod storage;
 mod transform;
 
 pub use cast::Overflow;
+pub use computed::{Blocks, Codes};
 pub use dtype::Dtype;
 pub(crate) use lazy::StoredView;
 pub use lazy::{InflatedGuard, LazyTensor};

@@ -5,6 +5,7 @@ use crc32fast::Hasher;
 use crate::error::{Error, OrInternal, Result};
 use crate::tensor::gather::gather;
 use crate::tensor::lazy::{Repr, is_whole};
+use crate::tensor::storage::Gathered;
 use crate::tensor::{Dtype, LazyTensor, Storage, View, cast};
 
 /// Elements read and cast at a time: what was read is still in the second-level cache when it is cast.
@@ -19,8 +20,8 @@ impl LazyTensor {
     /// Fails if `out` is not a whole number of elements or reaches past the last one.
     pub fn read(&self, first: u64, out: &mut [u8], mut raw: Option<&mut Hasher>) -> Result<()> {
         self.check_range(first, out.len())?;
-        // Reads in several pieces (line by line, or cast block by block) then inflate a storage once.
-        let _inflated = self.hold()?;
+        // Reads in several pieces (run by run, or cast block by block) then inflate a storage once.
+        let _inflated = self.hold_storages()?;
         match &self.repr {
             Repr::Stored { storage, dtype, view } => read_stored(storage, *dtype, view, first, out, raw)
                 .map_err(|error| error.in_file(storage.source().path())),
@@ -39,6 +40,11 @@ impl LazyTensor {
                 Ok(())
             }
             Repr::Reshaped { inner, .. } => inner.read(first, out, raw),
+            Repr::Sliced { inner, first: start, .. } => {
+                inner.check_storage()?;
+                inner.read(start.checked_add(first).or_internal("a slice lies outside its tensor")?, out, None)
+            }
+            Repr::Computed(computed) => computed.read(first, out),
             Repr::Joined { parts, .. } => read_joined(parts, first, out),
             Repr::Owned { dtype, bytes, .. } => {
                 let start = usize::try_from(first).ok().and_then(|first| first.checked_mul(dtype.size()));
@@ -123,8 +129,7 @@ fn read_stored(
             raw.update(out);
         }
     } else {
-        storage.check()?;
-        gather(&|offset, out| storage.read_at(offset, out), storage.len(), view, dtype.size(), first, out)?;
+        read_strided(storage, view, dtype.size(), first, out)?;
     }
     if storage.is_big_endian() {
         for word in out.chunks_exact_mut(dtype.word()) {
@@ -132,6 +137,24 @@ fn read_stored(
         }
     }
     Ok(())
+}
+
+fn read_strided(storage: &Storage, view: &View, size: usize, first: u64, out: &mut [u8]) -> Result<()> {
+    let read_at = |offset: u64, out: &mut [u8]| storage.read_at(offset, out);
+    // Cannot overflow: `first` was checked against the view.
+    match storage.gathered(view, size) {
+        Some(Gathered::Whole(held)) => return held.read_at(first * size as u64, out),
+        Some(Gathered::Blocks(blocks)) => {
+            return blocks.read(&read_at, storage.len(), (view, size), first * size as u64, out);
+        }
+        None => storage.check()?,
+    }
+    let count = (out.len() / size) as u64;
+    gather(&read_at, storage.len(), view, size, first, count, &mut |offset, bytes| {
+        let place = out.get_mut(offset as usize..).and_then(|out| out.get_mut(..bytes.len()));
+        place.or_internal("a gathered run lies outside of the read")?.copy_from_slice(bytes);
+        Ok(())
+    })
 }
 
 #[cfg(test)]

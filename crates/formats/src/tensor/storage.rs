@@ -1,5 +1,5 @@
+use std::collections::HashMap;
 use std::io::Read;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use flate2::read::DeflateDecoder;
@@ -7,9 +7,16 @@ use flate2::read::DeflateDecoder;
 use crate::error::{Error, OrInternal, Result};
 use crate::io::Source;
 use crate::limits;
+use crate::tensor::View;
+use crate::tensor::blocks::Blocks;
+use crate::tensor::gather::gather;
+use crate::tensor::held::{Held, Slot};
 
 /// Bytes read at a time to compute a storage's checksum.
 const SUM_BYTES: u64 = 1 << 20;
+
+/// Bytes inflated at a time.
+const INFLATE_BYTES: u64 = 256 << 10;
 
 /// Where a storage's bytes lie in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +50,30 @@ pub struct Storage {
     crc32: Option<u32>,
     checked: OnceLock<bool>,
     /// The inflated bytes, while a guard keeps them alive.
-    inflated: Mutex<Weak<[u8]>>,
-    /// Bytes inflated so far, repetitions included.
-    spent: AtomicU64,
+    inflated: Slot,
+    /// The elements of views with elements of a size, in row-major order, while a guard keeps them alive.
+    gathered: Mutex<HashMap<(View, usize), Arc<GatheredSlot>>>,
+}
+
+/// The elements of a view in row-major order.
+#[derive(Debug, Clone)]
+pub(super) enum Gathered {
+    /// In memory, gathered when they are read.
+    Blocks(Arc<Blocks>),
+    /// In a temporary file.
+    Whole(Arc<Held>),
+}
+
+#[derive(Debug, Default)]
+struct GatheredSlot {
+    blocks: Mutex<Weak<Blocks>>,
+    spilled: Slot,
+}
+
+impl GatheredSlot {
+    fn get(&self, blocks: &Weak<Blocks>) -> Option<Gathered> {
+        blocks.upgrade().map(Gathered::Blocks).or_else(|| self.spilled.get().map(Gathered::Whole))
+    }
 }
 
 impl Storage {
@@ -60,8 +88,8 @@ impl Storage {
             big_endian: false,
             crc32: None,
             checked: OnceLock::new(),
-            inflated: Mutex::new(Weak::<[u8; 0]>::new()),
-            spent: AtomicU64::new(0),
+            inflated: Slot::default(),
+            gathered: Mutex::default(),
         }
     }
 
@@ -102,6 +130,19 @@ impl Storage {
         }
     }
 
+    /// Returns whether the storage is compressed in its file.
+    pub(crate) fn is_deflated(&self) -> bool {
+        matches!(self.extent, Extent::Deflated { .. })
+    }
+
+    /// Bytes that the storage takes in its file.
+    pub(crate) fn bytes_in_file(&self) -> u64 {
+        match self.extent {
+            Extent::Raw { len, .. } => len,
+            Extent::Deflated { compressed, .. } => compressed,
+        }
+    }
+
     /// Returns whether the bytes in the file and the inflated bytes end at [`limits::FILE_BYTES`] at most.
     pub(super) fn is_within_a_file(&self) -> bool {
         let (offset, in_file) = match self.extent {
@@ -135,11 +176,10 @@ impl Storage {
                 self.source.read_at(at, out)
             }
             Extent::Deflated { .. } => {
-                let bytes = self.inflate()?;
-                let start = usize::try_from(offset).ok();
-                let found = start.and_then(|start| bytes.get(start..start.checked_add(out.len())?));
-                out.copy_from_slice(found.ok_or_else(|| self.outside())?);
-                Ok(())
+                if offset.checked_add(out.len() as u64).is_none_or(|end| end > self.len()) {
+                    return Err(self.outside());
+                }
+                self.inflate()?.read_at(offset, out)
             }
         }
     }
@@ -172,42 +212,76 @@ impl Storage {
         Ok(hasher.finalize())
     }
 
-    fn inflate(&self) -> Result<Arc<[u8]>> {
+    fn inflate(&self) -> Result<Arc<Held>> {
         let Extent::Deflated { offset, compressed, len } = self.extent else {
             return Err(Error::internal("an uncompressed storage cannot be inflated"));
         };
-        let mut held = self.inflated.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bytes) = held.upgrade() {
-            return Ok(bytes);
-        }
-        // Tensors that alternate between storages could otherwise inflate each of them again and again.
-        let spent = self.spent.fetch_add(len, Ordering::Relaxed);
-        if spent >= limits::INFLATE_BYTES.max(len.saturating_mul(limits::INFLATE_TIMES)) {
-            let found = "its tensors require inflating it too often; repack the zip without compression";
-            return Err(Error::limit(found).in_record(self.name.as_str()).in_file(self.source.path()));
-        }
-        // Grows with the inflated bytes, not by the declared length. One byte more than declared proves it wrong.
-        let mut bytes = Vec::new();
-        let mut stream = DeflateDecoder::new(self.source.reader_of(offset, compressed)).take(len.saturating_add(1));
-        stream.read_to_end(&mut bytes).map_err(|error| self.fault(format!("cannot inflate: {error}")))?;
-        if bytes.len() as u64 != len {
-            return Err(self.fault(format!("inflates to {} bytes or more, {len} are declared", bytes.len())));
-        }
-        if self.crc32.is_some_and(|expected| crc32fast::hash(&bytes) != expected) {
-            return Err(self.damaged());
-        }
-        let bytes: Arc<[u8]> = bytes.into();
-        *held = Arc::downgrade(&bytes);
-        Ok(bytes)
+        self.inflated.get_or_build(len, |write| {
+            let mut stream = DeflateDecoder::new(self.source.reader_of(offset, compressed));
+            let mut hasher = crc32fast::Hasher::new();
+            let mut buffer = vec![0; len.clamp(1, INFLATE_BYTES) as usize];
+            let mut done = 0;
+            loop {
+                let count = stream.read(&mut buffer).map_err(|error| self.fault(format!("cannot inflate: {error}")))?;
+                let piece = buffer.get(..count).or_internal("a read is longer than its buffer")?;
+                // One byte more than declared proves the length wrong.
+                if done + count as u64 > len || count == 0 && done < len {
+                    let found = if count == 0 { format!("{done} bytes") } else { "more bytes".to_owned() };
+                    return Err(self.fault(format!("inflates to {found}, {len} are declared")));
+                }
+                if count == 0 {
+                    break;
+                }
+                hasher.update(piece);
+                write(done, piece)?;
+                done += count as u64;
+            }
+            let found = hasher.finalize();
+            if self.crc32.is_some_and(|expected| expected != found) { Err(self.damaged()) } else { Ok(()) }
+        })
     }
 
-    /// Inflates a compressed storage and returns its bytes; `None` for an uncompressed one. While they are alive, reads use
-    /// them.
-    pub(super) fn hold(&self) -> Result<Option<Arc<[u8]>>> {
+    /// Inflates a compressed storage; `None` for an uncompressed one. While the result is alive, reads use it.
+    pub(super) fn hold(&self) -> Result<Option<Arc<Held>>> {
         match self.extent {
             Extent::Raw { .. } => Ok(None),
             Extent::Deflated { .. } => self.inflate().map(Some),
         }
+    }
+
+    /// Prepares for reading a view in pieces, in row-major order. While the result is alive, [`Storage::gathered`] returns it.
+    pub(super) fn hold_gathered(&self, view: &View, size: usize) -> Result<Gathered> {
+        let slot = {
+            let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(gathered.entry((view.clone(), size)).or_default())
+        };
+        let mut blocks = slot.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = slot.get(&blocks) {
+            return Ok(found);
+        }
+        self.check()?;
+        if let Some(new) = Blocks::new(view, size) {
+            let new = Arc::new(new);
+            *blocks = Arc::downgrade(&new);
+            return Ok(Gathered::Blocks(new));
+        }
+        // Cannot overflow: a shape bounds its bytes.
+        let count = view.shape().elements();
+        let spilled = slot.spilled.get_or_build(count * size as u64, |write| {
+            gather(&|offset, out| self.read_at(offset, out), self.len(), view, size, 0, count, write)
+        });
+        Ok(Gathered::Whole(spilled?))
+    }
+
+    /// Returns the elements of a view in row-major order if a guard keeps them alive.
+    pub(super) fn gathered(&self, view: &View, size: usize) -> Option<Gathered> {
+        let gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        // Most storages have none, and the key is a copy of the view.
+        let slot = if gathered.is_empty() { None } else { gathered.get(&(view.clone(), size)).cloned() };
+        drop(gathered);
+        let slot = slot?;
+        let blocks = slot.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.get(&blocks)
     }
 
     fn outside(&self) -> Error {

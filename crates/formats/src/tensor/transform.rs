@@ -3,7 +3,6 @@
 use crate::error::{Error, OrInternal, Result};
 use crate::tensor::cast::{self, Overflow};
 use crate::tensor::lazy::Repr;
-use crate::tensor::read::zeros;
 use crate::tensor::{Dtype, LazyTensor, Shape, View};
 
 impl LazyTensor {
@@ -43,8 +42,7 @@ impl LazyTensor {
 
     /// Returns `count` rows from index `first` on, along the outermost dimension.
     ///
-    /// Reads the rows into memory unless the tensor is a view of a storage, possibly cast. Fails if the tensor does not
-    /// have these rows.
+    /// Fails if the tensor does not have these rows.
     pub fn rows(self, first: u64, count: u64) -> Result<Self> {
         let dims = self.shape().dims().to_vec();
         let available =
@@ -64,13 +62,9 @@ impl LazyTensor {
             }
             Repr::Cast { inner, to, overflow } => inner.rows(first, count)?.cast(to, overflow),
             other => {
-                let other = LazyTensor::from(other);
-                let dtype = other.dtype();
-                let mut bytes = zeros(shape.bytes(dtype))?;
                 // Cannot overflow: `Shape` bounds both products.
-                let row_elements = row.iter().product::<u64>();
-                other.read(first * row_elements, &mut bytes, None)?;
-                LazyTensor::owned(dtype, shape, bytes)
+                let first = first * row.iter().product::<u64>();
+                Ok(Repr::Sliced { inner: Box::new(other.into()), first, shape }.into())
             }
         }
     }

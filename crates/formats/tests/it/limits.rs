@@ -53,7 +53,7 @@ fn limits_pickles() {
         let content = vec![0; len - 12];
         pickle(&[b"\x8e", &(content.len() as u64).to_le_bytes(), &content])
     };
-    check(&bytes, limits::PICKLE_BYTES as usize, "a pickle of more than");
+    check(&bytes, limits::PICKLE_BYTES as usize, "the pickle exceeds the limit of");
     check(&|count| pickle(&[b"N", &b"\x85".repeat(count - 1)]), limits::PICKLE_NODES, "values in a pickle");
     check(&|count| pickle(&[b"(N", &b"2".repeat(count - 1), b"t"]), limits::PICKLE_STACK, "stack");
     // PROTO and STOP count as opcodes.
@@ -138,24 +138,52 @@ fn limits_views() {
     assert_limit(view(len * limits::VIEW_GROWTH), view(len * limits::VIEW_GROWTH + 1), "needs");
 }
 
+/// A torch file with deflated zeros of these lengths, one tensor each.
+fn deflated(folder: &Folder, lens: &[u64]) -> trinart_ckpt_formats::Result<trinart_ckpt_formats::StoredCheckpoint> {
+    let tensors = lens.iter().enumerate().flat_map(|(index, len)| {
+        let (name, count) = (index.to_string(), (*len as u32).to_le_bytes());
+        let strided = [&b"J"[..], &count, b"\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR"].concat();
+        let storage =
+            [&text("storage")[..], b"ctorch\nByteStorage\n", &text(&name), &text("cpu"), b"J", &count].concat();
+        [&text(&name)[..], b"ctorch._utils\n_rebuild_tensor_v2\n((", &storage, b"tQK\0", &strided].concat()
+    });
+    let pickled = pickle(&[b"}(", &tensors.collect::<Vec<_>>(), b"u"]);
+    let mut records = vec![record("archive/data.pkl", &pickled), record("archive/version", b"3\n")];
+    for (index, len) in lens.iter().enumerate() {
+        // Opening inflates nothing, so that the content need not be a deflate stream.
+        let content = vec![0; *len as usize / 1000 + 1];
+        let data = record(&format!("archive/data/{index}"), &content).with_method(8);
+        records.push(data.with_sizes(content.len() as u32, *len as u32));
+    }
+    open(folder, raw_zip(b"", &records))
+}
+
 #[test]
-fn limits_repeated_inflation() {
+fn limits_what_all_views_expand_to() {
     let folder = Folder::new();
-    // The number of reads of a deflated tensor of zeros before the limit.
-    let times = |len: usize| {
-        let pickled = tensor_and(b"");
-        let numel = pickled.windows(3).position(|window| window == b"K\x04t").unwrap();
-        let count = [&b"J"[..], &(len as u32 / 4).to_le_bytes()].concat();
-        let pickled = [&pickled[..numel], &count, &pickled[numel + 2..]].concat();
-        let data = record("archive/data/0", &vec![0; len]).deflated();
-        let records = [record("archive/data.pkl", &pickled), data, record("archive/version", b"3\n")];
-        let contents = open(&folder, raw_zip(b"", &records)).unwrap();
-        let tensor = contents.state_dict().get("weight").unwrap();
-        let is_limit = |error: trinart_ckpt_formats::error::Error| assert_eq!(error.kind(), Kind::Limit, "{error}");
-        (0..100).take_while(|_| tensor.to_bytes().map_err(is_limit).is_ok()).count()
+    // Tensors of these lengths, each a single byte that is repeated.
+    let views = |lens: &[u64]| {
+        let tensors = lens.iter().enumerate().flat_map(|(index, len)| {
+            let strided =
+                [&b"J"[..], &(*len as u32).to_le_bytes(), b"\x85K\0\x85\x89ccollections\nOrderedDict\n)RtR"].concat();
+            let storage = [&text("storage")[..], b"ctorch\nByteStorage\n", &text("0"), &text("cpu"), b"K\x01"].concat();
+            let key = text(&index.to_string());
+            [&key[..], b"ctorch._utils\n_rebuild_tensor_v2\n((", &storage, b"tQK\0", &strided].concat()
+        });
+        let pickled = pickle(&[b"}(", &tensors.collect::<Vec<_>>(), b"u"]);
+        let data =
+            [record("archive/data.pkl", &pickled), record("archive/data/0", b"7"), record("archive/version", b"3\n")];
+        open(&folder, raw_zip(b"", &data))
     };
-    assert_eq!(times(limits::INFLATE_BYTES as usize), limits::INFLATE_TIMES as usize);
-    assert_eq!(times(limits::INFLATE_BYTES as usize / 32), 32);
+    let half = limits::VIEW_BYTES / 2;
+    assert_limit(views(&[half, half]), views(&[half, half, 1]), "views that expand to");
+}
+
+#[test]
+fn limits_what_deflated_storages_expand_to() {
+    let folder = Folder::new();
+    let half = limits::INFLATED_BYTES / 2;
+    assert_limit(deflated(&folder, &[half, half]), deflated(&folder, &[half, half + 1]), "deflated records expand to");
 }
 
 /// The number of metadata values and of opaque values beside the tensors of a checkpoint.
@@ -301,7 +329,7 @@ fn limits_scans() {
     let folder = Folder::new();
     // The worst level of the findings, and the kind of the problem.
     let scan = |bytes: &[u8]| {
-        let scan = scan_file(folder.write("file.pkl", bytes)).unwrap().unwrap();
+        let scan = scan_file(folder.write("file.pkl", bytes)).unwrap();
         (scan.level(), scan.problem.map(|error| error.kind()))
     };
     let safe = (Level::Safe, None);
@@ -317,8 +345,8 @@ fn limits_scans() {
     assert_eq!(scan(&nested(limits::SCAN_DEPTH)), (Level::Unknown, None));
     // What loads the innermost pickle stays dangerous, because that pickle was not scanned.
     assert_eq!(scan(&nested(limits::SCAN_DEPTH + 1)), (Level::Dangerous, Some(Kind::Limit)));
-    assert_eq!(scan(&b"N.".repeat(limits::SCAN_STACKED)), safe);
-    assert_eq!(scan(&b"N.".repeat(limits::SCAN_STACKED + 1)), incomplete);
+    assert_eq!(scan(&b"\x80\x02N.".repeat(limits::SCAN_STACKED)), safe);
+    assert_eq!(scan(&b"\x80\x02N.".repeat(limits::SCAN_STACKED + 1)), incomplete);
     let half = |extra: usize| {
         let content = vec![0; limits::SCAN_BYTES as usize / 4 - 12 + extra];
         [&b"\x80\x04\x8e"[..], &(content.len() as u64).to_le_bytes(), &content, b"."].concat()

@@ -1,5 +1,7 @@
 //! An opened checkpoint in LDM names, whatever its container and layout.
 
+mod prefixes;
+mod single_file;
 mod translate;
 
 use std::borrow::Cow;
@@ -8,10 +10,13 @@ use std::sync::Arc;
 
 use trinart_ckpt_formats::containers::{Container, safetensors};
 use trinart_ckpt_formats::io::{Progress, Source};
+use trinart_ckpt_formats::tensor::Overflow;
 use trinart_ckpt_formats::{Error, Metadata, OpenOptions, Result, StateDict, StoredCheckpoint};
 
 use crate::detection::Detection;
 use crate::hash::{FileHashes, file_sha256};
+use crate::parameterization::{self, Parameterization};
+use crate::quantization::{self, Wanted};
 use crate::vae;
 pub use translate::Translation;
 
@@ -41,29 +46,47 @@ impl Checkpoint {
         Self::from_stored(StoredCheckpoint::open_with(path, options)?)
     }
 
-    /// Translates an opened checkpoint into LDM names.
+    /// Translates an opened checkpoint into LDM names. A single file in diffusers names (`unet.…`, `vae.…`) is translated
+    /// if all its keys are known, otherwise it keeps its names.
     pub fn from_stored(stored: StoredCheckpoint) -> Result<Self> {
         let mut metadata = stored.metadata().clone();
         let (state_dict, translation) = match stored.container() {
             Container::Diffusers => translate::folder_to_ldm(&stored, &mut metadata)?,
-            _ => (stored.state_dict().clone(), Translation::default()),
+            _ => single_file::to_ldm(&stored).unwrap_or_else(|| (stored.state_dict().clone(), Translation::default())),
         };
         Ok(Checkpoint { stored, state_dict, metadata, translation: Arc::new(translation) })
     }
 
-    /// Translates a VAE in a separate file from diffusers names. Returns other checkpoints unchanged.
-    pub(crate) fn with_ldm_vae(&self) -> Result<Cow<'_, Self>> {
-        if !self.state_dict.keys().any(vae::is_diffusers_key) {
+    /// Dequantizes the weights whose values are wanted, by key. Returns other checkpoints unchanged. A folder is dequantized
+    /// when it is opened.
+    ///
+    /// Fails if the values of a wanted tensor cannot be known.
+    pub(crate) fn dequantized(&self, wanted: &dyn Fn(&str) -> Wanted, overflow: Overflow) -> Result<Cow<'_, Self>> {
+        let dequantized = quantization::dequantize(&self.state_dict, &self.metadata, wanted, overflow);
+        let Some(dequantized) = dequantized.map_err(|error| error.in_file(self.path()))? else {
             return Ok(Cow::Borrowed(self));
-        }
-        let (state_dict, translation) = translate::vae_to_ldm(self.path(), &self.state_dict)?;
-        let (stored, metadata) = (self.stored.clone(), self.metadata.clone());
-        Ok(Cow::Owned(Checkpoint { stored, state_dict, metadata, translation: Arc::new(translation) }))
+        };
+        let translation = Translation::clone(&self.translation);
+        let translation = translation.after_dequantization(dequantized.record, dequantized.notices);
+        Ok(Cow::Owned(Checkpoint {
+            stored: self.stored.clone(),
+            state_dict: dequantized.state_dict,
+            metadata: dequantized.metadata,
+            translation: Arc::new(translation),
+        }))
     }
 
     /// Detects the architecture of a checkpoint from its keys and shapes, or of all components of a folder together.
     pub fn detect(stored: &StoredCheckpoint) -> Detection {
         translate::detect(stored)
+    }
+
+    /// Returns what the model predicts, its noise schedule and the constants of its VAE, with the evidence.
+    ///
+    /// Reads small tensors, the configurations of a folder, and the `.yaml` beside a file; see
+    /// [`parameterization::read`].
+    pub fn parameterization(&self) -> Result<Parameterization> {
+        parameterization::read(&self.stored, &self.state_dict, &self.metadata, &Self::detect(&self.stored))
     }
 
     /// The tensors in LDM names.

@@ -1,23 +1,23 @@
-//! Translates a diffusers folder into LDM names, so that all other code handles a single layout.
+//! Translates diffusers names into LDM names, so that all other code handles a single layout.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use trinart_ckpt_formats::containers::{Container, diffusers};
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::metadata::PyValue;
-use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
+use trinart_ckpt_formats::tensor::{LazyTensor, Overflow, Shape};
 use trinart_ckpt_formats::{Metadata, StateDict, StoredCheckpoint};
 
+use super::prefixes;
 use crate::detection::{self, Detection, detect_by};
 use crate::family::Architecture;
 use crate::layout::{self, Folder, Layout, Mapped, Qkv, text_keys};
 use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin};
 use crate::notice::{Notice, NoticeCode};
-use crate::position_ids;
+use crate::{position_ids, quantization};
 
 /// The record of a translation. It maps a ledger of translated keys back to the keys in the file.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Translation {
     /// For each translated key, the keys in the file and the changes.
     names: HashMap<String, (Vec<String>, Vec<Change>)>,
@@ -29,6 +29,8 @@ pub struct Translation {
     pub notices: Vec<Notice>,
     /// Notices that matter only if the output is a single file.
     single_file_notices: Vec<Notice>,
+    /// The weights of the file that were dequantized first.
+    dequantized: quantization::Record,
 }
 
 impl Translation {
@@ -38,11 +40,38 @@ impl Translation {
         added.chain(&self.single_file_notices).cloned().collect()
     }
 
+    /// Returns the key in the file of a translated key; the first one if the tensor was joined from several. `None` if
+    /// the key was not translated.
+    pub(crate) fn stored_key(&self, key: &str) -> Option<&str> {
+        self.names.get(key)?.0.first().map(String::as_str)
+    }
+
+    /// Records that a key of the file was renamed.
+    pub(super) fn renamed(&mut self, stored: &str, key: &str) {
+        self.names.insert(key.to_owned(), (vec![stored.to_owned()], vec![Change::Renamed]));
+    }
+
+    /// Adds a notice that matters only if the output is a single file.
+    pub(super) fn note_single_file(&mut self, notice: Notice) {
+        self.single_file_notices.push(notice);
+    }
+
     /// Rewrites the lines of `origin` in terms of the keys in the file.
     pub(crate) fn trace_back(&self, origin: Origin, ledger: &mut Ledger) {
-        if self.names.is_empty() {
-            return;
+        if !self.names.is_empty() {
+            self.trace_names_back(origin, ledger);
         }
+        self.dequantized.trace_back(origin, ledger);
+    }
+
+    /// Records that weights of the file were dequantized before their names were translated.
+    pub(super) fn after_dequantization(mut self, record: quantization::Record, notices: Vec<Notice>) -> Self {
+        self.dequantized = record;
+        self.notices.splice(0..0, notices);
+        self
+    }
+
+    fn trace_names_back(&self, origin: Origin, ledger: &mut Ledger) {
         ledger.rewrite(|line| {
             if line.from != origin {
                 return vec![line];
@@ -72,8 +101,27 @@ impl Translation {
 }
 
 /// Translates a diffusers folder into LDM names. Fails if the architecture is unknown, or has no such key.
+///
+/// Dequantizes quantized weights, because their companions have no LDM names.
 pub(super) fn folder_to_ldm(stored: &StoredCheckpoint, metadata: &mut Metadata) -> Result<(StateDict, Translation)> {
-    let detection = detect(stored);
+    let values = |_: &str| quantization::Wanted::Values;
+    let dequantized = quantization::dequantize(stored.state_dict(), metadata, &values, Overflow::Refuse);
+    match dequantized.map_err(|error| error.in_file(stored.path()))? {
+        Some(dequantized) => {
+            *metadata = dequantized.metadata;
+            let (state_dict, translation) = names_to_ldm(stored, &dequantized.state_dict, metadata)?;
+            Ok((state_dict, translation.after_dequantization(dequantized.record, dequantized.notices)))
+        }
+        None => names_to_ldm(stored, stored.state_dict(), metadata),
+    }
+}
+
+fn names_to_ldm(
+    stored: &StoredCheckpoint,
+    state_dict: &StateDict,
+    metadata: &mut Metadata,
+) -> Result<(StateDict, Translation)> {
+    let detection = detect_in_folders(state_dict, &folder_prefix);
     let is_alone = |alone: Folder| folders(stored).all(|folder| folder == alone);
     let candidates = detection.candidates();
     let architecture = match candidates.as_slice() {
@@ -86,7 +134,7 @@ pub(super) fn folder_to_ldm(stored: &StoredCheckpoint, metadata: &mut Metadata) 
             return Err(Error::unsupported(found).in_file(stored.path()));
         }
     };
-    let keys = stored.state_dict().iter().map(|(key, tensor)| (split(key), key, tensor));
+    let keys = state_dict.iter().map(|(key, tensor)| (split(key), key, tensor));
     let keys = keys.filter_map(|(parts, key, tensor)| parts.map(|(folder, name)| (folder, name, key, tensor)));
     let keys: Vec<_> = keys.collect();
     let translated = translate(architecture, &keys).map_err(|error| error.in_file(stored.path()))?;
@@ -96,21 +144,28 @@ pub(super) fn folder_to_ldm(stored: &StoredCheckpoint, metadata: &mut Metadata) 
     Ok(translated)
 }
 
-/// Translates a VAE in diffusers names, without a component in its keys.
-pub(super) fn vae_to_ldm(path: &Path, state_dict: &StateDict) -> Result<(StateDict, Translation)> {
-    let keys: Vec<_> = state_dict.iter().map(|(key, tensor)| (Folder::Vae, key, key, tensor)).collect();
-    translate(Architecture::Sd1, &keys).map_err(|error| error.in_file(path))
-}
-
-/// Detects the architecture of a checkpoint, or of all components of a folder together.
+/// Detects the architecture of a checkpoint, or of all components in diffusers names together.
 pub(super) fn detect(stored: &StoredCheckpoint) -> Detection {
     let state_dict = stored.state_dict();
-    if stored.container() != Container::Diffusers {
-        return detection::detect(state_dict);
+    if stored.container() == Container::Diffusers {
+        return detect_in_folders(state_dict, &folder_prefix);
     }
+    match prefixes::wrapper(state_dict) {
+        Some(wrapper) => detect_in_folders(state_dict, &|folder| prefixes::prefix(wrapper, folder)),
+        None => detection::detect(state_dict),
+    }
+}
+
+/// The prefix of a component's keys in a diffusers folder.
+fn folder_prefix(folder: Folder) -> String {
+    format!("{}{}", folder.name(), diffusers::SEPARATOR)
+}
+
+/// Detects the architecture of components whose keys have the prefix that `prefix` returns.
+fn detect_in_folders(state_dict: &StateDict, prefix: &dyn Fn(Folder) -> String) -> Detection {
     let detect_in = |folder: Folder| {
-        let full_key = |key: &str| format!("{}{}{key}", folder.name(), diffusers::SEPARATOR);
-        detect_by(&|key| state_dict.get(&full_key(key)).map(|tensor| tensor.shape().dims().to_vec()))
+        let prefix = prefix(folder);
+        detect_by(&|key| state_dict.get(&format!("{prefix}{key}")).map(|tensor| tensor.shape().dims().to_vec()))
     };
     Folder::ALL.iter().map(|&folder| detect_in(folder)).reduce(Detection::and).unwrap_or_else(|| detect_by(&|_| None))
 }
@@ -127,9 +182,10 @@ fn split(key: &str) -> Option<(Folder, &str)> {
 }
 
 /// A tensor of a folder: its component, its key in the component, its full key, and the tensor.
-type FolderTensor<'a> = (Folder, &'a str, &'a str, &'a LazyTensor);
+pub(super) type FolderTensor<'a> = (Folder, &'a str, &'a str, &'a LazyTensor);
 
-fn translate(architecture: Architecture, keys: &[FolderTensor<'_>]) -> Result<(StateDict, Translation)> {
+/// Translates tensors in diffusers names. Fails if the architecture has no such key, or if a shape does not fit.
+pub(super) fn translate(architecture: Architecture, keys: &[FolderTensor<'_>]) -> Result<(StateDict, Translation)> {
     let layout = Layout::of(architecture);
     let mut translation = Translation::default();
     let mut parts: HashMap<&str, Vec<MappedTensor<'_>>> = HashMap::new();

@@ -52,6 +52,14 @@ pub(crate) fn is_needed(key: &str, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> b
     })
 }
 
+/// Returns the tensors of a VAE (kl-f8) with these widths, the highest resolution first, in the order of a checkpoint.
+/// Images have 3 channels and latents 4, as in every Stable Diffusion.
+pub(crate) fn vae_pairs(widths: [u64; 4]) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    vae::add(&mut pairs, &sizes::Vae { image: 3, latent: 4, widths });
+    pairs
+}
+
 /// The destination of a tensor in the other layout, and its transform on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mapped<'a> {

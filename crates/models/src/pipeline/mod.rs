@@ -14,13 +14,14 @@ mod vae;
 
 use serde_json::{Map, Value, json};
 
-use crate::family::{Architecture, Task};
+use crate::family::{Architecture, Prediction, Task};
 use crate::layout::Folder;
 pub(crate) use config::Dims;
 use config::text;
 pub(crate) use definition::Pipeline;
+pub(crate) use scheduler::timestep_spacing;
 
-impl Pipeline {
+impl Pipeline<'_> {
     /// The diffusers class; `None` if the pipeline needs components that a checkpoint does not have.
     fn class(&self) -> Option<&'static str> {
         use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
@@ -55,7 +56,7 @@ impl Pipeline {
     pub(crate) fn config(&self, folder: Folder, dims: Dims<'_>) -> Value {
         match folder {
             Folder::Unet => unet::config(self, dims),
-            Folder::Vae => vae::config(self.architecture, dims),
+            Folder::Vae => vae::config(self.architecture, &self.parameterization.vae, dims),
             Folder::TextEncoder | Folder::TextEncoder2 => text_encoder::config(self.architecture, folder, dims),
         }
     }
@@ -69,6 +70,11 @@ impl Pipeline {
             Architecture::SdxlBase => &[("tokenizer", END), ("tokenizer_2", "!")],
             Architecture::SdxlRefiner => &[("tokenizer_2", "!")],
         }
+    }
+
+    /// Returns the scheduler's class and configuration.
+    pub(crate) fn scheduler(&self) -> (&'static str, Value) {
+        (scheduler::class(self), scheduler::config(self))
     }
 
     fn model_index(&self) -> Option<Value> {
@@ -85,6 +91,8 @@ impl Pipeline {
         };
         let mut index = Map::new();
         index.insert("_class_name".into(), self.class()?.into());
+        // diffusers needs a version here to open a pipeline as one of another task.
+        index.insert("_diffusers_version".into(), "0.42.1".into());
         index.insert("scheduler".into(), part("diffusers", scheduler::class(self)));
         index.insert("unet".into(), part("diffusers", "UNet2DConditionModel"));
         index.insert("vae".into(), part("diffusers", "AutoencoderKL"));
@@ -104,6 +112,9 @@ impl Pipeline {
                 index.insert("text_encoder_2".into(), text_encoder(Folder::TextEncoder2));
                 index.insert("tokenizer_2".into(), tokenizer("tokenizer_2"));
                 index.insert("force_zeros_for_empty_prompt".into(), is_base.into());
+                if self.task == Task::InstructPix2Pix && self.parameterization.prediction == Prediction::EdmVelocity {
+                    index.insert("is_cosxl_edit".into(), true.into());
+                }
                 if !is_base {
                     index.insert("requires_aesthetics_score".into(), true.into());
                 }

@@ -3,29 +3,50 @@ use serde_json::{Value, json};
 use super::config::add;
 use super::definition::Pipeline;
 use crate::family::{Architecture, Prediction, Task};
+use crate::parameterization::Parameterization;
 
 /// Returns the scheduler class of the published model.
-pub(super) fn class(pipeline: &Pipeline) -> &'static str {
-    match (pipeline.architecture, pipeline.task) {
-        (_, Task::InstructPix2Pix) => "EulerAncestralDiscreteScheduler",
-        (Architecture::Sd1, _) => "PNDMScheduler",
-        (Architecture::Sd2, _) => "DDIMScheduler",
-        (Architecture::SdxlBase | Architecture::SdxlRefiner, _) => "EulerDiscreteScheduler",
+pub(crate) fn class(pipeline: &Pipeline<'_>) -> &'static str {
+    let wanted = pipeline.parameterization;
+    match (wanted.prediction, pipeline.architecture, pipeline.task) {
+        // Playground 2.5 and CosXL.
+        (Prediction::Edm, ..) => "EDMDPMSolverMultistepScheduler",
+        (Prediction::EdmVelocity, ..) => "EDMEulerScheduler",
+        (_, _, Task::InstructPix2Pix) => "EulerAncestralDiscreteScheduler",
+        // PNDM cannot rescale its betas.
+        (_, Architecture::Sd1, _) if wanted.zero_terminal_snr => "DDIMScheduler",
+        (_, Architecture::Sd1, _) => "PNDMScheduler",
+        (_, Architecture::Sd2, _) => "DDIMScheduler",
+        (_, Architecture::SdxlBase | Architecture::SdxlRefiner, _) => "EulerDiscreteScheduler",
     }
 }
 
-/// Returns `scheduler_config.json`. All models were trained with the same noise schedule.
-pub(super) fn config(pipeline: &Pipeline) -> Value {
+/// Returns the spacing of timesteps that a generated scheduler has if nothing else is wanted; `None` for EDM, which has
+/// none.
+pub(crate) fn timestep_spacing(wanted: &Parameterization) -> Option<&'static str> {
+    match wanted.prediction {
+        Prediction::Edm | Prediction::EdmVelocity => None,
+        _ if wanted.zero_terminal_snr => Some("trailing"),
+        _ => Some("leading"),
+    }
+}
+
+/// Returns `scheduler_config.json`. All models but those of EDM were trained with the same noise schedule.
+pub(crate) fn config(pipeline: &Pipeline<'_>) -> Value {
+    let wanted = pipeline.parameterization;
     let class = class(pipeline);
+    if wanted.prediction.is_edm() {
+        return edm(class, wanted);
+    }
     let mut config = json!({
         "_class_name": class,
         "beta_end": 0.012,
         "beta_schedule": "scaled_linear",
         "beta_start": 0.00085,
         "num_train_timesteps": 1000,
-        "prediction_type": match pipeline.prediction {
+        "prediction_type": match wanted.prediction {
             Prediction::Epsilon => "epsilon",
-            Prediction::Velocity | Prediction::Unknown => "v_prediction",
+            _ => "v_prediction",
         },
         "steps_offset": 1,
         "trained_betas": null,
@@ -36,10 +57,42 @@ pub(super) fn config(pipeline: &Pipeline) -> Value {
             [("clip_sample", false.into()), ("set_alpha_to_one", false.into()), ("skip_prk_steps", true.into())],
         ),
         "DDIMScheduler" => add(&mut config, [("clip_sample", false.into()), ("set_alpha_to_one", false.into())]),
-        _ => add(&mut config, [("timestep_spacing", "leading".into())]),
+        _ => {}
     }
-    if pipeline.zero_terminal_snr {
-        add(&mut config, [("rescale_betas_zero_snr", true.into()), ("timestep_spacing", "trailing".into())]);
+    if let Some(spacing) = wanted.timestep_spacing.as_deref().or(timestep_spacing(wanted)) {
+        add(&mut config, [("timestep_spacing", spacing.into())]);
+    }
+    if wanted.zero_terminal_snr {
+        add(&mut config, [("rescale_betas_zero_snr", true.into())]);
+    }
+    config
+}
+
+/// Returns the configuration of an EDM scheduler with the other fields of the published models.
+fn edm(class: &str, wanted: &Parameterization) -> Value {
+    let mut config = json!({
+        "_class_name": class,
+        "final_sigmas_type": "zero",
+        "num_train_timesteps": 1000,
+        "prediction_type": if wanted.prediction == Prediction::Edm { "epsilon" } else { "v_prediction" },
+        "rho": 7.0,
+        "sigma_data": wanted.sigma_data,
+        "sigma_max": wanted.sigma_max,
+        "sigma_min": wanted.sigma_min,
+        "sigma_schedule": if wanted.prediction == Prediction::Edm { "karras" } else { "exponential" },
+    });
+    if class == "EDMDPMSolverMultistepScheduler" {
+        let solver = [
+            ("algorithm_type", json!("dpmsolver++")),
+            ("dynamic_thresholding_ratio", json!(0.995)),
+            ("euler_at_final", json!(false)),
+            ("lower_order_final", json!(true)),
+            ("sample_max_value", json!(1.0)),
+            ("solver_order", json!(2)),
+            ("solver_type", json!("midpoint")),
+            ("thresholding", json!(false)),
+        ];
+        add(&mut config, solver);
     }
     config
 }

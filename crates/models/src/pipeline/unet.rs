@@ -10,7 +10,7 @@ const DOWN: &str = "DownBlock2D";
 const UP: &str = "UpBlock2D";
 
 /// Returns `config.json` of a UNet2DConditionModel.
-pub(super) fn config(pipeline: &Pipeline, dims: Dims<'_>) -> Value {
+pub(super) fn config(pipeline: &Pipeline<'_>, dims: Dims<'_>) -> Value {
     let architecture = pipeline.architecture;
     let (down, up): (&[&str], &[&str]) = match architecture {
         Architecture::Sd1 | Architecture::Sd2 => {
@@ -69,9 +69,9 @@ pub(super) fn config(pipeline: &Pipeline, dims: Dims<'_>) -> Value {
 }
 
 /// Returns the latent width and height of the last training stage of the published model.
-fn sample_size(pipeline: &Pipeline) -> u64 {
+fn sample_size(pipeline: &Pipeline<'_>) -> u64 {
     match (pipeline.architecture, pipeline.task) {
-        (Architecture::Sd2, Task::TextToImage) if pipeline.prediction != Prediction::Epsilon => 96,
+        (Architecture::Sd2, Task::TextToImage) if pipeline.parameterization.prediction != Prediction::Epsilon => 96,
         (Architecture::Sd1 | Architecture::Sd2, _) => 64,
         (Architecture::SdxlBase | Architecture::SdxlRefiner, _) => 128,
     }

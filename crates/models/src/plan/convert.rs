@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use crate::checkpoint::Checkpoint;
 use crate::ledger::{Change, DropReason, Ledger, Origin};
 use crate::notice::{Notice, NoticeCode};
-use crate::plan::{Cast, Resolved};
+use crate::parameterization::is_mark_key;
+use crate::plan::{Cast, ComponentDtypes, Resolved};
+use crate::quantization::{self, Wanted};
 use crate::{Component, ema, position_ids, vae};
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
-use trinart_ckpt_formats::tensor::LazyTensor;
+use trinart_ckpt_formats::tensor::{LazyTensor, Overflow};
 
 /// How to treat the exponential moving average (EMA) of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,12 @@ pub struct ConvertOptions {
     pub component: Option<Component>,
     /// Corrects position_ids, and adds missing ones.
     pub fix_position_ids: bool,
+    /// The dtypes of components that do not follow `cast`.
+    pub dtypes: ComponentDtypes,
+    /// How `dtypes` treat values that overflow, as well as dequantized weights.
+    pub overflow: Overflow,
+    /// Dequantizes quantized weights even without a cast, as a folder needs them.
+    pub dequantize: bool,
 }
 
 impl ConvertOptions {
@@ -70,6 +78,35 @@ impl ConvertOptions {
         ConvertOptions { fix_position_ids: fix, ..self }
     }
 
+    /// Sets the dtypes of components that do not follow [`Self::cast`], and how they treat values that overflow.
+    #[must_use]
+    pub fn dtypes(self, dtypes: ComponentDtypes, overflow: Overflow) -> Self {
+        ConvertOptions { dtypes, overflow, ..self }
+    }
+
+    /// Dequantizes quantized weights even without a cast.
+    #[must_use]
+    pub fn dequantize(self, dequantize: bool) -> Self {
+        ConvertOptions { dequantize, ..self }
+    }
+
+    /// Returns the cast of the tensor with this key.
+    fn cast_of(&self, key: &str) -> Option<Cast> {
+        self.dtypes.cast(Component::from_key(key), self.cast, self.overflow)
+    }
+
+    /// Returns what the output needs of a weight, should it be quantized.
+    fn wanted(&self, key: &str) -> Wanted {
+        // The EMA replaces the weights but none of their scales.
+        let is_replaced = self.ema_action() == Ema::Use && Component::from_key(key) == Component::Unet;
+        match self.cast_of(key) {
+            _ if self.drop_reason(key).is_some() => Wanted::Stored,
+            Some(cast) => Wanted::In(cast.to),
+            None if self.dequantize || is_replaced => Wanted::Values,
+            None => Wanted::Stored,
+        }
+    }
+
     /// The action for the EMA: the requested one, or the default.
     fn ema_action(&self) -> Ema {
         let keeps_ema = !self.prune || self.component == Some(Component::Ema);
@@ -78,6 +115,10 @@ impl ConvertOptions {
 
     /// Returns why a key is dropped; `None` if it is kept.
     fn drop_reason(&self, key: &str) -> Option<DropReason> {
+        if is_mark_key(key) {
+            let is_left = self.component.is_some_and(|wanted| wanted != Component::Unet);
+            return is_left.then_some(DropReason::OtherComponent);
+        }
         let component = Component::from_key(key);
         if component == Component::Ema {
             return match self.ema_action() {
@@ -95,12 +136,14 @@ impl ConvertOptions {
     }
 }
 
-/// Plans a conversion. Kept tensors keep their order. Reads no tensor data, except position_ids that are to be fixed.
+/// Plans a conversion. Kept tensors keep their order. Reads no tensor data, except position_ids and the descriptions and
+/// tables of quantized weights.
 ///
 /// Fails if the checkpoint has an unreadable tensor, if the requested component or EMA is missing, or if nothing would
 /// remain.
 pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolved> {
     checkpoint.refuse_unreadable()?;
+    let checkpoint = &*checkpoint.dequantized(&|key| options.wanted(key), options.overflow)?;
     let mut conversion = Conversion {
         source: checkpoint.state_dict(),
         options,
@@ -114,7 +157,15 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
     if state_dict.is_empty() && !checkpoint.state_dict().is_empty() {
         return Err(nothing_remains(checkpoint.state_dict(), options).in_file(checkpoint.path()));
     }
-    let unknown = state_dict.keys().filter(|key| Component::from_key(key) == Component::Other).count();
+    for component in options.dtypes.set() {
+        if !state_dict.keys().any(|key| Component::from_key(key) == component) {
+            let text = format!("no {} to cast", component.text());
+            notices.push(Notice::new(NoticeCode::DtypeWithoutComponent, text));
+        }
+    }
+    let is_unknown =
+        |key: &&str| Component::from_key(key) == Component::Other && !is_mark_key(key) && !quantization::is_marker(key);
+    let unknown = state_dict.keys().filter(is_unknown).count();
     if unknown > 0 {
         let text = format!("kept {unknown} tensors of no known component");
         notices.push(Notice::new(NoticeCode::UnknownKept, text));
@@ -158,7 +209,7 @@ impl<'a> Conversion<'a> {
                 // The ledger gets its line where the weight is replaced.
                 continue;
             }
-            if let Some(reason) = self.options.drop_reason(key) {
+            if let Some(reason) = self.drop_reason(key) {
                 self.ledger.dropped(Origin::Checkpoint, key, reason);
                 continue;
             }
@@ -169,6 +220,13 @@ impl<'a> Conversion<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Returns why a key is dropped; `None` if it is kept. A marker of scaled fp8 stays with the weights that it marks.
+    fn drop_reason(&self, key: &str) -> Option<DropReason> {
+        let reason = self.options.drop_reason(key)?;
+        let is_kept = |key: &str| self.options.drop_reason(key).is_none();
+        (!quantization::marks(self.source, key, &is_kept)).then_some(reason)
     }
 
     /// Finds the EMA of each UNet weight, if the EMA is to be used. Fails if one is missing.
@@ -235,8 +293,19 @@ impl<'a> Conversion<'a> {
         Ok(())
     }
 
+    /// Adds a notice about position_ids that are wrong and stay so. Folders do not hold them.
+    fn note_wrong_position_ids(&mut self, key: &str, tensor: &LazyTensor) -> Result<()> {
+        if !self.options.dequantize {
+            let positions = position_ids::positions(self.source, key);
+            self.notices.extend(position_ids::notice(key, tensor, positions).map_err(|error| error.in_tensor(key))?);
+        }
+        Ok(())
+    }
+
     fn write(&mut self, input: &str, key: &str, tensor: &LazyTensor, mut changes: Vec<Change>) -> Result<()> {
-        let (tensor, cast) = Cast::apply(self.options.cast, tensor).map_err(|error| error.in_tensor(input))?;
+        self.note_wrong_position_ids(input, tensor)?;
+        let cast = self.options.cast_of(key);
+        let (tensor, cast) = Cast::apply(cast, key, tensor).map_err(|error| error.in_tensor(input))?;
         // WebUI loads VAE files without prefix.
         let is_alone = self.options.component == Some(Component::Vae);
         let output = if is_alone { vae::bare_key(key) } else { key };

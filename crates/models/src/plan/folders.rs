@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use serde_json::{Value, json};
 use trinart_ckpt_formats::containers::diffusers::{MODEL_INDEX, SEPARATOR};
 use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result};
 use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
@@ -12,12 +13,10 @@ use crate::family::{Architecture, Prediction, Task};
 use crate::layout::{self, Folder, Layout, Mapped, text_keys};
 use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin};
 use crate::notice::{Notice, NoticeCode};
+use crate::parameterization::{Parameterization, Patch, is_mark_key, patch_scheduler, patch_vae};
 use crate::pipeline::Pipeline;
-use crate::plan::Resolved;
-use crate::{Component, position_ids, vae};
-
-/// The key that marks models whose noise schedule ends in pure noise.
-const ZERO_TERMINAL_SNR_MARK: &str = "ztsnr";
+use crate::plan::{Resolved, express};
+use crate::{Component, position_ids, quantization, vae};
 
 /// A planned folder: the tensors, with keys such as `unet/conv_in.weight`, and the other files.
 #[derive(Debug, Clone)]
@@ -32,17 +31,18 @@ pub struct FolderPlan {
 /// Plans the folder of a checkpoint, or of its only component.
 ///
 /// `own` are the configuration files of the input, if it is a folder; they take precedence over generated ones.
-/// `prediction` overrides what the tensors and the metadata show. Fails if a component is incomplete, or if a pipeline
-/// would lack a component.
-pub fn to_folder(
-    resolved: Resolved,
-    own: Vec<(String, Vec<u8>)>,
-    prediction: Option<Prediction>,
-) -> Result<FolderPlan> {
+/// `wanted` is what the model predicts, and the constants of its VAE: the configurations record it. Fails if a component is
+/// incomplete, if a pipeline would lack a component, or if diffusers has no scheduler for what the UNet predicts.
+pub fn to_folder(resolved: Resolved, own: Vec<(String, Vec<u8>)>, wanted: &Parameterization) -> Result<FolderPlan> {
     let Resolved { state_dict, metadata, ledger, mut notices } = resolved;
+    if let Some(key) = state_dict.keys().find(|key| quantization::is_companion(key)) {
+        let found = "part of a quantized weight; a folder needs the weight dequantized";
+        return Err(Error::unsupported(found).in_tensor(key));
+    }
+    let own: Vec<_> = own.into_iter().map(quantization::without_config).collect();
     let detection = detect(&state_dict);
     let folders = folders_of(&state_dict);
-    let architecture = architecture(&detection, &folders)?;
+    let architecture = architecture(&detection, &folders, wanted)?;
     let layout = Layout::of(architecture);
     let is_bare = is_text_bare(&metadata, &ledger);
     let (tensors, destinations) = rename(layout, &state_dict, is_bare)?;
@@ -50,19 +50,19 @@ pub fn to_folder(
     for &folder in &folders {
         refuse_incomplete(layout, folder, &tensors)?;
     }
-    let guessed = guess(architecture, &detection, &metadata);
-    let needs_scheduler =
-        folders.contains(&Folder::Unet) && !own.iter().any(|(path, _)| path.starts_with("scheduler/"));
-    if guessed == Prediction::Unknown && prediction.is_none() && needs_scheduler {
-        let text = "assumed v-prediction: SD v2 files do not show what the model predicts";
-        notices.push(Notice::new(NoticeCode::PredictionAssumed, text));
+    let has_scheduler = folders.len() > 1 && folders.contains(&Folder::Unet);
+    let has_own_scheduler = own.iter().any(|(path, _)| path.starts_with("scheduler/"));
+    if has_scheduler && !has_own_scheduler {
+        notices.extend(check_prediction(wanted)?);
     }
-    let pipeline = Pipeline {
-        architecture,
-        task: detection.task.unwrap_or(Task::TextToImage),
-        prediction: prediction.unwrap_or(guessed),
-        zero_terminal_snr: state_dict.contains(ZERO_TERMINAL_SNR_MARK),
-    };
+    if folders == [Folder::Vae] && wanted.vae_is_assumed() && own.is_empty() {
+        let factor = wanted.vae.scaling_factor;
+        let text =
+            format!("assumed scaling_factor {factor}, that of SD v1 and v2: a VAE alone does not show its model");
+        notices.push(Notice::new(NoticeCode::VaeConstantsAssumed, text));
+    }
+    let pipeline =
+        Pipeline { architecture, task: detection.task.unwrap_or(Task::TextToImage), parameterization: wanted };
     let files = files(&pipeline, &folders, &tensors, own)?;
     let not_in_folders =
         destinations.values().filter(|it| matches!(it, Destination::None(DropReason::NotInFolders))).count();
@@ -72,6 +72,8 @@ pub fn to_folder(
     }
     let mut metadata = metadata;
     metadata.shift_remove(text_keys::FIELD);
+    let is_recorded = folders.contains(&Folder::Unet);
+    notices.extend(express::in_folder(&mut metadata, wanted, has_scheduler, is_recorded));
     let ledger = rename_outputs(ledger, &destinations);
     Ok(FolderPlan { resolved: Resolved { state_dict: tensors, metadata, ledger, notices }, files })
 }
@@ -110,11 +112,11 @@ fn folders_of(state_dict: &StateDict) -> Vec<Folder> {
     Folder::ALL.iter().copied().filter(|&folder| of_folder(folder)).collect()
 }
 
-fn architecture(detection: &Detection, folders: &[Folder]) -> Result<Architecture> {
+fn architecture(detection: &Detection, folders: &[Folder], wanted: &Parameterization) -> Result<Architecture> {
     match (detection.candidates().as_slice(), folders) {
         (&[only], _) => Ok(only),
         // The VAE is the same in all architectures, and so is each text encoder.
-        (_, [Folder::Vae]) => Ok(Architecture::Sd1),
+        (_, [Folder::Vae]) => Ok(wanted.architecture.unwrap_or(Architecture::Sd1)),
         (&[first, ..], [Folder::TextEncoder | Folder::TextEncoder2]) => Ok(first),
         _ => {
             let found = format!("unknown architecture ({}): cannot write a folder", detection.doubt());
@@ -166,6 +168,7 @@ fn rename(
 /// Returns why folders do not hold a key.
 fn drop_reason(key: &str) -> DropReason {
     match Component::from_key(key) {
+        _ if is_mark_key(key) => DropReason::RecordedInFolder,
         Component::Ema => DropReason::EmaNotInFolders,
         Component::Schedule => DropReason::ScheduleNotInFolders,
         Component::TrainingResidue => DropReason::ResidueNotInFolders,
@@ -241,20 +244,28 @@ fn refuse_incomplete(layout: &Layout, folder: Folder, tensors: &StateDict) -> Re
     }
 }
 
-/// Returns what a model predicts, from its marks and metadata; unknown for SD v2 without either.
-fn guess(architecture: Architecture, detection: &Detection, metadata: &Metadata) -> Prediction {
-    let recorded = metadata.get("modelspec.prediction_type").map(trinart_ckpt_formats::metadata::PyValue::to_text);
-    let is_recorded_as = |start: &str| recorded.as_ref().is_some_and(|recorded| recorded.starts_with(start));
-    match architecture {
-        _ if detection.prediction == Prediction::Velocity || is_recorded_as("v") => Prediction::Velocity,
-        Architecture::Sd2 if !is_recorded_as("eps") => Prediction::Unknown,
-        _ => Prediction::Epsilon,
+/// Fails if no scheduler of diffusers works with these architectures and this prediction. Returns a notice if the
+/// prediction is assumed.
+fn check_prediction(wanted: &Parameterization) -> Result<Option<Notice>> {
+    match wanted.prediction {
+        Prediction::Unknown => {
+            let text = "assumed v-prediction: neither marks nor weights of this SD v2 file show what it predicts";
+            Ok(Some(Notice::new(NoticeCode::PredictionAssumed, text)))
+        }
+        Prediction::Flow | Prediction::Sample => {
+            let found = format!(
+                "no scheduler of a folder is known for this model, which predicts {}",
+                wanted.prediction.text()
+            );
+            Err(Error::unsupported(found))
+        }
+        _ => Ok(None),
     }
 }
 
 /// Returns the configuration files of the folder: the input's own ones, and generated ones for the rest.
 fn files(
-    pipeline: &Pipeline,
+    pipeline: &Pipeline<'_>,
     folders: &[Folder],
     tensors: &StateDict,
     own: Vec<(String, Vec<u8>)>,
@@ -280,15 +291,62 @@ fn files(
         })?;
         if is_pipeline {
             // The input has all parts that its index names, but a configuration may be missing.
-            (own, made.into_iter().filter(|(path, _)| path.ends_with("/config.json")).collect())
+            let is_config = |path: &str| path.ends_with("/config.json") || path == SCHEDULER;
+            (own, made.into_iter().filter(|(path, _)| is_config(path)).collect())
         } else {
             (Vec::new(), made)
         }
     };
+    let own = corrected(own, pipeline, folders)?;
     let is_own = |path: &str| own.iter().any(|(own, _)| own == path);
     let made: Vec<_> =
         made.into_iter().filter(|(path, _)| !is_own(path)).map(|(path, text)| (path, text.into_bytes())).collect();
     Ok(own.into_iter().chain(made).collect())
+}
+
+/// The configuration of the scheduler.
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
+/// Corrects the input's own configurations where the scheduler or the constants of the VAE are to be others.
+fn corrected(
+    mut own: Vec<(String, Vec<u8>)>,
+    pipeline: &Pipeline<'_>,
+    folders: &[Folder],
+) -> Result<Vec<(String, Vec<u8>)>> {
+    let wanted = pipeline.parameterization;
+    let parse = |path: &str, text: &[u8]| -> Result<Value> {
+        serde_json::from_slice(text).map_err(|error| Error::malformed(format!("{path}: not valid JSON: {error}")))
+    };
+    let text = |config: &Value| format!("{config:#}\n").into_bytes();
+    let mut new_class = None;
+    let vae_config = if folders == [Folder::Vae] { "config.json" } else { "vae/config.json" };
+    for (path, content) in &mut own {
+        if path == SCHEDULER {
+            match patch_scheduler(&parse(path, content)?, wanted) {
+                Patch::None => {}
+                Patch::Fields(config) => *content = text(&config),
+                Patch::Class => {
+                    check_prediction(wanted)?;
+                    let (class, config) = pipeline.scheduler();
+                    *content = text(&config);
+                    new_class = Some(class);
+                }
+            }
+        } else if path == vae_config
+            && let Some(config) = patch_vae(&parse(path, content)?, &wanted.vae)
+        {
+            *content = text(&config);
+        }
+    }
+    let index = own.iter_mut().find(|(path, _)| path == MODEL_INDEX);
+    if let (Some(class), Some((path, content))) = (new_class, index) {
+        let mut index = parse(path, content)?;
+        if let Value::Object(index) = &mut index {
+            index.insert("scheduler".to_owned(), json!(["diffusers", class]));
+        }
+        *content = text(&index);
+    }
+    Ok(own)
 }
 
 /// Replaces the LDM keys of the outputs by those in the folder.

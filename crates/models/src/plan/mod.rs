@@ -3,9 +3,10 @@
 
 mod cast;
 pub mod convert;
+pub mod express;
 pub mod folders;
 pub mod merge_vae;
 mod resolved;
 
-pub use cast::Cast;
+pub use cast::{Cast, ComponentDtype, ComponentDtypes};
 pub use resolved::Resolved;

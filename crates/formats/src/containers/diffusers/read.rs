@@ -25,6 +25,10 @@ pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
                 read_component(&mut contents, component, &folder)?;
             }
         }
+        let scheduler = path.join("scheduler/scheduler_config.json");
+        if scheduler.is_file() {
+            contents.configs.insert("scheduler".into(), json(&scheduler)?);
+        }
         if contents.state_dict.is_empty() {
             let found = format!("the folder has none of the component folders {}", COMPONENTS.join(", "));
             return Err(Error::missing(found).in_file(path));
@@ -85,12 +89,18 @@ struct WeightsFile {
     unreadable: Vec<UnreadableTensor>,
 }
 
-/// Opens a weights file, and adds its source, dangers and global names to those of the folder.
+/// Opens a weights file, and adds its source, metadata, dangers and global names to those of the folder.
 fn open_weights(contents: &mut StoredCheckpoint, path: &Path) -> Result<WeightsFile> {
     let opened = open_file(path)?;
     contents.sources.extend(opened.sources);
     contents.dangers.extend(opened.dangers);
     contents.globals.extend(opened.globals);
+    for (name, value) in opened.metadata {
+        // The format belongs to the file. Shards repeat their metadata.
+        if name != "format" {
+            contents.metadata.entry(name).or_insert(value);
+        }
+    }
     let tensors = opened.state_dict.iter().map(|(key, tensor)| (key.to_owned(), tensor.clone())).collect();
     Ok(WeightsFile { tensors, unreadable: opened.unreadable })
 }

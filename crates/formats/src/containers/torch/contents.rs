@@ -29,8 +29,23 @@ pub(super) fn build(pickle: &Pickle, storages: &Storages, contents: StoredCheckp
     dangers.truncate(MOST_DANGERS);
     builder.contents.dangers = dangers;
     builder.take_root()?;
+    check_views(storages, &builder.contents)?;
     builder.contents.opaque = builder.metadata.into_opaque();
     Ok(builder.contents)
+}
+
+/// Fails if the tensors are much larger than their storages: views with strides of 0, or that overlap.
+fn check_views(storages: &Storages, contents: &StoredCheckpoint) -> Result<()> {
+    let bytes = contents.state_dict.iter().map(|(_, tensor)| tensor.cost()).fold(0, u64::saturating_add);
+    let stored = storages.bytes_in_file();
+    let most = limits::VIEW_BYTES.max(stored.saturating_mul(limits::VIEW_GROWTH));
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(Error::limit(format!(
+        "its tensors are views that expand to {bytes} bytes from storages of {stored}; the limit is {most}; \
+         save copies of them with torch.Tensor.clone()"
+    )))
 }
 
 struct Builder<'a> {

@@ -17,4 +17,5 @@ mod zip_layout;
 
 pub(super) use legacy::read as read_legacy;
 pub(super) use read::read as read_zip;
+pub(crate) use storages::{StorageSize, storage_sizes};
 pub(super) use write::{bare_layout, layout};

@@ -41,6 +41,7 @@ pub(in crate::containers) fn read(source: &Arc<Source>) -> Result<StoredCheckpoi
         }
         storages.insert(reference, Arc::new(storage));
     }
+    storages.check_inflated(source.len())?;
     contents::build(&pickle, &storages, StoredCheckpoint::for_source(source, Container::TorchZip))
         .map_err(|error| error.in_record("data.pkl"))
 }

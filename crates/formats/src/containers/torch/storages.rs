@@ -43,6 +43,25 @@ impl Storages {
         self.by_key.insert(reference.key.clone(), (reference, storage));
     }
 
+    /// Bytes that the storages take in their file.
+    pub(super) fn bytes_in_file(&self) -> u64 {
+        self.by_key.values().map(|(_, storage)| storage.bytes_in_file()).fold(0, u64::saturating_add)
+    }
+
+    /// Fails if the deflated storages are much larger than the file.
+    pub(super) fn check_inflated(&self, file: u64) -> Result<()> {
+        let deflated = self.by_key.values().filter(|(_, storage)| storage.is_deflated());
+        let bytes = deflated.map(|(_, storage)| storage.len()).fold(0, u64::saturating_add);
+        let most = limits::INFLATED_BYTES.max(file.saturating_mul(limits::INFLATED_GROWTH));
+        if bytes <= most {
+            return Ok(());
+        }
+        Err(Error::limit(format!(
+            "its deflated records expand to {bytes} bytes; the limit for a file of {file} is {most}; \
+             repack the zip without compression"
+        )))
+    }
+
     /// Returns the storage that the value at `id` refers to; `None` if it does not refer to a storage.
     pub(super) fn resolve(&self, pickle: &Pickle, id: Id) -> Result<Option<(Arc<Storage>, Elements, Window)>> {
         let Node::Persistent(target) = pickle.node(id) else { return Ok(None) };
@@ -79,6 +98,24 @@ pub(super) fn references(pickle: &Pickle) -> Result<Vec<Reference>> {
         }
     }
     Ok(order)
+}
+
+/// A storage that a pickle refers to, and its length.
+pub(crate) struct StorageSize {
+    /// The storage's name in the file.
+    pub(crate) key: String,
+    /// Bytes of all elements.
+    pub(crate) bytes: u64,
+}
+
+/// Returns the storages that a pickle refers to. Leaves out references that cannot be read.
+pub(crate) fn storage_sizes(pickle: &Pickle) -> Vec<StorageSize> {
+    let targets = pickle.nodes().iter().filter_map(|node| match node {
+        Node::Persistent(target) => Some(*target),
+        _ => None,
+    });
+    let found = targets.filter_map(|target| describe(pickle, target).ok().flatten());
+    found.map(|(reference, _)| StorageSize { key: reference.key, bytes: reference.bytes }).collect()
 }
 
 /// Reads a persistent id. `None` if it does not refer to a storage: old files also refer to module sources.

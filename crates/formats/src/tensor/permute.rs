@@ -1,0 +1,149 @@
+//! Copies elements in memory from one order to another.
+
+use crate::error::{Error, OrInternal, Result};
+
+/// A dimension of a block of elements: its size, and the distance of neighbors in the source and in the destination, in
+/// elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Axis {
+    pub len: u64,
+    pub from: u64,
+    pub to: u64,
+}
+
+/// Merges each axis with the next one if together they are one axis of more elements. The outermost is first.
+pub(super) fn merge(axes: impl IntoIterator<Item = Axis>) -> Vec<Axis> {
+    let mut merged: Vec<Axis> = Vec::new();
+    for axis in axes.into_iter().filter(|axis| axis.len != 1) {
+        match merged.last_mut() {
+            Some(outer) if outer.from == axis.len * axis.from && outer.to == axis.len * axis.to => {
+                *outer = Axis { len: outer.len * axis.len, ..axis };
+            }
+            _ => merged.push(axis),
+        }
+    }
+    merged
+}
+
+/// Counts through all indices below the sizes, the last one fastest.
+pub(super) struct Odometer {
+    sizes: Vec<u64>,
+    index: Vec<u64>,
+    done: bool,
+}
+
+impl Odometer {
+    /// Starts at the index of zeros.
+    pub(super) fn new(sizes: Vec<u64>) -> Self {
+        Odometer { index: vec![0; sizes.len()], done: sizes.contains(&0), sizes }
+    }
+
+    /// Returns the current index; `None` behind the last one.
+    pub(super) fn index(&self) -> Option<&[u64]> {
+        (!self.done).then_some(&*self.index)
+    }
+
+    /// Goes on to the next index.
+    pub(super) fn advance(&mut self) {
+        for (index, &size) in self.index.iter_mut().zip(&self.sizes).rev() {
+            *index += 1;
+            if *index < size {
+                return;
+            }
+            *index = 0;
+        }
+        self.done = true;
+    }
+}
+
+/// Copies all elements of a block from `source` to `destination`. An element has `size` bytes.
+///
+/// Fails with an internal error if an element lies outside of a slice.
+pub(super) fn permute(size: usize, axes: &[Axis], source: &[u8], destination: &mut [u8]) -> Result<()> {
+    let copied = match size {
+        1 => elements::<1>(axes, source, destination),
+        2 => elements::<2>(axes, source, destination),
+        4 => elements::<4>(axes, source, destination),
+        8 => elements::<8>(axes, source, destination),
+        16 => elements::<16>(axes, source, destination),
+        _ => return Err(Error::internal(format!("no dtype has elements of {size} bytes"))),
+    };
+    copied.or_internal("an element lies outside the block that is permuted")
+}
+
+/// Elements per side of the squares that are copied together, so that the lines of both sides stay in the cache.
+const SQUARE: usize = 16;
+
+fn elements<const N: usize>(axes: &[Axis], source: &[u8], destination: &mut [u8]) -> Option<()> {
+    let (source, destination) = (source.as_chunks::<N>().0, destination.as_chunks_mut::<N>().0);
+    let axes = merge(axes.iter().copied());
+    // The two axes to copy a plane of: neighbors in the destination, and neighbors in the source.
+    let one = Axis { len: 1, from: 0, to: 0 };
+    let row = axes.iter().enumerate().min_by_key(|(_, axis)| axis.to).map(|(at, _)| at);
+    let column = axes.iter().enumerate().filter(|&(at, axis)| Some(at) != row && axis.from > 0);
+    let column = column.min_by_key(|(_, axis)| axis.from).map(|(at, _)| at);
+    let axis = |at: Option<usize>| at.and_then(|at| axes.get(at).copied()).unwrap_or(one);
+    let plane = (axis(row), axis(column));
+    let outer: Vec<Axis> = axes
+        .iter()
+        .enumerate()
+        .filter(|&(at, _)| Some(at) != row && Some(at) != column)
+        .map(|(_, &axis)| axis)
+        .collect();
+    let mut odometer = Odometer::new(outer.iter().map(|axis| axis.len).collect());
+    while let Some(index) = odometer.index() {
+        let place = |step: fn(&Axis) -> u64| {
+            index.iter().zip(&outer).map(|(index, axis)| index * step(axis)).sum::<u64>() as usize
+        };
+        copy_plane(plane, source.get(place(|axis| axis.from)..)?, destination.get_mut(place(|axis| axis.to)..)?)?;
+        odometer.advance();
+    }
+    Some(())
+}
+
+fn copy_plane<const N: usize>(
+    (row, column): (Axis, Axis),
+    source: &[[u8; N]],
+    destination: &mut [[u8; N]],
+) -> Option<()> {
+    let (row_len, column_len) = (row.len as usize, column.len as usize);
+    let (row_from, row_to) = (row.from as usize, row.to as usize);
+    let (column_from, column_to) = (column.from as usize, column.to as usize);
+    if row_from == 1 && row_to == 1 {
+        for index in 0..column_len {
+            let run = source.get(index * column_from..)?.get(..row_len)?;
+            destination.get_mut(index * column_to..)?.get_mut(..row_len)?.copy_from_slice(run);
+        }
+        return Some(());
+    }
+    for first in (0..column_len).step_by(SQUARE) {
+        for row in (0..row_len).step_by(SQUARE) {
+            let count = SQUARE.min(row_len - row);
+            for column in first..column_len.min(first + SQUARE) {
+                let source = source.get(column * column_from + row * row_from..)?;
+                let destination = destination.get_mut(column * column_to + row * row_to..)?;
+                copy_strided(count, (source, row_from), (destination, row_to))?;
+            }
+        }
+    }
+    Some(())
+}
+
+/// Copies `count` elements, each some steps behind the one before.
+fn copy_strided<const N: usize>(
+    count: usize,
+    (source, from): (&[[u8; N]], usize),
+    (destination, to): (&mut [[u8; N]], usize),
+) -> Option<()> {
+    // The last elements must exist. The iterators then need no further checks.
+    source.get((count - 1) * from)?;
+    destination.get((count - 1) * to)?;
+    let destination = destination.iter_mut().step_by(to.max(1)).take(count);
+    if from == 0 {
+        let &element = source.first()?;
+        destination.for_each(|out| *out = element);
+    } else {
+        destination.zip(source.iter().step_by(from)).for_each(|(out, element)| *out = *element);
+    }
+    Some(())
+}
