@@ -37,13 +37,17 @@ fn renders_the_reference_picture_with_every_sampler() {
             latent.to_bytes().unwrap().chunks_exact(4).map(|it| f32::from_le_bytes(it.try_into().unwrap())).collect();
         let found = render(&model(), &settings(name), None, &Trace::default(), &NoProgress).unwrap();
         let distance = relative_distance(&latent, &found.latent);
-        // Untrained weights amplify rounding errors in each step, most of all with samplers that add noise.
-        assert!(distance < 1e-3, "{name}: {distance:e}");
+        // The width of the first steps of DPM adaptive depends on rounding errors of the UNet.
+        let (farthest, levels, least) = match settings(name).sampler {
+            Sampler::DpmAdaptive => (2e-2, 4, 45.0),
+            _ => (1e-4, 1, 60.0),
+        };
+        assert!(distance < farthest, "{name}: {distance:e}");
         if let Some(picture) = reference.get(&format!("picture {name}")) {
             let expected = Picture { width: 64, height: 64, rgb: picture.to_bytes().unwrap() };
             let comparison = compare(&found.picture, &expected).unwrap();
-            assert!(comparison.max_difference <= 1, "{name}: {comparison:?}");
-            assert!(comparison.psnr.is_none_or(|psnr| psnr > 60.0), "{name}: {comparison:?}");
+            assert!(comparison.max_difference <= levels, "{name}: {comparison:?}");
+            assert!(comparison.psnr.is_none_or(|psnr| psnr > least), "{name}: {comparison:?}");
             compared.push(settings(name).sampler);
         }
     }

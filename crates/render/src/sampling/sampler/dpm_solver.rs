@@ -5,7 +5,7 @@ use candle_core::Tensor;
 
 use super::context::{SamplerContext, denoise, scaled_noise, slope, sum};
 use crate::errors::from_candle;
-use crate::sampling::single::{exp, linspace, ln};
+use crate::sampling::single::{exp, exp_m1, linspace, ln};
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 
 /// The tolerances of DPM adaptive.
@@ -128,8 +128,7 @@ impl Predictions {
     }
 
     fn first_order(&self, x: &Tensor, time: f32, next: f32) -> Result<Tensor> {
-        let width = f64::from(next - time);
-        sum([(1.0, x), (-sigma(next) * width.exp_m1(), &self.begin)])
+        self.moved(x, next, next - time, None)
     }
 
     /// `share` is the place of the second prediction in the step.
@@ -142,10 +141,9 @@ impl Predictions {
         context: &mut SamplerContext<'_>,
     ) -> Result<Tensor> {
         let inner = self.inner(x, time, next, share, context)?;
-        let width = f64::from(next - time);
-        let factor = sigma(next) * width.exp_m1();
-        let slope = factor / (2.0 * share);
-        let moved = sum([(1.0, x), (slope - factor, &self.begin), (-slope, &inner)]);
+        let width = next - time;
+        let slope = sigma(next) / (2.0 * share) as f32 * exp_m1(width);
+        let moved = self.moved(x, next, width, Some((slope, &inner)));
         self.third = Some(inner);
         moved
     }
@@ -156,37 +154,42 @@ impl Predictions {
             self.third = Some(self.inner(x, time, next, SHARES.0, context)?);
         }
         let third = self.third.as_ref().or_internal("a step of third order without its first prediction")?;
-        let width = f64::from(next - time);
-        let part = SHARES.1 * width;
-        let place = time + (SHARES.1 as f32) * (next - time);
-        let factor = sigma(place) * part.exp_m1();
-        let slope = sigma(place) * (SHARES.1 / SHARES.0) * (part.exp_m1() / part - 1.0);
-        let inner = sum([(1.0, x), (slope - factor, &self.begin), (-slope, third)])?;
+        let width = next - time;
+        let part = SHARES.1 as f32 * width;
+        let place = time + part;
+        let slope = sigma(place) * (SHARES.1 / SHARES.0) as f32 * (exp_m1(part) / part - 1.0);
+        let inner = self.moved(x, place, part, Some((slope, third)))?;
         let inner = predicted_noise(&inner, place, context)?;
-        let factor = sigma(next) * width.exp_m1();
-        let slope = sigma(next) / SHARES.1 * (width.exp_m1() / width - 1.0);
-        sum([(1.0, x), (slope - factor, &self.begin), (-slope, &inner)])
+        let slope = sigma(next) / SHARES.1 as f32 * (exp_m1(width) / width - 1.0);
+        self.moved(x, next, width, Some((slope, &inner)))
     }
 
     /// Predicts the noise after this share of the step.
     fn inner(&self, x: &Tensor, time: f32, next: f32, share: f64, context: &mut SamplerContext<'_>) -> Result<Tensor> {
-        let place = time + share as f32 * (next - time);
-        let moved = self.first_order_by(x, place, share * f64::from(next - time))?;
-        predicted_noise(&moved, place, context)
+        let part = share as f32 * (next - time);
+        let moved = self.moved(x, time + part, part, None)?;
+        predicted_noise(&moved, time + part, context)
     }
 
-    fn first_order_by(&self, x: &Tensor, place: f32, width: f64) -> Result<Tensor> {
-        sum([(1.0, x), (-sigma(place) * width.exp_m1(), &self.begin)])
+    /// Moves to a time, `width` after the begin, with a factor of the difference between a later prediction and the first.
+    ///
+    /// The first steps of DPM adaptive differ from each other in little more than rounding errors, which decide on the width
+    /// of the next step. So this rounds after the same operations as k-diffusion.
+    fn moved(&self, x: &Tensor, to: f32, width: f32, slope: Option<(f32, &Tensor)>) -> Result<Tensor> {
+        let factor = f64::from(sigma(to) * exp_m1(width));
+        let Some((slope, later)) = slope else { return sum([(1.0, x), (-factor, &self.begin)]) };
+        let difference = (later - &self.begin).map_err(from_candle)?;
+        sum([(1.0, x), (-factor, &self.begin), (-f64::from(slope), &difference)])
     }
 }
 
-fn sigma(time: f32) -> f64 {
-    f64::from(exp(-time))
+fn sigma(time: f32) -> f32 {
+    exp(-time)
 }
 
 /// Predicts the noise in a latent at a time.
 fn predicted_noise(x: &Tensor, time: f32, context: &mut SamplerContext<'_>) -> Result<Tensor> {
-    let sigma = sigma(time);
+    let sigma = f64::from(sigma(time));
     let denoised = denoise(x, sigma, context)?;
     slope(x, &denoised, sigma)
 }
