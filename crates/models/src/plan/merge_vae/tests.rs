@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::layout;
 use crate::ledger::Disposition;
+use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::Dtype;
 
 /// Keys and shapes.
