@@ -206,7 +206,7 @@ fn rejects_an_inconsistent_safetensors_header() {
         assert_refused(&folder, &folder.write(&format!("{name}.safetensors"), bytes), &[word]);
     }
     let not_text = [&6_u64.to_le_bytes()[..], b"{\"\xff\":1"].concat();
-    assert_refused(&folder, &folder.write("not-text.safetensors", not_text), &["UTF-8", "byte 10"]);
+    assert_refused(&folder, &folder.write("not-text.safetensors", not_text), &["unicode", "byte 10"]);
 }
 
 /// `{"weight": …, "note": "text", "payload": posix.system(command)}`.

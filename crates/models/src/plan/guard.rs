@@ -1,14 +1,11 @@
 //! The check that every plan passes before it can be written: each tensor of each input is kept, replaced, or dropped for a
 //! reason that the user asked for or that is known to be harmless.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use crate::Component;
 use crate::checkpoint::Checkpoint;
-use crate::layout::Folder;
 use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Loss, Origin};
 use crate::notice::{Notice, NoticeCode};
-use trinart_ckpt_formats::containers::diffusers::SEPARATOR;
 use trinart_ckpt_formats::error::{Error, Hint, Result};
 use trinart_ckpt_formats::metadata::Metadata;
 use trinart_ckpt_formats::state_dict::StateDict;
@@ -55,7 +52,7 @@ pub(super) fn check(state_dict: &StateDict, ledger: &Ledger, account: &Account) 
     check_inputs(ledger, account)?;
     check_outputs(state_dict, ledger)?;
     refuse_loss(ledger, account)?;
-    check_components(state_dict, ledger)?;
+    check_replacements(ledger)?;
     if state_dict.is_empty() {
         return Err(Error::missing("the output would have no tensors"));
     }
@@ -135,26 +132,15 @@ fn refuse_loss(ledger: &Ledger, account: &Account) -> Result<()> {
     Err(Error::unsupported(found).with_hint(Hint::AllowLoss).in_tensor(&line.input))
 }
 
-/// Fails if tensors of a component were replaced, but the output has none of it.
-fn check_components(state_dict: &StateDict, ledger: &Ledger) -> Result<()> {
-    let has: BTreeSet<Component> = state_dict.keys().map(component_of).collect();
-    let replaced = ledger.lines().iter().filter(|line| line.disposition == Disposition::Replaced);
-    match replaced.map(|line| component_of(&line.input)).find(|component| !has.contains(component)) {
-        Some(component) => {
-            let found = format!("the {} was replaced, but the output has none", component.text());
-            Err(Error::internal(found))
+/// Fails if tensors were replaced, but the output has none from the file that replaces them.
+fn check_replacements(ledger: &Ledger) -> Result<()> {
+    let is_replacement = |line: &LedgerLine| line.from == Origin::Vae && !outputs(line).is_empty();
+    let mut replaced = ledger.lines().iter().filter(|line| line.disposition == Disposition::Replaced);
+    match replaced.next() {
+        Some(line) if !ledger.lines().iter().any(is_replacement) => {
+            Err(Error::internal("replaced by nothing").in_tensor(&line.input))
         }
-        None => Ok(()),
-    }
-}
-
-/// Returns the component of a key of a file or a folder.
-fn component_of(key: &str) -> Component {
-    match key.split_once(SEPARATOR).and_then(|(folder, _)| Folder::from_name(folder)) {
-        Some(Folder::Unet) => Component::Unet,
-        Some(Folder::Vae) => Component::Vae,
-        Some(Folder::TextEncoder | Folder::TextEncoder2) => Component::TextEncoder,
-        None => Component::from_key(key),
+        _ => Ok(()),
     }
 }
 
@@ -164,6 +150,8 @@ fn refuse_remnants(ledger: &Ledger) -> Result<()> {
     let (mut written, mut dropped) = (0, 0);
     for line in ledger.lines().iter().filter(|line| line.from == Origin::Checkpoint) {
         match line.disposition {
+            // Parts of quantized weights go with weights that are written.
+            Disposition::Dropped { reason: DropReason::Dequantized } => {}
             Disposition::Dropped { reason } => dropped += usize::from(reason.loss() == Loss::Harmless),
             _ => written += 1,
         }
@@ -249,7 +237,7 @@ mod tests {
         let mut replaced = kept(&["a"]);
         replaced.replaced(Origin::Checkpoint, "first_stage_model.x");
         let account = account(&["a", "first_stage_model.x"]);
-        assert_refused(&["a"], &replaced, &account, Kind::Internal, "the VAE was replaced");
+        assert_refused(&["a"], &replaced, &account, Kind::Internal, "replaced by nothing");
     }
 
     #[test]
