@@ -321,6 +321,64 @@ fn finds_pickles_that_zip_tricks_hide() {
     ]);
 }
 
+/// Files of which one reader sees less than another.
+#[test]
+fn sees_what_each_reader_takes() {
+    let numbers = |descr: &str, content: &[u8]| {
+        let header = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': (1,)}}");
+        [&b"\x93NUMPY\x01\0"[..], &(header.len() as u16).to_le_bytes(), header.as_bytes(), content].concat()
+    };
+    let objects = numbers("'|O'", PAYLOAD);
+    // Python takes the directory that ends at the end record, and other readers the one at its offset.
+    let two_directories = {
+        let find = |zip: &[u8], signature: &[u8]| zip.windows(4).rposition(|window| window == signature).unwrap();
+        let inner = raw_zip(b"", &[record("a.npy", &objects)]);
+        let (begin, end) = (find(&inner, b"PK\x01\x02"), find(&inner, b"PK\x05\x06"));
+        let outer = raw_zip(b"", &[record("a.npy", &numbers("'|u1'", &inner[..begin]))]);
+        let outer_end = find(&outer, b"PK\x05\x06");
+        let mut end_record = outer[outer_end..].to_vec();
+        end_record[12..16].copy_from_slice(&((end - begin) as u32).to_le_bytes());
+        [&outer[..outer_end], &inner[begin..end], &end_record].concat()
+    };
+    // An extended header names the next member, whose own name is empty.
+    let empty_name = [&tar(&[("a", b"x")])[..1024], &tar(&[("", PAYLOAD)])].concat();
+    let sparse = {
+        let mut header = tar(&[("x", b"22 GNU.sparse.major=1\n")]);
+        header[156] = b'x';
+        [&header[..1024], &tar(&[("m", &[&b"1\n0\n40\n"[..], &[0; 504], PAYLOAD].concat())])].concat()
+    };
+    let underscores = {
+        let mut tar = tar(&[("m", PAYLOAD)]);
+        tar[124..136].copy_from_slice(b"0_0000000050");
+        tar
+    };
+    let key = [
+        &b"\x80\x02}X\x01\0\0\0ac"[..],
+        b"torch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nByteStorage\n",
+    ]
+    .concat();
+    let len = (objects.len() as u32).to_le_bytes();
+    let array_as_storage = [
+        &key[..],
+        b"X\x05\0\0\0x.npyX\x03\0\0\0cpuJ",
+        &len,
+        b"tQK\0J",
+        &len,
+        b"\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtRs.",
+    ]
+    .concat();
+    let array_as_storage = [record("archive/data.pkl", &array_as_storage), record("archive/data/x.npy", &objects)];
+    assert_verdicts(&[
+        dangerous("comment.npy", numbers("#'descr': '<f4'\n '|O'", PAYLOAD)),
+        dangerous("joined.npy", numbers("'<f4' ',O'", PAYLOAD)),
+        case("directories.npz", two_directories, Unreadable),
+        dangerous("storage.ckpt", raw_zip(b"", &array_as_storage)),
+        dangerous("empty_name.tar", empty_name),
+        case("sparse.tar", sparse, Unreadable),
+        case("underscores.tar", underscores, Unreadable),
+    ]);
+}
+
 #[test]
 fn scans_every_pickle_of_a_legacy_file_or_tar() {
     let good = tensor_and(b"");

@@ -42,6 +42,9 @@ pub const SCAN_DEPTH: usize = 8;
 /// Consecutive pickles that a scan reads (5, in legacy files).
 pub const SCAN_STACKED: usize = 1000;
 
+/// Most gzip or zlib streams that follow one another. Each costs some microseconds, even if it is empty.
+pub const SCAN_STREAMS: usize = 100_000;
+
 /// Bytes of pickles that a scan reads per file, and bytes that it inflates, each repetition counted (134 KB). Bounds the
 /// time of a zip whose records all refer to the same bytes.
 pub const SCAN_BYTES: u64 = 64 << 20;

@@ -4,7 +4,7 @@
 use crate::pickle::{Id, Node, Pickle};
 
 /// Most elements a value may expand to. A checkpoint has less than a million.
-const MOST_ELEMENTS: u64 = 1 << 36;
+const MOST_ELEMENTS: u64 = 1 << 28;
 
 /// Deepest nesting of containers. CPython's own pickler fails near a thousand.
 const DEEPEST: usize = 20_000;
@@ -78,7 +78,7 @@ pub(super) fn find_bomb(pickle: &Pickle) -> Option<Bomb> {
             let children = (0..next).filter_map(|index| content(pickle, id, index));
             let mut size = Size { elements: 1, depth: 1 };
             for inner in children.map(|child| sizes.get(child).unwrap_or(Size::LEAF)) {
-                // Cannot overflow: a pickle has less than 2^25 opcodes, and no size exceeds 2^36.
+                // Cannot overflow: a pickle has less than 2^25 opcodes, and no size exceeds 2^28.
                 size.elements += inner.elements;
                 size.depth = size.depth.max(inner.depth + 1);
             }
@@ -130,8 +130,8 @@ mod tests {
     #[test]
     fn finds_doubling_and_nesting_but_not_sharing() {
         let doublings = |count| [&b"N"[..], &[op::DUP, op::TUPLE2].repeat(count)].concat();
-        assert_eq!(found(&doublings(35)), None);
-        assert_eq!(found(&doublings(36)), Some(Bomb::Wide));
+        assert_eq!(found(&doublings(27)), None);
+        assert_eq!(found(&doublings(28)), Some(Bomb::Wide));
         let nested = |count| [&b"]"[..], &b"]".repeat(count - 1), &b"a".repeat(count - 1)].concat();
         assert_eq!(found(&nested(DEEPEST)), None);
         assert_eq!(found(&nested(DEEPEST + 1)), Some(Bomb::Deep));
@@ -141,7 +141,7 @@ mod tests {
         // A chain of ordered dicts, each of which holds the one before twice.
         let dicts = |count| [&b"N"[..], &b"q\x000cx\ny\n)R(Nh\x00K\x01h\x00u".repeat(count)].concat();
         assert_eq!(found(&dicts(20)), None);
-        assert_eq!(found(&dicts(36)), Some(Bomb::Wide));
+        assert_eq!(found(&dicts(28)), Some(Bomb::Wide));
         // A list that contains itself, and a tuple with the same list a thousand times.
         assert_eq!(found(b"]q\x00h\x00a"), None);
         assert_eq!(

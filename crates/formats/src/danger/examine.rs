@@ -102,7 +102,7 @@ pub fn examine_allowing(pickle: &Pickle, allowed: &Allowed) -> Vec<Finding> {
     }
     if let Some(bomb) = find_bomb(pickle) {
         let what = match bomb {
-            Bomb::Wide => "a value that expands to more than 2^36 elements",
+            Bomb::Wide => "a value that expands to more than 2^28 elements",
             Bomb::Deep => "a value nested more than 20,000 levels deep",
         };
         let judgement = Judgement::dangerous("exhausts the memory or the stack of programs that traverse it");
@@ -357,6 +357,19 @@ mod tests {
             assert_eq!(level, Level::Dangerous, "{text}");
             assert!(text.contains(word), "{text}");
         }
+    }
+
+    #[test]
+    fn bounds_what_keys_and_copies_cost() {
+        // Each set contains the one before twice, so comparing it with an equal one takes 2^depth steps.
+        let sets = |depth| [b"\x80\x04}(K\x01\x91", &b"q\x000(h\0(h\0\x91\x91".repeat(depth)[..], b"Ns."].concat();
+        assert_eq!((worst(&sets(5)).0, worst(&sets(10)).0), (Level::Safe, Level::Unknown));
+        let storage =
+            b"\x80\x02ctorch._utils\n_rebuild_tensor\n((X\x07\0\0\0storagectorch\nFloatStorage\nVk\nVcpu\nM\0\x80";
+        let tensor = [&storage[..], b"tQK\0M\0\x80\x85K\x01\x85tRq\0ctorch\nfloat32\nq\x01"].concat();
+        let copy = b"ctorch._utils\n_rebuild_device_tensor_from_cpu_tensor\n(h\0h\x01Vcpu\n\x89tR";
+        let copies = |count| [&tensor[..], &copy.repeat(count)[..], b"."].concat();
+        assert_eq!((worst(&copies(16)).0, worst(&copies(17)).0), (Level::Safe, Level::Unknown));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Judges what a pickle does with a name that is vouched for: calls, BUILD, items and keys.
 
-use super::checks::holds;
+use std::collections::HashMap;
+
+use super::checks::{array_bytes, copied_tensor, holds};
 use super::names::{Judgement, is_dangerous};
 use super::values::{Values, arguments};
 use super::vouched::{Call, Kind};
-use crate::limits;
 use crate::pickle::{Id, Name, Node, Object, op};
 
 /// Bytes and items that all calls together may take, as a multiple of the bytes of the pickle. A pickle can pass one
@@ -13,6 +14,12 @@ const MOST_COPIES: u64 = 16;
 
 /// Bytes and items that the calls of any pickle may take.
 const FEW_COPIES: u64 = 1 << 20;
+
+/// Bytes that a `bytearray` may allocate by a number. A pickle of fewer bytes would not name them.
+const LARGEST_ALLOCATION: u64 = 1 << 30;
+
+/// Elements of a storage that may be copied, whatever its size.
+const FEW_ELEMENTS: u64 = 4096;
 
 /// Judges a call of a name and everything done with its result. Returns `None` if it is vouched for.
 pub(super) fn judge_call(values: &Values<'_>, name: &Name, object: &Object) -> Option<Judgement> {
@@ -69,7 +76,7 @@ fn dangerous_call(values: &Values<'_>, name: &Name, args: &[Id]) -> Option<Judge
         ("builtins" | "__builtin__", "bytearray" | "bytes", &[size]) => {
             let is_bomb = match pickle.node(size) {
                 // Negative sizes fail in Python. They count as huge here.
-                Node::Int(size) => *size as u64 > limits::VIEW_BYTES,
+                Node::Int(size) => *size as u64 > LARGEST_ALLOCATION,
                 node => matches!(node, Node::BigInt),
             };
             is_bomb.then_some("allocates too much memory")
@@ -81,7 +88,12 @@ fn dangerous_call(values: &Values<'_>, name: &Name, args: &[Id]) -> Option<Judge
 
 /// What all calls of a pickle take.
 #[derive(Default)]
-pub(super) struct Copies(u64);
+pub(super) struct Copies {
+    /// Bytes and items.
+    parts: u64,
+    /// The elements of each storage, and how many of them tensors of other devices copy.
+    storages: HashMap<String, (u64, u64)>,
+}
 
 impl Copies {
     /// Adds the arguments and the states of a call.
@@ -99,12 +111,27 @@ impl Copies {
                 },
                 _ => 0,
             };
-            self.0 = self.0.saturating_add(count as u64);
+            self.parts = self.parts.saturating_add(count as u64);
+        }
+        match values.name(object.callable).map(|name| (name.module.as_str(), name.name.as_str())) {
+            Some(("torch._utils", "_rebuild_device_tensor_from_numpy")) => {
+                self.parts = self.parts.saturating_add(array_bytes(values, object).unwrap_or(0));
+            }
+            Some(("torch._utils", "_rebuild_device_tensor_from_cpu_tensor")) => {
+                let Some((key, capacity, elements)) = copied_tensor(values, object) else { return };
+                let storage = self.storages.entry(key.to_owned()).or_insert((capacity, 0));
+                storage.1 = storage.1.saturating_add(elements);
+            }
+            _ => {}
         }
     }
 
     /// Whether they are far more than the pickle contains.
     pub(super) fn are_too_many(&self, pickle_bytes: usize) -> bool {
-        self.0 > (pickle_bytes as u64).saturating_mul(MOST_COPIES).saturating_add(FEW_COPIES)
+        let too_many = |&(capacity, copied): &(u64, u64)| {
+            copied > capacity.saturating_mul(MOST_COPIES).saturating_add(FEW_ELEMENTS)
+        };
+        self.parts > (pickle_bytes as u64).saturating_mul(MOST_COPIES).saturating_add(FEW_COPIES)
+            || self.storages.values().any(too_many)
     }
 }

@@ -16,7 +16,8 @@ const LONGEST_TEXT: usize = 4096;
 /// Largest number that [`Is::Count`] accepts: no storage has more elements.
 const LARGEST_COUNT: i64 = 1 << 40;
 
-/// Most values in a tuple that is a key, counting shared ones each time: Python hashes all of them at each use.
+/// Most values in a tuple or set that is a key, counting shared ones each time: Python hashes or compares all of them at
+/// each use.
 const MOST_IN_KEY: usize = 200;
 
 /// What a container holds, directly or in other containers.
@@ -256,13 +257,28 @@ impl<'a> Values<'a> {
 
     /// Whether the hash of a value runs code that is not vouched for, or may take long.
     pub(super) fn bad_key(&self, id: Id) -> Option<BadKey> {
-        let Node::Tuple(_) = self.pickle.node(id) else { return self.bad_scalar(id) };
+        if self.members(id).is_none() {
+            return self.bad_scalar(id);
+        }
         if let Some(known) = self.keys.borrow().get(&id) {
             return known.clone();
         }
         let found = self.bad_tuple(id);
         self.keys.borrow_mut().insert(id, found.clone());
         found
+    }
+
+    /// The members of a tuple or set. Python compares those of equal sets again at each use.
+    fn members(&self, id: Id) -> Option<&[Id]> {
+        match self.pickle.node(id) {
+            Node::Tuple(items) | Node::Set(items) => Some(items),
+            Node::Object(object) => {
+                let entry = self.global(object.callable)?;
+                let is_set = entry.is == Kind::PlainClass && entry.call.is_some_and(|call| call.items);
+                self.items(*self.pickle.tuple(object.args)?.first().filter(|_| is_set)?)
+            }
+            _ => None,
+        }
     }
 
     fn bad_tuple(&self, id: Id) -> Option<BadKey> {
@@ -273,10 +289,10 @@ impl<'a> Values<'a> {
             if values > MOST_IN_KEY {
                 return Some(BadKey::Other);
             }
-            match self.pickle.node(id) {
-                Node::Tuple(items) if items.len() > MOST_IN_KEY => return Some(BadKey::Other),
-                Node::Tuple(items) => pending.extend(items),
-                _ => {
+            match self.members(id) {
+                Some(items) if items.len() > MOST_IN_KEY => return Some(BadKey::Other),
+                Some(items) => pending.extend(items),
+                None => {
                     if let Some(bad) = self.bad_scalar(id) {
                         return Some(bad);
                     }
@@ -289,7 +305,7 @@ impl<'a> Values<'a> {
     fn bad_scalar(&self, id: Id) -> Option<BadKey> {
         match self.pickle.node(id) {
             Node::None | Node::Bool(_) | Node::Int(_) | Node::Float(_) | Node::Str(_) | Node::Bytes(_) => None,
-            // A class or function is hashed by its address, and a list cannot be hashed. A frozenset keeps its hash.
+            // A class or function is hashed by its address, and a list cannot be hashed.
             Node::Global(_) | Node::List(_) | Node::Dict(_) | Node::Set(_) | Node::Tuple(_) => None,
             Node::Object(object) => match self.name(object.callable) {
                 Some(name) => {

@@ -37,7 +37,10 @@ const SIGNATURES: &[(&[u8], ScannedFormat)] = &[
     (b"\xfd7zXZ\0", ScannedFormat::Archive),
     (b"\x28\xb5\x2f\xfd", ScannedFormat::Archive),
     (b"\x04\x22\x4d\x18", ScannedFormat::Archive),
+    (b"\x02\x21\x4c\x18", ScannedFormat::Archive),
     (b"LZIP", ScannedFormat::Archive),
+    // The oldest format of joblib.
+    (b"ZF0x", ScannedFormat::Archive),
     (b"\x1f\x9d", ScannedFormat::Archive),
     (b"MSCF\0\0\0\0", ScannedFormat::Archive),
     (b"\x89HDF\r\n\x1a\n", ScannedFormat::Hdf5),
@@ -107,8 +110,11 @@ fn other(bytes: &[u8]) -> Option<ScannedFormat> {
         let is_image = at(8, b"avif") || at(8, b"heic") || at(8, b"mif1");
         return Some(if is_image { ScannedFormat::Image } else { ScannedFormat::Media });
     }
-    // The older format of xz: properties, the size of the dictionary, and usually no length.
-    if bytes.starts_with(b"\x5d\0\0") && at(5, &[0xff; 8]) {
+    // The older format of xz: properties, the size of the dictionary, and a length below 2^40 or none.
+    let is_lzma = bytes.starts_with(b"\x5d\0") && (at(5, &[0xff; 8]) || at(10, &[0; 3]));
+    // zstd and lz4 skip frames of this kind.
+    let is_skippable = bytes.first().is_some_and(|first| first & 0xf0 == 0x50) && at(1, b"\x2a\x4d\x18");
+    if is_lzma || is_skippable {
         return Some(ScannedFormat::Archive);
     }
     if is_onnx(bytes) {
@@ -168,6 +174,9 @@ mod tests {
             (b"RIFF\0\0\0\0WEBP", Some(ScannedFormat::Image)),
             (b"\0\0\0\x20ftypisom", Some(ScannedFormat::Media)),
             (b"\x1f\x8b\x08\0", Some(ScannedFormat::Gzip)),
+            (b"\x5d\0\0\x10\0\x07\0\0\0\0\0\0\0\0", Some(ScannedFormat::Archive)),
+            (b"\x53\x2a\x4d\x18\x01\0\0\0a", Some(ScannedFormat::Archive)),
+            (b"ZF0x31", Some(ScannedFormat::Archive)),
             (b"\x78\x9c\0", Some(ScannedFormat::Zlib)),
             (b"BZh91AY", Some(ScannedFormat::Archive)),
             (b"\x08\x07\x12\x07pytorch", Some(ScannedFormat::Onnx)),

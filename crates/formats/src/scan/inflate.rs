@@ -1,14 +1,13 @@
 //! Decompresses as much as a scan needs. Bounds memory and time.
 
-use std::io::Read;
-
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use std::io::{ErrorKind, Read};
 
 use super::content::{Archive, recognize_archive};
 use super::numpy::NumpyFile;
 use super::role::Role;
 use super::scanned_format::ScannedFormat;
 use super::scanner::{Scanner, nested_place};
+use super::streams::Streams;
 use crate::error::Error;
 use crate::limits;
 use crate::pickle::parse_lenient;
@@ -27,7 +26,12 @@ impl Scanner<'_> {
         let mut target = HEAD;
         loop {
             let missing = target - content.len() as u64;
-            let is_damaged = stream.by_ref().take(missing).read_to_end(&mut content).is_err();
+            let error = stream.by_ref().take(missing).read_to_end(&mut content).err();
+            if error.as_ref().is_some_and(|error| error.kind() == ErrorKind::FileTooLarge) {
+                let found = format!("more than {} compressed streams in succession", limits::SCAN_STREAMS);
+                self.fail(Error::limit(found), place);
+            }
+            let is_damaged = error.is_some();
             if is_damaged || (content.len() as u64) < target || !may_continue(&content, role) {
                 break;
             }
@@ -69,8 +73,8 @@ impl Scanner<'_> {
     ) -> bool {
         let within = nested_place(place, format.name());
         let content = match format {
-            ScannedFormat::Gzip => self.inflate(MultiGzDecoder::new(bytes), role, &within),
-            _ => self.inflate(ZlibDecoder::new(bytes), role, &within),
+            ScannedFormat::Gzip => self.inflate(Streams::gzip(bytes), role, &within),
+            _ => self.inflate(Streams::zlib(bytes), role, &within),
         };
         if content.is_empty() {
             return false;

@@ -15,6 +15,7 @@ mod pickles;
 mod role;
 mod scanned_format;
 mod scanner;
+mod streams;
 mod tar;
 mod zip;
 

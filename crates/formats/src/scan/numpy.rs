@@ -27,16 +27,30 @@ impl<'a> NumpyFile<'a> {
         };
         let (header, content) = rest.split_at_checked(header_len as usize)?;
         // A header that cannot be understood may describe objects.
-        let text = std::str::from_utf8(header).ok().filter(|text| text.len() <= HEADER && !text.contains('\\'));
+        let text = std::str::from_utf8(header).ok().filter(|text| text.len() <= HEADER && is_plain_literal(text));
         let has_objects = text.is_none_or(|text| !has_plain_items(text));
         let len = text.filter(|_| !has_objects).and_then(|text| elements(text)?.checked_mul(plain(item(text)?)?));
         Some(NumpyFile { has_objects, content, len })
     }
 }
 
+/// Whether a header means what its strings say. Python also accepts comments, escapes, repeated keys of which the last one
+/// counts, and strings that follow one another and are one. NumPy writes none of them.
+fn is_plain_literal(header: &str) -> bool {
+    let mut parts = header.split('\'');
+    let has_gaps = |between: &str| between.contains([',', ':', '[', '(', '{']);
+    // Every second part is within quotes. The first and the last are not.
+    let is_separated =
+        parts.next().is_some() && parts.skip(1).step_by(2).all(|between| has_gaps(between) || between.contains('}'));
+    is_separated
+        && header.matches("descr").count() == 1
+        && header.matches("fortran_order").count() == 1
+        && !header.contains(['\\', '#', '"'])
+}
+
 /// Returns the value of the key `descr`, and what follows it.
 fn description(header: &str) -> Option<&str> {
-    let (_, value) = header.split_once("'descr'").or_else(|| header.split_once("\"descr\""))?;
+    let (_, value) = header.split_once("'descr'")?;
     Some(value.trim_start().strip_prefix(':')?.trim_start())
 }
 
@@ -106,6 +120,12 @@ mod tests {
             ("[('O', '<f4')]", Some(0)),
             ("'<f4,O'", None),
             ("'\\x4f'", None),
+            ("'<f4' ',O'", None),
+            ("'<f4', 'descr': '|O'", None),
+            ("#'descr': '<f4'\n '|O'", None),
+            ("[('a', '<f4' ',O,' 'f4')]", None),
+            ("[(\"a'b\", 'O')]", None),
+            ("[('fortran_order', '<f4'), ('b', '|O')]", None),
             ("{'names': ['a'], 'formats': ['O']}", None),
         ] {
             let bytes = file(&format!("{{'descr': {descr}, 'fortran_order': False, 'shape': (2, 3), }}\n"));

@@ -71,6 +71,10 @@ impl<'a> Scanner<'a> {
             return None;
         }
         if role == Role::Data {
+            // numpy.load unpickles any record of a zip that begins as an array of objects.
+            if bytes.starts_with(NumpyFile::SIGNATURE) {
+                return Some(self.archive(&Archive::Numpy, bytes, place, depth));
+            }
             return self.pickles(bytes, place, role, depth).map(|_| ScannedFormat::Pickle);
         }
         let content = recognize(bytes);

@@ -33,9 +33,9 @@ impl Scanner<'_> {
     /// Scans every member as a file.
     pub(super) fn tar(&mut self, bytes: &[u8], place: &str, depth: usize) {
         let mut rest = bytes;
-        // Blocks of zeros mark the end.
+        // Blocks of zeros mark the end. A name may be empty: an extended header can override it.
         while let Some((block, behind)) = rest.split_first_chunk()
-            && block[0] != 0
+            && *block != [0; BLOCK]
         {
             self.records += 1;
             if self.is_exhausted() {
@@ -47,7 +47,9 @@ impl Scanner<'_> {
             // A member with a missing or too large size extends to the end of the file.
             let within = header.size.and_then(|size| behind.split_at_checked(size));
             let (content, _) = within.unwrap_or((behind, &[]));
-            let overrides = EXTENDED.contains(&header.kind) && find(content, b" size=").is_some();
+            // Sparse files have a map of their parts in place of their first bytes.
+            let is_size = |field: &&[u8]| find(content, field).is_some();
+            let overrides = EXTENDED.contains(&header.kind) && [&b" size="[..], b"GNU.sparse."].iter().any(is_size);
             if within.is_none() || overrides || header.kind == b'S' {
                 let found = format!("the size of the tar's member {name:?} cannot be determined, or exceeds the file");
                 self.fail(Error::unsupported(found), place);
@@ -77,7 +79,7 @@ fn until_nul(field: &[u8]) -> &[u8] {
     CStr::from_bytes_until_nul(field).map_or(field, CStr::to_bytes)
 }
 
+/// Reads an octal number. Rejects underscores and prefixes, which only Python accepts.
 fn octal(field: &[u8]) -> Option<usize> {
-    let digits = field.iter().copied().skip_while(|&byte| byte == b' ').take_while(u8::is_ascii_digit);
-    usize::from_str_radix(&digits.map(char::from).collect::<String>(), 8).ok()
+    usize::from_str_radix(std::str::from_utf8(until_nul(field)).ok()?.trim_matches(' '), 8).ok()
 }

@@ -5,6 +5,9 @@ mod numpy;
 mod python;
 mod torch;
 
+pub(super) use numpy::array_bytes;
+pub(super) use torch::copied_tensor;
+
 use super::values::Values;
 use super::vouched::Check;
 use crate::pickle::Object;

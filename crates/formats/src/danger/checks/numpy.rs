@@ -49,6 +49,16 @@ pub(super) fn has_the_state_of_its_dtype(values: &Values<'_>, object: &Object) -
     })
 }
 
+/// The bytes of the array that is the first argument of a call.
+pub(in super::super) fn array_bytes(values: &Values<'_>, object: &Object) -> Option<u64> {
+    let array = values.pickle.object(*arguments(values.pickle, object).first()?)?;
+    let content = match array.state.first() {
+        Some(&state) => *values.pickle.tuple(state)?.last()?,
+        None => *arguments(values.pickle, array).first()?,
+    };
+    byte_count(values, content)
+}
+
 /// Whether a scalar is not an object: NumPy takes its bytes for an address then.
 pub(super) fn is_a_scalar(values: &Values<'_>, object: &Object) -> bool {
     let dtype = arguments(values.pickle, object).first().and_then(|&first| dtype(values, first));

@@ -12,9 +12,27 @@ pub(super) fn fits_its_storage(values: &Values<'_>, object: &Object) -> bool {
 
 /// Whether a tensor lies within its storage, and has no more elements: torch allocates them.
 pub(super) fn fits_its_storage_whole(values: &Values<'_>, object: &Object) -> bool {
-    let Some((capacity, shape)) = fits(values, object) else { return false };
-    let elements = shape.iter().try_fold(1_u64, |all, &size| all.checked_mul(size.unsigned_abs()));
-    elements.is_some_and(|elements| elements <= capacity)
+    whole(values, object).is_some()
+}
+
+/// The capacity and the number of elements of a tensor that has no more elements than its storage.
+fn whole(values: &Values<'_>, object: &Object) -> Option<(u64, u64)> {
+    let (capacity, shape) = fits(values, object)?;
+    let elements = shape.iter().try_fold(1_u64, |all, &size| all.checked_mul(size.unsigned_abs()))?;
+    (elements <= capacity).then_some((capacity, elements))
+}
+
+/// The tensor that is the first argument of a call: the key of its storage, its capacity, and the elements of the tensor.
+/// Storages that have no key count as one.
+pub(in super::super) fn copied_tensor<'a>(values: &Values<'a>, object: &Object) -> Option<(&'a str, u64, u64)> {
+    let pickle = values.pickle;
+    let tensor = pickle.object(*arguments(pickle, object).first()?)?;
+    let (capacity, elements) = whole(values, tensor)?;
+    let key = match pickle.node(*arguments(pickle, tensor).first()?) {
+        Node::Persistent(target) => pickle.tuple(*target).and_then(|parts| pickle.word(*parts.get(2)?)),
+        _ => None,
+    };
+    Some((key.unwrap_or_default(), capacity, elements))
 }
 
 /// Whether the first argument is a tensor with no more elements than its storage: the call copies it.

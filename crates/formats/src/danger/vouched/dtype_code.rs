@@ -12,7 +12,9 @@ pub(in super::super) fn split_dtype_code(code: &str) -> Option<(char, u64)> {
     if !"biufcSUVmMO".contains(letter) || !is_number {
         return None;
     }
-    Some((letter, if digits.is_empty() { 0 } else { digits.parse().ok()? }))
+    let number = if digits.is_empty() { 0 } else { digits.parse().ok()? };
+    // Without one of these sizes, `c` is a string of one character.
+    (letter != 'c' || matches!(number, 8 | 16 | 32)).then_some((letter, number))
 }
 
 /// Whether this is the code of a dtype without fields.
@@ -26,7 +28,7 @@ mod tests {
 
     #[test]
     fn accepts_codes_of_plain_dtypes() {
-        assert!(["f8", "<i4", "U5", "O8", "b1", "M8", "|S10"].into_iter().all(is_dtype_code));
-        assert!(!["", "V99999999", "i4,i4", "object", "U999999", "2f8"].into_iter().any(is_dtype_code));
+        assert!(["f8", "<i4", "U5", "O8", "b1", "M8", "|S10", "c16"].into_iter().all(is_dtype_code));
+        assert!(!["", "V99999999", "i4,i4", "object", "U999999", "2f8", "c", "c1"].into_iter().any(is_dtype_code));
     }
 }

@@ -6,6 +6,7 @@ use crate::containers::zip::{
 };
 use crate::error::{Error, OrInternal, Result};
 use crate::limits;
+use memchr::memmem;
 
 /// How far from the end of a file the end record may begin: a comment may follow it.
 const END_REACH: usize = EndOfDirectory::LEN + u16::MAX as usize;
@@ -19,6 +20,15 @@ pub(super) struct Directory {
     pub(super) end: usize,
     /// Bytes before the zip that its offsets do not count.
     pub(super) shift: usize,
+    /// Whether other readers may take another directory.
+    pub(super) is_ambiguous: bool,
+}
+
+impl Directory {
+    /// An empty directory at the end of the bytes, in place of one that cannot be read.
+    pub(super) fn none(bytes: &[u8]) -> Self {
+        Directory { begin: bytes.len(), end: bytes.len(), shift: 0, is_ambiguous: false }
+    }
 }
 
 /// A record as its directory entry describes it, with the place of its content.
@@ -74,12 +84,19 @@ fn directory_of(bytes: &[u8], end: usize) -> Option<Directory> {
     });
     let is_directory = |begin: usize| starts_at(bytes, begin, CentralHeader::SIGNATURE);
     let (begin, offset) = found.find_map(|candidate| candidate.filter(|(begin, _)| is_directory(*begin)))?;
+    // Some readers go to the offset, and Python to where the directory ends. Without its 64-bit record, Python takes the
+    // 32-bit size.
+    let narrow = end.checked_sub(end_record.directory_len as usize).filter(|_| near.is_none());
+    let near_end = declared(near).filter(|_| near.is_some()).and_then(|(_, len)| wide_at?.checked_sub(len));
+    let offsets = [near, wide, None].into_iter().filter_map(declared).map(|(offset, _)| offset);
+    let is_ambiguous = offsets.chain(narrow).chain(near_end).any(|other| other != begin && is_directory(other));
     let comment = record.get(fields.len()..EndOfDirectory::LEN).and_then(|len| len.first_chunk());
     let comment = comment.map_or(0, |len| usize::from(u16::from_le_bytes(*len)));
     Some(Directory {
         begin,
         end: (end + EndOfDirectory::LEN).saturating_add(comment).min(bytes.len()),
         shift: begin.saturating_sub(offset),
+        is_ambiguous,
     })
 }
 
@@ -156,9 +173,9 @@ pub(super) fn starts_at(bytes: &[u8], offset: usize, signature: &[u8]) -> bool {
 }
 
 pub(super) fn find(bytes: &[u8], signature: &[u8]) -> Option<usize> {
-    bytes.windows(signature.len()).position(|window| window == signature)
+    memmem::find(bytes, signature)
 }
 
 fn rfind(bytes: &[u8], signature: &[u8]) -> Option<usize> {
-    bytes.windows(signature.len()).rposition(|window| window == signature)
+    memmem::rfind(bytes, signature)
 }

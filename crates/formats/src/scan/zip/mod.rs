@@ -45,9 +45,15 @@ impl Scanner<'_> {
             let found = "the zip's directory cannot be read; the file was cut short or damaged";
             self.fail(Error::malformed(found), place);
             // Its records may still be read from header to header.
-            self.unlisted(bytes, &[], Directory { begin: bytes.len(), end: bytes.len(), shift: 0 }, place, depth);
+            self.unlisted(bytes, &[], Directory::none(bytes), place, depth);
             return ScannedFormat::Zip;
         };
+        if directory.is_ambiguous {
+            self.fail(
+                Error::malformed("the zip has two directories, and readers differ in which one they take"),
+                place,
+            );
+        }
         let left = limits::SCAN_RECORDS.saturating_sub(self.records);
         let mut records = match records(bytes, directory, left) {
             Ok(records) => records,
