@@ -164,6 +164,8 @@ fn refuse_remnants(ledger: &Ledger) -> Result<()> {
     let (mut written, mut dropped) = (0, 0);
     for line in ledger.lines().iter().filter(|line| line.from == Origin::Checkpoint) {
         match line.disposition {
+            // The values of these are in the weight that they belonged to.
+            Disposition::Dropped { reason: DropReason::Dequantized } => {}
             Disposition::Dropped { reason } => dropped += usize::from(reason.loss() == Loss::Harmless),
             _ => written += 1,
         }
@@ -281,6 +283,11 @@ mod tests {
             harmless.dropped(Origin::Checkpoint, key, DropReason::EmaNotInFolders);
         }
         assert_refused(&["a"], &harmless, &account(&["a", "b", "c"]), Kind::Conflict, "1 tensors and lack 2");
+        let mut dequantized = kept(&["a"]);
+        for key in ["b", "c"] {
+            dequantized.dropped(Origin::Checkpoint, key, DropReason::Dequantized);
+        }
+        check(&state_dict(&["a"]), &dequantized, &account(&["a", "b", "c"])).unwrap();
     }
 
     #[test]
