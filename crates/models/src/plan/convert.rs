@@ -240,7 +240,7 @@ impl<'a> Conversion<'a> {
         let dims = tensor.shape().dims();
         let expected = self.vae.as_ref().and_then(|schema| schema.get(name));
         let differs = expected.filter(|expected| *expected != dims && vae_schema::fits(dims, expected));
-        differs.map(|expected| Shape::new(expected)).transpose()
+        differs.map(Shape::new).transpose()
     }
 
     fn write(&mut self, input: &str, key: &str, tensor: &LazyTensor, mut changes: Vec<Change>) -> Result<()> {
