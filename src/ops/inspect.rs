@@ -4,7 +4,7 @@ use crate::report::{Inspection, components};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress};
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
-use trinart_ckpt_models::{Checkpoint, FileKind, parameterization, published};
+use trinart_ckpt_models::{Checkpoint, FileKind, parameterization, published, quantization};
 
 /// The size of the largest file that is hashed to identify it. Hashing larger files would take seconds.
 const HASHED_BYTES: u64 = 1 << 29;
@@ -53,6 +53,8 @@ impl<'a> Inspect<'a> {
         let metadata = translated.as_ref().map_or_else(|_| stored.metadata(), Checkpoint::metadata);
         let parameterization = parameterization::read(&stored, state_dict, metadata, &detection)?;
         let kind = FileKind::of(state_dict);
-        Ok(Inspection::new(&stored, kind, components, &detection, parameterization, known, self.keys))
+        let mut inspection = Inspection::new(&stored, kind, components, &detection, parameterization, known, self.keys);
+        inspection.quantization = quantization::Survey::of(state_dict).counts();
+        Ok(inspection)
     }
 }

@@ -11,6 +11,7 @@ use trinart_ckpt_formats::{Error, Metadata, Result};
 use trinart_ckpt_models::Checkpoint;
 use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::plan::merge_vae::{self, MergeVaeOptions};
+use trinart_ckpt_models::quantization::Survey;
 use trinart_ckpt_render::job::{Against, Device, RenderInput, RenderJob, RenderPlan, RenderReport};
 use trinart_ckpt_render::settings::{ReferencePicture, RenderOptions, read_picture};
 
@@ -222,6 +223,11 @@ fn input_of(checkpoint: &Checkpoint) -> Result<RenderInput> {
     // A model without a UNet, or of an unknown architecture, fails when it is rendered, with the reason.
     if !matches!(prediction, Prediction::Epsilon | Prediction::Unknown) {
         let found = format!("the UNet predicts {}; only epsilon can be rendered", prediction.text());
+        return Err(Error::unsupported(found).in_file(checkpoint.path()));
+    }
+    if let Some((method, weights)) = Survey::of(checkpoint.state_dict()).counts().first() {
+        let found =
+            format!("{weights} weights in {}: cannot be rendered; convert with --dtype f16 first", method.text());
         return Err(Error::unsupported(found).in_file(checkpoint.path()));
     }
     let input = RenderInput::new(checkpoint.path(), Arc::new(checkpoint.state_dict().clone()));

@@ -6,9 +6,9 @@ use crate::report::units::{count, size};
 use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::LazyTensor;
-use trinart_ckpt_models::Component;
 use trinart_ckpt_models::completeness::{Completeness, completeness};
 use trinart_ckpt_models::family::Architecture;
+use trinart_ckpt_models::{Component, Components};
 
 /// The figures of one component of a checkpoint.
 #[derive(Debug, Clone, Serialize)]
@@ -90,10 +90,14 @@ fn short(number: u64) -> String {
 
 /// Summarizes the components of a state dict in LDM names, and compares them with the schemas of the architecture.
 pub(crate) fn components(state_dict: &StateDict, architecture: Option<Architecture>) -> Vec<ComponentSummary> {
+    let components = Components::of(state_dict);
     let of = |component: Component| {
-        let tensors = state_dict.iter().filter(move |(key, _)| Component::from_key(key) == component);
+        let is_plain = |key: &str| Component::from_key(key) == component;
+        let tensors = state_dict.iter().filter(|(key, _)| components.of_key(key) == component);
+        // A schema has LDM names.
+        let has_ldm_names = state_dict.keys().any(is_plain);
         let mut summary = ComponentSummary::new(component, tensors.map(|(_, tensor)| tensor));
-        summary.completeness = completeness(state_dict, component, architecture);
+        summary.completeness = completeness(state_dict, component, architecture).filter(|_| has_ldm_names);
         summary
     };
     Component::ALL.iter().map(|&component| of(component)).filter(|summary| summary.tensors > 0).collect()

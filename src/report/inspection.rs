@@ -18,6 +18,7 @@ use trinart_ckpt_models::family::{Architecture, Prediction, Task};
 use trinart_ckpt_models::parameterization::{MarkSource, Parameterization};
 use trinart_ckpt_models::position_ids::{self, State};
 use trinart_ckpt_models::published::PublishedFile;
+use trinart_ckpt_models::quantization::Method;
 use trinart_ckpt_models::{Component, FileKind};
 
 /// Characters of a metadata value that the text shows. JSON has the whole value.
@@ -56,6 +57,8 @@ pub struct Inspection {
     pub tensor_bytes: u64,
     /// The components that the file has tensors of.
     pub components: Vec<ComponentSummary>,
+    /// The number of quantized weights, by how they are quantized.
+    pub quantization: IndexMap<Method, usize>,
     /// The state of the text encoder's position_ids; `None` without a text encoder, and for diffusers folders.
     pub position_ids: Option<PositionIds>,
     /// The published file with this size and sha256.
@@ -201,6 +204,7 @@ impl Inspection {
             parameters: components.iter().map(|summary| summary.parameters).sum(),
             tensor_bytes: checkpoint.state_dict().bytes(),
             components,
+            quantization: IndexMap::new(),
             // Newer folders omit them, and programs that read folders do not use them.
             position_ids: match checkpoint.container() {
                 Container::Diffusers => None,
@@ -265,6 +269,9 @@ impl Inspection {
         for component in &self.components {
             let completeness = component.completeness_text().map_or_else(String::new, |text| format!(", {text}"));
             line(component.component.text(), &format!("{}{completeness}", component.to_text()));
+        }
+        for (method, weights) in &self.quantization {
+            line("quantized", &format!("{}, {}", count(*weights, "weight"), method.text()));
         }
         if let Some(position_ids) = &self.position_ids {
             let ending = position_ids.tip().map_or_else(String::new, |tip| ending(tip, words));

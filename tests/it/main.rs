@@ -23,6 +23,7 @@ mod fuzz;
 mod hash_and_diff;
 mod layouts;
 mod library;
+mod lone_components;
 mod marks;
 mod marks_in_folders;
 mod merge_vae;

@@ -93,6 +93,10 @@ fn copies_keep_weights_scales_and_marker() {
     }
     let vae = folder.join("vae.safetensors");
     run!["convert", &input, "-o", &vae, "--component", "vae"].done();
+    let report = run!["inspect", &input, "--json"].json();
+    assert_eq!(report["files"][0]["quantization"]["scaled-fp8"], count);
+    let report = run!["inspect", &input].done();
+    assert!(report.contains(&format!("quantized         {count} weights, scaled fp8")), "{report}");
     assert_eq!(read(&vae).len(), 248);
 }
 

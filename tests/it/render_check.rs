@@ -221,8 +221,8 @@ fn follows_webui_parameters_or_names_what_it_cannot_follow() {
         "{reported}"
     );
     for (fields, message) in [
-        ("Steps: 2, Sampler: Euler, Schedule type: Exponential, Seed: 1, Size: 64x64", "Schedule type: Exponential"),
-        ("Steps: 2, Sampler: DPM++ 2M SDE, Seed: 1, Size: 64x64", "DPM++ 2M SDE"),
+        ("Steps: 2, Sampler: Euler, Schedule type: GITS, Seed: 1, Size: 64x64", "Schedule type: GITS"),
+        ("Steps: 2, Sampler: Euler Dy, Seed: 1, Size: 64x64", "Euler Dy"),
         ("Steps: 0, Sampler: Euler, Seed: 1, Size: 64x64", "Steps: 0"),
         ("Steps: 2, Sampler: Euler, Seed: -1, Size: 64x64", "Seed: -1"),
         ("Steps: 2, Sampler: Euler, CFG scale: inf, Seed: 1, Size: 64x64", "CFG scale: inf"),

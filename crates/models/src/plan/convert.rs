@@ -1,6 +1,6 @@
 //! Plans a conversion: cast, prune, extract a component, replace the weights by their EMA, fix position_ids.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::checkpoint::Checkpoint;
 use crate::ledger::{Change, DropReason, Origin};
@@ -10,10 +10,11 @@ pub use crate::plan::convert_options::{ConvertOptions, Ema};
 use crate::plan::drops::Drops;
 use crate::plan::{Account, Cast, Draft, Resolved};
 use crate::quantization;
-use crate::{Component, ema, position_ids, vae};
+use crate::vae_schema::VaeSchema;
+use crate::{Component, FileKind, ema, position_ids, vae, vae_schema};
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
-use trinart_ckpt_formats::tensor::LazyTensor;
+use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 
 /// Plans a conversion. Kept tensors keep their order. Reads no tensor data, except position_ids and the descriptions and
 /// tables of quantized weights.
@@ -31,22 +32,23 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
         source,
         options,
         drops: &drops,
+        vae: options.component.filter(|&wanted| wanted == Component::Vae).and_then(|_| vae_schema_of(source)),
         ema_keys: BTreeSet::new(),
         draft: Draft { metadata: checkpoint.metadata().clone(), ..Draft::default() },
     };
     conversion.run().map_err(|error| error.in_file(checkpoint.path()))?;
     let Conversion { mut draft, .. } = conversion;
     if draft.state_dict.is_empty() && !source.is_empty() {
-        return Err(nothing_remains(source, options).in_file(checkpoint.path()));
+        return Err(nothing_remains(source, options, &drops).in_file(checkpoint.path()));
     }
     for component in options.dtypes.set() {
-        if !draft.state_dict.keys().any(|key| Component::from_key(key) == component) {
+        if !source.keys().any(|key| drops.component(key) == component && drops.reason(key).is_none()) {
             let text = format!("no {} to cast", component.text());
             draft.notices.push(Notice::new(NoticeCode::DtypeWithoutComponent, text));
         }
     }
     let is_unknown =
-        |key: &&str| Component::from_key(key) == Component::Other && !is_mark_key(key) && !quantization::is_marker(key);
+        |key: &&str| drops.component(key) == Component::Other && !is_mark_key(key) && !quantization::is_marker(key);
     let unknown = draft.state_dict.keys().filter(is_unknown).count();
     if options.component == Some(Component::Vae) {
         refuse_partial_vae(&draft.state_dict).map_err(|error| error.in_file(checkpoint.path()))?;
@@ -63,19 +65,31 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
 }
 
 /// The error of a conversion that would drop every tensor.
-fn nothing_remains(source: &StateDict, options: &ConvertOptions) -> Error {
+fn nothing_remains(source: &StateDict, options: &ConvertOptions, drops: &Drops) -> Error {
     let keys: Vec<&str> = source.keys().take(3).collect();
     let Some(component) = options.component else {
         return Error::missing(format!("nothing would remain of its tensors ({}, …)", keys.join(", ")));
     };
-    if source.keys().any(|key| Component::from_key(key) == component) {
+    if source.keys().any(|key| drops.component(key) == component) {
         let what = component.text();
         return Error::usage(format!("nothing would remain: the conversion selects the {what} and also drops it"));
     }
     Error::missing(match component {
         Component::Other => "contains no tensors of unknown components".to_owned(),
-        known => format!("contains no {} under the names of Latent Diffusion; found {}", known.text(), keys.join(", ")),
+        known if FileKind::of(source) == FileKind::Unknown => {
+            format!("contains no {} under the names of Latent Diffusion; found {}", known.text(), keys.join(", "))
+        }
+        known => format!("contains no {} to extract; the file is: {}", known.text(), FileKind::of(source).text()),
     })
+}
+
+/// Returns the schema of a VAE of the widths of the one in a state dict; `None` if they are unknown.
+fn vae_schema_of(source: &StateDict) -> Option<VaeSchema> {
+    let bare = |key: &str| vae_schema::ldm_key(vae::bare_key(key));
+    let of_vae = source.iter().filter(|(key, _)| Component::from_key(key) == Component::Vae);
+    let dims: HashMap<&str, Vec<u64>> =
+        of_vae.filter_map(|(key, tensor)| Some((bare(key)?, tensor.shape().dims().to_vec()))).collect();
+    vae_schema::measure(&|key| dims.get(key).cloned()).map(VaeSchema::new)
 }
 
 /// Fails if an extracted VAE lacks most of the keys of a VAE: other networks have an `encoder` and a `decoder` too.
@@ -95,6 +109,8 @@ struct Conversion<'a> {
     source: &'a StateDict,
     options: &'a ConvertOptions,
     drops: &'a Drops,
+    /// The shapes of a VAE that is extracted.
+    vae: Option<VaeSchema>,
     /// EMA keys that replace a weight.
     ema_keys: BTreeSet<String>,
     draft: Draft,
@@ -204,14 +220,42 @@ impl<'a> Conversion<'a> {
         Ok(())
     }
 
+    /// Returns the key that WebUI loads in a file with a VAE alone: without prefix, in LDM names.
+    fn vae_key<'k>(&self, key: &'k str) -> Result<&'k str> {
+        let bare = vae::bare_key(key);
+        if let Some(name) = vae_schema::ldm_key(bare) {
+            return Ok(name);
+        }
+        match quantization::weight_of(bare) {
+            Some(weight) if vae_schema::ldm_key(&weight).is_some_and(|name| name != weight) => {
+                let found = "belongs to a quantized weight in diffusers names; cast the VAE to rename it";
+                Err(Error::unsupported(found).in_tensor(key))
+            }
+            _ => Ok(bare),
+        }
+    }
+
+    /// Returns the shape that WebUI loads, if that of the tensor differs from it in dimensions of size 1.
+    fn vae_shape(&self, name: &str, tensor: &LazyTensor) -> Result<Option<Shape>> {
+        let dims = tensor.shape().dims();
+        let expected = self.vae.as_ref().and_then(|schema| schema.get(name));
+        let differs = expected.filter(|expected| *expected != dims && vae_schema::fits(dims, expected));
+        differs.map(Shape::new).transpose()
+    }
+
     fn write(&mut self, input: &str, key: &str, tensor: &LazyTensor, mut changes: Vec<Change>) -> Result<()> {
         self.note_wrong_position_ids(input, tensor)?;
-        let cast = self.options.cast_of(key);
-        let (tensor, cast) = Cast::apply(cast, key, tensor).map_err(|error| error.in_tensor(input))?;
-        // WebUI loads VAE files without prefix.
-        let is_alone = self.options.component == Some(Component::Vae);
-        let output = if is_alone { vae::bare_key(key) } else { key };
-        if output != key {
+        let cast = self.options.cast_of(self.drops.component(key));
+        let (mut tensor, cast) = Cast::apply(cast, key, tensor).map_err(|error| error.in_tensor(input))?;
+        let mut output = key;
+        if self.options.component == Some(Component::Vae) {
+            output = self.vae_key(key)?;
+            if let Some(shape) = self.vae_shape(output, &tensor)? {
+                tensor = tensor.reshape(shape).map_err(|error| error.in_tensor(input))?;
+                changes.push(Change::Reshaped);
+            }
+        }
+        if output != key && !changes.contains(&Change::Renamed) {
             changes.push(Change::Renamed);
         }
         changes.extend(cast);

@@ -88,9 +88,9 @@ impl ConvertOptions {
         ConvertOptions { dequantize, ..self }
     }
 
-    /// Returns the cast of the tensor with this key.
-    pub(super) fn cast_of(&self, key: &str) -> Option<Cast> {
-        self.dtypes.cast(Component::from_key(key), self.cast, self.overflow)
+    /// Returns the cast of the tensors of a component.
+    pub(super) fn cast_of(&self, component: Component) -> Option<Cast> {
+        self.dtypes.cast(component, self.cast, self.overflow)
     }
 
     /// The action for the EMA: the requested one, or the default.

@@ -7,12 +7,13 @@ use crate::notice::{Notice, NoticeCode};
 use crate::parameterization::is_mark_key;
 use crate::plan::convert_options::{ConvertOptions, Ema};
 use crate::quantization::Wanted;
-use crate::{Component, ema};
+use crate::{Component, Components, ema};
 use trinart_ckpt_formats::state_dict::StateDict;
 
 /// Decides which tensors a conversion drops.
 pub(super) struct Drops {
     options: ConvertOptions,
+    components: Components,
     /// Whether to drop what inference does not need. Not so for files of unknown architecture.
     prunes: bool,
     /// Whether the EMA is kept when pruning, because weights that it averages are missing.
@@ -24,7 +25,12 @@ impl Drops {
     pub(super) fn new(options: &ConvertOptions, source: &StateDict, is_known: bool) -> Self {
         let prunes = options.prune && is_known;
         let keeps_ema = options.prune && options.ema.is_none() && has_lone_ema(source);
-        Drops { options: *options, prunes, keeps_ema }
+        Drops { options: *options, components: Components::of(source), prunes, keeps_ema }
+    }
+
+    /// Returns the component of a key of the input.
+    pub(super) fn component(&self, key: &str) -> Component {
+        self.components.of_key(key)
     }
 
     /// Returns why a key is dropped; `None` if it is kept.
@@ -33,7 +39,7 @@ impl Drops {
             let is_left = self.options.component.is_some_and(|wanted| wanted != Component::Unet);
             return is_left.then_some(DropReason::OtherComponent);
         }
-        let component = Component::from_key(key);
+        let component = self.component(key);
         let is_other = self.options.component.is_some_and(|wanted| wanted != component);
         if component == Component::Ema {
             let keeps_whole = self.options.ema.is_none() && (self.keeps_ema || self.options.prune && !self.prunes);
@@ -60,8 +66,8 @@ impl Drops {
     /// Returns what the output needs of a weight, should it be quantized.
     pub(super) fn wanted(&self, key: &str) -> Wanted {
         // The EMA replaces the weights but none of their scales.
-        let is_replaced = self.options.ema_action() == Ema::Use && Component::from_key(key) == Component::Unet;
-        match self.options.cast_of(key) {
+        let is_replaced = self.options.ema_action() == Ema::Use && self.component(key) == Component::Unet;
+        match self.options.cast_of(self.component(key)) {
             _ if self.reason(key).is_some() => Wanted::Stored,
             Some(cast) => Wanted::In(cast.to),
             None if self.options.dequantize || is_replaced => Wanted::Values,

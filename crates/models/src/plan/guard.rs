@@ -132,9 +132,9 @@ fn refuse_loss(ledger: &Ledger, account: &Account) -> Result<()> {
     Err(Error::unsupported(found).with_hint(Hint::AllowLoss).in_tensor(&line.input))
 }
 
-/// Fails if tensors were replaced, but the output has none from the file that replaces them.
+/// Fails if tensors were replaced, but none replaces them.
 fn check_replacements(ledger: &Ledger) -> Result<()> {
-    let is_replacement = |line: &LedgerLine| line.from == Origin::Vae && !outputs(line).is_empty();
+    let is_replacement = |line: &LedgerLine| matches!(&line.disposition, Disposition::Written { changes, .. } if changes.contains(&Change::Replaces));
     let mut replaced = ledger.lines().iter().filter(|line| line.disposition == Disposition::Replaced);
     match replaced.next() {
         Some(line) if !ledger.lines().iter().any(is_replacement) => {
@@ -269,6 +269,11 @@ mod tests {
             harmless.dropped(Origin::Checkpoint, key, DropReason::EmaNotInFolders);
         }
         assert_refused(&["a"], &harmless, &account(&["a", "b", "c"]), Kind::Conflict, "1 tensors and lack 2");
+        let mut dequantized = kept(&["a"]);
+        for key in ["b", "c"] {
+            dequantized.dropped(Origin::Checkpoint, key, DropReason::Dequantized);
+        }
+        check(&state_dict(&["a"]), &dequantized, &account(&["a", "b", "c"])).unwrap();
     }
 
     #[test]

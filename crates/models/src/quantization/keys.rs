@@ -78,6 +78,11 @@ pub(super) fn companion(key: &str) -> Option<(String, Companion)> {
     found.map(|(layer, instead, companion)| (format!("{layer}{instead}"), companion))
 }
 
+/// Returns the key of the weight that this companion belongs to; `None` for other keys.
+pub(crate) fn weight_of(key: &str) -> Option<String> {
+    companion(key).map(|(weight, _)| weight)
+}
+
 /// Returns the unsupported quantizer that writes such keys.
 pub(super) fn foreign(key: &str) -> Option<&'static str> {
     FOREIGN.iter().find(|(end, _)| key.ends_with(end)).map(|&(_, quantizer)| quantizer)

@@ -21,7 +21,7 @@ pub use by_value::ByValue;
 pub(crate) use config::without_config;
 pub use dequantize::Wanted;
 pub(crate) use dequantize::dequantize;
-pub(crate) use keys::marks;
 pub use keys::{is_companion, is_marker};
+pub(crate) use keys::{marks, weight_of};
 pub(crate) use record::Record;
 pub use survey::{Method, Survey};
