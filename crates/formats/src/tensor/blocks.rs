@@ -8,14 +8,17 @@ use crate::limits;
 use crate::tensor::View;
 use crate::tensor::gather::{self, ReadAt};
 
-/// Bytes of a block: the larger, the longer the runs that each block is gathered from.
-const SIZES: [u64; 3] = [32 << 20, 16 << 20, 8 << 20];
+/// Bytes of a block: the larger, the longer the runs that each block is gathered from. A small one stays in the cache.
+const SIZES: [u64; 3] = [8 << 20, 16 << 20, 32 << 20];
 
 /// Blocks that are kept. Several threads that read a tensor in order are in one block or in two.
 const KEPT: u64 = 2;
 
 /// Bytes of the runs of a block that make it faster than a temporary file.
 const RUN: u64 = 1024;
+
+/// Bytes of the runs of a block beyond which a larger one is not faster.
+const GOOD_RUN: u64 = 2048;
 
 /// Bytes of all blocks of the process.
 static RESERVED: AtomicU64 = AtomicU64::new(0);
@@ -37,13 +40,17 @@ impl Drop for Reservation {
     }
 }
 
+/// The bytes of a block, empty until they are gathered. Other threads that read the block wait meanwhile, and threads that
+/// read the next block gather it.
+type Block = Arc<Mutex<Vec<u8>>>;
+
 /// The most recent blocks of a view, in row-major order.
 #[derive(Debug)]
 pub(super) struct Blocks {
     /// Bytes of a block.
     len: u64,
     /// The numbers and the bytes of blocks, the latest last.
-    recent: Mutex<Vec<(u64, Arc<Vec<u8>>)>>,
+    recent: Mutex<Vec<(u64, Block)>>,
     _memory: Reservation,
 }
 
@@ -52,12 +59,11 @@ impl Blocks {
     pub(super) fn new(view: &View, size: usize) -> Option<Self> {
         // Cannot overflow: a shape bounds its bytes.
         let bytes = view.shape().elements() * size as u64;
-        SIZES.iter().find_map(|&most| {
-            let (len, total) = if bytes <= KEPT * most { (bytes, bytes) } else { (most, KEPT * most) };
-            let is_fast = len == bytes || gather::run_in_pieces(view, size, len) >= RUN;
-            let memory = if is_fast { Reservation::new(total)? } else { return None };
-            Some(Blocks { len, recent: Mutex::default(), _memory: memory })
-        })
+        let len = SIZES.iter().map(|&len| len.min(bytes));
+        let run = |len: u64| if len == bytes { u64::MAX } else { gather::run_in_pieces(view, size, len) };
+        let len = len.clone().find(|&len| run(len) >= GOOD_RUN).or_else(|| len.rev().find(|&len| run(len) >= RUN))?;
+        let memory = Reservation::new(bytes.min(KEPT * len))?;
+        Some(Blocks { len, recent: Mutex::default(), _memory: memory })
     }
 
     /// Fills `out` with the bytes from `offset` on. `read_at` reads the storage, which has `storage` bytes.
@@ -72,7 +78,9 @@ impl Blocks {
         let (mut offset, mut rest) = (offset, out);
         while !rest.is_empty() {
             let number = offset.checked_div(self.len).or_internal("a view without elements is read")?;
-            let block = self.block(read_at, storage, (view, size), number)?;
+            let block = self.block(number);
+            let mut block = block.lock().unwrap_or_else(PoisonError::into_inner);
+            self.fill(&mut block, read_at, storage, (view, size), number)?;
             let found = block.get((offset - number * self.len) as usize..).or_internal("a read lies behind a view")?;
             let count = found.len().min(rest.len());
             let (head, tail) = rest.split_at_mut(count);
@@ -83,32 +91,41 @@ impl Blocks {
         Ok(())
     }
 
-    fn block(
+    fn block(&self, number: u64) -> Block {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, block)) = recent.iter().find(|(found, _)| *found == number) {
+            return Arc::clone(block);
+        }
+        let oldest = (recent.len() as u64 >= KEPT).then(|| recent.remove(0));
+        let free = oldest.and_then(|(_, block)| Arc::into_inner(block));
+        // Its pages are in memory already, those of a new one would have to be filled with zeros.
+        let mut free = free.map(|block| block.into_inner().unwrap_or_else(PoisonError::into_inner)).unwrap_or_default();
+        free.clear();
+        let block = Block::new(Mutex::new(free));
+        recent.push((number, Arc::clone(&block)));
+        block
+    }
+
+    /// Gathers a block, unless that has been done.
+    fn fill(
         &self,
+        block: &mut Vec<u8>,
         read_at: ReadAt<'_>,
         storage: u64,
         (view, size): (&View, usize),
         number: u64,
-    ) -> Result<Arc<Vec<u8>>> {
-        // Held while a block is gathered: other threads most likely wait for the same one.
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, block)) = recent.iter().find(|(found, _)| *found == number) {
-            return Ok(Arc::clone(block));
-        }
-        if recent.len() as u64 >= KEPT {
-            recent.remove(0);
+    ) -> Result<()> {
+        if !block.is_empty() {
+            return Ok(());
         }
         let first = number * self.len / size as u64;
         let count = (self.len / size as u64).min(view.shape().elements().saturating_sub(first));
-        let mut block = vec![0; count as usize * size];
-        gather::gather(read_at, storage, view, size, first, count, &mut |offset, bytes| {
-            let place = block.get_mut(offset as usize..).and_then(|block| block.get_mut(..bytes.len()));
-            place.or_internal("a gathered run lies outside of its block")?.copy_from_slice(bytes);
-            Ok(())
-        })?;
-        let block = Arc::new(block);
-        recent.push((number, Arc::clone(&block)));
-        Ok(block)
+        block.resize(count as usize * size, 0);
+        let gathered = gather::gather_into(read_at, storage, (view, size), first, block);
+        if gathered.is_err() {
+            block.clear();
+        }
+        gathered
     }
 }
 
@@ -126,10 +143,10 @@ mod tests {
             out.iter_mut().enumerate().for_each(|(at, out)| *out = ((offset + at as u64) / 4 % 251) as u8);
             Ok(())
         };
-        let taken = Reservation::new(limits::GATHERED_BYTES / 2).unwrap();
         let blocks = Blocks::new(&view, 4).unwrap();
-        assert_eq!(blocks.len, SIZES[1]);
-        for first in [SIZES[1] / 4 - 5, 0, elements - 10, SIZES[1] / 2 - 10] {
+        let len = blocks.len;
+        assert_eq!(len, SIZES[1]);
+        for first in [len / 4 - 5, 0, elements - 10, len / 2 - 10] {
             let mut out = [0; 40];
             blocks.read(&read_at, elements * 4, (&view, 4), first * 4, &mut out).unwrap();
             for (at, element) in out.as_chunks::<4>().0.iter().enumerate() {
@@ -137,10 +154,10 @@ mod tests {
                 assert_eq!(*element, [((at % rows * columns + at / rows) % 251) as u8; 4], "{at}");
             }
         }
-        let more = Blocks::new(&view, 4).unwrap();
-        assert_eq!(more.len, SIZES[2]);
+        let rest = Reservation::new(limits::GATHERED_BYTES - KEPT * len).unwrap();
         assert!(Blocks::new(&view, 4).is_none());
-        drop((taken, blocks, more));
-        assert_eq!(Blocks::new(&view, 4).unwrap().len, SIZES[0]);
+        drop(blocks);
+        assert!(Blocks::new(&view, 4).is_some());
+        drop(rest);
     }
 }

@@ -13,6 +13,12 @@ pub(super) type ReadAt<'a> = &'a dyn Fn(u64, &mut [u8]) -> Result<()>;
 /// Takes bytes of the output at an offset.
 pub(super) type WriteAt<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<()>;
 
+/// Where the output goes.
+enum Output<'a> {
+    Pieces(WriteAt<'a>),
+    Memory(&'a mut [u8]),
+}
+
 /// Bytes of a tile. A square one has rows and columns of a few kilobytes: few enough system calls.
 const TILE: u64 = 4 << 20;
 
@@ -38,13 +44,40 @@ pub(super) fn gather(
     count: u64,
     write: WriteAt<'_>,
 ) -> Result<()> {
+    gather_to(read_at, len, view, size, first, count, Output::Pieces(write))
+}
+
+/// Fills `out` with the elements of `view` from index `first` on. `len` is the length of the storage in bytes, `size` that of
+/// an element.
+///
+/// Fails if the view reaches past the storage.
+pub(super) fn gather_into(
+    read_at: ReadAt<'_>,
+    len: u64,
+    (view, size): (&View, usize),
+    first: u64,
+    out: &mut [u8],
+) -> Result<()> {
+    let count = (out.len() / size) as u64;
+    gather_to(read_at, len, view, size, first, count, Output::Memory(out))
+}
+
+fn gather_to<'a>(
+    read_at: ReadAt<'a>,
+    len: u64,
+    view: &View,
+    size: usize,
+    first: u64,
+    count: u64,
+    output: Output<'a>,
+) -> Result<()> {
     if count == 0 {
         return Ok(());
     }
     if view.end().checked_mul(size as u64).is_none_or(|end| end > len) {
         return Err(Error::malformed("a strided view reaches past its storage"));
     }
-    let mut gather = Gather { read_at, write, size, scratch: Vec::new(), span: Vec::new(), tile: Vec::new() };
+    let mut gather = Gather { read_at, output, size, scratch: Vec::new(), span: Vec::new(), tile: Vec::new() };
     let axes = axes_of(view);
     let (mut position, mut rest) = (first, count);
     while rest > 0 {
@@ -120,7 +153,7 @@ fn next_block(axes: &[Axis], position: u64, rest: u64) -> Result<(u64, Vec<Axis>
 
 struct Gather<'a> {
     read_at: ReadAt<'a>,
-    write: WriteAt<'a>,
+    output: Output<'a>,
     size: usize,
     /// The elements of a tile without gaps, in the order of the storage.
     scratch: Vec<u8>,
@@ -167,6 +200,14 @@ impl Gather<'_> {
         for &(at, axis) in &inner {
             moved.get_mut(at).or_internal("an axis of a tile is missing")?.from = axis.to;
         }
+        let size = self.size;
+        let write = match &mut self.output {
+            Output::Memory(out) => {
+                let out = out.get_mut(to as usize * size..).or_internal("a tile lies outside of its output")?;
+                return permute(size, &moved, &self.scratch, out);
+            }
+            Output::Pieces(write) => write,
+        };
         let mut count = 1;
         for axis in moved.iter_mut().rev() {
             axis.to = count;
@@ -174,11 +215,11 @@ impl Gather<'_> {
         }
         let is_in_order = moved.iter().all(|axis| axis.len == 1 || axis.from == axis.to);
         if !is_in_order {
-            self.tile.resize(count as usize * self.size, 0);
-            permute(self.size, &moved, &self.scratch, &mut self.tile)?;
+            self.tile.resize(count as usize * size, 0);
+            permute(size, &moved, &self.scratch, &mut self.tile)?;
         }
         let tile = if is_in_order { &self.scratch } else { &self.tile };
-        write_runs(self.write, self.size, to, axes, tile)
+        write_runs(write, size, to, axes, tile)
     }
 
     /// Fills the scratch with the elements of the axes, innermost first, whose `to` are without gaps.

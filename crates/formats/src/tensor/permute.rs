@@ -61,20 +61,21 @@ impl Odometer {
 /// Fails with an internal error if an element lies outside of a slice.
 pub(super) fn permute(size: usize, axes: &[Axis], source: &[u8], destination: &mut [u8]) -> Result<()> {
     let copied = match size {
-        1 => elements::<1>(axes, source, destination),
-        2 => elements::<2>(axes, source, destination),
-        4 => elements::<4>(axes, source, destination),
-        8 => elements::<8>(axes, source, destination),
-        16 => elements::<16>(axes, source, destination),
+        1 => elements::<1, LINE>(axes, source, destination),
+        2 => elements::<2, { LINE / 2 }>(axes, source, destination),
+        4 => elements::<4, { LINE / 4 }>(axes, source, destination),
+        8 => elements::<8, { LINE / 8 }>(axes, source, destination),
+        16 => elements::<16, { LINE / 16 }>(axes, source, destination),
         _ => return Err(Error::internal(format!("no dtype has elements of {size} bytes"))),
     };
     copied.or_internal("an element lies outside the block that is permuted")
 }
 
-/// Elements per side of the squares that are copied together, so that the lines of both sides stay in the cache.
-const SQUARE: usize = 16;
+/// Bytes of a cache line. The squares that are copied together have rows and columns of one line, so that each line is read
+/// and written once, even where strides of powers of two put all lines into one set of the cache.
+const LINE: usize = 64;
 
-fn elements<const N: usize>(axes: &[Axis], source: &[u8], destination: &mut [u8]) -> Option<()> {
+fn elements<const N: usize, const SIDE: usize>(axes: &[Axis], source: &[u8], destination: &mut [u8]) -> Option<()> {
     let (source, destination) = (source.as_chunks::<N>().0, destination.as_chunks_mut::<N>().0);
     let axes = merge(axes.iter().copied());
     // The two axes to copy a plane of: neighbors in the destination, and neighbors in the source.
@@ -95,13 +96,17 @@ fn elements<const N: usize>(axes: &[Axis], source: &[u8], destination: &mut [u8]
         let place = |step: fn(&Axis) -> u64| {
             index.iter().zip(&outer).map(|(index, axis)| index * step(axis)).sum::<u64>() as usize
         };
-        copy_plane(plane, source.get(place(|axis| axis.from)..)?, destination.get_mut(place(|axis| axis.to)..)?)?;
+        copy_plane::<N, SIDE>(
+            plane,
+            source.get(place(|axis| axis.from)..)?,
+            destination.get_mut(place(|axis| axis.to)..)?,
+        )?;
         odometer.advance();
     }
     Some(())
 }
 
-fn copy_plane<const N: usize>(
+fn copy_plane<const N: usize, const SIDE: usize>(
     (row, column): (Axis, Axis),
     source: &[[u8; N]],
     destination: &mut [[u8; N]],
@@ -116,17 +121,58 @@ fn copy_plane<const N: usize>(
         }
         return Some(());
     }
-    for first in (0..column_len).step_by(SQUARE) {
-        for row in (0..row_len).step_by(SQUARE) {
-            let count = SQUARE.min(row_len - row);
-            for column in first..column_len.min(first + SQUARE) {
-                let source = source.get(column * column_from + row * row_from..)?;
-                let destination = destination.get_mut(column * column_to + row * row_to..)?;
+    let is_transposed = column_from == 1 && row_to == 1;
+    for first in (0..column_len).step_by(SIDE) {
+        let columns = SIDE.min(column_len - first);
+        for row in (0..row_len).step_by(SIDE) {
+            let count = SIDE.min(row_len - row);
+            let source = source.get(first * column_from + row * row_from..)?;
+            let destination = destination.get_mut(first * column_to + row * row_to..)?;
+            if is_transposed && count == SIDE && columns == SIDE {
+                transpose_square::<N, SIDE>((source, row_from), (destination, column_to))?;
+                continue;
+            }
+            for column in 0..columns {
+                let source = source.get(column * column_from..)?;
+                let destination = destination.get_mut(column * column_to..)?;
                 copy_strided(count, (source, row_from), (destination, row_to))?;
             }
         }
     }
     Some(())
+}
+
+/// Transposes a square whose rows are `from` elements apart in the source and `to` elements apart in the destination.
+///
+/// Each round interleaves the two halves of the square, which rotates the bits of an element's index by one. After as many
+/// rounds as the index of a row has bits, rows and columns have changed places. The compiler makes vector instructions of
+/// this.
+fn transpose_square<const N: usize, const SIDE: usize>(
+    (source, from): (&[[u8; N]], usize),
+    (destination, to): (&mut [[u8; N]], usize),
+) -> Option<()> {
+    let mut square = [[[0; N]; SIDE]; SIDE];
+    let mut other = square;
+    for (index, row) in square.iter_mut().enumerate() {
+        row.copy_from_slice(source.get(index * from..)?.get(..SIDE)?);
+    }
+    // References change places, because swapping the squares would copy them.
+    let (mut square, mut next) = (&mut square, &mut other);
+    for _ in 0..SIDE.ilog2() {
+        interleave(square.as_flattened(), next.as_flattened_mut());
+        (square, next) = (next, square);
+    }
+    for (index, row) in square.iter().enumerate() {
+        destination.get_mut(index * to..)?.get_mut(..SIDE)?.copy_from_slice(row);
+    }
+    Some(())
+}
+
+fn interleave<const N: usize>(elements: &[[u8; N]], out: &mut [[u8; N]]) {
+    let (first, second) = elements.split_at(elements.len() / 2);
+    for (pair, (first, second)) in out.as_chunks_mut::<2>().0.iter_mut().zip(first.iter().zip(second)) {
+        *pair = [*first, *second];
+    }
 }
 
 /// Copies `count` elements, each some steps behind the one before.

@@ -3,7 +3,7 @@
 use crc32fast::Hasher;
 
 use crate::error::{Error, OrInternal, Result};
-use crate::tensor::gather::gather;
+use crate::tensor::gather::gather_into;
 use crate::tensor::lazy::{Repr, is_whole};
 use crate::tensor::storage::Gathered;
 use crate::tensor::{Dtype, LazyTensor, Storage, View, cast};
@@ -149,12 +149,7 @@ fn read_strided(storage: &Storage, view: &View, size: usize, first: u64, out: &m
         }
         None => storage.check()?,
     }
-    let count = (out.len() / size) as u64;
-    gather(&read_at, storage.len(), view, size, first, count, &mut |offset, bytes| {
-        let place = out.get_mut(offset as usize..).and_then(|out| out.get_mut(..bytes.len()));
-        place.or_internal("a gathered run lies outside of the read")?.copy_from_slice(bytes);
-        Ok(())
-    })
+    gather_into(&read_at, storage.len(), (view, size), first, out)
 }
 
 #[cfg(test)]
