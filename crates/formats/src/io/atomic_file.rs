@@ -66,7 +66,7 @@ impl AtomicFile {
                 overwrite,
                 persisted: false,
             };
-            // Nobody may read the new content who may not read the old one, while it is written neither.
+            // Users who may not read the old content may not read the new one either, also not while it is written.
             if let Some(mode) = created.mode_of_destination() {
                 created.set_mode(mode | 0o600)?;
             }

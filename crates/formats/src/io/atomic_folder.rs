@@ -130,7 +130,7 @@ impl AtomicFolder {
             io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => exists(&self.destination),
             _ => Error::io("cannot move the finished folder into place", error).in_file(&self.destination),
         };
-        // As for a file, nobody may list the new folder who may not list the old one.
+        // As for a file: users who may not list the old folder may not list the new one.
         if let Ok(old) = fs::metadata(&self.destination) {
             let set = fs::set_permissions(&self.path, old.permissions());
             set.map_err(|error| Error::io("cannot set the permissions", error).in_file(&self.destination))?;

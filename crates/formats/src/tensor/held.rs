@@ -50,7 +50,7 @@ impl Held {
     }
 }
 
-/// Produces bytes at most twice: the first time they are kept while someone holds them, the second time for good. Without
+/// Produces bytes at most twice: the first time they are kept as long as they are in use, the second time for good. Without
 /// that, tensors that alternate between two storages would produce each storage again and again.
 #[derive(Debug, Default)]
 pub(super) struct Slot(Mutex<State>);
@@ -68,7 +68,7 @@ impl Slot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).held.upgrade()
     }
 
-    /// Returns the bytes, and lets `build` produce them if nobody holds them. Other threads wait for it meanwhile.
+    /// Returns the bytes. `build` produces them if they are not in use elsewhere; other threads wait for it.
     pub(super) fn get_or_build(
         &self,
         len: u64,

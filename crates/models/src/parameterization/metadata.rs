@@ -14,7 +14,7 @@ pub(super) const PREDICT_KEY: &str = "modelspec.predict_key";
 /// The prefix of the fields that this program writes. Their names go on as in the configurations of diffusers.
 const OWN: &str = "trinart_ckpt.";
 
-/// Reads the value of a field; `None` if it says nothing.
+/// Reads the value of a field; `None` if it has no known value.
 type Parse = fn(&str) -> Option<Claim>;
 
 /// The fields that say what the UNet predicts, with the type of their value.

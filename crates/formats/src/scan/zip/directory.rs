@@ -123,7 +123,7 @@ pub(super) fn records(bytes: &[u8], directory: Directory, most: usize) -> Result
 }
 
 impl Record {
-    /// Sets the place of the content, if so many bytes precede the zip.
+    /// Sets the place of the content for a zip that this number of bytes precede.
     fn located(mut self, bytes: &[u8], shift: usize) -> Self {
         // An entry may declare any offset. One that overflows lies past the end of the file like any other large one.
         self.header = self.header.saturating_add(shift);
