@@ -62,8 +62,9 @@ impl PickleMachine<'_> {
             op::BINPUT | op::BINGET => u64::from(self.cursor.u8()?),
             op::LONG_BINPUT | op::LONG_BINGET => u64::from(self.cursor.u32()?),
             _ => {
-                let line = self.cursor.line(limits::INTEGER_DIGITS, "a memo index")?;
-                // Python's `int` accepts surrounding spaces and inner underscores.
+                // Python's `int` accepts inner underscores, and surrounding spaces in any number.
+                let most = if self.is_lenient { limits::PICKLE_BYTES as usize } else { limits::INTEGER_DIGITS };
+                let line = self.cursor.line(most, "a memo index")?;
                 let index = if self.is_lenient {
                     text::index_of_python(line)
                 } else {

@@ -135,6 +135,16 @@ mod tests {
     }
 
     #[test]
+    fn long_memo_indices_are_read_like_python() {
+        let spaces = b" ".repeat(limits::INTEGER_DIGITS + 1);
+        let found = parse_lenient(&[b"Np".as_slice(), &spaces, b"1\n0g1\n."].concat());
+        assert!(found.is_complete && found.broken.is_none());
+        // Data whose first byte is that of GET: no pickle, and no limit that was exceeded.
+        let found = parse_lenient(&[b"g".as_slice(), &spaces, b"x\n"].concat());
+        assert_eq!(found.broken.map(|at| at.error.kind()), Some(Kind::Malformed));
+    }
+
+    #[test]
     fn an_error_at_the_size_limit_has_its_offset() {
         let bytes = [b"N".as_slice(), &b"\x80\x02".repeat(limits::PICKLE_BYTES as usize / 2)].concat();
         let broken = parse_lenient(&bytes).broken.unwrap();
