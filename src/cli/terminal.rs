@@ -80,16 +80,7 @@ impl Terminal {
         text: impl FnOnce(&R) -> String,
         exit: impl FnOnce(&R) -> Exit,
     ) -> Exit {
-        match result {
-            Ok(report) => {
-                self.result(|| text(&report), &report);
-                exit(&report)
-            }
-            Err(error) => {
-                self.failure(&error);
-                Exit::of(&error)
-            }
-        }
+        self.end(result, |report| self.result(|| text(report), report), exit)
     }
 
     /// Ends a command as [`Self::finish`], but prints the text also if output is turned off.
@@ -99,9 +90,13 @@ impl Terminal {
         text: impl FnOnce(&R) -> String,
         exit: impl FnOnce(&R) -> Exit,
     ) -> Exit {
+        self.end(result, |report| self.print(|| text(report), report), exit)
+    }
+
+    fn end<R>(&self, result: Result<R>, print: impl FnOnce(&R), exit: impl FnOnce(&R) -> Exit) -> Exit {
         match result {
             Ok(report) => {
-                self.print(|| text(&report), &report);
+                print(&report);
                 exit(&report)
             }
             Err(error) => {
