@@ -62,15 +62,14 @@ fn output_in_folder(command: &Command, input: &Path) -> Result<PathBuf> {
 }
 
 fn convert(command: &Command, input: &Path, output: &Path, terminal: &Terminal) -> Result<WriteReport> {
-    let writing = &command.writing;
-    let checkpoint = Checkpoint::open_with(input, &writing.open_options())?;
-    let convert = set_writing_options!(Convert::new(&checkpoint), writing, terminal)
+    let checkpoint = Checkpoint::open_with(input, &command.reading.open_options())?;
+    let convert = set_writing_options!(Convert::new(&checkpoint), command, terminal)
         .set_if_some(command.ema.map(Into::into), Convert::ema)
         .set_if_some(command.component.map(Into::into), Convert::component)
-        .set_if_some(command.unet_dtype.map(Into::into), Convert::unet_dtype)
-        .set_if_some(command.vae_dtype.map(Into::into), Convert::vae_dtype)
-        .set_if_some(command.text_encoder_dtype.map(Into::into), Convert::text_encoder_dtype)
+        .set_if_some(command.unet_dtype, Convert::unet_dtype)
+        .set_if_some(command.vae_dtype, Convert::vae_dtype)
+        .set_if_some(command.text_encoder_dtype, Convert::text_encoder_dtype)
         .prune(command.prune)
         .fix_position_ids(command.fix_position_ids);
-    if writing.dry_run { convert.plan(output) } else { convert.write(output) }
+    if command.writing.dry_run { convert.plan(output) } else { convert.write(output) }
 }

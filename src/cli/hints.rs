@@ -42,14 +42,12 @@ pub(super) fn tip(tip: Tip) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
     use crate::cli::args::Arguments;
 
     #[test]
     fn names_only_options_that_exist() {
-        let command = Arguments::command();
+        let command = Arguments::definition();
         let options: Vec<_> = command
             .get_subcommands()
             .flat_map(|command| command.get_arguments())

@@ -17,19 +17,18 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
 }
 
 fn merge(command: &Command, terminal: &Terminal) -> Result<WriteReport> {
-    let writing = &command.writing;
-    let options = writing.open_options();
+    let options = command.reading.open_options();
     let base = Checkpoint::open_with(&command.checkpoint, &options)?;
     let vae = command.vae.as_ref().map(|path| Checkpoint::open_with(path, &options)).transpose()?;
     let merge = match &vae {
         Some(vae) => MergeVae::new(&base, vae),
         None => MergeVae::with_sidecar(&base, &options)?,
     };
-    let merge = set_writing_options!(merge, writing, terminal)
-        .set_if_some(command.vae_dtype.map(Into::into), MergeVae::vae_dtype)
+    let merge = set_writing_options!(merge, command, terminal)
+        .set_if_some(command.vae_dtype, MergeVae::vae_dtype)
         .partial(command.partial)
         .allow_family_mismatch(command.allow_family_mismatch)
         .allow_withdrawn(command.allow_withdrawn);
-    let output = &command.output.output;
-    if writing.dry_run { merge.plan(output) } else { merge.write(output) }
+    let output = &command.output;
+    if command.writing.dry_run { merge.plan(output) } else { merge.write(output) }
 }

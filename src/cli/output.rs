@@ -1,31 +1,32 @@
-//! The options of the commands that write a checkpoint.
+//! Sets the options of the commands that write a checkpoint.
 
-use super::args::{FolderWriting, Writing};
+use super::args::{FolderWriting, Reading};
 use super::set_if_some::SetIfSome;
 use crate::ops::FolderOptions;
 use trinart_ckpt_formats::OpenOptions;
 
-/// Sets the options of [`Writing`] on an operation that writes a checkpoint: `MergeVae` or `Convert`. The operations have
-/// these methods in common, but no trait.
+/// Sets the options of `Writing` and `Content` of a command on an operation that writes a checkpoint: `MergeVae` or
+/// `Convert`. The operations have these methods in common, but no trait.
 macro_rules! set_writing_options {
-    ($operation:expr, $writing:expr, $terminal:expr) => {
+    ($operation:expr, $command:expr, $terminal:expr) => {{
+        let (writing, content) = (&$command.writing, &$command.content);
         $operation
-            .set_if_some($writing.dtype.map(Into::into), |operation, dtype| operation.dtype(dtype))
-            .set_if_some($writing.to.map(Into::into), |operation, format| operation.format(format))
-            .set_if_some($writing.prediction.map(Into::into), |operation, prediction| operation.prediction(prediction))
+            .set_if_some(writing.to.map(Into::into), |operation, format| operation.format(format))
+            .set_if_some(content.dtype, |operation, dtype| operation.dtype(dtype))
+            .set_if_some(content.prediction.map(Into::into), |operation, prediction| operation.prediction(prediction))
             .set_if_some($terminal.jobs(), |operation, jobs| operation.jobs(jobs))
-            .saturate($writing.saturate)
-            .overwrite($writing.force)
-            .verify(!$writing.no_verify)
-            .strict($writing.strict)
-            .allow_loss($writing.allow_loss)
-            .folder($writing.folder.options())
+            .overwrite(writing.force)
+            .verify(!writing.no_verify)
+            .folder($command.folder.options())
+            .saturate(content.saturate)
+            .strict(content.strict)
+            .allow_loss(content.allow_loss)
             .progress($terminal)
-    };
+    }};
 }
 pub(super) use set_writing_options;
 
-impl Writing {
+impl Reading {
     /// How to open inputs.
     pub(super) fn open_options(&self) -> OpenOptions {
         if self.sanitize { OpenOptions::new().sanitize() } else { OpenOptions::new() }

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use clap::ColorChoice;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use super::args::Common;
+use super::color;
 use super::exit::Exit;
 use super::hints;
 use crate::report::{Colors, Failure, to_json};
@@ -31,6 +33,7 @@ const TERMINATING: &[i32] = &[
 /// Prints results on stdout, and errors and progress on stderr.
 pub(super) struct Terminal {
     json: bool,
+    color: ColorChoice,
     quiet: bool,
     jobs: Option<usize>,
     bar: ProgressBar,
@@ -41,7 +44,7 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    pub(super) fn new(common: &Common) -> Self {
+    pub(super) fn new(common: &Common, color: ColorChoice) -> Self {
         let bar = if common.quiet || !io::stderr().is_terminal() {
             ProgressBar::hidden()
         } else {
@@ -58,6 +61,7 @@ impl Terminal {
         let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
         Terminal {
             json: common.json,
+            color,
             quiet: common.quiet,
             jobs: common.jobs.map(usize::from),
             bar,
@@ -118,11 +122,9 @@ impl Terminal {
         self.quiet
     }
 
-    /// Whether to color results: only for a terminal, and not if `NO_COLOR` is set (<https://no-color.org>).
+    /// Whether results are printed in colors.
     pub(super) fn colors(&self) -> Colors {
-        let is_off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let is_dumb = std::env::var_os("TERM").is_none_or(|value| value == "dumb");
-        if io::stdout().is_terminal() && !is_off && !is_dumb { Colors::On } else { Colors::Off }
+        if color::is_on(self.color, &io::stdout()) { Colors::On } else { Colors::Off }
     }
 
     fn print(&self, text: impl FnOnce() -> String, document: &impl Serialize) {

@@ -21,6 +21,7 @@ mod diffusers_folder;
 mod diffusers_write;
 mod fuzz;
 mod hash_and_diff;
+mod help;
 mod layouts;
 mod library;
 mod lone_components;

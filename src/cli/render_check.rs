@@ -1,8 +1,6 @@
 //! The command `render-check`.
 
-pub(super) mod args;
-
-use self::args::{RenderCheck as Command, RngArgument, SyntaxArgument};
+use super::args::{RenderCheck as Command, RngArgument, SyntaxArgument};
 use super::exit::Exit;
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
@@ -59,5 +57,5 @@ fn options(command: &Command) -> RenderOptions {
         .set_if_some(rng, RenderOptions::rng)
         .set_if_some(command.size, RenderOptions::size)
         .set_if_some(command.clip_skip.map(usize::from), RenderOptions::clip_skip)
-        .set_if_some(command.dtype.map(Into::into), RenderOptions::dtype)
+        .set_if_some(command.dtype, RenderOptions::dtype)
 }

@@ -1,0 +1,78 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::heading::{CONTENT, INPUT, OUTPUT};
+use super::{Content, FolderWriting, Reading, Writing};
+use crate::cli::values::{ComponentArgument, EmaArgument, dtype};
+use trinart_ckpt_models::plan::ComponentDtype;
+
+/// Convert checkpoints between formats and dtypes
+///
+/// Converts diffusers folders to single files with LDM keys, and single files to folders. Writes .safetensors files, .ckpt
+/// files for torch.load(weights_only=True, mmap=True) and every WebUI, and folders that diffusers opens offline.
+///
+/// --dtype casts floating-point tensors only. A cast, and a folder, dequantizes scaled fp8 and bitsandbytes weights; other
+/// conversions copy them with their scales. Values other than tensors and plain data (callbacks, optimizer states) are
+/// left out and listed.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Convert {
+    /// Checkpoints to convert
+    #[arg(required = true, value_name = "INPUT", help_heading = INPUT)]
+    pub inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub reading: Reading,
+    #[command(flatten)]
+    pub output: OutputFileOrFolder,
+    #[command(flatten)]
+    pub writing: Writing,
+    #[command(flatten)]
+    pub content: Content,
+    /// Cast the UNet, or keep [default: as --dtype]
+    #[arg(long, value_parser = dtype::of_component(), value_name = "DTYPE", help_heading = CONTENT)]
+    #[arg(hide_possible_values = true)]
+    pub unet_dtype: Option<ComponentDtype>,
+    /// Cast the VAE, or keep [default: as --dtype]
+    #[arg(long, value_parser = dtype::of_component(), value_name = "DTYPE", help_heading = CONTENT)]
+    #[arg(hide_possible_values = true)]
+    pub vae_dtype: Option<ComponentDtype>,
+    /// Cast the text encoders, or keep [default: as --dtype]
+    #[arg(long, value_parser = dtype::of_component(), value_name = "DTYPE", help_heading = CONTENT)]
+    #[arg(hide_possible_values = true)]
+    pub text_encoder_dtype: Option<ComponentDtype>,
+    /// Keep only what inference needs
+    #[arg(long, help_heading = CONTENT)]
+    pub prune: bool,
+    /// Keep, drop or use the EMA weights [default: keep; drop with --prune]
+    ///
+    /// The EMA weights are the tensors under model_ema.
+    #[arg(long, value_enum, value_name = "ACTION", help_heading = CONTENT)]
+    pub ema: Option<EmaArgument>,
+    /// Keep one component only: unet, vae or text-encoder
+    ///
+    /// A VAE gets keys without prefix, as WebUI loads it.
+    #[arg(long, value_enum, value_name = "COMPONENT", help_heading = CONTENT)]
+    #[arg(hide_possible_values = true)]
+    pub component: Option<ComponentArgument>,
+    /// Correct or add the text encoder's position_ids
+    ///
+    /// Correct ones are I64, from 0 to 76.
+    #[arg(long, help_heading = CONTENT)]
+    pub fix_position_ids: bool,
+    #[command(flatten)]
+    pub folder: FolderWriting,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+#[command(next_help_heading = OUTPUT)]
+pub(in crate::cli) struct OutputFileOrFolder {
+    /// Write to this file or diffusers folder
+    ///
+    /// The extension determines the format. An existing folder, or a trailing /, means diffusers.
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub output: Option<PathBuf>,
+    /// Write one output per input to this folder; requires --to
+    #[arg(long, value_name = "DIR", requires = "to", value_hint = clap::ValueHint::DirPath)]
+    pub out_dir: Option<PathBuf>,
+}

@@ -1,0 +1,141 @@
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+
+use super::heading::{COMPARISON, INPUT, OUTPUT, RENDERING};
+use crate::cli::values::dtype;
+use trinart_ckpt_formats::tensor::Dtype;
+use trinart_ckpt_render::job::Device;
+use trinart_ckpt_render::prompt::PRESETS;
+use trinart_ckpt_render::settings::parse_size;
+
+/// Render a picture with an SD v1 checkpoint and check it
+///
+/// Runs txt2img on the CPU or an NVIDIA GPU, without any file besides the checkpoint. Noise, samplers and prompt syntax are
+/// those of WebUI, and the PNG contains WebUI's parameters.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RenderCheck {
+    /// Checkpoint to render with
+    #[arg(help_heading = INPUT)]
+    pub checkpoint: PathBuf,
+    /// Render with this VAE instead of the checkpoint's own
+    #[arg(long, value_name = "VAE", help_heading = INPUT)]
+    pub vae: Option<PathBuf>,
+    /// Write the picture to this PNG file
+    #[arg(short, long, value_name = "PICTURE", help_heading = OUTPUT)]
+    pub output: PathBuf,
+    /// Replace existing output files
+    #[arg(long, help_heading = OUTPUT)]
+    pub force: bool,
+    /// Write intermediate tensors to this file, for debugging
+    ///
+    /// The file contains the text embeddings, the noise, the epsilon of each UNet call, the latent of each step and the
+    /// decoded image.
+    #[arg(long, value_name = "SAFETENSORS", help_heading = OUTPUT, hide_short_help = true)]
+    pub dump: Option<PathBuf>,
+
+    /// Set the prompt, in WebUI syntax: (word:1.2), [word], BREAK, AND
+    #[arg(long, help_heading = RENDERING)]
+    pub prompt: Option<String>,
+    /// Set the negative prompt
+    #[arg(long, help_heading = RENDERING)]
+    pub negative: Option<String>,
+    /// Set the prompt syntax [default: webui]
+    #[arg(long, value_enum, value_name = "SYNTAX", help_heading = RENDERING, hide_short_help = true)]
+    pub prompt_syntax: Option<SyntaxArgument>,
+    /// Add a negative prompt from the model card of TrinArt Characters
+    #[arg(
+        long,
+        value_parser = PossibleValuesParser::new(PRESETS.iter().map(|preset| preset.name)),
+        help_heading = RENDERING,
+        hide_short_help = true,
+    )]
+    pub preset: Option<String>,
+    /// Set the seed [default: 0]
+    #[arg(long, help_heading = RENDERING)]
+    pub seed: Option<u64>,
+    /// Set the number of steps [default: 20]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = RENDERING)]
+    pub steps: Option<u16>,
+    /// Set the sampler [default: Euler a]
+    ///
+    /// One of DPM++ 2M, DPM++ SDE, DPM++ 2M SDE, DPM++ 2M SDE Heun, DPM++ 2S a, DPM++ 3M SDE, Euler a, Euler, LMS, Heun,
+    /// DPM2, DPM2 a, DPM fast, DPM adaptive, Restart, DDIM, DDIM CFG++, PLMS, UniPC, LCM. The name may end in a schedule
+    /// type: DPM++ 2M Karras.
+    #[arg(long, help_heading = RENDERING)]
+    pub sampler: Option<String>,
+    /// Set the schedule type [default: automatic]
+    ///
+    /// How the noise levels of the steps are spaced: one of Automatic, Uniform, Karras, Exponential, Polyexponential, SGM
+    /// Uniform, KL Optimal, Align Your Steps, Simple, Normal, DDIM, Beta. Automatic depends on the sampler, as in WebUI.
+    /// DDIM, DDIM CFG++, PLMS and UniPC have fixed times and no schedule type.
+    #[arg(long, value_name = "TYPE", help_heading = RENDERING)]
+    pub schedule: Option<String>,
+    /// Set the CFG scale [default: 7]
+    #[arg(long, value_parser = finite, help_heading = RENDERING)]
+    pub cfg: Option<f64>,
+    /// Set width and height in pixels [default: 512x512]
+    ///
+    /// Both are multiples of 8 from 64 to 2048.
+    #[arg(long, value_name = "WxH", value_parser = size, help_heading = RENDERING)]
+    pub size: Option<(usize, usize)>,
+    /// Use the output of the Nth layer of the text encoder from the end [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=12), help_heading = RENDERING)]
+    #[arg(value_name = "N")]
+    pub clip_skip: Option<u8>,
+    /// Set the noise generator [default: nv]
+    #[arg(long, value_enum, help_heading = RENDERING, hide_short_help = true)]
+    pub rng: Option<RngArgument>,
+    /// Render on auto, cpu, cuda or cuda:N [default: auto]
+    ///
+    /// auto selects the first NVIDIA GPU if there is one and this program was built with CUDA, otherwise the CPU.
+    #[arg(long, default_value = "auto", hide_default_value = true, value_parser = Device::parse, help_heading = RENDERING)]
+    pub device: Device,
+    /// Cast the weights to f32, f16 or bf16 [default: f16 on a GPU, f32 on the CPU]
+    ///
+    /// On a GPU, the values between layers have this dtype too; sums are always f32. On the CPU, only the weights are rounded
+    /// to it. A VAE that overflows f16 runs in f32.
+    #[arg(long, value_parser = dtype::computed(), help_heading = RENDERING, hide_possible_values = true)]
+    pub dtype: Option<Dtype>,
+
+    /// Compare with a picture, or with the render of another checkpoint
+    #[arg(long, value_name = "CHECKPOINT|PICTURE", help_heading = COMPARISON)]
+    pub against: Option<PathBuf>,
+    /// Take the settings from the parameters of this picture, and compare with it
+    ///
+    /// Options on the command line override the picture's parameters.
+    #[arg(long, value_name = "PICTURE", conflicts_with = "against", help_heading = COMPARISON)]
+    pub like: Option<PathBuf>,
+    /// Write the contact sheet to this PNG file [default: NAME.sheet.png beside the picture]
+    ///
+    /// The sheet shows both pictures and their difference, amplified eight times.
+    #[arg(long, value_name = "PICTURE", help_heading = COMPARISON)]
+    pub sheet: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum SyntaxArgument {
+    /// That of WebUI
+    Webui,
+    /// That of the TrinArt service: a b c::4 d::1
+    Trinart,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum RngArgument {
+    /// WebUI's GPU noise
+    Nv,
+    /// torch's CPU noise
+    Cpu,
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    number.ok_or_else(|| format!("expected a finite number, found {text:?}"))
+}
+
+fn size(text: &str) -> Result<(usize, usize), String> {
+    parse_size(text)
+        .ok_or_else(|| format!("expected a size such as 512x768, multiples of 8 from 64 to 2048, found {text:?}"))
+}

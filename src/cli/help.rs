@@ -1,0 +1,133 @@
+//! What `--help` and the manual say about a command besides its options: examples and exit codes.
+//!
+//! The tests run every example in a folder with the files that the examples name.
+
+use std::fmt::Write;
+
+use clap::builder::StyledStr;
+
+use super::styles::STYLES;
+
+/// The examples and exit codes of a command.
+pub(super) struct Page {
+    /// What to do, and the arguments that do it.
+    pub examples: &'static [(&'static str, &'static str)],
+    /// The exit codes and their meanings.
+    pub exit_codes: &'static [(u8, &'static str)],
+}
+
+const WRITES: &[(u8, &str)] =
+    &[(0, "the output is written and verified"), (1, "the output differs from the plan"), (2, "error; no output")];
+
+const READS: &[(u8, &str)] = &[(0, "success"), (2, "error")];
+
+/// The exit codes of the program.
+pub(super) const EXIT_CODES: &[(u8, &str)] =
+    &[(0, "success"), (1, "negative result: different, dangerous, check failed"), (2, "error")];
+
+/// Returns the page of a command.
+pub(super) fn of(command: &str) -> Option<Page> {
+    let (exit_codes, examples): (_, &'static [_]) = match command {
+        "merge-vae" => (
+            WRITES,
+            &[
+                ("Put a VAE into a checkpoint", "merge-vae model.ckpt --vae vae.pt -o merged.safetensors"),
+                ("Use the VAE beside the checkpoint (model.vae.pt)", "merge-vae model.safetensors -o merged.ckpt"),
+                ("Show what a merge would do", "merge-vae model.ckpt --vae vae.pt -o new.ckpt --dry-run"),
+            ],
+        ),
+        "convert" => (
+            WRITES,
+            &[
+                ("Convert a .ckpt to safetensors", "convert model.ckpt -o model-new.safetensors"),
+                ("Keep what inference needs, in f16", "convert model.ckpt -o small.safetensors --prune --dtype f16"),
+                ("Make a diffusers folder", "convert model.safetensors -o folder/"),
+                ("Make a single file from a folder", "convert diffusers/ -o single.safetensors"),
+                ("Extract the VAE", "convert model.ckpt -o model-vae.safetensors --component vae"),
+                ("Convert several files", "convert model.ckpt other.ckpt --out-dir converted --to safetensors"),
+            ],
+        ),
+        "inspect" => (
+            READS,
+            &[
+                ("Show what is in a file", "inspect model.ckpt"),
+                ("List its tensors", "inspect model.ckpt --keys"),
+                ("Inspect several files, for a script", "inspect model.ckpt other.ckpt --json"),
+            ],
+        ),
+        "diff" => (
+            &[(0, "equal"), (1, "different"), (2, "error")],
+            &[
+                ("Compare two checkpoints", "diff model.ckpt model.safetensors"),
+                ("Compare a diffusers folder with a file", "diff diffusers/ model.safetensors"),
+            ],
+        ),
+        "hash" => (
+            READS,
+            &[
+                ("Identify a file, and the VAE in it", "hash model.safetensors"),
+                ("Hash several files, for a script", "hash model.ckpt vae.pt --json"),
+            ],
+        ),
+        "scan" => (
+            &[
+                (0, "every file is safe"),
+                (1, "a file is dangerous or unknown"),
+                (2, "no file is, but one could not be scanned completely"),
+            ],
+            &[
+                ("Scan a folder and everything in it", "scan models/"),
+                ("Show only what is dangerous or unknown", "scan -q models/"),
+                ("Vouch for a data type that you trust", "scan models/ --allow ultralytics.nn.tasks.DetectionModel"),
+            ],
+        ),
+        #[cfg(feature = "render")]
+        "render-check" => (
+            &[(0, "all checks passed"), (1, "a check failed"), (2, "error")],
+            &[
+                ("Check that a checkpoint renders", "render-check model.safetensors -o check.png"),
+                ("See what another VAE changes", "render-check model.ckpt -o a.png --against merged.safetensors"),
+                ("Render a picture of WebUI again", "render-check model.ckpt -o again.png --like picture.png"),
+            ],
+        ),
+        _ => return None,
+    };
+    Some(Page { examples, exit_codes })
+}
+
+impl Page {
+    /// The end of the command's `--help`.
+    pub(super) fn to_text(&self) -> StyledStr {
+        let mut out = StyledStr::new();
+        let (on, off) = header();
+        let _ = write!(out, "{on}Examples:{off}");
+        for (task, arguments) in self.examples {
+            let _ = write!(out, "\n  # {task}\n  trinart-ckpt {arguments}");
+        }
+        let _ = write!(out, "\n\n{}", exit_codes(self.exit_codes).ansi());
+        out
+    }
+}
+
+/// The end of the program's `--help`.
+pub(super) fn of_program() -> StyledStr {
+    let mut out = exit_codes(EXIT_CODES);
+    let _ = write!(out, "\n\nOptions, examples and exit codes of a command: trinart-ckpt COMMAND --help");
+    out
+}
+
+fn exit_codes(codes: &[(u8, &str)]) -> StyledStr {
+    let mut out = StyledStr::new();
+    let (on, off) = header();
+    let _ = write!(out, "{on}Exit codes:{off}");
+    for (code, meaning) in codes {
+        let _ = write!(out, "\n  {code}  {meaning}");
+    }
+    out
+}
+
+/// The escape sequences around a heading. clap removes them where it prints without colors.
+fn header() -> (impl std::fmt::Display, impl std::fmt::Display) {
+    let style = STYLES.get_header();
+    (style.render(), style.render_reset())
+}
