@@ -4,7 +4,8 @@ use crate::report::{Inspection, components};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress};
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
-use trinart_ckpt_models::{Checkpoint, FileKind, parameterization, published, quantization};
+use trinart_ckpt_models::file_kind::Identity;
+use trinart_ckpt_models::{Checkpoint, parameterization, published, quantization};
 
 /// The size of the largest file that is hashed to identify it. Hashing larger files would take seconds.
 const HASHED_BYTES: u64 = 1 << 29;
@@ -49,11 +50,12 @@ impl<'a> Inspect<'a> {
         // Components are counted by LDM names. If a folder has keys without LDM names, all its keys are counted as stored.
         let translated = Checkpoint::from_stored(stored.clone());
         let state_dict = translated.as_ref().map_or_else(|_| stored.state_dict(), Checkpoint::state_dict);
-        let components = components(state_dict, detection.architecture());
+        let identity = Identity::of(state_dict);
+        let components = components(state_dict, identity.kind, detection.architecture());
         let metadata = translated.as_ref().map_or_else(|_| stored.metadata(), Checkpoint::metadata);
         let parameterization = parameterization::read(&stored, state_dict, metadata, &detection)?;
-        let kind = FileKind::of(state_dict);
-        let mut inspection = Inspection::new(&stored, kind, components, &detection, parameterization, known, self.keys);
+        let mut inspection =
+            Inspection::new(&stored, identity, components, &detection, parameterization, known, self.keys);
         inspection.quantization = quantization::Survey::of(state_dict).counts();
         Ok(inspection)
     }

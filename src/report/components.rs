@@ -8,7 +8,7 @@ use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::LazyTensor;
 use trinart_ckpt_models::completeness::{Completeness, completeness};
 use trinart_ckpt_models::family::Architecture;
-use trinart_ckpt_models::{Component, Components};
+use trinart_ckpt_models::{Component, Components, FileKind};
 
 /// The figures of one component of a checkpoint.
 #[derive(Debug, Clone, Serialize)]
@@ -89,13 +89,18 @@ fn short(number: u64) -> String {
 }
 
 /// Summarizes the components of a state dict in LDM names, and compares them with the schemas of the architecture.
-pub(crate) fn components(state_dict: &StateDict, architecture: Option<Architecture>) -> Vec<ComponentSummary> {
+pub(crate) fn components(
+    state_dict: &StateDict,
+    kind: FileKind,
+    architecture: Option<Architecture>,
+) -> Vec<ComponentSummary> {
     let components = Components::of(state_dict);
     let of = |component: Component| {
         let is_plain = |key: &str| Component::from_key(key) == component;
         let tensors = state_dict.iter().filter(|(key, _)| components.of_key(key) == component);
-        // A schema has LDM names.
-        let has_ldm_names = state_dict.keys().any(is_plain);
+        // A schema has LDM names, and the widths of Stable Diffusion's autoencoder.
+        let has_ldm_names = state_dict.keys().any(is_plain)
+            && (component != Component::Vae || matches!(kind, FileKind::Vae | FileKind::Checkpoint | FileKind::Parts));
         let mut summary = ComponentSummary::new(component, tensors.map(|(_, tensor)| tensor));
         summary.completeness = completeness(state_dict, component, architecture).filter(|_| has_ldm_names);
         summary

@@ -15,6 +15,7 @@ use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 use trinart_ckpt_models::detection::{Detection, Evidence};
 use trinart_ckpt_models::family::{Architecture, Prediction, Task};
+use trinart_ckpt_models::file_kind::{Identity, Model, Use};
 use trinart_ckpt_models::parameterization::{MarkSource, Parameterization};
 use trinart_ckpt_models::position_ids::{self, State};
 use trinart_ckpt_models::published::PublishedFile;
@@ -36,6 +37,14 @@ pub struct Inspection {
     pub container: Container,
     /// What the file is: a checkpoint, a VAE, a LoRA.
     pub kind: FileKind,
+    /// The model that the file is, or that it belongs to, if its keys tell.
+    pub model: Option<Model>,
+    /// What the file is, in words.
+    pub name: String,
+    /// Other kinds of files whose keys are in this file too.
+    pub also: Vec<FileKind>,
+    /// What this program can do with the file, beside the commands that take any file.
+    pub uses: Vec<Use>,
     /// The architecture, if keys and shapes show exactly one.
     pub architecture: Option<Architecture>,
     /// The task of the UNet; `None` without a UNet.
@@ -168,7 +177,7 @@ impl Inspection {
     /// Reads no tensor data except position_ids.
     pub(crate) fn new(
         checkpoint: &StoredCheckpoint,
-        kind: FileKind,
+        identity: Identity,
         components: Vec<ComponentSummary>,
         detection: &Detection,
         parameterization: Parameterization,
@@ -189,11 +198,16 @@ impl Inspection {
         };
         let is_part = |component: &ComponentSummary| matches!(component.component, Component::Unet | Component::Vae);
         let has_model = detection.task.is_some() || components.iter().any(is_part);
+        let has_vae = components.iter().any(|summary| summary.component == Component::Vae);
         Inspection {
             file: checkpoint.path().to_string_lossy().into_owned(),
             bytes: checkpoint.file_bytes(),
             container: checkpoint.container(),
-            kind,
+            kind: identity.kind,
+            model: identity.model,
+            name: identity.to_text(),
+            uses: identity.uses(detection.architecture(), has_vae),
+            also: identity.also,
             architecture: detection.architecture(),
             task: detection.task,
             prediction: detection.task.map(|_| parameterization.prediction),
@@ -241,8 +255,12 @@ impl Inspection {
         let under =
             if self.root.is_empty() { String::new() } else { format!(", tensors under {}", printable(&self.root)) };
         line("container", &format!("{}, {}{under}", self.container.text(), size(self.bytes)));
-        if !matches!(self.kind, FileKind::Checkpoint | FileKind::Unknown) {
-            line("kind", self.kind.text());
+        line("kind", &self.name);
+        for kind in &self.also {
+            line("CONTRADICTION", &format!("also has the keys of: {}", kind.text()));
+        }
+        if !self.uses.is_empty() {
+            line("usable for", &self.uses.iter().map(|it| it.text()).collect::<Vec<_>>().join(", "));
         }
         let is_unet = self.components.iter().any(|component| component.component == Component::Unet);
         if let Some(architecture) = self.architecture_text() {

@@ -70,7 +70,7 @@ fn checks_who_is_the_checkpoint_and_who_the_vae() {
             &checkpoint,
             &["tiny-vae.vae.pt: ", "found: VAE", "tiny-sd1.safetensors is such a checkpoint", "swap the two"],
         ),
-        (&lora, &vae, &["lora.safetensors: ", "found: LoRA (kohya)", "tiny-vae.vae.pt"]),
+        (&lora, &vae, &["lora.safetensors: ", "LoRA (kohya)", "tiny-vae.vae.pt"]),
         (&junk, &vae, &["junk.ckpt: ", "no known keys (a.weight)"]),
         (&checkpoint, &lora, &["lora.safetensors: ", "no VAE", "found LoRA (kohya)", "tiny-sd1.safetensors"]),
         (&checkpoint, &junk, &["junk.ckpt: ", "no known keys (a.weight)", "tiny-sd1.safetensors"]),

@@ -1,13 +1,14 @@
 //! Compares a component with the schema of its architecture: missing and extra tensors.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 
 use crate::Component;
 use crate::family::Architecture;
 use crate::layout::{self, Folder, Layout};
-use crate::vae;
+use crate::{vae, vae_schema};
 use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The missing and extra tensors of a component.
@@ -40,8 +41,10 @@ pub fn completeness(
     let layout = Layout::of(architecture);
     let mut present = BTreeSet::new();
     let mut found = Completeness::default();
+    let mut names: HashMap<Cow<'_, str>, &str> = HashMap::new();
     for key in state_dict.keys().filter(|key| Component::from_key(key) == component) {
-        let canonical = vae::canonical_key(key);
+        let canonical = canonical_key(component, key);
+        names.insert(canonical.clone(), key);
         let mapped = layout.to_diffusers(&canonical).next();
         match mapped.and_then(|mapped| layout.to_ldm(mapped.folder, mapped.key)) {
             Some(written) if present.insert(written.key) => {}
@@ -50,13 +53,19 @@ pub fn completeness(
         }
     }
     let wanted = layout.pairs().iter().filter(|pair| folders.contains(&pair.folder) && pair.in_folder);
-    let dims = |key: &str| state_dict.get(key).map(|tensor| tensor.shape().dims().to_vec());
+    let dims = |key: &str| state_dict.get(names.get(key)?).map(|tensor| tensor.shape().dims().to_vec());
     let is_missing = |key: &&str| !present.contains(key) && layout::is_needed(key, &dims);
     let missing: Vec<&str> = wanted.map(|pair| pair.ldm.key.as_str()).filter(is_missing).collect();
     found.missing = missing.into_iter().map(str::to_owned).collect();
     // The parts of a fused projection share a key.
     found.missing.dedup();
     Some(found)
+}
+
+/// Returns the key in LDM names. A file of a VAE alone may have the names of diffusers.
+fn canonical_key(component: Component, key: &str) -> Cow<'_, str> {
+    let renamed = (component == Component::Vae).then(|| vae_schema::ldm_key(vae::bare_key(key))).flatten();
+    renamed.map_or_else(|| vae::canonical_key(key), |name| format!("{}{name}", vae::PREFIX).into())
 }
 
 #[cfg(test)]

@@ -17,9 +17,9 @@ impl Components {
         let has = |keys: [&str; 2]| keys.iter().any(|key| state_dict.contains(key));
         let lone = match FileKind::of(state_dict) {
             FileKind::Unet if has(["input_blocks.0.0.weight", "conv_in.weight"]) => Some(Component::Unet),
-            FileKind::ClipL | FileKind::ClipG | FileKind::ClipH | FileKind::Clip | FileKind::T5 => {
-                Some(Component::TextEncoder)
-            }
+            // All keys of a file that a training tool wrote can have `module.` in front.
+            FileKind::Unet if state_dict.keys().all(|key| key.starts_with("module.")) => Some(Component::Unet),
+            kind if kind.is_text_encoder() => Some(Component::TextEncoder),
             _ => None,
         };
         let is_part = |key: &str| matches!(Component::from_key(key), Component::Unet | Component::TextEncoder);

@@ -3,8 +3,9 @@
 use trinart_ckpt_formats::serialize_as_name;
 
 use crate::family::{Architecture, Prediction, Task};
+use crate::file_kind::{Model, Use};
 use crate::ledger::DropReason;
 use crate::quantization::Method;
 use crate::{Component, FileKind};
 
-serialize_as_name!(Architecture, Component, DropReason, FileKind, Method, Prediction, Task);
+serialize_as_name!(Architecture, Component, DropReason, FileKind, Method, Model, Prediction, Task, Use);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::checkpoint::Checkpoint;
+use crate::file_kind::Identity;
 use crate::ledger::{Change, DropReason, Origin};
 use crate::notice::{Notice, NoticeCode};
 use crate::parameterization::is_mark_key;
@@ -79,7 +80,7 @@ fn nothing_remains(source: &StateDict, options: &ConvertOptions, drops: &Drops) 
         known if FileKind::of(source) == FileKind::Unknown => {
             format!("contains no {} under the names of Latent Diffusion; found {}", known.text(), keys.join(", "))
         }
-        known => format!("contains no {} to extract; the file is: {}", known.text(), FileKind::of(source).text()),
+        known => format!("contains no {} to extract; the file is: {}", known.text(), Identity::of(source).to_text()),
     })
 }
 

@@ -1,0 +1,58 @@
+//! The keys of autoencoders beside Stable Diffusion's VAE (kl-f8).
+
+use super::super::FileKind::{self, OtherVae, Taesd, VaeApprox};
+use super::super::model::Model::{self, *};
+use super::super::view::Part::{self, *};
+
+/// A kind, the model it belongs to, and what its keys satisfy. The first rule that holds decides.
+pub(in super::super) const RULES: &[(FileKind, Option<Model>, &[Part])] = &[
+    (OtherVae, Some(Cascade), &[Has("vquantizer.codebook.")]),
+    (OtherVae, Some(Cascade), &[Has("vquantizer.embedding."), Has("up_blocks.0.")]),
+    (OtherVae, Some(Cascade), &[Has("backbone.1.0.block.0.1."), Has("mapper.0.")]),
+    (OtherVae, Some(Cascade), &[End("blocks.11.num_batches_tracked")]),
+    (OtherVae, Some(Kandinsky2), &[Has("quantize.embedding."), Has("decoder.mid_block.resnets.0.norm1.conv_b.")]),
+    (OtherVae, Some(StableVideo), &[Has("decoder.time_conv_out.")]),
+    (OtherVae, Some(StableVideo), &[Has("decoder.up_blocks.0.resnets.0.temporal_res_block.")]),
+    (OtherVae, Some(StableVideo), &[Within("decoder.mid.block_1.mix_factor")]),
+    (OtherVae, Some(StableVideo), &[Has("decoder.mid.block_1.time_stack.")]),
+    (OtherVae, Some(AsymmetricVae), &[Has("decoder.condition_encoder.")]),
+    (OtherVae, Some(Vq), &[Has("quantize.embedding.weight"), Has("decoder.conv_in.")]),
+    (OtherVae, Some(Wan22), &[Has("decoder.upsamples.0.upsamples.0.")]),
+    (OtherVae, Some(WanOrQwen), &[Has("decoder.middle.0.residual.0.")]),
+    (OtherVae, Some(Wan22), &[Has("decoder.up_blocks.0.upsampler."), Has("decoder.mid_block.resnets.0.norm1.gamma")]),
+    (OtherVae, Some(WanOrQwen), &[Has("decoder.mid_block.resnets.0.norm1.gamma")]),
+    (OtherVae, Some(LtxVideo), &[Has("decoder.up_blocks.0.res_blocks.0.")]),
+    (OtherVae, Some(LtxVideo), &[Has("per_channel_statistics.")]),
+    (OtherVae, Some(LtxVideo), &[Has("latents_mean"), Has("decoder.mid_block.resnets.0.conv1.conv.")]),
+    (OtherVae, Some(CogVideoX), &[Has("decoder.mid_block.resnets.0.norm1.norm_layer.")]),
+    (OtherVae, Some(HunyuanVideo15), &[Has("decoder.conv_in.conv."), Dim("decoder.conv_in.conv.weight", 1, 32)]),
+    (OtherVae, Some(HunyuanVideo), &[Has("decoder.conv_in.conv."), Has("quant_conv.")]),
+    (OtherVae, Some(Mochi), &[Has("blocks.2.blocks.3.stack.5.")]),
+    (OtherVae, Some(Mochi), &[Has("layers.4.layers.1.attn_block.")]),
+    (OtherVae, Some(Mochi), &[Has("decoder.block_in.resnets.0.norm1.norm_layer.")]),
+    (OtherVae, Some(Cosmos), &[Has("decoder.unpatcher3d.wavelets")]),
+    (OtherVae, Some(Cosmos), &[Has("decoder.conv_in.conv_s."), Has("encoder.conv_in.conv_s.")]),
+    (OtherVae, Some(DcAe), &[Has("encoder.project_in."), Has("decoder.stages.")]),
+    (OtherVae, Some(DcAe), &[Has("decoder.conv_in."), Has("decoder.up_blocks.0.0.")]),
+    (OtherVae, Some(HunyuanImage), &[Has("decoder.conv_in."), Dim("decoder.conv_in.weight", 1, 64)]),
+    (OtherVae, Some(Flux2), &[Has("decoder.conv_in."), Has("bn.running_mean")]),
+    (
+        OtherVae,
+        Some(Flux2),
+        &[Has("decoder.conv_in."), Dim("decoder.conv_in.weight", 1, 32), Rank("decoder.conv_in.weight", 4)],
+    ),
+    (OtherVae, Some(Allegro), &[Has("decoder.temp_conv_in.")]),
+    (OtherVae, Some(StableAudio), &[Has("decoder.layers.1.layers.0.beta")]),
+    (OtherVae, Some(StableAudio), &[Has("encoder.block.0.res_unit1.snake1.")]),
+    (Taesd, None, &[Has("taesd_decoder.")]),
+    (Taesd, None, &[Has("taesd_encoder.")]),
+    (Taesd, None, &[Has("decoder.layers.3.conv.0.")]),
+    (Taesd, None, &[Has("encoder.layers.1.conv.0.")]),
+    (Taesd, None, &[Has("decoder.3.conv.0.")]),
+    (Taesd, None, &[Has("encoder.1.conv.0.")]),
+    (Taesd, None, &[Start("1.conv.0."), Start("0.weight")]),
+    (Taesd, None, &[Start("3.conv.0."), Start("1.weight")]),
+    (Taesd, None, &[Start("layers.1.conv.0."), Start("layers.0.")]),
+    (Taesd, None, &[Start("layers.3.conv.0."), Start("layers.1.")]),
+    (VaeApprox, None, &[Start("conv1.weight"), Start("conv8.weight")]),
+];
