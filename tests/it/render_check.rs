@@ -472,7 +472,7 @@ fn rejects_what_it_cannot_render_in_one_line() {
     run!["render-check", path, "-o", folder.join("a.png"), "--sampler", "Euler b"].refused(&["Euler b", "Euler a"]);
     run!["render-check", path, "-o", folder.join("a.png"), "--schedule", "Square"].refused(&["Square", "Karras"]);
     run!["render-check", path, "-o", folder.join("a.png"), "--sampler", "UniPC", "--steps", "2"].refused(&["3"]);
-    run!["render-check", path, "-o", folder.join("a.png"), "--prompt", "[a:b:0.5]"].refused(&["a:b:0.5"]);
+    run!["render-check", path, "-o", folder.join("a.png"), "--prompt", "(a:1.2.3)"].refused(&["1.2.3"]);
     run!["render-check", path, "-o", folder.join("a.png"), "--prompt", "a <lora:b:1>"].refused(&["<lora:b:1>"]);
     assert_eq!(run!["render-check", path, "-o", folder.join("a.png"), "--cfg", "nan"].code, Some(2));
     run!["render-check", path, "-o", &checkpoint].refused(&["model.safetensors", "--force"]);
@@ -517,7 +517,7 @@ fn a_plan_resolves_settings_and_rejects_what_a_run_would() {
     let found = plan(RenderOptions::default().prompt("a cat").size((64, 72))).unwrap();
     assert_eq!((found.settings.prompt.as_str(), found.settings.height, found.settings.steps), ("a cat", 72, 20));
     assert!(found.checks.is_empty(), "{:?}", found.checks);
-    for options in [RenderOptions::default().steps(0), RenderOptions::default().prompt("[a:b:0.5]")] {
+    for options in [RenderOptions::default().steps(0), RenderOptions::default().prompt("(a:1.2.3)")] {
         assert!(plan(options).is_err());
     }
     for refused in ["tiny-vae.ckpt", "hostile/calls-system.ckpt"] {

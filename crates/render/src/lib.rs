@@ -71,14 +71,18 @@
 //! Convert a prompt to tokens with weights:
 //!
 //! ```
-//! use trinart_ckpt_render::prompt::{Syntax, Tokenizer, parse};
+//! use trinart_ckpt_render::prompt::{PromptRules, Timeline, Tokenizer, parse};
 //!
 //! # fn main() -> trinart_ckpt_formats::Result<()> {
 //! let tokenizer = Tokenizer::new()?;
-//! let parts = parse("a (photo:1.2) AND a dog :0.5", Syntax::WebUi, &tokenizer)?;
+//! let rules = PromptRules::new(Timeline::new(20));
+//! let parts = parse("a (photo:1.2) AND a [dog:cat:0.5] :0.5", &rules, &tokenizer)?;
 //! assert_eq!((parts[0].weight, parts[1].weight), (1.0, 0.5));
-//! assert_eq!(parts[0].chunks[0].tokens[..4], [49406, 320, 1125, 49407]);
-//! assert_eq!(parts[0].chunks[0].weights[..4], [1.0, 1.0, 1.2, 1.0]);
+//! let [chunk] = &parts[0].chunks.at(0)[..] else { panic!() };
+//! assert_eq!(chunk.tokens[..4], [49406, 320, 1125, 49407]);
+//! assert_eq!(chunk.weights[..4], [1.0, 1.0, 1.2, 1.0]);
+//! // The second text follows the call of the UNet with index 10.
+//! assert_eq!((parts[1].chunks.index_at(10), parts[1].chunks.index_at(11)), (0, 1));
 //! # Ok(())
 //! # }
 //! ```

@@ -35,7 +35,7 @@ pub(in crate::cli) struct RenderCheck {
     #[arg(long, value_name = "SAFETENSORS", help_heading = OUTPUT, hide_short_help = true)]
     pub dump: Option<PathBuf>,
 
-    /// Set the prompt, in WebUI syntax: (word:1.2), [word], BREAK, AND
+    /// Set the prompt, in WebUI syntax: (word:1.2), [word], [before:after:0.5], [one|two], BREAK, AND
     #[arg(long, help_heading = RENDERING)]
     pub prompt: Option<String>,
     /// Set the negative prompt

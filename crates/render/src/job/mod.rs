@@ -12,7 +12,7 @@ use crate::checks::{Check, Verdict};
 use crate::networks;
 use crate::observer::Trace;
 use crate::picture::Picture;
-use crate::pipeline::{Timings, parse_prompts, render};
+use crate::pipeline::{ParsedPrompts, Timings, render};
 use crate::prompt::Tokenizer;
 use crate::settings::{Infotext, ReferenceParameters, ReferencePicture, RenderOptions, Settings};
 use against::Other;
@@ -152,7 +152,7 @@ impl RenderJob {
     /// Fails if any of these is not supported.
     pub fn plan(&self) -> Result<RenderPlan> {
         let (device, settings) = self.prepare()?;
-        parse_prompts(&settings, &Tokenizer::new()?).map_err(|error| error.in_file(self.input.path()))?;
+        ParsedPrompts::parse(&settings, &Tokenizer::new()?).map_err(|error| error.in_file(self.input.path()))?;
         for input in [Some(&self.input), self.other_checkpoint()].into_iter().flatten() {
             networks::check_supported(input.state_dict()).map_err(|error: Error| error.in_file(input.path()))?;
         }

@@ -1,17 +1,34 @@
 //! Classifier-free guidance: the weighted sum of the UNet's predictions for the prompts and for the negative prompt.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
 use candle_core::{Result as CandleResult, Tensor};
 
+use super::text::EncodedText;
 use crate::errors::from_candle;
 use crate::networks::{PreparedPrompt, Unet};
 use crate::sampling::Prediction;
-use crate::settings::Settings;
+use crate::settings::{PromptPadding, Settings};
 use trinart_ckpt_formats::error::{Error, Result};
 
-/// Prompts with their guidance factors, batched by length.
-pub(super) struct Guidance {
-    groups: Vec<Group>,
+/// Maximum number of selections of texts that stay prepared. An alternation of four words has four.
+const PREPARED: usize = 8;
+
+/// Encoded prompts over time, with their guidance factors.
+pub(super) struct Guidance<'a> {
+    text: &'a EncodedText,
+    /// The CFG scale, in the sampler's terms.
+    cfg: f64,
+    padding: PromptPadding,
+    keeps_negative: bool,
+    /// The texts of the latest calls, by their indices in each part and in the negative prompt.
+    prepared: RefCell<VecDeque<Prepared>>,
 }
+
+/// The indices of texts, and the batches of them.
+type Prepared = (Vec<usize>, Rc<Vec<Group>>);
 
 /// A prompt with its place among the prompts and its guidance factor.
 type Member<'a> = (usize, f64, &'a Tensor);
@@ -25,17 +42,42 @@ struct Group {
     keeps_last: bool,
 }
 
-impl Guidance {
-    /// Batches prompts of equal length, like WebUI. `parts` are the prompt's parts with their weights.
-    pub(super) fn new(unet: &Unet, settings: &Settings, parts: &[(f64, Tensor)], negative: &Tensor) -> Result<Self> {
-        let cfg = settings.cfg / settings.sampler.cfg_divisor();
-        let keeps_negative = settings.sampler.needs_negative();
-        let parts = &stacked(parts).map_err(from_candle)?;
-        let of_negative = 1.0 - parts.iter().map(|(weight, _)| cfg * weight).sum::<f64>();
-        let prompts = parts.iter().map(|(weight, context)| (cfg * weight, context)).chain([(of_negative, negative)]);
+impl<'a> Guidance<'a> {
+    pub(super) fn new(settings: &Settings, text: &'a EncodedText) -> Self {
+        Guidance {
+            text,
+            cfg: settings.cfg / settings.sampler.cfg_divisor(),
+            padding: settings.padding,
+            keeps_negative: settings.sampler.needs_negative(),
+            prepared: RefCell::default(),
+        }
+    }
+
+    /// Returns the prompts of a call, batched by length.
+    fn groups(&self, unet: &Unet, call: usize) -> Result<Rc<Vec<Group>>> {
+        let schedules = self.text.parts.iter().map(|(_, part)| part).chain([&self.text.negative]);
+        let selection: Vec<usize> = schedules.map(|schedule| schedule.index_at(call)).collect();
+        let mut prepared = self.prepared.borrow_mut();
+        if let Some((_, groups)) = prepared.iter().find(|(of, _)| *of == selection) {
+            return Ok(Rc::clone(groups));
+        }
+        let groups = Rc::new(self.batch(unet, call)?);
+        prepared.truncate(PREPARED - 1);
+        prepared.push_front((selection, Rc::clone(&groups)));
+        Ok(groups)
+    }
+
+    /// Batches prompts of equal length, like WebUI.
+    fn batch(&self, unet: &Unet, call: usize) -> Result<Vec<Group>> {
+        let parts: Vec<_> = self.text.parts.iter().map(|(weight, part)| (*weight, part.at(call).clone())).collect();
+        let parts = stacked(&parts).map_err(from_candle)?;
+        let (parts, negative) = self.padded(parts, self.text.negative.at(call)).map_err(from_candle)?;
+        let of_negative = 1.0 - parts.iter().map(|(weight, _)| self.cfg * weight).sum::<f64>();
+        let prompts = parts.iter().map(|(weight, context)| (self.cfg * weight, context));
+        let prompts = prompts.chain([(of_negative, &negative)]);
         // At CFG scale 1, the negative prompt has factor 0 and needs no call.
         let count = parts.len();
-        let is_needed = |index: usize, factor: f64| factor != 0.0 || (keeps_negative && index == count);
+        let is_needed = |index: usize, factor: f64| factor != 0.0 || (self.keeps_negative && index == count);
         let prompts: Vec<_> = prompts.enumerate().filter(|(index, (factor, _))| is_needed(*index, *factor)).collect();
         let mut groups: Vec<(usize, Vec<Member<'_>>)> = Vec::new();
         for (index, (factor, context)) in prompts {
@@ -48,17 +90,50 @@ impl Guidance {
         let prepare = |(_, members): (usize, Vec<Member<'_>>)| {
             let contexts: Vec<&Tensor> = members.iter().map(|(_, _, context)| *context).collect();
             let prepared = unet.prepare(&Tensor::cat(&contexts, 0).map_err(from_candle)?)?;
-            let keeps_last = keeps_negative && members.last().is_some_and(|(index, _, _)| *index == count);
+            let keeps_last = self.keeps_negative && members.last().is_some_and(|(index, _, _)| *index == count);
             Ok(Group { prepared, factors: members.into_iter().map(|(_, factor, _)| factor).collect(), keeps_last })
         };
-        Ok(Guidance { groups: groups.into_iter().map(prepare).collect::<Result<_>>()? })
+        groups.into_iter().map(prepare).collect()
     }
 
-    /// Predicts the noise in a latent, with guidance.
-    pub(super) fn predict(&self, unet: &Unet, x: &Tensor, time: f64) -> Result<Prediction> {
+    /// Pads the prompt and the negative prompt to equal length by the options of WebUI.
+    fn padded(&self, mut parts: Vec<(f64, Tensor)>, negative: &Tensor) -> CandleResult<(Vec<(f64, Tensor)>, Tensor)> {
+        let lengths = parts.first().map(|(_, first)| first.dim(1)).transpose()?.zip(Some(negative.dim(1)?));
+        let Some((ours, theirs)) = lengths.filter(|(ours, theirs)| ours != theirs) else {
+            return Ok((parts, negative.clone()));
+        };
+        let negative = match self.padding {
+            PromptPadding::None => negative.clone(),
+            PromptPadding::LastVector if theirs > ours => negative.narrow(1, 0, ours)?,
+            PromptPadding::LastVector => {
+                let last = negative.narrow(1, theirs - 1, 1)?.repeat((1, ours - theirs, 1))?;
+                Tensor::cat(&[negative, &last], 1)?
+            }
+            PromptPadding::EmptyPrompt => {
+                let empty = &self.text.empty;
+                let fill = |tensor: &Tensor, missing: usize| {
+                    let count = missing / empty.dim(1)?;
+                    Tensor::cat(&[tensor, &empty.repeat((1, count, 1))?], 1)
+                };
+                match theirs > ours {
+                    true => {
+                        for (_, part) in &mut parts {
+                            *part = fill(part, theirs - ours)?;
+                        }
+                        negative.clone()
+                    }
+                    false => fill(negative, ours - theirs)?,
+                }
+            }
+        };
+        Ok((parts, negative))
+    }
+
+    /// Predicts the noise in a latent, with guidance. `call` is the number of calls before this one.
+    pub(super) fn predict(&self, unet: &Unet, x: &Tensor, time: f64, call: usize) -> Result<Prediction> {
         let mut total: Option<Tensor> = None;
         let mut negative = None;
-        for Group { prepared, factors, keeps_last } in &self.groups {
+        for Group { prepared, factors, keeps_last } in self.groups(unet, call)?.iter() {
             let batch = x.repeat((factors.len(), 1, 1, 1)).map_err(from_candle)?;
             let predicted = unet.forward(&batch, time, prepared)?;
             for (index, factor) in factors.iter().enumerate() {

@@ -3,6 +3,7 @@
 mod guidance;
 mod nonfinite;
 mod target;
+mod text;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,21 +11,23 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
-use crate::checks::{self, Check, Statistics, Verdict, relative_distance};
+use crate::checks::{self, Check, Statistics, Verdict};
 use crate::errors::from_candle;
 use crate::kernels::Accelerator;
 use crate::networks::{TextEncoder, Unet};
 use crate::observer::{Observer, Trace};
 use crate::ops::Engine;
 use crate::picture::Picture;
-use crate::prompt::{self, Chunk, PromptPart, Tokenizer};
+use crate::prompt::{Schedule, Tokenizer};
 use crate::sampling::{Generator, NoiseSchedule, Prediction, SamplerContext, sample};
 use crate::settings::Settings;
 use crate::weights::{tensor, values};
 use guidance::Guidance;
 use nonfinite::{F16_MAX, NonFiniteFinder, weight_checks};
 use target::{Decoded, RenderTarget};
-use trinart_ckpt_formats::error::{OrInternal, Result};
+use text::EncodedText;
+pub(super) use text::ParsedPrompts;
+use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::io::Progress;
 use trinart_ckpt_formats::state_dict::StateDict;
 
@@ -70,7 +73,7 @@ pub struct Rendered {
 /// NaN and infinite values do not stop the render: a failed check names the stage, the step, the first layer with such
 /// values and the flawed weights.
 ///
-/// `stages` observes `text.prompt.0` and so on (one for each part of an AND), `text.negative`, `noise`, `epsilon.1` and so
+/// `stages` observes `text.prompt.0` and so on (one for each part of an AND, at the first step), `text.negative`, `noise`, `epsilon.1` and so
 /// on (each call of the UNet, with guidance), `latent.1` and so on (after each step, in the sampler's scale), `latent` and
 /// `decoded`.
 ///
@@ -89,14 +92,14 @@ pub fn render(
     let mut render = Render { state_dict, settings, stages, checks, timings };
 
     let begin = Instant::now();
-    let (parts, negative) = render.encode_prompts(&target)?;
+    let text = render.encode_prompts(&target)?;
     render.timings.text = begin.elapsed().as_secs_f64();
 
     let begin = Instant::now();
     let unet = Unet::load(&target.weights())?;
     render.timings.load = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
-    let latent = render.sample(unet, &parts, &negative, progress)?;
+    let latent = render.sample(unet, &text, progress)?;
     render.timings.sampling = begin.elapsed().as_secs_f64();
 
     let begin = Instant::now();
@@ -111,22 +114,6 @@ pub fn render(
     Ok(Rendered { picture, latent, checks: render.checks, timings: render.timings })
 }
 
-/// The tokens of the prompt's parts, and of the negative prompt.
-pub(super) fn parse_prompts(settings: &Settings, tokenizer: &Tokenizer) -> Result<(Vec<PromptPart>, Vec<Chunk>)> {
-    let parts = prompt::parse(&settings.prompt, settings.syntax, tokenizer)?;
-    Ok((parts, prompt::whole(&settings.negative, tokenizer)?))
-}
-
-/// Returns the relative distance between the encodings of "cat" and of an empty prompt.
-fn word_distance(encoder: &TextEncoder, tokenizer: &Tokenizer, clip_skip: usize) -> Result<f64> {
-    let encode = |prompt| {
-        let chunk = prompt::whole(prompt, tokenizer)?.into_iter().next().or_internal("a prompt without chunks")?;
-        let tokens = Tensor::new(chunk.tokens, &Device::Cpu).and_then(|it| it.unsqueeze(0)).map_err(from_candle)?;
-        values(&encoder.hidden_state(&tokens, clip_skip)?)
-    };
-    Ok(relative_distance(&encode("cat")?, &encode("")?))
-}
-
 struct Render<'a> {
     state_dict: &'a StateDict,
     settings: &'a Settings,
@@ -136,42 +123,28 @@ struct Render<'a> {
 }
 
 impl Render<'_> {
-    /// Encodes the parts of the prompt, each with its weight, and the negative prompt.
-    fn encode_prompts(&mut self, target: &RenderTarget) -> Result<(Vec<(f64, Tensor)>, Tensor)> {
+    /// Encodes the prompt and the negative prompt.
+    fn encode_prompts(&mut self, target: &RenderTarget) -> Result<EncodedText> {
         let tokenizer = Tokenizer::new()?;
-        let (parts, negative) = parse_prompts(self.settings, &tokenizer)?;
+        let prompts = ParsedPrompts::parse(self.settings, &tokenizer)?;
         let encoder = TextEncoder::load(&target.weights())?;
-        let negative = self.encode(&encoder, &negative)?;
-        let parts: Vec<(f64, Tensor)> =
-            parts.iter().map(|part| Ok((part.weight, self.encode(&encoder, &part.chunks)?))).collect::<Result<_>>()?;
-        for (index, (_, part)) in parts.iter().enumerate() {
-            self.stages.seen(&format!("text.prompt.{index}"), part);
+        let text = EncodedText::new(&prompts, &encoder, &tokenizer, self.settings)?;
+        for (index, (_, part)) in text.parts.iter().enumerate() {
+            self.stages.seen(&format!("text.prompt.{index}"), part.at(0));
         }
-        self.stages.seen("text.negative", &negative);
-        let distance = word_distance(&encoder, &tokenizer, self.settings.clip_skip)?;
-        self.check_text(&parts, &negative, distance)?;
-        Ok((parts, negative))
+        self.stages.seen("text.negative", text.negative.at(0));
+        self.check_text(&text)?;
+        Ok(text)
     }
 
-    /// Encodes each chunk separately, and concatenates the results to `[1, 77 * chunks, width]`.
-    fn encode(&self, encoder: &TextEncoder, chunks: &[Chunk]) -> Result<Tensor> {
-        let encode = |chunk: &Chunk| {
-            let tokens = Tensor::new(chunk.tokens.as_slice(), &Device::Cpu).and_then(|it| it.unsqueeze(0));
-            let hidden = encoder.hidden_state(&tokens.map_err(from_candle)?, self.settings.clip_skip)?;
-            prompt::emphasize(&hidden, &chunk.weights).map_err(from_candle)
-        };
-        let encoded = chunks.iter().map(encode).collect::<Result<Vec<_>>>()?;
-        Tensor::cat(&encoded, 1).map_err(from_candle)
-    }
-
-    fn check_text(&mut self, parts: &[(f64, Tensor)], negative: &Tensor, word_distance: f64) -> Result<()> {
+    fn check_text(&mut self, text: &EncodedText) -> Result<()> {
         let mut all = Vec::new();
-        for tensor in parts.iter().map(|(_, tensor)| tensor).chain([negative]) {
+        for tensor in text.parts.iter().map(|(_, part)| part).chain([&text.negative]).flat_map(Schedule::values) {
             all.extend(values(tensor)?);
         }
         let statistics = Statistics::of(&all);
         self.check_finite("text finite", &statistics, String::new);
-        self.checks.push(checks::text_encoder(statistics.deviation, word_distance));
+        self.checks.push(checks::text_encoder(statistics.deviation, text.word_distance));
         Ok(())
     }
 
@@ -185,16 +158,10 @@ impl Render<'_> {
     }
 
     /// Samples a latent, in the UNet's scale.
-    fn sample(
-        &mut self,
-        unet: Unet,
-        parts: &[(f64, Tensor)],
-        negative: &Tensor,
-        progress: &dyn Progress,
-    ) -> Result<Tensor> {
+    fn sample(&mut self, unet: Unet, text: &EncodedText, progress: &dyn Progress) -> Result<Tensor> {
         let (settings, stages) = (self.settings, self.stages);
         let noise_schedule = self.noise_schedule()?;
-        let guidance = Guidance::new(&unet, settings, parts, negative)?;
+        let guidance = Guidance::new(settings, text);
         let mut drawing = NoiseDrawing::new(settings);
         let noise = drawing.draw()?;
         stages.seen("noise", &noise);
@@ -227,14 +194,14 @@ impl Render<'_> {
     }
 
     /// Adds the check of the UNet's values. Repeats a call with NaN or infinite values to find the layer.
-    fn check_unet(&mut self, mut unet: Unet, guidance: &Guidance, non_finite: Option<NonFiniteCall>) -> Result<()> {
+    fn check_unet(&mut self, mut unet: Unet, guidance: &Guidance<'_>, non_finite: Option<NonFiniteCall>) -> Result<()> {
         let Some(NonFiniteCall { number, statistics, x, time }) = non_finite else {
             self.check_finite("UNet finite", &Statistics::default(), String::new);
             return Ok(());
         };
         let finder = Arc::new(NonFiniteFinder::default());
         unet.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
-        guidance.predict(&unet, &x, time)?;
+        guidance.predict(&unet, &x, time, number - 1)?;
         let (layer, count) = (first_layer(finder.first()), self.timings.calls.len());
         self.check_finite("UNet finite", &statistics, || format!(" at call {number} of {count}{layer}"));
         Ok(())
@@ -247,10 +214,11 @@ impl Render<'_> {
         let is_valid = |own: &Vec<f32>| {
             own.windows(2).all(|pair| matches!(pair, [a, b] if a > b)) && own.iter().all(|it| *it > 0.0 && *it < 1.0)
         };
-        match own.filter(is_valid) {
-            Some(own) => NoiseSchedule::from_alphas(own),
-            None => Ok(NoiseSchedule::stable_diffusion()),
-        }
+        let schedule = match own.filter(is_valid) {
+            Some(own) => NoiseSchedule::from_alphas(own)?,
+            None => NoiseSchedule::stable_diffusion(),
+        };
+        if self.settings.downcast_alphas { schedule.downcast() } else { Ok(schedule) }
     }
 
     /// Decodes a latent, and encodes the image again to check the VAE.
@@ -316,7 +284,7 @@ impl NoiseDrawing {
 /// Calls the UNet with guidance, and records the calls.
 struct UnetCalls<'a> {
     unet: &'a Unet,
-    guidance: &'a Guidance,
+    guidance: &'a Guidance<'a>,
     stages: &'a Trace,
     progress: &'a dyn Progress,
     seconds: Vec<f64>,
@@ -335,14 +303,14 @@ struct NonFiniteCall {
 }
 
 impl<'a> UnetCalls<'a> {
-    fn new(unet: &'a Unet, guidance: &'a Guidance, stages: &'a Trace, progress: &'a dyn Progress) -> Self {
+    fn new(unet: &'a Unet, guidance: &'a Guidance<'a>, stages: &'a Trace, progress: &'a dyn Progress) -> Self {
         UnetCalls { unet, guidance, stages, progress, seconds: Vec::new(), first: None, non_finite: None }
     }
 
     fn predict(&mut self, x: &Tensor, time: f64) -> Result<Prediction> {
         self.progress.check()?;
         let begin = Instant::now();
-        let predicted = self.guidance.predict(self.unet, x, time)?;
+        let predicted = self.guidance.predict(self.unet, x, time, self.seconds.len())?;
         self.seconds.push(begin.elapsed().as_secs_f64());
         let number = self.seconds.len();
         self.stages.seen(&format!("epsilon.{number}"), &predicted.guided);

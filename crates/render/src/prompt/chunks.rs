@@ -18,10 +18,17 @@ pub struct Chunk {
     pub weights: Vec<f32>,
 }
 
+impl Chunk {
+    /// The chunk of an empty prompt.
+    pub(super) fn empty() -> Self {
+        Cutter::default().cut()
+    }
+}
+
 /// Splits a prompt into chunks like WebUI: at each `BREAK`, and when a chunk is full, preferably after a recent comma.
 /// Returns at least one chunk.
 pub(super) fn chunks(pieces: &[Piece], tokenizer: &Tokenizer) -> Vec<Chunk> {
-    let mut cutter = Cutter { done: Vec::new(), open: Vec::new(), comma: None };
+    let mut cutter = Cutter::default();
     for piece in pieces {
         match piece {
             Piece::Break => cutter.close(),
@@ -38,6 +45,7 @@ pub(super) fn chunks(pieces: &[Piece], tokenizer: &Tokenizer) -> Vec<Chunk> {
     cutter.done
 }
 
+#[derive(Default)]
 struct Cutter {
     done: Vec<Chunk>,
     open: Vec<(u32, f32)>,
@@ -62,11 +70,17 @@ impl Cutter {
     }
 
     fn close(&mut self) {
+        let chunk = self.cut();
+        self.done.push(chunk);
+    }
+
+    /// Pads the open chunk, and starts a new one.
+    fn cut(&mut self) -> Chunk {
         let mut open = std::mem::take(&mut self.open);
         open.resize(LENGTH, (END, 1.0));
         let all = || [(START, 1.0)].into_iter().chain(open.iter().copied()).chain([(END, 1.0)]);
-        self.done.push(Chunk { tokens: all().map(|it| it.0).collect(), weights: all().map(|it| it.1).collect() });
         self.comma = None;
+        Chunk { tokens: all().map(|it| it.0).collect(), weights: all().map(|it| it.1).collect() }
     }
 }
 

@@ -2,15 +2,21 @@
 
 mod attention;
 mod chunks;
+mod comments;
+mod editing;
+mod emphasis;
 mod mojibake;
 mod presets;
 mod repair;
+mod schedule;
 mod tokenizer;
 
-use candle_core::{Device, Result as CandleResult, Tensor};
-
 pub use chunks::Chunk;
+pub use comments::strip_comments;
+pub use emphasis::Emphasis;
+pub(crate) use emphasis::emphasize;
 pub use presets::{PRESETS, Preset};
+pub use schedule::{Schedule, Timeline};
 pub use tokenizer::Tokenizer;
 
 use trinart_ckpt_formats::error::{Error, Result};
@@ -26,45 +32,61 @@ pub enum Syntax {
     Trinart,
 }
 
+/// How a prompt is parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PromptRules {
+    /// The syntax.
+    pub syntax: Syntax,
+    /// How weights of words act.
+    pub emphasis: Emphasis,
+    /// The steps that `[before:after:0.5]` and `[one|two]` refer to.
+    pub timeline: Timeline,
+}
+
+impl PromptRules {
+    /// Returns the rules of WebUI for a render of this many steps.
+    pub fn new(timeline: Timeline) -> Self {
+        PromptRules { syntax: Syntax::default(), emphasis: Emphasis::default(), timeline }
+    }
+}
+
 /// A part of a composed prompt.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PromptPart {
     /// The weight of this part in the guidance.
     pub weight: f64,
-    /// The tokens for the text encoder.
-    pub chunks: Vec<Chunk>,
+    /// The tokens for the text encoder over time: all texts of a part have the same number of chunks.
+    pub chunks: Schedule<Vec<Chunk>>,
 }
 
 /// Parses a prompt into its parts. Returns at least one part.
 ///
-/// Fails for prompts that load other networks or change between steps, and for invalid weights.
-pub fn parse(prompt: &str, syntax: Syntax, tokenizer: &Tokenizer) -> Result<Vec<PromptPart>> {
-    let parts = match syntax {
+/// Fails for prompts that load other networks, for invalid weights, and for texts that are too long or nested too deeply.
+pub fn parse(prompt: &str, rules: &PromptRules, tokenizer: &Tokenizer) -> Result<Vec<PromptPart>> {
+    let parts = match rules.syntax {
         Syntax::WebUi => {
             refuse_networks(prompt)?;
             split_at_and(prompt)
         }
         Syntax::Trinart => split_by_weight(prompt)?,
     };
-    parts.into_iter().map(|(text, weight)| Ok(PromptPart { weight, chunks: whole(text, tokenizer)? })).collect()
+    let part = |(text, weight)| Ok(PromptPart { weight, chunks: whole(text, rules, tokenizer)? });
+    parts.into_iter().map(part).collect()
 }
 
-/// Parses a prompt that cannot have parts, such as a negative prompt, into chunks. Returns at least one chunk.
-pub fn whole(prompt: &str, tokenizer: &Tokenizer) -> Result<Vec<Chunk>> {
-    refuse_editing(prompt)?;
-    Ok(chunks::chunks(&attention::parse(prompt)?, tokenizer))
-}
-
-/// Multiplies the hidden state of a chunk `[1, 77, width]` by the weights of its tokens, and restores its mean: WebUI's
-/// emphasis mode "Original".
-pub(crate) fn emphasize(hidden: &Tensor, weights: &[f32]) -> CandleResult<Tensor> {
-    if weights.iter().all(|&weight| weight == 1.0) {
-        return Ok(hidden.clone());
-    }
-    let factors = Tensor::new(weights, &Device::Cpu)?.to_device(hidden.device())?.to_dtype(hidden.dtype())?;
-    let weighted = hidden.broadcast_mul(&factors.reshape((1, weights.len(), 1))?)?;
-    weighted.broadcast_mul(&(hidden.mean_all()? / weighted.mean_all()?)?)
+/// Parses a prompt that cannot have parts, such as a negative prompt, into chunks over time. Each text has at least one
+/// chunk, and all have the same number.
+pub fn whole(prompt: &str, rules: &PromptRules, tokenizer: &Tokenizer) -> Result<Schedule<Vec<Chunk>>> {
+    editing::schedule(prompt, rules.timeline)?.try_map_all(|texts| {
+        let chunks = |text: &&String| Ok(chunks::chunks(&rules.emphasis.parse(text)?, tokenizer));
+        let mut all = texts.iter().map(chunks).collect::<Result<Vec<_>>>()?;
+        // WebUI encodes all texts at once, and fills up with empty chunks.
+        let count = all.iter().map(Vec::len).max().unwrap_or(0);
+        all.iter_mut().for_each(|chunks| chunks.resize_with(count, Chunk::empty));
+        Ok(all)
+    })
 }
 
 /// Splits `a :1.2 AND b` into texts and weights.
@@ -129,30 +151,6 @@ fn refuse_networks(prompt: &str) -> Result<()> {
     }
 }
 
-/// Fails if a prompt changes between steps. Treating the syntax as words would silently change the picture.
-fn refuse_editing(prompt: &str) -> Result<()> {
-    let mut open: Vec<usize> = Vec::new();
-    let mut is_escaped = false;
-    for (at, character) in prompt.char_indices() {
-        match character {
-            _ if is_escaped => is_escaped = false,
-            '\\' => is_escaped = true,
-            '[' => open.push(at),
-            ']' => {
-                // An unmatched closing bracket is literal.
-                let Some(inside) = open.pop().and_then(|begin| prompt.get(begin + 1..at)) else { continue };
-                if inside.contains('|') || split_weight(inside, ":").is_some() {
-                    let shown: String = inside.chars().take(40).collect();
-                    let found = format!("[{shown}] changes the prompt between steps, which is not supported");
-                    return Err(Error::unsupported(found));
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,16 +167,6 @@ mod tests {
     }
 
     #[test]
-    fn rejects_prompt_editing_but_not_brackets() {
-        for prompt in ["[a:b:0.5]", "[cow|horse]", "x [a:10] y", "([a:b:.3])"] {
-            assert!(refuse_editing(prompt).is_err(), "{prompt}");
-        }
-        for prompt in ["[a]", "[[a, b]]", "(a:1.2)", "\\[a|b\\]", "a | b"] {
-            assert!(refuse_editing(prompt).is_ok(), "{prompt}");
-        }
-    }
-
-    #[test]
     fn rejects_other_networks_but_not_less_than_signs() {
         for prompt in ["<lora:name:1>", "a <b <hypernet:x>", "<lyco:a b:0.5:te=1>"] {
             let error = refuse_networks(prompt).unwrap_err().to_string();
@@ -190,13 +178,13 @@ mod tests {
     }
 
     #[test]
-    fn emphasis_keeps_the_mean() {
-        let hidden = Tensor::arange(1f32, 7.0, &Device::Cpu).unwrap().reshape((1, 3, 2)).unwrap();
-        let same = emphasize(&hidden, &[1.0, 1.0, 1.0]).unwrap();
-        assert_eq!(same.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        let found = emphasize(&hidden, &[1.0, 2.0, 1.0]).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        // The sum is 21 before weighting, and 28 after.
-        let expected = [1.0, 2.0, 6.0, 8.0, 5.0, 6.0].map(|value| value * 21.0 / 28.0);
-        assert!(found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6));
+    fn texts_of_a_part_have_equally_many_chunks() {
+        let rules = PromptRules::new(Timeline::new(10));
+        let tokenizer = Tokenizer::new().unwrap();
+        let parts = parse(&format!("[{}:dog:3] AND bird :0.5", "cat ".repeat(80)), &rules, &tokenizer).unwrap();
+        let counts = |part: &PromptPart| part.chunks.values().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!((counts(&parts[0]), counts(&parts[1])), (vec![2, 2], vec![1]));
+        assert_eq!(parts[0].chunks.values().nth(1).unwrap()[1], Chunk::empty());
+        assert_eq!(parts.iter().map(|part| part.weight).collect::<Vec<_>>(), [1.0, 0.5]);
     }
 }

@@ -19,9 +19,12 @@ pub struct Infotext {
 /// Minimum number of fields for the last line to be parsed as fields.
 const LEAST_FIELDS: usize = 3;
 
+/// How the version of this program begins in the field `Version`.
+pub(super) const OURS: &str = "trinart-ckpt ";
+
 const NEGATIVE: &str = "Negative prompt:";
 
-/// Fields for prompts whose lines would be misread. In WebUI, fields of these names override the prompt lines.
+/// Fields that override the prompt lines in earlier pictures of this program, and in WebUI before 1.9.
 const PROMPT_FIELDS: [&str; 2] = ["Prompt", "Negative prompt"];
 
 impl Infotext {
@@ -35,26 +38,14 @@ impl Infotext {
         self.fields.get(name).map(String::as_str)
     }
 
-    /// Formats the text. Prompts that WebUI would misread, such as one with a line that looks like a negative prompt, are
-    /// repeated as fields.
+    /// Formats the text. Lines of prompts that would be read as the begin of a negative prompt get a backslash, which has no
+    /// effect on the picture.
     pub fn to_text(&self) -> String {
-        let mut fields: Vec<String> =
-            self.fields.iter().map(|(name, value)| format!("{name}: {}", quote(value))).collect();
-        let text = self.with_fields(&fields);
-        let read = Self::parse(&text);
-        if (&read.prompt, &read.negative) == (&self.prompt, &self.negative) {
-            return text;
-        }
-        let prompts = [&self.prompt, &self.negative].map(|prompt| serde_json::Value::from(prompt.as_str()));
-        fields.extend(PROMPT_FIELDS.iter().zip(prompts).map(|(name, prompt)| format!("{name}: {prompt}")));
-        self.with_fields(&fields)
-    }
-
-    fn with_fields(&self, fields: &[String]) -> String {
-        let mut text = self.prompt.clone();
+        let mut text = escaped(&self.prompt);
         if !self.negative.is_empty() {
-            let _ = write!(text, "\n{NEGATIVE} {}", self.negative);
+            let _ = write!(text, "\n{NEGATIVE} {}", escaped(&self.negative));
         }
+        let fields: Vec<String> = self.fields.iter().map(|(name, value)| format!("{name}: {}", quote(value))).collect();
         let _ = write!(text, "\n{}", fields.join(", "));
         strip(&text).to_owned()
     }
@@ -83,20 +74,30 @@ impl Infotext {
             };
             append(if is_negative { &mut negative } else { &mut prompt }, line);
         }
-        let [of_prompt, of_negative] = PROMPT_FIELDS.map(|name| found.fields.shift_remove(name));
-        found.prompt = of_prompt.unwrap_or(prompt);
-        found.negative = of_negative.unwrap_or(negative);
+        (found.prompt, found.negative) = (prompt, negative);
+        if found.get("Version").is_some_and(|version| version.starts_with(OURS)) {
+            let [of_prompt, of_negative] = PROMPT_FIELDS.map(|name| found.fields.shift_remove(name));
+            found.prompt = of_prompt.unwrap_or(found.prompt);
+            found.negative = of_negative.unwrap_or(found.negative);
+        }
         found
     }
 }
 
-/// Returns a prompt as WebUI would read it from a picture: without leading and trailing white space on each line.
+/// Returns a prompt as WebUI would read it from a picture: without leading and trailing white space on each line, and
+/// without a line that begins like a negative prompt.
 pub(super) fn as_read(prompt: &str) -> String {
     let mut read = String::new();
     for line in strip(prompt).split('\n') {
         append(&mut read, strip(line));
     }
-    read
+    escaped(&read)
+}
+
+/// Puts a backslash before lines that begin like a negative prompt.
+fn escaped(prompt: &str) -> String {
+    let escape = |line: &str| if line.starts_with(NEGATIVE) { format!("\\{line}") } else { line.to_owned() };
+    prompt.split('\n').map(escape).collect::<Vec<_>>().join("\n")
 }
 
 /// Appends a line. Leading empty lines are lost, as in WebUI.
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_prompts_that_would_be_misread_as_fields() {
+    fn escapes_prompts_that_would_be_misread() {
         for (prompt, negative) in [
             ("a\nNegative prompt: b", "c"),
             ("Negative prompt: b", ""),
@@ -244,15 +245,28 @@ mod tests {
             ("", ""),
             ("\"a\\", "\"\""),
         ] {
+            let (read_prompt, read_negative) = (as_read(prompt), as_read(negative));
             let mut text = Infotext { prompt: prompt.into(), negative: negative.into(), ..Infotext::default() };
             for (name, value) in [("Steps", "1"), ("Model", "x"), ("Size", "8x8")] {
                 text.push(name, value);
             }
-            assert_eq!(Infotext::parse(&text.to_text()), text, "{}", text.to_text());
-            assert_eq!(text.to_text().contains("Prompt: \""), prompt.contains(NEGATIVE) || negative.contains(NEGATIVE));
+            let found = Infotext::parse(&text.to_text());
+            assert_eq!((found.prompt, found.negative), (read_prompt, read_negative), "{}", text.to_text());
+            assert_eq!(found.fields, text.fields);
         }
         assert_eq!(as_read(" a \n\n b,\t\nc\r\n"), "a\n\nb,\nc");
-        assert_eq!(as_read("\n \n a"), "a");
+        assert_eq!(as_read("\n \n a\nNegative prompt: b"), "a\n\\Negative prompt: b");
+    }
+
+    #[test]
+    fn only_earlier_pictures_of_this_program_have_prompts_in_fields() {
+        let text = |version: &str| format!("a\nSteps: 1, Prompt: b, Negative prompt: c, Version: {version}");
+        let prompts = |version| {
+            let found = Infotext::parse(&text(version));
+            (found.prompt, found.negative)
+        };
+        assert_eq!(prompts("trinart-ckpt 0.1.0"), ("b".into(), "c".into()));
+        assert_eq!(prompts("v1.10.1"), ("a".into(), String::new()));
     }
 
     #[test]

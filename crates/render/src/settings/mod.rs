@@ -4,7 +4,7 @@ mod infotext;
 mod reference;
 mod versions;
 
-use crate::prompt::{Preset, Syntax};
+use crate::prompt::{Emphasis, Preset, Syntax, strip_comments};
 use crate::sampling::{NoiseSource, Sampler, ScheduleType};
 use infotext::{as_read, is_side};
 use reference::{AUTOMATIC, BETA_FIELDS, BETA_PARAMETER, PROMPT_SYNTAX, WEIGHT_DTYPE};
@@ -47,6 +47,14 @@ pub struct Settings {
     pub height: usize,
     /// The layer of the text encoder whose output is used, counted from the end. Default: 1, the last.
     pub clip_skip: usize,
+    /// How weights of words act. Default: WebUI's, "Original".
+    pub emphasis: Emphasis,
+    /// Whether the numbers in `[before:after:0.5]` are read as before WebUI 1.6. Default: false.
+    pub old_editing: bool,
+    /// How prompts of different lengths are padded. Default: not at all.
+    pub padding: PromptPadding,
+    /// Whether the noise schedule is rounded to half precision, as in WebUI before 1.8. Default: false.
+    pub downcast_alphas: bool,
     /// The dtype of the weights: F32, F16 or BF16. On the CPU, weights are rounded to it and values are F32; kernels
     /// also pass values between layers in it. Sums are F32. Default: F32.
     pub dtype: Dtype,
@@ -68,9 +76,26 @@ impl Default for Settings {
             width: 512,
             height: 512,
             clip_skip: 1,
+            emphasis: Emphasis::default(),
+            old_editing: false,
+            padding: PromptPadding::default(),
+            downcast_alphas: false,
             dtype: Dtype::F32,
         }
     }
+}
+
+/// How a prompt and a negative prompt of different lengths are padded to equal length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum PromptPadding {
+    /// Not at all: each has calls of its own.
+    #[default]
+    None,
+    /// With the encoding of an empty prompt: WebUI's option "Pad prompt/negative prompt".
+    EmptyPrompt,
+    /// The negative prompt with its last vector, or cut: WebUI's option "Pad prompt/negative prompt (v0)".
+    LastVector,
 }
 
 /// Requested settings. An option that is `None` is taken from the reference picture, or else from the defaults of
@@ -165,9 +190,22 @@ impl RenderOptions {
         let cfg = or_else(self.cfg, || reference.number("CFG scale", |it: &f64| it.is_finite()))?;
         let seed = or_else(self.seed, || reference.number("Seed", |_| true))?;
         let clip_skip = or_else(self.clip_skip, || reference.number("Clip skip", |it| (1..=255).contains(it)))?;
+        let rules = reference.rules();
+        let read = |typed: bool, text: &str| match typed || rules.has_comments() {
+            true => as_read(&strip_comments(text)),
+            false => as_read(text),
+        };
+        let is_typed = self.negative.is_some() || self.preset.is_some();
+        let padding = match reference.is_set("Pad conds v0")? || rules.pads_negative(sampler) {
+            true => PromptPadding::LastVector,
+            false if reference.is_set("Pad conds")? => PromptPadding::EmptyPrompt,
+            false => PromptPadding::None,
+        };
+        let emphases = Emphasis::ALL.map(|emphasis| (emphasis.name(), emphasis));
+        let emphasis = reference.one_of("Emphasis", &emphases)?;
         let settings = Settings {
-            prompt: as_read(self.prompt.as_deref().unwrap_or(reference.prompt())),
-            negative: as_read(&negative),
+            prompt: read(self.prompt.is_some(), self.prompt.as_deref().unwrap_or(reference.prompt())),
+            negative: read(is_typed, &negative),
             syntax: syntax.unwrap_or(defaults.syntax),
             steps: steps.unwrap_or(defaults.steps),
             sampler,
@@ -179,6 +217,10 @@ impl RenderOptions {
             width,
             height,
             clip_skip: clip_skip.unwrap_or(defaults.clip_skip),
+            emphasis: emphasis.unwrap_or(defaults.emphasis),
+            old_editing: reference.is_set("Old prompt editing timelines")? || rules.old_editing(),
+            padding,
+            downcast_alphas: reference.is_set("Downcast alphas_cumprod")? || rules.downcasts_alphas(),
             dtype: dtype.unwrap_or(default_dtype),
         };
         settings.check()?;
@@ -291,6 +333,20 @@ impl Settings {
             text.push("ENSD", self.seed_delta);
         }
         text.push("RNG", self.rng.name());
+        if self.emphasis != Emphasis::default() {
+            text.push("Emphasis", self.emphasis.name());
+        }
+        if self.downcast_alphas {
+            text.push("Downcast alphas_cumprod", "True");
+        }
+        match self.padding {
+            PromptPadding::None => {}
+            PromptPadding::EmptyPrompt => text.push("Pad conds", "True"),
+            PromptPadding::LastVector => text.push("Pad conds v0", "True"),
+        }
+        if self.old_editing {
+            text.push("Old prompt editing timelines", "True");
+        }
         if self.syntax == Syntax::Trinart {
             text.push(PROMPT_SYNTAX, "trinart");
         }

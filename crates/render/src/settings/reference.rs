@@ -5,8 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::infotext::{Infotext, parse_size};
-use super::versions::{WebUiVersion, unnamed_schedule};
+use super::infotext::{Infotext, OURS, parse_size};
+use super::versions::{Rules, WebUiVersion, unnamed_schedule};
 use crate::checks::Check;
 use crate::picture::Picture;
 use crate::sampling::{Sampler, ScheduleType};
@@ -46,6 +46,11 @@ const FOLLOWED: &[&str] = &[
     "Clip skip",
     "ENSD",
     "RNG",
+    "Emphasis",
+    "Pad conds",
+    "Pad conds v0",
+    "Old prompt editing timelines",
+    "Downcast alphas_cumprod",
     PROMPT_SYNTAX,
     WEIGHT_DTYPE,
     // WebUI writes the seed of each picture, not that of its batch.
@@ -107,7 +112,7 @@ impl ReferenceParameters {
 
     /// Whether this program made the picture.
     pub(super) fn is_ours(&self) -> bool {
-        self.text("Version").is_some_and(|version| version.starts_with("trinart-ckpt "))
+        self.text("Version").is_some_and(|version| version.starts_with(OURS))
     }
 
     pub(super) fn prompt(&self) -> &str {
@@ -137,6 +142,16 @@ impl ReferenceParameters {
     pub(super) fn one_of<T: Copy>(&self, name: &str, known: &[(&str, T)]) -> Result<Option<T>> {
         let find = |value: &str| known.iter().find(|(word, _)| word.eq_ignore_ascii_case(value)).map(|(_, it)| *it);
         self.read(name, find)
+    }
+
+    /// Whether an option of WebUI is on. Fails for a value other than `True` and `False`.
+    pub(super) fn is_set(&self, name: &str) -> Result<bool> {
+        Ok(self.one_of(name, &[("True", true), ("False", false)])?.unwrap_or(false))
+    }
+
+    /// What WebUI did differently when it made the picture.
+    pub(super) fn rules(&self) -> Rules {
+        Rules::of(self.text("Version").and_then(WebUiVersion::parse))
     }
 
     fn read<T>(&self, name: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>> {

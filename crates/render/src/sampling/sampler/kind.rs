@@ -122,6 +122,33 @@ impl Sampler {
         if self == Sampler::UniPc { 3 } else { 1 }
     }
 
+    /// The number of steps that a prompt such as `[before:after:0.5]` refers to: twice as many for the samplers that WebUI
+    /// lists as second-order.
+    pub fn prompt_steps(self, steps: usize) -> usize {
+        match self {
+            Sampler::DpmppSde
+            | Sampler::Dpmpp2sA
+            | Sampler::Heun
+            | Sampler::Dpm2
+            | Sampler::Dpm2A
+            | Sampler::Restart => 2 * steps,
+            Sampler::Dpmpp2m
+            | Sampler::Dpmpp2mSde
+            | Sampler::Dpmpp2mSdeHeun
+            | Sampler::Dpmpp3mSde
+            | Sampler::EulerA
+            | Sampler::Euler
+            | Sampler::Lms
+            | Sampler::DpmFast
+            | Sampler::DpmAdaptive
+            | Sampler::Ddim
+            | Sampler::DdimCfgpp
+            | Sampler::Plms
+            | Sampler::UniPc
+            | Sampler::Lcm => steps,
+        }
+    }
+
     /// The number of UNet calls in `steps` steps. `None` if it depends on the values.
     pub fn calls(self, noise_schedule: &NoiseSchedule, schedule: ScheduleType, steps: usize) -> Option<usize> {
         let times = noise_schedule.ddim_times(steps).len();

@@ -46,6 +46,11 @@ impl NoiseSchedule {
         Ok(Self::new(alphas))
     }
 
+    /// Returns the schedule with `alphas_cumprod` rounded to half precision, as WebUI did before 1.8.
+    pub fn downcast(&self) -> Result<Self> {
+        Self::from_alphas(self.alphas.iter().map(|alpha| half::f16::from_f32(*alpha).to_f32()))
+    }
+
     /// `alphas` must have at least two values.
     fn new(alphas: Vec<f32>) -> Self {
         let table = LevelTable::new(alphas.iter().copied(), Grid::Dense);
@@ -144,6 +149,12 @@ mod tests {
         assert_close(&karras, &[14.61464, 4.79654, 1.2741, 0.24795, 0.02917, 0.0], 2e-4);
         let times: Vec<f32> = karras[..4].iter().map(|&sigma| diffusion.time(f64::from(sigma)) as f32).collect();
         assert_close(&times, &[999.0, 785.954, 427.49, 58.892], 1e-5);
+    }
+
+    #[test]
+    fn rounds_to_half_precision_like_webui_before_1_8() {
+        let (least, most) = NoiseSchedule::stable_diffusion().downcast().unwrap().range();
+        assert_close(&[least, most], &[0.031_265_3, 14.612_339], 1e-5);
     }
 
     #[test]
