@@ -1,10 +1,7 @@
 //! Ends the program with a message if memory runs out.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::fs::File;
 use std::io::Write;
-use std::mem::ManuallyDrop;
-use std::os::fd::FromRawFd;
 
 /// The exit code of a command that could not do its work.
 const EXIT: i32 = 2;
@@ -40,15 +37,13 @@ fn or_exit(pointer: *mut u8, size: usize) -> *mut u8 {
     if !pointer.is_null() {
         return pointer;
     }
-    // Nothing here allocates or takes a lock. Destructors do not run; a file that is written has no name yet.
+    // Nothing here allocates or takes a lock. Destructors do not run; where the system can, a file that is written has no name
+    // yet.
     let mut line = [0; 96];
     let mut rest = line.as_mut_slice();
-    let formatted = writeln!(rest, "trinart-ckpt: out of memory: cannot allocate {size} bytes");
+    // The line is long enough for any number.
+    let _ = writeln!(rest, "trinart-ckpt: out of memory: cannot allocate {size} bytes");
     let left = rest.len();
     let (text, _) = line.split_at(line.len() - left);
-    // SAFETY: the descriptor stays open, because the file is never dropped. If it is closed, the write fails.
-    let mut stderr = ManuallyDrop::new(unsafe { File::from_raw_fd(2) });
-    // Without a working stderr, the exit code is all that is left.
-    let _ = formatted.and_then(|()| stderr.write_all(text));
-    signal_hook::low_level::exit(EXIT)
+    trinart_ckpt::cli::end_at_once(text, EXIT)
 }

@@ -17,6 +17,7 @@ mod render_check;
 mod scan;
 mod set_if_some;
 mod styles;
+mod sys;
 mod terminal;
 mod values;
 
@@ -28,6 +29,7 @@ use clap::{ColorChoice, FromArgMatches};
 
 use args::{Arguments, Command};
 use exit::Exit;
+pub use sys::end_at_once;
 use terminal::Terminal;
 use trinart_ckpt_formats::error::printable;
 

@@ -13,22 +13,10 @@ use serde::Serialize;
 use super::args::Common;
 use super::color;
 use super::exit::Exit;
-use super::hints;
+use super::{hints, sys};
 use crate::report::{Colors, Failure, to_json};
 use trinart_ckpt_formats::error::{Error, Result, printable_json};
 use trinart_ckpt_formats::io::Progress;
-
-/// The signals that end a program by default, except those for its own faults and those that cannot be handled.
-const TERMINATING: &[i32] = &[
-    signal_hook::consts::SIGINT,
-    signal_hook::consts::SIGTERM,
-    signal_hook::consts::SIGHUP,
-    signal_hook::consts::SIGQUIT,
-    signal_hook::consts::SIGXCPU,
-    signal_hook::consts::SIGALRM,
-    signal_hook::consts::SIGUSR1,
-    signal_hook::consts::SIGUSR2,
-];
 
 /// Prints results on stdout, and errors and progress on stderr.
 pub(super) struct Terminal {
@@ -51,14 +39,8 @@ impl Terminal {
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
         };
         let interrupted = Arc::new(AtomicBool::new(false));
-        for &signal in TERMINATING {
-            // The first signal sets the flag: the operation stops and removes its temporary files. A second signal ends the
-            // program. Without handlers, the first signal ends it.
-            let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&interrupted));
-            let _ = signal_hook::flag::register(signal, Arc::clone(&interrupted));
-        }
-        // With a handler, a write beyond the file size limit (`ulimit -f`) is an error. Without one, it ends the program.
-        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+        // The operation stops and removes its temporary files.
+        sys::catch_interrupts(&interrupted);
         Terminal {
             json: common.json,
             color,

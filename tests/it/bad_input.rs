@@ -2,7 +2,8 @@
 //! writes no output and does not panic.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, symlink};
+#[cfg(unix)]
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -51,6 +52,7 @@ fn names_what_a_file_is_instead_of_a_checkpoint() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn rejects_anything_but_regular_files() {
     let folder = Folder::new();
@@ -338,7 +340,7 @@ fn detects_a_damaged_tensor_while_copying() {
     zip(&bad, &[("data.pkl", &pickle(FLOATS, &["weight"])), ("data/0", b"0123456789abcdef")]);
     let bytes = fs::read(&bad).unwrap();
     let at = bytes.windows(16).position(|window| window == b"0123456789abcdef").unwrap();
-    File::options().write(true).open(&bad).unwrap().write_all_at(b"X", at as u64).unwrap();
+    support::overwrite(&File::options().write(true).open(&bad).unwrap(), at as u64, b"X");
     let existing = folder.write("existing.safetensors", "precious");
     let before = folder.snapshot();
     for options in [&[][..], &["--dtype", "bf16"], &["--no-verify"]] {

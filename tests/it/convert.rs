@@ -1,7 +1,9 @@
 //! `convert`: containers, dtypes, metadata and destinations.
 
 use std::fs;
+#[cfg(unix)]
 use std::os::unix::fs::{PermissionsExt, symlink};
+#[cfg(unix)]
 use std::process::Command;
 
 use crate::support::{
@@ -311,6 +313,7 @@ fn takes_the_format_from_to_or_the_extension() {
     assert_eq!(folder.snapshot(), before);
 }
 
+#[cfg(unix)]
 #[test]
 fn creates_outputs_with_the_mode_of_the_umask() {
     let folder = Folder::new();
@@ -324,6 +327,7 @@ fn creates_outputs_with_the_mode_of_the_umask() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn writes_through_a_symbolic_link() {
     let folder = Folder::new();

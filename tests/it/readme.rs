@@ -1,18 +1,21 @@
 //! Runs the transcripts of the README and compares the output.
 
 use std::path::Path;
+#[cfg(unix)]
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::support::{Folder, fixture};
 
+#[cfg(unix)]
 /// A command of a transcript and its expected output.
 struct Step {
     command: String,
     printed: String,
 }
 
+#[cfg(unix)]
 fn transcripts(readme: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for block in readme.split("```console\n").skip(1) {
@@ -26,6 +29,8 @@ fn transcripts(readme: &str) -> Vec<Step> {
     steps
 }
 
+/// The transcripts show paths with slashes.
+#[cfg(unix)]
 #[test]
 fn transcripts_match_the_output() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

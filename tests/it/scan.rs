@@ -1,6 +1,7 @@
 //! Scans files with every known trick to evade a scanner, and ordinary checkpoints.
 
 use std::fs;
+#[cfg(unix)]
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -482,6 +483,7 @@ fn shortens_record_names_that_repeat_in_findings() {
     assert!(place.starts_with("nnn") && place.ends_with(".pkl") && place.len() < 1000, "{place}");
 }
 
+#[cfg(unix)]
 #[test]
 fn searches_folders_and_counts_other_files() {
     let folder = Folder::new();
@@ -514,6 +516,7 @@ fn searches_folders_and_counts_other_files() {
 }
 
 /// A cache of the Hugging Face Hub links names to files that are named by hash.
+#[cfg(unix)]
 #[test]
 fn follows_links_once() {
     let folder = Folder::new();

@@ -175,7 +175,14 @@ pub fn check_folder_destination(path: &Path, entries: &[diffusers::Entry], overw
     let is_replaced = |name: &str| {
         diffusers::is_weights(name) || entries.iter().any(|entry| first(entry.path()).as_deref() == Some(name))
     };
-    AtomicFolder::check_destination(path, overwrite, &is_replaced)
+    let weights = entries.iter().filter_map(|entry| match entry {
+        diffusers::Entry::Weights { state_dict, .. } => Some(state_dict),
+        diffusers::Entry::Text { .. } => None,
+    });
+    let tensors = weights.flat_map(|state_dict| state_dict.iter().map(|(_, tensor)| tensor));
+    let mut inputs = tensors.flat_map(|tensor| tensor.storages().into_iter().map(|storage| storage.source().path()));
+    AtomicFolder::check_destination(path, overwrite, &is_replaced)?;
+    AtomicFolder::check_inputs(path, &mut inputs)
 }
 
 fn write_file(

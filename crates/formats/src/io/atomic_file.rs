@@ -1,19 +1,14 @@
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, FallocateFlags, RenameFlags};
-use rustix::io::Errno;
-
 use crate::error::{Error, Result};
-use crate::io::direct::{is_refusal, open_direct, read_up_to};
 use crate::io::staging::{
-    ATTEMPTS, check_parent, create_nameless, exists, is_at, remove, remove_leftovers, resolve, staging_name,
-    sync_folder,
+    ATTEMPTS, check_in_use, check_name, check_parent, exists, recover, replace_error, replace_in_two_steps, resolve,
+    staging_name,
 };
-use crate::io::{AlignedBuffer, Overwrite};
+use crate::io::{AlignedBuffer, Overwrite, sys};
 
 /// A file that replaces its destination in one step, or not at all.
 ///
@@ -41,7 +36,7 @@ impl AtomicFile {
     ///
     /// Fails as [`AtomicFile::check_destination`] does, or if the folder is not writable.
     pub fn create(destination: &Path, overwrite: Overwrite) -> Result<Self> {
-        Self::create_by(destination, overwrite, create_nameless)
+        Self::create_by(destination, overwrite, sys::create_nameless)
     }
 
     /// Creates the file with `nameless`, or under a hidden name if that returns none.
@@ -50,12 +45,13 @@ impl AtomicFile {
         overwrite: Overwrite,
         nameless: impl FnOnce(&Path) -> Option<(File, PathBuf)>,
     ) -> Result<Self> {
-        let fail = |action: &str, error| Error::io(action, error).in_file(destination);
         Self::check_destination(destination, overwrite)?;
         let (target, folder, name) = resolve(destination)?;
-        remove_leftovers(&folder, &name);
+        recover(&folder, &name);
+        // An old file may be back in its place.
+        Self::check_destination(destination, overwrite)?;
         let made = |file: File, path: PathBuf, is_named: bool| {
-            let direct = open_direct(&path);
+            let direct = sys::open_uncached(&path);
             let created = AtomicFile {
                 direct,
                 file,
@@ -66,30 +62,21 @@ impl AtomicFile {
                 overwrite,
                 persisted: false,
             };
-            // Users who may not read the old content may not read the new one either, also not while it is written.
-            if let Some(mode) = created.mode_of_destination() {
-                created.set_mode(mode | 0o600)?;
+            let keep = created.permissions_to_keep();
+            if let Some(permissions) = keep.as_ref().and_then(sys::permissions_while_written) {
+                created.set_permissions(permissions)?;
             }
             Ok(created)
         };
         if let Some((file, path)) = nameless(&folder) {
             return made(file, path, false);
         }
-        // A concurrent process may remove the file as a leftover before it is locked here. Then retry.
         for _ in 0..ATTEMPTS {
             let path = folder.join(staging_name(&name));
-            let file = match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(fail("cannot create a temporary file next to it", error)),
-            };
-            match file.try_lock() {
-                Err(TryLockError::WouldBlock) => continue,
-                // On a file system without locks, leftovers are not recognized and stay.
-                Ok(()) | Err(TryLockError::Error(_)) => {}
-            }
-            // Whether the file was not removed before it was locked.
-            if is_at(&file, &path) {
+            let staged = sys::create_staged(&path);
+            let staged = staged
+                .map_err(|error| Error::io("cannot create a temporary file next to it", error).in_file(destination))?;
+            if let Some(file) = staged {
                 return made(file, path, true);
             }
         }
@@ -97,25 +84,27 @@ impl AtomicFile {
     }
 
     /// The permissions of the file that is replaced, if there is one.
-    fn mode_of_destination(&self) -> Option<u32> {
+    fn permissions_to_keep(&self) -> Option<Permissions> {
         let found = fs::metadata(&self.destination).ok().filter(|_| self.overwrite == Overwrite::Replace)?;
-        Some(found.mode() & 0o777)
+        Some(sys::permissions_to_keep(&found))
     }
 
-    fn set_mode(&self, mode: u32) -> Result<()> {
-        let set = self.file.set_permissions(fs::Permissions::from_mode(mode));
+    fn set_permissions(&self, permissions: Permissions) -> Result<()> {
+        let set = self.file.set_permissions(permissions);
         set.map_err(|error| Error::io("cannot set the permissions", error).in_file(&self.destination))
     }
 
     /// Fails if `destination` must not be written: it exists and `overwrite` refuses to replace it, it is not a regular
-    /// file, it is a dangling symbolic link, or its parent folder does not exist.
+    /// file, it is a dangling symbolic link, its parent folder does not exist, or its name is not one of a file. On Windows,
+    /// fails also if another program has it open in a way that prevents its replacement.
     pub fn check_destination(destination: &Path, overwrite: Overwrite) -> Result<()> {
+        check_name(destination)?;
         match fs::metadata(destination) {
             Ok(found) if !found.is_file() => {
                 Err(Error::conflict("exists and is not a regular file").in_file(destination))
             }
             Ok(_) if overwrite == Overwrite::Refuse => Err(exists(destination)),
-            Ok(_) => Ok(()),
+            Ok(_) => check_in_use(destination),
             Err(_) => check_parent(destination),
         }
     }
@@ -125,14 +114,7 @@ impl AtomicFile {
         if len == 0 {
             return Ok(());
         }
-        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
-            Ok(()) => Ok(()),
-            // Without preallocation, a full disk is found while writing.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                self.file.set_len(len).map_err(|error| self.write_error(error))
-            }
-            Err(errno) => Err(self.write_error(errno.into())),
-        }
+        sys::reserve(&self.file, len).map_err(|error| self.write_error(error))
     }
 
     /// Writes the first `len` bytes of `buffer` at `offset`, a multiple of [`AlignedBuffer::LEN`]. Callable from any
@@ -143,11 +125,11 @@ impl AtomicFile {
     pub(crate) fn write_block(&self, offset: u64, buffer: &AlignedBuffer, len: usize) -> Result<()> {
         let (whole, rest) = buffer.slice(0..len)?.split_at(AlignedBuffer::align_down(len));
         let rest_offset = offset + whole.len() as u64;
-        match self.direct.as_ref().map(|direct| direct.write_all_at(whole, offset)) {
+        match self.direct.as_ref().map(|direct| sys::write_all_at(direct, offset, whole)) {
             Some(Ok(())) => {}
             None => self.write_at(offset, whole)?,
             // Some file systems accept the flag on open and refuse the first write.
-            Some(Err(error)) if is_refusal(&error) => self.write_at(offset, whole)?,
+            Some(Err(error)) if sys::is_refusal(&error) => self.write_at(offset, whole)?,
             Some(Err(error)) => return Err(self.write_error(error)),
         }
         if rest.is_empty() { Ok(()) } else { self.write_at(rest_offset, rest) }
@@ -157,25 +139,25 @@ impl AtomicFile {
     /// disk rather than from the page cache where possible.
     pub(crate) fn read_block(&self, offset: u64, buffer: &mut AlignedBuffer, len: usize) -> Result<()> {
         if let Some(direct) = &self.direct {
-            match read_up_to(direct, offset, buffer.bytes_mut()) {
+            match sys::read_up_to(direct, offset, buffer.bytes_mut()) {
                 Ok(count) if count >= len => return Ok(()),
                 Ok(_) => {
                     return Err(
                         Error::unverified("the written file is shorter than planned").in_file(&self.destination)
                     );
                 }
-                Err(error) if is_refusal(&error) => {}
+                Err(error) if sys::is_refusal(&error) => {}
                 Err(error) => return Err(Error::io("cannot read the output back", error).in_file(&self.destination)),
             }
         }
-        let read = self.file.read_exact_at(buffer.slice_mut(0..len)?, offset);
+        let read = sys::read_exact_at(&self.file, offset, buffer.slice_mut(0..len)?);
         read.map_err(|error| Error::io("cannot read the output back", error).in_file(&self.destination))
     }
 
     /// Writes `bytes` at `offset`. Callable from any thread.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let _one_at_a_time = self.buffered_write.lock().unwrap_or_else(PoisonError::into_inner);
-        self.file.write_all_at(bytes, offset).map_err(|error| self.write_error(error))
+        sys::write_all_at(&self.file, offset, bytes).map_err(|error| self.write_error(error))
     }
 
     /// Flushes the content to the disk.
@@ -195,10 +177,11 @@ impl AtomicFile {
 
     /// Renames the file to its destination. Call [`AtomicFile::sync`] first.
     ///
-    /// Fails if the destination has appeared meanwhile and must not be replaced.
+    /// Fails if the destination has appeared meanwhile and must not be replaced, or if a program has it open and the system
+    /// does not replace open files.
     pub fn persist(mut self) -> Result<()> {
-        if let Some(mode) = self.mode_of_destination() {
-            self.set_mode(mode)?;
+        if let Some(permissions) = self.permissions_to_keep() {
+            self.set_permissions(permissions)?;
         }
         if !self.is_named {
             match self.link() {
@@ -207,18 +190,11 @@ impl AtomicFile {
                 Err(error) => return Err(self.persist_error(error)),
             }
         }
-        let flags = match self.overwrite {
-            Overwrite::Replace => RenameFlags::empty(),
-            Overwrite::Refuse => RenameFlags::NOREPLACE,
-        };
-        let here = rustix::fs::CWD;
-        let renamed = match rustix::fs::renameat_with(here, &self.path, here, &self.destination, flags) {
-            // The file system lacks the flag: check, then rename.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                Self::check_destination(&self.destination, self.overwrite)?;
-                fs::rename(&self.path, &self.destination)
-            }
-            other => other.map_err(io::Error::from),
+        let replaces = self.overwrite == Overwrite::Replace;
+        let rename = || sys::rename(&self.file, &self.path, &self.destination, replaces);
+        let renamed = match rename() {
+            Err(error) if replaces && sys::is_in_use(&error) => replace_in_two_steps(&self.destination, rename),
+            other => other,
         };
         renamed.map_err(|error| self.persist_error(error))?;
         self.finish()
@@ -227,25 +203,23 @@ impl AtomicFile {
     /// Gives a nameless file a name: that of the destination if it is free, else a temporary one. Returns whether it is the
     /// destination.
     fn link(&mut self) -> io::Result<bool> {
-        let here = rustix::fs::CWD;
-        let link = |path: &Path| rustix::fs::linkat(here, &self.path, here, path, AtFlags::SYMLINK_FOLLOW);
-        match link(&self.destination) {
+        match sys::link(&self.path, &self.destination) {
             Ok(()) => return Ok(true),
-            Err(Errno::EXIST) if self.overwrite == Overwrite::Replace => {}
-            Err(errno) => return Err(errno.into()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.overwrite == Overwrite::Replace => {}
+            Err(error) => return Err(error),
         }
         // Only a rename replaces a file. The lock protects the name from other processes until then.
         let (folder, name) = (self.destination.parent(), self.destination.file_name());
         let (Some(folder), Some(name)) = (folder, name) else { return Err(io::ErrorKind::InvalidInput.into()) };
         for _ in 0..ATTEMPTS {
             let path = folder.join(staging_name(name));
-            match link(&path) {
+            match sys::link(&self.path, &path) {
                 Ok(()) => {
                     (self.path, self.is_named) = (path, true);
                     return Ok(false);
                 }
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno.into()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
             }
         }
         Err(io::ErrorKind::AlreadyExists.into())
@@ -254,14 +228,14 @@ impl AtomicFile {
     fn persist_error(&self, error: io::Error) -> Error {
         match error.kind() {
             io::ErrorKind::AlreadyExists => exists(&self.destination),
-            _ => Error::io("cannot move the finished file into place", error).in_file(&self.destination),
+            _ => replace_error("cannot move the finished file into place", error, &self.destination),
         }
     }
 
     fn finish(mut self) -> Result<()> {
         self.persisted = true;
         if let Some(folder) = self.destination.parent() {
-            sync_folder(folder);
+            sys::sync_folder(folder);
         }
         Ok(())
     }
@@ -279,7 +253,8 @@ impl AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if !self.persisted && self.is_named {
-            remove(&self.path);
+            // Best effort: the next run for this destination tries again.
+            let _ = sys::discard(&self.file, &self.path);
         }
     }
 }

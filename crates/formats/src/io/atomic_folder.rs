@@ -1,16 +1,14 @@
 use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::RenameFlags;
-use rustix::io::Errno;
-
 use crate::error::{Error, Result};
-use crate::io::Overwrite;
 use crate::io::staging::{
-    ATTEMPTS, check_parent, exists, is_at, remove, remove_leftovers, resolve, staging_name, sync_folder,
+    ATTEMPTS, check_in_use, check_name, check_parent, exists, recover, remove, replace_error, replace_in_two_steps,
+    resolve, staging_name,
 };
+use crate::io::{Overwrite, sys};
 
 /// A folder that replaces its destination in one step, or not at all; see [`AtomicFile`](super::AtomicFile).
 ///
@@ -18,8 +16,8 @@ use crate::io::staging::{
 /// removes it. Only [`write_folder`](crate::containers::write_folder) creates one.
 #[derive(Debug)]
 pub struct AtomicFolder {
-    /// The open folder, locked so that other processes do not remove it as a leftover. `None` if it cannot be opened.
-    _lock: Option<File>,
+    /// Protects the folder from other processes, which would remove it as a leftover. `None` after it is removed.
+    hold: Option<sys::Hold>,
     path: PathBuf,
     destination: PathBuf,
     overwrite: Overwrite,
@@ -32,7 +30,7 @@ impl AtomicFolder {
     /// Fails if the parent folder is not writable.
     pub(crate) fn create(destination: &Path, overwrite: Overwrite) -> Result<Self> {
         let (target, folder, name) = resolve(destination)?;
-        remove_leftovers(&folder, &name);
+        recover(&folder, &name);
         for _ in 0..ATTEMPTS {
             let path = folder.join(staging_name(&name));
             match fs::create_dir(&path) {
@@ -42,23 +40,20 @@ impl AtomicFolder {
                     return Err(Error::io("cannot create a temporary folder next to it", error).in_file(destination));
                 }
             }
-            // As in `AtomicFile::create`: a concurrent process may remove the folder as a leftover.
-            let lock = File::open(&path).ok();
-            if let Some(Err(TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
-                continue;
-            }
-            if lock.as_ref().map_or_else(|| path.is_dir(), |lock| is_at(lock, &path)) {
-                return Ok(AtomicFolder { _lock: lock, path, destination: target, overwrite, persisted: false });
+            // A concurrent process may have removed the folder as a leftover. Then retry.
+            if let Some(hold) = sys::hold_folder(&path) {
+                return Ok(AtomicFolder { hold: Some(hold), path, destination: target, overwrite, persisted: false });
             }
         }
         Err(Error::conflict("no free name for a temporary folder next to it").in_file(destination))
     }
 
     /// Fails if `destination` must not be written: it is not a folder; it is not empty and `overwrite` refuses to replace it,
-    /// or holds an entry whose name does not pass `replaced` and which would be lost; it is a dangling symbolic link; or its
-    /// parent folder does not exist.
+    /// or holds an entry whose name does not pass `replaced` and which would be lost; it is a dangling symbolic link; its
+    /// parent folder does not exist; or its name is not one of a folder.
     pub fn check_destination(destination: &Path, overwrite: Overwrite, replaced: &dyn Fn(&str) -> bool) -> Result<()> {
         let fail = |error| Error::io("cannot list the folder", error).in_file(destination);
+        check_name(destination)?;
         match fs::metadata(destination) {
             Err(_) => return check_parent(destination),
             Ok(found) if !found.is_dir() => {
@@ -80,8 +75,26 @@ impl AtomicFolder {
                 );
                 Err(Error::conflict(found).in_file(destination))
             }
-            None => Ok(()),
+            None => check_in_use(destination),
         }
+    }
+
+    /// Fails if an open input is in the folder that is replaced, and the system does not replace such folders.
+    pub(crate) fn check_inputs(destination: &Path, inputs: &mut dyn Iterator<Item = &Path>) -> Result<()> {
+        if sys::RENAMES_OPEN_FOLDERS {
+            return Ok(());
+        }
+        let Ok(folder) = sys::plain_canonicalize(destination) else { return Ok(()) };
+        // One input has many tensors.
+        let mut last: Option<&Path> = None;
+        for input in inputs.filter(|&input| last.replace(input) != Some(input)) {
+            if sys::plain_canonicalize(input).is_ok_and(|input| input.starts_with(&folder)) {
+                let found = "the output is a folder that an input is read from, and this system cannot replace it; \
+                             write a new folder";
+                return Err(Error::conflict(found).in_file(destination));
+            }
+        }
+        Ok(())
     }
 
     /// The temporary path of the content.
@@ -128,65 +141,64 @@ impl AtomicFolder {
     pub(crate) fn persist(mut self) -> Result<()> {
         let fail = |error: io::Error| match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => exists(&self.destination),
-            _ => Error::io("cannot move the finished folder into place", error).in_file(&self.destination),
+            _ => replace_error("cannot move the finished folder into place", error, &self.destination),
         };
         // As for a file: users who may not list the old folder may not list the new one.
         if let Ok(old) = fs::metadata(&self.destination) {
             let set = fs::set_permissions(&self.path, old.permissions());
             set.map_err(|error| Error::io("cannot set the permissions", error).in_file(&self.destination))?;
         }
-        sync_folder(&self.path);
+        sys::sync_folder(&self.path);
         // A rename replaces an empty folder. Replacing one with entries takes an exchange.
-        let renamed = fs::rename(&self.path, &self.destination);
-        match renamed {
-            Ok(()) => {}
+        match self.rename() {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && self.overwrite == Overwrite::Replace => {
                 self.exchange().map_err(fail)?;
-                // The new folder is in place; the old one is now a leftover.
-                remove(&self.path);
             }
-            Err(error) => return Err(fail(error)),
+            renamed => renamed.map_err(fail)?,
         }
         self.persisted = true;
         if let Some(folder) = self.path.parent() {
-            sync_folder(folder);
+            sys::sync_folder(folder);
         }
         Ok(())
     }
 
+    fn rename(&self) -> io::Result<()> {
+        sys::rename_folder(self.hold.as_ref(), &self.path, &self.destination)
+    }
+
+    /// Replaces a folder that has entries, and removes it.
     fn exchange(&self) -> io::Result<()> {
-        let here = rustix::fs::CWD;
-        match rustix::fs::renameat_with(here, &self.path, here, &self.destination, RenameFlags::EXCHANGE) {
-            // The file system lacks the flag: move the old folder aside first.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                let mut aside = self.path.clone().into_os_string();
-                aside.push(".old");
-                fs::rename(&self.destination, &aside)?;
-                if let Err(error) = fs::rename(&self.path, &self.destination) {
-                    fs::rename(&aside, &self.destination)?;
-                    return Err(error);
-                }
-                fs::rename(&aside, &self.path)
+        match sys::exchange(&self.path, &self.destination) {
+            Ok(()) => {
+                // The new folder is in place; the old one is now a leftover.
+                remove(&self.path);
+                Ok(())
             }
-            other => other.map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                replace_in_two_steps(&self.destination, || self.rename())
+            }
+            Err(error) => Err(error),
         }
     }
 }
 
 /// Fails if `path` may lead out of the folder that it is relative to: it is empty or absolute, or has an empty component,
-/// `.` or `..`.
+/// `.` or `..`, or a name that the system does not allow.
 pub(crate) fn check_inner_path(path: &str) -> Result<()> {
     let is_plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('\0');
-    if path.split('/').all(is_plain) {
-        return Ok(());
+    if !path.split('/').all(is_plain) {
+        return Err(Error::usage(format!("{path:?} is not a path within the folder")));
     }
-    Err(Error::usage(format!("{path:?} is not a path within the folder")))
+    let checked = path.split('/').try_for_each(sys::check_name);
+    checked.map_err(|why| Error::usage(format!("{path:?} is not a path within the folder: a name {why}")))
 }
 
 impl Drop for AtomicFolder {
     fn drop(&mut self) {
         if !self.persisted {
-            remove(&self.path);
+            // Best effort: the next run for this destination tries again.
+            let _ = sys::discard_folder(self.hold.take(), &self.path);
         }
     }
 }

@@ -4,13 +4,13 @@
 mod aligned_buffer;
 mod atomic_file;
 mod atomic_folder;
-mod direct;
 mod overwrite;
 pub mod parallel;
 mod progress;
 mod source;
 mod spill;
 mod staging;
+mod sys;
 
 pub(crate) use aligned_buffer::AlignedBuffer;
 pub use atomic_file::AtomicFile;
@@ -21,3 +21,4 @@ pub use progress::{NoProgress, Progress};
 pub use source::Source;
 pub(crate) use source::SourceReader;
 pub(crate) use spill::Spill;
+pub(crate) use sys::{Identity, identity};

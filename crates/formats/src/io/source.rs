@@ -1,14 +1,12 @@
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Take};
-use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use memmap2::{Mmap, UncheckedAdvice};
-use rustix::fs::{Advice, OFlags};
+use memmap2::Mmap;
 
+use super::sys;
 use crate::error::{Error, Result};
 
 /// A regular file, readable at any offset from any thread.
@@ -37,11 +35,10 @@ impl Source {
             let found = if kind.is_dir() { "a folder" } else { "not a regular file (a pipe or a device)" };
             return Err(Error::unsupported(format!("{found}; expected a checkpoint file")).in_file(path));
         }
-        // Non-blocking, in case a pipe replaced the file since the check.
-        const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
-        let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path).map_err(fail)?;
+        let file = sys::open_input(path).map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
-        if !metadata.is_file() {
+        // Something else may have replaced the file since the check.
+        if !sys::is_regular(&file).map_err(fail)? {
             return Err(Error::unsupported("not a regular file; expected a checkpoint file").in_file(path));
         }
         Ok(Arc::new(Source {
@@ -68,8 +65,11 @@ impl Source {
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         // A file that grew since it was opened must not make a read succeed past `len`.
         let is_within = offset.checked_add(out.len() as u64).is_some_and(|end| end <= self.len);
-        let read =
-            if is_within { self.file.read_exact_at(out, offset) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        let read = if is_within {
+            sys::read_exact_at(&self.file, offset, out)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        };
         read.map_err(|error| {
             let error = match error.kind() {
                 io::ErrorKind::UnexpectedEof => Error::malformed(format!(
@@ -84,8 +84,7 @@ impl Source {
 
     /// Asks the kernel to read a range ahead. Returns at once.
     pub(crate) fn prefetch(&self, offset: u64, len: u64) {
-        // Only advice: if it fails, the later read takes longer.
-        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
+        sys::prefetch(&self.file, offset, len);
     }
 
     /// Reads the bytes `offset..offset + len` into memory. The caller must have bounded `len`.
@@ -128,10 +127,7 @@ impl Source {
     /// Removes the pages of the mapping from this process's memory. They are read again when needed.
     pub(crate) fn release_pages(&self) {
         if let Some(map) = self.map.get() {
-            // SAFETY: the mapping is of a file and read-only, so no content is lost.
-            let advised = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
-            // Only advice: if it fails, the process needs more memory.
-            let _ = advised;
+            sys::release_pages(map);
         }
     }
 
@@ -165,7 +161,7 @@ pub(crate) struct SourceReader {
 
 impl Read for SourceReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.file.read_at(out, self.position)?;
+        let count = sys::read_at(&self.source.file, self.position, out)?;
         self.position = self.position.saturating_add(count as u64);
         Ok(count)
     }
@@ -186,6 +182,7 @@ impl Seek for SourceReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::OpenOptions;
     use std::io::Write;
 
     fn file_of(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {

@@ -1,21 +1,19 @@
-//! Temporary bytes that are too many for memory, in an unlinked file.
+//! Temporary bytes that are too many for memory, in a file that ends with the process.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use rustix::fs::{FallocateFlags, OFlags};
-
+use super::sys;
 use crate::error::{Error, Result};
 use crate::limits;
 
 /// The process's temporary file, while any [`Spill`] is alive. One file for all, because descriptors are few.
 static CURRENT: Mutex<Weak<SpillFile>> = Mutex::new(Weak::new());
 
-/// An open file without a name: nothing is left of it when the process ends, however it ends.
+/// An open file without a name, or on Windows with one that is removed when it is closed: nothing is left of it when the process ends, however it ends.
 #[derive(Debug)]
 struct SpillFile {
     file: File,
@@ -33,13 +31,12 @@ pub(crate) struct Spill {
 }
 
 impl Spill {
-    /// Reserves `len` bytes in `TMPDIR`; if that is not set, in `/var/tmp`, which unlike `/tmp` is on a disk.
+    /// Reserves `len` bytes in `TMPDIR`; if that is not set, in the system's folder for temporary files.
     ///
     /// Fails if the folder is not writable or has not that much space.
     pub(crate) fn new(len: u64) -> Result<Self> {
         let file = SpillFile::current()?;
-        let free = rustix::fs::fstatvfs(&file.file).map(|found| found.f_bavail.saturating_mul(found.f_frsize));
-        if free.is_ok_and(|free| free < len) {
+        if sys::free_space(&file.file, &file.folder).is_ok_and(|free| free < len) {
             return Err(file.error(io::ErrorKind::StorageFull.into(), len));
         }
         let offset = file.end.fetch_add(len, Ordering::Relaxed);
@@ -52,13 +49,13 @@ impl Spill {
     /// Writes `bytes` at `offset` within the range.
     pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let at = self.position(offset, bytes.len())?;
-        self.file.file.write_all_at(bytes, at).map_err(|error| self.file.error(error, self.len))
+        sys::write_all_at(&self.file.file, at, bytes).map_err(|error| self.file.error(error, self.len))
     }
 
     /// Fills `out` with the bytes at `offset` within the range.
     pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let at = self.position(offset, out.len())?;
-        let read = self.file.file.read_exact_at(out, at);
+        let read = sys::read_exact_at(&self.file.file, at, out);
         read.map_err(|error| Error::io("cannot read a temporary file", error).in_file(&self.file.folder))
     }
 
@@ -76,8 +73,7 @@ impl Spill {
 impl Drop for Spill {
     fn drop(&mut self) {
         // Where a file system cannot free a part of a file, the space is free when the last range is dropped.
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let _ = rustix::fs::fallocate(&self.file.file, flags, self.offset, self.len.max(1));
+        sys::unreserve(&self.file.file, self.offset, self.len);
     }
 }
 
@@ -88,7 +84,7 @@ impl SpillFile {
             return Ok(file);
         }
         let folder = folder();
-        let file = create(&folder).map_err(|error| {
+        let file = sys::create_temporary(&folder).map_err(|error| {
             let action = "cannot create a temporary file for compressed or transposed tensors; \
                           set the environment variable TMPDIR to a folder with space";
             Error::io(action, error).in_file(&folder)
@@ -108,34 +104,8 @@ impl SpillFile {
 }
 
 fn folder() -> PathBuf {
-    match std::env::var_os("TMPDIR") {
-        Some(folder) if !folder.is_empty() => folder.into(),
-        _ if Path::new("/var/tmp").is_dir() => "/var/tmp".into(),
-        _ => std::env::temp_dir(),
-    }
-}
-
-/// Creates a file without a name.
-fn create(folder: &Path) -> io::Result<File> {
-    const TMPFILE: i32 = OFlags::TMPFILE.bits().cast_signed();
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
-    if let Ok(file) = options.clone().custom_flags(TMPFILE).open(folder) {
-        return Ok(file);
-    }
-    // The file system cannot create a file without a name: create one and remove its name.
-    for attempt in 0..100_u32 {
-        let path = folder.join(format!(".trinart-spill-{}-{attempt}", std::process::id()));
-        match options.clone().create_new(true).open(&path) {
-            Ok(file) => {
-                fs::remove_file(&path)?;
-                return Ok(file);
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
+    let named = std::env::var_os("TMPDIR").filter(|folder| !folder.is_empty());
+    named.map_or_else(sys::temporary_folder, PathBuf::from)
 }
 
 #[cfg(test)]
@@ -156,7 +126,11 @@ mod tests {
         for error in [b.read_at(17, &mut out), b.write_at(u64::MAX, &out)] {
             assert!(error.unwrap_err().to_string().contains("outside"));
         }
-        let left = fs::read_dir(folder()).unwrap().flatten();
+        if cfg!(windows) {
+            // There it has a name while it is open.
+            return;
+        }
+        let left = std::fs::read_dir(folder()).unwrap().flatten();
         let ours = format!(".trinart-spill-{}", std::process::id());
         assert!(!left.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(&ours)));
     }

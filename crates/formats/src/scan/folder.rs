@@ -3,10 +3,10 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::io::{Identity, identity};
 use crate::limits;
 
 /// The files below a path, each once, whatever number of links lead to it.
@@ -21,16 +21,13 @@ pub struct Listing {
     pub errors: Vec<Error>,
 }
 
-/// The identity of a file or folder: its device and its number there.
-type Inode = (u64, u64);
-
 /// What was listed so far.
 #[derive(Default)]
 struct Lister {
     listing: Listing,
     /// The path by which each file is listed.
-    files: HashMap<Inode, PathBuf>,
-    folders: HashSet<Inode>,
+    files: HashMap<Identity, PathBuf>,
+    folders: HashSet<Identity>,
     /// Folders to list.
     pending: Vec<PathBuf>,
 }
@@ -76,16 +73,17 @@ impl Lister {
     fn add(&mut self, path: PathBuf) -> Result<()> {
         let is_link = path.is_symlink();
         let what = if is_link { "cannot follow the link" } else { "cannot read" };
-        let metadata = fs::metadata(&path).map_err(|error| Error::io(what, error))?;
-        let inode = (metadata.dev(), metadata.ino());
+        let fail = |error| Error::io(what, error);
+        let metadata = fs::metadata(&path).map_err(fail)?;
+        let identity = identity(&path).map_err(fail)?;
         if metadata.is_dir() {
-            if self.folders.insert(inode) {
+            if self.folders.insert(identity) {
                 self.pending.push(path);
             }
         } else if !metadata.is_file() {
             self.listing.special += 1;
         } else {
-            match self.files.entry(inode) {
+            match self.files.entry(identity) {
                 Entry::Vacant(entry) => drop(entry.insert(path)),
                 // The name that tells most: caches link names to files that are named by hash.
                 Entry::Occupied(mut entry) => {

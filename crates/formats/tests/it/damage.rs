@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::support::{FIXTURES, Folder, Row, expected, read, rows};
+use crate::support::{FIXTURES, Folder, Row, expected, overwrite, read, rows};
 use trinart_ckpt_formats::containers::Container;
 
 /// The ranges of a file that describe its tensors: everything except the elements.
@@ -82,12 +81,12 @@ fn rejects_a_file_truncated_anywhere() {
 /// Flips bits in each of these bytes in turn and passes the result of reading the file to `check`.
 fn flip(path: &Path, offsets: impl Iterator<Item = u64>, check: impl Fn(u64, trinart_ckpt_formats::Result<Vec<Row>>)) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let bytes = fs::read(path).unwrap();
     for (offset, mask) in offsets.zip([0x01, 0x20, 0x80, 0xff].into_iter().cycle()) {
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, offset).unwrap();
-        file.write_all_at(&[byte[0] ^ mask], offset).unwrap();
+        let byte = bytes[offset as usize];
+        overwrite(&file, offset, &[byte ^ mask]);
         check(offset, read_all(path));
-        file.write_all_at(&byte, offset).unwrap();
+        overwrite(&file, offset, &[byte]);
     }
 }
 

@@ -6,8 +6,8 @@ pub(crate) mod hostile;
 pub(crate) mod mutate;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -204,4 +204,10 @@ pub(crate) fn zip(path: &Path, records: &[(&str, &[u8])]) {
         writer.write_all(bytes).unwrap();
     }
     writer.finish().unwrap();
+}
+
+/// Writes `bytes` at `offset` of an open file.
+pub(crate) fn overwrite(mut file: &File, offset: u64, bytes: &[u8]) {
+    file.seek(SeekFrom::Start(offset)).unwrap();
+    file.write_all(bytes).unwrap();
 }

@@ -1,5 +1,10 @@
 use super::*;
 
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -103,7 +108,7 @@ fn removes_leftovers_of_killed_processes_only() {
 #[test]
 fn a_file_has_no_name_until_it_is_complete() {
     let folder = tempfile::tempdir().unwrap();
-    if create_nameless(folder.path()).is_none() {
+    if sys::create_nameless(folder.path()).is_none() {
         // The file system requires names.
         return;
     }
@@ -123,23 +128,7 @@ fn a_file_has_no_name_until_it_is_complete() {
 type Nameless = fn(&Path) -> Option<(File, PathBuf)>;
 
 /// The two ways to create a file.
-const WAYS: [Nameless; 2] = [create_nameless, |_| None];
-
-#[test]
-fn keeps_the_permissions_of_the_file_it_replaces() {
-    for nameless in WAYS {
-        for mode in [0o600, 0o400, 0o664, 0o755] {
-            let folder = tempfile::tempdir().unwrap();
-            let destination = folder.path().join("out");
-            fs::write(&destination, b"old").unwrap();
-            fs::set_permissions(&destination, fs::Permissions::from_mode(mode)).unwrap();
-            let file = AtomicFile::create_by(&destination, Overwrite::Replace, nameless).unwrap();
-            assert_eq!(file.file.metadata().unwrap().mode() & 0o777, mode | 0o600, "while it is written");
-            file.persist().unwrap();
-            assert_eq!(fs::metadata(&destination).unwrap().mode() & 0o777, mode);
-        }
-    }
-}
+const WAYS: [Nameless; 2] = [sys::create_nameless, |_| None];
 
 #[test]
 fn writers_that_race_leave_one_whole_file() {
@@ -170,22 +159,4 @@ fn writers_that_race_leave_one_whole_file() {
             assert_eq!(names(folder.path()), ["out"]);
         }
     }
-}
-
-#[test]
-fn writes_through_a_symbolic_link() {
-    let folder = tempfile::tempdir().unwrap();
-    let (target, link) = (folder.path().join("target"), folder.path().join("link"));
-    fs::write(&target, b"old").unwrap();
-    std::os::unix::fs::symlink(&target, &link).unwrap();
-    let file = AtomicFile::create(&link, Overwrite::Replace).unwrap();
-    file.write_at(0, b"new").unwrap();
-    file.persist().unwrap();
-    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-    assert_eq!(fs::read(&target).unwrap(), b"new");
-    fs::remove_file(&target).unwrap();
-    for overwrite in [Overwrite::Refuse, Overwrite::Replace] {
-        assert!(AtomicFile::create(&link, overwrite).unwrap_err().to_string().contains("does not exist"));
-    }
-    assert_eq!(names(folder.path()), ["link"]);
 }
