@@ -20,7 +20,7 @@ const PARTIAL: &str = ".trinart-partial";
 const REPLACED: &str = ".trinart-replaced";
 
 /// How often, and after which time, to try again if a file is in use: virus scanners open new files for a moment.
-const RETRIES: u32 = 10;
+const RETRIES: u32 = 20;
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// Resolves a destination, following symbolic links. Returns its path, its parent folder and its file name.
@@ -47,7 +47,25 @@ pub(super) fn check_name(destination: &Path) -> Result<()> {
 
 /// Fails if a program has an existing destination open in a way that prevents its replacement.
 pub(super) fn check_in_use(destination: &Path) -> Result<()> {
-    sys::check_replaceable(destination).map_err(|error| replace_error("cannot replace it", error, destination))
+    match retry(|| sys::check_replaceable(destination)) {
+        // Another process is between its two renames, see `replace_in_two_steps`.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        checked => checked.map_err(|error| replace_error("cannot replace it", error, destination)),
+    }
+}
+
+/// Tries again for a second while a file is in use or a name is taken.
+fn retry(attempt: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let mut result = attempt();
+    for _ in 0..RETRIES {
+        match &result {
+            Err(error) if sys::is_in_use(error) || is_taken(error) => {}
+            _ => break,
+        }
+        thread::sleep(RETRY_AFTER);
+        result = attempt();
+    }
+    result
 }
 
 /// An error about replacing `destination`, which may be in use.
@@ -160,7 +178,7 @@ pub(super) fn replace_in_two_steps(destination: &Path, rename: impl Fn() -> io::
         (Some(folder), Some(name)) => (folder, name),
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
-    let attempt = || {
+    retry(|| {
         let aside = folder.join(aside_name(name));
         match sys::move_to_free(destination, &aside) {
             // Another process is between its two renames.
@@ -177,17 +195,7 @@ pub(super) fn replace_in_two_steps(destination: &Path, rename: impl Fn() -> io::
         }
         remove(&aside);
         Ok(())
-    };
-    let mut result = attempt();
-    for _ in 0..RETRIES {
-        match &result {
-            Err(error) if sys::is_in_use(error) || is_taken(error) => {}
-            _ => break,
-        }
-        thread::sleep(RETRY_AFTER);
-        result = attempt();
-    }
-    result
+    })
 }
 
 /// The error for a destination that exists and must not be replaced.
