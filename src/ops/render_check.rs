@@ -7,15 +7,14 @@ use super::jobs::check_jobs;
 use crate::report::{RenderCheckReport, RenderPaths};
 use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions};
 use trinart_ckpt_formats::io::{AtomicFile, NoProgress, Overwrite, Progress, parallel};
-use trinart_ckpt_formats::{Error, Metadata, Result};
+use trinart_ckpt_formats::{Error, Metadata, Result, StateDict};
 use trinart_ckpt_models::Checkpoint;
-use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::plan::merge_vae::{self, MergeVaeOptions};
-use trinart_ckpt_models::quantization::Survey;
+use trinart_ckpt_models::quantization;
 use trinart_ckpt_render::job::{Against, Device, RenderInput, RenderJob, RenderPlan, RenderReport};
 use trinart_ckpt_render::settings::{ReferencePicture, RenderOptions, read_picture};
 
-/// Renders a picture with an SD v1 checkpoint, and checks it.
+/// Renders a picture with a checkpoint, and checks it.
 ///
 /// ```no_run
 /// use trinart_ckpt::{Checkpoint, RenderCheck, RenderOptions};
@@ -191,7 +190,7 @@ impl<'a> RenderCheck<'a> {
             Container::Diffusers => None,
             _ => Some(vae.sha256(self.progress)?),
         };
-        Ok(base.with_vae(Arc::new(resolved.state_dict), &vae.file_name(), sha256.as_deref()))
+        Ok(base.with_vae(values_of(self.checkpoint, &resolved.state_dict)?, &vae.file_name(), sha256.as_deref()))
     }
 
     /// Fails if one of the outputs must not be written, or if two of them are the same.
@@ -219,23 +218,20 @@ impl<'a> RenderCheck<'a> {
 
 fn input_of(checkpoint: &Checkpoint) -> Result<RenderInput> {
     checkpoint.refuse_unreadable()?;
-    let prediction = checkpoint.parameterization()?.prediction;
-    // A model without a UNet, or of an unknown architecture, fails when it is rendered, with the reason.
-    if !matches!(prediction, Prediction::Epsilon | Prediction::Unknown) {
-        let found = format!("the UNet predicts {}; only epsilon can be rendered", prediction.text());
-        return Err(Error::unsupported(found).in_file(checkpoint.path()));
-    }
-    if let Some((method, weights)) = Survey::of(checkpoint.state_dict()).counts().first() {
-        let found =
-            format!("{weights} weights in {}: cannot be rendered; convert with --dtype f16 first", method.text());
-        return Err(Error::unsupported(found).in_file(checkpoint.path()));
-    }
-    let input = RenderInput::new(checkpoint.path(), Arc::new(checkpoint.state_dict().clone()));
+    let input = RenderInput::new(checkpoint.path(), values_of(checkpoint, checkpoint.state_dict())?);
+    let input = input.with_parameterization(checkpoint.parameterization()?);
     Ok(match checkpoint.stored().sources() {
         [file] if checkpoint.container() != Container::Diffusers => input.with_file(Arc::clone(file)),
         // A folder has no hash.
         _ => input,
     })
+}
+
+/// Returns the tensors of a checkpoint, with the values of quantized weights.
+fn values_of(checkpoint: &Checkpoint, state_dict: &StateDict) -> Result<Arc<StateDict>> {
+    let values = quantization::values(state_dict, checkpoint.metadata());
+    let values = values.map_err(|error| error.in_file(checkpoint.path()))?;
+    Ok(Arc::new(values.unwrap_or_else(|| state_dict.clone())))
 }
 
 /// Opens the picture or checkpoint to compare with. Files that start as a PNG does are pictures.

@@ -66,6 +66,12 @@ impl Detection {
         }
     }
 
+    /// The name of the model, if a key shows one that this program does not support.
+    pub fn foreign(&self) -> Option<&'static str> {
+        let is_seen = |key: &str| self.evidence.iter().any(|seen| seen.key == key);
+        FOREIGN.iter().find(|(key, _)| is_seen(key)).map(|(_, model)| *model)
+    }
+
     /// Describes why [`Detection::architecture`] is `None`.
     pub fn doubt(&self) -> String {
         match self.candidates().as_slice() {

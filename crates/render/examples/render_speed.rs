@@ -12,7 +12,7 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_render::Engine;
-use trinart_ckpt_render::networks::{Unet, Vae};
+use trinart_ckpt_render::networks::{Conditioning, Unet, Vae};
 use trinart_ckpt_render::weights::WeightLoader;
 
 type Call = Box<dyn Fn() -> trinart_ckpt_formats::Result<Tensor>>;
@@ -29,7 +29,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let call: Call = match stage.as_str() {
         "unet" => {
             let unet = Unet::load(&weights)?;
-            let prompt = unet.prepare(&random(&[batch, 77, unet.context_width()])?)?;
+            let vector = unet.vector_width().map(|width| random(&[batch, width])).transpose()?;
+            let prompt = Conditioning { context: random(&[batch, 77, unet.context_width()])?, vector };
+            let prompt = unet.prepare(&prompt)?;
             let x = random(&[batch, 4, pixels / 8, pixels / 8])?;
             Box::new(move || unet.forward(&x, 500.0, &prompt))
         }

@@ -1,4 +1,4 @@
-//! Renders a picture with an SD v1 checkpoint, to check that the checkpoint works.
+//! Renders a picture with a checkpoint of SD v1, SD v2 or SDXL, to check that the checkpoint works.
 //!
 //! The crate reproduces txt2img of AUTOMATIC1111's WebUI: its prompt syntax, noise, samplers, schedules and
 //! `parameters` text. It runs on the CPU or, experimentally, on NVIDIA GPUs with the feature `cuda`. Checkpoints of
@@ -40,7 +40,7 @@
 //! use trinart_ckpt_formats::io::NoProgress;
 //! use trinart_ckpt_render::Settings;
 //! use trinart_ckpt_render::observer::Trace;
-//! use trinart_ckpt_render::pipeline::render;
+//! use trinart_ckpt_render::pipeline::{Model, render};
 //! use trinart_ckpt_render::sampling::{Sampler, ScheduleType};
 //!
 //! # fn main() -> trinart_ckpt_formats::Result<()> {
@@ -49,7 +49,7 @@
 //! settings.prompt = "a (black:1.2) cat".into();
 //! settings.sampler = Sampler::Dpmpp2m;
 //! settings.schedule = ScheduleType::Karras;
-//! let rendered = render(&state_dict, &settings, None, &Trace::default(), &NoProgress)?;
+//! let rendered = render(&Model::new(state_dict)?, &settings, None, &Trace::default(), &NoProgress)?;
 //! assert_eq!((rendered.picture.width, rendered.picture.height), (512, 512));
 //! # Ok(())
 //! # }

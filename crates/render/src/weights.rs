@@ -17,7 +17,7 @@ use crate::ops::Engine;
 use crate::weight_flaws::{self, WeightFlaw, WeightFlaws};
 use trinart_ckpt_formats::error::{Error, Kind, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
-use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow};
 
 /// Number of elements to read at a time. A piece stays in the second-level cache until it is decoded.
 const PIECE: usize = 32 << 10;
@@ -52,16 +52,14 @@ pub fn stored(lazy: &LazyTensor, device: &Device) -> Result<(Tensor, Option<Weig
         Dtype::F32 => load(lazy, device, f32::from_le_bytes),
         Dtype::F64 => load(lazy, device, f64::from_le_bytes),
         Dtype::F8E4M3 => load_f8e4m3(lazy, device),
+        // candle has no operations on these, and values of fp8 are exact in F16.
+        Dtype::F8E5M2 | Dtype::F8E4M3Fnuz | Dtype::F8E5M2Fnuz => {
+            load(&lazy.clone().cast(Dtype::F16, Overflow::Refuse)?, device, f16::from_le_bytes)
+        }
         // candle names F8_E8M0, but has no operations on it.
-        Dtype::I8
-        | Dtype::U16
-        | Dtype::U64
-        | Dtype::F8E5M2
-        | Dtype::F8E8M0
-        | Dtype::F8E4M3Fnuz
-        | Dtype::F8E5M2Fnuz
-        | Dtype::C64
-        | Dtype::C128 => Err(Error::unsupported(format!("candle has no tensors of dtype {}", lazy.dtype()))),
+        Dtype::I8 | Dtype::U16 | Dtype::U64 | Dtype::F8E8M0 | Dtype::C64 | Dtype::C128 => {
+            Err(Error::unsupported(format!("candle has no tensors of dtype {}", lazy.dtype())))
+        }
     }
 }
 
@@ -123,6 +121,18 @@ impl WeightLoader {
     /// Loads the tensor `key`. Fails if it is missing or has another shape.
     pub fn tensor(&self, key: &str, shape: &[usize]) -> Result<Tensor> {
         self.load(key, Some(shape), self.dtype)
+    }
+
+    /// Loads the matrix of a layer. For F32 layers on the CPU, half precision stays as it is: layers widen it when they use
+    /// it. Fails like [`WeightLoader::tensor`].
+    pub(crate) fn matrix(&self, key: &str, shape: &[usize]) -> Result<Tensor> {
+        let stored = self.state_dict.get(key).map(LazyTensor::dtype);
+        let dtype = match (&self.engine, self.dtype, stored) {
+            (Engine::Candle, DType::F32, Some(Dtype::F16)) => DType::F16,
+            (Engine::Candle, DType::F32, Some(Dtype::BF16)) => DType::BF16,
+            _ => self.dtype,
+        };
+        self.load(key, Some(shape), dtype)
     }
 
     /// Loads the tensor `key` as `dtype`, and checks its shape if one is given.
@@ -228,7 +238,7 @@ mod tests {
 
     use super::*;
     use trinart_ckpt_formats::io::Source;
-    use trinart_ckpt_formats::tensor::{Extent, Overflow, Shape, Storage, View};
+    use trinart_ckpt_formats::tensor::{Extent, Shape, Storage, View};
 
     fn owned(dtype: Dtype, dims: &[u64], bytes: impl Into<Vec<u8>>) -> LazyTensor {
         let bytes = bytes.into();

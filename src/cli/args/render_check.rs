@@ -10,9 +10,9 @@ use trinart_ckpt_render::job::Device;
 use trinart_ckpt_render::prompt::PRESETS;
 use trinart_ckpt_render::settings::parse_size;
 
-/// Render a picture with an SD v1 checkpoint and check it
+/// Render a picture with a checkpoint and check it
 ///
-/// Runs txt2img on the CPU or an NVIDIA GPU, without any file besides the checkpoint. Noise, samplers and prompt syntax are
+/// Runs txt2img of SD v1, SD v2 or SDXL on the CPU or an NVIDIA GPU, without any file besides the checkpoint. Noise, samplers and prompt syntax are
 /// those of WebUI, and the PNG contains WebUI's parameters.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RenderCheck {

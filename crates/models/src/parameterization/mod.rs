@@ -25,7 +25,7 @@ mod yaml_write;
 pub use claim::{Claim, Mark, MarkSource};
 pub(crate) use config::{Patch, patch_scheduler, patch_vae};
 pub use marks::*;
-pub use read::read;
+pub use read::{read, read_tensors};
 pub(crate) use statistic::judge;
 pub use vae_constants::{EDM_SCALING_FACTOR, SD_SCALING_FACTOR, SDXL_SCALING_FACTOR, VaeConstants};
 pub use value::Parameterization;

@@ -25,7 +25,6 @@ pub fn read(
     let mut found = Vec::new();
     keys(state_dict, &mut found).map_err(|error| error.in_file(stored.path()))?;
     metadata::read(metadata, &mut found);
-    let architecture = detection.architecture();
     if stored.container() == Container::Diffusers {
         config::read(stored, &mut found);
     } else if detection.task.is_some()
@@ -33,10 +32,22 @@ pub fn read(
     {
         found.extend(yaml.marks()?);
     }
+    resolve(state_dict, detection, found).map_err(|error| error.in_file(stored.path()))
+}
+
+/// Like [`read`], from the tensors alone.
+pub fn read_tensors(state_dict: &StateDict, detection: &Detection) -> Result<Parameterization> {
+    let mut found = Vec::new();
+    keys(state_dict, &mut found)?;
+    resolve(state_dict, detection, found)
+}
+
+fn resolve(state_dict: &StateDict, detection: &Detection, mut found: Vec<Mark>) -> Result<Parameterization> {
+    let architecture = detection.architecture();
     let is_open = !found.iter().any(|mark| matches!(mark.claim, Claim::Prediction(_)));
     // SD v2 with 4 input channels was published both ways.
     if is_open && architecture == Some(Architecture::Sd2) && detection.task == Some(Task::TextToImage) {
-        found.extend(statistic::judge(state_dict).map_err(|error| error.in_file(stored.path()))?);
+        found.extend(statistic::judge(state_dict)?);
     }
     Ok(Parameterization::resolve(architecture, detection.task, found))
 }

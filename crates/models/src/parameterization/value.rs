@@ -115,6 +115,14 @@ impl Parameterization {
         Self::resolve(self.architecture, self.task, marks)
     }
 
+    /// Returns the parameterization with the defaults of this architecture. For models whose layers are not those of the
+    /// published model, such as distilled ones.
+    #[must_use]
+    pub fn for_architecture(&self, architecture: Architecture) -> Self {
+        let marks = self.evidence.iter().filter(|mark| mark.source != MarkSource::Default).cloned();
+        Self::resolve(Some(architecture), self.task, marks.collect())
+    }
+
     /// Returns whether nothing shows the constants of the VAE: a VAE alone, without metadata or configuration.
     pub fn vae_is_assumed(&self) -> bool {
         let is_shown = self.evidence.iter().any(|mark| matches!(mark.claim, Claim::ScalingFactor(_)));

@@ -15,6 +15,15 @@ pub struct ByValue {
     companions: HashSet<String>,
 }
 
+/// Returns a state dict with the values of all quantized weights, in F32, and without their companions. `None` if no
+/// weight is quantized. Reads only descriptions and tables.
+///
+/// Fails if the values of a weight cannot be known.
+pub fn values(state_dict: &StateDict, metadata: &Metadata) -> Result<Option<StateDict>> {
+    let found = dequantize(state_dict, metadata, &|_| Wanted::In(Dtype::F32), Overflow::Saturate)?;
+    Ok(found.map(|found| found.state_dict))
+}
+
 impl ByValue {
     /// Dequantizes the weights that `other` has as plain floats, to F32.
     ///

@@ -17,7 +17,7 @@ mod scaled;
 mod small;
 mod survey;
 
-pub use by_value::ByValue;
+pub use by_value::{ByValue, values};
 pub(crate) use config::without_config;
 pub use dequantize::Wanted;
 pub(crate) use dequantize::dequantize;

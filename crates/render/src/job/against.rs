@@ -19,9 +19,10 @@ use trinart_ckpt_models::compare::{self, pair_up};
 use trinart_ckpt_models::{position_ids, vae};
 
 /// The components that a render uses, with their key prefixes.
-const COMPONENTS: [(&str, &str); 4] = [
+const COMPONENTS: [(&str, &str); 5] = [
     ("UNet", "model.diffusion_model."),
     ("text encoder", "cond_stage_model."),
+    ("text encoders", "conditioner."),
     ("schedule", "alphas_cumprod"),
     (VAE, "first_stage_model."),
 ];
@@ -92,8 +93,8 @@ impl Other {
         checks: &mut Vec<Check>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let rendered = render(other.state_dict(), settings, machine, &Trace::default(), progress)
-            .map_err(|error| error.in_file(other.path()))?;
+        let rendered = other.model().and_then(|model| render(&model, settings, machine, &Trace::default(), progress));
+        let rendered = rendered.map_err(|error| error.in_file(other.path()))?;
         let differing = differing_components(ours.state_dict(), other.state_dict(), jobs, progress)?;
         checks.push(Check::info("weights", describe(&differing)));
         let only_vae_differs = differing.iter().all(|component| component.name == VAE);

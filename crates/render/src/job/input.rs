@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::checks::{Check, Verdict};
+use crate::pipeline::Model;
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::io::{NoProgress, Source};
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_models::hash::file_sha256;
+use trinart_ckpt_models::parameterization::Parameterization;
 use trinart_ckpt_models::position_ids::{self, State};
 
 /// Hexadecimal digits of a sha256 in a picture's parameters, as in WebUI.
@@ -20,6 +22,7 @@ pub struct RenderInput {
     state_dict: Arc<StateDict>,
     path: PathBuf,
     hash: ModelHash,
+    parameterization: Option<Arc<Parameterization>>,
     vae: Option<(String, Option<String>)>,
 }
 
@@ -36,7 +39,7 @@ impl RenderInput {
     /// Returns an input without a hash. `path` names the checkpoint in errors and captions; parameters contain its file
     /// stem.
     pub fn new(path: impl Into<PathBuf>, state_dict: Arc<StateDict>) -> Self {
-        RenderInput { state_dict, path: path.into(), hash: ModelHash::None, vae: None }
+        RenderInput { state_dict, path: path.into(), hash: ModelHash::None, parameterization: None, vae: None }
     }
 
     /// Sets the sha256 of the checkpoint's file, in hexadecimal.
@@ -55,6 +58,24 @@ impl RenderInput {
     #[must_use]
     pub fn with_vae(self, state_dict: Arc<StateDict>, name: &str, sha256: Option<&str>) -> Self {
         RenderInput { state_dict, vae: Some((name.to_owned(), sha256.map(short_hash))), ..self }
+    }
+
+    /// Sets what the UNet predicts and the constants of the VAE. By default, tensors that are marks tell, or else those of
+    /// the published models of the architecture are taken.
+    #[must_use]
+    pub fn with_parameterization(self, parameterization: Parameterization) -> Self {
+        RenderInput { parameterization: Some(Arc::new(parameterization)), ..self }
+    }
+
+    /// Returns the model.
+    ///
+    /// Fails for models that cannot be rendered.
+    pub fn model(&self) -> Result<Model> {
+        let state_dict = Arc::clone(&self.state_dict);
+        match &self.parameterization {
+            Some(parameterization) => Model::with_parameterization(state_dict, parameterization),
+            None => Model::new(state_dict),
+        }
     }
 
     /// The tensors, in LDM names.

@@ -8,18 +8,18 @@ mod pool;
 
 use std::sync::Arc;
 
-use crate::checks::{Check, Verdict};
+use crate::checks::{self, Check, Verdict};
 use crate::networks;
 use crate::observer::Trace;
 use crate::picture::Picture;
-use crate::pipeline::{ParsedPrompts, Timings, render};
+use crate::pipeline::{self, ParsedPrompts, Timings, render};
 use crate::prompt::Tokenizer;
 use crate::settings::{Infotext, ReferenceParameters, ReferencePicture, RenderOptions, Settings};
 use against::Other;
 use device::OpenDevice;
 use dump::Dump;
 use pool::{has_global_pool, pool};
-use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::io::{Progress, parallel};
 use trinart_ckpt_formats::state_dict::StateDict;
 
@@ -154,10 +154,14 @@ impl RenderJob {
         let (device, settings) = self.prepare()?;
         ParsedPrompts::parse(&settings, &Tokenizer::new()?).map_err(|error| error.in_file(self.input.path()))?;
         for input in [Some(&self.input), self.other_checkpoint()].into_iter().flatten() {
-            networks::check_supported(input.state_dict()).map_err(|error: Error| error.in_file(input.path()))?;
+            let check = || networks::check_supported(input.state_dict()).and_then(|()| input.model());
+            check()
+                .and_then(|model| pipeline::check(&model, &settings))
+                .map_err(|error| error.in_file(input.path()))?;
         }
         let mut checks = self.parameters().checks(self.input.known_hash(), self.input.vae());
         checks.append(&mut self.input.position_ids_checks()?);
+        checks.extend(checks::distilled(&self.input.name(), settings.steps, settings.cfg));
         let arithmetic = device.arithmetic(settings.dtype);
         Ok(RenderPlan { settings, device: device.name, arithmetic, checks })
     }
@@ -180,12 +184,13 @@ impl RenderJob {
         let machine = device.machine.as_ref();
         let dump = self.dump.then(|| Arc::new(Dump::default()));
         let stages = dump.as_ref().map_or_else(Trace::default, |dump| Trace::to(Arc::clone(dump) as _));
-        let mut rendered = render(self.input.state_dict(), &settings, machine, &stages, progress)
-            .map_err(|error| error.in_file(self.input.path()))?;
+        let rendered = self.input.model().and_then(|model| render(&model, &settings, machine, &stages, progress));
+        let mut rendered = rendered.map_err(|error| error.in_file(self.input.path()))?;
         let hash = hash.wait()?;
         let infotext = settings.infotext(&self.input.name(), hash.as_deref(), self.input.vae());
         let mut checks = self.parameters().checks(hash.as_deref(), self.input.vae());
         checks.append(&mut self.input.position_ids_checks()?);
+        checks.extend(checks::distilled(&self.input.name(), settings.steps, settings.cfg));
         checks.append(&mut rendered.checks);
         let other = match (&self.against, &self.reference) {
             (Some(Against::Checkpoint(other)), _) => {

@@ -31,7 +31,7 @@ struct Parameters {
     upsampled: i32,
     splits: i32,
     keep_f32: i32,
-    padding: u32,
+    channels_stride: i32,
 }
 
 /// A convolution, or a linear layer, which is a convolution of size 1.
@@ -79,7 +79,7 @@ const PIXEL: Window = Window { stride: 1, before: 0, after: 0, upsampled: false 
 /// Summands that a convolution adds to its result before writing it.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct Epilogue<'a> {
-    /// One value for each channel, in F32.
+    /// One value for each channel, in F32: `[1, out]` or `[batch, out]`. Rows may be apart in memory.
     pub(crate) channels: Option<&'a Tensor>,
     /// A tensor of the result's shape and dtype.
     pub(crate) image: Option<&'a Tensor>,
@@ -163,13 +163,25 @@ impl Convolution {
             && epilogue
                 .image
                 .is_none_or(|image| image.elem_count() == rows * out_channels && image.dtype() == kernels.dtype)
-            && epilogue.channels.is_none_or(|it| it.elem_count() == out_channels && it.dtype() == DType::F32)
+            && epilogue.channels.is_none_or(|it| {
+                matches!(*it.dims(), [images, channels] if channels == out_channels && (images == 1 || images == batch))
+                    && it.dtype() == DType::F32
+            })
             && x.dtype() == kernels.dtype
             && input.is_multiple_of(EIGHT)
             && out_channels.is_multiple_of(EIGHT);
         if !fits {
             bail!("a convolution with the weight {:?} cannot map {x:?} to {out:?}", self.weight.dims())
         }
+        // The channels of the first image, and the distance to those of the next.
+        let (channels, channels_stride) = match epilogue.channels {
+            Some(channels) => {
+                let images = channels.dim(0)?;
+                let stride = channels.stride().first().copied().filter(|_| images > 1).unwrap_or(0);
+                (Some(channels.narrow(0, 0, 1)?), stride)
+            }
+            None => (None, 0),
+        };
         let depth = taps * input;
         let row_elements = ROW_BYTES / kernels.dtype.size_in_bytes();
         let plan =
@@ -179,7 +191,7 @@ impl Convolution {
             x: address(x)?,
             weight: address(&self.weight)?,
             bias: address_or_null(self.bias.as_ref())?,
-            channels: address_or_null(epilogue.channels)?,
+            channels: address_or_null(channels.as_ref())?,
             image: address_or_null(epilogue.image)?,
             out: address_mut(out)?,
             partial: partial.as_ref().map_or(Ok(0), address_mut)?,
@@ -196,7 +208,7 @@ impl Convolution {
             upsampled: i32::from(window.upsampled),
             splits: int(plan.splits)?,
             keep_f32: i32::from(out.dtype() == DType::F32),
-            padding: 0,
+            channels_stride: int(channels_stride)?,
         };
         let tile = plan.tile;
         let grid = [rows.div_ceil(tile.rows), out_channels.div_ceil(tile.columns), plan.splits];

@@ -23,5 +23,5 @@ pub(super) use convolution::{Convolution, Epilogue, Window};
 pub use launch::Kernels;
 pub(super) use norm::{GroupNorm, LayerNorm};
 pub(super) use pointwise::{
-    cast, concat_channels, concat_rows, embed, gated_gelu, sigmoid_gate, to_host, to_pixels, write_planes,
+    cast, concat_channels, concat_rows, embed, gated_gelu, gelu, sigmoid_gate, to_host, to_pixels, write_planes,
 };

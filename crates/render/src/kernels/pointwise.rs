@@ -38,7 +38,7 @@ pub(crate) fn gated_gelu(kernels: &Kernels, x: &Tensor) -> Result<Tensor> {
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
-struct Sigmoid {
+struct Activation {
     x: u64,
     out: u64,
     count: i64,
@@ -48,12 +48,21 @@ struct Sigmoid {
 
 /// Returns `x * sigmoid(scale * x)`. Fails if the number of elements is not a multiple of eight.
 pub(crate) fn sigmoid_gate(kernels: &Kernels, x: &Tensor, scale: f32) -> Result<Tensor> {
+    activate(kernels, "sigmoid_gate", x, scale)
+}
+
+/// Returns the exact GELU of `x`. Fails if the number of elements is not a multiple of eight.
+pub(crate) fn gelu(kernels: &Kernels, x: &Tensor) -> Result<Tensor> {
+    activate(kernels, "gelu", x, 1.0)
+}
+
+fn activate(kernels: &Kernels, kernel: &str, x: &Tensor, scale: f32) -> Result<Tensor> {
     check(kernels, x, &[x.elem_count()])?;
     let out = kernels.empty(x.dims())?;
     let parameters =
-        Sigmoid { x: address(x)?, out: address_mut(&out)?, count: x.elem_count() as i64, scale, padding: 0 };
-    // SAFETY: `Sigmoid` is the kernel's structure, and both tensors have `count` values. `out` is newly allocated.
-    unsafe { kernels.launch_each("sigmoid_gate", x.elem_count() / EIGHT, &parameters)? };
+        Activation { x: address(x)?, out: address_mut(&out)?, count: x.elem_count() as i64, scale, padding: 0 };
+    // SAFETY: `Activation` is the kernel's structure, and both tensors have `count` values. `out` is newly allocated.
+    unsafe { kernels.launch_each(kernel, x.elem_count() / EIGHT, &parameters)? };
     Ok(out)
 }
 

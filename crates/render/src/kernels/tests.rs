@@ -86,13 +86,15 @@ fn convolutions_and_linear_layers_match_candle() {
             let input = input.pad_with_zeros(3, window.before, window.after).unwrap();
             let mut expected = input.conv2d(&weight, 0, window.stride, 1, 1).unwrap();
             expected = expected.broadcast_add(&bias.reshape((1, out, 1, 1)).unwrap()).unwrap();
-            let (channels_added, image) = (random(&[out]), rounded(&kernels, &random(expected.dims())));
+            // One row for each image, or one for all.
+            let rows = if index % 2 == 1 { batch } else { 1 };
+            let (channels_added, image) = (random(&[rows, out]), rounded(&kernels, &random(expected.dims())));
             let on_device = |x: &Tensor| x.to_device(kernels.accelerator.device()).unwrap();
             let pixels = |x: &Tensor| to_pixels(&kernels, &on_device(x)).unwrap();
             let (uploaded_channels, uploaded_image) = (on_device(&channels_added), pixels(&image));
             let mut epilogue = Epilogue::default();
             if *has_epilogue {
-                expected = expected.broadcast_add(&channels_added.reshape((1, out, 1, 1)).unwrap()).unwrap();
+                expected = expected.broadcast_add(&channels_added.reshape((rows, out, 1, 1)).unwrap()).unwrap();
                 expected = (expected + &image).unwrap();
                 epilogue = Epilogue { channels: Some(&uploaded_channels), image: Some(&uploaded_image) };
             }

@@ -1,21 +1,25 @@
-//! The networks of SD v1: text encoder, UNet and VAE.
+//! The networks of a model: text encoders, UNet and VAE.
 //!
 //! Each loads with a [`WeightLoader`](crate::weights::WeightLoader) and takes its sizes from the shapes of its tensors.
+//! What differs between families apart from sizes is in one table, `family.rs`.
 
-mod clip;
+mod encoders;
+mod family;
 mod reader;
+mod text;
 mod unet;
 mod vae;
+
+pub(crate) use family::Family;
+pub use text::{Conditioning, EncodeOptions, TextEncoder, TextEncoders};
+pub use unet::{PreparedPrompt, Unet};
+pub use vae::Vae;
 
 use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::state_dict::StateDict;
 
-pub use clip::TextEncoder;
-pub use unet::{PreparedPrompt, Unet};
-pub use vae::Vae;
-
-/// Fails if the text encoder or the UNet of a checkpoint is not from SD v1. Reads no weights.
+/// Fails if the model of a checkpoint cannot be rendered, or lacks a text encoder. Reads no weights.
 pub(crate) fn check_supported(state_dict: &StateDict) -> Result<()> {
-    clip::check_supported(state_dict)?;
-    unet::check_supported(state_dict)
+    let family = Family::of(state_dict)?;
+    family.encoders.iter().try_for_each(|encoder| encoder.prefix(state_dict).map(|_| ()))
 }

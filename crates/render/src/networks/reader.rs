@@ -1,6 +1,6 @@
 //! Reads the layers of a model from a checkpoint. Each layer takes its sizes from the shapes of its tensors.
 
-use candle_core::{DType, Result as CandleResult, Tensor};
+use candle_core::{DType, Device, Result as CandleResult, Tensor};
 
 use crate::errors::from_candle;
 use crate::kernels;
@@ -71,6 +71,11 @@ impl<'a> Reader<'a> {
         self.weights.tensor(&self.key(name), dims)
     }
 
+    /// Loads the matrix of a layer, possibly in half precision. Fails if it has another shape.
+    fn matrix(&self, name: &str, dims: &[usize]) -> Result<Tensor> {
+        self.weights.matrix(&self.key(name), dims)
+    }
+
     /// Loads a bias or a norm's weight. Kernels always take these in F32.
     fn affine(&self, name: &str, dims: &[usize]) -> Result<Tensor> {
         match self.engine() {
@@ -98,7 +103,7 @@ impl<'a> Reader<'a> {
             let message = format!("unsupported kernel size {height}x{width}: expected 1x1 or 3x3");
             return Err(Error::unsupported(message).in_tensor(here.key("weight")));
         }
-        let weight = here.tensor("weight", &[out, channels, height, width])?;
+        let weight = here.matrix("weight", &[out, channels, height, width])?;
         let bias = here.affine("bias", &[out])?;
         loaded(Conv2d::new(self.engine(), weight, bias, stride, padding.unwrap_or(Padding::around(height / 2))))
     }
@@ -111,7 +116,7 @@ impl<'a> Reader<'a> {
             .first()
             .ok_or_else(|| Error::mismatch("expected a matrix, found a scalar").in_tensor(here.key("weight")))?;
         let wanted = if dims.len() == 4 { vec![out, width, 1, 1] } else { vec![out, width] };
-        let weight = loaded(here.tensor("weight", &wanted)?.reshape((out, width)))?;
+        let weight = loaded(here.matrix("weight", &wanted)?.reshape((out, width)))?;
         let bias = if bias { Some(here.affine("bias", &[out])?) } else { None };
         loaded(Linear::new(self.engine(), weight, bias))
     }
@@ -132,6 +137,27 @@ impl<'a> Reader<'a> {
         };
         let joined = join(&weights).and_then(|weight| Linear::new(self.engine(), weight, Some(join(&biases)?)));
         loaded(joined)
+    }
+
+    /// Reads one tensor pair of three linear layers over `width` values: `{prefix}weight` of `[3 * width, width]`, and
+    /// `{prefix}bias`.
+    pub(super) fn linear_thirds(&self, prefix: &str, width: usize) -> Result<[Linear; 3]> {
+        let weight = self.matrix(&format!("{prefix}weight"), &[3 * width, width])?;
+        let bias = self.affine(&format!("{prefix}bias"), &[3 * width])?;
+        let third = |index: usize| {
+            let part = |all: &Tensor| all.narrow(0, index * width, width);
+            loaded(part(&weight).and_then(|weight| Linear::new(self.engine(), weight, Some(part(&bias)?))))
+        };
+        Ok([third(0)?, third(1)?, third(2)?])
+    }
+
+    /// Reads a matrix `[width, out]` as a linear layer without a bias.
+    pub(super) fn linear_of_columns(&self, name: &str, width: usize) -> Result<Linear> {
+        let [_, out] = self.dims_of(name)?;
+        let matrix = self.tensor(name, &[width, out])?;
+        // On the CPU, because candle would compile a kernel at run time to transpose on a GPU.
+        let rows = matrix.to_device(&Device::Cpu).and_then(|matrix| matrix.t()?.contiguous());
+        loaded(rows.and_then(|rows| Linear::new(self.engine(), rows, None)))
     }
 
     /// Reads a group norm over `channels`, in the 32 groups that every Stable Diffusion model has.

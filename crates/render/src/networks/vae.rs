@@ -92,12 +92,12 @@ impl Vae {
         self.latent_channels
     }
 
-    /// The ratio of an image's side to its latent's side: 8 in SD v1.
+    /// The ratio of an image's side to its latent's side: 8 in Stable Diffusion.
     pub fn scale(&self) -> usize {
         self.decoder.levels.iter().filter(|level| level.resample.is_some()).fold(1, |scale, _| 2 * scale)
     }
 
-    /// Decodes a latent `[batch, 4, height, width]`, already divided by the scale factor 0.18215, to an image
+    /// Decodes a latent `[batch, 4, height, width]`, in the scale of the VAE, to an image
     /// `[batch, 3, 8 * height, 8 * width]`. Colors are between -1 and 1; the decoder may overshoot.
     pub fn decode(&self, z: &Tensor) -> Result<Tensor> {
         let decode = || {

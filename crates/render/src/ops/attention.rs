@@ -129,7 +129,7 @@ impl Head {
         let mut keys = zeros(shape.keys.div_ceil(ROWS) * panel);
         for (index, panel) in keys.chunks_exact_mut(panel).enumerate() {
             for (row, token) in (index * ROWS..shape.keys).take(ROWS).enumerate() {
-                pack_row::<ROWS>(part(k, token), row, panel);
+                pack_row::<ROWS, f32>(part(k, token), row, panel);
             }
         }
         let panel = ROWS * shape.keys;
@@ -150,7 +150,7 @@ impl Head {
         queries.resize(shape.head * COLUMNS, 0.0);
         let tokens = query..shape.queries.min(query + COLUMNS);
         for (column, token) in tokens.clone().enumerate() {
-            pack_row::<COLUMNS>(shape.part(q, shape.queries, self.image, token, self.first), column, queries);
+            pack_row::<COLUMNS, f32>(shape.part(q, shape.queries, self.image, token, self.first), column, queries);
         }
         let scale = 1.0 / (shape.head as f32).sqrt();
         queries.iter_mut().for_each(|value| *value *= scale);

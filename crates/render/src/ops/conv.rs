@@ -7,6 +7,7 @@ use candle_core::{Result, Tensor};
 
 use super::cpu::{is_f32_on_cpu, with_elements, zeros};
 use super::disjoint::DisjointWriter;
+use super::elements::is_packable;
 use super::engine::Engine;
 use super::geometry::{Geometry, Output, runs};
 use super::image::Image;
@@ -33,7 +34,7 @@ impl Padding {
 /// Summands that a convolution adds to its result before writing it.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct Epilogue<'a> {
-    /// One value for each channel, in addition to the bias: `[out]`.
+    /// One value for each channel, in addition to the bias: `[1, out]` or `[batch, out]`.
     pub(crate) channels: Option<&'a Tensor>,
     /// An image of the result's shape.
     pub(crate) image: Option<&'a Image>,
@@ -57,7 +58,8 @@ enum Weight {
 }
 
 impl Conv2d {
-    /// Creates a convolution with a weight `[out, in, size, size]` and a bias `[out]`.
+    /// Creates a convolution with a weight `[out, in, size, size]` and a bias `[out]`. On the CPU, a weight in half precision
+    /// with an F32 bias is widened when it is used.
     ///
     /// Fails if the shapes do not match.
     pub(crate) fn new(engine: &Engine, weight: Tensor, bias: Tensor, stride: usize, padding: Padding) -> Result<Self> {
@@ -67,8 +69,8 @@ impl Conv2d {
         }
         let weight = match engine {
             Engine::Kernels(kernels) => Weight::Kernels(kernels::Convolution::new(kernels, &weight, Some(&bias))?),
-            Engine::Candle if is_f32_on_cpu(&[&weight, &bias]) => {
-                Weight::Packed(with_elements(&weight, |weight| PackedMatrix::new(weight, channels * size * size))?)
+            Engine::Candle if is_packable(&weight) && is_f32_on_cpu(&[&bias]) => {
+                Weight::Packed(PackedMatrix::new(&weight, channels * size * size)?)
             }
             Engine::Candle => Weight::Tensor(weight),
         };
@@ -109,10 +111,12 @@ impl Conv2d {
         }
     }
 
+    /// The bias with the channels of `epilogue`: `[1, out]` or `[batch, out]`.
     fn bias(&self, epilogue: Epilogue<'_>) -> Result<Tensor> {
+        let bias = self.bias.unsqueeze(0)?;
         match epilogue.channels {
-            Some(channels) => &self.bias + channels,
-            None => Ok(self.bias.clone()),
+            Some(channels) => bias.broadcast_add(channels),
+            None => Ok(bias),
         }
     }
 
@@ -120,10 +124,14 @@ impl Conv2d {
         let geometry = self.geometry(weight, x, upsampled)?;
         let dims = (geometry.batch, weight.rows(), geometry.out_height, geometry.out_width);
         let bias = self.bias(epilogue)?;
+        if bias.dims2()? != (geometry.batch, self.out) && bias.dims2()? != (1, self.out) {
+            candle_core::bail!("{bias:?} cannot be added to {} images", geometry.batch)
+        }
         let mut images = zeros(weight.rows() * geometry.columns());
         let mut run = |x: &[f32], bias: &[f32], image: Option<&[f32]>| {
             let (height, width) = (geometry.out_height, geometry.out_width);
-            let output = Output { images: DisjointWriter::new(&mut images), bias, image, height, width };
+            let images = DisjointWriter::new(&mut images);
+            let output = Output { images, bias, channels: weight.rows(), image, height, width };
             convolve(&geometry, weight, x, &output);
             Ok(())
         };
@@ -164,7 +172,7 @@ impl Conv2d {
             let x = x.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
             x.conv2d(weight, 0, self.stride, 1, 1)?
         };
-        let x = x.broadcast_add(&self.bias(epilogue)?.reshape((1, (), 1, 1))?)?;
+        let x = x.broadcast_add(&self.bias(epilogue)?.unsqueeze(2)?.unsqueeze(3)?)?;
         match epilogue.image {
             Some(image) => x + image.planes()?,
             None => Ok(x),
@@ -211,7 +219,7 @@ mod tests {
             format!("{batch} x {channels}x{height}x{width} -> {out}, {size} by {stride}, {padding:?}, {upsampled}");
         assert_close(found.planes().unwrap(), &expected, 2e-6, &case);
 
-        let (channels, image) = (random(&[out]), Image::from_planes(random(expected.dims())));
+        let (channels, image) = (random(&[batch, out]), Image::from_planes(random(expected.dims())));
         let epilogue = Epilogue { channels: Some(&channels), image: Some(&image) };
         let expected = conv.plain(&weight, x.planes().unwrap(), epilogue);
         if !upsampled {
@@ -230,6 +238,23 @@ mod tests {
         check([1, 5, 3, 2], 7, 3, 1, Padding::around(1), true);
         check([1, 1, 1, 1], 1, 3, 1, Padding::around(1), false);
         check([3, 300, 2, 3], 83, 3, 1, Padding::around(1), false);
+    }
+
+    #[test]
+    fn weights_in_half_precision_give_the_results_of_their_values() {
+        for dims in [[2, 33, 9, 5], [1, 7, 19, 23]] {
+            let x = Image::from_planes(random(&dims));
+            let weight = random(&[21, dims[1], 3, 3]);
+            for dtype in [candle_core::DType::F16, candle_core::DType::BF16] {
+                let half = weight.to_dtype(dtype).unwrap();
+                let whole = half.to_dtype(candle_core::DType::F32).unwrap();
+                let run = |weight| {
+                    let conv = Conv2d::new(&Engine::Candle, weight, random(&[21]), 1, Padding::around(1)).unwrap();
+                    conv.forward(&x).unwrap().planes().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+                };
+                assert_eq!(run(half), run(whole), "{dims:?} {dtype:?}");
+            }
+        }
     }
 
     #[test]

@@ -75,6 +75,14 @@ fn erf(x: f32) -> f32 {
     x * above / below
 }
 
+/// Returns the exact GELU, the activation of OpenCLIP.
+pub(crate) fn gelu(engine: &Engine, x: &Tensor) -> Result<Tensor> {
+    match engine {
+        Engine::Kernels(kernels) => kernels::gelu(kernels, x),
+        Engine::Candle => x.gelu_erf(),
+    }
+}
+
 /// Returns `x * sigmoid(1.702 * x)`, the GELU approximation that OpenAI's CLIP was trained with.
 pub(crate) fn quick_gelu(engine: &Engine, x: &Tensor) -> Result<Tensor> {
     match engine {

@@ -129,8 +129,10 @@ impl Geometry {
 /// The result of a convolution, and the summands that are added when it is written.
 pub(super) struct Output<'a> {
     pub(super) images: DisjointWriter<'a>,
-    /// One value for each output channel.
+    /// One value for each output channel, of each image or of all.
     pub(super) bias: &'a [f32],
+    /// The number of output channels.
+    pub(super) channels: usize,
     /// An image of the result's shape.
     pub(super) image: Option<&'a [f32]>,
     pub(super) height: usize,
@@ -146,8 +148,12 @@ impl Output<'_> {
     /// No other call writes these pixels of this channel.
     #[inline(always)]
     pub(super) unsafe fn put(&self, image: usize, channel: usize, pixel: usize, values: &[f32]) {
-        let Some(bias) = self.bias.get(channel) else { return };
-        let start = (image * self.bias.len() + channel) * self.height * self.width + pixel;
+        if channel >= self.channels {
+            return;
+        }
+        let place = image * self.channels + channel;
+        let Some(bias) = self.bias.get(place).or_else(|| self.bias.get(channel)) else { return };
+        let start = place * self.height * self.width + pixel;
         // SAFETY: different pixels and channels are different elements, and the caller guarantees that no other call
         // writes these.
         let pixels = unsafe { self.images.claim(start..start + values.len()) };

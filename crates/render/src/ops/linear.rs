@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::cpu::{is_f32_on_cpu, with_elements, zeros};
 use super::disjoint::DisjointWriter;
+use super::elements::is_packable;
 use super::engine::Engine;
 use super::matmul::{PackedMatrix, pack};
 use super::microkernel::{COLUMNS, ROWS};
@@ -25,7 +26,8 @@ enum Weight {
 }
 
 impl Linear {
-    /// Creates a layer with a weight `[out, in]` and a bias `[out]`.
+    /// Creates a layer with a weight `[out, in]` and a bias `[out]`. On the CPU, a weight in half precision with an F32 bias
+    /// is widened when it is used.
     ///
     /// Fails if the shapes do not match.
     pub(crate) fn new(engine: &Engine, weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
@@ -35,12 +37,17 @@ impl Linear {
         }
         let weight = match engine {
             Engine::Kernels(kernels) => Weight::Kernels(kernels::Convolution::new(kernels, &weight, bias.as_ref())?),
-            Engine::Candle if is_f32_on_cpu(&[&weight]) => {
-                Weight::Packed(with_elements(&weight, |weight| PackedMatrix::new(weight, width))?)
+            Engine::Candle if is_packable(&weight) && bias.as_ref().is_none_or(|bias| is_f32_on_cpu(&[bias])) => {
+                Weight::Packed(PackedMatrix::new(&weight, width)?)
             }
             Engine::Candle => Weight::Tensor(weight),
         };
         Ok(Linear { weight, bias, width, out })
+    }
+
+    /// The number of inputs.
+    pub(crate) fn width(&self) -> usize {
+        self.width
     }
 
     /// Maps `[.., in]` to `[.., out]`.
@@ -108,7 +115,7 @@ impl Linear {
             let out = DisjointWriter::new(&mut out);
             weight.multiply(
                 tokens,
-                |first, panel| pack::<COLUMNS>(x.split_at(first * self.width).1, self.width, panel),
+                |first, panel| pack::<COLUMNS, f32>(x.split_at(first * self.width).1, self.width, panel),
                 |row, first, tile| {
                     let bias = bias.split_at(row).1;
                     for (column, token) in (first..tokens).take(COLUMNS).enumerate() {

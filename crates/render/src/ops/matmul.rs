@@ -1,9 +1,10 @@
 //! Multiplies a packed weight with columns that are gathered panel by panel.
 
-use candle_core::{Result, bail};
+use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::cpu::zeros;
+use super::elements::{Arrange, Elements};
 use super::microkernel::{COLUMNS, ROWS, Tile, ZEROS, multiply};
 
 /// Number of gathered elements in memory at a time: 8 MiB, the size of common third-level caches.
@@ -20,22 +21,35 @@ const GROUP: usize = 8;
 pub(super) struct PackedMatrix {
     rows: usize,
     depth: usize,
-    elements: Vec<f32>,
+    elements: Elements,
+}
+
+/// Arranges the rows of a matrix in panels.
+struct Panels {
+    depth: usize,
+}
+
+impl Arrange for Panels {
+    fn arrange<T: Copy + Default + Send + Sync>(&self, matrix: &[T]) -> Result<Vec<T>> {
+        let depth = self.depth;
+        let rows = matrix.len() / depth;
+        let mut elements = vec![T::default(); rows.div_ceil(ROWS) * ROWS * depth];
+        let panels = elements.chunks_exact_mut(ROWS * depth);
+        panels.zip(matrix.chunks(ROWS * depth)).for_each(|(panel, rows)| pack::<ROWS, T>(rows, depth, panel));
+        Ok(elements)
+    }
 }
 
 impl PackedMatrix {
-    /// Packs row-major elements.
+    /// Packs the elements of a tensor, in row-major order.
     ///
     /// Fails if `depth` is zero or does not divide the number of elements.
-    pub(super) fn new(matrix: &[f32], depth: usize) -> Result<Self> {
-        if depth == 0 || !matrix.len().is_multiple_of(depth) {
-            bail!("a weight of {} values cannot have rows of {depth}", matrix.len())
+    pub(super) fn new(matrix: &Tensor, depth: usize) -> Result<Self> {
+        let count = matrix.elem_count();
+        if depth == 0 || !count.is_multiple_of(depth) {
+            bail!("a weight of {count} values cannot have rows of {depth}")
         }
-        let rows = matrix.len() / depth;
-        let mut elements = zeros(rows.div_ceil(ROWS) * ROWS * depth);
-        let panels = elements.chunks_exact_mut(ROWS * depth);
-        panels.zip(matrix.chunks(ROWS * depth)).for_each(|(panel, rows)| pack::<ROWS>(rows, depth, panel));
-        Ok(PackedMatrix { rows, depth, elements })
+        Ok(PackedMatrix { rows: count / depth, depth, elements: Elements::of(matrix, &Panels { depth })? })
     }
 
     /// Returns the number of rows.
@@ -48,9 +62,17 @@ impl PackedMatrix {
         self.depth
     }
 
-    /// Returns the panels, in row order.
-    pub(super) fn panels(&self) -> impl ExactSizeIterator<Item = &[f32]> {
-        self.elements.chunks_exact(ROWS * self.depth)
+    /// The number of panels.
+    pub(super) fn panels(&self) -> usize {
+        self.rows.div_ceil(ROWS)
+    }
+
+    /// Returns the part of a panel from `depth` on, of at most `count` lines. Uses `buffer` to widen it.
+    #[inline]
+    pub(super) fn piece<'a>(&'a self, panel: usize, depth: usize, count: usize, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        let count = count.min(self.depth - depth.min(self.depth));
+        let start = (panel * self.depth + depth) * ROWS;
+        self.elements.widened(start..start + count * ROWS, buffer)
     }
 
     /// Multiplies the matrix with `columns` columns.
@@ -79,27 +101,26 @@ impl PackedMatrix {
     }
 
     fn multiply_strip(&self, columns: &[f32], put: &(impl Fn(usize, usize, &Tile) + Sync)) {
-        let (left, right) = (ROWS * self.depth, COLUMNS * self.depth);
+        let right = COLUMNS * self.depth;
         let groups = columns.chunks(GROUP * right).enumerate();
-        let work: Vec<_> = groups
-            .flat_map(|columns| self.elements.chunks(GROUP * left).enumerate().map(move |rows| (rows, columns)))
-            .collect();
+        let rows: Vec<usize> = (0..self.panels()).step_by(GROUP).collect();
+        let work: Vec<_> = groups.flat_map(|columns| rows.iter().map(move |row| (*row, columns))).collect();
         work.into_par_iter().for_each_init(
-            || vec![ZEROS; GROUP * GROUP],
-            |tiles, ((row, rows), (column, columns))| {
+            || (vec![ZEROS; GROUP * GROUP], Vec::new()),
+            |(tiles, buffer), (first, (column, columns))| {
                 tiles.fill(ZEROS);
+                let panels = first..self.panels().min(first + GROUP);
                 for depth in (0..self.depth).step_by(DEPTH) {
-                    let piece = |panel, size| piece(panel, size, depth);
-                    for (row, tiles) in rows.chunks_exact(left).zip(tiles.chunks_mut(GROUP)) {
+                    for (panel, tiles) in panels.clone().zip(tiles.chunks_mut(GROUP)) {
+                        let rows = self.piece(panel, depth, DEPTH, buffer);
                         for (column, tile) in columns.chunks_exact(right).zip(tiles) {
-                            multiply(piece(row, ROWS), piece(column, COLUMNS), tile);
+                            multiply(rows, piece(column, COLUMNS, depth), tile);
                         }
                     }
                 }
-                let rows = rows.chunks_exact(left).zip(row * GROUP..).zip(tiles.chunks(GROUP));
-                for ((_, row), tiles) in rows {
+                for (panel, tiles) in panels.zip(tiles.chunks(GROUP)) {
                     for ((_, column), tile) in columns.chunks_exact(right).zip(column * GROUP..).zip(tiles) {
-                        put(row * ROWS, column * COLUMNS, tile);
+                        put(panel * ROWS, column * COLUMNS, tile);
                     }
                 }
             },
@@ -114,14 +135,14 @@ fn piece(panel: &[f32], size: usize, depth: usize) -> &[f32] {
 }
 
 /// Transposes at most `N` rows of `depth` elements, which is at least 1, into a panel `[depth][N]`.
-pub(super) fn pack<const N: usize>(rows: &[f32], depth: usize, panel: &mut [f32]) {
+pub(super) fn pack<const N: usize, T: Copy>(rows: &[T], depth: usize, panel: &mut [T]) {
     for (index, row) in rows.chunks(depth).enumerate().take(N) {
-        pack_row::<N>(row, index, panel);
+        pack_row::<N, T>(row, index, panel);
     }
 }
 
 /// Writes one row as the column `index`, less than `N`, of a panel `[depth][N]`.
-pub(super) fn pack_row<const N: usize>(row: &[f32], index: usize, panel: &mut [f32]) {
+pub(super) fn pack_row<const N: usize, T: Copy>(row: &[T], index: usize, panel: &mut [T]) {
     for (value, line) in row.iter().zip(panel.as_chunks_mut::<N>().0) {
         #[expect(clippy::indexing_slicing, reason = "the contract: `index` is less than `N`")]
         {
@@ -136,8 +157,9 @@ mod tests {
 
     #[test]
     fn rejects_a_depth_that_does_not_fit() {
+        let six = Tensor::zeros(6, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
         for depth in [0, 4] {
-            assert!(PackedMatrix::new(&[0.0; 6], depth).is_err());
+            assert!(PackedMatrix::new(&six, depth).is_err());
         }
     }
 }

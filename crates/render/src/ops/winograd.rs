@@ -38,20 +38,21 @@ pub(super) fn convolve(geometry: &Geometry, weight: &PackedMatrix, images: &[f32
     let mut transformed = zeros(at_once * size);
     // Panels of the weight that are transformed together.
     let group = (WEIGHT_ELEMENTS / (POINTS * geometry.channels * ROWS)).clamp(1, 8);
-    let weight: Vec<_> = weight.panels().collect();
+    let groups: Vec<usize> = (0..weight.panels()).step_by(group).collect();
     for first in (0..tiles).step_by(at_once * COLUMNS) {
         let panels = at_once.min((tiles - first).div_ceil(COLUMNS));
         let strip = transformed.split_at_mut(panels * size).0;
         strip.par_chunks_exact_mut(size).enumerate().for_each(|(index, panel)| {
             dispatch_simd(|| transform_images(geometry, images, first + index * COLUMNS, panel));
         });
-        weight.par_chunks(group).enumerate().for_each_init(
+        groups.par_iter().for_each_init(
             || Group::new(geometry.channels, group),
-            |scratch, (index, panels)| {
-                scratch.transform(panels);
+            |scratch, &panel| {
+                let panels = group.min(weight.panels() - panel);
+                scratch.transform(weight, panel, panels);
                 for (column, tiles) in strip.chunks_exact(size).enumerate() {
-                    scratch.multiply(panels.len(), tiles);
-                    scratch.write(geometry, output, first + column * COLUMNS, index * group, panels.len());
+                    scratch.multiply(panels, tiles);
+                    scratch.write(geometry, output, first + column * COLUMNS, panel, panels);
                 }
             },
         );
@@ -65,17 +66,27 @@ struct Group {
     weights: Vec<f32>,
     /// The products of the panels with one panel of tiles.
     products: Vec<[Tile; POINTS]>,
+    /// A part of a widened panel.
+    widened: Vec<f32>,
 }
+
+/// Channels of a panel that are widened and transformed together.
+const CHANNELS: usize = 64;
 
 impl Group {
     fn new(channels: usize, panels: usize) -> Self {
         let weights = zeros(panels * POINTS * channels * ROWS);
-        Group { channels, weights, products: vec![[ZEROS; POINTS]; panels] }
+        Group { channels, weights, products: vec![[ZEROS; POINTS]; panels], widened: Vec::new() }
     }
 
-    fn transform(&mut self, panels: &[&[f32]]) {
-        for (panel, weights) in panels.iter().zip(self.weights.chunks_exact_mut(POINTS * self.channels * ROWS)) {
-            dispatch_simd(|| transform_weight(panel, weights));
+    /// Transforms `panels` panels of the weight, starting at `first`.
+    fn transform(&mut self, weight: &PackedMatrix, first: usize, panels: usize) {
+        let weights = self.weights.chunks_exact_mut(POINTS * self.channels * ROWS);
+        for (panel, weights) in (first..).zip(weights).take(panels) {
+            for channel in (0..self.channels).step_by(CHANNELS) {
+                let part = weight.piece(panel, 9 * channel, 9 * CHANNELS, &mut self.widened);
+                dispatch_simd(|| transform_weight(part, channel, self.channels, weights));
+            }
         }
     }
 
@@ -100,13 +111,12 @@ impl Group {
     }
 }
 
-/// Transforms a panel of the weight from `[channels][9][ROWS]` to `[POINTS][channels][ROWS]`.
+/// Transforms a part `[..][9][ROWS]` of a panel of the weight, from the channel `first` on, to `[POINTS][channels][ROWS]`.
 #[inline(always)]
-fn transform_weight(panel: &[f32], out: &mut [f32]) {
-    let channels = panel.len() / (9 * ROWS);
+fn transform_weight(panel: &[f32], first: usize, channels: usize, out: &mut [f32]) {
     let lines = panel.as_chunks::<ROWS>().0.as_chunks::<9>().0;
     let out = out.as_chunks_mut::<ROWS>().0;
-    for (channel, [a, b, c, d, e, f, g, h, i]) in lines.iter().enumerate() {
+    for (channel, [a, b, c, d, e, f, g, h, i]) in (first..).zip(lines) {
         // First down the columns, then along the rows.
         let [left, middle, right] = [[a, d, g], [b, e, h], [c, f, i]].map(|[x, y, z]| spread(x, y, z));
         let rows = left.iter().zip(&middle).zip(&right);

@@ -8,7 +8,7 @@ use candle_core::{Result as CandleResult, Tensor};
 
 use super::text::EncodedText;
 use crate::errors::from_candle;
-use crate::networks::{PreparedPrompt, Unet};
+use crate::networks::{Conditioning, PreparedPrompt, Unet};
 use crate::sampling::Prediction;
 use crate::settings::{PromptPadding, Settings};
 use trinart_ckpt_formats::error::{Error, Result};
@@ -23,6 +23,8 @@ pub(super) struct Guidance<'a> {
     cfg: f64,
     padding: PromptPadding,
     keeps_negative: bool,
+    /// The image that the UNet takes besides the latent, `[1, channels, height, width]`.
+    image: Option<Tensor>,
     /// The texts of the latest calls, by their indices in each part and in the negative prompt.
     prepared: RefCell<VecDeque<Prepared>>,
 }
@@ -31,7 +33,7 @@ pub(super) struct Guidance<'a> {
 type Prepared = (Vec<usize>, Rc<Vec<Group>>);
 
 /// A prompt with its place among the prompts and its guidance factor.
-type Member<'a> = (usize, f64, &'a Tensor);
+type Member<'a> = (usize, f64, &'a Conditioning);
 
 /// A batch of prompts.
 struct Group {
@@ -43,12 +45,14 @@ struct Group {
 }
 
 impl<'a> Guidance<'a> {
-    pub(super) fn new(settings: &Settings, text: &'a EncodedText) -> Self {
+    /// `image` is what the UNet takes besides the latent.
+    pub(super) fn new(settings: &Settings, text: &'a EncodedText, image: Option<Tensor>) -> Self {
         Guidance {
             text,
             cfg: settings.cfg / settings.sampler.cfg_divisor(),
             padding: settings.padding,
             keeps_negative: settings.sampler.needs_negative(),
+            image,
             prepared: RefCell::default(),
         }
     }
@@ -73,23 +77,23 @@ impl<'a> Guidance<'a> {
         let parts = stacked(&parts).map_err(from_candle)?;
         let (parts, negative) = self.padded(parts, self.text.negative.at(call)).map_err(from_candle)?;
         let of_negative = 1.0 - parts.iter().map(|(weight, _)| self.cfg * weight).sum::<f64>();
-        let prompts = parts.iter().map(|(weight, context)| (self.cfg * weight, context));
+        let prompts = parts.iter().map(|(weight, prompt)| (self.cfg * weight, prompt));
         let prompts = prompts.chain([(of_negative, &negative)]);
         // At CFG scale 1, the negative prompt has factor 0 and needs no call.
         let count = parts.len();
         let is_needed = |index: usize, factor: f64| factor != 0.0 || (self.keeps_negative && index == count);
         let prompts: Vec<_> = prompts.enumerate().filter(|(index, (factor, _))| is_needed(*index, *factor)).collect();
         let mut groups: Vec<(usize, Vec<Member<'_>>)> = Vec::new();
-        for (index, (factor, context)) in prompts {
-            let tokens = context.dim(1).map_err(from_candle)?;
+        for (index, (factor, prompt)) in prompts {
+            let tokens = prompt.context.dim(1).map_err(from_candle)?;
             match groups.iter_mut().find(|(length, _)| *length == tokens) {
-                Some((_, members)) => members.push((index, factor, context)),
-                None => groups.push((tokens, vec![(index, factor, context)])),
+                Some((_, members)) => members.push((index, factor, prompt)),
+                None => groups.push((tokens, vec![(index, factor, prompt)])),
             }
         }
         let prepare = |(_, members): (usize, Vec<Member<'_>>)| {
-            let contexts: Vec<&Tensor> = members.iter().map(|(_, _, context)| *context).collect();
-            let prepared = unet.prepare(&Tensor::cat(&contexts, 0).map_err(from_candle)?)?;
+            let prompts: Vec<&Conditioning> = members.iter().map(|(_, _, prompt)| *prompt).collect();
+            let prepared = unet.prepare(&Conditioning::batch(&prompts)?)?;
             let keeps_last = self.keeps_negative && members.last().is_some_and(|(index, _, _)| *index == count);
             Ok(Group { prepared, factors: members.into_iter().map(|(_, factor, _)| factor).collect(), keeps_last })
         };
@@ -97,23 +101,28 @@ impl<'a> Guidance<'a> {
     }
 
     /// Pads the prompt and the negative prompt to equal length by the options of WebUI.
-    fn padded(&self, mut parts: Vec<(f64, Tensor)>, negative: &Tensor) -> CandleResult<(Vec<(f64, Tensor)>, Tensor)> {
-        let lengths = parts.first().map(|(_, first)| first.dim(1)).transpose()?.zip(Some(negative.dim(1)?));
+    fn padded(
+        &self,
+        mut parts: Vec<(f64, Conditioning)>,
+        negative: &Conditioning,
+    ) -> CandleResult<(Vec<(f64, Conditioning)>, Conditioning)> {
+        let length = |prompt: &Conditioning| prompt.context.dim(1);
+        let lengths = parts.first().map(|(_, first)| length(first)).transpose()?.zip(Some(length(negative)?));
         let Some((ours, theirs)) = lengths.filter(|(ours, theirs)| ours != theirs) else {
             return Ok((parts, negative.clone()));
         };
         let negative = match self.padding {
             PromptPadding::None => negative.clone(),
-            PromptPadding::LastVector if theirs > ours => negative.narrow(1, 0, ours)?,
-            PromptPadding::LastVector => {
-                let last = negative.narrow(1, theirs - 1, 1)?.repeat((1, ours - theirs, 1))?;
-                Tensor::cat(&[negative, &last], 1)?
+            PromptPadding::LastVector if theirs > ours => {
+                negative.clone().with_context(negative.context.narrow(1, 0, ours)?)
             }
+            PromptPadding::LastVector => repeat_last(negative, ours - theirs)?,
             PromptPadding::EmptyPrompt => {
-                let empty = &self.text.empty;
-                let fill = |tensor: &Tensor, missing: usize| {
+                let empty = &self.text.empty.context;
+                let fill = |prompt: &Conditioning, missing: usize| {
                     let count = missing / empty.dim(1)?;
-                    Tensor::cat(&[tensor, &empty.repeat((1, count, 1))?], 1)
+                    let context = Tensor::cat(&[&prompt.context, &empty.repeat((1, count, 1))?], 1)?;
+                    CandleResult::Ok(prompt.clone().with_context(context))
                 };
                 match theirs > ours {
                     true => {
@@ -129,10 +138,14 @@ impl<'a> Guidance<'a> {
         Ok((parts, negative))
     }
 
-    /// Predicts the noise in a latent, with guidance. `call` is the number of calls before this one.
+    /// Calls the UNet with a latent, with guidance. `call` is the number of calls before this one.
     pub(super) fn predict(&self, unet: &Unet, x: &Tensor, time: f64, call: usize) -> Result<Prediction> {
         let mut total: Option<Tensor> = None;
         let mut negative = None;
+        let x = match &self.image {
+            Some(image) => Tensor::cat(&[x, image], 1).map_err(from_candle)?,
+            None => x.clone(),
+        };
         for Group { prepared, factors, keeps_last } in self.groups(unet, call)?.iter() {
             let batch = x.repeat((factors.len(), 1, 1, 1)).map_err(from_candle)?;
             let predicted = unet.forward(&batch, time, prepared)?;
@@ -155,18 +168,23 @@ impl<'a> Guidance<'a> {
 
 /// Pads the parts of a prompt to equal length by repeating the last vector, like WebUI. WebUI does not pad the negative
 /// prompt; if its length differs, it gets a separate call.
-fn stacked(parts: &[(f64, Tensor)]) -> CandleResult<Vec<(f64, Tensor)>> {
-    let lengths = parts.iter().map(|(_, context)| context.dim(1)).collect::<CandleResult<Vec<_>>>()?;
+fn stacked(parts: &[(f64, Conditioning)]) -> CandleResult<Vec<(f64, Conditioning)>> {
+    let lengths = parts.iter().map(|(_, prompt)| prompt.context.dim(1)).collect::<CandleResult<Vec<_>>>()?;
     let Some(longest) = lengths.iter().copied().max() else { return Ok(Vec::new()) };
-    let stack = |((weight, context), length): (&(f64, Tensor), usize)| {
-        let missing = longest - length;
-        if missing == 0 || length == 0 {
-            return Ok((*weight, context.clone()));
-        }
-        let last = context.narrow(1, length - 1, 1)?.repeat((1, missing, 1))?;
-        Ok((*weight, Tensor::cat(&[context, &last], 1)?))
+    let stack = |((weight, prompt), length): (&(f64, Conditioning), usize)| {
+        Ok((*weight, if length == 0 { prompt.clone() } else { repeat_last(prompt, longest - length)? }))
     };
     parts.iter().zip(lengths).map(stack).collect()
+}
+
+/// Appends the last vector of a prompt `missing` times.
+fn repeat_last(prompt: &Conditioning, missing: usize) -> CandleResult<Conditioning> {
+    if missing == 0 {
+        return Ok(prompt.clone());
+    }
+    let context = &prompt.context;
+    let last = context.narrow(1, context.dim(1)? - 1, 1)?.repeat((1, missing, 1))?;
+    Ok(prompt.clone().with_context(Tensor::cat(&[context, &last], 1)?))
 }
 
 #[cfg(test)]
@@ -177,10 +195,12 @@ mod tests {
 
     #[test]
     fn pads_shorter_parts_with_their_last_vector() {
-        let part = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap().reshape((1, (), 2)).unwrap();
+        let part = |values: &[f32]| {
+            Conditioning::from(Tensor::new(values, &Device::Cpu).unwrap().reshape((1, (), 2)).unwrap())
+        };
         let parts = [(1.0, part(&[1.0, 2.0, 3.0, 4.0])), (0.5, part(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]))];
         let found = stacked(&parts).unwrap();
-        let values = |index: usize| found[index].1.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let values = |index: usize| found[index].1.context.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(values(0), [1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 3.0, 4.0]);
         assert_eq!(values(1), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
         assert_eq!((found[0].0, found[1].0), (1.0, 0.5));

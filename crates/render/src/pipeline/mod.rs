@@ -1,6 +1,8 @@
 //! The render pipeline: text encoder, UNet with a sampler, VAE.
 
 mod guidance;
+mod model;
+mod noise;
 mod nonfinite;
 mod target;
 mod text;
@@ -14,28 +16,25 @@ use serde::Serialize;
 use crate::checks::{self, Check, Statistics, Verdict};
 use crate::errors::from_candle;
 use crate::kernels::Accelerator;
-use crate::networks::{TextEncoder, Unet};
+use crate::networks::{Conditioning, TextEncoders, Unet, Vae};
 use crate::observer::{Observer, Trace};
 use crate::ops::Engine;
 use crate::picture::Picture;
 use crate::prompt::{Schedule, Tokenizer};
-use crate::sampling::{Generator, NoiseSchedule, Prediction, SamplerContext, sample};
+use crate::sampling::{Prediction, Sampler, SamplerContext, sample};
 use crate::settings::Settings;
-use crate::weights::{tensor, values};
+use crate::weights::values;
 use guidance::Guidance;
+use noise::{LATENT_CHANNELS, NoiseDrawing};
 use nonfinite::{F16_MAX, NonFiniteFinder, weight_checks};
 use target::{Decoded, RenderTarget};
 use text::EncodedText;
 pub(super) use text::ParsedPrompts;
-use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::io::Progress;
-use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_models::family::Architecture;
 
-/// Scale factor from the VAE's latents to the UNet's latents in SD v1.
-const SCALE: f64 = 0.18215;
-
-/// Number of latent channels in SD v1.
-const LATENT_CHANNELS: usize = 4;
+pub use model::Model;
 
 /// Duration of each stage in seconds.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -67,39 +66,42 @@ pub struct Rendered {
     pub timings: Timings,
 }
 
-/// Renders a picture with a checkpoint of SD v1 in LDM names, on the CPU or, given a `machine`, with kernels. Noise and
+/// Renders a picture with a model, on the CPU or, given a `machine`, with kernels. Noise and
 /// samplers always run on the CPU, so that pictures depend on the device as little as possible.
 ///
 /// NaN and infinite values do not stop the render: a failed check names the stage, the step, the first layer with such
 /// values and the flawed weights.
 ///
-/// `stages` observes `text.prompt.0` and so on (one for each part of an AND, at the first step), `text.negative`, `noise`, `epsilon.1` and so
+/// `stages` observes `text.prompt.0` and so on (one for each part of an AND, at the first step),
+/// `text.negative`, `noise`, `epsilon.1` and so
 /// on (each call of the UNet, with guidance), `latent.1` and so on (after each step, in the sampler's scale), `latent` and
 /// `decoded`.
 ///
 /// Fails if the settings or the checkpoint are not supported, if weights are missing or cannot be read, or if `progress`
 /// reports an interrupt.
 pub fn render(
-    state_dict: &Arc<StateDict>,
+    model: &Model,
     settings: &Settings,
     machine: Option<&Arc<dyn Accelerator>>,
     stages: &Trace,
     progress: &dyn Progress,
 ) -> Result<Rendered> {
     settings.check()?;
-    let target = RenderTarget::new(state_dict, settings.dtype, machine)?;
+    check(model, settings)?;
+    let target = RenderTarget::new(model.state_dict(), settings.dtype, machine)?;
     let (checks, timings) = (Vec::new(), Timings::default());
-    let mut render = Render { state_dict, settings, stages, checks, timings };
+    let mut render = Render { model, settings, stages, checks, timings };
 
     let begin = Instant::now();
     let text = render.encode_prompts(&target)?;
     render.timings.text = begin.elapsed().as_secs_f64();
 
     let begin = Instant::now();
+    let image = render.image_conditioning(&target)?;
     let unet = Unet::load(&target.weights())?;
     render.timings.load = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
-    let latent = render.sample(unet, &text, progress)?;
+    let latent = render.sample(unet, &text, image, progress)?;
     render.timings.sampling = begin.elapsed().as_secs_f64();
 
     let begin = Instant::now();
@@ -108,14 +110,32 @@ pub fn render(
     let picture = render.decode(&target, &latent)?;
     render.timings.decode = begin.elapsed().as_secs_f64();
     let latent = values(&latent)?;
-    render.checks.push(checks::latent(&latent));
+    render.checks.push(checks::latent(&latent, model.denoiser()?.data()));
     render.checks.extend(checks::picture(&picture));
     render.checks.extend(weight_checks(&target.flaws));
     Ok(Rendered { picture, latent, checks: render.checks, timings: render.timings })
 }
 
+/// Fails if a model cannot be rendered with these settings: the refiner alone, or an EDM model, which has no timesteps,
+/// with a sampler that needs them.
+pub(crate) fn check(model: &Model, settings: &Settings) -> Result<()> {
+    if model.architecture() == Architecture::SdxlRefiner {
+        return Err(Error::unsupported(
+            "the SDXL refiner cannot be rendered alone: it only finishes pictures of a base model",
+        ));
+    }
+    let sampler = settings.sampler;
+    match model.denoiser()?.is_edm() && (!sampler.has_schedule() || sampler == Sampler::Lcm) {
+        true => Err(Error::usage(format!(
+            "the sampler {} needs timesteps, and EDM models have none: choose another sampler, such as Euler",
+            sampler.name()
+        ))),
+        false => Ok(()),
+    }
+}
+
 struct Render<'a> {
-    state_dict: &'a StateDict,
+    model: &'a Model,
     settings: &'a Settings,
     stages: &'a Trace,
     checks: Vec<Check>,
@@ -127,25 +147,67 @@ impl Render<'_> {
     fn encode_prompts(&mut self, target: &RenderTarget) -> Result<EncodedText> {
         let tokenizer = Tokenizer::new()?;
         let prompts = ParsedPrompts::parse(self.settings, &tokenizer)?;
-        let encoder = TextEncoder::load(&target.weights())?;
-        let text = EncodedText::new(&prompts, &encoder, &tokenizer, self.settings)?;
+        let encoders = TextEncoders::load(&target.weights())?;
+        let text = EncodedText::new(&prompts, &encoders, &tokenizer, self.settings)?;
         for (index, (_, part)) in text.parts.iter().enumerate() {
-            self.stages.seen(&format!("text.prompt.{index}"), part.at(0));
+            self.see_text(&format!("prompt.{index}"), part.at(0));
         }
-        self.stages.seen("text.negative", text.negative.at(0));
+        self.see_text("negative", text.negative.at(0));
         self.check_text(&text)?;
+        if self.settings.clip_skip > 1 && !encoders.has_clip_skip() {
+            let found = format!("ignored: {} has a fixed layer, as in WebUI", self.model.architecture().text());
+            self.checks.push(Check::info("clip skip", found));
+        }
         Ok(text)
+    }
+
+    fn see_text(&self, name: &str, encoded: &Conditioning) {
+        self.stages.seen(&format!("text.{name}"), &encoded.context);
+        if let Some(vector) = &encoded.vector {
+            self.stages.seen(&format!("text.{name}.vector"), vector);
+        }
     }
 
     fn check_text(&mut self, text: &EncodedText) -> Result<()> {
         let mut all = Vec::new();
-        for tensor in text.parts.iter().map(|(_, part)| part).chain([&text.negative]).flat_map(Schedule::values) {
-            all.extend(values(tensor)?);
+        let prompts = text.parts.iter().map(|(_, part)| part).chain([&text.negative]).flat_map(Schedule::values);
+        for Conditioning { context, vector } in prompts {
+            all.extend(values(context)?);
+            if let Some(vector) = vector {
+                all.extend(values(vector)?);
+            }
         }
         let statistics = Statistics::of(&all);
         self.check_finite("text finite", &statistics, String::new);
         self.checks.push(checks::text_encoder(statistics.deviation, text.word_distance));
         Ok(())
+    }
+
+    /// Returns the image that the UNet of an inpainting or instruct-pix2pix model takes besides the latent, as in WebUI's
+    /// txt2img: a gray picture, masked as a whole.
+    fn image_conditioning(&self, target: &RenderTarget) -> Result<Option<Tensor>> {
+        let channels = self.model.image_channels(LATENT_CHANNELS);
+        if channels == 0 {
+            return Ok(None);
+        }
+        let Settings { width, height, .. } = *self.settings;
+        let gray = Tensor::zeros((1, 3, height, width), DType::F32, &Device::Cpu).map_err(from_candle)?;
+        let (mean, _) = Vae::load(&target.weights())?.encode(&gray)?;
+        // Instruct-pix2pix takes the latent of the VAE without scaling, except for CosXL Edit.
+        let has_mask = channels == LATENT_CHANNELS + 1;
+        let is_scaled = has_mask || self.model.denoiser()?.is_edm();
+        let latent = if is_scaled { self.model.to_unet(&mean)? } else { mean };
+        let image = || match has_mask {
+            true => {
+                let (_, _, height, width) = latent.dims4()?;
+                let mask = Tensor::ones((1, 1, height, width), DType::F32, &Device::Cpu)?;
+                Tensor::cat(&[&mask, &latent], 1)
+            }
+            false => Ok(latent.clone()),
+        };
+        let image = image().map_err(from_candle)?;
+        self.stages.seen("image", &image);
+        Ok(Some(image))
     }
 
     /// Adds a check that fails on NaN and infinite values. `place` describes where they occurred.
@@ -158,10 +220,16 @@ impl Render<'_> {
     }
 
     /// Samples a latent, in the UNet's scale.
-    fn sample(&mut self, unet: Unet, text: &EncodedText, progress: &dyn Progress) -> Result<Tensor> {
+    fn sample(
+        &mut self,
+        unet: Unet,
+        text: &EncodedText,
+        image: Option<Tensor>,
+        progress: &dyn Progress,
+    ) -> Result<Tensor> {
         let (settings, stages) = (self.settings, self.stages);
-        let noise_schedule = self.noise_schedule()?;
-        let guidance = Guidance::new(settings, text);
+        let (noise_schedule, denoiser) = (self.model.noise_schedule(settings)?, self.model.denoiser()?);
+        let guidance = Guidance::new(settings, text, image);
         let mut drawing = NoiseDrawing::new(settings);
         let noise = drawing.draw()?;
         stages.seen("noise", &noise);
@@ -174,6 +242,7 @@ impl Render<'_> {
         };
         let mut context = SamplerContext {
             noise_schedule: &noise_schedule,
+            denoiser,
             schedule: settings.schedule,
             steps: settings.steps,
             source: settings.rng,
@@ -187,7 +256,7 @@ impl Render<'_> {
         let UnetCalls { seconds, first, non_finite, .. } = calls;
         self.timings.calls = seconds;
         if let Some(first) = first {
-            self.checks.push(checks::sees_noise(&values(&noise)?, &first));
+            self.checks.push(checks::answer(&values(&noise)?, &first, settings.width / 8, denoiser));
         }
         self.check_unet(unet, &guidance, non_finite)?;
         Ok(latent)
@@ -207,23 +276,9 @@ impl Render<'_> {
         Ok(())
     }
 
-    /// Returns the checkpoint's noise schedule if it has a valid one, otherwise the default of Stable Diffusion.
-    fn noise_schedule(&self) -> Result<NoiseSchedule> {
-        let own = self.state_dict.get("alphas_cumprod").filter(|own| own.shape().dims() == [1000]);
-        let own = own.map(|own| tensor(own, DType::F32, &Device::Cpu).and_then(|own| values(&own))).transpose()?;
-        let is_valid = |own: &Vec<f32>| {
-            own.windows(2).all(|pair| matches!(pair, [a, b] if a > b)) && own.iter().all(|it| *it > 0.0 && *it < 1.0)
-        };
-        let schedule = match own.filter(is_valid) {
-            Some(own) => NoiseSchedule::from_alphas(own)?,
-            None => NoiseSchedule::stable_diffusion(),
-        };
-        if self.settings.downcast_alphas { schedule.downcast() } else { Ok(schedule) }
-    }
-
     /// Decodes a latent, and encodes the image again to check the VAE.
     fn decode(&mut self, target: &RenderTarget, latent: &Tensor) -> Result<Picture> {
-        let z = latent.affine(1.0 / SCALE, 0.0).map_err(from_candle)?;
+        let z = self.model.to_vae(latent)?;
         let Decoded { vae, image, overflow, first_non_finite } = match &target.engine {
             Engine::Candle => target.decode_on_cpu(&z)?,
             Engine::Kernels(kernels) => target.decode_with_f32_fallback(kernels, &z)?,
@@ -236,14 +291,33 @@ impl Render<'_> {
                 name: "half precision",
                 verdict: Verdict::Repaired,
                 found,
-                expected: format!("at most {F16_MAX}: WebUI needs --no-half-vae with this VAE"),
+                expected: format!(
+                    "at most {F16_MAX}: WebUI needs --no-half-vae with this VAE{}",
+                    self.known_overflow()
+                ),
             });
         }
         if statistics.is_finite() {
             let (again, _) = vae.encode(&image)?;
-            self.checks.extend(checks::round_trip(&values(&z)?, &values(&again)?));
+            self.checks.extend(checks::round_trip(&values(&z)?, &values(&again)?, self.other_family()));
         }
         Picture::from_decoded(&image)
+    }
+}
+
+/// What the checks know of families.
+impl Render<'_> {
+    /// The family whose VAE has the same shapes, but other latents.
+    fn other_family(&self) -> &'static str {
+        if self.is_sdxl() { "SD v1" } else { "SDXL" }
+    }
+
+    fn known_overflow(&self) -> &'static str {
+        if self.is_sdxl() { ", as with the published one of SDXL" } else { "" }
+    }
+
+    fn is_sdxl(&self) -> bool {
+        matches!(self.model.architecture(), Architecture::SdxlBase | Architecture::SdxlRefiner)
     }
 }
 
@@ -251,34 +325,6 @@ impl Render<'_> {
 /// repeated.
 fn first_layer(layer: Option<String>) -> String {
     layer.map_or_else(|| "; repeating the call gave finite values".to_owned(), |layer| format!(", first after {layer}"))
-}
-
-/// Draws noise in the shape of the latent.
-struct NoiseDrawing {
-    generator: Generator,
-    /// The generator for the second and later draws, if WebUI's seed delta is set.
-    later: Option<Generator>,
-    height: usize,
-    width: usize,
-}
-
-impl NoiseDrawing {
-    fn new(settings: &Settings) -> Self {
-        let generator = Generator::new(settings.rng, settings.seed);
-        // With a seed delta, WebUI reseeds for the noise of the steps.
-        let later = || Generator::new(settings.rng, settings.seed.wrapping_add_signed(settings.seed_delta));
-        let later = (settings.seed_delta != 0).then(later);
-        NoiseDrawing { generator, later, height: settings.height / 8, width: settings.width / 8 }
-    }
-
-    fn draw(&mut self) -> Result<Tensor> {
-        let drawn = self.generator.normal(LATENT_CHANNELS * self.height * self.width);
-        if let Some(later) = self.later.take() {
-            self.generator = later;
-        }
-        let shape = (1, LATENT_CHANNELS, self.height, self.width);
-        Tensor::from_vec(drawn, shape, &Device::Cpu).map_err(from_candle)
-    }
 }
 
 /// Calls the UNet with guidance, and records the calls.

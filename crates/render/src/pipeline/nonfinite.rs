@@ -12,7 +12,8 @@ use crate::weight_flaws::{WeightFlaw, WeightFlaws};
 pub(super) const F16_MAX: f32 = 65_504.0;
 
 /// The key prefixes of the models that a render uses.
-pub(super) const MODEL_PREFIXES: [&str; 3] = ["model.diffusion_model.", "first_stage_model.", "cond_stage_model."];
+pub(super) const MODEL_PREFIXES: [&str; 4] =
+    ["model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner."];
 
 /// An [`Observer`] that finds the first layer with NaN or infinite values, and the largest finite value beyond f16.
 #[derive(Default)]

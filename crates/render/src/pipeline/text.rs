@@ -1,14 +1,11 @@
 //! From the prompts of the settings to the contexts of the UNet.
 
-use candle_core::{Device, Tensor};
-
 use crate::checks::relative_distance;
-use crate::errors::from_candle;
-use crate::networks::TextEncoder;
+use crate::networks::{Conditioning, EncodeOptions, TextEncoders};
 use crate::prompt::{self, Chunk, PromptPart, PromptRules, Schedule, Timeline, Tokenizer};
 use crate::settings::Settings;
 use crate::weights::values;
-use trinart_ckpt_formats::error::{OrInternal, Result};
+use trinart_ckpt_formats::error::Result;
 
 /// The tokens of the prompt's parts, and of the negative prompt.
 pub(crate) struct ParsedPrompts {
@@ -33,14 +30,14 @@ fn rules(settings: &Settings) -> PromptRules {
     rules
 }
 
-/// The output of the text encoder, each context `[1, 77 * chunks, width]`.
+/// The output of the text encoders.
 pub(super) struct EncodedText {
     /// The parts of the prompt over time, each with its weight.
-    pub(super) parts: Vec<(f64, Schedule<Tensor>)>,
+    pub(super) parts: Vec<(f64, Schedule<Conditioning>)>,
     /// The negative prompt over time.
-    pub(super) negative: Schedule<Tensor>,
+    pub(super) negative: Schedule<Conditioning>,
     /// An empty prompt.
-    pub(super) empty: Tensor,
+    pub(super) empty: Conditioning,
     /// The relative distance between the encodings of "cat" and of an empty prompt.
     pub(super) word_distance: f64,
 }
@@ -48,48 +45,29 @@ pub(super) struct EncodedText {
 impl EncodedText {
     pub(super) fn new(
         prompts: &ParsedPrompts,
-        encoder: &TextEncoder,
+        encoders: &TextEncoders,
         tokenizer: &Tokenizer,
         settings: &Settings,
     ) -> Result<Self> {
-        let encode = |chunks: &Schedule<Vec<Chunk>>| chunks.try_map_all(|texts| encode(encoder, settings, &texts));
+        let options = EncodeOptions::new(settings.width, settings.height);
+        let options = options.clip_skip(settings.clip_skip).emphasis(settings.emphasis);
+        let encode = |chunks: &Schedule<Vec<Chunk>>, options: &EncodeOptions| {
+            chunks.try_map_all(|texts| {
+                let texts: Vec<&[Chunk]> = texts.into_iter().map(Vec::as_slice).collect();
+                encoders.encode_all(&texts, options)
+            })
+        };
         let word = |text| {
             let chunks = prompt::whole(text, &PromptRules::new(Timeline::new(1)), tokenizer)?;
-            Ok(encode(&chunks)?.at(0).clone())
+            Ok(encode(&chunks, &options)?.at(0).clone())
         };
         let empty = word("")?;
+        let parts = prompts.parts.iter().map(|part| Ok((part.weight, encode(&part.chunks, &options)?)));
         Ok(EncodedText {
-            parts: prompts.parts.iter().map(|part| Ok((part.weight, encode(&part.chunks)?))).collect::<Result<_>>()?,
-            negative: encode(&prompts.negative)?,
-            word_distance: relative_distance(&values(&word("cat")?)?, &values(&empty)?),
+            parts: parts.collect::<Result<_>>()?,
+            negative: encode(&prompts.negative, &options.negative(settings.negative.is_empty()))?,
+            word_distance: relative_distance(&values(&word("cat")?.context)?, &values(&empty.context)?),
             empty,
         })
     }
-}
-
-/// Encodes each chunk of each text separately, and concatenates the results of a text. The texts have equally many chunks.
-fn encode(encoder: &TextEncoder, settings: &Settings, texts: &[&Vec<Chunk>]) -> Result<Vec<Tensor>> {
-    let count = texts.first().or_internal("a prompt without text")?.len();
-    let mut encoded: Vec<Vec<Tensor>> = vec![Vec::new(); texts.len()];
-    for index in 0..count {
-        let chunks = texts.iter().map(|text| text.get(index).or_internal("texts of different lengths"));
-        let chunks = chunks.collect::<Result<Vec<_>>>()?;
-        let mut hidden: Vec<Tensor> = Vec::new();
-        for (place, chunk) in chunks.iter().enumerate() {
-            // An alternation repeats its texts.
-            let same = chunks.iter().take(place).position(|before| before.tokens == chunk.tokens);
-            hidden.push(match same.and_then(|same| hidden.get(same)) {
-                Some(same) => same.clone(),
-                None => {
-                    let tokens = Tensor::new(chunk.tokens.as_slice(), &Device::Cpu).and_then(|it| it.unsqueeze(0));
-                    encoder.hidden_state(&tokens.map_err(from_candle)?, settings.clip_skip)?
-                }
-            });
-        }
-        let weights: Vec<&[f32]> = chunks.iter().map(|chunk| chunk.weights.as_slice()).collect();
-        for (text, chunk) in encoded.iter_mut().zip(prompt::emphasize(&hidden, &weights, settings.emphasis)?) {
-            text.push(chunk);
-        }
-    }
-    encoded.iter().map(|chunks| Tensor::cat(chunks, 1).map_err(from_candle)).collect()
 }

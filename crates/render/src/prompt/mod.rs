@@ -17,6 +17,7 @@ pub use emphasis::Emphasis;
 pub(crate) use emphasis::emphasize;
 pub use presets::{PRESETS, Preset};
 pub use schedule::{Schedule, Timeline};
+pub(crate) use tokenizer::END;
 pub use tokenizer::Tokenizer;
 
 use trinart_ckpt_formats::error::{Error, Result};

@@ -9,7 +9,7 @@ use trinart_ckpt_models::vocabulary;
 /// The start token.
 pub(super) const START: u32 = 49_406;
 /// The end token, which also pads.
-pub(super) const END: u32 = 49_407;
+pub(crate) const END: u32 = 49_407;
 /// The token of a comma at the end of a word.
 pub(super) const COMMA: u32 = 267;
 

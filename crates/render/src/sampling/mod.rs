@@ -1,12 +1,14 @@
 //! Sampling: the noise, its schedule, and the samplers that turn noise into a latent.
 
 mod brownian;
+mod denoiser;
 mod rng;
 mod sampler;
 mod schedule;
 mod single;
 
 pub use brownian::BrownianTree;
+pub use denoiser::Denoiser;
 pub use rng::{Generator, NoiseSource};
 pub use sampler::{Prediction, Sampler, SamplerContext, sample};
 pub use schedule::{NoiseSchedule, ScheduleType};

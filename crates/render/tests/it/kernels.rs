@@ -21,7 +21,7 @@ use trinart_ckpt_render::kernels::{Accelerator, Kernels, Launch, Recording, addr
 use trinart_ckpt_render::networks::{TextEncoder, Unet, Vae};
 use trinart_ckpt_render::observer::Trace;
 use trinart_ckpt_render::picture::compare;
-use trinart_ckpt_render::pipeline::{Rendered, render};
+use trinart_ckpt_render::pipeline::{Model, Rendered, render};
 use trinart_ckpt_render::sampling::{Sampler, ScheduleType};
 use trinart_ckpt_render::settings::Settings;
 use trinart_ckpt_render::weight_flaws::WeightFlaw;
@@ -83,7 +83,7 @@ fn models_match_diffusers() {
             }
 
             let unet = Unet::load(&weights()).unwrap();
-            let prompt = unet.prepare(&reference("clip.1")).unwrap();
+            let prompt = unet.prepare(&reference("clip.1").into()).unwrap();
             let wide = input("wide", &[2, 4, 8, 24], 2.0);
             assert_close("unet.wide.867.33", &unet.forward(&wide, 867.33, &prompt).unwrap(), tolerance);
             let square = input("square", &[2, 4, 16, 16], 2.0);
@@ -118,7 +118,7 @@ fn settings(sampler: Sampler, steps: usize, dtype: Dtype) -> Settings {
 }
 
 fn rendered(state_dict: &Arc<StateDict>, settings: &Settings, accelerator: Option<&Arc<dyn Accelerator>>) -> Rendered {
-    render(state_dict, settings, accelerator, &Trace::default(), &NoProgress).unwrap()
+    render(&Model::new(Arc::clone(state_dict)).unwrap(), settings, accelerator, &Trace::default(), &NoProgress).unwrap()
 }
 
 #[test]

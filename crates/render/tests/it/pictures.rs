@@ -7,7 +7,7 @@ use trinart_ckpt_formats::io::NoProgress;
 use trinart_ckpt_render::checks::relative_distance;
 use trinart_ckpt_render::observer::Trace;
 use trinart_ckpt_render::picture::{Picture, compare};
-use trinart_ckpt_render::pipeline::render;
+use trinart_ckpt_render::pipeline::{Model, render};
 use trinart_ckpt_render::sampling::{NoiseSource, Sampler};
 use trinart_ckpt_render::settings::Settings;
 
@@ -35,7 +35,8 @@ fn renders_the_reference_picture_with_every_sampler() {
         let name = key.strip_prefix("latent ").unwrap();
         let latent: Vec<f32> =
             latent.to_bytes().unwrap().chunks_exact(4).map(|it| f32::from_le_bytes(it.try_into().unwrap())).collect();
-        let found = render(&model(), &settings(name), None, &Trace::default(), &NoProgress).unwrap();
+        let found =
+            render(&Model::new(model()).unwrap(), &settings(name), None, &Trace::default(), &NoProgress).unwrap();
         let distance = relative_distance(&latent, &found.latent);
         // The width of the first steps of DPM adaptive depends on rounding errors of the UNet.
         let (farthest, levels, least) = match settings(name).sampler {

@@ -7,7 +7,8 @@ use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::LazyTensor;
 use trinart_ckpt_render::checks::relative_distance;
 use trinart_ckpt_render::sampling::{
-    BrownianTree, Generator, NoiseSchedule, NoiseSource, Prediction, Sampler, SamplerContext, ScheduleType, sample,
+    BrownianTree, Denoiser, Generator, NoiseSchedule, NoiseSource, Prediction, Sampler, SamplerContext, ScheduleType,
+    sample,
 };
 
 use crate::tiny::fixture;
@@ -60,6 +61,7 @@ fn run(sampler: Sampler, schedule: ScheduleType, steps: usize) -> Run {
     };
     let mut context = SamplerContext {
         noise_schedule: &noise_schedule,
+        denoiser: Denoiser::Epsilon,
         schedule,
         steps,
         source: NoiseSource::Cpu,

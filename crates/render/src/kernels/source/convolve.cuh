@@ -9,7 +9,7 @@ struct Convolution {
     const void* x;
     const void* weight;
     const float* bias;      // [out], or null
-    const float* channels;  // [out], added to the result, or null
+    const float* channels;  // [out] for each image, added to the result, or null
     const void* image;      // of the result's shape, added to the result, or null
     void* out;
     float* partial;         // [splits][rows][out] if splits > 1
@@ -19,6 +19,7 @@ struct Convolution {
     int upsampled; // each pixel of x counts as 2x2 pixels; height and width include this
     int splits;    // parts of the depth that are summed separately
     int keep_f32;  // the result is F32, independent of the type of x
+    int channels_stride; // between the channels of two images; 0 if all images have the same
 };
 
 // Bytes of the depth in shared memory for each row: 8 pieces of 16 bytes, one for each row of a matrix.
@@ -36,7 +37,8 @@ template <typename T> DEVICE void finish_eight(const Convolution& p, float (&val
         for (int e = 0; e < 8; e++) values[e] += summands[e];
     }
     if (p.channels) {
-        load_eight(summands, p.channels + column);
+        long long image = place / p.out_channels / ((long long)p.out_height * p.out_width);
+        load_eight(summands, p.channels + image * p.channels_stride + column);
 #pragma unroll
         for (int e = 0; e < 8; e++) values[e] += summands[e];
     }

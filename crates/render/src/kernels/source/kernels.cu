@@ -20,7 +20,8 @@
     KERNEL(group_apply_##suffix, 256, GroupNorm, group_apply<T>(p))                              \
     KERNEL(layer_norm_##suffix, 256, LayerNorm, layer_norm<T>(p))                                \
     KERNEL(gated_gelu_##suffix, 256, Gate, gated_gelu<T>(p))                                     \
-    KERNEL(sigmoid_gate_##suffix, 256, Sigmoid, sigmoid_gate<T>(p))                              \
+    KERNEL(sigmoid_gate_##suffix, 256, Activation, sigmoid_gate<T>(p))                           \
+    KERNEL(gelu_##suffix, 256, Activation, gelu<T>(p))                                           \
     KERNEL(concat_channels_##suffix, 256, ConcatChannels, concat_channels<T>(p))                 \
     KERNEL(embed_##suffix, 256, Embed, embed<T>(p))                                              \
     KERNEL(to_pixels_##suffix, 256, Planes, to_pixels<T>(p))                                     \

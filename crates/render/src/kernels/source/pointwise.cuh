@@ -26,20 +26,32 @@ template <typename T> DEVICE void gated_gelu(const Gate& p) {
     }
 }
 
-// `x * sigmoid(scale * x)`: SiLU for a scale of 1, CLIP's approximation of GELU for a scale of 1.702.
-struct Sigmoid {
+// An activation of each value.
+struct Activation {
     const void* x;
     void* out;
     long long count;
     float scale;
 };
 
-template <typename T> DEVICE void sigmoid_gate(const Sigmoid& p) {
+// `x * sigmoid(scale * x)`: SiLU for a scale of 1, CLIP's approximation of GELU for a scale of 1.702.
+template <typename T> DEVICE void sigmoid_gate(const Activation& p) {
     FOR_EACH(index, p.count / 8) {
         float values[8];
         load_eight(values, (const T*)p.x + 8 * index);
 #pragma unroll
         for (int e = 0; e < 8; e++) values[e] /= 1.0f + expf(-p.scale * values[e]);
+        store_eight((T*)p.out + 8 * index, values);
+    }
+}
+
+// The exact GELU.
+template <typename T> DEVICE void gelu(const Activation& p) {
+    FOR_EACH(index, p.count / 8) {
+        float values[8];
+        load_eight(values, (const T*)p.x + 8 * index);
+#pragma unroll
+        for (int e = 0; e < 8; e++) values[e] *= 0.5f * (1.0f + erff(values[e] * 0.70710678f));
         store_eight((T*)p.out + 8 * index, values);
     }
 }

@@ -2,12 +2,10 @@
 
 use candle_core::{Result as CandleResult, Tensor};
 
+use crate::networks::family::Heads;
 use crate::networks::reader::Reader;
 use crate::ops::{Engine, GroupNorm, Image, LayerNorm, Linear, attention, gated_gelu};
 use trinart_ckpt_formats::error::{Error, Result};
-
-/// Number of attention heads at every level of SD v1. It cannot be inferred from the tensors.
-const HEADS: usize = 8;
 
 /// The keys and values of a prompt for one block.
 pub(super) type KeysValues = (Tensor, Tensor);
@@ -17,6 +15,8 @@ pub(super) struct Transformer {
     proj_in: Linear,
     blocks: Vec<Block>,
     proj_out: Linear,
+    /// The number of attention heads.
+    heads: usize,
     engine: Engine,
 }
 
@@ -38,14 +38,18 @@ struct Attention {
 }
 
 impl Transformer {
-    pub(super) fn read(here: &Reader, width: usize, context: usize) -> Result<Self> {
+    pub(super) fn read(here: &Reader, width: usize, context: usize, heads: Heads) -> Result<Self> {
         let [inner, ..] = here.dims("proj_in.weight")?[..] else {
             return Err(Error::mismatch("expected a matrix").in_tensor(here.key("proj_in.weight")));
         };
-        if !inner.is_multiple_of(HEADS) {
-            let message = format!("{inner} channels cannot be divided into {HEADS} heads");
+        let Some(heads) = heads.of(inner) else {
+            let heads = match heads {
+                Heads::Count(heads) => format!("{heads} heads"),
+                Heads::Width(head) => format!("heads of {head}"),
+            };
+            let message = format!("{inner} channels cannot be divided into {heads}");
             return Err(Error::unsupported(message).in_tensor(here.key("proj_in.weight")));
-        }
+        };
         let depth = here.count(|block| format!("transformer_blocks.{block}.norm1.weight"));
         let block = |block| Block::read(&here.at(format!("transformer_blocks.{block}")), inner, context);
         Ok(Transformer {
@@ -53,6 +57,7 @@ impl Transformer {
             proj_in: here.linear("proj_in", width, true)?,
             blocks: (0..depth).map(block).collect::<Result<_>>()?,
             proj_out: here.linear("proj_out", inner, true)?,
+            heads,
             engine: here.engine().clone(),
         })
     }
@@ -68,7 +73,7 @@ impl Transformer {
         // The projections are 1x1 convolutions, which on rows of pixels are linear layers.
         let mut pixels = self.proj_in.forward(&self.norm.forward(x)?.to_tokens()?)?;
         for (block, (keys, values)) in self.blocks.iter().zip(prompt) {
-            pixels = block.forward(&self.engine, pixels, keys, values)?;
+            pixels = block.forward(&self.engine, self.heads, pixels, keys, values)?;
         }
         x.add_linear(&self.proj_out, &pixels)
     }
@@ -92,11 +97,18 @@ impl Block {
         })
     }
 
-    fn forward(&self, engine: &Engine, x: Tensor, keys: &Tensor, values: &Tensor) -> CandleResult<Tensor> {
+    fn forward(
+        &self,
+        engine: &Engine,
+        heads: usize,
+        x: Tensor,
+        keys: &Tensor,
+        values: &Tensor,
+    ) -> CandleResult<Tensor> {
         let normed = self.norm_1.forward(&x)?;
         let (k, v) = (self.self_attention.k.forward(&normed)?, self.self_attention.v.forward(&normed)?);
-        let x = self.self_attention.forward(engine, &normed, &k, &v, &x)?;
-        let x = self.cross_attention.forward(engine, &self.norm_2.forward(&x)?, keys, values, &x)?;
+        let x = self.self_attention.forward((engine, heads), &normed, (&k, &v), &x)?;
+        let x = self.cross_attention.forward((engine, heads), &self.norm_2.forward(&x)?, (keys, values), &x)?;
         let inner = gated_gelu(engine, &self.expand.forward(&self.norm_3.forward(&x)?)?)?;
         self.contract.forward_add(&inner, &x)
     }
@@ -112,15 +124,14 @@ impl Attention {
         })
     }
 
-    /// Attends from `x` to `keys` and `values`, and adds the result to `onto`.
+    /// Attends from `x` to keys and values, and adds the result to `onto`.
     fn forward(
         &self,
-        engine: &Engine,
+        (engine, heads): (&Engine, usize),
         x: &Tensor,
-        keys: &Tensor,
-        values: &Tensor,
+        (keys, values): (&Tensor, &Tensor),
         onto: &Tensor,
     ) -> CandleResult<Tensor> {
-        self.out.forward_add(&attention(engine, &self.q.forward(x)?, keys, values, HEADS, false)?, onto)
+        self.out.forward_add(&attention(engine, &self.q.forward(x)?, keys, values, heads, false)?, onto)
     }
 }

@@ -1,7 +1,7 @@
-//! The UNet of SD v1, which predicts the noise in a latent.
+//! The UNet, which predicts the noise in a latent, or the velocity.
 //!
 //! The blocks are inferred from the keys of the checkpoint, so models of any width and any number of levels load. Only
-//! the numbers of heads (8) and groups (32) cannot be inferred.
+//! the numbers of heads and groups (32) cannot be inferred; heads depend on the family.
 
 mod attention;
 mod resnet;
@@ -13,7 +13,9 @@ use candle_core::{DType, Device, Result as CandleResult, Tensor, bail};
 
 use crate::errors::from_candle;
 use crate::kernels::Kernels;
+use crate::networks::family::{Family, Heads, UNET, first_attention};
 use crate::networks::reader::Reader;
+use crate::networks::text::{Conditioning, sinusoid};
 use crate::observer::Trace;
 use crate::ops::{Conv2d, Engine, GroupNorm, Image, Linear, Padding};
 use crate::weights::WeightLoader;
@@ -21,16 +23,13 @@ use attention::{KeysValues, Transformer};
 use resnet::Resnet;
 use step::Step;
 use trinart_ckpt_formats::error::{Error, Result};
-use trinart_ckpt_formats::state_dict::StateDict;
-use trinart_ckpt_models::detection::detect_by;
-use trinart_ckpt_models::family::{Architecture, Task};
-
-const PREFIX: &str = "model.diffusion_model";
 
 /// The UNet of a checkpoint.
 pub struct Unet {
     time_1: Linear,
     time_2: Linear,
+    /// Embeds pooled text and sizes.
+    label: Option<[Linear; 2]>,
     /// The time projections of all residual blocks, concatenated.
     time_projection: Linear,
     /// Length of the sinusoidal embedding of a time.
@@ -40,6 +39,8 @@ pub struct Unet {
     output_blocks: Vec<Block>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+    in_channels: usize,
+    out_channels: usize,
     context_width: usize,
     engine: Engine,
     dtype: DType,
@@ -50,6 +51,8 @@ pub struct Unet {
 /// A prompt prepared for the UNet: the keys and values of every cross-attention. They are the same for all steps.
 pub struct PreparedPrompt {
     batch: usize,
+    /// The embedded pooled text and sizes, `[batch, time]`.
+    label: Option<Tensor>,
     /// One entry per transformer, in the order of computation.
     layers: Vec<Vec<KeysValues>>,
     /// The buffers and the recording of a step with kernels.
@@ -72,13 +75,12 @@ enum Layer {
 impl Unet {
     /// Loads the UNet of a checkpoint in LDM names. Infers the sizes from the shapes of the tensors.
     ///
-    /// Fails for architectures other than SD v1, for models with extra conditioning (inpainting, instruct-pix2pix,
-    /// depth), and if tensors are missing or have other shapes.
+    /// Fails for models that cannot be rendered, and if tensors are missing or have other shapes.
     pub fn load(weights: &WeightLoader) -> Result<Unet> {
-        check_supported(weights.state_dict())?;
-        let here = Reader::root(weights).at(PREFIX);
+        let family = Family::of(weights.state_dict())?;
+        let here = Reader::root(weights).at(UNET);
         let [time, frequencies] = here.dims_of("time_embed.0.weight")?;
-        let mut build = Build { context: context_width(&here)?, ..Build::default() };
+        let mut build = Build::new(context_width(&here)?, family.heads);
 
         let [first, channels, _, _] = here.dims_of("input_blocks.0.0.weight")?;
         build.width = first;
@@ -103,7 +105,11 @@ impl Unet {
             };
             output_blocks.push(block);
         }
+        let [out_channels, _, _, _] = here.dims_of("out.2.weight")?;
         Ok(Unet {
+            label: family.has_vector().then(|| label(&here, time)).transpose()?,
+            in_channels: channels,
+            out_channels,
             time_1: here.linear("time_embed.0", frequencies, true)?,
             time_2: here.linear("time_embed.2", time, true)?,
             time_projection: here.linear_of_all(&build.time_projections, time)?,
@@ -131,21 +137,46 @@ impl Unet {
         self.context_width
     }
 
-    /// Computes the keys and values for a batch of encoded prompts `[batch, tokens, width]`.
-    pub fn prepare(&self, context: &Tensor) -> Result<PreparedPrompt> {
+    /// The number of values of pooled text and sizes; `None` for SD v1 and v2.
+    pub fn vector_width(&self) -> Option<usize> {
+        self.label.as_ref().map(|[first, _]| first.width())
+    }
+
+    /// The number of channels of the input: 4, or more for models that also take an image.
+    pub fn in_channels(&self) -> usize {
+        self.in_channels
+    }
+
+    /// Computes the keys and values for a batch of encoded prompts, and embeds their vectors.
+    ///
+    /// Fails if the conditioning has no vector although the UNet needs one, or has one of another width.
+    pub fn prepare(&self, conditioning: &Conditioning) -> Result<PreparedPrompt> {
+        let Conditioning { context, vector } = conditioning;
+        if self.label.is_some() != vector.is_some() {
+            return Err(Error::mismatch(
+                "the text encoders and the UNet do not belong together: only one has pooled text",
+            ));
+        }
         let prepare = || {
             let (batch, context) = (context.dim(0)?, self.engine.from_host(context)?);
+            let label = match (&self.label, vector) {
+                (Some([first, second]), Some(vector)) => {
+                    let hidden = first.forward(&self.engine.from_host(vector)?)?;
+                    Some(second.forward(&self.engine.silu(&hidden)?)?)
+                }
+                _ => None,
+            };
             let layers = self.layers().filter_map(|(_, layer)| match layer {
                 Layer::Transformer(transformer) => Some(transformer.prepare(&context)),
                 _ => None,
             });
-            Ok(PreparedPrompt { batch, layers: layers.collect::<CandleResult<_>>()?, step: Mutex::default() })
+            Ok(PreparedPrompt { batch, label, layers: layers.collect::<CandleResult<_>>()?, step: Mutex::default() })
         };
         prepare().map_err(from_candle)
     }
 
-    /// Predicts the noise in latents `[batch, 4, height, width]` at time `t`, which may be fractional. Kernels take and
-    /// return F32 in CPU memory.
+    /// Predicts the noise (or the velocity) in latents `[batch, channels, height, width]` at time `t`, which may be
+    /// fractional. Kernels take and return F32 in CPU memory.
     ///
     /// Fails if `prompt` is for another batch size.
     pub fn forward(&self, x: &Tensor, t: f64, prompt: &PreparedPrompt) -> Result<Tensor> {
@@ -155,7 +186,7 @@ impl Unet {
             return Err(Error::mismatch(message));
         }
         let denoise = || {
-            let time = self.embed_time(t)?;
+            let time = self.embed_time(t, prompt.label.as_ref())?;
             match &self.engine {
                 Engine::Kernels(kernels) => self.step(kernels, x, &time, prompt),
                 Engine::Candle => self.denoise(&Image::new(&self.engine, x)?, &time, prompt)?.to_planes(),
@@ -175,7 +206,7 @@ impl Unet {
         let mut step = prompt.step.lock().unwrap_or_else(PoisonError::into_inner);
         let step = match &mut *step {
             Some(step) if step.takes(x) => step,
-            step => step.insert(Step::new(kernels, x, time_embedding)?),
+            step => step.insert(Step::new(kernels, x, time_embedding, self.out_channels)?),
         };
         let work = |x: &Tensor, time_embedding: &Tensor, out: &Tensor| {
             self.denoise(&Image::new(&self.engine, x)?, time_embedding, prompt)?.write_planes(out)
@@ -183,18 +214,22 @@ impl Unet {
         step.run(kernels, x, time_embedding, !self.trace.is_watched(), work)
     }
 
-    /// Returns the time projections of all residual blocks at time `t`, `[1, values]`: one for the whole batch.
-    fn embed_time(&self, t: f64) -> CandleResult<Tensor> {
-        // Always in f32, because f16 would round a time of 867.33 to 867.5.
-        let half = self.frequencies / 2;
-        let frequency = |index| (-(10000f64.ln() as f32) * index as f32 / half as f32).exp();
-        let angles = (0..half).map(|index| t as f32 * frequency(index));
-        let sinusoid: Vec<f32> = angles.clone().map(f32::cos).chain(angles.map(f32::sin)).collect();
+    /// Returns the time projections of all residual blocks at time `t`: `[1, values]` for the whole batch, or
+    /// `[batch, values]` with embedded pooled text and sizes.
+    fn embed_time(&self, t: f64, label: Option<&Tensor>) -> CandleResult<Tensor> {
+        let rows = label.map_or(Ok(1), |label| label.dim(0))?;
+        let width = self.frequencies - self.frequencies % 2;
+        let sinusoid = Tensor::from_vec(sinusoid(t as f32, width), (1, width), &Device::Cpu)?;
+        let sinusoid = sinusoid.repeat((rows, 1))?;
         let sinusoid = match &self.engine {
-            Engine::Candle => Tensor::from_vec(sinusoid, (1, 2 * half), &self.device)?.to_dtype(self.dtype)?,
-            Engine::Kernels(_) => self.engine.from_host(&Tensor::from_vec(sinusoid, (1, 2 * half), &Device::Cpu)?)?,
+            Engine::Candle => sinusoid.to_device(&self.device)?.to_dtype(self.dtype)?,
+            Engine::Kernels(_) => self.engine.from_host(&sinusoid)?,
         };
-        let embedded = self.time_2.forward(&self.engine.silu(&self.time_1.forward(&sinusoid)?)?)?;
+        let hidden = self.engine.silu(&self.time_1.forward(&sinusoid)?)?;
+        let embedded = match label {
+            Some(label) => self.time_2.forward_add(&hidden, label)?,
+            None => self.time_2.forward(&hidden)?,
+        };
         self.trace.tokens("model.diffusion_model.time_embed", &self.engine, &embedded)?;
         // Every residual block applies this activation first.
         self.time_projection.forward_to_f32(&self.engine.silu(&embedded)?)
@@ -254,9 +289,9 @@ impl Block {
 }
 
 /// The state while the blocks are read.
-#[derive(Default)]
 struct Build {
     context: usize,
+    heads: Heads,
     /// The keys of the time projections of the residual blocks so far, and the number of their values in total.
     time_projections: Vec<String>,
     time_values: usize,
@@ -267,6 +302,10 @@ struct Build {
 }
 
 impl Build {
+    fn new(context: usize, heads: Heads) -> Self {
+        Build { context, heads, time_projections: Vec::new(), time_values: 0, width: 0, kept: Vec::new() }
+    }
+
     /// Reads the block at this prefix, if there is one.
     fn block(&mut self, here: &Reader) -> Result<Option<Block>> {
         let mut layers = Vec::new();
@@ -296,7 +335,8 @@ impl Build {
             self.width = width;
             Ok(Some(Layer::Resnet(Box::new(resnet))))
         } else if here.has("norm.weight") {
-            Ok(Some(Layer::Transformer(Box::new(Transformer::read(here, self.width, self.context)?))))
+            let transformer = Transformer::read(here, self.width, self.context, self.heads)?;
+            Ok(Some(Layer::Transformer(Box::new(transformer))))
         } else if here.has("op.weight") {
             let padding = Some(Padding::around(1));
             Ok(Some(Layer::Conv(here.conv_with("op", self.width, 2, padding)?)))
@@ -310,38 +350,24 @@ impl Build {
 
 /// Returns the context width, from the first cross-attention.
 fn context_width(here: &Reader) -> Result<usize> {
-    let names = ["input_blocks.1.1", "input_blocks.4.1", "middle_block.1"];
-    let names = names.map(|name| format!("{name}.transformer_blocks.0.attn2.to_k.weight"));
-    let Some(name) = names.iter().find(|name| here.has(name)) else {
+    let Some(name) = first_attention(|name| here.has(name)) else {
         return Err(Error::missing("the UNet has no cross-attention; it cannot follow a prompt")
             .in_tensor(here.key("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")));
     };
-    let [_, width] = here.dims_of(name)?;
+    let [_, width] = here.dims_of(&format!("{name}.transformer_blocks.0.attn2.to_k.weight"))?;
     Ok(width)
 }
 
-/// Fails if the UNet of a checkpoint is not from SD v1, or if it has extra conditioning (inpainting, instruct-pix2pix
-/// and depth models).
-pub(super) fn check_supported(state_dict: &StateDict) -> Result<()> {
-    // Only the UNet, because the text encoder is checked separately.
-    let dims = |key: &str| {
-        let tensor = key.starts_with(PREFIX).then(|| state_dict.get(key)).flatten();
-        tensor.map(|tensor| tensor.shape().dims().to_vec())
-    };
-    let found = detect_by(&dims);
-    let candidates = found.candidates();
-    if !candidates.is_empty() && !candidates.contains(&Architecture::Sd1) {
-        let names: Vec<_> = candidates.iter().map(|architecture| architecture.text()).collect();
-        let message = format!("unsupported UNet of {}: only SD v1 can be rendered", names.join(" or "));
-        return Err(Error::unsupported(message));
-    }
-    let needs = match found.task {
-        Some(Task::Inpainting) => "an inpainting model, which also takes a mask and an image",
-        Some(Task::InstructPix2Pix) => "an instruct-pix2pix model, which also takes an image to edit",
-        Some(Task::Depth) => "a depth-to-image model, which also takes a depth map",
-        _ => return Ok(()),
-    };
-    let channels = dims("model.diffusion_model.input_blocks.0.0.weight").and_then(|dims| dims.get(1).copied());
-    let channels = channels.map_or_else(String::new, |channels| format!(" ({channels} channels)"));
-    Err(Error::unsupported(format!("{needs}{channels}; only text-to-image models can be rendered")))
+/// Reads the layers that embed pooled text and sizes.
+fn label(here: &Reader, time: usize) -> Result<[Linear; 2]> {
+    let [hidden, width] = here.dims_of("label_emb.0.0.weight")?;
+    Ok([here.linear("label_emb.0.0", width, true)?, here.linear("label_emb.0.2", hidden, true)?]).and_then(|layers| {
+        match here.dims_of::<2>("label_emb.0.2.weight")? {
+            [out, _] if out == time => Ok(layers),
+            [out, _] => {
+                let message = format!("the model needs {time} rows, the checkpoint has {out}");
+                Err(Error::mismatch(message).in_tensor(here.key("label_emb.0.2.weight")))
+            }
+        }
+    })
 }

@@ -37,9 +37,10 @@ impl Resnet {
         Ok((resnet, out))
     }
 
-    /// Applies the block. `time_embedding` has the time projections of all blocks, `[1, values]`: one for the whole batch.
+    /// Applies the block. `time_embedding` has the time projections of all blocks, `[batch, values]`, or `[1, values]` for
+    /// the whole batch.
     pub(super) fn forward(&self, x: &Image, time_embedding: &Tensor) -> CandleResult<Image> {
-        let time = time_embedding.narrow(1, self.time.start, self.time.len())?.squeeze(0)?;
+        let time = time_embedding.narrow(1, self.time.start, self.time.len())?;
         let added = Epilogue { channels: Some(&time), ..Epilogue::default() };
         let inner = self.conv_in.forward_with(&self.norm_in.forward_silu(x)?, added)?;
         let inner = self.norm_out.forward_silu(&inner)?;

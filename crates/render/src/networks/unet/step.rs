@@ -23,10 +23,17 @@ enum State {
 }
 
 impl Step {
-    /// Allocates the tensors for latents of the shape of `x` and a time embedding of the shape of `time_embedding`.
-    pub(super) fn new(kernels: &Kernels, x: &Tensor, time_embedding: &Tensor) -> Result<Self> {
-        let empty = |like: &Tensor| kernels.accelerator().empty(like.dims(), DType::F32);
-        Ok(Step { x: empty(x)?, time_embedding: empty(time_embedding)?, out: empty(x)?, recording: State::First })
+    /// Allocates the tensors for latents of the shape of `x`, a time embedding of the shape of `time_embedding` and a
+    /// prediction of `channels`.
+    pub(super) fn new(kernels: &Kernels, x: &Tensor, time_embedding: &Tensor, channels: usize) -> Result<Self> {
+        let empty = |dims: &[usize]| kernels.accelerator().empty(dims, DType::F32);
+        let (batch, _, height, width) = x.dims4()?;
+        Ok(Step {
+            x: empty(x.dims())?,
+            time_embedding: empty(time_embedding.dims())?,
+            out: empty(&[batch, channels, height, width])?,
+            recording: State::First,
+        })
     }
 
     /// Whether the tensors have the shape of the latents `x`.

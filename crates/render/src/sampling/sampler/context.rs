@@ -4,12 +4,13 @@ use candle_core::{Result as CandleResult, Tensor};
 
 use crate::errors::from_candle;
 use crate::sampling::brownian::BrownianTree;
+use crate::sampling::denoiser::Denoiser;
 use crate::sampling::rng::NoiseSource;
 use crate::sampling::schedule::{NoiseSchedule, ScheduleType};
 use crate::sampling::single::{exp, ln};
 use trinart_ckpt_formats::error::{OrInternal, Result};
 
-/// The noise that a model predicts in a latent.
+/// What a model predicts from a latent: the noise or the velocity, as the [`Denoiser`] tells.
 #[derive(Debug, Clone)]
 pub struct Prediction {
     /// With guidance.
@@ -28,6 +29,8 @@ impl From<Tensor> for Prediction {
 pub struct SamplerContext<'a> {
     /// The model's noise schedule.
     pub noise_schedule: &'a NoiseSchedule,
+    /// What the model predicts.
+    pub denoiser: Denoiser,
     /// How the noise levels of the steps are spaced.
     pub schedule: ScheduleType,
     /// The number of steps.
@@ -36,7 +39,7 @@ pub struct SamplerContext<'a> {
     pub source: NoiseSource,
     /// The seed of Brownian paths.
     pub seed: u64,
-    /// Predicts the noise in a latent of unit variance at a time.
+    /// Calls the model with a latent, scaled for it, and a time.
     pub predict: &'a mut dyn FnMut(&Tensor, f64) -> Result<Prediction>,
     /// Draws noise in the latent's shape.
     pub draw: &'a mut dyn FnMut() -> Result<Tensor>,
@@ -55,9 +58,16 @@ impl SamplerContext<'_> {
         self.noise_schedule.sigmas_without_penultimate(self.schedule, self.steps)
     }
 
-    /// Predicts the noise in a latent of unit variance at a time, with guidance.
-    pub(super) fn guided(&mut self, x: &Tensor, time: f64) -> Result<Tensor> {
-        Ok((self.predict)(x, time)?.guided)
+    /// Predicts the noise in a latent of unit variance at a timestep: with guidance, and for the negative prompt alone.
+    pub(super) fn noise(&mut self, x: &Tensor, time: f64) -> Result<Prediction> {
+        let Prediction { guided, negative } = (self.predict)(x, time)?;
+        let noise = |predicted: &Tensor| self.denoiser.noise(x, predicted, time, self.noise_schedule);
+        Ok(Prediction { guided: noise(&guided)?, negative: negative.as_ref().map(noise).transpose()? })
+    }
+
+    /// Predicts the noise in a latent of unit variance at a timestep, with guidance.
+    pub(super) fn guided_noise(&mut self, x: &Tensor, time: f64) -> Result<Tensor> {
+        Ok(self.noise(x, time)?.guided)
     }
 }
 
@@ -94,9 +104,15 @@ pub(super) fn scaled_noise(noise: &Tensor, sigmas: &[f32]) -> Result<Tensor> {
 
 /// Predicts the image from a latent with noise of level `sigma`.
 pub(super) fn denoise(x: &Tensor, sigma: f64, context: &mut SamplerContext<'_>) -> Result<Tensor> {
-    let scaled = x.affine(1.0 / (sigma * sigma + 1.0).sqrt(), 0.0).map_err(from_candle)?;
-    let noise = context.guided(&scaled, context.noise_schedule.time(sigma))?;
-    sum([(1.0, x), (-sigma, &noise)])
+    denoise_at(x, sigma, context.denoiser.time(sigma, context.noise_schedule), context)
+}
+
+/// Like [`denoise`], with another time for the model.
+pub(super) fn denoise_at(x: &Tensor, sigma: f64, time: f64, context: &mut SamplerContext<'_>) -> Result<Tensor> {
+    let scaled = x.affine(context.denoiser.input_scale(sigma), 0.0).map_err(from_candle)?;
+    let predicted = (context.predict)(&scaled, time)?.guided;
+    let (kept, added) = context.denoiser.image_factors(sigma);
+    sum([(kept, x), (added, &predicted)])
 }
 
 /// Returns the derivative of a latent with respect to its noise level.

@@ -13,7 +13,7 @@ const PLMS_PAST: usize = 3;
 /// Denoising diffusion implicit models (Song et al., 2020) with eta 0: without new noise.
 pub(super) fn ddim(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     walk(noise, context, |x, step, context| {
-        let noise = context.guided(x, step.time)?;
+        let noise = context.guided_noise(x, step.time)?;
         step.advance(x, &noise, &noise)
     })
 }
@@ -21,7 +21,7 @@ pub(super) fn ddim(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<T
 /// DDIM with CFG++ (Chung et al., 2024): the noise that remains is that of the negative prompt.
 pub(super) fn ddim_cfgpp(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     walk(noise, context, |x, step, context| {
-        let Prediction { guided, negative } = (context.predict)(x, step.time)?;
+        let Prediction { guided, negative } = context.noise(x, step.time)?;
         step.advance(x, &guided, &negative.or_internal("DDIM CFG++ without the prediction for the negative prompt")?)
     })
 }
@@ -31,7 +31,7 @@ pub(super) fn plms(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<T
     // Newest first.
     let mut past: VecDeque<Tensor> = VecDeque::new();
     walk(noise, context, |x, step, context| {
-        let noise = context.guided(x, step.time)?;
+        let noise = context.guided_noise(x, step.time)?;
         // Adams-Bashforth, of as high an order as there are predictions.
         let factors: &[f64] = match past.len() {
             0 => &[0.5],
@@ -41,7 +41,7 @@ pub(super) fn plms(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<T
         };
         let mut terms: Vec<(f64, &Tensor)> = factors.iter().copied().zip([&noise].into_iter().chain(&past)).collect();
         let after = match past.is_empty() {
-            true => Some(context.guided(&step.advance(x, &noise, &noise)?, step.next_time)?),
+            true => Some(context.guided_noise(&step.advance(x, &noise, &noise)?, step.next_time)?),
             false => None,
         };
         terms.extend(after.as_ref().map(|after| (0.5, after)));

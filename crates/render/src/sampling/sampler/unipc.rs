@@ -62,7 +62,7 @@ impl Point {
 /// Predicts the image at a point.
 fn denoise(x: &Tensor, point: &Point, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let times = context.noise_schedule.times() as f64;
-    let noise = context.guided(x, (point.time - 1.0 / times) * times)?;
+    let noise = context.guided_noise(x, (point.time - 1.0 / times) * times)?;
     sum([(1.0 / point.alpha, x), (-point.sigma / point.alpha, &noise)])
 }
 

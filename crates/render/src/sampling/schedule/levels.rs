@@ -14,9 +14,12 @@ const BETA: (f64, f64) = (0.6, 0.6);
 /// The levels that Align Your Steps publishes for SD v1 with ten steps.
 const ALIGN_YOUR_STEPS: [f64; 11] = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029];
 
+/// The levels that it publishes for SDXL.
+const ALIGN_YOUR_STEPS_SDXL: [f64; 11] = [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029];
+
 /// Returns the descending noise levels of a schedule type. The last is 0, except for KL Optimal, where it is the lowest
 /// level of the model.
-pub(super) fn levels(table: &LevelTable, schedule: ScheduleType, steps: usize) -> Vec<f32> {
+pub(super) fn levels(table: &LevelTable, schedule: ScheduleType, steps: usize, is_sdxl: bool) -> Vec<f32> {
     let (least, most) = table.range();
     let mut levels: Vec<f32> = match schedule {
         ScheduleType::Uniform | ScheduleType::Normal => {
@@ -37,7 +40,8 @@ pub(super) fn levels(table: &LevelTable, schedule: ScheduleType, steps: usize) -
             linspace(1.0, 0.0, steps).into_iter().map(|progress| exp(progress * width + lowest)).collect()
         }
         ScheduleType::KlOptimal => return kl_optimal(steps, least, most),
-        ScheduleType::AlignYourSteps => align_your_steps(steps),
+        ScheduleType::AlignYourSteps if is_sdxl => align_your_steps(&ALIGN_YOUR_STEPS_SDXL, steps),
+        ScheduleType::AlignYourSteps => align_your_steps(&ALIGN_YOUR_STEPS, steps),
         ScheduleType::Simple => {
             let stride = table.len() as f64 / steps as f64;
             (0..steps)
@@ -78,8 +82,8 @@ fn kl_optimal(steps: usize, least: f32, most: f32) -> Vec<f32> {
 
 /// Interpolates the published levels linearly in their logarithms, at evenly spaced places from the lowest to the highest.
 /// A single step is at the lowest level, as in WebUI.
-fn align_your_steps(steps: usize) -> Vec<f32> {
-    let ascending: Vec<f64> = ALIGN_YOUR_STEPS.iter().rev().map(|level| level.ln()).collect();
+fn align_your_steps(published: &[f64], steps: usize) -> Vec<f32> {
+    let ascending: Vec<f64> = published.iter().rev().map(|level| level.ln()).collect();
     let last = (ascending.len() - 1) as f64;
     let level = |progress: f64| {
         let place = progress * last;

@@ -5,6 +5,7 @@ mod kind;
 mod levels;
 mod table;
 
+use super::single::{exp, linspace};
 use trinart_ckpt_formats::error::{Error, Result};
 
 pub use kind::ScheduleType;
@@ -21,7 +22,11 @@ const LCM_STRIDE: usize = 20;
 pub struct NoiseSchedule {
     alphas: Vec<f32>,
     table: LevelTable,
+    is_sdxl: bool,
 }
+
+/// The last value of `alphas_cumprod` with zero terminal SNR, instead of 0 (WebUI, `rescale_zero_terminal_snr_abar`).
+const LEAST_ALPHA: f32 = 4.897_345e-8;
 
 impl NoiseSchedule {
     /// Returns the schedule of Stable Diffusion: betas from 0.00085 to 0.012, whose square roots are evenly spaced.
@@ -54,7 +59,40 @@ impl NoiseSchedule {
     /// `alphas` must have at least two values.
     fn new(alphas: Vec<f32>) -> Self {
         let table = LevelTable::new(alphas.iter().copied(), Grid::Dense);
-        NoiseSchedule { alphas, table }
+        NoiseSchedule { alphas, table, is_sdxl: false }
+    }
+
+    /// Returns the schedule of an EDM model: 1000 levels with evenly spaced logarithms, as in ComfyUI's
+    /// `ModelSamplingContinuousEDM`. Its timesteps only space the levels; the model gets a time from the level.
+    ///
+    /// Fails unless `0 < least < most`.
+    pub fn edm(least: f64, most: f64) -> Result<Self> {
+        if !(least > 0.0 && most > least && most.is_finite()) {
+            return Err(Error::unsupported(format!("noise levels from {least} to {most}: expected 0 < least < most")));
+        }
+        let sigmas: Vec<f32> = linspace(least.ln() as f32, most.ln() as f32, TIMES).into_iter().map(exp).collect();
+        let alphas = sigmas.iter().map(|sigma| 1.0 / (1.0 + sigma * sigma)).collect();
+        Ok(NoiseSchedule { alphas, table: LevelTable::of_sigmas(sigmas, Grid::Dense), is_sdxl: false })
+    }
+
+    /// Returns the schedule whose last timestep is almost pure noise: the square roots of `alphas_cumprod`, shifted and
+    /// scaled so that the last is 0 and the first stays.
+    #[must_use]
+    pub fn with_zero_terminal_snr(&self) -> Self {
+        let roots: Vec<f32> = self.alphas.iter().map(|alpha| alpha.sqrt()).collect();
+        let (first, last) = (roots.first().copied().unwrap_or(1.0), roots.last().copied().unwrap_or(0.0));
+        let scale = first / (first - last);
+        let mut alphas: Vec<f32> = roots.iter().map(|root| (root - last) * scale).map(|root| root * root).collect();
+        if let Some(last) = alphas.last_mut() {
+            *last = LEAST_ALPHA;
+        }
+        NoiseSchedule { is_sdxl: self.is_sdxl, ..Self::new(alphas) }
+    }
+
+    /// Returns the schedule for a model of SDXL: Align Your Steps publishes other levels for it.
+    #[must_use]
+    pub fn for_sdxl(self) -> Self {
+        NoiseSchedule { is_sdxl: true, ..self }
     }
 
     /// Returns the schedule of latent consistency models (Luo et al., 2023): the noise levels of 50 of the timesteps. Times
@@ -67,7 +105,7 @@ impl NoiseSchedule {
             0 | 1 => self.clone(),
             _ => {
                 let table = LevelTable::new(of_groups, Grid::Sparse { stride: LCM_STRIDE });
-                NoiseSchedule { alphas: self.alphas.clone(), table }
+                NoiseSchedule { table, ..self.clone() }
             }
         }
     }
@@ -101,7 +139,7 @@ impl NoiseSchedule {
     /// Returns the descending noise levels of `steps` steps. Each step goes from one level to the next. The last level is 0,
     /// except for KL Optimal, where it is the lowest level of the model.
     pub fn sigmas(&self, schedule: ScheduleType, steps: usize) -> Vec<f32> {
-        levels::levels(&self.table, schedule, steps)
+        levels::levels(&self.table, schedule, steps, self.is_sdxl)
     }
 
     /// Like [`NoiseSchedule::sigmas`], for samplers that compute one more level and drop the second to last. WebUI calls

@@ -25,7 +25,11 @@ pub(super) enum Grid {
 impl LevelTable {
     /// Returns the table for these values of `alphas_cumprod`, of which there must be at least two.
     pub(super) fn new(alphas: impl IntoIterator<Item = f32>, grid: Grid) -> Self {
-        let sigmas: Vec<f32> = alphas.into_iter().map(|alpha| ((1.0 - alpha) / alpha).sqrt()).collect();
+        Self::of_sigmas(alphas.into_iter().map(|alpha| ((1.0 - alpha) / alpha).sqrt()).collect(), grid)
+    }
+
+    /// Returns the table of these ascending levels, of which there must be at least two.
+    pub(super) fn of_sigmas(sigmas: Vec<f32>, grid: Grid) -> Self {
         LevelTable { log_sigmas: sigmas.iter().map(|sigma| ln(*sigma)).collect(), sigmas, grid }
     }
 
