@@ -13,7 +13,7 @@ use trinart_ckpt_models::Checkpoint;
 /// Compares two checkpoints. Exits with 1 if they differ.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     let exit = |difference: &Difference| if difference.equal { Exit::Success } else { Exit::Negative };
-    terminal.finish(diff(command, terminal), |report| report.to_text_with(&hints::tip), exit)
+    terminal.finish(diff(command, terminal), |report| report.to_text_with(&hints::tip, terminal.colors()), exit)
 }
 
 fn diff(command: &Command, terminal: &Terminal) -> Result<Difference> {

@@ -10,6 +10,8 @@ use super::styles::STYLES;
 
 /// The examples and exit codes of a command.
 pub(super) struct Page {
+    /// The name of the command.
+    pub command: &'static str,
     /// What to do, and the arguments that do it.
     pub examples: &'static [(&'static str, &'static str)],
     /// The exit codes and their meanings.
@@ -25,74 +27,99 @@ const READS: &[(u8, &str)] = &[(0, "success"), (2, "error")];
 pub(super) const EXIT_CODES: &[(u8, &str)] =
     &[(0, "success"), (1, "negative result: different, dangerous, check failed"), (2, "error")];
 
+/// The pages of all commands.
+pub(super) const PAGES: &[Page] = &[
+    Page {
+        command: "merge-vae",
+        exit_codes: WRITES,
+        examples: &[
+            ("Put a VAE into a checkpoint", "merge-vae model.ckpt --vae vae.pt -o merged.safetensors"),
+            ("Use the VAE beside the checkpoint (model.vae.pt)", "merge-vae model.safetensors -o merged.ckpt"),
+            ("Show what a merge would do", "merge-vae model.ckpt --vae vae.pt -o new.ckpt --dry-run"),
+        ],
+    },
+    Page {
+        command: "convert",
+        exit_codes: WRITES,
+        examples: &[
+            ("Convert a .ckpt to safetensors", "convert model.ckpt -o model-new.safetensors"),
+            ("Keep what inference needs, in f16", "convert model.ckpt -o small.safetensors --prune --dtype f16"),
+            ("Make a diffusers folder", "convert model.safetensors -o folder/"),
+            ("Make a single file from a folder", "convert diffusers/ -o single.safetensors"),
+            ("Extract the VAE", "convert model.ckpt -o model-vae.safetensors --component vae"),
+            ("Convert several files", "convert model.ckpt other.ckpt --out-dir converted --to safetensors"),
+        ],
+    },
+    Page {
+        command: "inspect",
+        exit_codes: READS,
+        examples: &[
+            ("Show what is in a file", "inspect model.ckpt"),
+            ("List its tensors", "inspect model.ckpt --keys"),
+            ("Inspect several files, for a script", "inspect model.ckpt other.ckpt --json"),
+        ],
+    },
+    Page {
+        command: "diff",
+        exit_codes: &[(0, "equal"), (1, "different"), (2, "error")],
+        examples: &[
+            ("Compare two checkpoints", "diff model.ckpt model.safetensors"),
+            ("Compare a diffusers folder with a file", "diff diffusers/ model.safetensors"),
+        ],
+    },
+    Page {
+        command: "hash",
+        exit_codes: READS,
+        examples: &[
+            ("Identify a file, and the VAE in it", "hash model.safetensors"),
+            ("Hash several files, for a script", "hash model.ckpt vae.pt --json"),
+        ],
+    },
+    Page {
+        command: "scan",
+        exit_codes: &[
+            (0, "every file is safe"),
+            (1, "a file is dangerous or unknown"),
+            (2, "no file is, but one could not be scanned completely"),
+        ],
+        examples: &[
+            ("Scan a folder and everything in it", "scan models/"),
+            ("Show only what is dangerous or unknown", "scan -q models/"),
+            ("Vouch for a data type that you trust", "scan models/ --allow ultralytics.nn.tasks.DetectionModel"),
+        ],
+    },
+    #[cfg(feature = "render")]
+    Page {
+        command: "render-check",
+        exit_codes: &[(0, "all checks passed"), (1, "a check failed"), (2, "error")],
+        examples: &[
+            ("Check that a checkpoint renders", "render-check model.safetensors -o check.png"),
+            ("See what another VAE changes", "render-check model.ckpt -o a.png --against merged.safetensors"),
+            ("Render a picture of WebUI again", "render-check model.ckpt -o again.png --like picture.png"),
+        ],
+    },
+    Page {
+        command: "completions",
+        exit_codes: READS,
+        examples: &[
+            ("Print the script for bash", "completions bash"),
+            ("Print the script for PowerShell", "completions powershell"),
+        ],
+    },
+    Page {
+        command: "man",
+        exit_codes: READS,
+        examples: &[
+            ("Print the whole manual", "man"),
+            ("Print the page of one command", "man convert"),
+            ("Write a page for each command", "man --out-dir pages"),
+        ],
+    },
+];
+
 /// Returns the page of a command.
-pub(super) fn of(command: &str) -> Option<Page> {
-    let (exit_codes, examples): (_, &'static [_]) = match command {
-        "merge-vae" => (
-            WRITES,
-            &[
-                ("Put a VAE into a checkpoint", "merge-vae model.ckpt --vae vae.pt -o merged.safetensors"),
-                ("Use the VAE beside the checkpoint (model.vae.pt)", "merge-vae model.safetensors -o merged.ckpt"),
-                ("Show what a merge would do", "merge-vae model.ckpt --vae vae.pt -o new.ckpt --dry-run"),
-            ],
-        ),
-        "convert" => (
-            WRITES,
-            &[
-                ("Convert a .ckpt to safetensors", "convert model.ckpt -o model-new.safetensors"),
-                ("Keep what inference needs, in f16", "convert model.ckpt -o small.safetensors --prune --dtype f16"),
-                ("Make a diffusers folder", "convert model.safetensors -o folder/"),
-                ("Make a single file from a folder", "convert diffusers/ -o single.safetensors"),
-                ("Extract the VAE", "convert model.ckpt -o model-vae.safetensors --component vae"),
-                ("Convert several files", "convert model.ckpt other.ckpt --out-dir converted --to safetensors"),
-            ],
-        ),
-        "inspect" => (
-            READS,
-            &[
-                ("Show what is in a file", "inspect model.ckpt"),
-                ("List its tensors", "inspect model.ckpt --keys"),
-                ("Inspect several files, for a script", "inspect model.ckpt other.ckpt --json"),
-            ],
-        ),
-        "diff" => (
-            &[(0, "equal"), (1, "different"), (2, "error")],
-            &[
-                ("Compare two checkpoints", "diff model.ckpt model.safetensors"),
-                ("Compare a diffusers folder with a file", "diff diffusers/ model.safetensors"),
-            ],
-        ),
-        "hash" => (
-            READS,
-            &[
-                ("Identify a file, and the VAE in it", "hash model.safetensors"),
-                ("Hash several files, for a script", "hash model.ckpt vae.pt --json"),
-            ],
-        ),
-        "scan" => (
-            &[
-                (0, "every file is safe"),
-                (1, "a file is dangerous or unknown"),
-                (2, "no file is, but one could not be scanned completely"),
-            ],
-            &[
-                ("Scan a folder and everything in it", "scan models/"),
-                ("Show only what is dangerous or unknown", "scan -q models/"),
-                ("Vouch for a data type that you trust", "scan models/ --allow ultralytics.nn.tasks.DetectionModel"),
-            ],
-        ),
-        #[cfg(feature = "render")]
-        "render-check" => (
-            &[(0, "all checks passed"), (1, "a check failed"), (2, "error")],
-            &[
-                ("Check that a checkpoint renders", "render-check model.safetensors -o check.png"),
-                ("See what another VAE changes", "render-check model.ckpt -o a.png --against merged.safetensors"),
-                ("Render a picture of WebUI again", "render-check model.ckpt -o again.png --like picture.png"),
-            ],
-        ),
-        _ => return None,
-    };
-    Some(Page { examples, exit_codes })
+pub(super) fn of(command: &str) -> Option<&'static Page> {
+    PAGES.iter().find(|page| page.command == command)
 }
 
 impl Page {

@@ -2,6 +2,7 @@
 
 mod args;
 mod color;
+mod completions;
 mod convert;
 mod diff;
 mod each;
@@ -10,6 +11,7 @@ mod hash;
 mod help;
 mod hints;
 mod inspect;
+mod man;
 mod merge_vae;
 mod output;
 #[cfg(feature = "render")]
@@ -57,6 +59,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Scan(command) => scan::run(command, &terminal),
         #[cfg(feature = "render")]
         Command::RenderCheck(command) => render_check::run(command, &terminal),
+        Command::Completions(command) => completions::run(command, &terminal),
+        Command::Man(command) => man::run(command, &terminal),
     };
     // A success that could not be printed is an error.
     let exit = if exit == Exit::Success && terminal.has_lost_result() { Exit::Error } else { exit };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use anstream::AutoStream;
 use clap::ColorChoice;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
@@ -14,7 +15,7 @@ use super::args::Common;
 use super::color;
 use super::exit::Exit;
 use super::{hints, sys};
-use crate::report::{Colors, Failure, to_json};
+use crate::report::{BAD, Colors, Failure, to_json};
 use trinart_ckpt_formats::error::{Error, Result, printable_json};
 use trinart_ckpt_formats::io::Progress;
 
@@ -106,7 +107,7 @@ impl Terminal {
 
     /// Whether results are printed in colors.
     pub(super) fn colors(&self) -> Colors {
-        if color::is_on(self.color, &io::stdout()) { Colors::On } else { Colors::Off }
+        if !self.json && color::is_on(self.color, &io::stdout()) { Colors::On } else { Colors::Off }
     }
 
     fn print(&self, text: impl FnOnce() -> String, document: &impl Serialize) {
@@ -122,7 +123,11 @@ impl Terminal {
         } else {
             text()
         };
-        let mut stdout = io::stdout();
+        let mut stdout: Box<dyn Write> = match self.colors() {
+            // On Windows, this also turns the escape sequences on, or into calls of the console.
+            Colors::On => Box::new(AutoStream::always(io::stdout())),
+            Colors::Off => Box::new(io::stdout()),
+        };
         match stdout.write_all(printed.as_bytes()).and_then(|()| stdout.flush()) {
             // The reader closed the pipe, as `head` does. That is no error.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -143,7 +148,11 @@ impl Terminal {
         self.bar.finish_and_clear();
         let hint = error.hint().and_then(hints::option).map_or_else(String::new, |hint| format!(" ({hint})"));
         // Without a working stderr, the exit code is all that is left.
-        let _ = writeln!(io::stderr(), "trinart-ckpt: {error}{hint}");
+        let _ = if color::is_on(self.color, &io::stderr()) {
+            writeln!(AutoStream::always(io::stderr()), "{BAD}trinart-ckpt:{BAD:#} {error}{hint}")
+        } else {
+            writeln!(io::stderr(), "trinart-ckpt: {error}{hint}")
+        };
     }
 
     /// Prints an error that ends the command, on stdout too if JSON was requested.

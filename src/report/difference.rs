@@ -3,6 +3,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::report::colors::{Colors, DOUBTFUL, GOOD};
 use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFiniteTensor, non_finite};
@@ -142,12 +143,12 @@ impl Difference {
 
     /// Formats one line per component, and the first tensors that differ.
     pub fn to_text(&self) -> String {
-        self.to_text_with(NO_TIPS)
+        self.to_text_with(NO_TIPS, Colors::Off)
     }
 
-    /// Formats the differences as [`Self::to_text`], with these words for tips.
-    pub fn to_text_with(&self, words: TipWords<'_>) -> String {
-        let verdict = if self.equal { "equal" } else { "different" };
+    /// Formats the differences as [`Self::to_text`], with these words for tips, and in colors.
+    pub fn to_text_with(&self, words: TipWords<'_>, colors: Colors) -> String {
+        let verdict = if self.equal { colors.paint("equal", GOOD) } else { colors.paint("different", DOUBTFUL) };
         let mut out = format!("A {}\nB {}\n{verdict}\n", printable(&self.a), printable(&self.b));
         for component in &self.components {
             let _ = writeln!(out, "  {:<17} {}", component.component.text(), component.to_text());

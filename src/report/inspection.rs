@@ -3,6 +3,7 @@ use std::fmt::Write;
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
+use crate::report::colors::{BAD, Colors, DOUBTFUL};
 use crate::report::components::ComponentSummary;
 use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use crate::report::units::{count, size};
@@ -243,11 +244,11 @@ impl Inspection {
 
     /// Formats the contents, one fact per line.
     pub fn to_text(&self) -> String {
-        self.to_text_with(NO_TIPS)
+        self.to_text_with(NO_TIPS, Colors::Off)
     }
 
-    /// Formats the contents as [`Self::to_text`], with these words for tips.
-    pub fn to_text_with(&self, words: TipWords<'_>) -> String {
+    /// Formats the contents as [`Self::to_text`], with these words for tips, and in colors.
+    pub fn to_text_with(&self, words: TipWords<'_>, colors: Colors) -> String {
         let mut out = String::new();
         let mut line = |label: &str, text: &str| {
             let _ = writeln!(out, "  {label:<17} {text}");
@@ -285,7 +286,9 @@ impl Inspection {
         }
         line("tensors", &format!("{}, {}", self.tensors, size(self.tensor_bytes)));
         for component in &self.components {
-            let completeness = component.completeness_text().map_or_else(String::new, |text| format!(", {text}"));
+            let completeness = component.completeness_text();
+            let completeness =
+                completeness.map_or_else(String::new, |text| format!(", {}", colors.paint(&text, DOUBTFUL)));
             line(component.component.text(), &format!("{}{completeness}", component.to_text()));
         }
         for (method, weights) in &self.quantization {
@@ -293,7 +296,10 @@ impl Inspection {
         }
         if let Some(position_ids) = &self.position_ids {
             let ending = position_ids.tip().map_or_else(String::new, |tip| ending(tip, words));
-            line("position_ids", &format!("{}{ending}", position_ids.to_text()));
+            let text = position_ids.to_text();
+            let is_correct = *position_ids == PositionIds::Correct;
+            let text = if is_correct { text } else { colors.paint(&text, DOUBTFUL) };
+            line("position_ids", &format!("{text}{ending}"));
         }
         for (name, value) in &self.metadata {
             let value = printable(value);
@@ -305,7 +311,8 @@ impl Inspection {
             line("opaque", &opaque.to_text());
         }
         for danger in &self.dangers {
-            line("DANGER", &format!("the pickle {}", printable(&danger.to_text())));
+            let text = format!("the pickle {}", printable(&danger.to_text()));
+            line("DANGER", &colors.paint(&text, BAD));
         }
         for unreadable in &self.unreadable {
             line("unreadable", &unreadable.to_text());

@@ -4,6 +4,7 @@
 //! it for people, with control characters from files escaped. `to_text_with` adds a program's own words for what to do next;
 //! see [`Tip`].
 
+mod colors;
 mod components;
 mod difference;
 mod document;
@@ -17,6 +18,8 @@ mod tip;
 mod units;
 mod write_report;
 
+pub(crate) use colors::BAD;
+pub use colors::Colors;
 pub use components::ComponentSummary;
 pub(crate) use components::components;
 pub use difference::{ComponentDifference, Difference, KeyDifference, NonFiniteSides, TensorDifference, TensorSummary};
@@ -28,7 +31,7 @@ pub use inspection::{Inspection, PositionIds, TensorEntry};
 pub use render::RenderCheckReport;
 #[cfg(feature = "render")]
 pub(crate) use render::RenderPaths;
-pub use scan::{Colors, FindingReport, ScanReport, ScanVerdict, ScannedFile};
+pub use scan::{FindingReport, ScanReport, ScanVerdict, ScannedFile};
 pub use tip::{Tip, TipWords};
 pub use units::size;
 pub use write_report::{LeftOut, Merged, VaeReport, VaeSummary, WriteReport};

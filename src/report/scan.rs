@@ -2,8 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
+use anstyle::Style;
 use serde::{Serialize, Serializer};
 
+use crate::report::colors::{BAD, Colors, DOUBTFUL, GOOD, UNREADABLE};
 use crate::report::failure::Failure;
 use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use crate::report::units::count;
@@ -40,13 +42,12 @@ impl ScanVerdict {
         }
     }
 
-    /// The parameters of the escape sequence that sets its color in terminals (SGR).
-    fn color(self) -> &'static str {
+    fn style(self) -> Style {
         match self {
-            ScanVerdict::Dangerous => "1;31",
-            ScanVerdict::Unknown => "1;33",
-            ScanVerdict::Unreadable => "1;35",
-            ScanVerdict::Safe => "32",
+            ScanVerdict::Dangerous => BAD,
+            ScanVerdict::Unknown => DOUBTFUL,
+            ScanVerdict::Unreadable => UNREADABLE,
+            ScanVerdict::Safe => GOOD,
         }
     }
 
@@ -180,10 +181,10 @@ impl ScannedFile {
             0 => "no pickles".to_owned(),
             number => format!("{} scanned", count(number, "pickle")),
         };
-        let verdict = colors.paint(self.verdict.text(), self.verdict.color());
+        let verdict = colors.paint(self.verdict.text(), self.verdict.style());
         let mut out = format!("{}: {verdict} ({}, {pickles})\n", printable(&self.file), format.text());
-        for (level, color) in [(Level::Dangerous, ScanVerdict::Dangerous), (Level::Unknown, ScanVerdict::Unknown)] {
-            let name = colors.paint(&format!("{:<11}", level.name()), color.color());
+        for (level, verdict) in [(Level::Dangerous, ScanVerdict::Dangerous), (Level::Unknown, ScanVerdict::Unknown)] {
+            let name = colors.paint(&format!("{:<11}", level.name()), verdict.style());
             let lines = || self.findings.iter().filter(|line| line.level == level);
             for line in lines().take(SHOWN) {
                 let place = if line.place.is_empty() { String::new() } else { format!("{} ", printable(&line.place)) };
@@ -208,25 +209,6 @@ impl ScannedFile {
             let _ = writeln!(out, "  {:<11}{}", Level::Safe.name(), count(names.len(), "name"));
         }
         out
-    }
-}
-
-/// Whether a text contains the escape sequences that color it in a terminal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Colors {
-    /// Plain text.
-    Off,
-    /// Text with escape sequences.
-    On,
-}
-
-impl Colors {
-    /// Encloses a text in escape sequences. `color` are parameters of SGR.
-    fn paint(self, text: &str, color: &str) -> String {
-        match self {
-            Colors::Off => text.to_owned(),
-            Colors::On => format!("\x1b[{color}m{text}\x1b[0m"),
-        }
     }
 }
 
@@ -298,7 +280,7 @@ impl ScanReport {
             (self.safe, ScanVerdict::Safe),
         ];
         for (number, verdict) in parts.iter().filter(|(number, _)| *number > 0) {
-            let part = colors.paint(&format!("{number} {}", verdict.text()), verdict.color());
+            let part = colors.paint(&format!("{number} {}", verdict.text()), verdict.style());
             let _ = write!(out, ", {part}");
         }
         let skipped: Vec<_> = self.skipped.iter().map(|(format, number)| count(*number, format.noun())).collect();

@@ -113,3 +113,57 @@ fn examples_run() {
         }
     }
 }
+
+#[test]
+fn every_usual_name_of_a_dtype_is_understood() {
+    let names = [
+        ("F32", vec!["f32", "fp32", "float32", "float", "full", "FP32", "single"]),
+        ("F16", vec!["f16", "fp16", "float16", "half", "Half"]),
+        ("BF16", vec!["bf16", "bfloat16", "BF16"]),
+        ("F8_E4M3", vec!["f8e4m3", "fp8", "float8_e4m3fn", "float8-e4m3fn", "fp8_e4m3fn", "F8_E4M3"]),
+        ("F8_E5M2", vec!["f8e5m2", "fp8_e5m2", "float8_e5m2", "F8_E5M2"]),
+    ];
+    let (base, vae) = (fixture("tiny-sd1.safetensors"), fixture("tiny-vae.ckpt"));
+    let folder = Folder::new();
+    let output = folder.join("out.safetensors");
+    let plan = |command: &[&str], option: &str, name: &str| {
+        let mut arguments: Vec<std::ffi::OsString> = command.iter().map(Into::into).collect();
+        arguments.extend([base.clone().into(), "-o".into(), output.clone().into(), option.into(), name.into()]);
+        if command == ["merge-vae"] {
+            arguments.extend(["--vae".into(), vae.clone().into()]);
+        }
+        arguments.extend(["--dry-run".into(), "--saturate".into()]);
+        crate::support::run(&arguments).done()
+    };
+    for (command, option) in [("convert", "--dtype"), ("convert", "--vae-dtype"), ("merge-vae", "--vae-dtype")] {
+        for (_, aliases) in &names {
+            let first = plan(&[command], option, aliases[0]);
+            for alias in aliases {
+                assert_eq!(plan(&[command], option, alias), first, "{command} {option} {alias}");
+            }
+        }
+    }
+    let cast = plan(&["convert"], "--dtype", "float8_e4m3fn");
+    assert!(cast.contains("cast F32 to F8_E4M3"), "{cast}");
+}
+
+#[test]
+fn a_mistyped_word_gets_a_suggestion() {
+    let cases: [(&[&str], &str); 8] = [
+        (&["covert", "a"], "'convert'"),
+        (&["convert", "a", "-o", "b", "--dtpe", "f16"], "'--dtype'"),
+        (&["convert", "a", "-o", "b", "--dtype", "flaot16"], "'f16'"),
+        (&["convert", "a", "-o", "b", "--dtype", "fp-17"], "'f16'"),
+        (&["convert", "a", "-o", "b", "--unet-dtype", "bflaot16"], "'bf16'"),
+        (&["merge-vae", "a", "-o", "b", "--vae-dtype", "mach"], "'match'"),
+        (&["convert", "a", "-o", "b", "--ema", "dorp"], "'drop'"),
+        (&["man", "mergevae"], "'merge-vae'"),
+    ];
+    for (arguments, suggestion) in cases {
+        let ran = Ran::from(Command::new(PROGRAM).args(arguments).output().unwrap());
+        assert_eq!(ran.code, Some(2), "{arguments:?}");
+        assert!(ran.stderr.contains("similar") && ran.stderr.contains(suggestion), "{arguments:?}: {}", ran.stderr);
+    }
+    let unlike = run!["convert", "a", "-o", "b", "--dtype", "int8"];
+    assert!(!unlike.stderr.contains("similar"), "{}", unlike.stderr);
+}

@@ -4,7 +4,7 @@ use crate::support::{Folder, copy_folder, fixture, read};
 use trinart_ckpt::formats::containers::Container;
 use trinart_ckpt::formats::limits;
 use trinart_ckpt::models::family::Architecture;
-use trinart_ckpt::report::{Failure, KeyDifference, PositionIds, ScanVerdict, Tip};
+use trinart_ckpt::report::{Colors, Failure, KeyDifference, PositionIds, ScanVerdict, Tip};
 use trinart_ckpt::{
     Checkpoint, Compare, Component, Convert, Dtype, Ema, FolderOptions, HashCheckpoint, Hint, Inspect, Kind, MergeVae,
     OpenOptions, Scan, StoredCheckpoint, Target,
@@ -131,7 +131,7 @@ fn texts_of_reports_name_options_only_in_the_words_of_the_program() {
     let text = difference.to_text();
     assert!(text.contains("    and 240 more\n") && !text.contains("--"), "{text}");
     let words = |tip| (tip == Tip::MoreEntries).then_some("click to see all");
-    assert!(difference.to_text_with(&words).contains("    and 240 more; click to see all\n"));
+    assert!(difference.to_text_with(&words, Colors::Off).contains("    and 240 more; click to see all\n"));
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod architecture;
 mod bad_input;
 #[cfg(unix)]
 mod bounds;
+mod colors;
 mod components;
 mod convert;
 mod diffusers_folder;
@@ -39,6 +40,7 @@ mod roots;
 mod scan;
 mod scan_peers;
 mod security;
+mod shells;
 mod verdict;
 #[cfg(unix)]
 mod write_faults;

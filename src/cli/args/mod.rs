@@ -5,6 +5,7 @@
 
 mod convert;
 mod merge_vae;
+mod program;
 mod reading;
 #[cfg(feature = "render")]
 mod render_check;
@@ -14,6 +15,7 @@ use clap::{ArgAction, Args, ColorChoice, Command as Definition, CommandFactory, 
 
 pub(super) use convert::Convert;
 pub(super) use merge_vae::MergeVae;
+pub(super) use program::{Completions, Man};
 pub(super) use reading::{Diff, Hash, Inspect, Scan};
 #[cfg(feature = "render")]
 pub(super) use render_check::{RenderCheck, RngArgument, SyntaxArgument};
@@ -125,6 +127,8 @@ pub(super) enum Command {
     Scan(Scan),
     #[cfg(feature = "render")]
     RenderCheck(Box<RenderCheck>),
+    Completions(Completions),
+    Man(Man),
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Error};
 
 /// A mistyped word is taken for one that is at least this similar: `fp-16` for `fp16`, but not `int8` for `fp8`.
-const SIMILAR: f64 = 0.8;
+const SIMILAR: f64 = 0.75;
 
 /// Parses a word into its value. Upper and lower case are the same, and so are `_` and `-`. Errors list the words and
 /// suggest the most similar one, also for a mistyped alias.
