@@ -1,5 +1,6 @@
 //! The command `completions`.
 
+use clap_complete::Shell;
 use serde::Serialize;
 
 use super::args::{Arguments, Completions as Command};
@@ -17,8 +18,12 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     let mut definition = Arguments::definition();
     let name = definition.get_name().to_owned();
     let mut script = Vec::new();
-    clap_complete::generate(command.shell, &mut definition, name, &mut script);
-    let script = String::from_utf8_lossy(&script).into_owned();
+    clap_complete::generate(command.shell, &mut definition, &name, &mut script);
+    let mut script = String::from_utf8_lossy(&script).into_owned();
+    if command.shell == Shell::Bash {
+        // clap_complete 4.6 spells a name with a hyphen in two ways in its state machine, and then completes commands only.
+        script = script.replace(&name.replace('-', "__subcmd__"), &name.replace('-', "__"));
+    }
     let script = Script { shell: command.shell.to_string(), script };
     terminal.finish_always(Ok(script), |it| it.script.clone(), |_| Exit::Success)
 }

@@ -27,11 +27,14 @@ fn bash_completes_commands_options_and_values() {
     let complete = |line: &str| -> String {
         let words = line.split(' ').collect::<Vec<_>>();
         let (last, before) = (words[words.len() - 1], words[words.len() - 2]);
+        // bash calls the function that is registered for the command with the command, the word and the word before it.
         let test = format!(
-            "source '{}'; complete -p trinart-ckpt >/dev/null || exit 1; COMP_WORDS=({}); [ -n '{last}' ] || COMP_WORDS+=(''); \
-             COMP_CWORD={}; _trinart-ckpt trinart-ckpt '{last}' '{before}'; echo \"${{COMPREPLY[*]}}\"",
+            "source '{}'; registered=$(complete -p trinart-ckpt) || exit 1; \
+             registered=${{registered##*-F }}; COMP_WORDS=({} {}); COMP_CWORD={}; \
+             ${{registered%% *}} trinart-ckpt '{last}' '{before}'; echo \"${{COMPREPLY[*]}}\"",
             script.display(),
-            words.join(" "),
+            words[..words.len() - 1].join(" "),
+            if last.is_empty() { "''" } else { last },
             words.len() - 1
         );
         let ran = Ran::from(Command::new("bash").args(["--norc", "--noprofile", "-c", &test]).output().unwrap());
