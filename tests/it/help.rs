@@ -86,7 +86,7 @@ fn folder_of_examples() -> Folder {
     for (from, to) in copies {
         fs::copy(fixture(from), folder.join(to)).unwrap();
     }
-    for empty in ["models", "converted"] {
+    for empty in ["models", "converted", "pages"] {
         fs::create_dir(folder.join(empty)).unwrap();
     }
     fs::copy(fixture("tiny-vae.ckpt"), folder.join("models/vae.pt")).unwrap();
