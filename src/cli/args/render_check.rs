@@ -99,15 +99,17 @@ pub(in crate::cli) struct RenderCheck {
     #[arg(long, value_parser = dtype::computed(), help_heading = RENDERING, hide_possible_values = true)]
     pub dtype: Option<Dtype>,
 
-    /// Compare with a picture, or with the render of another checkpoint
+    /// Compare with a picture, or with another checkpoint
     #[arg(long, value_name = "CHECKPOINT|PICTURE", help_heading = COMPARISON)]
     pub against: Option<PathBuf>,
-    /// Take the settings from the parameters of this picture, and compare with it
+    /// Take the settings of this picture, and compare with it
+    ///
+    /// The settings are in the parameters that WebUI writes into its pictures.
     ///
     /// Options on the command line override the picture's parameters.
     #[arg(long, value_name = "PICTURE", conflicts_with = "against", help_heading = COMPARISON)]
     pub like: Option<PathBuf>,
-    /// Write the contact sheet to this PNG file [default: NAME.sheet.png beside the picture]
+    /// Write the contact sheet to this PNG file [default: NAME.sheet.png]
     ///
     /// The sheet shows both pictures and their difference, amplified eight times.
     #[arg(long, value_name = "PICTURE", help_heading = COMPARISON)]
