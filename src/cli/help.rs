@@ -1,6 +1,7 @@
 //! What `--help` and the manual say about a command besides its options: examples and exit codes.
 //!
-//! The tests run every example in a folder with the files that the examples name.
+//! The tests run every example in a folder with the files that the examples name; those of `render-check` up to the
+//! render.
 
 use std::fmt::Write;
 

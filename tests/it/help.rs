@@ -101,7 +101,6 @@ fn run_in(folder: &Path, arguments: &[String]) -> Ran {
 #[test]
 fn examples_run() {
     let folder = folder_of_examples();
-    // Rendering takes minutes at the default size; `render_check` runs these examples.
     for command in commands().iter().filter(|command| *command != "render-check") {
         let examples = examples(command);
         assert!(!examples.is_empty(), "{command} has no examples");
@@ -111,6 +110,19 @@ fn examples_run() {
             let is_answer = ran.code == Some(0) || (command == "diff" && ran.code == Some(1));
             assert!(is_answer && ran.stderr.is_empty(), "{arguments:?}: {:?} {}", ran.code, ran.stderr);
         }
+    }
+}
+
+/// A render takes minutes at the default size, so the examples run without a checkpoint: they must get as far as
+/// opening it.
+#[cfg(feature = "render")]
+#[test]
+fn examples_of_render_check_are_valid() {
+    let folder = Folder::new();
+    let examples = examples("render-check");
+    assert!(!examples.is_empty());
+    for arguments in examples {
+        run_in(folder.path(), &arguments).refused(&[&arguments[1], "cannot open"]);
     }
 }
 
