@@ -20,7 +20,7 @@ pub(crate) mod zip;
 use std::path::Path;
 
 pub(crate) use sniff::{is_safetensors, is_tar, sniff};
-pub use stored_checkpoint::{Dangers, OpaqueValue, OpenOptions, StoredCheckpoint, UnreadableTensor};
+pub use stored_checkpoint::{Dangers, OpaqueValue, OpenOptions, StoredCheckpoint, TrailingBytes, UnreadableTensor};
 pub use structure::{Nesting, Step, Structure};
 pub use target::Target;
 pub(crate) use torch::{StorageSize, storage_sizes};

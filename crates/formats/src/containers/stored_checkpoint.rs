@@ -28,6 +28,7 @@ pub struct StoredCheckpoint {
     pub(super) configs: IndexMap<String, Value>,
     pub(super) opaque: Vec<OpaqueValue>,
     pub(super) unreadable: Vec<UnreadableTensor>,
+    pub(super) trailing: Vec<TrailingBytes>,
     pub(super) dangers: Vec<Finding>,
     pub(super) globals: Vec<GlobalUse>,
 }
@@ -52,6 +53,27 @@ pub struct UnreadableTensor {
     pub reason: String,
 }
 
+/// Bytes behind the end of a file's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TrailingBytes {
+    /// The file.
+    pub file: PathBuf,
+    /// The container of the file.
+    pub container: Container,
+    /// Where they begin.
+    pub offset: u64,
+    /// Their number.
+    pub bytes: u64,
+}
+
+impl TrailingBytes {
+    /// Whether the library of the container refuses the file: that of safetensors does, `torch.load` does not.
+    fn is_refused(&self) -> bool {
+        self.container == Container::Safetensors
+    }
+}
+
 /// How to open a checkpoint.
 ///
 /// By default a checkpoint with a dangerous pickle is an error. Nothing in a pickle is ever executed here; the danger is
@@ -61,6 +83,9 @@ pub struct UnreadableTensor {
 pub struct OpenOptions {
     /// How to treat a dangerous pickle.
     pub dangers: Dangers,
+    /// Opens a file with bytes behind its tensors, in order to repair it or to report on it. By default it is an error
+    /// where the library of the container refuses the file.
+    pub keep_trailing_bytes: bool,
 }
 
 /// How to treat a checkpoint whose pickle names something dangerous.
@@ -89,6 +114,13 @@ impl OpenOptions {
         self
     }
 
+    /// Opens files with bytes behind their tensors.
+    #[must_use]
+    pub fn keep_trailing_bytes(mut self) -> Self {
+        self.keep_trailing_bytes = true;
+        self
+    }
+
     /// Opens checkpoints with dangerous pickles, in order to report on them.
     #[must_use]
     pub fn keep_dangers(mut self) -> Self {
@@ -110,6 +142,9 @@ impl StoredCheckpoint {
     /// Opens a checkpoint as [`Self::open`], with options.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let checkpoint = containers::read(path.as_ref())?;
+        if !options.keep_trailing_bytes {
+            checkpoint.refuse_trailing_bytes()?;
+        }
         match options.dangers {
             Dangers::Refuse => checkpoint.refuse_dangers().map(|()| checkpoint),
             Dangers::Sanitize => Ok(checkpoint.sanitized()),
@@ -137,8 +172,31 @@ impl StoredCheckpoint {
             configs: IndexMap::new(),
             opaque: Vec::new(),
             unreadable: Vec::new(),
+            trailing: Vec::new(),
             dangers: Vec::new(),
             globals: Vec::new(),
+        }
+    }
+
+    /// Returns the checkpoint of a single file with these tensors and this metadata instead of its own. The path and the
+    /// configurations stay.
+    #[must_use]
+    pub fn with_tensors(&self, state_dict: StateDict, metadata: Metadata) -> Self {
+        let container = match self.container {
+            Container::Diffusers => Container::Safetensors,
+            file => file,
+        };
+        StoredCheckpoint { state_dict, metadata, container, unreadable: Vec::new(), ..self.clone() }
+    }
+
+    /// Fails if a file has bytes behind its tensors that the library of its container refuses.
+    pub(crate) fn refuse_trailing_bytes(&self) -> Result<()> {
+        match self.trailing.iter().find(|trailing| trailing.is_refused()) {
+            Some(trailing) => {
+                let found = format!("{} extra bytes were appended behind the tensors", trailing.bytes);
+                Err(Error::malformed(found).with_hint(Hint::Repair).at(trailing.offset).in_file(&trailing.file))
+            }
+            None => Ok(()),
         }
     }
 
@@ -226,6 +284,11 @@ impl StoredCheckpoint {
     /// Tensors of unsupported kinds. No output contains them.
     pub fn unreadable(&self) -> &[UnreadableTensor] {
         &self.unreadable
+    }
+
+    /// Bytes behind the content of the files. No output contains them.
+    pub fn trailing_bytes(&self) -> &[TrailingBytes] {
+        &self.trailing
     }
 
     /// Dangerous names in the pickle: what loading it with Python could execute.

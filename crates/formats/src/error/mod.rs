@@ -68,6 +68,10 @@ pub enum Hint {
     SwapInputs,
     /// Name the VAE file.
     NameVae,
+    /// Name a file for each component.
+    NameComponents,
+    /// Repair the file.
+    Repair,
     /// Name the output format.
     NameFormat,
     /// Write into a folder instead of a single file.
@@ -93,6 +97,8 @@ impl Hint {
             Hint::AllowFamilyMismatch => "allow-family-mismatch",
             Hint::SwapInputs => "swap-inputs",
             Hint::NameVae => "name-vae",
+            Hint::NameComponents => "name-components",
+            Hint::Repair => "repair",
             Hint::NameFormat => "name-format",
             Hint::OutputFolder => "output-folder",
             Hint::Component => "component",

@@ -87,7 +87,8 @@ pub fn scan_file_allowing(path: impl AsRef<Path>, allowed: &Allowed) -> Result<F
     // A file that the reader rejects as damaged or forged is a problem, whatever its pickles contain. A file that is
     // only unsupported, such as one without tensors, is not, if its pickles were scanned.
     let is_checkpoint = matches!(format, ScannedFormat::Container(_));
-    let rejected = if is_checkpoint { containers::read(path).err() } else { None };
+    let read = || containers::read(path).and_then(|contents| contents.refuse_trailing_bytes());
+    let rejected = if is_checkpoint { read().err() } else { None };
     let rejected = rejected.filter(|error| error.kind() != Kind::Unsupported || pickles == 0);
     findings.sort_by_key(|located| std::cmp::Reverse(located.finding.level));
     Ok(FileScan {

@@ -201,6 +201,18 @@ impl LazyTensor {
         self.storages().into_iter().try_for_each(|storage| storage.check())
     }
 
+    /// Returns whether the elements lie in their storage in row-major order without gaps. True of tensors that are not views
+    /// of a storage.
+    pub fn is_contiguous(&self) -> bool {
+        match &self.repr {
+            Repr::Stored { view, .. } => view.is_contiguous(),
+            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } | Repr::Sliced { inner, .. } => {
+                inner.is_contiguous()
+            }
+            Repr::Computed(_) | Repr::Joined { .. } | Repr::Owned { .. } => true,
+        }
+    }
+
     /// Returns whether the elements, in order, are exactly the bytes of a whole storage.
     pub(crate) fn is_verbatim(&self) -> bool {
         match &self.repr {

@@ -98,6 +98,7 @@ fn open_weights(contents: &mut StoredCheckpoint, path: &Path) -> Result<WeightsF
     let opened = open_file(path)?;
     contents.sources.extend(opened.sources);
     contents.dangers.extend(opened.dangers);
+    contents.trailing.extend(opened.trailing);
     contents.globals.extend(opened.globals);
     for (name, value) in opened.metadata {
         // The format belongs to the file. Shards repeat their metadata.

@@ -4,7 +4,7 @@ use safetensors::tensor::{Dtype as HeaderDtype, Metadata as CrateMetadata, Tenso
 
 use super::from_header;
 use super::header::{Entry, Header};
-use crate::containers::{Container, StoredCheckpoint};
+use crate::containers::{Container, StoredCheckpoint, TrailingBytes};
 use crate::error::{Error, Result};
 use crate::io::Source;
 use crate::limits;
@@ -16,7 +16,8 @@ const PREFIX: u64 = 8;
 
 /// Reads the header of a safetensors file. Keeps the order of the keys.
 ///
-/// Fails if the header is invalid, or if the tensors do not cover the rest of the file exactly.
+/// Fails if the header is invalid, or if the tensors do not cover the data from its start without holes. Bytes behind them are
+/// recorded.
 pub(crate) fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
     let length = header_len(source)?;
     let header = Header::read(source, PREFIX, length)?;
@@ -32,9 +33,14 @@ pub(crate) fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
         Ok((key, checked))
     });
     let tensors = tensors.collect::<Result<Vec<_>>>()?;
-    check_coverage(&tensors, source.len() - begin, begin)?;
+    let covered = check_coverage(&tensors, source.len() - begin, begin)?;
+    let bytes = source.len() - begin - covered;
+    if bytes > 0 {
+        let (file, container) = (source.path().to_owned(), Container::Safetensors);
+        contents.trailing.push(TrailingBytes { file, container, offset: begin + covered, bytes });
+    }
     for (key, tensor) in tensors {
-        // Cannot overflow: the tensors cover exactly the rest of the file.
+        // Cannot overflow: the tensors lie within the file.
         let extent = Extent::Raw { offset: begin + tensor.start, len: tensor.end - tensor.start };
         let storage = Storage::new(Arc::clone(source), key.as_str(), extent);
         let view = View::contiguous(tensor.shape);
@@ -93,8 +99,9 @@ impl CheckedEntry {
     }
 }
 
-/// Fails unless the tensors cover the data exactly, from its first byte to its last, without holes or overlaps.
-fn check_coverage(tensors: &[(String, CheckedEntry)], available: u64, begin: u64) -> Result<()> {
+/// Returns how many bytes of the data the tensors cover. Fails unless they do so from its first byte on, without holes or
+/// overlaps.
+fn check_coverage(tensors: &[(String, CheckedEntry)], available: u64, begin: u64) -> Result<u64> {
     let mut by_offset: Vec<_> = tensors.iter().collect();
     by_offset.sort_by_key(|(_, tensor)| (tensor.start, tensor.end));
     let mut covered = 0;
@@ -111,13 +118,12 @@ fn check_coverage(tensors: &[(String, CheckedEntry)], available: u64, begin: u64
         }
         covered = tensor.end;
     }
-    if covered != available {
-        let what = if covered > available { "; it was cut short" } else { "; extra bytes were appended" };
-        return Err(
-            Error::malformed(format!("the tensors take {covered} bytes, the file has {available}{what}")).at(begin)
-        );
+    if covered > available {
+        let found = format!("the tensors take {covered} bytes, the file has {available}; it was cut short");
+        return Err(Error::malformed(found).at(begin));
     }
-    confirm(by_offset)
+    confirm(by_offset)?;
+    Ok(covered)
 }
 
 /// Validates the header with the `safetensors` crate, too.

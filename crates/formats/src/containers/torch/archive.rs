@@ -109,6 +109,26 @@ impl Archive {
         Ok(Archive { source: Arc::clone(source), records })
     }
 
+    /// Returns where the zip ends: behind the comment of its last end record.
+    pub(super) fn end(&self) -> Result<u64> {
+        let len = self.source.len();
+        // The end record is the last one; its comment has at most 65,535 bytes.
+        let most = EndOfDirectory::LEN as u64 + u64::from(u16::MAX);
+        let begin = len.saturating_sub(most);
+        let mut tail = vec![0; (len - begin) as usize];
+        self.source.read_at(begin, &mut tail)?;
+        let at = tail.windows(EndOfDirectory::SIGNATURE.len()).rposition(|window| window == EndOfDirectory::SIGNATURE);
+        let record = at.and_then(|at| Some((at, EndOfDirectory::parse(tail.get(at..)?)?)));
+        Ok(match record {
+            Some((at, record)) => {
+                let end = begin + (at + EndOfDirectory::LEN + usize::from(record.comment_len)) as u64;
+                end.min(len)
+            }
+            // More follows than a comment can be.
+            None => len,
+        })
+    }
+
     /// Returns a record by its name within the folder.
     pub(super) fn get(&self, name: &str) -> Option<ArchiveRecord> {
         self.records.get(name).copied()

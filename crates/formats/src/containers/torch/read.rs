@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::archive::Archive;
 use super::contents;
 use super::storages::{Storages, references};
-use crate::containers::{Container, StoredCheckpoint};
+use crate::containers::{Container, StoredCheckpoint, TrailingBytes};
 use crate::error::{Error, Result};
 use crate::io::Source;
 use crate::limits;
@@ -42,8 +42,13 @@ pub(in crate::containers) fn read(source: &Arc<Source>) -> Result<StoredCheckpoi
         storages.insert(reference, Arc::new(storage));
     }
     storages.check_inflated(source.len())?;
-    contents::build(&pickle, &storages, StoredCheckpoint::for_source(source, Container::TorchZip))
-        .map_err(|error| error.in_record("data.pkl"))
+    let mut contents = StoredCheckpoint::for_source(source, Container::TorchZip);
+    let end = archive.end()?;
+    if end < source.len() {
+        let (file, bytes) = (source.path().to_owned(), source.len() - end);
+        contents.trailing.push(TrailingBytes { file, container: Container::TorchZip, offset: end, bytes });
+    }
+    contents::build(&pickle, &storages, contents).map_err(|error| error.in_record("data.pkl"))
 }
 
 fn check_version(archive: &Archive) -> Result<()> {
