@@ -125,6 +125,7 @@ pub use trinart_ckpt_formats::{
 };
 pub use trinart_ckpt_models::family::Prediction;
 pub use trinart_ckpt_models::plan::ComponentDtype;
+pub use trinart_ckpt_models::plan::assemble::Parts;
 pub use trinart_ckpt_models::plan::convert::Ema;
 pub use trinart_ckpt_models::plan::merge_vae::VaeDtype;
 pub use trinart_ckpt_models::{Checkpoint, Component, Notice, NoticeCode};

@@ -48,6 +48,8 @@ pub(super) const PAGES: &[Page] = &[
             ("Make a diffusers folder", "convert model.safetensors -o folder/"),
             ("Make a single file from a folder", "convert diffusers/ -o single.safetensors"),
             ("Extract the VAE", "convert model.ckpt -o model-vae.safetensors --component vae"),
+            ("Replace the text encoder", "convert model.ckpt --replace text-encoder=other.ckpt -o new.safetensors"),
+            ("Repair a file", "convert model.ckpt --repair -o repaired.safetensors"),
             ("Convert several files", "convert model.ckpt other.ckpt --out-dir converted --to safetensors"),
         ],
     },

@@ -3,6 +3,8 @@
 mod choices;
 pub(super) mod dtype;
 
+use std::path::PathBuf;
+
 use clap::ValueEnum;
 
 use trinart_ckpt_formats::containers::Target;
@@ -84,5 +86,37 @@ impl From<ComponentArgument> for Component {
             ComponentArgument::Vae => Component::Vae,
             ComponentArgument::TextEncoder => Component::TextEncoder,
         }
+    }
+}
+
+/// A component that `--replace` can replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum PartArgument {
+    Unet,
+    Vae,
+    #[value(alias = "text_encoder")]
+    TextEncoder,
+    #[value(name = "text-encoder-2", alias = "text_encoder_2")]
+    TextEncoder2,
+}
+
+/// The value of `--replace`: a component, and the file to take it from.
+#[derive(Debug, Clone)]
+pub(super) struct Replacement {
+    pub(super) part: PartArgument,
+    pub(super) file: PathBuf,
+}
+
+impl Replacement {
+    /// Parses `COMPONENT=FILE`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let expected =
+            "expected COMPONENT=FILE with unet, vae, text-encoder or text-encoder-2, such as vae=vae.safetensors";
+        let (part, file) = text.split_once('=').ok_or(expected)?;
+        let part = PartArgument::from_str(part, true).map_err(|_| expected)?;
+        if file.is_empty() {
+            return Err(expected.to_owned());
+        }
+        Ok(Replacement { part, file: PathBuf::from(file) })
     }
 }

@@ -1,10 +1,15 @@
 use std::path::Path;
 
 use super::output::{Mode, OutputOptions, output_methods};
+use super::parts::Replacements;
 use crate::report::WriteReport;
-use trinart_ckpt_formats::{Result, Target};
+use trinart_ckpt_formats::containers::Container;
+use trinart_ckpt_formats::error::Hint;
+use trinart_ckpt_formats::{Error, Result, Target};
 use trinart_ckpt_models::plan::ComponentDtype;
+use trinart_ckpt_models::plan::assemble::Parts;
 use trinart_ckpt_models::plan::convert::{self, ConvertOptions, Ema};
+use trinart_ckpt_models::plan::repair::{self, Repaired};
 use trinart_ckpt_models::{Checkpoint, Component};
 
 /// Converts a checkpoint to another container, layout or dtype, or extracts a part of it.
@@ -20,17 +25,87 @@ use trinart_ckpt_models::{Checkpoint, Component};
 /// ```
 #[derive(Clone)]
 pub struct Convert<'a> {
-    checkpoint: &'a Checkpoint,
+    checkpoint: Option<&'a Checkpoint>,
+    replacements: Replacements<'a>,
+    repair: bool,
     options: ConvertOptions,
     output: OutputOptions<'a>,
 }
 
-output_methods!(Convert, "Reads only headers, position_ids, and the descriptions and tables of quantized weights.");
+output_methods!(
+    Convert,
+    "Reads only headers, position_ids, and the descriptions and tables of quantized weights. Hashes the files of \
+     components that replace others, and the VAEs before and after."
+);
 
 impl<'a> Convert<'a> {
     /// Returns a conversion that keeps every tensor unchanged.
     pub fn new(checkpoint: &'a Checkpoint) -> Self {
-        Convert { checkpoint, options: ConvertOptions::default(), output: OutputOptions::default() }
+        Self::with(Some(checkpoint), Parts::default())
+    }
+
+    /// Returns a conversion that puts a checkpoint together from the components of several files. There must be a file for
+    /// each component of the architecture that the UNet implies.
+    ///
+    /// ```no_run
+    /// use trinart_ckpt::{Checkpoint, Convert, Parts};
+    ///
+    /// # fn main() -> trinart_ckpt::Result<()> {
+    /// let unet = Checkpoint::open("unet.safetensors")?;
+    /// let text_encoder = Checkpoint::open("clip_l.safetensors")?;
+    /// let vae = Checkpoint::open("vae.safetensors")?;
+    /// let parts = Parts::default().unet(&unet).text_encoder(&text_encoder).vae(&vae);
+    /// Convert::from_parts(parts).write("model.safetensors")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_parts(parts: Parts<'a>) -> Self {
+        Self::with(None, parts)
+    }
+
+    fn with(checkpoint: Option<&'a Checkpoint>, parts: Parts<'a>) -> Self {
+        let (options, output) = (ConvertOptions::default(), OutputOptions::default());
+        Convert { checkpoint, replacements: Replacements::new(parts), repair: false, options, output }
+    }
+
+    /// Replaces components of the checkpoint by those of other files. A file may hold the component alone or be a whole
+    /// checkpoint, in LDM or diffusers names. What the UNet predicts goes with the UNet; its EMA is dropped.
+    #[must_use]
+    pub fn replace(mut self, parts: Parts<'a>) -> Self {
+        self.replacements.parts = parts;
+        self
+    }
+
+    /// Repairs the checkpoint first: names and prefixes that programs do not look for, wrong ranks, position_ids, F64,
+    /// duplicates, bytes behind the tensors. Nothing else changes. A defect that cannot be repaired is an error.
+    ///
+    /// A file with bytes behind its tensors opens only with
+    /// [`OpenOptions::keep_trailing_bytes`](crate::OpenOptions::keep_trailing_bytes).
+    #[must_use]
+    pub fn repair(mut self, repair: bool) -> Self {
+        self.repair = repair;
+        self
+    }
+
+    /// Keeps the checkpoint's own tensors where the new VAE lacks them. By default a missing tensor is an error.
+    #[must_use]
+    pub fn partial(mut self, partial: bool) -> Self {
+        self.replacements.options.partial = partial;
+        self
+    }
+
+    /// Accepts a VAE of another family than the checkpoint. By default it is an error where both families are known.
+    #[must_use]
+    pub fn allow_family_mismatch(mut self, allow: bool) -> Self {
+        self.replacements.options.allow_family_mismatch = allow;
+        self
+    }
+
+    /// Accepts a VAE that its authors have withdrawn. By default such a VAE is an error.
+    #[must_use]
+    pub fn allow_withdrawn(mut self, allow: bool) -> Self {
+        self.replacements.allow_withdrawn = allow;
+        self
     }
 
     /// Sets how to treat the EMA weights (`model_ema.*`). By default they are kept, or dropped when pruning.
@@ -90,7 +165,52 @@ impl<'a> Convert<'a> {
         options.allow_loss = self.output.allow_loss;
         options.overflow = self.output.overflow;
         options.dequantize = target == Target::Diffusers;
-        let resolved = convert::plan(self.checkpoint, &options)?;
-        self.output.write(self.checkpoint, output, target, resolved, mode)
+        let input = self.checkpoint.or(self.replacements.parts.unet);
+        let input = input.ok_or_else(|| {
+            Error::usage("neither a checkpoint nor a file for the UNet").with_hint(Hint::NameComponents)
+        })?;
+        let repaired = self.checkpoint.filter(|_| self.repair).map(repair::plan).transpose()?;
+        let mut report = match &repaired {
+            Some(repaired) if !repaired.repairs.is_empty() => {
+                let mut writing = self.output.clone();
+                if input.container() != Container::Diffusers {
+                    writing.found = Some(repaired.checkpoint.parameterization()?);
+                }
+                self.convert(input, Some(repaired), &options, &writing, output, target, mode)?
+            }
+            _ => self.convert(input, None, &options, &self.output, output, target, mode)?,
+        };
+        report.repairs = repaired.map(|repaired| repaired.repairs);
+        Ok(report)
+    }
+
+    /// Converts the checkpoint, after its repair if there was one, with the components of other files.
+    #[expect(clippy::too_many_arguments, reason = "private, and called with what `run` has decided")]
+    fn convert(
+        &self,
+        input: &Checkpoint,
+        repaired: Option<&Repaired>,
+        options: &ConvertOptions,
+        writing: &OutputOptions<'_>,
+        output: &Path,
+        target: Target,
+        mode: Mode,
+    ) -> Result<WriteReport> {
+        let base = repaired.map_or(self.checkpoint, |repaired| Some(&repaired.checkpoint));
+        let earlier = repaired.map(|repaired| repaired.resolved.clone());
+        if self.replacements.parts.is_empty() {
+            let resolved = convert::plan(base.unwrap_or(input), options)?;
+            let resolved = match earlier {
+                Some(earlier) => earlier.then(resolved)?,
+                None => resolved,
+            };
+            return writing.write(input, output, target, resolved, mode);
+        }
+        let mut replaced = self.replacements.apply(base, writing)?;
+        if let Some(earlier) = earlier {
+            replaced.assembled.resolved = earlier.then(replaced.assembled.resolved)?;
+        }
+        let converted = convert::plan(&replaced.assembled.checkpoint, options)?;
+        replaced.write(input, writing, output, target, converted, mode)
     }
 }

@@ -2,9 +2,11 @@ use std::path::{Path, PathBuf};
 
 use crate::report::{Inspection, components};
 use trinart_ckpt_formats::containers::Container;
+use trinart_ckpt_formats::error::Kind;
 use trinart_ckpt_formats::io::{NoProgress, Progress};
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
 use trinart_ckpt_models::file_kind::Identity;
+use trinart_ckpt_models::plan::repair;
 use trinart_ckpt_models::{Checkpoint, parameterization, published, quantization};
 
 /// The size of the largest file that is hashed to identify it. Hashing larger files would take seconds.
@@ -43,7 +45,7 @@ impl<'a> Inspect<'a> {
 
     /// Inspects the file.
     pub fn run(&self) -> Result<Inspection> {
-        let stored = StoredCheckpoint::open_with(&self.path, &OpenOptions::new().keep_dangers())?;
+        let stored = StoredCheckpoint::open_with(&self.path, &OpenOptions::new().keep_dangers().keep_trailing_bytes())?;
         let is_hashed = stored.file_bytes() <= HASHED_BYTES && stored.container() != Container::Diffusers;
         let known = if is_hashed { published::find(&stored, self.progress)? } else { None };
         let detection = Checkpoint::detect(&stored);
@@ -57,6 +59,17 @@ impl<'a> Inspect<'a> {
         let mut inspection =
             Inspection::new(&stored, identity, components, &detection, parameterization, known, self.keys);
         inspection.quantization = quantization::Survey::of(state_dict).counts();
+        if let Ok(checkpoint) = &translated {
+            match repair::plan(checkpoint) {
+                Ok(repaired) => inspection.repairs = repaired.repairs,
+                Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Missing | Kind::Mismatch) => {
+                    let tensor = error.tensor().map_or_else(String::new, |key| format!("{key}: "));
+                    inspection.unrepairable = Some(format!("{tensor}{}", error.message()));
+                }
+                // Others are not about defects, such as a tensor that cannot be read.
+                Err(_) => {}
+            }
+        }
         Ok(inspection)
     }
 }

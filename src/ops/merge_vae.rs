@@ -1,18 +1,16 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::output::{Mode, OutputOptions, at_input, output_methods};
-use crate::report::{ComponentSummary, LeftOut, Merged, VaeReport, VaeSummary, WriteReport};
-use trinart_ckpt_formats::containers::Container;
-use trinart_ckpt_formats::error::{Hint, OrInternal, printable};
-use trinart_ckpt_formats::{Error, OpenOptions, Result, StateDict, Target};
-use trinart_ckpt_models::plan::merge_vae::{self, BaseIdentity, MergeVaeOptions, VaeDtype};
-use trinart_ckpt_models::published::{self, PublishedFile};
+use super::output::{Mode, OutputOptions, output_methods};
+use super::vae_file;
+use crate::report::{LeftOut, Merged, VaeReport, WriteReport};
+use trinart_ckpt_formats::error::{OrInternal, printable};
+use trinart_ckpt_formats::{Error, OpenOptions, Result, Target};
+use trinart_ckpt_models::ledger::Origin;
+use trinart_ckpt_models::plan::merge_vae::{self, MergeVaeOptions, VaeDtype};
+use trinart_ckpt_models::plan::record::{self, PartIdentity};
 use trinart_ckpt_models::sidecar::{self, Sidecar};
-use trinart_ckpt_models::{Checkpoint, Component, Notice, NoticeCode, hash, vae};
-
-/// The size of the largest checkpoint whose sha256 is recorded. Hashing a larger one would take seconds.
-const HASHED_BYTES: u64 = 1 << 29;
+use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode, vae};
 
 /// Merges a VAE into a checkpoint.
 ///
@@ -104,22 +102,20 @@ impl<'a> MergeVae<'a> {
         options.dequantize = target == Target::Diffusers;
         // Planning comes before hashing: headers can rule out a merge before half a gigabyte is read.
         let mut resolved = merge_vae::plan(base, vae, &options)?;
-        let (sha256, published) = self.identify_vae()?;
-        if let Some(architecture) = published::vae_architecture(&sha256) {
-            let family = merge_vae::check_published(base, architecture, options.allow_family_mismatch);
-            let family = family.map_err(|error| error.in_file(vae.path()))?;
-            resolved.notices.retain(|notice| notice.code != NoticeCode::VaeFamilyUnknown);
-            resolved.notices.extend(family);
-        }
+        let (sha256, published) = vae_file::identify(vae, self.allow_withdrawn, self.output.progress)?;
+        vae_file::check_family(base, vae, &sha256, options.allow_family_mismatch, &mut resolved)?;
         if let Some(sidecar) = self.sidecar.as_ref().filter(|sidecar| !sidecar.others.is_empty()) {
             let text = format!("did not use other VAEs beside the checkpoint: {}", sidecar::list(&sidecar.others));
             resolved.notices.push(Notice::new(NoticeCode::OtherVaesBeside, text));
         }
-        merge_vae::record(&mut resolved.metadata, base, self.identify_base()?.as_ref(), vae, &sha256);
-        let before = self.summary(base.state_dict(), merge_vae::is_of_old_vae);
+        let identity = vae_file::identify_base(base, self.output.progress)?;
+        let part = PartIdentity { origin: Origin::Vae, name: vae.file_name(), sha256: vec![sha256.clone()] };
+        let identity = identity.as_ref().map(|identity| (base, identity));
+        record::record(&mut resolved.metadata, "trinart-ckpt merge-vae", identity, &[part]);
+        let before = vae_file::summary(&self.output, base.state_dict(), merge_vae::is_of_old_vae);
         let before = before.map_err(|error| error.in_file(base.path()))?;
-        let after = self.summary(&resolved.state_dict, vae::is_checkpoint_key);
-        let after = after.map_err(|error| self.at_vae(at_input(error, &resolved.ledger, base)))?;
+        let after = vae_file::summary(&self.output, &resolved.state_dict, vae::is_checkpoint_key);
+        let after = after.map_err(|error| self.at_vae(self.output.at_input(error, &resolved.ledger, base)))?;
         let after = after.or_internal("a merge has no VAE in its output")?;
         let is_same = before.as_ref().is_some_and(|before| before.content_hash == after.content_hash);
 
@@ -148,69 +144,5 @@ impl<'a> MergeVae<'a> {
         }
         let base = self.base.path().to_string_lossy().into_owned();
         error.in_file(self.vae.path()).during(format!("merging into {}", printable(&base)))
-    }
-
-    /// Returns the sha256 of the VAE file, and the published file with this hash. Fails if that file was withdrawn, unless
-    /// it is allowed.
-    fn identify_vae(&self) -> Result<(String, Option<&'static PublishedFile>)> {
-        let file = self.vae.vae_file()?;
-        let sha256 = hash::file_sha256(file, self.output.progress)?;
-        let published = published::identify(file.len(), &sha256);
-        if !self.allow_withdrawn {
-            refuse_withdrawn(published).map_err(|error| error.in_file(self.vae.path()))?;
-        }
-        Ok((sha256, published))
-    }
-
-    /// Returns the hashes by which WebUI finds the checkpoint; `None` for a folder, which has none. A large file is not
-    /// hashed, because that would cost another pass over it: its legacy hash is that of 64 KiB, and WebUI finds models
-    /// by either hash.
-    fn identify_base(&self) -> Result<Option<BaseIdentity>> {
-        if self.base.container() == Container::Diffusers {
-            return Ok(None);
-        }
-        let file = self.base.file()?;
-        let legacy = hash::legacy_hash(file)?;
-        let hash = match file.len() {
-            ..=HASHED_BYTES => hash::file_sha256(file, self.output.progress)?,
-            _ => legacy.clone(),
-        };
-        Ok(Some(BaseIdentity { hash, legacy }))
-    }
-
-    /// Summarizes and hashes the VAE of a state dict, whose keys `is_vae` recognizes. `None` if it has none.
-    fn summary(&self, state_dict: &StateDict, is_vae: fn(&str) -> bool) -> Result<Option<VaeSummary>> {
-        let tensors = || state_dict.iter().filter(|(key, _)| is_vae(key));
-        let summary = ComponentSummary::new(Component::Vae, tensors().map(|(_, tensor)| tensor));
-        if summary.tensors == 0 {
-            return Ok(None);
-        }
-        let content_hash = hash::content_hash(tensors(), self.output.jobs, self.output.progress)?;
-        Ok(Some(VaeSummary { summary, content_hash }))
-    }
-}
-
-fn refuse_withdrawn(known: Option<&PublishedFile>) -> Result<()> {
-    match known.and_then(|known| Some((known.name, known.withdrawn?))) {
-        Some((name, reason)) => {
-            Err(Error::conflict(format!("this is {name}, {reason}")).with_hint(Hint::AllowWithdrawn))
-        }
-        None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refuses_the_withdrawn_vae_by_name_and_gives_the_hash_of_the_right_one() {
-        let right = "2453b80bc1716bc3f94496d4e56be891e267051dc43c5144f384b66a73ac8295";
-        let wrong = "d2dd1c82220e31a72bd9958dda249ed7f94faf875d5123ae3aab7a1950a82a8f";
-        let error = refuse_withdrawn(published::identify(404_661_793, wrong)).unwrap_err().to_string();
-        assert!(error.contains("autoencoder_kl-f8-trinart_characters.ckpt"), "{error}");
-        assert!(error.contains(right), "{error}");
-        assert!(refuse_withdrawn(published::identify(404_661_793, right)).is_ok());
-        assert!(refuse_withdrawn(None).is_ok());
     }
 }

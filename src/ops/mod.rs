@@ -10,23 +10,26 @@
 
 mod compare;
 mod convert;
+mod folder_options;
 mod hash;
 mod inspect;
 mod jobs;
 mod merge_vae;
 mod output;
+mod parts;
 #[cfg(feature = "render")]
 mod render_check;
 mod scan;
 mod side_file;
 mod structure;
+mod vae_file;
 
 pub use compare::{Compare, ComparePlan};
 pub use convert::Convert;
+pub use folder_options::FolderOptions;
 pub use hash::HashCheckpoint;
 pub use inspect::Inspect;
 pub use merge_vae::MergeVae;
-pub use output::FolderOptions;
 #[cfg(feature = "render")]
 pub use render_check::RenderCheck;
 pub use scan::Scan;

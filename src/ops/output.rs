@@ -1,7 +1,8 @@
 //! What the operations that write a checkpoint share: their options, and the write itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::folder_options::FolderOptions;
 use super::jobs::check_jobs;
 use super::side_file::SideFile;
 use super::structure;
@@ -19,38 +20,6 @@ use trinart_ckpt_models::plan::express;
 use trinart_ckpt_models::plan::folders::{self, FolderPlan};
 use trinart_ckpt_models::plan::{Cast, Resolved};
 use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
-
-/// How to write a diffusers folder.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct FolderOptions {
-    /// Write weights as `.bin` instead of `.safetensors`.
-    pub bin: bool,
-    /// A variant in the names of the weights: `fp16` makes `diffusion_pytorch_model.fp16.safetensors`.
-    pub variant: Option<String>,
-    /// The most bytes of tensors in one file, at least 1; `None` means 10 GB, as in diffusers.
-    pub max_shard_bytes: Option<u64>,
-}
-
-impl FolderOptions {
-    /// Writes weights as `.bin`, for programs that do not read safetensors.
-    #[must_use]
-    pub fn bin(self, bin: bool) -> Self {
-        FolderOptions { bin, ..self }
-    }
-
-    /// Sets the variant in the names of the weights, such as `fp16`.
-    #[must_use]
-    pub fn variant(self, variant: impl Into<String>) -> Self {
-        FolderOptions { variant: Some(variant.into()), ..self }
-    }
-
-    /// Sets the most bytes of tensors in one file, at least 1. A larger tensor gets a file of its own.
-    #[must_use]
-    pub fn max_shard_bytes(self, bytes: u64) -> Self {
-        FolderOptions { max_shard_bytes: Some(bytes), ..self }
-    }
-}
 
 /// Bytes of tensors in one file of a folder by default, as in diffusers.
 const SHARD_BYTES: u64 = 10_000_000_000;
@@ -72,6 +41,12 @@ pub(super) struct OutputOptions<'a> {
     /// What the UNet predicts; `None` follows the checkpoint.
     pub(super) prediction: Option<Prediction>,
     pub(super) folder: FolderOptions,
+    /// What the output is to record instead of what the checkpoint does.
+    pub(super) found: Option<Parameterization>,
+    /// Whether the UNet is another than that of the checkpoint.
+    pub(super) replaces_unet: bool,
+    /// The other inputs, by their origin in the ledger.
+    pub(super) others: Vec<(Origin, PathBuf)>,
 }
 
 impl Default for OutputOptions<'_> {
@@ -88,6 +63,9 @@ impl Default for OutputOptions<'_> {
             progress: &NoProgress,
             prediction: None,
             folder: FolderOptions::default(),
+            found: None,
+            replaces_unet: false,
+            others: Vec::new(),
         }
     }
 }
@@ -212,17 +190,6 @@ fn contradiction(format: Target, output: &Path) -> Option<Notice> {
     Some(Notice::new(NoticeCode::FormatContradictsExtension, text))
 }
 
-/// Names the input tensor in an error about reading a tensor of the output, such as an overflow. Names the file too if the
-/// tensor is one of `input`.
-pub(super) fn at_input(error: Error, ledger: &Ledger, input: &Checkpoint) -> Error {
-    let line = error.tensor().filter(|_| error.kind() != Kind::Unverified).and_then(|key| ledger.input_of(key));
-    let Some(LedgerLine { from, input: key, .. }) = line else { return error };
-    match from {
-        Origin::Checkpoint => error.rename_tensor(key.as_str()).in_file(input.path()),
-        _ => error.rename_tensor(key.as_str()),
-    }
-}
-
 /// Returns a notice for each mark that contradicts one of higher precedence.
 fn contradictions(found: &Parameterization) -> impl Iterator<Item = Notice> {
     found.contradictions().map(|(first, other)| {
@@ -233,6 +200,20 @@ fn contradictions(found: &Parameterization) -> impl Iterator<Item = Notice> {
 }
 
 impl OutputOptions<'_> {
+    /// Names the input tensor in an error about reading a tensor of the output, such as an overflow, and its file if it is
+    /// known. `input` is the checkpoint.
+    pub(super) fn at_input(&self, error: Error, ledger: &Ledger, input: &Checkpoint) -> Error {
+        let line = error.tensor().filter(|_| error.kind() != Kind::Unverified).and_then(|key| ledger.input_of(key));
+        let Some(LedgerLine { from, input: key, .. }) = line else { return error };
+        let other = self.others.iter().find(|(origin, _)| origin == from).map(|(_, path)| path.as_path());
+        let file = if *from == Origin::Checkpoint { Some(input.path()) } else { other };
+        let error = error.rename_tensor(key.as_str());
+        match file {
+            Some(file) => error.in_file(file),
+            None => error,
+        }
+    }
+
     pub(super) fn cast(&self) -> Option<Cast> {
         self.dtype.map(|to| Cast { to, overflow: self.overflow })
     }
@@ -273,7 +254,8 @@ impl OutputOptions<'_> {
             Target::Diffusers => self.write_folder(input, output, resolved, &wanted, mode)?,
             _ => {
                 let is_file = input.container() != Container::Diffusers;
-                let expressed = express::in_file(resolved, &wanted, is_file && self.prediction.is_none());
+                let is_as_stored = is_file && self.prediction.is_none() && !self.replaces_unet;
+                let expressed = express::in_file(resolved, &wanted, is_as_stored);
                 let expressed = expressed.map_err(|error| error.in_file(input.path()))?;
                 let (mut resolved, yaml) = (expressed.resolved, expressed.yaml);
                 let side_file = SideFile::plan(input, output, &mut resolved, &wanted, yaml, self.overwrite)?;
@@ -281,7 +263,7 @@ impl OutputOptions<'_> {
                 let staged = side_file.as_ref().filter(|_| mode == Mode::Write).map(SideFile::stage).transpose()?;
                 let structure = structure::of_output(input, target, &mut resolved);
                 let written = self.write_file(output, target, &resolved, &structure, mode);
-                let written = written.map_err(|error| at_input(error, &resolved.ledger, input))?;
+                let written = written.map_err(|error| self.at_input(error, &resolved.ledger, input))?;
                 staged.map(AtomicFile::persist).transpose()?;
                 also_wrote.extend(side_file.map(|side_file| side_file.path().to_string_lossy().into_owned()));
                 (resolved, written)
@@ -299,6 +281,8 @@ impl OutputOptions<'_> {
             verified: written.verified,
             also_wrote,
             vae: None,
+            replaced: Vec::new(),
+            repairs: None,
             left_out: LeftOut::opaque(input.stored()),
             non_finite: written.non_finite,
             notices: resolved.notices,
@@ -308,7 +292,7 @@ impl OutputOptions<'_> {
 
     /// Returns what the output is to record: what the input does, except for what was requested.
     fn parameterization(&self, input: &Checkpoint, resolved: &mut Resolved) -> Result<Parameterization> {
-        let found = input.parameterization()?;
+        let found = self.found.clone().map_or_else(|| input.parameterization(), Ok)?;
         let Some(prediction) = self.prediction else {
             resolved.notices.extend(contradictions(&found));
             resolved.notices.extend(express::unmarked(&found));
@@ -382,7 +366,7 @@ impl OutputOptions<'_> {
                 Written::planned(containers::check_folder(&entries)?)
             }
             Mode::Write => containers::write_folder(output, &entries, &self.write_options())
-                .map_err(|error| at_input(error, &resolved.ledger, input))?,
+                .map_err(|error| self.at_input(error, &resolved.ledger, input))?,
         };
         Ok((resolved, written))
     }

@@ -18,6 +18,7 @@ use trinart_ckpt_models::detection::{Detection, Evidence};
 use trinart_ckpt_models::family::{Architecture, Prediction, Task};
 use trinart_ckpt_models::file_kind::{Identity, Model, Use};
 use trinart_ckpt_models::parameterization::{MarkSource, Parameterization};
+use trinart_ckpt_models::plan::repair::Repair;
 use trinart_ckpt_models::position_ids::{self, State};
 use trinart_ckpt_models::published::PublishedFile;
 use trinart_ckpt_models::quantization::Method;
@@ -71,6 +72,10 @@ pub struct Inspection {
     pub quantization: IndexMap<Method, usize>,
     /// The state of the text encoder's position_ids; `None` without a text encoder, and for diffusers folders.
     pub position_ids: Option<PositionIds>,
+    /// The defects that a repair removes.
+    pub repairs: Vec<Repair>,
+    /// The defect that a repair cannot remove, in words; `None` without one.
+    pub unrepairable: Option<String>,
     /// The published file with this size and sha256.
     pub published: Option<&'static PublishedFile>,
     /// The plain values beside the tensors, as text.
@@ -225,6 +230,8 @@ impl Inspection {
                 Container::Diffusers => None,
                 _ => PositionIds::of(checkpoint.state_dict()),
             },
+            repairs: Vec::new(),
+            unrepairable: None,
             published,
             metadata: checkpoint.metadata().iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
             opaque: LeftOut::opaque(checkpoint),
@@ -300,6 +307,12 @@ impl Inspection {
             let is_correct = *position_ids == PositionIds::Correct;
             let text = if is_correct { text } else { colors.paint(&text, DOUBTFUL) };
             line("position_ids", &format!("{text}{ending}"));
+        }
+        for repair in &self.repairs {
+            line("defect", &format!("{}{}", printable(&repair.to_text()), ending(Tip::Repairable, words)));
+        }
+        if let Some(defect) = &self.unrepairable {
+            line("defect", &printable(defect));
         }
         for (name, value) in &self.metadata {
             let value = printable(value);

@@ -34,4 +34,4 @@ pub(crate) use render::RenderPaths;
 pub use scan::{FindingReport, ScanReport, ScanVerdict, ScannedFile};
 pub use tip::{Tip, TipWords};
 pub use units::size;
-pub use write_report::{LeftOut, Merged, VaeReport, VaeSummary, WriteReport};
+pub use write_report::{LeftOut, Merged, PartReport, VaeReport, VaeSummary, WriteReport};

@@ -13,6 +13,8 @@ pub enum Tip {
     WrongPositionIds,
     /// The text encoder has no position_ids. A conversion can add them.
     MissingPositionIds,
+    /// The file has a defect. A conversion can repair it.
+    Repairable,
     /// The report contains a notice with this code.
     Notice(NoticeCode),
 }

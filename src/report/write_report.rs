@@ -10,7 +10,8 @@ use trinart_ckpt_formats::containers::{OpaqueValue, Target, UnreadableTensor};
 use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::tensor::NonFiniteTensor;
 use trinart_ckpt_models::Notice;
-use trinart_ckpt_models::ledger::{Change, Disposition, Ledger};
+use trinart_ckpt_models::ledger::{Change, Disposition, Ledger, Origin};
+use trinart_ckpt_models::plan::repair::Repair;
 use trinart_ckpt_models::published::PublishedFile;
 
 /// A value or tensor that is not in the output.
@@ -65,6 +66,12 @@ pub struct WriteReport {
     /// The merge of a VAE, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vae: Option<VaeReport>,
+    /// The components that come from other files, if there are some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<PartReport>,
+    /// The repairs, if they were requested; empty for a file without defects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repairs: Option<Vec<Repair>>,
     /// Values that are not in the output.
     pub left_out: Vec<LeftOut>,
     /// The tensors of the output with NaN or infinite values. Empty for a dry run, which reads none.
@@ -73,6 +80,27 @@ pub struct WriteReport {
     pub notices: Vec<Notice>,
     /// The disposition of each key of each input.
     pub ledger: Ledger,
+}
+
+/// A component that comes from another file than the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PartReport {
+    /// The component, as the ledger names it.
+    pub component: Origin,
+    /// The file or folder.
+    pub file: String,
+    /// The sha256 of each file that holds the component.
+    pub sha256: Vec<String>,
+}
+
+impl PartReport {
+    fn write_text(&self, out: &mut String) {
+        let short = |hash: &String| hash.chars().take(10).collect::<String>();
+        let hashes: Vec<String> = self.sha256.iter().map(short).collect();
+        let _ =
+            writeln!(out, "  {:<12} {} (sha256 {})", self.component.text(), printable(&self.file), hashes.join(", "));
+    }
 }
 
 /// The VAE before and after a merge.
@@ -141,6 +169,18 @@ impl WriteReport {
         let (input, output) = (printable(&self.input), printable(&self.output));
         let tensors = count(self.tensors, "tensor");
         let _ = writeln!(out, "{input} -> {output}: {}, {tensors}, {}, {state}", self.format.name(), size(self.bytes));
+        match self.repairs.as_deref() {
+            Some([]) => out.push_str("  repaired     nothing: the file has no defect that a repair removes\n"),
+            Some(repairs) => {
+                for repair in repairs {
+                    let _ = writeln!(out, "  repaired     {}", printable(&repair.to_text()));
+                }
+            }
+            None => {}
+        }
+        for part in self.replaced.iter().filter(|part| part.component != Origin::Vae) {
+            part.write_text(&mut out);
+        }
         if let Some(vae) = &self.vae {
             vae.write_text(&mut out);
         }

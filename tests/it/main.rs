@@ -12,6 +12,7 @@
 mod support;
 
 mod architecture;
+mod assemble;
 mod bad_input;
 #[cfg(unix)]
 mod bounds;
@@ -36,6 +37,7 @@ mod quantized;
 mod readme;
 #[cfg(feature = "render")]
 mod render_check;
+mod repair;
 mod roots;
 mod scan;
 mod scan_peers;

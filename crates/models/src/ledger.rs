@@ -15,6 +15,13 @@ pub enum Origin {
     Checkpoint,
     /// The VAE that is merged into the checkpoint.
     Vae,
+    /// The file of the UNet that replaces the checkpoint's.
+    Unet,
+    /// The file of the text encoder that replaces the checkpoint's.
+    TextEncoder,
+    /// The file of the second text encoder that replaces the checkpoint's.
+    #[serde(rename = "text-encoder-2")]
+    TextEncoder2,
     /// No input: a constant that this program adds.
     Program,
 }
@@ -25,6 +32,9 @@ impl Origin {
         match self {
             Origin::Checkpoint => "checkpoint",
             Origin::Vae => "VAE",
+            Origin::Unet => "UNet",
+            Origin::TextEncoder => "text encoder",
+            Origin::TextEncoder2 => "text encoder 2",
             Origin::Program => "program",
         }
     }
@@ -116,6 +126,14 @@ pub enum DropReason {
     NotInSchema,
     /// A tensor of the checkpoint's old VAE that no VAE has, or that repeats another one.
     OldVae,
+    /// A tensor that is in the output under its right name already.
+    Duplicate,
+    /// A tensor of a file that is not part of the component that the file is given for.
+    NotInPart,
+    /// A tensor of the component that was replaced, which the new one does not have.
+    OldPart,
+    /// The EMA of a UNet that was replaced.
+    EmaOfReplaced,
     /// EMA weights, dropped on request.
     Ema,
     /// A counter of the EMA.
@@ -153,6 +171,10 @@ impl DropReason {
             DropReason::NotVae
             | DropReason::NotInSchema
             | DropReason::OldVae
+            | DropReason::Duplicate
+            | DropReason::NotInPart
+            | DropReason::OldPart
+            | DropReason::EmaOfReplaced
             | DropReason::Superseded
             | DropReason::Ema
             | DropReason::EmaCounter
@@ -179,6 +201,10 @@ impl DropReason {
             DropReason::NotVae => "not-vae",
             DropReason::NotInSchema => "not-in-schema",
             DropReason::OldVae => "old-vae",
+            DropReason::Duplicate => "duplicate",
+            DropReason::NotInPart => "not-in-part",
+            DropReason::OldPart => "old-part",
+            DropReason::EmaOfReplaced => "ema-of-replaced",
             DropReason::Ema => "ema",
             DropReason::EmaCounter => "ema-counter",
             DropReason::EmaUnmatched => "ema-unmatched",
@@ -204,6 +230,10 @@ impl DropReason {
             DropReason::NotVae => "not part of a VAE",
             DropReason::NotInSchema => "a Stable Diffusion VAE has no such tensor",
             DropReason::OldVae => "unusable part of the old VAE",
+            DropReason::Duplicate => "the same tensor is in the output under its right name",
+            DropReason::NotInPart => "not part of the component to use",
+            DropReason::OldPart => "part of the replaced component only",
+            DropReason::EmaOfReplaced => "EMA of the replaced UNet",
             DropReason::Ema => "EMA weights",
             DropReason::EmaCounter => "EMA counter",
             DropReason::EmaUnmatched => "EMA of no tensor in the file",
@@ -284,6 +314,11 @@ impl Ledger {
     /// Records a key that is not in the output.
     pub(crate) fn dropped(&mut self, from: Origin, input: &str, reason: DropReason) {
         self.push(from, input, Disposition::Dropped { reason });
+    }
+
+    /// Adds a line.
+    pub(crate) fn add(&mut self, line: LedgerLine) {
+        self.lines.push(line);
     }
 
     fn push(&mut self, from: Origin, input: &str, disposition: Disposition) {

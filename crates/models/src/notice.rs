@@ -76,6 +76,11 @@ pub enum NoticeCode {
     PositionIdsWrong,
     /// A dtype was requested for a component that the input lacks.
     DtypeWithoutComponent,
+    /// The new UNet predicts something else than the one it replaces.
+    PredictionChanged,
+    /// Tensors that a component of a file should have are missing from it, and the checkpoint's own were kept. Rendering
+    /// does not use them.
+    OwnPartKept,
     /// A part of a pipeline that this program does not know was dropped.
     PipelinePartDropped,
 }

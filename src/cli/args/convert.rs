@@ -4,10 +4,10 @@ use clap::Args;
 
 use super::heading::{CONTENT, INPUT, OUTPUT};
 use super::{Content, FolderWriting, Reading, Writing};
-use crate::cli::values::{ComponentArgument, EmaArgument, dtype};
+use crate::cli::values::{ComponentArgument, EmaArgument, Replacement, dtype};
 use trinart_ckpt_models::plan::ComponentDtype;
 
-/// Convert checkpoints between formats and dtypes
+/// Convert, repair and put together checkpoints
 ///
 /// Converts diffusers folders to single files with LDM keys, and single files to folders. Writes .safetensors files, .ckpt
 /// files for torch.load(weights_only=True, mmap=True) and every WebUI, and folders that diffusers opens offline.
@@ -18,8 +18,26 @@ use trinart_ckpt_models::plan::ComponentDtype;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Convert {
     /// Checkpoints to convert
-    #[arg(required = true, value_name = "INPUT", help_heading = INPUT)]
+    ///
+    /// With --replace, there may be none: then each component needs a --replace.
+    #[arg(required_unless_present = "replace", value_name = "INPUT", help_heading = INPUT)]
     pub inputs: Vec<PathBuf>,
+    /// Take a component from FILE, such as vae=vae.safetensors
+    ///
+    /// COMPONENT is unet, vae, text-encoder or text-encoder-2; the option can be repeated. FILE may hold the component
+    /// alone or be a whole checkpoint, in a single file or a diffusers folder. The keys and shapes must be those of the
+    /// architecture of the UNet. What the UNet predicts goes with the UNet. The EMA of a replaced UNet is dropped.
+    #[arg(long, value_name = "COMPONENT=FILE", value_parser = Replacement::parse, help_heading = INPUT)]
+    pub replace: Vec<Replacement>,
+    /// Keep the checkpoint's own tensors where the VAE of --replace lacks them
+    #[arg(long, requires = "replace", help_heading = INPUT, hide_short_help = true)]
+    pub partial: bool,
+    /// Accept a VAE of another family, such as that of SD v1 for SDXL
+    #[arg(long, requires = "replace", help_heading = INPUT, hide_short_help = true)]
+    pub allow_family_mismatch: bool,
+    /// Accept a VAE that its authors have withdrawn
+    #[arg(long, requires = "replace", help_heading = INPUT, hide_short_help = true)]
+    pub allow_withdrawn: bool,
     #[command(flatten)]
     pub reading: Reading,
     #[command(flatten)]
@@ -54,6 +72,13 @@ pub(in crate::cli) struct Convert {
     #[arg(long, value_enum, value_name = "COMPONENT", help_heading = CONTENT)]
     #[arg(hide_possible_values = true)]
     pub component: Option<ComponentArgument>,
+    /// Repair names, ranks and other defects that inspect lists
+    ///
+    /// Repairs names and prefixes that programs do not look for (VAE attention, module., model.model., clip_l., NovelAI),
+    /// wrong ranks, position_ids, weights in F64, duplicates, and bytes behind the tensors. Nothing else changes. A defect
+    /// that cannot be repaired is an error.
+    #[arg(long, requires = "inputs", help_heading = CONTENT)]
+    pub repair: bool,
     /// Correct or add the text encoder's position_ids
     ///
     /// Correct ones are I64, from 0 to 76.

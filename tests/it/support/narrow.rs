@@ -90,7 +90,7 @@ pub(crate) fn empty() -> LazyTensor {
 }
 
 /// A tensor of 1/16.
-fn filled(dims: &[u64]) -> LazyTensor {
+pub(crate) fn filled(dims: &[u64]) -> LazyTensor {
     let elements: u64 = dims.iter().product();
     tensor(Dtype::F16, dims, (0..elements).flat_map(|_| 0x2c00_u16.to_le_bytes()).collect())
 }

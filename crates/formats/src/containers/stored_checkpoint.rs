@@ -193,7 +193,7 @@ impl StoredCheckpoint {
     pub(crate) fn refuse_trailing_bytes(&self) -> Result<()> {
         match self.trailing.iter().find(|trailing| trailing.is_refused()) {
             Some(trailing) => {
-                let found = format!("{} extra bytes were appended behind the tensors", trailing.bytes);
+                let found = format!("extra bytes were appended behind the tensors: {}", trailing.bytes);
                 Err(Error::malformed(found).with_hint(Hint::Repair).at(trailing.offset).in_file(&trailing.file))
             }
             None => Ok(()),

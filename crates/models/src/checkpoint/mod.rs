@@ -19,6 +19,7 @@ use crate::parameterization::{self, Parameterization};
 use crate::quantization::{self, Wanted};
 use crate::vae;
 pub use translate::Translation;
+pub(crate) use translate::{MappedTensor, assemble};
 
 /// An opened checkpoint in LDM names (`model.diffusion_model.…`, `first_stage_model.…`), whatever its container and
 /// layout. No tensor is read yet.
@@ -55,6 +56,23 @@ impl Checkpoint {
             _ => single_file::to_ldm(&stored).unwrap_or_else(|| (stored.state_dict().clone(), Translation::default())),
         };
         Ok(Checkpoint { stored, state_dict, metadata, translation: Arc::new(translation) })
+    }
+
+    /// Returns the checkpoint with these tensors in LDM names and this metadata instead of its own, as the output of a plan
+    /// that another plan continues.
+    pub(crate) fn with_tensors(&self, state_dict: StateDict, metadata: Metadata) -> Self {
+        Checkpoint {
+            stored: self.stored.with_tensors(state_dict.clone(), metadata.clone()),
+            state_dict,
+            metadata,
+            translation: Arc::default(),
+        }
+    }
+
+    /// Returns the checkpoint with this metadata.
+    #[must_use]
+    pub fn with_metadata(&self, metadata: Metadata) -> Self {
+        Checkpoint { metadata, ..self.clone() }
     }
 
     /// Dequantizes the weights whose values are wanted, by key. Returns other checkpoints unchanged. A folder is dequantized

@@ -232,10 +232,10 @@ pub(super) fn translate(architecture: Architecture, keys: &[FolderTensor<'_>]) -
 }
 
 /// A tensor of the file, and its mapping to LDM names.
-struct MappedTensor<'a> {
-    mapped: Mapped<'a>,
-    key: &'a str,
-    tensor: &'a LazyTensor,
+pub(crate) struct MappedTensor<'a> {
+    pub(crate) mapped: Mapped<'a>,
+    pub(crate) key: &'a str,
+    pub(crate) tensor: &'a LazyTensor,
 }
 
 impl MappedTensor<'_> {
@@ -249,12 +249,12 @@ impl MappedTensor<'_> {
 }
 
 /// Makes a tensor in LDM names from its parts: one tensor, or query, key and value.
-fn assemble(mut parts: Vec<MappedTensor<'_>>) -> Result<(LazyTensor, Vec<Change>)> {
+pub(crate) fn assemble(mut parts: Vec<MappedTensor<'_>>) -> Result<(LazyTensor, Vec<Change>)> {
     parts.sort_by_key(MappedTensor::qkv);
     if let [only] = parts.as_slice() {
         let (mapped, tensor) = (&only.mapped, only.tensor.clone());
         if only.qkv().is_some() {
-            return Err(Error::missing("the folder lacks some of query, key and value of this attention"));
+            return Err(Error::missing("some of query, key and value of this attention are missing"));
         }
         let dims = mapped
             .fit(tensor.shape().dims())
@@ -268,7 +268,7 @@ fn assemble(mut parts: Vec<MappedTensor<'_>>) -> Result<(LazyTensor, Vec<Change>
     }
     let found: Vec<Option<Qkv>> = parts.iter().map(MappedTensor::qkv).collect();
     if found != Qkv::ALL.map(Some) {
-        return Err(Error::conflict("the folder has this tensor under several names"));
+        return Err(Error::conflict("this tensor occurs under several names"));
     }
     let joined = LazyTensor::join(parts.into_iter().map(|part| part.tensor.clone()).collect())?;
     Ok((joined, vec![Change::Joined]))

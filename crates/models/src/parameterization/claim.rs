@@ -51,6 +51,18 @@ impl Claim {
         }
     }
 
+    /// Returns whether the claim is about the constants of the VAE.
+    pub(super) fn is_of_vae(&self) -> bool {
+        matches!(
+            self,
+            Claim::ScalingFactor(_)
+                | Claim::ShiftFactor(_)
+                | Claim::LatentsMean(_)
+                | Claim::LatentsStd(_)
+                | Claim::ForceUpcast(_)
+        )
+    }
+
     /// The value as text.
     pub fn value(&self) -> String {
         match self {

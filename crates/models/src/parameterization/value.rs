@@ -123,6 +123,17 @@ impl Parameterization {
         Self::resolve(Some(architecture), self.task, marks.collect())
     }
 
+    /// Returns the parameterization of a checkpoint whose UNet was replaced by that of `unet`: what the UNet predicts goes with
+    /// the UNet, and so do the constants that its keys mark; other constants of the VAE stay.
+    #[must_use]
+    pub fn with_unet_of(&self, unet: &Self) -> Self {
+        let is_of_vae = |mark: &&Mark| mark.claim.is_of_vae() && mark.source != MarkSource::Key;
+        let is_decided = |mark: &&Mark| mark.source != MarkSource::Default;
+        let of_unet = unet.evidence.iter().filter(is_decided).filter(|mark| !is_of_vae(mark));
+        let marks = of_unet.chain(self.evidence.iter().filter(is_of_vae).filter(is_decided)).cloned().collect();
+        Self::resolve(unet.architecture, unet.task, marks)
+    }
+
     /// Returns whether nothing shows the constants of the VAE: a VAE alone, without metadata or configuration.
     pub fn vae_is_assumed(&self) -> bool {
         let is_shown = self.evidence.iter().any(|mark| matches!(mark.claim, Claim::ScalingFactor(_)));

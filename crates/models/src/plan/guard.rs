@@ -37,6 +37,14 @@ impl Account {
         Account { keys: inputs.map(|line| (line.from, line.input.clone())).collect(), allows_loss: had_loss }
     }
 
+    /// The tensors of two plans of which the second one continues the first.
+    pub(super) fn of_both(first: &Ledger, next: &Ledger) -> Self {
+        let mut account = Account::of_ledger(first);
+        let next = Account::of_ledger(next);
+        account.keys.extend(next.keys.into_iter().filter(|(origin, _)| *origin != Origin::Checkpoint));
+        account.allow_loss(next.allows_loss)
+    }
+
     /// Allows to lose tensors for which the output has no place.
     pub(crate) fn allow_loss(mut self, allow: bool) -> Self {
         self.allows_loss |= allow;

@@ -1,7 +1,9 @@
 //! Plans: what to do with each tensor, decided before anything is written. Planning reads no tensor data, except
 //! position_ids that are to be fixed.
 
+pub mod assemble;
 mod cast;
+mod chain;
 pub mod convert;
 mod convert_options;
 mod drops;
@@ -9,7 +11,10 @@ pub mod express;
 pub mod folders;
 mod guard;
 pub mod merge_vae;
+pub mod record;
+pub mod repair;
 mod resolved;
+mod spelling;
 
 pub use cast::{Cast, ComponentDtype, ComponentDtypes};
 pub(crate) use guard::Account;

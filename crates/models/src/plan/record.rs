@@ -1,9 +1,12 @@
+//! Records where the components of an output come from, in the metadata fields that WebUI's merger uses.
+
 use serde_json::{Map, Value};
 
 use crate::checkpoint::Checkpoint;
+use crate::ledger::Origin;
 use trinart_ckpt_formats::metadata::{MERGE_MODELS, MERGE_RECIPE, Metadata, PyValue};
 
-/// The identity of the checkpoint that a VAE is merged into, for the record of the merge.
+/// The identity of the checkpoint that components are merged into.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseIdentity {
     /// The sha256 of the file, or its legacy hash if the file is too large to hash in passing. WebUI finds a model by
@@ -13,29 +16,53 @@ pub struct BaseIdentity {
     pub legacy: String,
 }
 
-/// Records the merge in the metadata fields that WebUI's merger uses: the recipe with the sha256 of the VAE file, and the
-/// checkpoint's name by its hash, if `base` is given. Keeps an earlier recipe and earlier models.
-pub fn record(
-    metadata: &mut Metadata,
-    base: &Checkpoint,
-    identity: Option<&BaseIdentity>,
-    vae: &Checkpoint,
-    sha256: &str,
-) {
+/// The files that a component comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartIdentity {
+    /// The component.
+    pub origin: Origin,
+    /// The name of the file or folder.
+    pub name: String,
+    /// The sha256 of each file.
+    pub sha256: Vec<String>,
+}
+
+/// Records a merge: the recipe with the sha256 of each file, under `kind`, and the checkpoint's name by its hash, if there
+/// is one. Keeps an earlier recipe and earlier models.
+pub fn record(metadata: &mut Metadata, kind: &str, base: Option<(&Checkpoint, &BaseIdentity)>, parts: &[PartIdentity]) {
     let earlier = metadata.get(MERGE_RECIPE).map(PyValue::to_text);
     let mut recipe = Map::<String, Value>::new();
-    recipe.insert("type".into(), "trinart-ckpt merge-vae".into());
-    if let Some(identity) = identity {
+    recipe.insert("type".into(), kind.into());
+    if let Some((_, identity)) = base {
         recipe.insert("primary_model_hash".into(), identity.hash.as_str().into());
     }
-    recipe.insert("bake_in_vae".into(), vae.file_name().into());
-    recipe.insert("bake_in_vae_sha256".into(), sha256.into());
+    for part in parts {
+        let field = field(part.origin);
+        let sha256 = match part.sha256.as_slice() {
+            [only] => Value::String(only.clone()),
+            several => several.iter().map(String::as_str).collect(),
+        };
+        recipe.insert(field.into(), part.name.as_str().into());
+        recipe.insert(format!("{field}_sha256"), sha256);
+    }
     if let Some(earlier) = &earlier {
         recipe.insert("earlier_recipe".into(), earlier.as_str().into());
     }
     metadata.insert(MERGE_RECIPE.into(), PyValue::Str(Value::Object(recipe).to_string()));
-    if let Some(identity) = identity {
+    if let Some((base, identity)) = base {
         record_base(metadata, base, identity, earlier);
+    }
+}
+
+/// The field of a recipe for a component. WebUI has one for the VAE.
+fn field(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Vae => "bake_in_vae",
+        Origin::Unet => "unet",
+        Origin::TextEncoder => "text_encoder",
+        Origin::TextEncoder2 => "text_encoder_2",
+        Origin::Checkpoint => "checkpoint",
+        Origin::Program => "program",
     }
 }
 

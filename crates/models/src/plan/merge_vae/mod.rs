@@ -9,7 +9,6 @@ mod donor;
 mod family;
 mod old_vae;
 mod options;
-mod record;
 mod roles;
 #[cfg(test)]
 mod tests;
@@ -30,7 +29,6 @@ use donor::Donor;
 pub use family::check_published;
 use old_vae::OldVae;
 pub use options::{MergeVaeOptions, VaeDtype};
-pub use record::{BaseIdentity, record};
 use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result, printable};
 use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 

@@ -1,0 +1,52 @@
+//! The shapes that the tensors of a file must have.
+
+use std::collections::HashMap;
+
+use super::names::Names;
+use crate::layout::{self, Folder, Layout};
+use crate::{vae, vae_schema};
+
+/// Returns the dimensions that each tensor must have, by its key. `dims` returns those that it has. Tensors of unknown
+/// networks are missing, and so are those of networks whose sizes are unknown.
+pub(super) fn expected(names: &Names<'_>, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> HashMap<String, Vec<u64>> {
+    match names {
+        Names::Whole { layout, .. } => whole(layout, dims),
+        Names::Vae { prefix, wrapper, is_diffusers } => {
+            let kept = prefix.strip_prefix(wrapper).unwrap_or(prefix);
+            lone_vae(kept, *is_diffusers, dims)
+        }
+        Names::Unet { .. } | Names::TextEncoder | Names::Other => HashMap::new(),
+    }
+}
+
+fn whole(layout: &Layout, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> HashMap<String, Vec<u64>> {
+    let measured = Layout::measured(layout.architecture(), dims);
+    let networks = Folder::of(layout.architecture()).iter().filter(|folder| **folder != Folder::Vae);
+    let schemas = networks.flat_map(|folder| measured.ldm_schema(*folder));
+    let mut expected: HashMap<String, Vec<u64>> =
+        schemas.map(|schema| (schema.key.clone(), schema.dims.clone())).collect();
+    expected.extend(lone_vae(vae::PREFIX, false, dims));
+    expected
+}
+
+/// The shapes of a VAE under a prefix, in LDM or diffusers names.
+fn lone_vae(prefix: &str, is_diffusers: bool, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> HashMap<String, Vec<u64>> {
+    let name = |pair: &layout::Pair| match is_diffusers {
+        true => pair.diffusers.key.clone(),
+        false => pair.ldm.key.strip_prefix(vae::PREFIX).unwrap_or(&pair.ldm.key).to_owned(),
+    };
+    let published = layout::vae_pairs(vae_schema::widths(vae_schema::PUBLISHED_WIDTH));
+    let stored: HashMap<&str, String> = published
+        .iter()
+        .map(|pair| {
+            (pair.ldm.key.strip_prefix(vae::PREFIX).unwrap_or(&pair.ldm.key), format!("{prefix}{}", name(pair)))
+        })
+        .collect();
+    let Some(widths) = vae_schema::measure(&|key| dims(stored.get(key)?)) else { return HashMap::new() };
+    let pairs = layout::vae_pairs(widths);
+    let of_pair = |pair: &layout::Pair| {
+        let dims = if is_diffusers { pair.diffusers.dims.clone() } else { pair.ldm.dims.clone() };
+        (format!("{prefix}{}", name(pair)), dims)
+    };
+    pairs.iter().map(of_pair).collect()
+}
