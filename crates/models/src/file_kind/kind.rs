@@ -54,7 +54,7 @@ named! {
         MotionModule "motion-module" "AnimateDiff motion module",
         SafetyChecker "safety-checker" "safety checker",
         AestheticPredictor "aesthetic-predictor" "aesthetic predictor",
-        SegmentAnything "segment-anything" "Segment Anything model",
+        SegmentAnything "segment-anything" "segmentation model",
         Detector "detector" "object detector (YOLO)",
         Captioner "captioner" "image captioner (BLIP)",
         DepthEstimator "depth-estimator" "depth estimator",
