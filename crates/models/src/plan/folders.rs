@@ -215,7 +215,10 @@ fn in_order(mut tensors: Vec<FolderTensor>) -> Result<StateDict> {
     });
     let mut state_dict = StateDict::new();
     for (_, key, tensor) in tensors {
-        state_dict.insert(key, tensor)?;
+        state_dict.insert(key.as_str(), tensor).map_err(|_| {
+            Error::conflict("the file has this tensor under two names, such as transformer. and transformer.text_model.; a folder has one")
+                .in_tensor(&key)
+        })?;
     }
     Ok(state_dict)
 }
