@@ -18,7 +18,7 @@ use trinart_ckpt_models::ledger::{Ledger, LedgerLine, Origin};
 use trinart_ckpt_models::parameterization::Parameterization;
 use trinart_ckpt_models::plan::express;
 use trinart_ckpt_models::plan::folders::{self, FolderPlan};
-use trinart_ckpt_models::plan::{Cast, Resolved};
+use trinart_ckpt_models::plan::{Cast, MetadataEdits, Resolved};
 use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
 
 /// Bytes of tensors in one file of a folder by default, as in diffusers.
@@ -47,6 +47,7 @@ pub(super) struct OutputOptions<'a> {
     pub(super) replaces_unet: bool,
     /// The other inputs, by their origin in the ledger.
     pub(super) others: Vec<(Origin, PathBuf)>,
+    pub(super) metadata: MetadataEdits,
 }
 
 impl Default for OutputOptions<'_> {
@@ -66,6 +67,7 @@ impl Default for OutputOptions<'_> {
             found: None,
             replaces_unet: false,
             others: Vec::new(),
+            metadata: MetadataEdits::default(),
         }
     }
 }
@@ -144,6 +146,14 @@ macro_rules! output_methods {
             #[must_use]
             pub fn folder(mut self, options: $crate::ops::FolderOptions) -> Self {
                 self.output.folder = options;
+                self
+            }
+
+            /// Sets and drops metadata fields. A folder has them in the weights of its first component. Fails for a folder with
+            /// `.bin` weights, which have no metadata.
+            #[must_use]
+            pub fn metadata(mut self, edits: trinart_ckpt_models::plan::MetadataEdits) -> Self {
+                self.output.metadata = edits;
                 self
             }
 
@@ -226,6 +236,10 @@ impl OutputOptions<'_> {
             return Err(Error::usage("the size of the files in a folder must be at least 1 byte"));
         }
         let target = self.format.map_or_else(|| Target::from_path(output), Ok)?;
+        if target == Target::Diffusers && self.folder.bin && !self.metadata.set.is_empty() {
+            let found = "weights in .bin have no place for metadata; write the folder with .safetensors";
+            return Err(Error::usage(found).in_file(output));
+        }
         match target {
             // Once the new files are known, `write_folder` checks which files of an existing folder would be lost.
             Target::Diffusers => AtomicFolder::check_destination(output, self.overwrite, &|_| true)?,
@@ -258,10 +272,11 @@ impl OutputOptions<'_> {
                 let expressed = express::in_file(resolved, &wanted, is_as_stored);
                 let expressed = expressed.map_err(|error| error.in_file(input.path()))?;
                 let (mut resolved, yaml) = (expressed.resolved, expressed.yaml);
+                self.edit_metadata(&mut resolved).map_err(|error| error.in_file(output))?;
                 let side_file = SideFile::plan(input, output, &mut resolved, &wanted, yaml, self.overwrite)?;
                 // It is complete on the disk before the checkpoint is, and takes its name right after it.
                 let staged = side_file.as_ref().filter(|_| mode == Mode::Write).map(SideFile::stage).transpose()?;
-                let structure = structure::of_output(input, target, &mut resolved);
+                let structure = structure::of_output(input, target, &self.metadata, &mut resolved)?;
                 let written = self.write_file(output, target, &resolved, &structure, mode);
                 let written = written.map_err(|error| self.at_input(error, &resolved.ledger, input))?;
                 staged.map(AtomicFile::persist).transpose()?;
@@ -303,6 +318,13 @@ impl OutputOptions<'_> {
             return Err(Error::usage(found).in_file(input.path()));
         }
         Ok(found.with_prediction(prediction))
+    }
+
+    /// Changes the metadata as requested.
+    fn edit_metadata(&self, resolved: &mut Resolved) -> Result<()> {
+        let notices = self.metadata.apply(&mut resolved.metadata)?;
+        resolved.notices.extend(notices);
+        Ok(())
     }
 
     fn write_options(&self) -> WriteOptions<'_> {
@@ -349,6 +371,7 @@ impl OutputOptions<'_> {
         };
         let planned = folders::to_folder(resolved, companions.files, wanted, self.allow_loss);
         let FolderPlan { mut resolved, files, .. } = planned.map_err(|error| error.in_file(input.path()))?;
+        self.edit_metadata(&mut resolved).map_err(|error| error.in_file(output))?;
         resolved.notices.extend(companions.unknown.iter().map(|name| {
             let text = format!("left out {name}: an optional part of the pipeline that this program does not know");
             Notice::new(NoticeCode::PipelinePartDropped, text)

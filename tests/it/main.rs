@@ -31,6 +31,7 @@ mod marks;
 mod marks_in_folders;
 mod merge_vae;
 mod merge_vae_checks;
+mod metadata_edits;
 mod non_finite;
 mod peers;
 mod quantized;

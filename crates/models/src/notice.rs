@@ -70,6 +70,8 @@ pub enum NoticeCode {
     EmaKept,
     /// The output format has no place for the metadata.
     MetadataDropped,
+    /// No metadata field has the name of one that was to be dropped.
+    NoSuchMetadata,
     /// Quantized weights were dequantized to a dtype that was not requested.
     Dequantized,
     /// position_ids are wrong, and stay so.

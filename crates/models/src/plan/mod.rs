@@ -11,6 +11,7 @@ pub mod express;
 pub mod folders;
 mod guard;
 pub mod merge_vae;
+mod metadata_edits;
 pub mod record;
 pub mod repair;
 mod resolved;
@@ -18,5 +19,6 @@ mod spelling;
 
 pub use cast::{Cast, ComponentDtype, ComponentDtypes};
 pub(crate) use guard::Account;
+pub use metadata_edits::MetadataEdits;
 pub(crate) use resolved::Draft;
 pub use resolved::Resolved;
