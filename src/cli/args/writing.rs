@@ -59,8 +59,8 @@ pub(in crate::cli) struct Content {
     pub set_metadata: Vec<(String, String)>,
     /// Drop a metadata field
     ///
-    /// * stands for any characters, and ? for one: 'ss_*' drops what kohya's trainer recorded. The option can be repeated.
-    /// Fields are dropped before others are set.
+    /// In KEY, * stands for any characters, and ? for one: 'ss_*' drops what kohya's trainer recorded. The option can be
+    /// repeated. Fields are dropped before others are set.
     #[arg(long, value_name = "KEY", hide_short_help = true)]
     pub drop_metadata: Vec<String>,
     /// Clamp values that overflow the new dtype, instead of failing
