@@ -76,6 +76,12 @@ impl FileKind {
         )
     }
 
+    /// Returns whether the file is a Stable Diffusion checkpoint or a part of one, or may be one for all that is known.
+    pub fn may_be_stable_diffusion(self) -> bool {
+        use FileKind::*;
+        matches!(self, Checkpoint | Unet | Vae | Parts | Unknown | Empty) || self.is_text_encoder()
+    }
+
     /// Returns whether the file is a text encoder.
     pub fn is_text_encoder(self) -> bool {
         use FileKind::*;

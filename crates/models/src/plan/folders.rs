@@ -10,6 +10,7 @@ use trinart_ckpt_formats::{Metadata, StateDict};
 
 use crate::detection::{Detection, detect};
 use crate::family::{Architecture, Prediction, Task};
+use crate::file_kind;
 use crate::layout::{self, Folder, Layout, Mapped, text_keys};
 use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin};
 use crate::notice::{Notice, NoticeCode};
@@ -49,7 +50,7 @@ pub fn to_folder(
     let own: Vec<_> = own.into_iter().map(quantization::without_config).collect();
     let detection = detect(&state_dict);
     let folders = folders_of(&state_dict);
-    let architecture = architecture(&detection, &folders, wanted)?;
+    let architecture = architecture(&state_dict, &detection, &folders, wanted)?;
     let layout = Layout::of(architecture);
     let is_bare = is_text_bare(&metadata, &ledger);
     let (tensors, destinations) = rename(layout, &state_dict, is_bare)?;
@@ -120,14 +121,20 @@ fn folders_of(state_dict: &StateDict) -> Vec<Folder> {
     Folder::ALL.iter().copied().filter(|&folder| of_folder(folder)).collect()
 }
 
-fn architecture(detection: &Detection, folders: &[Folder], wanted: &Parameterization) -> Result<Architecture> {
+fn architecture(
+    state_dict: &StateDict,
+    detection: &Detection,
+    folders: &[Folder],
+    wanted: &Parameterization,
+) -> Result<Architecture> {
     match (detection.candidates().as_slice(), folders) {
         (&[only], _) => Ok(only),
         // The VAE is the same in all architectures, and so is each text encoder.
         (_, [Folder::Vae]) => Ok(wanted.architecture.unwrap_or(Architecture::Sd1)),
         (&[first, ..], [Folder::TextEncoder | Folder::TextEncoder2]) => Ok(first),
         _ => {
-            let found = format!("unknown architecture ({}): cannot write a folder", detection.doubt());
+            let found =
+                format!("cannot write a folder of: {} ({})", file_kind::describe(state_dict), detection.doubt());
             Err(Error::unsupported(found))
         }
     }
@@ -215,10 +222,8 @@ fn in_order(mut tensors: Vec<FolderTensor>) -> Result<StateDict> {
     });
     let mut state_dict = StateDict::new();
     for (_, key, tensor) in tensors {
-        state_dict.insert(key.as_str(), tensor).map_err(|_| {
-            Error::conflict("the file has this tensor under two names, such as transformer. and transformer.text_model.; a folder has one")
-                .in_tensor(&key)
-        })?;
+        let found = "the text encoder has this tensor under two names (transformer.… and transformer.text_model.…)";
+        state_dict.insert(key.as_str(), tensor).map_err(|_| Error::conflict(found).in_tensor(&key))?;
     }
     Ok(state_dict)
 }
