@@ -23,6 +23,7 @@ pub(super) fn option(hint: Hint) -> Option<&'static str> {
         Hint::Component => "take one component with --component",
         Hint::Cpu => "render on the CPU with --device cpu",
         Hint::SmallerOrCpu => "lower --size, or render on the CPU with --device cpu",
+        Hint::LoraFolder => "name it with --lora-dir",
         _ => return None,
     })
 }

@@ -25,6 +25,8 @@ fn check(command: &Command, terminal: &Terminal) -> Result<RenderCheckReport> {
         .set_if_some(vae.as_ref(), RenderCheck::vae)
         .set_if_some(command.against.as_ref(), RenderCheck::against)
         .set_if_some(command.like.as_ref(), RenderCheck::like)
+        .set_if_some(command.lora_dir.as_ref(), RenderCheck::loras)
+        .set_if_some(command.embeddings_dir.as_ref(), RenderCheck::embeddings)
         .set_if_some(command.sheet.as_ref(), RenderCheck::sheet)
         .set_if_some(command.dump.as_ref(), RenderCheck::dump)
         .set_if_some(terminal.jobs(), RenderCheck::jobs)

@@ -13,6 +13,7 @@ use trinart_ckpt_models::file_kind::Identity;
 use trinart_ckpt_models::plan::merge_vae::{self, MergeVaeOptions};
 use trinart_ckpt_models::quantization;
 use trinart_ckpt_render::job::{Against, Device, RenderInput, RenderJob, RenderPlan, RenderReport};
+use trinart_ckpt_render::picture::is_picture;
 use trinart_ckpt_render::settings::{ReferencePicture, RenderOptions, read_picture};
 
 /// Renders a picture with a checkpoint, and checks it.
@@ -34,6 +35,8 @@ pub struct RenderCheck<'a> {
     vae: Option<&'a Checkpoint>,
     against: Option<PathBuf>,
     like: Option<PathBuf>,
+    loras: Option<PathBuf>,
+    embeddings: Option<PathBuf>,
     options: RenderOptions,
     device: Device,
     sheet: Option<PathBuf>,
@@ -51,6 +54,8 @@ impl<'a> RenderCheck<'a> {
             vae: None,
             against: None,
             like: None,
+            loras: None,
+            embeddings: None,
             options: RenderOptions::default(),
             device: Device::default(),
             sheet: None,
@@ -67,16 +72,28 @@ impl<'a> RenderCheck<'a> {
         RenderCheck { vae: Some(vae), ..self }
     }
 
-    /// Compares with a PNG, or with the render of another checkpoint.
+    /// Compares with a picture, or with the render of another checkpoint.
     #[must_use]
     pub fn against(self, path: impl Into<PathBuf>) -> Self {
         RenderCheck { against: Some(path.into()), ..self }
     }
 
-    /// Takes unset options from the parameters of this PNG, and compares with it unless [`Self::against`] is set.
+    /// Takes unset options from the parameters of this picture, and compares with it unless [`Self::against`] is set.
     #[must_use]
     pub fn like(self, path: impl Into<PathBuf>) -> Self {
         RenderCheck { like: Some(path.into()), ..self }
+    }
+
+    /// Sets the folder with the LoRAs that the prompt loads: `<lora:name:0.8>`.
+    #[must_use]
+    pub fn loras(self, folder: impl Into<PathBuf>) -> Self {
+        RenderCheck { loras: Some(folder.into()), ..self }
+    }
+
+    /// Sets the folder with the textual inversions that the prompts name.
+    #[must_use]
+    pub fn embeddings(self, folder: impl Into<PathBuf>) -> Self {
+        RenderCheck { embeddings: Some(folder.into()), ..self }
     }
 
     /// Sets what to render: prompt, seed, steps, sampler and so on.
@@ -172,6 +189,12 @@ impl<'a> RenderCheck<'a> {
             check_jobs(jobs)?;
             job = job.jobs(jobs);
         }
+        if let Some(folder) = &self.loras {
+            job = job.loras(folder);
+        }
+        if let Some(folder) = &self.embeddings {
+            job = job.embeddings(folder);
+        }
         if let Some(path) = &self.like {
             job = job.like(ReferencePicture::open(path)?);
         }
@@ -241,12 +264,12 @@ fn values_of(checkpoint: &Checkpoint, state_dict: &StateDict) -> Result<Arc<Stat
     Ok(Arc::new(values.unwrap_or_else(|| state_dict.clone())))
 }
 
-/// Opens the picture or checkpoint to compare with. Files that start as a PNG does are pictures.
+/// Opens the picture or checkpoint to compare with. The content decides which one it is.
 fn open_against(path: &Path) -> Result<Against> {
-    let mut magic = [0; 8];
+    let mut magic = [0; 12];
     let read = File::open(path).and_then(|mut file| file.read(&mut magic));
-    if read.is_ok_and(|_| magic == *b"\x89PNG\r\n\x1a\n") {
-        return Ok(Against::Picture(path.to_owned(), read_picture(path)?.0));
+    if read.is_ok_and(|_| is_picture(&magic)) {
+        return Ok(Against::Picture(path.to_owned(), read_picture(path)?.picture));
     }
     Ok(Against::Checkpoint(input_of(&Checkpoint::open(path)?)?))
 }

@@ -126,8 +126,10 @@ pub mod checks;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod errors;
+mod files;
 pub mod job;
 pub mod kernels;
+mod lora;
 pub mod networks;
 pub mod observer;
 mod ops;

@@ -52,6 +52,14 @@ pub(in crate::cli) struct RenderCheck {
         hide_short_help = true,
     )]
     pub preset: Option<String>,
+    /// Look for the LoRAs that the prompt loads in this folder: <lora:name:0.8>
+    ///
+    /// A LoRA is found by its file name without the extension, or by the name that it was trained under.
+    #[arg(long, value_name = "DIR", help_heading = RENDERING)]
+    pub lora_dir: Option<PathBuf>,
+    /// Look for the textual inversions that the prompts name in this folder
+    #[arg(long, value_name = "DIR", help_heading = RENDERING)]
+    pub embeddings_dir: Option<PathBuf>,
     /// Set the seed [default: 0]
     #[arg(long, help_heading = RENDERING)]
     pub seed: Option<u64>,

@@ -82,6 +82,8 @@ pub enum Hint {
     Cpu,
     /// Render a smaller picture, or on the CPU.
     SmallerOrCpu,
+    /// Name the folder with LoRAs.
+    LoraFolder,
 }
 
 impl Hint {
@@ -104,6 +106,7 @@ impl Hint {
             Hint::Component => "component",
             Hint::Cpu => "cpu",
             Hint::SmallerOrCpu => "smaller-or-cpu",
+            Hint::LoraFolder => "lora-folder",
         }
     }
 }

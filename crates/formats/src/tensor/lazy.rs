@@ -14,6 +14,7 @@ use crate::tensor::{Dtype, Extent, Shape, Storage, View};
 pub struct InflatedGuard {
     _inflated: Vec<Arc<Held>>,
     gathered: Vec<Gathered>,
+    derived: Vec<Arc<Vec<f32>>>,
 }
 
 /// A tensor whose elements are read on demand.
@@ -54,6 +55,11 @@ pub(super) trait Compute: fmt::Debug + Send + Sync {
 
     /// Fills `out` with elements from index `first` on. The caller has checked that they exist.
     fn read(&self, first: u64, out: &mut [u8]) -> Result<()>;
+
+    /// Returns the elements, which stay available while the result lives. `None` if they are computed in pieces.
+    fn hold(&self) -> Result<Option<Arc<Vec<f32>>>> {
+        Ok(None)
+    }
 }
 
 /// A tensor that is a view of a storage in a file, possibly cast; see [`LazyTensor::as_stored`].
@@ -230,13 +236,27 @@ impl LazyTensor {
     pub fn hold(&self) -> Result<InflatedGuard> {
         let mut guard = self.hold_storages()?;
         self.hold_gathered(&mut guard.gathered)?;
+        self.hold_derived(&mut guard.derived)?;
         Ok(guard)
     }
 
     /// Inflates compressed storages, and keeps the bytes while the guard lives.
     pub(super) fn hold_storages(&self) -> Result<InflatedGuard> {
         let held = self.storages().into_iter().filter_map(|storage| storage.hold().transpose());
-        Ok(InflatedGuard { _inflated: held.collect::<Result<_>>()?, gathered: Vec::new() })
+        Ok(InflatedGuard { _inflated: held.collect::<Result<_>>()?, gathered: Vec::new(), derived: Vec::new() })
+    }
+
+    fn hold_derived(&self, held: &mut Vec<Arc<Vec<f32>>>) -> Result<()> {
+        match &self.repr {
+            Repr::Cast { inner, .. } | Repr::Reshaped { inner, .. } | Repr::Sliced { inner, .. } => {
+                inner.hold_derived(held)
+            }
+            Repr::Computed(computed) => {
+                held.extend(computed.hold()?);
+                computed.inputs().into_iter().try_for_each(|input| input.hold_derived(held))
+            }
+            Repr::Joined { .. } | Repr::Stored { .. } | Repr::Owned { .. } => Ok(()),
+        }
     }
 
     fn hold_gathered(&self, held: &mut Vec<Gathered>) -> Result<()> {

@@ -8,6 +8,7 @@
 mod blocks;
 pub mod cast;
 mod computed;
+mod derived;
 mod dtype;
 mod gather;
 mod held;
@@ -22,6 +23,7 @@ mod transform;
 
 pub use cast::Overflow;
 pub use computed::{Blocks, Codes};
+pub use derived::Derive;
 pub use dtype::Dtype;
 pub(crate) use lazy::StoredView;
 pub use lazy::{InflatedGuard, LazyTensor};

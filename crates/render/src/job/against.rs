@@ -83,9 +83,10 @@ impl Other {
         Other { path: path.to_owned(), picture: picture.clone(), render: None }
     }
 
-    /// Renders the other checkpoint, and compares its weights with those of `ours`.
+    /// Renders the other checkpoint, and compares its weights with those of `ours`. `changed` is the other checkpoint with
+    /// LoRAs applied.
     pub(super) fn render(
-        other: &RenderInput,
+        (other, changed): (&RenderInput, &RenderInput),
         ours: &RenderInput,
         settings: &Settings,
         machine: Option<&Arc<dyn Accelerator>>,
@@ -93,7 +94,7 @@ impl Other {
         checks: &mut Vec<Check>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let rendered = other.model().and_then(|model| render(&model, settings, machine, &Trace::default(), progress));
+        let rendered = changed.model().and_then(|model| render(&model, settings, machine, &Trace::default(), progress));
         let rendered = rendered.map_err(|error| error.in_file(other.path()))?;
         let differing = differing_components(ours.state_dict(), other.state_dict(), jobs, progress)?;
         checks.push(Check::info("weights", describe(&differing)));

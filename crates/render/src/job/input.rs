@@ -9,7 +9,7 @@ use crate::pipeline::Model;
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::io::{NoProgress, Source};
 use trinart_ckpt_formats::state_dict::StateDict;
-use trinart_ckpt_models::hash::file_sha256;
+use trinart_ckpt_models::hash::{file_sha256, legacy_hash};
 use trinart_ckpt_models::parameterization::Parameterization;
 use trinart_ckpt_models::position_ids::{self, State};
 
@@ -78,6 +78,12 @@ impl RenderInput {
         }
     }
 
+    /// Replaces the state dict with one that has other weights.
+    #[must_use]
+    pub(super) fn with_weights(self, state_dict: Arc<StateDict>) -> Self {
+        RenderInput { state_dict, ..self }
+    }
+
     /// The tensors, in LDM names.
     pub fn state_dict(&self) -> &Arc<StateDict> {
         &self.state_dict
@@ -104,6 +110,14 @@ impl RenderInput {
         match &self.hash {
             ModelHash::Known(hash) => Some(hash),
             ModelHash::None | ModelHash::File(_) => None,
+        }
+    }
+
+    /// The model hash of WebUI before January 2023. `None` without a file. Reads 64 KiB.
+    pub(super) fn legacy_hash(&self) -> Result<Option<String>> {
+        match &self.hash {
+            ModelHash::File(file) => legacy_hash(file).map(Some),
+            ModelHash::Known(_) | ModelHash::None => Ok(None),
         }
     }
 

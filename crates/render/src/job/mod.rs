@@ -4,20 +4,23 @@ mod against;
 mod device;
 mod dump;
 mod input;
+mod networks;
 mod pool;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::checks::{self, Check, Verdict};
-use crate::networks;
+use crate::networks::check_supported;
 use crate::observer::Trace;
 use crate::picture::Picture;
 use crate::pipeline::{self, ParsedPrompts, Timings, render};
 use crate::prompt::Tokenizer;
-use crate::settings::{Infotext, ReferenceParameters, ReferencePicture, RenderOptions, Settings};
+use crate::settings::{Infotext, ReferenceParameters, ReferencePicture, RenderOptions, Settings, UsedFiles};
 use against::Other;
 use device::OpenDevice;
 use dump::Dump;
+use networks::{Folders, Networks};
 use pool::{has_global_pool, pool};
 use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::io::{Progress, parallel};
@@ -37,6 +40,7 @@ pub struct RenderJob {
     device: Device,
     reference: Option<ReferencePicture>,
     against: Option<Against>,
+    folders: Folders,
     jobs: Option<usize>,
     dump: bool,
 }
@@ -103,6 +107,7 @@ impl RenderJob {
             device: Device::default(),
             reference: None,
             against: None,
+            folders: Folders::default(),
             jobs: None,
             dump: false,
         }
@@ -132,6 +137,20 @@ impl RenderJob {
         RenderJob { against: Some(against), ..self }
     }
 
+    /// Sets the folder with the LoRAs that prompts load: `<lora:name:0.8>`.
+    #[must_use]
+    pub fn loras(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folders.loras = Some(folder.into());
+        self
+    }
+
+    /// Sets the folder with the textual inversions that prompts name.
+    #[must_use]
+    pub fn embeddings(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folders.embeddings = Some(folder.into());
+        self
+    }
+
     /// Sets the number of threads that run the layers on the CPU and compare weights. By default, layers use rayon's current
     /// pool, and comparing uses two threads per CPU, at most eight.
     ///
@@ -151,17 +170,25 @@ impl RenderJob {
     ///
     /// Fails if any of these is not supported.
     pub fn plan(&self) -> Result<RenderPlan> {
-        let (device, settings) = self.prepare()?;
+        let (device, settings, networks) = self.prepare()?;
         ParsedPrompts::parse(&settings, &Tokenizer::new()?).map_err(|error| error.in_file(self.input.path()))?;
         for input in [Some(&self.input), self.other_checkpoint()].into_iter().flatten() {
-            let check = || networks::check_supported(input.state_dict()).and_then(|()| input.model());
+            let check = || check_supported(input.state_dict()).and_then(|()| input.model());
             check()
                 .and_then(|model| pipeline::check(&model, &settings))
                 .map_err(|error| error.in_file(input.path()))?;
         }
-        let mut checks = self.parameters().checks(self.input.known_hash(), self.input.vae());
+        let legacy = self.input.legacy_hash()?;
+        let files = UsedFiles {
+            model: [self.input.known_hash(), legacy.as_deref()],
+            vae: self.input.vae(),
+            networks: &networks.hashes(),
+        };
+        let mut checks = self.parameters().checks(&files);
         checks.append(&mut self.input.position_ids_checks()?);
         checks.extend(checks::distilled(&self.input.name(), settings.steps, settings.cfg));
+        checks.extend(networks.apply(&self.input)?.1);
+        checks.extend(networks.checks());
         let arithmetic = device.arithmetic(settings.dtype);
         Ok(RenderPlan { settings, device: device.name, arithmetic, checks })
     }
@@ -180,22 +207,28 @@ impl RenderJob {
 
     fn run_in_current_pool(&self, progress: &dyn Progress) -> Result<RenderReport> {
         let hash = self.input.start_hash(self.jobs != Some(1))?;
-        let (device, settings) = self.prepare()?;
+        let (device, settings, networks) = self.prepare()?;
+        let (input, network_checks) = networks.apply(&self.input)?;
         let machine = device.machine.as_ref();
         let dump = self.dump.then(|| Arc::new(Dump::default()));
         let stages = dump.as_ref().map_or_else(Trace::default, |dump| Trace::to(Arc::clone(dump) as _));
-        let rendered = self.input.model().and_then(|model| render(&model, &settings, machine, &stages, progress));
+        let rendered = input.model().and_then(|model| render(&model, &settings, machine, &stages, progress));
         let mut rendered = rendered.map_err(|error| error.in_file(self.input.path()))?;
         let hash = hash.wait()?;
-        let infotext = settings.infotext(&self.input.name(), hash.as_deref(), self.input.vae());
-        let mut checks = self.parameters().checks(hash.as_deref(), self.input.vae());
+        let (hashes, legacy) = (networks.hashes(), self.input.legacy_hash()?);
+        let infotext = settings.infotext(&self.input.name(), hash.as_deref(), self.input.vae(), &hashes);
+        let model = [hash.as_deref(), legacy.as_deref()];
+        let mut checks = self.parameters().checks(&UsedFiles { model, vae: self.input.vae(), networks: &hashes });
         checks.append(&mut self.input.position_ids_checks()?);
         checks.extend(checks::distilled(&self.input.name(), settings.steps, settings.cfg));
+        checks.extend(network_checks);
+        checks.extend(networks.checks());
         checks.append(&mut rendered.checks);
         let other = match (&self.against, &self.reference) {
             (Some(Against::Checkpoint(other)), _) => {
                 let jobs = self.jobs.unwrap_or_else(parallel::default_jobs);
-                Some(Other::render(other, &self.input, &settings, machine, jobs, &mut checks, progress)?)
+                let (changed, _) = networks.apply(other)?;
+                Some(Other::render((other, &changed), &self.input, &settings, machine, jobs, &mut checks, progress)?)
             }
             (Some(Against::Picture(path, picture)), _) => Some(Other::from_picture(path, picture)),
             (None, Some(reference)) => Some(Other::from_picture(reference.path(), &reference.picture)),
@@ -223,10 +256,11 @@ impl RenderJob {
         })
     }
 
-    fn prepare(&self) -> Result<(OpenDevice, Settings)> {
+    fn prepare(&self) -> Result<(OpenDevice, Settings, Networks)> {
         let device = self.device.open()?;
-        let settings = self.options.resolve(&self.parameters(), device.default_dtype)?;
-        Ok((device, settings))
+        let mut settings = self.options.resolve(&self.parameters(), device.default_dtype)?;
+        let networks = Networks::open(&self.folders, &mut settings)?;
+        Ok((device, settings, networks))
     }
 
     fn parameters(&self) -> ReferenceParameters {

@@ -1,21 +1,22 @@
-//! Pictures: conversion from a decoded latent, and PNG files with `parameters`.
+//! Pictures: conversion from a decoded latent, and picture files with WebUI's `parameters`.
 
 mod compare;
+mod decode;
+mod exif;
 mod sheet;
-
-use std::io::Cursor;
 
 use candle_core::{DType, Tensor};
 
 use crate::errors::from_candle;
 pub use compare::{PictureComparison, compare};
+pub use decode::{DecodedPicture, is_picture};
 pub use sheet::contact_sheet;
 use trinart_ckpt_formats::error::{Error, Result};
 
 /// The PNG text field of WebUI's infotext.
 const PARAMETERS: &str = "parameters";
 
-/// Maximum decoded size of a PNG in bytes: 4096 x 4096 pixels of 8-bit RGBA.
+/// Maximum decoded size of a picture in bytes: 4096 x 4096 pixels of 8-bit RGBA.
 const DECODED_BYTES: usize = 4096 * 4096 * 4;
 
 /// Maximum size of the infotext in bytes, inflated. Long prompts have a few thousand.
@@ -76,44 +77,6 @@ impl Picture {
         writer.finish().map_err(fail)?;
         Ok(bytes)
     }
-
-    /// Decodes a PNG and its `parameters`. Ignores transparency.
-    ///
-    /// Fails if it is not a readable PNG or larger than 4096 x 4096 pixels of RGBA. Ignores `parameters`
-    /// that are damaged or larger than a megabyte.
-    pub fn from_png(bytes: &[u8]) -> Result<(Self, Option<String>)> {
-        let fail = |error: png::DecodingError| Error::malformed(format!("not a readable PNG: {error}"));
-        let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: DECODED_BYTES });
-        decoder.set_transformations(png::Transformations::normalize_to_color8());
-        let mut reader = decoder.read_info().map_err(fail)?;
-        let size = reader.output_buffer_size().filter(|&size| size <= DECODED_BYTES);
-        let size = size.ok_or_else(|| Error::limit(format!("the decoded picture exceeds {DECODED_BYTES} bytes")))?;
-        let mut pixels = vec![0; size];
-        let info = reader.next_frame(&mut pixels).map_err(fail)?;
-        let rgb = match info.color_type {
-            png::ColorType::Grayscale => pixels.iter().flat_map(|&gray| [gray; 3]).collect(),
-            png::ColorType::GrayscaleAlpha => pixels.as_chunks().0.iter().flat_map(|&[gray, _]| [gray; 3]).collect(),
-            png::ColorType::Rgb => pixels,
-            png::ColorType::Rgba => {
-                pixels.as_chunks().0.iter().flat_map(|&[red, green, blue, _]| [red, green, blue]).collect()
-            }
-            png::ColorType::Indexed => return Err(Error::internal("a palette that the PNG decoder did not expand")),
-        };
-        let picture = Picture { width: info.width as usize, height: info.height as usize, rgb };
-        // Text chunks may follow the pixels.
-        reader.finish().map_err(fail)?;
-        let info = reader.info();
-        let latin = info.uncompressed_latin1_text.iter().find(|text| text.keyword == PARAMETERS);
-        let unicode = info.utf8_text.iter().find(|text| text.keyword == PARAMETERS);
-        // Ignore a damaged text chunk, because the pixels are valid without it.
-        let text = latin.map(|text| text.text.clone()).or_else(|| {
-            let mut text = unicode?.clone();
-            // A compressed text can expand to a thousand times its size.
-            text.decompress_text_with_limit(INFOTEXT_BYTES).ok()?;
-            text.get_text().ok()
-        });
-        Ok((picture, text.filter(|text| text.len() <= INFOTEXT_BYTES)))
-    }
 }
 
 #[cfg(test)]
@@ -157,6 +120,42 @@ mod tests {
         let most = INFOTEXT_BYTES / 3 * 3;
         assert_eq!(png(most), Some(most));
         assert_eq!(png(most + 3), None);
+    }
+
+    #[test]
+    fn reads_compressed_parameters_and_names_other_programs() {
+        let png = |add: fn(&mut png::Writer<&mut Vec<u8>>)| {
+            let mut bytes = Vec::new();
+            let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+            encoder.set_color(png::ColorType::Rgb);
+            let mut writer = encoder.write_header().unwrap();
+            add(&mut writer);
+            writer.write_image_data(&[0; 3]).unwrap();
+            writer.finish().unwrap();
+            DecodedPicture::from_bytes(&bytes).unwrap()
+        };
+        let found = png(|writer| {
+            let mut text = png::text_metadata::ZTXtChunk::new(PARAMETERS, "a cat\nSteps: 1".repeat(100));
+            text.compress_text().unwrap();
+            writer.write_text_chunk(&text).unwrap();
+        });
+        assert_eq!(found.parameters.map(|text| text.len()), Some(1400));
+        let found = png(|writer| {
+            let text = png::text_metadata::TEXtChunk::new("workflow", "{}");
+            writer.write_text_chunk(&text).unwrap();
+        });
+        assert_eq!((found.parameters, found.program), (None, Some("ComfyUI")));
+        let found = png(|writer| {
+            let json = r#"{"steps": 28, "sampler": "k_euler_ancestral", "seed": 5, "scale": 11.0, "uc": "bad"}"#;
+            for (keyword, text) in [("Software", "NovelAI"), ("Description", "a cat"), ("Comment", json)] {
+                writer.write_text_chunk(&png::text_metadata::TEXtChunk::new(keyword, text)).unwrap();
+            }
+        });
+        let text = found.parameters.unwrap();
+        assert!(
+            text.starts_with("a cat\nNegative prompt: bad\nSteps: 28, Sampler: k_euler_ancestral, CFG scale: 11.0"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -145,9 +145,10 @@ struct Render<'a> {
 impl Render<'_> {
     /// Encodes the prompt and the negative prompt.
     fn encode_prompts(&mut self, target: &RenderTarget) -> Result<EncodedText> {
-        let tokenizer = Tokenizer::new()?;
+        let tokenizer = Tokenizer::new()?.with_embeddings(&self.settings.embeddings);
         let prompts = ParsedPrompts::parse(self.settings, &tokenizer)?;
-        let encoders = TextEncoders::load(&target.weights())?;
+        let mut encoders = TextEncoders::load(&target.weights())?;
+        encoders.add_embeddings(&self.settings.embeddings)?;
         let text = EncodedText::new(&prompts, &encoders, &tokenizer, self.settings)?;
         for (index, (_, part)) in text.parts.iter().enumerate() {
             self.see_text(&format!("prompt.{index}"), part.at(0));

@@ -14,6 +14,12 @@ pub(crate) struct ParsedPrompts {
 }
 
 impl ParsedPrompts {
+    /// Iterates over all tokens.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = u32> {
+        let schedules = self.parts.iter().map(|part| &part.chunks).chain([&self.negative]);
+        schedules.flat_map(Schedule::values).flatten().flat_map(|chunk| chunk.tokens.iter().copied())
+    }
+
     /// Parses the prompts of the settings. Fails as [`prompt::parse`] does.
     pub(crate) fn parse(settings: &Settings, tokenizer: &Tokenizer) -> Result<Self> {
         let rules = rules(settings);

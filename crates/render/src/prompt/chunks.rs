@@ -1,8 +1,6 @@
 use super::attention::Piece;
+use super::embeddings::LENGTH;
 use super::tokenizer::{COMMA, END, START, Tokenizer};
-
-/// Number of tokens between the start token and the end token of a chunk.
-const LENGTH: usize = 75;
 
 /// How far a comma may be from the end of a full chunk for the tokens after it to move to the next chunk: WebUI's
 /// "comma padding backtrack".
@@ -12,7 +10,7 @@ const BACKTRACK: usize = 20;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Chunk {
-    /// The 77 tokens.
+    /// The 77 tokens. Those beyond CLIP's vocabulary are the vectors of [`Embeddings`](super::Embeddings) in their order.
     pub tokens: Vec<u32>,
     /// The weight of each token.
     pub weights: Vec<f32>,
@@ -33,8 +31,23 @@ pub(super) fn chunks(pieces: &[Piece], tokenizer: &Tokenizer) -> Vec<Chunk> {
         match piece {
             Piece::Break => cutter.close(),
             Piece::Text(text, weight) => {
-                for token in tokenizer.encode(text) {
-                    cutter.push(token, *weight as f32);
+                let tokens = tokenizer.encode(text);
+                let mut rest = tokens.as_slice();
+                while let Some((&token, others)) = rest.split_first() {
+                    cutter.make_room(token);
+                    rest = match tokenizer.embedding_at(rest) {
+                        None => {
+                            cutter.open.push((token, *weight as f32));
+                            others
+                        }
+                        Some((vectors, behind)) => {
+                            if cutter.open.len() + vectors.len() > LENGTH {
+                                cutter.close();
+                            }
+                            cutter.open.extend(vectors.map(|token| (token, *weight as f32)));
+                            behind
+                        }
+                    };
                 }
             }
         }
@@ -54,7 +67,8 @@ struct Cutter {
 }
 
 impl Cutter {
-    fn push(&mut self, token: u32, weight: f32) {
+    /// Closes the open chunk if it has no room for a token.
+    fn make_room(&mut self, token: u32) {
         let is_full = self.open.len() == LENGTH;
         if token == COMMA {
             self.comma = Some(self.open.len());
@@ -66,7 +80,6 @@ impl Cutter {
         if self.open.len() == LENGTH {
             self.close();
         }
-        self.open.push((token, weight));
     }
 
     fn close(&mut self) {

@@ -18,7 +18,7 @@ const TEXT: usize = 16 << 20;
 /// Returns the texts of a prompt over time. A prompt that WebUI cannot parse is one text.
 ///
 /// Fails if editing is nested too deeply, or if the texts are too long.
-pub(super) fn schedule(prompt: &str, timeline: Timeline) -> Result<Schedule<String>> {
+pub fn texts_over_time(prompt: &str, timeline: Timeline) -> Result<Schedule<String>> {
     let whole = || Schedule::new(vec![(timeline.steps, prompt.to_owned())]);
     if !prompt.contains('[') {
         return whole();
@@ -288,7 +288,7 @@ mod tests {
 
     #[track_caller]
     fn assert_texts(prompt: &str, expected: &[(usize, &str)]) {
-        let found = schedule(prompt, Timeline::new(10)).unwrap();
+        let found = texts_over_time(prompt, Timeline::new(10)).unwrap();
         let found: Vec<(usize, &str)> = found.entries().map(|(until, text)| (until, text.as_str())).collect();
         assert_eq!(found, expected, "{prompt}");
     }
@@ -324,12 +324,12 @@ mod tests {
     #[test]
     fn limits_depth_and_length() {
         let nested = |depth: usize| format!("{}a{}", "[".repeat(depth), "|]".repeat(depth));
-        assert!(schedule(&nested(DEPTH), Timeline::new(10)).is_ok());
-        assert!(schedule(&nested(DEPTH + 1), Timeline::new(10)).is_err());
+        assert!(texts_over_time(&nested(DEPTH), Timeline::new(10)).is_ok());
+        assert!(texts_over_time(&nested(DEPTH + 1), Timeline::new(10)).is_err());
         let long = |length: usize| format!("[a|{}]", "b".repeat(length - 4));
-        assert!(schedule(&long(TEXT / 1000), Timeline::new(1000)).is_ok());
-        assert!(schedule(&long(TEXT / 1000 + 1), Timeline::new(1000)).is_err());
+        assert!(texts_over_time(&long(TEXT / 1000), Timeline::new(1000)).is_ok());
+        assert!(texts_over_time(&long(TEXT / 1000 + 1), Timeline::new(1000)).is_err());
         // Deep emphasis is no editing.
-        assert!(schedule(&"([".repeat(100_000), Timeline::new(10)).is_ok());
+        assert!(texts_over_time(&"([".repeat(100_000), Timeline::new(10)).is_ok());
     }
 }

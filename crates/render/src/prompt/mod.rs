@@ -4,7 +4,9 @@ mod attention;
 mod chunks;
 mod comments;
 mod editing;
+mod embeddings;
 mod emphasis;
+mod mentions;
 mod mojibake;
 mod presets;
 mod repair;
@@ -13,12 +15,15 @@ mod tokenizer;
 
 pub use chunks::Chunk;
 pub use comments::strip_comments;
+pub use editing::texts_over_time;
+pub use embeddings::Embeddings;
 pub use emphasis::Emphasis;
 pub(crate) use emphasis::emphasize;
+pub use mentions::{Mention, split_networks};
 pub use presets::{PRESETS, Preset};
 pub use schedule::{Schedule, Timeline};
-pub(crate) use tokenizer::END;
 pub use tokenizer::Tokenizer;
+pub(crate) use tokenizer::{END, TOKENS};
 
 use trinart_ckpt_formats::error::{Error, Result};
 
@@ -62,15 +67,14 @@ pub struct PromptPart {
     pub chunks: Schedule<Vec<Chunk>>,
 }
 
-/// Parses a prompt into its parts. Returns at least one part.
+/// Parses a prompt into its parts. Returns at least one part. In WebUI's syntax, networks such as `<lora:name:1>` are no
+/// part of the text; see [`split_networks`].
 ///
-/// Fails for prompts that load other networks, for invalid weights, and for texts that are too long or nested too deeply.
+/// Fails for invalid weights, and for texts that are too long or nested too deeply.
 pub fn parse(prompt: &str, rules: &PromptRules, tokenizer: &Tokenizer) -> Result<Vec<PromptPart>> {
+    let (text, _) = split_networks(prompt);
     let parts = match rules.syntax {
-        Syntax::WebUi => {
-            refuse_networks(prompt)?;
-            split_at_and(prompt)
-        }
+        Syntax::WebUi => split_at_and(&text),
         Syntax::Trinart => split_by_weight(prompt)?,
     };
     let part = |(text, weight)| Ok(PromptPart { weight, chunks: whole(text, rules, tokenizer)? });
@@ -80,7 +84,7 @@ pub fn parse(prompt: &str, rules: &PromptRules, tokenizer: &Tokenizer) -> Result
 /// Parses a prompt that cannot have parts, such as a negative prompt, into chunks over time. Each text has at least one
 /// chunk, and all have the same number.
 pub fn whole(prompt: &str, rules: &PromptRules, tokenizer: &Tokenizer) -> Result<Schedule<Vec<Chunk>>> {
-    editing::schedule(prompt, rules.timeline)?.try_map_all(|texts| {
+    texts_over_time(prompt, rules.timeline)?.try_map_all(|texts| {
         let chunks = |text: &&String| Ok(chunks::chunks(&rules.emphasis.parse(text)?, tokenizer));
         let mut all = texts.iter().map(chunks).collect::<Result<Vec<_>>>()?;
         // WebUI encodes all texts at once, and fills up with empty chunks.
@@ -133,25 +137,6 @@ fn split_by_weight(prompt: &str) -> Result<Vec<(&str, f64)>> {
     Ok(parts.into_iter().map(|(text, weight)| (text, weight / total)).collect())
 }
 
-/// Fails if a prompt loads other networks, such as `<lora:name:1>`. Ignoring them would silently change the picture.
-fn refuse_networks(prompt: &str) -> Result<()> {
-    let begins = prompt.match_indices('<').filter_map(|(at, _)| prompt.get(at..)?.split_once('>'));
-    let is_network = |inside: &str| {
-        let named = inside.strip_prefix('<').and_then(|it| it.split_once(':'));
-        named.is_some_and(|(name, rest)| {
-            !name.is_empty() && !rest.is_empty() && name.chars().all(|it| it.is_alphanumeric() || it == '_')
-        })
-    };
-    match begins.map(|(inside, _)| inside).find(|inside| is_network(inside)) {
-        None => Ok(()),
-        Some(inside) => {
-            let shown: String = inside.chars().take(40).collect();
-            let found = format!("{shown}> in the prompt loads another network, which is not supported: remove it");
-            Err(Error::unsupported(found))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,14 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn rejects_other_networks_but_not_less_than_signs() {
-        for prompt in ["<lora:name:1>", "a <b <hypernet:x>", "<lyco:a b:0.5:te=1>"] {
-            let error = refuse_networks(prompt).unwrap_err().to_string();
-            assert!(error.contains(":"), "{error}");
-        }
-        for prompt in ["a < b: c > d", "<3 :>", "<a>", "<:x>", "<lora:", ""] {
-            assert!(refuse_networks(prompt).is_ok(), "{prompt}");
-        }
+    fn networks_are_no_part_of_the_text() {
+        let chunks =
+            |prompt: &str| parse(prompt, &PromptRules::new(Timeline::new(10)), &Tokenizer::new().unwrap()).unwrap();
+        assert_eq!(chunks("a <lora:b:1>cat"), chunks("a cat"));
+        assert_ne!(chunks("a <lora:>cat"), chunks("a cat"));
     }
 
     #[test]

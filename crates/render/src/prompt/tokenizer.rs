@@ -1,7 +1,9 @@
 use std::io::Cursor;
+use std::ops::Range;
 
 use instant_clip_tokenizer::{Token, Tokenizer as Encoder};
 
+use super::embeddings::Embeddings;
 use super::repair::repair;
 use trinart_ckpt_formats::error::{OrInternal, Result};
 use trinart_ckpt_models::vocabulary;
@@ -14,11 +16,13 @@ pub(crate) const END: u32 = 49_407;
 pub(super) const COMMA: u32 = 267;
 
 /// The size of the vocabulary.
-const TOKENS: u16 = 49_408;
+pub(crate) const TOKENS: u16 = 49_408;
 
 /// CLIP's tokenizer as in WebUI: the tokenizer of transformers, applied to text that ftfy has repaired.
 pub struct Tokenizer {
     encoder: Encoder,
+    /// The tokens of the names of embeddings, and the tokens of their vectors. Longer names come first.
+    embeddings: Vec<(Vec<u32>, Range<u32>)>,
 }
 
 impl Tokenizer {
@@ -26,7 +30,28 @@ impl Tokenizer {
     pub fn new() -> Result<Self> {
         let encoder = Encoder::with_vocabulary(Cursor::new(vocabulary::merges()), TOKENS);
         let encoder = encoder.or_internal("the embedded vocabulary is unreadable")?;
-        Ok(Tokenizer { encoder })
+        Ok(Tokenizer { encoder, embeddings: Vec::new() })
+    }
+
+    /// Lets the names of embeddings stand for their vectors.
+    #[must_use]
+    pub fn with_embeddings(mut self, embeddings: &Embeddings) -> Self {
+        let mut next = u32::from(TOKENS);
+        for (name, count, _) in embeddings.iter() {
+            let end = next + count as u32;
+            self.embeddings.push((self.encode(name), next..end));
+            next = end;
+        }
+        self.embeddings.retain(|(name, _)| !name.is_empty());
+        self.embeddings.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        self
+    }
+
+    /// Returns the tokens of the vectors of the embedding whose name begins `tokens`, and the tokens after the name.
+    pub(super) fn embedding_at<'a>(&self, tokens: &'a [u32]) -> Option<(Range<u32>, &'a [u32])> {
+        self.embeddings
+            .iter()
+            .find_map(|(name, vectors)| Some((vectors.clone(), tokens.strip_prefix(name.as_slice())?)))
     }
 
     /// Encodes a text, without start and end tokens. The text may contain the two special tokens by name.

@@ -1,4 +1,4 @@
-//! Reference pictures: PNG files whose `parameters` describe how to render them again.
+//! Reference pictures: files whose `parameters` describe how to render them again.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,12 +8,15 @@ use std::str::FromStr;
 use super::infotext::{Infotext, OURS, parse_size};
 use super::versions::{Rules, WebUiVersion, unnamed_schedule};
 use crate::checks::Check;
-use crate::picture::Picture;
+use crate::picture::{DecodedPicture, Picture};
 use crate::sampling::{Sampler, ScheduleType};
 use trinart_ckpt_formats::error::{Error, Result};
 
 /// Maximum size of a picture file in bytes. A PNG of the largest supported picture is smaller.
 const PICTURE_BYTES: u64 = 64 << 20;
+
+/// Digits of WebUI's model hash of 2022. Later ones have ten.
+const LEGACY_DIGITS: usize = 8;
 
 /// Maximum number of characters of a value in a message.
 const SHOWN: usize = 40;
@@ -54,6 +57,11 @@ const FOLLOWED: &[&str] = &[
     PROMPT_SYNTAX,
     WEIGHT_DTYPE,
     // WebUI writes the seed of each picture, not that of its batch.
+    "TI hashes",
+    "Lora hashes",
+    // What the extensions of model sites add: the hashes of the files, and the date.
+    "Hashes",
+    "Created Date",
     "Batch size",
     "Batch pos",
     "User",
@@ -68,13 +76,20 @@ pub struct ReferencePicture {
 }
 
 impl ReferencePicture {
-    /// Reads a PNG with the `parameters` of WebUI. Fails if the file is not a readable PNG or
-    /// has no such parameters.
+    /// Reads a PNG, JPEG or WebP file with the parameters of WebUI, and reads the parameters of NovelAI as WebUI does.
+    ///
+    /// Fails if the file is not a readable picture or has no such parameters.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let (picture, text) = read_picture(path)?;
-        let text = text.map(|text| Infotext::parse(&text)).filter(|text| !text.fields.is_empty());
-        let missing = || Error::missing("the picture has no WebUI parameters").in_file(path);
+        let DecodedPicture { picture, parameters, program, .. } = read_picture(path)?;
+        let text = parameters.map(|text| Infotext::parse(&text)).filter(|text| !text.fields.is_empty());
+        let missing = || {
+            let found = match program {
+                Some(program) => format!("the picture has the parameters of {program}, not those of WebUI"),
+                None => "the picture has no WebUI parameters".to_owned(),
+            };
+            Error::missing(found).in_file(path)
+        };
         let parameters = ReferenceParameters { path: path.to_owned(), text: text.ok_or_else(missing)? };
         Ok(ReferencePicture { picture, parameters })
     }
@@ -85,8 +100,8 @@ impl ReferencePicture {
     }
 }
 
-/// Reads a PNG, and its `parameters` if it has any.
-pub fn read_picture(path: &Path) -> Result<(Picture, Option<String>)> {
+/// Reads a PNG, JPEG or WebP file, and its parameters if it has any.
+pub fn read_picture(path: &Path) -> Result<DecodedPicture> {
     let fail = |error| Error::io("cannot read", error).in_file(path);
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(fail)?;
@@ -94,7 +109,18 @@ pub fn read_picture(path: &Path) -> Result<(Picture, Option<String>)> {
     if bytes.len() as u64 > PICTURE_BYTES {
         return Err(Error::limit(format!("the picture file exceeds {PICTURE_BYTES} bytes")).in_file(path));
     }
-    Picture::from_png(&bytes).map_err(|error| error.in_file(path))
+    DecodedPicture::from_bytes(&bytes).map_err(|error| error.in_file(path))
+}
+
+/// The files that a render uses, to compare them with those of a reference picture.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct UsedFiles<'a> {
+    /// The hashes of the checkpoint: the first digits of its sha256, and WebUI's hash of 2022.
+    pub(crate) model: [Option<&'a str>; 2],
+    /// The name and the hash of a VAE that replaced the checkpoint's.
+    pub(crate) vae: Option<(&'a str, Option<&'a str>)>,
+    /// The fields with the hashes of LoRAs and embeddings.
+    pub(crate) networks: &'a [(&'static str, String)],
 }
 
 /// The parameters of a reference picture. The default has none, so every setting keeps its own default.
@@ -130,7 +156,9 @@ impl ReferenceParameters {
 
     /// The number in a field. Fails if it cannot be parsed or is not supported.
     pub(super) fn number<T: FromStr>(&self, name: &str, is_supported: impl Fn(&T) -> bool) -> Result<Option<T>> {
-        self.read(name, |value| value.parse().ok().filter(is_supported))
+        // Some programs write whole numbers with a decimal point.
+        let parse = |value: &str| value.parse().ok().or_else(|| value.strip_suffix(".0")?.parse().ok());
+        self.read(name, |value| parse(value).filter(is_supported))
     }
 
     /// Width and height in pixels.
@@ -183,12 +211,11 @@ impl ReferenceParameters {
         }
     }
 
-    /// Checks which parameters of the reference picture a render ignores. `hash` is the checkpoint's; `vae` is the name
-    /// and the hash of a VAE that replaced the checkpoint's.
-    pub(crate) fn checks(&self, hash: Option<&str>, vae: Option<(&str, Option<&str>)>) -> Vec<Check> {
+    /// Checks which parameters of the reference picture a render ignores.
+    pub(crate) fn checks(&self, used: &UsedFiles<'_>) -> Vec<Check> {
         let mut checks = Vec::new();
         if !self.text.fields.is_empty() {
-            let ignored = self.ignored(vae);
+            let ignored = self.ignored(used);
             let found = match ignored.is_empty() {
                 true => "all used".to_owned(),
                 false => format!("ignored: {}", ignored.join("; ")),
@@ -196,8 +223,10 @@ impl ReferenceParameters {
             let expected = "no ignored parameters: they affected the reference picture";
             checks.push(Check::warn("parameters", ignored.is_empty(), found, expected));
         }
-        if let (Some(theirs), Some(ours)) = (self.text("Model hash"), hash)
-            && !ours.eq_ignore_ascii_case(theirs)
+        let is_ours = |theirs: &str| used.model.iter().flatten().any(|ours| ours.eq_ignore_ascii_case(theirs));
+        if let (Some(theirs), Some(ours)) = (self.text("Model hash"), used.model.iter().flatten().next())
+            && (used.model.first().is_some_and(Option::is_some) || theirs.len() == LEGACY_DIGITS)
+            && !is_ours(theirs)
         {
             let name = self.text("Model").map_or_else(String::new, |name| format!(" ({name})"));
             let found = format!("another checkpoint: {ours} here, {theirs}{name} in the reference picture");
@@ -207,9 +236,16 @@ impl ReferenceParameters {
     }
 
     /// Returns the fields that a render ignores.
-    fn ignored(&self, vae: Option<(&str, Option<&str>)>) -> Vec<String> {
+    fn ignored(&self, used: &UsedFiles<'_>) -> Vec<String> {
+        let vae = used.vae;
         let unknown = self.text.fields.iter().filter(|(name, _)| !FOLLOWED.contains(&name.as_str()));
         let mut ignored: Vec<String> = unknown.map(|(name, value)| format!("{name}: {}", shown(value))).collect();
+        for (name, ours) in used.networks {
+            if let Some(theirs) = self.text(name).filter(|theirs| hashes(theirs) != hashes(ours)) {
+                let ours = if ours.is_empty() { "without any" } else { ours };
+                ignored.push(format!("{name}: {theirs}, but rendered {ours}"));
+            }
+        }
         match (vae, self.text("VAE"), self.text("VAE hash")) {
             (_, None, None) | (Some(_), Some(_), None) => {}
             (Some((_, Some(hash))), _, Some(theirs)) if hash.eq_ignore_ascii_case(theirs) => {}
@@ -223,6 +259,14 @@ impl ReferenceParameters {
         }
         ignored
     }
+}
+
+/// Returns names with hashes, sorted.
+fn hashes(field: &str) -> Vec<&str> {
+    let mut all: Vec<&str> = field.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 fn shown(value: &str) -> String {

@@ -6,7 +6,7 @@ use super::encoder::TextEncoder;
 use crate::errors::from_candle;
 use crate::networks::family::{Extra, Family, UNET};
 use crate::networks::reader::Reader;
-use crate::prompt::{self, Chunk, Emphasis};
+use crate::prompt::{self, Chunk, Embeddings, Emphasis};
 use crate::weights::WeightLoader;
 use trinart_ckpt_formats::error::{OrInternal, Result};
 
@@ -118,6 +118,13 @@ impl TextEncoders {
         let encoders = encoders.collect::<Result<_>>()?;
         let vector_width = if family.has_vector() { label_width(weights)? } else { 0 };
         Ok(TextEncoders { encoders, family, vector_width })
+    }
+
+    /// Adds the vectors of embeddings to the vocabulary of each text encoder.
+    ///
+    /// Fails if an embedding is not for all of them.
+    pub fn add_embeddings(&mut self, embeddings: &Embeddings) -> Result<()> {
+        self.encoders.iter_mut().try_for_each(|encoder| encoder.add_embeddings(embeddings))
     }
 
     /// The text encoders, in the order of their outputs.

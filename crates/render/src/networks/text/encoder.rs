@@ -9,6 +9,7 @@ use crate::networks::family::Family;
 use crate::networks::reader::Reader;
 use crate::observer::Trace;
 use crate::ops::{Engine, LayerNorm, Linear, attention, gelu, quick_gelu};
+use crate::prompt::{Embeddings, TOKENS};
 use crate::weights::WeightLoader;
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 
@@ -100,6 +101,23 @@ impl TextEncoder {
             )));
         }
         Ok(TextEncoder { heads, ..self })
+    }
+
+    /// Adds the vectors of embeddings after CLIP's vocabulary, in their order.
+    ///
+    /// Fails if an embedding is for a text encoder of another width.
+    pub fn add_embeddings(&mut self, embeddings: &Embeddings) -> Result<()> {
+        let Some(vectors) = embeddings.vectors(self.width)? else { return Ok(()) };
+        let join = || {
+            let vectors = vectors.to_device(self.tokens.device())?.to_dtype(self.tokens.dtype())?;
+            let tokens = self.tokens.narrow(0, 0, usize::from(TOKENS))?;
+            match &self.engine {
+                Engine::Kernels(kernels) => kernels::concat_rows(kernels, &[tokens, vectors]),
+                Engine::Candle => Tensor::cat(&[tokens, vectors], 0),
+            }
+        };
+        self.tokens = join().map_err(from_candle)?;
+        Ok(())
     }
 
     /// Sends the output of each layer to an observer.
