@@ -52,7 +52,11 @@ impl<'a> Inspect<'a> {
         // Components are counted by LDM names. If a folder has keys without LDM names, all its keys are counted as stored.
         let translated = Checkpoint::from_stored(stored.clone());
         let state_dict = translated.as_ref().map_or_else(|_| stored.state_dict(), Checkpoint::state_dict);
-        let identity = Identity::of(state_dict);
+        let pipeline = stored.configs().get("model_index").and_then(|index| index.get("_class_name")?.as_str());
+        let identity = match pipeline {
+            Some(class) => Identity::of(state_dict).in_folder_of(class),
+            None => Identity::of(state_dict),
+        };
         let components = components(state_dict, identity.kind, detection.architecture());
         let metadata = translated.as_ref().map_or_else(|_| stored.metadata(), Checkpoint::metadata);
         let parameterization = parameterization::read(&stored, state_dict, metadata, &detection)?;

@@ -1,3 +1,4 @@
+use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::state_dict::StateDict;
 
 use super::rules::{adapters as adapter_rules, autoencoders, diffusion, others, upscalers};
@@ -77,6 +78,15 @@ impl Identity {
             identity.details.push(format!("all keys under {wrapper}"));
         }
         identity
+    }
+
+    /// Adds the class of a diffusers pipeline, if its folder has other parts than those that this program reads.
+    #[must_use]
+    pub fn in_folder_of(mut self, class: &str) -> Self {
+        if !matches!(self.kind, FileKind::Checkpoint | FileKind::OtherCheckpoint) {
+            self.details.insert(0, format!("of a folder of {}", printable(class)));
+        }
+        self
     }
 
     /// Formats the name for people: `SDXL base LoRA (kohya)`, `Flux.1 dev diffusion model`.

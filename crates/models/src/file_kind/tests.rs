@@ -98,6 +98,8 @@ fn names_checkpoints_by_their_parts() {
     let sd = [of("SD v1", "unet."), of("VAE", "vae."), of("CLIP-L", "text_encoder.")];
     assert_eq!(identify(&sd.concat(), "").to_text(), "Stable Diffusion checkpoint (SD v1)");
     let parts = [of("VAE", "first_stage_model."), of("CLIP-L", "cond_stage_model.transformer.")];
+    let folder = identify(&parts.concat(), "").in_folder_of("FluxPipeline");
+    assert!(folder.to_text().starts_with("parts of a checkpoint, of a folder of FluxPipeline, VAE"), "{folder:?}");
     assert_eq!(identify(&parts.concat(), "").to_text(), "parts of a checkpoint, VAE, CLIP ViT-L text encoder");
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::json::{parse_json, write_json};
 use super::{COMPONENTS, MODEL_INDEX, SEPARATOR, is_weights, stems};
 use crate::containers::{Container, OpaqueValue, StoredCheckpoint, UnreadableTensor, open_file};
-use crate::error::{Error, OrInternal, Result};
+use crate::error::{Error, OrInternal, Result, printable};
 use crate::limits;
 use crate::tensor::LazyTensor;
 
@@ -59,7 +59,10 @@ fn component_of(config: &Value) -> Result<&'static str> {
         Some("AutoencoderKL") => Ok("vae"),
         Some("CLIPTextModel") => Ok("text_encoder"),
         Some("CLIPTextModelWithProjection") => Ok("text_encoder_2"),
-        Some(other) => Err(Error::unsupported(format!("a component of the unknown class {other}"))),
+        Some(other) => {
+            let found = format!("the folder of a {}, which no Stable Diffusion has", printable(other));
+            Err(Error::unsupported(format!("{found}; its weights can be given as a file")))
+        }
         None => Err(Error::unsupported("config.json names no class; expected the folder of a component")),
     }
 }
