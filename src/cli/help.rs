@@ -50,7 +50,6 @@ pub(super) const PAGES: &[Page] = &[
             ("Extract the VAE", "convert model.ckpt -o model-vae.safetensors --component vae"),
             ("Replace the text encoder", "convert model.ckpt --replace text-encoder=other.ckpt -o new.safetensors"),
             ("Repair a file", "convert model.ckpt --repair -o repaired.safetensors"),
-            ("Set a metadata field", "convert model.ckpt -o titled.safetensors --set-metadata modelspec.title=Title"),
             ("Convert several files", "convert model.ckpt other.ckpt --out-dir converted --to safetensors"),
         ],
     },

@@ -1,10 +1,9 @@
 //! Sets the options of the commands that write a checkpoint.
 
-use super::args::{Content, FolderWriting, Reading};
+use super::args::{FolderWriting, Reading};
 use super::set_if_some::SetIfSome;
 use crate::ops::FolderOptions;
 use trinart_ckpt_formats::OpenOptions;
-use trinart_ckpt_models::plan::MetadataEdits;
 
 /// Sets the options of `Writing` and `Content` of a command on an operation that writes a checkpoint: `MergeVae` or
 /// `Convert`. The operations have these methods in common, but no trait.
@@ -19,7 +18,6 @@ macro_rules! set_writing_options {
             .overwrite(writing.force)
             .verify(!writing.no_verify)
             .folder($command.folder.options())
-            .metadata(content.metadata())
             .saturate(content.saturate)
             .strict(content.strict)
             .allow_loss(content.allow_loss)
@@ -32,16 +30,6 @@ impl Reading {
     /// How to open inputs.
     pub(super) fn open_options(&self) -> OpenOptions {
         if self.sanitize { OpenOptions::new().sanitize() } else { OpenOptions::new() }
-    }
-}
-
-impl Content {
-    /// The changes of the metadata.
-    pub(super) fn metadata(&self) -> MetadataEdits {
-        let mut edits = MetadataEdits::default();
-        edits.set.clone_from(&self.set_metadata);
-        edits.drop.clone_from(&self.drop_metadata);
-        edits
     }
 }
 

@@ -66,7 +66,8 @@ impl<'a> Compare<'a> {
 
     /// Reports which tensors [`Self::run`] would compare. Reads only headers.
     pub fn plan(&self) -> Result<ComparePlan> {
-        let (pairs, not_compared) = self.pairs()?;
+        let (a, b) = (self.a.in_ldm_names(), self.b.in_ldm_names());
+        let (pairs, not_compared) = self.pairs(&a, &b)?;
         let mut plan = ComparePlan { not_compared, ..ComparePlan::default() };
         for (key, a, b) in pairs {
             let list = match (a, b) {
@@ -83,14 +84,15 @@ impl<'a> Compare<'a> {
     /// Reads both checkpoints and compares them.
     pub fn run(&self) -> Result<Difference> {
         check_jobs(self.jobs)?;
-        let (mut pairs, not_compared) = self.pairs()?;
+        let (a, b) = (self.a.in_ldm_names(), self.b.in_ldm_names());
+        let (mut pairs, not_compared) = self.pairs(&a, &b)?;
         let values = |of: &Checkpoint, other: &Checkpoint| {
             let found = ByValue::new(of.state_dict(), of.metadata(), other.state_dict());
             found.map_err(|error| error.in_file(of.path()))
         };
-        let (of_a, of_b) = (values(self.a, self.b)?, values(self.b, self.a)?);
+        let (of_a, of_b) = (values(&a, &b)?, values(&b, &a)?);
         pairs.retain(|(key, _, _)| !of_a.is_included(key) && !of_b.is_included(key));
-        self.progress.begin("comparing", self.a.state_dict().bytes());
+        self.progress.begin("comparing", a.state_dict().bytes());
         let compared = parallel::map(
             self.jobs,
             &pairs,
@@ -124,15 +126,22 @@ impl<'a> Compare<'a> {
         Ok(Difference::new(name(self.a), name(self.b), compared, not_compared, non_finite))
     }
 
-    /// The pairs to compare, and the number of tensors left out because a folder cannot hold them.
-    fn pairs(&self) -> Result<(Vec<KeyPair<'a>>, usize)> {
+    /// The pairs to compare, and the number of tensors left out because a folder, or a file in the names of diffusers, does
+    /// not hold them.
+    fn pairs<'c>(&self, a: &'c Checkpoint, b: &'c Checkpoint) -> Result<(Vec<KeyPair<'c>>, usize)> {
         self.a.refuse_unreadable()?;
         self.b.refuse_unreadable()?;
+        if self.a.has_ldm_names() != self.b.has_ldm_names() {
+            self.a.require_ldm_names()?;
+            self.b.require_ldm_names()?;
+        }
         let canonical = |key: &str| vae::canonical_key(key).into_owned();
-        let mut pairs = pair_up(self.a.state_dict(), self.b.state_dict(), canonical);
-        let is_folder = |checkpoint: &Checkpoint| checkpoint.container() == Container::Diffusers;
+        let mut pairs = pair_up(a.state_dict(), b.state_dict(), canonical);
+        let is_folder = |checkpoint: &Checkpoint| {
+            checkpoint.container() == Container::Diffusers || checkpoint.translation().is_from_diffusers()
+        };
         let before = pairs.len();
-        if is_folder(self.a) != is_folder(self.b) {
+        if is_folder(a) != is_folder(b) {
             pairs.retain(|(key, a, b)| a.is_some() == b.is_some() || folders::has_place(key));
         }
         let not_compared = before - pairs.len();

@@ -6,7 +6,7 @@ use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
 use trinart_ckpt_formats::{OpenOptions, Result};
 use trinart_ckpt_models::hash::read_content;
-use trinart_ckpt_models::{Checkpoint, Component, published, vae};
+use trinart_ckpt_models::{Checkpoint, Component, Components, published, vae};
 
 /// Hashes a file as WebUI and model pages do, and the content of each component.
 ///
@@ -48,14 +48,19 @@ impl<'a> HashCheckpoint<'a> {
             _ => Some(checkpoint.file_hashes(self.jobs, self.progress)?),
         };
         let known = file.as_ref().and_then(|file| published::identify(checkpoint.file_bytes(), &file.sha256));
+        let named = checkpoint.in_ldm_names();
+        let of = Components::of(named.state_dict());
         let (mut components, mut non_finite) = (Vec::new(), Vec::new());
         for &component in Component::ALL {
-            let tensors = || checkpoint.state_dict().iter().filter(|(key, _)| Component::from_key(key) == component);
+            let tensors = || named.state_dict().iter().filter(|(key, _)| of.of_key(key) == component);
             if tensors().next().is_none() {
                 continue;
             }
             // The hash of a VAE file uses the keys that the VAE has in a checkpoint.
-            let canonical = tensors().map(|(key, tensor)| (vae::canonical_key(key), tensor));
+            let canonical = tensors().map(|(key, tensor)| match component {
+                Component::Vae => (vae::canonical_key(key), tensor),
+                _ => (key.into(), tensor),
+            });
             let found = read_content(canonical, self.jobs, self.progress);
             let found = found.map_err(|error| error.in_file(&self.path))?;
             non_finite.extend(found.non_finite);

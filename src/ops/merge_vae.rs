@@ -96,6 +96,8 @@ impl<'a> MergeVae<'a> {
     fn run(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
         let (base, vae) = (self.base, self.vae.as_ref());
         let target = self.output.check_destination(output)?;
+        base.require_ldm_names()?;
+        vae.require_ldm_names()?;
         let mut options = self.options;
         options.dtype = self.output.dtype;
         options.overflow = self.output.overflow;

@@ -17,6 +17,7 @@ mod jobs;
 mod merge_vae;
 mod output;
 mod parts;
+mod pipeline_parts;
 #[cfg(feature = "render")]
 mod render_check;
 mod scan;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::folder_options::FolderOptions;
 use super::jobs::check_jobs;
 use super::side_file::SideFile;
-use super::structure;
+use super::{pipeline_parts, structure};
 use crate::report::{LeftOut, WriteReport};
 use trinart_ckpt_formats::containers::diffusers::{self, Companions, Files};
 use trinart_ckpt_formats::containers::{self, Container, Structure, Target, WriteOptions, Written};
@@ -16,9 +16,8 @@ use trinart_ckpt_formats::{Error, Result};
 use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::ledger::{Ledger, LedgerLine, Origin};
 use trinart_ckpt_models::parameterization::Parameterization;
-use trinart_ckpt_models::plan::express;
 use trinart_ckpt_models::plan::folders::{self, FolderPlan};
-use trinart_ckpt_models::plan::{Cast, MetadataEdits, Resolved};
+use trinart_ckpt_models::plan::{Cast, Resolved, carry, express};
 use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
 
 /// Bytes of tensors in one file of a folder by default, as in diffusers.
@@ -47,7 +46,6 @@ pub(super) struct OutputOptions<'a> {
     pub(super) replaces_unet: bool,
     /// The other inputs, by their origin in the ledger.
     pub(super) others: Vec<(Origin, PathBuf)>,
-    pub(super) metadata: MetadataEdits,
 }
 
 impl Default for OutputOptions<'_> {
@@ -67,7 +65,6 @@ impl Default for OutputOptions<'_> {
             found: None,
             replaces_unet: false,
             others: Vec::new(),
-            metadata: MetadataEdits::default(),
         }
     }
 }
@@ -146,14 +143,6 @@ macro_rules! output_methods {
             #[must_use]
             pub fn folder(mut self, options: $crate::ops::FolderOptions) -> Self {
                 self.output.folder = options;
-                self
-            }
-
-            /// Sets and drops metadata fields. A folder has them in the weights of its first component. Fails for a folder with
-            /// `.bin` weights, which have no metadata.
-            #[must_use]
-            pub fn metadata(mut self, edits: trinart_ckpt_models::plan::MetadataEdits) -> Self {
-                self.output.metadata = edits;
                 self
             }
 
@@ -236,10 +225,6 @@ impl OutputOptions<'_> {
             return Err(Error::usage("the size of the files in a folder must be at least 1 byte"));
         }
         let target = self.format.map_or_else(|| Target::from_path(output), Ok)?;
-        if target == Target::Diffusers && self.folder.bin && !self.metadata.set.is_empty() {
-            let found = "weights in .bin have no place for metadata; write the folder with .safetensors";
-            return Err(Error::usage(found).in_file(output));
-        }
         match target {
             // Once the new files are known, `write_folder` checks which files of an existing folder would be lost.
             Target::Diffusers => AtomicFolder::check_destination(output, self.overwrite, &|_| true)?,
@@ -260,6 +245,7 @@ impl OutputOptions<'_> {
     ) -> Result<WriteReport> {
         if target != Target::Diffusers {
             resolved.notices.extend(input.translation().single_file_notices(&resolved.state_dict));
+            resolved.notices.extend(pipeline_parts::left_out(input.stored().parts()));
         }
         resolved.notices.extend(contradiction(target, output));
         let wanted = self.parameterization(input, &mut resolved)?;
@@ -267,16 +253,19 @@ impl OutputOptions<'_> {
         let (mut resolved, written) = match target {
             Target::Diffusers => self.write_folder(input, output, resolved, &wanted, mode)?,
             _ => {
+                input.require_ldm_names()?;
                 let is_file = input.container() != Container::Diffusers;
                 let is_as_stored = is_file && self.prediction.is_none() && !self.replaces_unet;
                 let expressed = express::in_file(resolved, &wanted, is_as_stored);
                 let expressed = expressed.map_err(|error| error.in_file(input.path()))?;
                 let (mut resolved, yaml) = (expressed.resolved, expressed.yaml);
-                self.edit_metadata(&mut resolved).map_err(|error| error.in_file(output))?;
+                if !is_file {
+                    carry::record(&mut resolved.metadata, input.stored().configs(), &resolved.state_dict);
+                }
                 let side_file = SideFile::plan(input, output, &mut resolved, &wanted, yaml, self.overwrite)?;
                 // It is complete on the disk before the checkpoint is, and takes its name right after it.
                 let staged = side_file.as_ref().filter(|_| mode == Mode::Write).map(SideFile::stage).transpose()?;
-                let structure = structure::of_output(input, target, &self.metadata, &mut resolved)?;
+                let structure = structure::of_output(input, target, &mut resolved);
                 let written = self.write_file(output, target, &resolved, &structure, mode);
                 let written = written.map_err(|error| self.at_input(error, &resolved.ledger, input))?;
                 staged.map(AtomicFile::persist).transpose()?;
@@ -320,13 +309,6 @@ impl OutputOptions<'_> {
         Ok(found.with_prediction(prediction))
     }
 
-    /// Changes the metadata as requested.
-    fn edit_metadata(&self, resolved: &mut Resolved) -> Result<()> {
-        let notices = self.metadata.apply(&mut resolved.metadata)?;
-        resolved.notices.extend(notices);
-        Ok(())
-    }
-
     fn write_options(&self) -> WriteOptions<'_> {
         WriteOptions::default()
             .overwrite(self.overwrite)
@@ -366,18 +348,17 @@ impl OutputOptions<'_> {
         mode: Mode,
     ) -> Result<(Resolved, Written)> {
         let companions = match input.container() {
-            Container::Diffusers => diffusers::companions(input.path())?,
+            Container::Diffusers => diffusers::companions(input.stored())?,
             _ => Companions::default(),
         };
         let planned = folders::to_folder(resolved, companions.files, wanted, self.allow_loss);
         let FolderPlan { mut resolved, files, .. } = planned.map_err(|error| error.in_file(input.path()))?;
-        self.edit_metadata(&mut resolved).map_err(|error| error.in_file(output))?;
-        resolved.notices.extend(companions.unknown.iter().map(|name| {
-            let text = format!("left out {name}: an optional part of the pipeline that this program does not know");
-            Notice::new(NoticeCode::PipelinePartDropped, text)
-        }));
+        let is_pipeline = files.iter().any(|(path, _)| path == diffusers::MODEL_INDEX);
+        let parts = if is_pipeline { input.stored().parts() } else { &[] };
+        resolved.notices.extend(pipeline_parts::notices(&companions.missing, parts, self.dtype.is_some()));
         let files = Files {
             texts: &files,
+            parts,
             bin: self.folder.bin,
             variant: self.folder.variant.as_deref(),
             shard_bytes: self.folder.max_shard_bytes.unwrap_or(SHARD_BYTES),

@@ -9,7 +9,6 @@ use trinart_ckpt_formats::containers::{self, Container, Target, WriteOptions};
 use trinart_ckpt_formats::io::{AtomicFile, NoProgress, Overwrite, Progress, parallel};
 use trinart_ckpt_formats::{Error, Metadata, Result, StateDict};
 use trinart_ckpt_models::Checkpoint;
-use trinart_ckpt_models::file_kind::Identity;
 use trinart_ckpt_models::plan::merge_vae::{self, MergeVaeOptions};
 use trinart_ckpt_models::quantization;
 use trinart_ckpt_render::job::{Against, Device, RenderInput, RenderJob, RenderPlan, RenderReport};
@@ -242,12 +241,6 @@ impl<'a> RenderCheck<'a> {
 
 fn input_of(checkpoint: &Checkpoint) -> Result<RenderInput> {
     checkpoint.refuse_unreadable()?;
-    let identity = Identity::of(checkpoint.state_dict());
-    if !identity.kind.may_be_stable_diffusion() {
-        let found =
-            format!("cannot be rendered: expected a Stable Diffusion checkpoint, found: {}", identity.to_text());
-        return Err(Error::unsupported(found).in_file(checkpoint.path()));
-    }
     let input = RenderInput::new(checkpoint.path(), values_of(checkpoint, checkpoint.state_dict())?);
     let input = input.with_parameterization(checkpoint.parameterization()?);
     Ok(match checkpoint.stored().sources() {

@@ -21,9 +21,12 @@ pub(super) fn identify(
     allow_withdrawn: bool,
     progress: &dyn Progress,
 ) -> Result<(String, Option<&'static PublishedFile>)> {
-    let file = vae.vae_file()?;
-    let sha256 = hash::file_sha256(file, progress)?;
-    let published = published::identify(file.len(), &sha256);
+    let files = vae.vae_files()?;
+    let sha256 = hash::files_sha256(&files, progress)?;
+    let published = match files.as_slice() {
+        [file] => published::identify(file.len(), &sha256),
+        _ => None,
+    };
     if !allow_withdrawn {
         refuse_withdrawn(published).map_err(|error| error.in_file(vae.path()))?;
     }

@@ -109,7 +109,7 @@ impl PartReport {
 pub struct VaeReport {
     /// The VAE file.
     pub file: String,
-    /// The sha256 of the VAE file.
+    /// The sha256 of the VAE file; of shards, that of all their bytes in their order.
     pub sha256: String,
     /// The published file with this hash.
     pub published: Option<&'static PublishedFile>,

@@ -247,23 +247,6 @@ fn casts_every_weight_of_a_folder() {
 }
 
 #[test]
-fn merges_a_vae_only_from_a_single_file() {
-    let folder = Folder::new();
-    convert(&fixture("tiny-vae.ckpt"), "vae/", &folder, &["--max-shard-size", "100kB"]).done();
-    let files = folder.join("vae").read_dir().unwrap();
-    let count = files.filter(|file| file.as_ref().unwrap().path().extension().unwrap() == "safetensors").count();
-    assert!(count > 1);
-    let merge = |vae: &Path| {
-        let output = folder.join("merged.safetensors");
-        run!["merge-vae", fixture("tiny-sd1.ckpt"), "--vae", vae, "-o", output]
-    };
-    let message = format!("vae/: the VAE is in {count} files; convert it to a single file first");
-    merge(&folder.join("vae/")).refused(&[&message]);
-    convert(&folder.join("vae"), "vae.safetensors", &folder, &[]).done();
-    merge(&folder.join("vae.safetensors")).done();
-}
-
-#[test]
 fn merges_into_a_folder_and_changes_only_the_vae() {
     let folder = Folder::new();
     let source = diffusers("sd1");

@@ -1,5 +1,9 @@
 //! `--component` and the dtypes of components on files that have a single network, under names without a prefix.
 
+use std::path::Path;
+
+use trinart_ckpt::formats::tensor::LazyTensor;
+
 use crate::support::{Folder, assert_rows, expected, fixture, read, save, tensors};
 
 const UNET: &str = "model.diffusion_model.";
@@ -35,9 +39,6 @@ fn a_unet_or_text_encoder_alone_is_that_component() {
     let clip = fixture("diffusers/sd1/text_encoder/model.safetensors");
     let files = [(bare, "unet", "text-encoder"), (unet, "unet", "vae"), (clip, "text-encoder", "vae")];
     for (index, (input, own, other)) in files.iter().enumerate() {
-        let output = folder.join(&format!("{index}.safetensors"));
-        run!["convert", input, "-o", &output, "--component", own].done();
-        assert_rows(&read(&output), &read(input));
         let cast = folder.join(&format!("{index}-cast.safetensors"));
         run!["convert", input, "-o", &cast, &format!("--{own}-dtype"), "bf16"].done();
         assert!(read(&cast).iter().all(|row| row.1 == "BF16"), "{own}");
@@ -52,10 +53,89 @@ fn a_unet_or_text_encoder_alone_is_that_component() {
     }
 }
 
+/// Removes or replaces the start of each key.
+fn respelled(rows: &[(String, LazyTensor)], from: &str, to: &str) -> Vec<(String, LazyTensor)> {
+    let bare = |key: &str| key.strip_prefix(from).map(|bare| format!("{to}{bare}"));
+    rows.iter().filter_map(|(key, tensor)| Some((bare(key)?, tensor.clone()))).collect()
+}
+
+#[test]
+fn every_spelling_of_a_network_is_the_same() {
+    let folder = Folder::new();
+    let (part, whole) = (folder.join("part.safetensors"), folder.join("whole.safetensors"));
+    let source = fixture("diffusers/sd1");
+    run!["convert", &source, "-o", &whole].done();
+    let all = tensors(&whole);
+    let of = |name: &str| tensors(&source.join(name));
+    let clip = of("text_encoder/model.safetensors");
+    let long = respelled(&clip, "", "text_model.");
+    let unet = of("unet/diffusion_pytorch_model.safetensors");
+    let cases = [
+        (
+            "unet",
+            UNET,
+            vec![
+                respelled(&all, UNET, ""),
+                respelled(&all, UNET, "module."),
+                respelled(&all, UNET, "module.model.diffusion_model."),
+                respelled(&all, UNET, "diffusion_model."),
+                respelled(&unet, "", "unet."),
+                respelled(&unet, "", "model."),
+                unet,
+            ],
+        ),
+        (
+            "text-encoder",
+            "cond_stage_model.",
+            vec![
+                respelled(&all, "cond_stage_model.transformer.", ""),
+                respelled(&all, "cond_stage_model.transformer.text_model.", "cond_stage_model.transformer."),
+                respelled(&all, "cond_stage_model.transformer.", "clip_l.transformer."),
+                respelled(&clip, "", "text_encoder."),
+                respelled(&long, "", "module."),
+                long,
+                clip,
+            ],
+        ),
+    ];
+    for (component, prefix, spellings) in cases {
+        let twin = folder.join(&format!("{component}.safetensors"));
+        save(&twin, all.iter().filter(|(key, _)| key.starts_with(prefix)).cloned());
+        let sorted = |path: &Path| {
+            let mut rows = read(path);
+            rows.sort_by(|a, b| a.0.cmp(&b.0));
+            rows
+        };
+        let hash = |path: &Path| run!["hash", path, "--json"].json()["components"][component].clone();
+        for (index, spelling) in spellings.into_iter().enumerate() {
+            let (input, output) = (folder.join("in.safetensors"), folder.join("out.safetensors"));
+            save(&input, spelling);
+            run!["convert", &input, "-o", &output, "--component", component, "--force"].done();
+            assert_rows(&sorted(&output), &sorted(&twin));
+            assert_eq!(hash(&input), hash(&twin), "{component} {index}");
+            run!["diff", &input, &twin].done();
+            run!["diff", &twin, &input].done();
+            std::fs::remove_file(&input).unwrap();
+        }
+        run!["convert", &whole, "-o", &part, "--component", component, "--force"].done();
+        assert_rows(&sorted(&part), &sorted(&twin));
+    }
+}
+
 #[test]
 fn a_vae_file_has_its_old_rows() {
     let folder = Folder::new();
     let output = folder.join("out.safetensors");
     run!["convert", fixture("tiny-vae.vae.pt"), "-o", &output, "--component", "vae"].done();
     assert_rows(&read(&output), &expected("tiny-vae.vae.pt"));
+}
+
+#[test]
+fn refuses_a_text_encoder_in_two_spellings() {
+    let folder = Folder::new();
+    let (input, output) = (folder.join("in.safetensors"), folder.join("out.safetensors"));
+    let all = tensors(&fixture("tiny-sd1.safetensors"));
+    let twice = respelled(&all, "cond_stage_model.transformer.text_model.", "cond_stage_model.transformer.");
+    save(&input, all.into_iter().chain(twice));
+    run!["convert", &input, "-o", &output, "--component", "text-encoder"].refused(&["in.safetensors", "two spellings"]);
 }

@@ -56,7 +56,6 @@ CASES = {
     "deep": ({"state_dict": {"state_dict": {"state_dict": MODEL}}}, MODEL, ["state_dict"]),
     "model": ({"model": MODEL, "step": torch.tensor(4), **TRAINING}, MODEL, ["state_dict"]),
     "module": ({"epoch": 1, "module": MODEL, "ema": MODEL}, MODEL, ["state_dict"]),
-    "list-of-one": ({"epoch": 1, "state_dict": [MODEL]}, MODEL, ["state_dict"]),
     "other-name": ({"my_network": MODEL, "optimizer": TRAINING["optimizer_states"]}, MODEL, ["state_dict"]),
     "ema-only": ({"ema": PLAIN, "step": 2}, PLAIN, ["ema"]),
     "two": ({"state_dict": MODEL, "model": tensors("a", "b", "c", "d")}, MODEL, ["state_dict"]),

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
+use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, Vega};
 
 use crate::family::{Architecture, Task};
 use crate::layout::UnetStructure;
@@ -51,11 +51,17 @@ pub struct Detection {
 
 impl Detection {
     /// Returns the architectures that all evidence allows. Empty without evidence, or if the evidence is contradictory.
+    ///
+    /// SSD-1B and Vega differ from SDXL base in the UNet alone; without one, only SDXL base counts.
     pub fn candidates(&self) -> Vec<Architecture> {
         let possible =
             |architecture: &Architecture| self.evidence.iter().all(|seen| seen.candidates.contains(architecture));
         let all = if self.evidence.is_empty() { &[] } else { Architecture::ALL };
-        all.iter().copied().filter(possible).collect()
+        let mut candidates: Vec<Architecture> = all.iter().copied().filter(possible).collect();
+        if candidates.contains(&SdxlBase) {
+            candidates.retain(|it| !matches!(it, Ssd1b | Vega));
+        }
+        candidates
     }
 
     /// Returns the architecture if the evidence allows exactly one.
@@ -198,7 +204,7 @@ impl Detector<'_> {
         self.at(&block(level, 0), |dims| match dims.get(1) {
             Some(768) => ("text width 768".to_owned(), vec![Sd1]),
             Some(1024) => ("text width 1024".to_owned(), vec![Sd2]),
-            Some(2048) => ("text width 2048".to_owned(), vec![SdxlBase]),
+            Some(2048) => ("text width 2048".to_owned(), matching(Architecture::has_two_text_encoders)),
             Some(1280) => ("text width 1280".to_owned(), vec![SdxlRefiner]),
             Some(width) => (format!("text width {width}, of no published model"), Architecture::ALL.to_vec()),
             None => ("no text width: not the weight of a linear layer".to_owned(), Architecture::ALL.to_vec()),
@@ -225,7 +231,9 @@ impl Detector<'_> {
             return;
         }
         self.at(&key, |dims| match dims.get(1) {
-            Some(2816) => ("pooled text and sizes of SDXL base".to_owned(), vec![SdxlBase]),
+            Some(2816) => {
+                ("pooled text and sizes of SDXL base".to_owned(), matching(Architecture::has_two_text_encoders))
+            }
             Some(2560) => ("pooled text and sizes of SDXL refiner".to_owned(), vec![SdxlRefiner]),
             _ => ("extra conditioning".to_owned(), matching(|it| UnetStructure::of(it).label)),
         });
@@ -241,9 +249,9 @@ impl Detector<'_> {
             (Naming::Ldm, "cond_stage_model.transformer.text_model.", false, &[Sd1]),
             (Naming::Ldm, "cond_stage_model.transformer.", false, &[Sd1]),
             (Naming::Ldm, "cond_stage_model.model.", true, &[Sd2]),
-            (Naming::Ldm, "conditioner.embedders.0.transformer.text_model.", false, &[SdxlBase]),
-            (Naming::Ldm, "conditioner.embedders.0.transformer.", false, &[SdxlBase]),
-            (Naming::Ldm, "conditioner.embedders.1.model.", true, &[SdxlBase]),
+            (Naming::Ldm, "conditioner.embedders.0.transformer.text_model.", false, &[SdxlBase, Ssd1b, Vega]),
+            (Naming::Ldm, "conditioner.embedders.0.transformer.", false, &[SdxlBase, Ssd1b, Vega]),
+            (Naming::Ldm, "conditioner.embedders.1.model.", true, &[SdxlBase, Ssd1b, Vega]),
             // SD-Turbo uses the prefix of the refiner.
             (Naming::Ldm, "conditioner.embedders.0.model.", true, &[Sd2, SdxlRefiner]),
             (Naming::Diffusers, "text_model.", false, Architecture::ALL),
@@ -254,9 +262,9 @@ impl Detector<'_> {
             let Some(last) = layers.checked_sub(1) else { continue };
             // The layer count identifies the encoder. Folders hold 23 of the 24 layers of OpenCLIP ViT-H.
             let (encoder, with_layers): (_, &[Architecture]) = match layers {
-                12 => ("CLIP ViT-L", &[Sd1, SdxlBase]),
+                12 => ("CLIP ViT-L", &[Sd1, SdxlBase, Ssd1b, Vega]),
                 23 | 24 => ("OpenCLIP ViT-H", &[Sd2]),
-                32 => ("OpenCLIP ViT-bigG", &[SdxlBase, SdxlRefiner]),
+                32 => ("OpenCLIP ViT-bigG", &[SdxlBase, SdxlRefiner, Ssd1b, Vega]),
                 _ => ("text encoder of no published model", Architecture::ALL),
             };
             self.detection.naming = self.detection.naming.or(Some(naming));

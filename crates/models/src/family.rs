@@ -1,6 +1,6 @@
 //! Model families: the architecture, the task of the UNet and what it predicts.
 
-use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
+use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, Vega};
 
 /// A family of models with the same keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,11 +14,15 @@ pub enum Architecture {
     SdxlBase,
     /// The refiner of SDXL.
     SdxlRefiner,
+    /// SSD-1B of Segmind: SDXL base with fewer transformer blocks, and without attention in the middle.
+    Ssd1b,
+    /// Vega of Segmind: as SSD-1B, with fewer blocks still.
+    Vega,
 }
 
 impl Architecture {
     /// All architectures.
-    pub const ALL: &'static [Architecture] = &[Sd1, Sd2, SdxlBase, SdxlRefiner];
+    pub const ALL: &'static [Architecture] = &[Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, Vega];
 
     /// The word for scripts, as in JSON.
     pub fn name(self) -> &'static str {
@@ -27,6 +31,8 @@ impl Architecture {
             Sd2 => "sd-v2",
             SdxlBase => "sdxl-base",
             SdxlRefiner => "sdxl-refiner",
+            Ssd1b => "ssd-1b",
+            Vega => "vega",
         }
     }
 
@@ -37,7 +43,19 @@ impl Architecture {
             Sd2 => "SD v2",
             SdxlBase => "SDXL base",
             SdxlRefiner => "SDXL refiner",
+            Ssd1b => "SSD-1B",
+            Vega => "Vega",
         }
+    }
+
+    /// Returns whether the model is SDXL or distilled from it: it has the text encoders and the VAE of SDXL.
+    pub fn is_xl(self) -> bool {
+        !matches!(self, Sd1 | Sd2)
+    }
+
+    /// Returns whether the model has both text encoders of SDXL, and its keys for them.
+    pub fn has_two_text_encoders(self) -> bool {
+        self.is_xl() && self != SdxlRefiner
     }
 }
 

@@ -1,6 +1,7 @@
 //! Hashes of files and of tensors.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -67,8 +68,22 @@ pub fn file_sha256(source: &Source, progress: &dyn Progress) -> Result<String> {
     range_sha256(source, 0..source.len(), progress)
 }
 
+/// Returns the sha256 of the bytes of several files in this order, hexadecimal. For one file, it is that of the file.
+pub fn files_sha256(sources: &[&Arc<Source>], progress: &dyn Progress) -> Result<String> {
+    progress.begin("hashing", sources.iter().map(|source| source.len()).fold(0, u64::saturating_add));
+    let mut hasher = Sha256::new();
+    sources.iter().try_for_each(|source| update(&mut hasher, source, 0..source.len(), progress))?;
+    Ok(hexadecimal(&hasher.finalize()))
+}
+
 fn range_sha256(source: &Source, range: std::ops::Range<u64>, progress: &dyn Progress) -> Result<String> {
     let mut hasher = Sha256::new();
+    update(&mut hasher, source, range, progress)?;
+    Ok(hexadecimal(&hasher.finalize()))
+}
+
+/// Adds the bytes of a range to a hash.
+fn update(hasher: &mut Sha256, source: &Source, range: std::ops::Range<u64>, progress: &dyn Progress) -> Result<()> {
     let mut buffer = vec![0; PIECE];
     let mut offset = range.start;
     while offset < range.end {
@@ -81,7 +96,7 @@ fn range_sha256(source: &Source, range: std::ops::Range<u64>, progress: &dyn Pro
         offset += count as u64;
         progress.advance(count as u64);
     }
-    Ok(hexadecimal(&hasher.finalize()))
+    Ok(())
 }
 
 /// The content hash of a set of tensors, and what was found while they were read.

@@ -70,8 +70,6 @@ pub enum NoticeCode {
     EmaKept,
     /// The output format has no place for the metadata.
     MetadataDropped,
-    /// No metadata field has the name of one that was to be dropped.
-    NoSuchMetadata,
     /// Quantized weights were dequantized to a dtype that was not requested.
     Dequantized,
     /// position_ids are wrong, and stay so.
@@ -83,6 +81,8 @@ pub enum NoticeCode {
     /// Tensors that a component of a file should have are missing from it, and the checkpoint's own were kept. Rendering
     /// does not use them.
     OwnPartKept,
-    /// A part of a pipeline that this program does not know was dropped.
+    /// A part of a pipeline was dropped: the folder lacks it, or the output has no place for it.
     PipelinePartDropped,
+    /// A part of a pipeline was copied as it is, although a cast was requested.
+    PipelinePartKept,
 }

@@ -51,18 +51,6 @@ pub(in crate::cli) struct Content {
     /// scheduler.
     #[arg(long, value_enum, value_name = "PREDICTION", hide_short_help = true)]
     pub prediction: Option<PredictionArgument>,
-    /// Set a metadata field
-    ///
-    /// Replaces a field of that name. The option can be repeated. A .ckpt has the fields beside state_dict, a diffusers
-    /// folder in the weights of its first component.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = field, hide_short_help = true)]
-    pub set_metadata: Vec<(String, String)>,
-    /// Drop a metadata field
-    ///
-    /// In KEY, * stands for any characters, and ? for one: 'ss_*' drops what kohya's trainer recorded. The option can be
-    /// repeated. Fields are dropped before others are set.
-    #[arg(long, value_name = "KEY", hide_short_help = true)]
-    pub drop_metadata: Vec<String>,
     /// Clamp values that overflow the new dtype, instead of failing
     #[arg(long)]
     pub saturate: bool,
@@ -89,12 +77,6 @@ pub(in crate::cli) struct FolderWriting {
     /// Split weights into files of at most SIZE bytes, such as 500MB (units: kB, MB, GB) [default: 10GB]
     #[arg(long, value_name = "SIZE", value_parser = shard_size, hide_short_help = true)]
     pub max_shard_size: Option<u64>,
-}
-
-/// Parses the name and the text of a metadata field.
-fn field(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Parses a variant, which becomes part of file names.

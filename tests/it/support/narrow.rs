@@ -29,6 +29,8 @@ impl Narrow {
         let mut list = match architecture {
             Architecture::Sd1 => sd1("model.diffusion_model."),
             Architecture::Sd2 => keys("layouts/sd2-unet.ldm.keys"),
+            Architecture::Ssd1b => keys("layouts/ssd-1b-unet.ldm.keys"),
+            Architecture::Vega => keys("layouts/vega-unet.ldm.keys"),
             _ => keys("layouts/sdxl-unet.ldm.keys"),
         };
         list.extend(keys("layouts/autoencoder.ldm.keys"));
@@ -51,6 +53,22 @@ impl Narrow {
     /// Adds a tensor.
     pub(crate) fn with(mut self, key: &str, tensor: LazyTensor) -> Self {
         self.0.push((key.to_owned(), tensor));
+        self
+    }
+
+    /// Replaces the tensor with this key by one of this shape.
+    pub(crate) fn shaped(mut self, key: &str, dims: &[u64]) -> Self {
+        self.0.iter_mut().find(|(other, _)| other == key).unwrap().1 = filled(dims);
+        self
+    }
+
+    /// Replaces the start of the keys that begin with `from`.
+    pub(crate) fn renamed(mut self, from: &str, to: &str) -> Self {
+        for (key, _) in &mut self.0 {
+            if let Some(rest) = key.strip_prefix(from) {
+                *key = format!("{to}{rest}");
+            }
+        }
         self
     }
 

@@ -3,6 +3,7 @@
 //! [`StoredCheckpoint::open`] checks all headers and reads no tensor. [`write()`] computes every offset before it writes the
 //! first byte.
 
+mod copy;
 pub mod diffusers;
 mod file_layout;
 mod payload;

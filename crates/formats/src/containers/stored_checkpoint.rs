@@ -4,6 +4,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use crate::containers::diffusers::Part;
 use crate::containers::structure::Structure;
 use crate::containers::{self, Container};
 use crate::danger::Finding;
@@ -26,6 +27,7 @@ pub struct StoredCheckpoint {
     pub(super) structure: Structure,
     pub(super) metadata: Metadata,
     pub(super) configs: IndexMap<String, Value>,
+    pub(super) parts: Vec<Part>,
     pub(super) opaque: Vec<OpaqueValue>,
     pub(super) unreadable: Vec<UnreadableTensor>,
     pub(super) trailing: Vec<TrailingBytes>,
@@ -170,6 +172,7 @@ impl StoredCheckpoint {
             structure: Structure::default(),
             metadata: Metadata::new(),
             configs: IndexMap::new(),
+            parts: Vec::new(),
             opaque: Vec::new(),
             unreadable: Vec::new(),
             trailing: Vec::new(),
@@ -274,6 +277,11 @@ impl StoredCheckpoint {
     /// The configurations of a folder by component, and those of `model_index` and `scheduler`.
     pub fn configs(&self) -> &IndexMap<String, Value> {
         &self.configs
+    }
+
+    /// The parts of a pipeline that are copied as they are, in the order of their names.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     /// Values that are neither tensors nor metadata. No output contains them.

@@ -8,7 +8,7 @@ use crate::containers::payload::{self, Filled};
 use crate::containers::structure::Structure;
 use crate::containers::target::Target;
 use crate::containers::write_options::{WriteOptions, Written};
-use crate::containers::{diffusers, safetensors, torch, verify};
+use crate::containers::{copy, diffusers, safetensors, torch, verify};
 use crate::error::{Error, Hint, Kind, Result};
 use crate::io::{AtomicFile, AtomicFolder, Overwrite, Source, check_inner_path};
 use crate::metadata::Metadata;
@@ -67,6 +67,7 @@ pub fn check_folder(entries: &[diffusers::Entry]) -> Result<u64> {
             diffusers::Entry::Weights { path, state_dict, metadata } => {
                 check_format(state_dict, metadata, FileFormat::of_weights(path))?
             }
+            diffusers::Entry::Copy { source, .. } => source.len(),
             diffusers::Entry::Text { content, .. } => content.len() as u64,
         };
         add_bytes(sum, bytes)
@@ -152,6 +153,10 @@ pub fn write_folder(path: &Path, entries: &[diffusers::Entry], options: &WriteOp
                 folder.write(path, content)?;
                 bytes = add_bytes(bytes, content.len() as u64)?;
             }
+            diffusers::Entry::Copy { path, source } => {
+                let copied = copy::copy(&folder.create_parent(path)?, source, &new_file);
+                bytes = add_bytes(bytes, copied.map_err(|error| folder.error_at_destination(error))?)?;
+            }
             diffusers::Entry::Weights { path, state_dict, metadata } => {
                 let file = folder.create_parent(path)?;
                 let written = write_format(&file, FileFormat::of_weights(path), state_dict, metadata, &new_file);
@@ -175,12 +180,14 @@ pub fn check_folder_destination(path: &Path, entries: &[diffusers::Entry], overw
     let is_replaced = |name: &str| {
         diffusers::is_weights(name) || entries.iter().any(|entry| first(entry.path()).as_deref() == Some(name))
     };
-    let weights = entries.iter().filter_map(|entry| match entry {
-        diffusers::Entry::Weights { state_dict, .. } => Some(state_dict),
-        diffusers::Entry::Text { .. } => None,
+    let mut inputs = entries.iter().flat_map(|entry| match entry {
+        diffusers::Entry::Weights { state_dict, .. } => {
+            let storages = state_dict.iter().flat_map(|(_, tensor)| tensor.storages());
+            storages.map(|storage| storage.source().path()).collect()
+        }
+        diffusers::Entry::Copy { source, .. } => vec![source.path()],
+        diffusers::Entry::Text { .. } => Vec::new(),
     });
-    let tensors = weights.flat_map(|state_dict| state_dict.iter().map(|(_, tensor)| tensor));
-    let mut inputs = tensors.flat_map(|tensor| tensor.storages().into_iter().map(|storage| storage.source().path()));
     AtomicFolder::check_destination(path, overwrite, &is_replaced)?;
     AtomicFolder::check_inputs(path, &mut inputs)
 }

@@ -134,8 +134,7 @@ fn is_aside_of(found: &OsStr, name: &OsStr) -> bool {
 }
 
 /// Repairs what killed processes left for this destination: puts an old file or folder back if nothing has replaced it, and
-/// removes those that are not needed. Also removes unfinished files for other destinations in the folder, which may never
-/// be written again.
+/// removes those that are not needed.
 ///
 /// Best effort: a leftover that cannot be removed costs disk space, not correctness.
 pub(super) fn recover(folder: &Path, name: &OsStr) {
@@ -151,28 +150,14 @@ pub(super) fn recover(folder: &Path, name: &OsStr) {
             continue;
         }
         let found = found.to_string_lossy();
-        let is_ours = found.starts_with(&prefix) && found.ends_with(PARTIAL);
-        let is_partial = |path: &Path| {
-            let kind = fs::symlink_metadata(path);
-            kind.is_ok_and(|kind| if is_ours { kind.is_file() || kind.is_dir() } else { kind.is_file() })
-        };
-        if (is_ours || is_staging_name(&found))
-            && is_partial(&path)
+        if found.starts_with(&prefix)
+            && found.ends_with(PARTIAL)
+            && fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() || found.is_dir())
             && let Some(_lock) = sys::lock_abandoned(&path)
         {
             remove(&path);
         }
     }
-}
-
-/// Returns whether a name is one that `staging_name` returns.
-fn is_staging_name(name: &str) -> bool {
-    let numbers =
-        name.strip_prefix('.').and_then(|name| name.strip_suffix(PARTIAL)).and_then(|name| name.rsplit_once('.'));
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    numbers
-        .and_then(|(_, numbers)| numbers.split_once('-'))
-        .is_some_and(|(process, call)| is_number(process) && is_number(call))
 }
 
 /// Removes a file or folder. Best effort, see [`recover`].

@@ -1,5 +1,7 @@
 //! An opened checkpoint in LDM names, whatever its container and layout.
 
+mod canonical;
+mod networks;
 mod prefixes;
 mod single_file;
 mod translate;
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use trinart_ckpt_formats::containers::{Container, safetensors};
 use trinart_ckpt_formats::io::{Progress, Source};
 use trinart_ckpt_formats::tensor::Overflow;
-use trinart_ckpt_formats::{Error, Metadata, OpenOptions, Result, StateDict, StoredCheckpoint};
+use trinart_ckpt_formats::{Metadata, OpenOptions, Result, StateDict, StoredCheckpoint};
 
 use crate::detection::Detection;
 use crate::hash::{FileHashes, file_sha256};
@@ -20,6 +22,7 @@ use crate::quantization::{self, Wanted};
 use crate::vae;
 pub use translate::Translation;
 pub(crate) use translate::{MappedTensor, assemble};
+use translate::{Translated, Unknown};
 
 /// An opened checkpoint in LDM names (`model.diffusion_model.…`, `first_stage_model.…`), whatever its container and
 /// layout. No tensor is read yet.
@@ -31,13 +34,14 @@ pub struct Checkpoint {
     state_dict: StateDict,
     metadata: Metadata,
     translation: Arc<Translation>,
+    /// Why a folder has no LDM names.
+    unknown: Option<Arc<Unknown>>,
 }
 
 impl Checkpoint {
     /// Opens a checkpoint file of any container, or a diffusers folder. Reads only headers and pickles.
     ///
-    /// Fails if the file is not a checkpoint, violates its format, exceeds a limit or has a dangerous pickle, and if a
-    /// diffusers folder has an unknown architecture or unknown keys.
+    /// Fails if the file is not a checkpoint, violates its format, exceeds a limit or has a dangerous pickle.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &OpenOptions::default())
     }
@@ -51,11 +55,20 @@ impl Checkpoint {
     /// if all its keys are known, otherwise it keeps its names.
     pub fn from_stored(stored: StoredCheckpoint) -> Result<Self> {
         let mut metadata = stored.metadata().clone();
-        let (state_dict, translation) = match stored.container() {
-            Container::Diffusers => translate::folder_to_ldm(&stored, &mut metadata)?,
-            _ => single_file::to_ldm(&stored).unwrap_or_else(|| (stored.state_dict().clone(), Translation::default())),
+        let (state_dict, translation, unknown) = match stored.container() {
+            Container::Diffusers => match translate::folder_to_ldm(&stored, &mut metadata)? {
+                Translated::Ldm(state_dict, translation) => (state_dict, translation, None),
+                Translated::Stored(state_dict, translation, unknown) => (state_dict, translation, Some(unknown)),
+            },
+            _ => {
+                let translated = single_file::to_ldm(&stored);
+                let (state_dict, translation) =
+                    translated.unwrap_or_else(|| (stored.state_dict().clone(), Translation::default()));
+                (state_dict, translation, None)
+            }
         };
-        Ok(Checkpoint { stored, state_dict, metadata, translation: Arc::new(translation) })
+        let (translation, unknown) = (Arc::new(translation), unknown.map(Arc::new));
+        Ok(Checkpoint { stored, state_dict, metadata, translation, unknown })
     }
 
     /// Returns the checkpoint with these tensors in LDM names and this metadata instead of its own, as the output of a plan
@@ -66,6 +79,7 @@ impl Checkpoint {
             state_dict,
             metadata,
             translation: Arc::default(),
+            unknown: self.unknown.clone(),
         }
     }
 
@@ -91,6 +105,7 @@ impl Checkpoint {
             state_dict: dequantized.state_dict,
             metadata: dequantized.metadata,
             translation: Arc::new(translation),
+            unknown: self.unknown.clone(),
         }))
     }
 
@@ -105,6 +120,35 @@ impl Checkpoint {
     /// [`parameterization::read`].
     pub fn parameterization(&self) -> Result<Parameterization> {
         parameterization::read(&self.stored, &self.state_dict, &self.metadata, &Self::detect(&self.stored))
+    }
+
+    /// Returns the checkpoint with its networks under the keys that they have in a whole checkpoint in LDM names, such as
+    /// `model.diffusion_model.…` for a UNet alone in diffusers names. Unchanged for folders, and for files of unknown
+    /// architecture. A file with a network alone keeps its keys on opening, because other programs look for them.
+    pub fn in_ldm_names(&self) -> Cow<'_, Self> {
+        if self.container() == Container::Diffusers || !self.translation.is_identity() {
+            return Cow::Borrowed(self);
+        }
+        match canonical::to_ldm(&self.state_dict) {
+            None => Cow::Borrowed(self),
+            Some((state_dict, translation)) => {
+                Cow::Owned(Checkpoint { state_dict, translation: Arc::new(translation), ..self.clone() })
+            }
+        }
+    }
+
+    /// Fails if this is a folder whose tensors have no LDM names: its architecture has no key layout, or not these keys.
+    /// [`Self::state_dict`] then has the keys that the folder stores, such as `transformer/proj_out.bias`.
+    pub fn require_ldm_names(&self) -> Result<()> {
+        match &self.unknown {
+            Some(unknown) => Err(unknown.to_error().in_file(self.path())),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns whether the tensors have LDM names, or are those of a single file.
+    pub fn has_ldm_names(&self) -> bool {
+        self.unknown.is_none()
     }
 
     /// The tensors in LDM names.
@@ -168,22 +212,15 @@ impl Checkpoint {
         FileHashes::new(source, data, jobs, progress)
     }
 
-    /// Returns the file that holds the VAE: the only file, or one file of a folder. Fails if the VAE is in several files.
-    pub fn vae_file(&self) -> Result<&Arc<Source>> {
+    /// Returns the files that hold the VAE: the only file, or some of a folder. A folder can have it in shards.
+    pub fn vae_files(&self) -> Result<Vec<&Arc<Source>>> {
         let tensors = || self.state_dict.iter().filter(|(key, _)| vae::is_key(vae::bare_key(key)));
         let holds_vae = |file: &&Arc<Source>| {
             let mut storages = tensors().flat_map(|(_, tensor)| tensor.storages());
             storages.any(|storage| Arc::ptr_eq(storage.source(), file))
         };
         let files: Vec<_> = self.stored.sources().iter().filter(holds_vae).collect();
-        match files.as_slice() {
-            [file] => Ok(file),
-            [] => self.file(),
-            several => {
-                let found = format!("the VAE is in {} files; convert it to a single file first", several.len());
-                Err(Error::unsupported(found).in_file(self.path()))
-            }
-        }
+        if files.is_empty() { Ok(vec![self.file()?]) } else { Ok(files) }
     }
 
     /// Fails if the file has a tensor that cannot be read.

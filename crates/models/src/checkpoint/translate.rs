@@ -21,6 +21,8 @@ use crate::{position_ids, quantization};
 pub struct Translation {
     /// For each translated key, the keys in the file and the changes.
     names: HashMap<String, (Vec<String>, Vec<Change>)>,
+    /// Whether a network has the names of diffusers.
+    is_from_diffusers: bool,
     /// Keys of the file that are redundant constants.
     redundant: Vec<String>,
     /// Constants that were added by key, and the notices about them.
@@ -56,6 +58,21 @@ impl Translation {
     /// Records that a key of the file was renamed.
     pub(super) fn renamed(&mut self, stored: &str, key: &str) {
         self.names.insert(key.to_owned(), (vec![stored.to_owned()], vec![Change::Renamed]));
+    }
+
+    /// Records the changes of a tensor of the file.
+    pub(super) fn changed(&mut self, stored: &str, key: &str, changes: Vec<Change>) {
+        self.names.insert(key.to_owned(), (vec![stored.to_owned()], changes));
+    }
+
+    /// Returns whether every tensor has the key that the file stores.
+    pub(super) fn is_identity(&self) -> bool {
+        self.names.is_empty() && self.redundant.is_empty()
+    }
+
+    /// Returns whether the file may lack tensors that diffusers omits: it has a network under the names of diffusers.
+    pub fn is_from_diffusers(&self) -> bool {
+        self.is_from_diffusers
     }
 
     /// Adds a notice that matters only if the output is a single file.
@@ -107,48 +124,90 @@ impl Translation {
     }
 }
 
-/// Translates a diffusers folder into LDM names. Fails if the architecture is unknown, or has no such key.
+/// A folder in LDM names, or with the names that it stores.
+pub(super) enum Translated {
+    /// In LDM names.
+    Ldm(StateDict, Translation),
+    /// As stored: the architecture has no key layout, or not these keys.
+    Stored(StateDict, Translation, Unknown),
+}
+
+/// Why a folder has no LDM names.
+#[derive(Debug, Clone)]
+pub(super) struct Unknown {
+    found: String,
+    tensor: Option<String>,
+}
+
+impl Unknown {
+    /// The error of an operation that needs LDM names.
+    pub(super) fn to_error(&self) -> Error {
+        let error = Error::unsupported(self.found.as_str());
+        match &self.tensor {
+            Some(key) => error.in_tensor(key.as_str()),
+            None => error,
+        }
+    }
+}
+
+/// Translates a diffusers folder into LDM names, if its architecture has a key layout with all its keys. Fails if a shape
+/// does not fit.
 ///
 /// Dequantizes quantized weights, because their companions have no LDM names.
-pub(super) fn folder_to_ldm(stored: &StoredCheckpoint, metadata: &mut Metadata) -> Result<(StateDict, Translation)> {
+pub(super) fn folder_to_ldm(stored: &StoredCheckpoint, metadata: &mut Metadata) -> Result<Translated> {
     let values = |_: &str| quantization::Wanted::Values;
     let dequantized = quantization::dequantize(stored.state_dict(), metadata, &values, Overflow::Refuse);
     match dequantized.map_err(|error| error.in_file(stored.path()))? {
         Some(dequantized) => {
             *metadata = dequantized.metadata;
-            let (state_dict, translation) = names_to_ldm(stored, &dequantized.state_dict, metadata)?;
-            Ok((state_dict, translation.after_dequantization(dequantized.record, dequantized.notices)))
+            let (record, notices) = (dequantized.record, dequantized.notices);
+            Ok(match names_to_ldm(stored, &dequantized.state_dict, metadata)? {
+                Translated::Ldm(state_dict, translation) => {
+                    Translated::Ldm(state_dict, translation.after_dequantization(record, notices))
+                }
+                Translated::Stored(state_dict, translation, unknown) => {
+                    Translated::Stored(state_dict, translation.after_dequantization(record, notices), unknown)
+                }
+            })
         }
         None => names_to_ldm(stored, stored.state_dict(), metadata),
     }
 }
 
-fn names_to_ldm(
-    stored: &StoredCheckpoint,
-    state_dict: &StateDict,
-    metadata: &mut Metadata,
-) -> Result<(StateDict, Translation)> {
+fn names_to_ldm(stored: &StoredCheckpoint, state_dict: &StateDict, metadata: &mut Metadata) -> Result<Translated> {
+    let unknown = |found: String, tensor: Option<&str>| {
+        let unknown = Unknown { found, tensor: tensor.map(str::to_owned) };
+        Ok(Translated::Stored(state_dict.clone(), Translation::default(), unknown))
+    };
     let detection = detect_in_folders(state_dict, &folder_prefix);
     let is_alone = |alone: Folder| folders(stored).all(|folder| folder == alone);
+    if let Some(key) = state_dict.keys().find(|key| split(key).is_none()) {
+        let component = key.split(diffusers::SEPARATOR).next().unwrap_or(key);
+        let found = format!("a folder of unknown architecture (with the component {component}): stays a folder only");
+        return unknown(found, None);
+    }
     let candidates = detection.candidates();
     let architecture = match candidates.as_slice() {
         [only] => *only,
         // The VAE has the same keys in all architectures, and SDXL's first text encoder is that of SD v1.
         _ if is_alone(Folder::Vae) => Architecture::Sd1,
         [first, ..] if is_alone(Folder::TextEncoder) => *first,
-        _ => {
-            let found = format!("a folder of unknown architecture ({})", detection.doubt());
-            return Err(Error::unsupported(found).in_file(stored.path()));
-        }
+        _ => return unknown(format!("a folder of unknown architecture ({})", detection.doubt()), None),
     };
+    let layout = Layout::of(architecture);
     let keys = state_dict.iter().map(|(key, tensor)| (split(key), key, tensor));
     let keys = keys.filter_map(|(parts, key, tensor)| parts.map(|(folder, name)| (folder, name, key, tensor)));
     let keys: Vec<_> = keys.collect();
-    let translated = translate(architecture, &keys).map_err(|error| error.in_file(stored.path()))?;
+    let has_place = |folder, name: &str| layout.to_ldm(folder, name).is_some() || layout.is_redundant(folder, name);
+    if let Some((folder, _, key, _)) = keys.iter().find(|(folder, name, ..)| !has_place(*folder, name)) {
+        let found = format!("unknown key: the {} of {} has no such tensor", folder.name(), architecture.text());
+        return unknown(found, Some(key));
+    }
+    let (translated, translation) = translate(architecture, &keys).map_err(|error| error.in_file(stored.path()))?;
     if keys.iter().any(|(_, _, key, _)| text_keys::is_bare(key)) {
         metadata.insert(text_keys::FIELD.to_owned(), PyValue::Str(text_keys::BARE.to_owned()));
     }
-    Ok(translated)
+    Ok(Translated::Ldm(translated, translation))
 }
 
 /// Detects the architecture of a checkpoint, or of all components in diffusers names together.
@@ -194,7 +253,7 @@ pub(super) type FolderTensor<'a> = (Folder, &'a str, &'a str, &'a LazyTensor);
 /// Translates tensors in diffusers names. Fails if the architecture has no such key, or if a shape does not fit.
 pub(super) fn translate(architecture: Architecture, keys: &[FolderTensor<'_>]) -> Result<(StateDict, Translation)> {
     let layout = Layout::of(architecture);
-    let mut translation = Translation::default();
+    let mut translation = Translation { is_from_diffusers: !keys.is_empty(), ..Translation::default() };
     let mut parts: HashMap<&str, Vec<MappedTensor<'_>>> = HashMap::new();
     for &(folder, name, key, tensor) in keys {
         match layout.to_ldm(folder, name) {

@@ -14,7 +14,7 @@ pub(super) fn base(kind: FileKind, view: &View<'_>) -> Found {
         }
         FileKind::T2iAdapter => found(match view.dim("conv_in.weight", 1) {
             Some(64 | 192) => Some(Model::Sd1),
-            Some(256 | 768) => Some(Model::Sdxl),
+            Some(256 | 768) => Some(Model::SdxlBase),
             _ => None,
         }),
         FileKind::IpAdapter => ip_adapter(view),
@@ -24,7 +24,7 @@ pub(super) fn base(kind: FileKind, view: &View<'_>) -> Found {
             found(encoders::of_widths(&widths))
         }
         FileKind::MotionModule | FileKind::MotionLora => motion(kind, view),
-        FileKind::PhotoMaker => found(Some(Model::Sdxl)),
+        FileKind::PhotoMaker => found(Some(Model::SdxlBase)),
         _ if kind.is_adapter() || kind == FileKind::ControlNetLllite => found(network_base(view)),
         _ => found(None),
     }
@@ -35,7 +35,7 @@ fn of_text_width(width: u64) -> Option<Model> {
     match width {
         768 => Some(Model::Sd1),
         1024 => Some(Model::Sd2),
-        2048 => Some(Model::Sdxl),
+        2048 => Some(Model::SdxlBase),
         1280 => Some(Model::SdxlRefiner),
         _ => None,
     }
@@ -56,7 +56,7 @@ fn control_base(view: &View<'_>) -> Option<Model> {
         return Some(if is_flux { Model::Flux } else { Model::Sd3 });
     }
     if view.has("label_emb.") || view.has("add_embedding.") || view.blocks("input_blocks.7.1.transformer_blocks.") > 1 {
-        return Some(Model::Sdxl);
+        return Some(Model::SdxlBase);
     }
     let text = |(key, dims): (&str, &[u64])| {
         let is_text = key.ends_with("attn2.to_k.weight") || key.ends_with("attn2.to_k.down");
@@ -84,7 +84,7 @@ fn ip_adapter(view: &View<'_>) -> Found {
 
 fn motion(kind: FileKind, view: &View<'_>) -> Found {
     let has_up_3 = view.keys().any(|key| key.contains("up_blocks.3."));
-    let model = if has_up_3 || kind == FileKind::MotionLora { Model::Sd1 } else { Model::Sdxl };
+    let model = if has_up_3 || kind == FileKind::MotionLora { Model::Sd1 } else { Model::SdxlBase };
     let found = Found::new(kind, Some(model));
     let frames =
         view.iter().find(|(key, _)| key.ends_with("pos_encoder.pe")).and_then(|(_, dims)| dims.get(1).copied());
@@ -121,7 +121,7 @@ fn network_base(view: &View<'_>) -> Option<Model> {
         _ => None,
     };
     if has("lllite_unet_") {
-        return Some(Model::Sdxl);
+        return Some(Model::SdxlBase);
     }
     if has("prior_unet") || has("clip_txt") {
         return Some(Model::CascadeC);
@@ -164,8 +164,8 @@ fn network_base(view: &View<'_>) -> Option<Model> {
             return Some(model);
         }
         let is_deep = names.iter().any(|(name, _)| name.contains("_transformer_blocks_1_"));
-        if is_deep || has("lora_te2_") || has("text_encoder_2_") || has("unet_input_blocks_") {
-            return Some(Model::Sdxl);
+        if is_deep || has("lora_te2_") || has("text_encoder_2_") || has("lora_unet_input_blocks_") {
+            return Some(Model::SdxlBase);
         }
         return Some(of_text_encoder().unwrap_or(Model::Sd1Or2));
     }
@@ -193,7 +193,7 @@ fn network_base(view: &View<'_>) -> Option<Model> {
         return Some(if has("attn2_kv_proj") || has("Wqkv") { Model::HunyuanDit } else { Model::Wan });
     }
     if has("lora_te2_") {
-        return Some(Model::Sdxl);
+        return Some(Model::SdxlBase);
     }
     of_text_encoder()
 }

@@ -111,7 +111,7 @@ pub(super) fn embedding(view: &View<'_>) -> Option<Found> {
 /// The model of a textual inversion, by the widths of its vectors.
 pub(super) fn of_widths(widths: &[u64]) -> Option<Model> {
     Some(match (widths.contains(&1280), widths.contains(&768), widths.contains(&1024)) {
-        (true, ..) => Model::Sdxl,
+        (true, ..) => Model::SdxlBase,
         (_, true, false) => Model::Sd1,
         (_, false, true) => Model::Sd2,
         _ => return None,

@@ -94,8 +94,6 @@ impl Identity {
         let kind = self.kind.text();
         let name = match self.model {
             Some(model) if self.kind == FileKind::Checkpoint => format!("{kind} ({})", model.text()),
-            // UMT5 and ByT5 are names of their own.
-            Some(model) if self.kind == FileKind::T5 => format!("{} text encoder", model.text()),
             Some(model) => format!("{} {kind}", model.text()),
             None => kind.to_owned(),
         };
@@ -197,9 +195,6 @@ fn whole(view: &View<'_>, prefix: &str) -> Identity {
         (false, true) => FileKind::OtherCheckpoint,
         (false, false) => FileKind::DiffusionModel,
     };
-    if is_sd && !is_video {
-        details.extend(unet::task(&model).map(str::to_owned));
-    }
     if kind == FileKind::OtherCheckpoint {
         let mut parts: Vec<String> = vae.iter().map(|_| "a VAE".to_owned()).collect();
         parts.extend(encoders);
@@ -264,10 +259,7 @@ fn alone(view: &View<'_>) -> Option<Found> {
     if unet::is_unet(view) {
         let model = unet::model(view, view).model;
         let is_video = matches!(model, Some(Model::StableVideo | Model::Sv3d));
-        return Some(match is_video {
-            true => Found::new(FileKind::DiffusionModel, model),
-            false => Found::new(FileKind::Unet, model).with_some(unet::task(view)),
-        });
+        return Some(Found::new(if is_video { FileKind::DiffusionModel } else { FileKind::Unet }, model));
     }
     if let Some(model) = diffusion_model(view) {
         return Some(Found::new(FileKind::DiffusionModel, Some(model)));

@@ -54,7 +54,7 @@ named! {
         MotionModule "motion-module" "AnimateDiff motion module",
         SafetyChecker "safety-checker" "safety checker",
         AestheticPredictor "aesthetic-predictor" "aesthetic predictor",
-        SegmentAnything "segment-anything" "segmentation model",
+        SegmentAnything "segment-anything" "Segment Anything model",
         Detector "detector" "object detector (YOLO)",
         Captioner "captioner" "image captioner (BLIP)",
         DepthEstimator "depth-estimator" "depth estimator",
@@ -74,12 +74,6 @@ impl FileKind {
             self,
             LoraKohya | LoraPeft | LoraDiffusers | LoraHeads | Loha | Lokr | Oft | Boft | Ia3 | Glora | FullDiff | Dora
         )
-    }
-
-    /// Returns whether the file is a Stable Diffusion checkpoint or a part of one, or may be one for all that is known.
-    pub fn may_be_stable_diffusion(self) -> bool {
-        use FileKind::*;
-        matches!(self, Checkpoint | Unet | Vae | Parts | Unknown | Empty) || self.is_text_encoder()
     }
 
     /// Returns whether the file is a text encoder.

@@ -136,8 +136,12 @@ const NAMES: &[(&[&str], &[u64], &str)] = &[
         &[4, 1024],
         "SD v2 LoRA (kohya)",
     ),
-    (&["lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight"], &[4, 2048], "SDXL LoRA (kohya)"),
-    (&["lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"], &[4, 1280], "SDXL LoRA (kohya)"),
+    (
+        &["lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight"],
+        &[4, 2048],
+        "SDXL base LoRA (kohya)",
+    ),
+    (&["lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"], &[4, 1280], "SDXL base LoRA (kohya)"),
     (&["lora_te_text_model_encoder_layers_11_mlp_fc1.lora_down.weight"], &[4, 768], "SD v1 LoRA (kohya)"),
     (&["lora_te_text_model_encoder_layers_22_mlp_fc1.lora_down.weight"], &[4, 1024], "SD v2 LoRA (kohya)"),
     (
@@ -194,7 +198,11 @@ const NAMES: &[(&[&str], &[u64], &str)] = &[
     ),
     (&["diffusion_model.double_stream_blocks.0.block.attn1.to_q.lora_A.weight"], &[4, 2560], "HiDream-I1 LoRA (PEFT)"),
     (&["transformer.transformer_blocks.0.attn1.to_q.lora_A.weight"], &[4, 2048], "LTX-Video LoRA (PEFT)"),
-    (&["unet.down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q.lora_A.weight"], &[4, 640], "SDXL LoRA (PEFT)"),
+    (
+        &["unet.down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q.lora_A.weight"],
+        &[4, 640],
+        "SDXL base LoRA (PEFT)",
+    ),
     (
         &["base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight"],
         &[4, 768],
@@ -223,11 +231,11 @@ const NAMES: &[(&[&str], &[u64], &str)] = &[
         "Flux.1 DoRA",
     ),
     (&["lora_unet_mid_block_attentions_0_proj_in.diff"], &[4, 4], "SD v1 or v2 full difference (LyCORIS)"),
-    (&["lora_controlnet", "input_hint_block.0.weight", "label_emb.0.0.up"], &[3], "SDXL Control-LoRA"),
+    (&["lora_controlnet", "input_hint_block.0.weight", "label_emb.0.0.up"], &[3], "SDXL base Control-LoRA"),
     (
         &["lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.down.0.weight"],
         &[4, 4],
-        "SDXL ControlNet-LLLite",
+        "SDXL base ControlNet-LLLite",
     ),
     (
         &[
@@ -246,11 +254,11 @@ const NAMES: &[(&[&str], &[u64], &str)] = &[
         "SD v2 ControlNet",
     ),
     (&["image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"], &[4, 768], "SD v1 IP-Adapter"),
-    (&["image_proj.latents", "ip_adapter.1.to_k_ip.weight"], &[4, 2048], "SDXL IP-Adapter, Plus"),
+    (&["image_proj.latents", "ip_adapter.1.to_k_ip.weight"], &[4, 2048], "SDXL base IP-Adapter, Plus"),
     (&["redux_up.weight", "redux_down.weight"], &[4, 4], "Flux.1 Redux style model"),
     (&["string_to_param.*"], &[2, 768], "SD v1 textual inversion"),
     (&["emb_params"], &[2, 1024], "SD v2 textual inversion"),
-    (&["clip_g", "clip_l"], &[2, 1280], "SDXL textual inversion"),
+    (&["clip_g", "clip_l"], &[2, 1280], "SDXL base textual inversion"),
     (&["<cat>"], &[768], "SD v1 textual inversion"),
     (&["768.0.linear.0.weight", "768.1.linear.0.weight"], &[4, 4], "SD v1 hypernetwork"),
     (

@@ -3,7 +3,7 @@
 use super::model::Model;
 use super::view::View;
 use crate::detection::{Detection, detect_by};
-use crate::family::{Architecture, Task};
+use crate::family::Architecture;
 
 /// What a UNet is, whatever its names.
 pub(super) struct Unet {
@@ -24,15 +24,6 @@ pub(super) fn is_unet(unet: &View<'_>) -> bool {
 /// Names the model of a UNet. `whole` has the other tensors of the file, which mark some models.
 pub(super) fn model(unet: &View<'_>, whole: &View<'_>) -> Unet {
     Unet { model: kin(unet, whole).or_else(|| architecture_model(unet, whole)) }
-}
-
-/// Returns what a UNet takes beside the noisy latent; `None` if that is nothing.
-pub(super) fn task(unet: &View<'_>) -> Option<&'static str> {
-    let channels = unet.dim("input_blocks.0.0.weight", 1).or_else(|| unet.dim("conv_in.weight", 1))?;
-    match Task::from_channels(channels) {
-        task @ (Task::Depth | Task::InstructPix2Pix | Task::Inpainting) => Some(task.text()),
-        Task::TextToImage | Task::Other(_) => None,
-    }
 }
 
 /// Models that differ from the four architectures by a key or by the number of their blocks.

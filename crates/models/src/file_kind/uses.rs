@@ -1,6 +1,6 @@
 use super::named::named;
 use super::{FileKind, Identity, Model};
-use crate::family::{Architecture, Task};
+use crate::family::Architecture;
 
 named! {
     /// What this program can do with a file, beside `inspect`, `diff`, `hash` and `scan`, which take any.
@@ -12,10 +12,6 @@ named! {
         RenderCheck "render-check" "render-check",
     }
 }
-
-/// The models that `render-check` renders, except for those that take a depth map.
-const RENDERED: &[Model] =
-    &[Model::Sd1, Model::Sd2, Model::SdxlBase, Model::Ssd1b, Model::Vega, Model::Playground25, Model::CosXl];
 
 impl Identity {
     /// Lists what this program can do with the file. `architecture` is what detection finds.
@@ -33,9 +29,7 @@ impl Identity {
         can(Use::MergeVaeDonor, self.kind == Vae || (self.kind == Checkpoint && has_vae));
         can(Use::ConvertFile, self.kind != Empty);
         can(Use::ConvertFolder, is_known || self.kind == Vae);
-        let is_rendered = self.model.is_some_and(|model| RENDERED.contains(&model))
-            && !self.details.iter().any(|detail| detail == Task::Depth.text());
-        can(Use::RenderCheck, self.kind == Checkpoint && is_rendered && has_vae);
+        can(Use::RenderCheck, self.kind == Checkpoint && self.model == Some(Model::Sd1) && has_vae);
         uses
     }
 }

@@ -26,7 +26,7 @@ impl Folder {
     pub fn of(architecture: Architecture) -> &'static [Folder] {
         match architecture {
             Architecture::Sd1 | Architecture::Sd2 => &[Folder::Unet, Folder::Vae, Folder::TextEncoder],
-            Architecture::SdxlBase => Folder::ALL,
+            Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega => Folder::ALL,
             Architecture::SdxlRefiner => &[Folder::Unet, Folder::Vae, Folder::TextEncoder2],
         }
     }
@@ -53,11 +53,15 @@ impl Folder {
             (Folder::Vae, _) => Some(vae::PREFIX),
             (Folder::TextEncoder, Architecture::Sd1) => Some("cond_stage_model.transformer."),
             (Folder::TextEncoder, Architecture::Sd2) => Some("cond_stage_model.model."),
-            (Folder::TextEncoder, Architecture::SdxlBase) => Some("conditioner.embedders.0.transformer."),
-            (Folder::TextEncoder2, Architecture::SdxlBase) => Some("conditioner.embedders.1.model."),
             (Folder::TextEncoder2, Architecture::SdxlRefiner) => Some("conditioner.embedders.0.model."),
             (Folder::TextEncoder, Architecture::SdxlRefiner)
             | (Folder::TextEncoder2, Architecture::Sd1 | Architecture::Sd2) => None,
+            (Folder::TextEncoder, Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega) => {
+                Some("conditioner.embedders.0.transformer.")
+            }
+            (Folder::TextEncoder2, Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega) => {
+                Some("conditioner.embedders.1.model.")
+            }
         }
     }
 }

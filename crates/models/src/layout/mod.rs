@@ -15,6 +15,7 @@
 mod clip;
 mod folder;
 mod openclip;
+pub(crate) mod shapes;
 mod sizes;
 mod table;
 pub(crate) mod text_keys;
@@ -104,6 +105,8 @@ static SD1: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::
 static SD2: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::Sd2));
 static SDXL_BASE: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::SdxlBase));
 static SDXL_REFINER: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::SdxlRefiner));
+static SSD_1B: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::Ssd1b));
+static VEGA: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::Vega));
 
 impl Layout {
     /// Returns the layout of an architecture, with the dimensions of the published models.
@@ -113,6 +116,8 @@ impl Layout {
             Architecture::Sd2 => &SD2,
             Architecture::SdxlBase => &SDXL_BASE,
             Architecture::SdxlRefiner => &SDXL_REFINER,
+            Architecture::Ssd1b => &SSD_1B,
+            Architecture::Vega => &VEGA,
         }
     }
 
@@ -149,7 +154,7 @@ impl Layout {
                 clip::add(&mut pairs, &prefixes, sizes.text_encoder);
             }
             Architecture::Sd2 => openclip::add(&mut pairs, &openclip::VIT_H, sizes.text_encoder),
-            Architecture::SdxlBase => {
+            Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega => {
                 let prefixes =
                     ["conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.0.transformer."];
                 clip::add(&mut pairs, &prefixes, sizes.text_encoder);
@@ -222,7 +227,7 @@ impl Layout {
             && self.to_ldm(folder, key).is_none()
     }
 
-    fn pair_of_ldm(&self, key: &str) -> Option<&Pair> {
+    pub(super) fn pair_of_ldm(&self, key: &str) -> Option<&Pair> {
         Some(self.pair(self.by_ldm.get(key)?.first()?.0))
     }
 

@@ -94,7 +94,9 @@ impl Sizes {
         let (widths, context, label) = match architecture {
             Architecture::Sd1 => (Widths::new(320, [640, 1280, 1280]), 768, 0),
             Architecture::Sd2 => (Widths::new(320, [640, 1280, 1280]), 1024, 0),
-            Architecture::SdxlBase => (Widths::new(320, [640, 1280]), 2048, 2816),
+            Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega => {
+                (Widths::new(320, [640, 1280]), 2048, 2816)
+            }
             Architecture::SdxlRefiner => (Widths::new(384, [768, 1536, 1536]), 1280, 2560),
         };
         let time = 4 * widths.first;
@@ -172,13 +174,13 @@ impl Sizes {
             text_encoder: match architecture {
                 Architecture::Sd1 => in_text(TextNames::Clip, "cond_stage_model.transformer.text_model.", text_encoder),
                 Architecture::Sd2 => in_text(TextNames::OpenClip, "cond_stage_model.model.", text_encoder),
-                Architecture::SdxlBase => {
+                Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega => {
                     in_text(TextNames::Clip, "conditioner.embedders.0.transformer.text_model.", text_encoder)
                 }
                 Architecture::SdxlRefiner => text_encoder,
             },
             text_encoder_2: match architecture {
-                Architecture::SdxlBase => {
+                Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega => {
                     in_text(TextNames::OpenClip, "conditioner.embedders.1.model.", text_encoder_2)
                 }
                 Architecture::SdxlRefiner => {

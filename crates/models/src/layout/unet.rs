@@ -9,36 +9,41 @@ const BLOCKS: usize = 2;
 /// The layers of a UNet, whatever its widths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Structure {
-    /// Transformer blocks per attention at each resolution, the highest resolution first; 0 without attention.
+    /// Transformer blocks per attention of the down path at each resolution, the highest resolution first; 0 without
+    /// attention.
     pub(crate) depths: &'static [usize],
-    /// Transformer blocks of the middle block.
-    middle: usize,
+    /// Transformer blocks of each attention of the up path, in the order of execution.
+    pub(crate) up_depths: &'static [[usize; BLOCKS + 1]],
+    /// Transformer blocks of the middle block; `None` if it is a single residual block without attention.
+    pub(crate) middle: Option<usize>,
     /// Whether it takes extra conditioning besides time and text.
     pub(crate) label: bool,
     /// Whether `proj_in` and `proj_out` are linear layers rather than 1x1 convolutions.
-    linear: bool,
+    pub(crate) linear: bool,
     /// For each resolution, whether its width differs from the next higher resolution.
     widens: &'static [bool],
 }
 
 impl Structure {
-    /// Returns the structure of an architecture.
+    /// Returns the structure of an architecture. Those of Segmind are in the configurations of their folders
+    /// (`reverse_transformer_layers_per_block`).
     pub(crate) fn of(architecture: Architecture) -> Self {
         const FOUR: &[bool] = &[false, true, true, false];
-        match architecture {
-            Architecture::Sd1 => {
-                Structure { depths: &[1, 1, 1, 0], middle: 1, label: false, linear: false, widens: FOUR }
-            }
-            Architecture::Sd2 => {
-                Structure { depths: &[1, 1, 1, 0], middle: 1, label: false, linear: true, widens: FOUR }
-            }
-            Architecture::SdxlBase => {
-                let widens = &[false, true, true];
-                Structure { depths: &[0, 2, 10], middle: 10, label: true, linear: true, widens }
-            }
-            Architecture::SdxlRefiner => {
-                Structure { depths: &[0, 4, 4, 0], middle: 4, label: true, linear: true, widens: FOUR }
-            }
+        const THREE: &[bool] = &[false, true, true];
+        let (depths, up_depths, middle): (&[usize], &[[usize; BLOCKS + 1]], _) = match architecture {
+            Architecture::Sd1 | Architecture::Sd2 => (&[1, 1, 1, 0], &[[0; 3], [1; 3], [1; 3], [1; 3]], Some(1)),
+            Architecture::SdxlBase => (&[0, 2, 10], &[[10; 3], [2; 3], [0; 3]], Some(10)),
+            Architecture::SdxlRefiner => (&[0, 4, 4, 0], &[[0; 3], [4; 3], [4; 3], [0; 3]], Some(4)),
+            Architecture::Ssd1b => (&[0, 2, 4], &[[4, 4, 10], [2, 1, 1], [0; 3]], None),
+            Architecture::Vega => (&[0, 1, 2], &[[2; 3], [1; 3], [0; 3]], None),
+        };
+        Structure {
+            depths,
+            up_depths,
+            middle,
+            label: architecture.is_xl(),
+            linear: architecture != Architecture::Sd1,
+            widens: if depths.len() == THREE.len() { THREE } else { FOUR },
         }
     }
 }
@@ -68,8 +73,10 @@ impl Walk<'_> {
         self.component.layer("input_blocks.0.0", "conv_in", &[first, input, 3, 3]);
         let skips = self.down(first);
         self.residual("middle_block.0", "mid_block.resnets.0", last, last, false);
-        self.attention("middle_block.1", "mid_block.attentions.0", last, self.structure.middle);
-        self.residual("middle_block.2", "mid_block.resnets.1", last, last, false);
+        if let Some(depth) = self.structure.middle {
+            self.attention("middle_block.1", "mid_block.attentions.0", last, depth);
+            self.residual("middle_block.2", "mid_block.resnets.1", last, last, false);
+        }
         self.up(last, skips);
         self.component.layer("out.0", "conv_norm_out", &[first]);
         self.component.layer("out.2", "conv_out", &[output, first, 3, 3]);
@@ -108,7 +115,8 @@ impl Walk<'_> {
             let resnet = format!("up_blocks.{up}.resnets.{index}");
             self.residual(&format!("output_blocks.{block}.0"), &resnet, width + skip, out, true);
             let attention = format!("up_blocks.{up}.attentions.{index}");
-            self.attention(&format!("output_blocks.{block}.1"), &attention, out, depth);
+            let up_depth = self.structure.up_depths.get(up).and_then(|depths| depths.get(index)).copied();
+            self.attention(&format!("output_blocks.{block}.1"), &attention, out, up_depth.unwrap_or(depth));
             width = out;
             if index == BLOCKS && level > 0 {
                 self.upsampler(block, up, out, depth > 0);

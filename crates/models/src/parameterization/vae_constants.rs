@@ -35,10 +35,7 @@ pub const EDM_SCALING_FACTOR: f64 = 0.5;
 impl VaeConstants {
     /// The constants of the published models of an architecture.
     pub fn of(architecture: Architecture) -> Self {
-        let scaling_factor = match architecture {
-            Architecture::Sd1 | Architecture::Sd2 => SD_SCALING_FACTOR,
-            Architecture::SdxlBase | Architecture::SdxlRefiner => SDXL_SCALING_FACTOR,
-        };
+        let scaling_factor = if architecture.is_xl() { SDXL_SCALING_FACTOR } else { SD_SCALING_FACTOR };
         // The default of diffusers. The published VAE of SDXL overflows in f16.
         let force_upcast = true;
         VaeConstants { scaling_factor, shift_factor: None, latents_mean: None, latents_std: None, force_upcast }

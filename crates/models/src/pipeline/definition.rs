@@ -6,6 +6,8 @@ use crate::parameterization::Parameterization;
 pub(crate) struct Pipeline<'a> {
     /// The architecture of the components.
     pub(crate) architecture: Architecture,
+    /// Whether the model is SD-Turbo, by the prefix of its text encoder.
+    pub(crate) is_turbo: bool,
     /// The task of the UNet.
     pub(crate) task: Task,
     /// What the UNet predicts, the noise schedule and the constants of the VAE. An unknown prediction occurs for SD v2 only,

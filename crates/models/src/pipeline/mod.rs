@@ -16,22 +16,24 @@ use serde_json::{Map, Value, json};
 
 use crate::family::{Architecture, Prediction, Task};
 use crate::layout::Folder;
-pub(crate) use config::Dims;
-use config::text;
+use config::{dim, text};
 pub(crate) use definition::Pipeline;
 pub(crate) use scheduler::timestep_spacing;
+
+/// The projection of a text encoder to the pooled text.
+const PROJECTION: &str = "text_projection.weight";
 
 impl Pipeline<'_> {
     /// The diffusers class; `None` if the pipeline needs components that a checkpoint does not have.
     fn class(&self) -> Option<&'static str> {
-        use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
+        use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, Vega};
         match (self.architecture, self.task) {
             (Sd1 | Sd2, Task::TextToImage) => Some("StableDiffusionPipeline"),
             (Sd1 | Sd2, Task::Inpainting) => Some("StableDiffusionInpaintPipeline"),
             (Sd1 | Sd2, Task::InstructPix2Pix) => Some("StableDiffusionInstructPix2PixPipeline"),
-            (SdxlBase, Task::TextToImage) => Some("StableDiffusionXLPipeline"),
-            (SdxlBase, Task::Inpainting) => Some("StableDiffusionXLInpaintPipeline"),
-            (SdxlBase, Task::InstructPix2Pix) => Some("StableDiffusionXLInstructPix2PixPipeline"),
+            (SdxlBase | Ssd1b | Vega, Task::TextToImage) => Some("StableDiffusionXLPipeline"),
+            (SdxlBase | Ssd1b | Vega, Task::Inpainting) => Some("StableDiffusionXLInpaintPipeline"),
+            (SdxlBase | Ssd1b | Vega, Task::InstructPix2Pix) => Some("StableDiffusionXLInstructPix2PixPipeline"),
             (SdxlRefiner, Task::TextToImage) => Some("StableDiffusionXLImg2ImgPipeline"),
             _ => None,
         }
@@ -41,23 +43,29 @@ impl Pipeline<'_> {
     /// components that a checkpoint does not have.
     pub(crate) fn files(&self, dims: &dyn Fn(Folder, &str) -> Option<Vec<u64>>) -> Option<Vec<(String, String)>> {
         let mut files = vec![("model_index.json".to_owned(), text(&self.model_index()?))];
-        for &folder in Folder::of(self.architecture) {
-            let config = self.config(folder, &|key| dims(folder, key));
-            files.push((format!("{}/config.json", folder.name()), text(&config)));
-        }
-        files.push(("scheduler/scheduler_config.json".to_owned(), text(&scheduler::config(self))));
+        files.extend(self.configs(dims));
         for (folder, pad) in self.tokenizers() {
             files.extend(tokenizer::files(pad).into_iter().map(|(name, text)| (format!("{folder}/{name}"), text)));
         }
         Some(files)
     }
 
+    /// Returns the configurations of the components and of the scheduler, as pairs of path and text.
+    pub(crate) fn configs(&self, dims: &dyn Fn(Folder, &str) -> Option<Vec<u64>>) -> Vec<(String, String)> {
+        let components = Folder::of(self.architecture).iter();
+        let of_component =
+            |&folder: &Folder| (format!("{}/config.json", folder.name()), text(&self.config(folder, dims)));
+        let scheduler = ("scheduler/scheduler_config.json".to_owned(), text(&scheduler::config(self)));
+        components.map(of_component).chain([scheduler]).collect()
+    }
+
     /// Returns `config.json` of a component.
-    pub(crate) fn config(&self, folder: Folder, dims: Dims<'_>) -> Value {
+    pub(crate) fn config(&self, folder: Folder, dims: &dyn Fn(Folder, &str) -> Option<Vec<u64>>) -> Value {
+        let own = |key: &str| dims(folder, key);
         match folder {
-            Folder::Unet => unet::config(self, dims),
-            Folder::Vae => vae::config(self.architecture, &self.parameterization.vae, dims),
-            Folder::TextEncoder | Folder::TextEncoder2 => text_encoder::config(self.architecture, folder, dims),
+            Folder::Unet => unet::config(self, &own, dim(&|key| dims(Folder::TextEncoder2, key), PROJECTION, 0, 1280)),
+            Folder::Vae => vae::config(self.architecture, &self.parameterization.vae, &own),
+            Folder::TextEncoder | Folder::TextEncoder2 => text_encoder::config(self.architecture, folder, &own),
         }
     }
 
@@ -67,7 +75,9 @@ impl Pipeline<'_> {
         match self.architecture {
             Architecture::Sd1 => &[("tokenizer", END)],
             Architecture::Sd2 => &[("tokenizer", "!")],
-            Architecture::SdxlBase => &[("tokenizer", END), ("tokenizer_2", "!")],
+            Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega => {
+                &[("tokenizer", END), ("tokenizer_2", "!")]
+            }
             Architecture::SdxlRefiner => &[("tokenizer_2", "!")],
         }
     }
@@ -107,8 +117,8 @@ impl Pipeline<'_> {
                 }
                 index.insert("requires_safety_checker".into(), false.into());
             }
-            Architecture::SdxlBase | Architecture::SdxlRefiner => {
-                let is_base = self.architecture == Architecture::SdxlBase;
+            _ => {
+                let is_base = self.architecture.has_two_text_encoders();
                 index.insert("text_encoder_2".into(), text_encoder(Folder::TextEncoder2));
                 index.insert("tokenizer_2".into(), tokenizer("tokenizer_2"));
                 index.insert("force_zeros_for_empty_prompt".into(), is_base.into());

@@ -16,8 +16,9 @@ pub(crate) fn class(pipeline: &Pipeline<'_>) -> &'static str {
         // PNDM cannot rescale its betas.
         (_, Architecture::Sd1, _) if wanted.zero_terminal_snr => "DDIMScheduler",
         (_, Architecture::Sd1, _) => "PNDMScheduler",
+        (_, Architecture::Sd2, _) if pipeline.is_turbo => "EulerDiscreteScheduler",
         (_, Architecture::Sd2, _) => "DDIMScheduler",
-        (_, Architecture::SdxlBase | Architecture::SdxlRefiner, _) => "EulerDiscreteScheduler",
+        _ => "EulerDiscreteScheduler",
     }
 }
 
@@ -59,7 +60,9 @@ pub(crate) fn config(pipeline: &Pipeline<'_>) -> Value {
         "DDIMScheduler" => add(&mut config, [("clip_sample", false.into()), ("set_alpha_to_one", false.into())]),
         _ => {}
     }
-    if let Some(spacing) = wanted.timestep_spacing.as_deref().or(timestep_spacing(wanted)) {
+    // SD-Turbo takes one step, from pure noise.
+    let usual = if pipeline.is_turbo { Some("trailing") } else { timestep_spacing(wanted) };
+    if let Some(spacing) = wanted.timestep_spacing.as_deref().or(usual) {
         add(&mut config, [("timestep_spacing", spacing.into())]);
     }
     if wanted.zero_terminal_snr {

@@ -3,22 +3,20 @@ use serde_json::{Value, json};
 use super::config::{Dims, add, dim, divisor, heads};
 use super::definition::Pipeline;
 use crate::family::{Architecture, Prediction, Task};
+use crate::layout::{UnetStructure, shapes};
 
 const CROSS_DOWN: &str = "CrossAttnDownBlock2D";
 const CROSS_UP: &str = "CrossAttnUpBlock2D";
 const DOWN: &str = "DownBlock2D";
 const UP: &str = "UpBlock2D";
 
-/// Returns `config.json` of a UNet2DConditionModel.
-pub(super) fn config(pipeline: &Pipeline<'_>, dims: Dims<'_>) -> Value {
+/// Returns `config.json` of a UNet2DConditionModel. `projection` is the size of the pooled text of SDXL.
+pub(super) fn config(pipeline: &Pipeline<'_>, dims: Dims<'_>, projection: u64) -> Value {
     let architecture = pipeline.architecture;
-    let (down, up): (&[&str], &[&str]) = match architecture {
-        Architecture::Sd1 | Architecture::Sd2 => {
-            (&[CROSS_DOWN, CROSS_DOWN, CROSS_DOWN, DOWN], &[UP, CROSS_UP, CROSS_UP, CROSS_UP])
-        }
-        Architecture::SdxlBase => (&[DOWN, CROSS_DOWN, CROSS_DOWN], &[CROSS_UP, CROSS_UP, UP]),
-        Architecture::SdxlRefiner => (&[DOWN, CROSS_DOWN, CROSS_DOWN, DOWN], &[UP, CROSS_UP, CROSS_UP, UP]),
-    };
+    let structure = UnetStructure::of(architecture);
+    let down: Vec<&str> = structure.depths.iter().map(|&depth| if depth > 0 { CROSS_DOWN } else { DOWN }).collect();
+    let is_cross = |depths: &[usize]| depths.iter().any(|&depth| depth > 0);
+    let up: Vec<&str> = structure.up_depths.iter().map(|depths| if is_cross(depths) { CROSS_UP } else { UP }).collect();
     let widths: Vec<u64> = (0..down.len())
         .map(|level| dim(dims, &format!("down_blocks.{level}.resnets.0.conv2.weight"), 0, 320))
         .collect();
@@ -31,6 +29,8 @@ pub(super) fn config(pipeline: &Pipeline<'_>, dims: Dims<'_>) -> Value {
         Architecture::Sd1 | Architecture::Sd2 => json!(1),
         Architecture::SdxlBase => json!([1, 2, 10]),
         Architecture::SdxlRefiner => json!(4),
+        Architecture::Ssd1b => json!([1, [2, 2], [4, 4]]),
+        Architecture::Vega => json!([1, [1, 1], [2, 2]]),
     };
     let context = dim(dims, "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight", 1, 768);
     let mut config = json!({
@@ -47,20 +47,28 @@ pub(super) fn config(pipeline: &Pipeline<'_>, dims: Dims<'_>) -> Value {
         "in_channels": dim(dims, "conv_in.weight", 1, 4),
         "layers_per_block": 2,
         "mid_block_scale_factor": 1,
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "mid_block_type": if structure.middle.is_some() { "UNetMidBlock2DCrossAttn" } else { "UNetMidBlock2D" },
         "norm_eps": 1e-5,
         "norm_num_groups": divisor(&widths, 32),
         "out_channels": dim(dims, "conv_out.weight", 0, 4),
         "sample_size": sample_size(pipeline),
         "transformer_layers_per_block": transformer_layers,
         "up_block_types": up,
-        "use_linear_projection": architecture != Architecture::Sd1,
+        "use_linear_projection": structure.linear,
     });
-    if let Architecture::SdxlBase | Architecture::SdxlRefiner = architecture {
+    let reversed = match architecture {
+        Architecture::Ssd1b => Some(json!([[4, 4, 10], [2, 1, 1], 1])),
+        Architecture::Vega => Some(json!([[2, 2, 2], [1, 1, 1], 1])),
+        _ => None,
+    };
+    if let Some(reversed) = reversed {
+        add(&mut config, [("reverse_transformer_layers_per_block", reversed)]);
+    }
+    if structure.label {
         let label = dim(dims, "add_embedding.linear_1.weight", 1, 2816);
         let fields = [
             ("addition_embed_type", "text_time".into()),
-            ("addition_time_embed_dim", 256.into()),
+            ("addition_time_embed_dim", shapes::time_dim(architecture, label, projection).unwrap_or(256).into()),
             ("projection_class_embeddings_input_dim", label.into()),
         ];
         add(&mut config, fields);
@@ -72,7 +80,7 @@ pub(super) fn config(pipeline: &Pipeline<'_>, dims: Dims<'_>) -> Value {
 fn sample_size(pipeline: &Pipeline<'_>) -> u64 {
     match (pipeline.architecture, pipeline.task) {
         (Architecture::Sd2, Task::TextToImage) if pipeline.parameterization.prediction != Prediction::Epsilon => 96,
-        (Architecture::Sd1 | Architecture::Sd2, _) => 64,
-        (Architecture::SdxlBase | Architecture::SdxlRefiner, _) => 128,
+        (architecture, _) if architecture.is_xl() => 128,
+        _ => 64,
     }
 }

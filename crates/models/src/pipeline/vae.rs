@@ -10,8 +10,7 @@ pub(super) fn config(architecture: Architecture, constants: &VaeConstants, dims:
     let widths: Vec<u64> = (0..LEVELS)
         .map(|level| dim(dims, &format!("encoder.down_blocks.{level}.resnets.0.conv2.weight"), 0, 128))
         .collect();
-    let is_xl = matches!(architecture, Architecture::SdxlBase | Architecture::SdxlRefiner)
-        || constants.scaling_factor == SDXL_SCALING_FACTOR;
+    let is_xl = architecture.is_xl() || constants.scaling_factor == SDXL_SCALING_FACTOR;
     let mut config = json!({
         "_class_name": "AutoencoderKL",
         "act_fn": "silu",

@@ -1,8 +1,10 @@
 //! Plans a conversion: cast, prune, extract a component, replace the weights by their EMA, fix position_ids.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use crate::checkpoint::Checkpoint;
+use crate::completeness::completeness;
 use crate::file_kind::Identity;
 use crate::ledger::{Change, DropReason, Origin};
 use crate::notice::{Notice, NoticeCode};
@@ -25,10 +27,16 @@ use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolved> {
     checkpoint.refuse_unreadable()?;
     let account = Account::default().input(Origin::Checkpoint, checkpoint).allow_loss(options.allow_loss);
+    // A component has the names of the original code, and so has what becomes a folder.
+    let is_translated = options.component.is_some() || options.dequantize;
+    let checkpoint = if is_translated { checkpoint.in_ldm_names() } else { Cow::Borrowed(checkpoint) };
     let is_known = Checkpoint::detect(checkpoint.stored()).naming.is_some();
     let drops = Drops::new(options, checkpoint.state_dict(), is_known);
     let checkpoint = checkpoint.dequantized(&|key| drops.wanted(key), options.overflow)?;
     let source = checkpoint.state_dict();
+    if let Some(component) = options.component {
+        refuse_two_spellings(&checkpoint, component).map_err(|error| error.in_file(checkpoint.path()))?;
+    }
     let mut conversion = Conversion {
         source,
         options,
@@ -63,6 +71,19 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
     checkpoint.translation().trace_back(Origin::Checkpoint, &mut draft.ledger);
     draft.notices.extend(checkpoint.translation().notices.iter().cloned());
     draft.check(&account).map_err(|error| error.in_file(checkpoint.path()))
+}
+
+/// Fails if a component to extract has a tensor in two spellings: readers would differ in which they take.
+fn refuse_two_spellings(checkpoint: &Checkpoint, component: Component) -> Result<()> {
+    let architecture = Checkpoint::detect(checkpoint.stored()).architecture();
+    let found = completeness(checkpoint.state_dict(), component, architecture);
+    match found.as_ref().and_then(|found| found.duplicate.first()) {
+        Some(key) => {
+            let found = format!("the {} has this tensor in two spellings; expected one", component.text());
+            Err(Error::conflict(found).in_tensor(key.as_str()))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The error of a conversion that would drop every tensor.

@@ -142,7 +142,7 @@ fn keys(wanted: &Parameterization) -> Result<Vec<(&'static str, LazyTensor)>> {
         let bytes: Vec<u8> = values.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect();
         LazyTensor::owned(Dtype::F32, Shape::new(dims.to_vec())?, bytes)
     };
-    let is_xl = matches!(wanted.architecture, Some(Architecture::SdxlBase | Architecture::SdxlRefiner));
+    let is_xl = wanted.architecture.is_some_and(Architecture::is_xl);
     let mut keys = Vec::new();
     match wanted.prediction {
         Prediction::Epsilon | Prediction::Unknown => {}
@@ -284,7 +284,8 @@ fn set_constants(resolved: &mut Resolved, wanted: &Parameterization, has_unet: b
 
 /// Returns a notice if a file records v-prediction only where WebUI, Forge and ComfyUI do not look.
 pub fn unmarked(wanted: &Parameterization) -> Option<Notice> {
-    let is_xl = wanted.architecture == Some(Architecture::SdxlBase) && wanted.task == Some(Task::TextToImage);
+    let is_xl =
+        wanted.architecture.is_some_and(Architecture::has_two_text_encoders) && wanted.task == Some(Task::TextToImage);
     let is_hidden =
         wanted.prediction == Prediction::Velocity && wanted.prediction_source() == Some(MarkSource::Metadata);
     let text = "only the metadata says that this model predicts v; WebUI, Forge and ComfyUI look for the key v_pred";

@@ -2,32 +2,22 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use serde_json::{Value, json};
-use trinart_ckpt_formats::containers::diffusers::{MODEL_INDEX, SEPARATOR, parse_json, write_json};
-use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result};
+use trinart_ckpt_formats::containers::diffusers::SEPARATOR;
+use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 use trinart_ckpt_formats::{Metadata, StateDict};
 
 use crate::detection::{Detection, detect};
-use crate::family::{Architecture, Prediction, Task};
-use crate::file_kind;
-use crate::layout::{self, Folder, Layout, Mapped, text_keys};
+use crate::family::{Architecture, Task};
+use crate::layout::{self, Folder, Layout, Mapped, shapes, text_keys};
 use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin};
 use crate::notice::{Notice, NoticeCode};
-use crate::parameterization::{Parameterization, Patch, is_mark_key, patch_scheduler, patch_vae};
+use crate::parameterization::{Parameterization, is_mark_key};
 use crate::pipeline::Pipeline;
-use crate::plan::{Account, Draft, Resolved, express};
+use crate::plan::folder_files::{self, check_prediction, find};
+pub use crate::plan::folder_plan::FolderPlan;
+use crate::plan::{Account, Draft, Resolved, as_stored, carry, express};
 use crate::{Component, position_ids, quantization, vae};
-
-/// A planned folder: the tensors, with keys such as `unet/conv_in.weight`, and the other files.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct FolderPlan {
-    /// The tensors, the metadata and the ledger.
-    pub resolved: Resolved,
-    /// The other files, as pairs of path in the folder and content.
-    pub files: Vec<(String, Vec<u8>)>,
-}
 
 /// Plans the folder of a checkpoint, or of its only component.
 ///
@@ -41,6 +31,9 @@ pub fn to_folder(
     wanted: &Parameterization,
     allow_loss: bool,
 ) -> Result<FolderPlan> {
+    if as_stored::is_stored(&resolved.state_dict) {
+        return as_stored::plan(resolved, own, wanted, allow_loss);
+    }
     let Resolved { state_dict, metadata, ledger, mut notices, .. } = resolved;
     let account = Account::of_ledger(&ledger).allow_loss(allow_loss);
     if let Some(key) = state_dict.keys().find(|key| quantization::is_companion(key)) {
@@ -49,8 +42,13 @@ pub fn to_folder(
     }
     let own: Vec<_> = own.into_iter().map(quantization::without_config).collect();
     let detection = detect(&state_dict);
-    let folders = folders_of(&state_dict);
-    let architecture = architecture(&state_dict, &detection, &folders, wanted)?;
+    let folders = folders_of(&state_dict, &detection);
+    if let Some(key) = state_dict.keys().find(|key| folders.len() > 1 && key.starts_with("embedder.model.")) {
+        let found = "the unCLIP pipeline of SD v2 needs an image_encoder, a feature_extractor and an image_normalizer, \
+                     which this program cannot make from embedder.*";
+        return Err(Error::unsupported(found).in_tensor(key));
+    }
+    let architecture = architecture(&detection, &folders, wanted)?;
     let layout = Layout::of(architecture);
     let is_bare = is_text_bare(&metadata, &ledger);
     let (tensors, destinations) = rename(layout, &state_dict, is_bare)?;
@@ -58,6 +56,7 @@ pub fn to_folder(
     for &folder in &folders {
         refuse_incomplete(layout, folder, &tensors)?;
     }
+    shapes::check(architecture, &state_dict)?;
     let has_scheduler = folders.len() > 1 && folders.contains(&Folder::Unet);
     let has_own_scheduler = own.iter().any(|(path, _)| path.starts_with("scheduler/"));
     if has_scheduler && !has_own_scheduler {
@@ -69,9 +68,10 @@ pub fn to_folder(
             format!("assumed scaling_factor {factor}, that of SD v1 and v2: a VAE alone does not show its model");
         notices.push(Notice::new(NoticeCode::VaeConstantsAssumed, text));
     }
-    let pipeline =
-        Pipeline { architecture, task: detection.task.unwrap_or(Task::TextToImage), parameterization: wanted };
-    let files = files(&pipeline, &folders, &tensors, own)?;
+    let is_turbo = architecture == Architecture::Sd2 && state_dict.keys().any(|key| key.starts_with(TURBO));
+    let task = detection.task.unwrap_or(Task::TextToImage);
+    let pipeline = Pipeline { architecture, is_turbo, task, parameterization: wanted };
+    let files = folder_files::files(&pipeline, &folders, &tensors, own, &metadata)?;
     let not_in_folders =
         destinations.values().filter(|it| matches!(it, Destination::None(DropReason::NotInFolders))).count();
     if not_in_folders > 0 {
@@ -80,6 +80,7 @@ pub fn to_folder(
     }
     let mut metadata = metadata;
     metadata.shift_remove(text_keys::FIELD);
+    metadata.shift_remove(carry::FIELD);
     let is_recorded = folders.contains(&Folder::Unet);
     notices.extend(express::in_folder(&mut metadata, wanted, has_scheduler, is_recorded));
     let ledger = rename_outputs(ledger, &destinations);
@@ -109,32 +110,32 @@ enum Destination {
     None(DropReason),
 }
 
+/// The prefix of the text encoder of the refiner, and of SD-Turbo among the models of SD v2.
+const TURBO: &str = "conditioner.embedders.0.model.";
+
 /// Returns the components that a state dict has tensors of.
-fn folders_of(state_dict: &StateDict) -> Vec<Folder> {
+fn folders_of(state_dict: &StateDict, detection: &Detection) -> Vec<Folder> {
+    let is_v2 = detection.candidates() == [Architecture::Sd2];
     let has = |prefixes: &[&str]| state_dict.keys().any(|key| prefixes.iter().any(|prefix| key.starts_with(prefix)));
     let of_folder = |folder: Folder| match folder {
         Folder::Unet => has(&["model.diffusion_model."]),
         Folder::Vae => state_dict.keys().any(|key| Component::from_key(key) == Component::Vae),
-        Folder::TextEncoder => has(&["cond_stage_model.", "conditioner.embedders.0.transformer."]),
-        Folder::TextEncoder2 => has(&["conditioner.embedders.1.model.", "conditioner.embedders.0.model."]),
+        Folder::TextEncoder => {
+            has(&["cond_stage_model.", "conditioner.embedders.0.transformer."]) || is_v2 && has(&[TURBO])
+        }
+        Folder::TextEncoder2 => has(&["conditioner.embedders.1.model."]) || !is_v2 && has(&[TURBO]),
     };
     Folder::ALL.iter().copied().filter(|&folder| of_folder(folder)).collect()
 }
 
-fn architecture(
-    state_dict: &StateDict,
-    detection: &Detection,
-    folders: &[Folder],
-    wanted: &Parameterization,
-) -> Result<Architecture> {
+fn architecture(detection: &Detection, folders: &[Folder], wanted: &Parameterization) -> Result<Architecture> {
     match (detection.candidates().as_slice(), folders) {
         (&[only], _) => Ok(only),
         // The VAE is the same in all architectures, and so is each text encoder.
         (_, [Folder::Vae]) => Ok(wanted.architecture.unwrap_or(Architecture::Sd1)),
         (&[first, ..], [Folder::TextEncoder | Folder::TextEncoder2]) => Ok(first),
         _ => {
-            let found =
-                format!("cannot write a folder of: {} ({})", file_kind::describe(state_dict), detection.doubt());
+            let found = format!("unknown architecture ({}): cannot write a folder", detection.doubt());
             Err(Error::unsupported(found))
         }
     }
@@ -222,16 +223,9 @@ fn in_order(mut tensors: Vec<FolderTensor>) -> Result<StateDict> {
     });
     let mut state_dict = StateDict::new();
     for (_, key, tensor) in tensors {
-        let found = "the text encoder has this tensor under two names (transformer.… and transformer.text_model.…)";
-        state_dict.insert(key.as_str(), tensor).map_err(|_| Error::conflict(found).in_tensor(&key))?;
+        state_dict.insert(key, tensor)?;
     }
     Ok(state_dict)
-}
-
-/// Finds a tensor of a folder by its key in its component, with or without `text_model.`.
-fn find<'a>(tensors: &'a StateDict, folder: Folder, key: &str) -> Option<&'a LazyTensor> {
-    let at = |key: &str| tensors.get(&format!("{}{SEPARATOR}{key}", folder.name()));
-    at(key).or_else(|| at(key.strip_prefix("text_model.")?))
 }
 
 /// Fails if the component lacks a tensor, which diffusers would initialize randomly. Text encoders may have fewer layers
@@ -258,109 +252,6 @@ fn refuse_incomplete(layout: &Layout, folder: Folder, tensors: &StateDict) -> Re
         }
         None => Ok(()),
     }
-}
-
-/// Fails if no scheduler of diffusers works with these architectures and this prediction. Returns a notice if the
-/// prediction is assumed.
-fn check_prediction(wanted: &Parameterization) -> Result<Option<Notice>> {
-    match wanted.prediction {
-        Prediction::Unknown => {
-            let text = "assumed v-prediction: neither marks nor weights of this SD v2 file show what it predicts";
-            Ok(Some(Notice::new(NoticeCode::PredictionAssumed, text)))
-        }
-        Prediction::Flow | Prediction::Sample => {
-            let found = format!(
-                "no scheduler of a folder is known for this model, which predicts {}",
-                wanted.prediction.text()
-            );
-            Err(Error::unsupported(found))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// Returns the configuration files of the folder: the input's own ones, and generated ones for the rest.
-fn files(
-    pipeline: &Pipeline<'_>,
-    folders: &[Folder],
-    tensors: &StateDict,
-    own: Vec<(String, Vec<u8>)>,
-) -> Result<Vec<(String, Vec<u8>)>> {
-    let dims = |folder: Folder, key: &str| find(tensors, folder, key).map(|tensor| tensor.shape().dims().to_vec());
-    let is_pipeline = own.iter().any(|(path, _)| path == MODEL_INDEX);
-    let (own, made) = if let &[only] = folders {
-        let config = pipeline.config(only, &|key| dims(only, key));
-        let prefix = if is_pipeline { format!("{}{SEPARATOR}", only.name()) } else { String::new() };
-        let of_component = |(path, text): (String, _)| Some((path.strip_prefix(&prefix)?.to_owned(), text));
-        let own: Vec<_> = own.into_iter().filter_map(of_component).collect();
-        (own, vec![("config.json".to_owned(), format!("{config:#}\n"))])
-    } else {
-        let lacking = Folder::of(pipeline.architecture).iter().find(|folder| !folders.contains(folder));
-        if let Some(lacking) = lacking {
-            let (lacking, architecture) = (lacking.name(), pipeline.architecture.text());
-            let found = format!("contains no {lacking}, which a folder of {architecture} needs");
-            return Err(Error::missing(found).with_hint(Hint::Component));
-        }
-        let made = pipeline.files(&dims).ok_or_else(|| {
-            let (architecture, task) = (pipeline.architecture.text(), pipeline.task.text());
-            Error::unsupported(format!("diffusers has no {task} pipeline for {architecture}"))
-        })?;
-        if is_pipeline {
-            // The input has all parts that its index names, but a configuration may be missing.
-            let is_config = |path: &str| path.ends_with("/config.json") || path == SCHEDULER;
-            (own, made.into_iter().filter(|(path, _)| is_config(path)).collect())
-        } else {
-            (Vec::new(), made)
-        }
-    };
-    let own = corrected(own, pipeline, folders)?;
-    let is_own = |path: &str| own.iter().any(|(own, _)| own == path);
-    let made: Vec<_> =
-        made.into_iter().filter(|(path, _)| !is_own(path)).map(|(path, text)| (path, text.into_bytes())).collect();
-    Ok(own.into_iter().chain(made).collect())
-}
-
-/// The configuration of the scheduler.
-const SCHEDULER: &str = "scheduler/scheduler_config.json";
-
-/// Corrects the input's own configurations where the scheduler or the constants of the VAE are to be others.
-fn corrected(
-    mut own: Vec<(String, Vec<u8>)>,
-    pipeline: &Pipeline<'_>,
-    folders: &[Folder],
-) -> Result<Vec<(String, Vec<u8>)>> {
-    let wanted = pipeline.parameterization;
-    let parse = |path: &str, text: &[u8]| parse_json(text).map_err(|error| error.in_record(path));
-    let text = |config: &Value| write_json(config).into_bytes();
-    let mut new_class = None;
-    let vae_config = if folders == [Folder::Vae] { "config.json" } else { "vae/config.json" };
-    for (path, content) in &mut own {
-        if path == SCHEDULER {
-            match patch_scheduler(&parse(path, content)?, wanted) {
-                Patch::None => {}
-                Patch::Fields(config) => *content = text(&config),
-                Patch::Class => {
-                    check_prediction(wanted)?;
-                    let (class, config) = pipeline.scheduler();
-                    *content = text(&config);
-                    new_class = Some(class);
-                }
-            }
-        } else if path == vae_config
-            && let Some(config) = patch_vae(&parse(path, content)?, &wanted.vae)
-        {
-            *content = text(&config);
-        }
-    }
-    let index = own.iter_mut().find(|(path, _)| path == MODEL_INDEX);
-    if let (Some(class), Some((path, content))) = (new_class, index) {
-        let mut index = parse(path, content)?;
-        if let Value::Object(index) = &mut index {
-            index.insert("scheduler".to_owned(), json!(["diffusers", class]));
-        }
-        *content = text(&index);
-    }
-    Ok(own)
 }
 
 /// Replaces the LDM keys of the outputs by those in the folder.

@@ -11,11 +11,7 @@ use trinart_ckpt_formats::metadata::Metadata;
 use trinart_ckpt_formats::state_dict::StateDict;
 
 /// Metadata fields with a hash of the tensors, as sd-scripts and the model metadata standard of Stability AI write them.
-const HASHES: &[&str] = &["modelspec.hash_sha256", "sshs_model_hash", LEGACY_HASH];
-
-/// The hash of kohya's trainer over 64 KiB of the file that has only its own metadata fields (`addnet_hash_legacy` of
-/// sd-scripts).
-pub(super) const LEGACY_HASH: &str = "sshs_legacy_hash";
+const HASHES: &[&str] = &["modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash"];
 
 /// The tensors that a plan must account for.
 #[derive(Debug, Clone, Default)]

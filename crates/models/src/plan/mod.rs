@@ -1,17 +1,20 @@
 //! Plans: what to do with each tensor, decided before anything is written. Planning reads no tensor data, except
 //! position_ids that are to be fixed.
 
+mod as_stored;
 pub mod assemble;
+pub mod carry;
 mod cast;
 mod chain;
 pub mod convert;
 mod convert_options;
 mod drops;
 pub mod express;
+mod folder_files;
+mod folder_plan;
 pub mod folders;
 mod guard;
 pub mod merge_vae;
-mod metadata_edits;
 pub mod record;
 pub mod repair;
 mod resolved;
@@ -19,6 +22,5 @@ mod spelling;
 
 pub use cast::{Cast, ComponentDtype, ComponentDtypes};
 pub(crate) use guard::Account;
-pub use metadata_edits::MetadataEdits;
 pub(crate) use resolved::Draft;
 pub use resolved::Resolved;

@@ -2,17 +2,25 @@
 //!
 //! The keys of such a folder's state dict are prefixed with the component: `unet/conv_in.weight`.
 
+mod companions;
 mod json;
+mod listing;
+mod part;
+mod parts;
 mod read;
 mod write;
 
+pub use companions::{Companions, companions};
 pub use json::{parse_json, write_json};
+pub use part::Part;
 pub(super) use read::read;
-pub use read::{Companions, companions};
 pub use write::{Entry, Files, check_variant, entries};
 
 /// Component folders that hold tensors.
 pub const COMPONENTS: &[&str] = &["unet", "vae", "text_encoder", "text_encoder_2"];
+
+/// Component folders that hold tensors in pipelines without a UNet, such as those of SD v3 and Flux.
+pub const OTHER_COMPONENTS: &[&str] = &["transformer", "transformer_2", "text_encoder_3"];
 
 /// The separator between component and key.
 pub const SEPARATOR: char = '/';
@@ -35,5 +43,5 @@ pub(crate) fn is_weights(name: &str) -> bool {
         let (safetensors, bin) = stems(component);
         [safetensors, bin].iter().any(|stem| name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(['.', '-'])))
     };
-    COMPONENTS.iter().any(|component| is_of(component))
+    COMPONENTS.iter().chain(OTHER_COMPONENTS).any(|component| is_of(component))
 }

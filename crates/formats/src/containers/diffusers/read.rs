@@ -1,7 +1,5 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -9,8 +7,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::json::{parse_json, write_json};
-use super::{COMPONENTS, MODEL_INDEX, SEPARATOR, is_weights, stems};
+use super::listing::{components, json, names, text};
+use super::write::check_variant;
+use super::{COMPONENTS, MODEL_INDEX, SEPARATOR, parts, stems};
 use crate::containers::{Container, OpaqueValue, StoredCheckpoint, UnreadableTensor, open_file};
 use crate::error::{Error, OrInternal, Result, printable};
 use crate::limits;
@@ -23,12 +22,13 @@ pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
     let mut contents = StoredCheckpoint::new(path, Container::Diffusers);
     if path.join(MODEL_INDEX).is_file() {
         contents.configs.insert("model_index".into(), json(&path.join(MODEL_INDEX))?);
-        for component in COMPONENTS {
+        for component in components(path) {
             let folder = path.join(component);
             if folder.is_dir() {
                 read_component(&mut contents, component, &folder)?;
             }
         }
+        parts::read(&mut contents, path)?;
         let scheduler = path.join("scheduler/scheduler_config.json");
         if scheduler.is_file() {
             contents.configs.insert("scheduler".into(), json(&scheduler)?);
@@ -125,23 +125,49 @@ enum Weights {
     Shards(PathBuf),
 }
 
-/// Prefers safetensors over `.bin`, and full weights over the fp16 variant, as diffusers does by default.
+/// Prefers safetensors over `.bin`, and full weights over the fp16 variant, as diffusers does by default, and that over
+/// another variant. Fails if there are several others.
 fn find_weights(component: &str, folder: &Path) -> Result<Weights> {
     let (safetensors, bin) = stems(component);
-    for variant in ["", ".fp16"] {
-        for (stem, ending) in [(safetensors, "safetensors"), (bin, "bin")] {
+    let of_variant = |variant: &str| {
+        let kinds = [(safetensors, "safetensors"), (bin, "bin")].into_iter();
+        let mut found = kinds.flat_map(|(stem, ending)| {
             let file = folder.join(format!("{stem}{variant}.{ending}"));
-            if file.is_file() {
-                return Ok(Weights::File(file));
-            }
             let index = folder.join(format!("{stem}.{ending}.index{variant}.json"));
-            if index.is_file() {
-                return Ok(Weights::Shards(index));
-            }
+            let file = file.is_file().then_some(Weights::File(file));
+            [file, index.is_file().then_some(Weights::Shards(index))]
+        });
+        found.find_map(|found| found)
+    };
+    if let Some(found) = of_variant("").or_else(|| of_variant(".fp16")) {
+        return Ok(found);
+    }
+    match variants(component, folder)?.as_slice() {
+        [] => {}
+        [only] => return of_variant(&format!(".{only}")).or_internal("a variant that was listed has no weights"),
+        several => {
+            let found = format!("weights of several variants ({}), expected one or those without", several.join(", "));
+            return Err(Error::conflict(found).in_file(folder));
         }
     }
-    let looked = format!("{safetensors}.safetensors, {bin}.bin, their fp16 variants and shards");
+    let looked = format!("{safetensors}.safetensors, {bin}.bin, their variants and shards");
     Err(Error::missing(format!("no weights found; looked for {looked}")).in_file(folder))
+}
+
+/// Lists the variants of the weights in a folder: `ema` for `diffusion_pytorch_model.ema.safetensors`.
+fn variants(component: &str, folder: &Path) -> Result<Vec<String>> {
+    let (safetensors, bin) = stems(component);
+    let mut variants = BTreeSet::new();
+    for name in names(folder)? {
+        for (stem, ending) in [(safetensors, "safetensors"), (bin, "bin")] {
+            let rest = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.'));
+            let file = rest.and_then(|rest| rest.strip_suffix(ending)?.strip_suffix('.'));
+            let index = rest.and_then(|rest| rest.strip_prefix(ending)?.strip_prefix(".index.")?.strip_suffix(".json"));
+            let is_variant = |variant: &&str| check_variant(variant).is_ok();
+            variants.extend([file, index].into_iter().flatten().filter(is_variant).map(str::to_owned));
+        }
+    }
+    Ok(variants.into_iter().collect())
 }
 
 #[derive(Deserialize)]
@@ -207,93 +233,4 @@ fn read_shards(contents: &mut StoredCheckpoint, component: &str, folder: &Path, 
         contents.opaque.push(OpaqueValue { path: format!("{component}{SEPARATOR}{key}"), what });
     }
     Ok(())
-}
-
-/// The files of a folder besides weights.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct Companions {
-    /// Configurations and tokenizers: the path within the folder, and the content.
-    pub files: Vec<(String, Vec<u8>)>,
-    /// Unknown parts of the pipeline, such as a safety checker. They are left out.
-    pub unknown: Vec<String>,
-}
-
-/// The parts of a pipeline without weights.
-const WEIGHTLESS: &[&str] = &["scheduler", "tokenizer", "tokenizer_2", "feature_extractor"];
-
-/// Reads the files of a folder besides weights. Unknown parts are set to null in `model_index.json`, so that the pipeline
-/// loads without them.
-pub fn companions(path: &Path) -> Result<Companions> {
-    let mut found = Companions::default();
-    let index_path = path.join(MODEL_INDEX);
-    if !index_path.is_file() {
-        take_texts(&mut found, path, "")?;
-        return Ok(found);
-    }
-    let Value::Object(mut index) = json(&index_path)? else {
-        return Err(Error::malformed("not a JSON object").in_file(index_path));
-    };
-    for (name, part) in &mut index {
-        let is_part = part.as_array().is_some_and(|part| part.iter().any(|it| !it.is_null()));
-        if !is_part {
-            continue;
-        }
-        if COMPONENTS.contains(&name.as_str()) || WEIGHTLESS.contains(&name.as_str()) {
-            take_texts(&mut found, &path.join(name), &format!("{name}/"))?;
-        } else {
-            *part = Value::Array(vec![Value::Null, Value::Null]);
-            found.unknown.push(name.clone());
-        }
-    }
-    let text = if found.unknown.is_empty() {
-        text(&index_path, limits::CONFIG_FILE)?
-    } else {
-        write_json(&Value::Object(index)).into_bytes()
-    };
-    found.files.insert(0, (MODEL_INDEX.to_owned(), text));
-    Ok(found)
-}
-
-/// Reads the JSON and text files of one folder, except an index of shards.
-fn take_texts(found: &mut Companions, folder: &Path, prefix: &str) -> Result<()> {
-    let fail = |error| Error::io("cannot list the folder", error).in_file(folder);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(fail)? {
-        // The files wanted below have UTF-8 names.
-        names.extend(entry.map_err(fail)?.file_name().into_string());
-    }
-    names.sort();
-    for name in names {
-        let path = folder.join(&name);
-        let is_text = name.ends_with(".json") || name.ends_with(".txt");
-        if is_text && !is_weights(&name) && path.is_file() {
-            let content = text(&path, limits::JSON_FILE)?;
-            let bytes: usize = found.files.iter().map(|(_, content)| content.len()).sum();
-            if bytes + content.len() > limits::COMPANION_BYTES {
-                let found = format!("more than {} bytes of JSON and text beside the weights", limits::COMPANION_BYTES);
-                return Err(Error::limit(found).in_file(path));
-            }
-            found.files.push((format!("{prefix}{name}"), content));
-        }
-    }
-    Ok(())
-}
-
-/// Reads a file of at most `most` bytes.
-fn text(path: &Path, most: u64) -> Result<Vec<u8>> {
-    let fail = |error| Error::io("cannot read", error).in_file(path);
-    let bytes = fs::metadata(path).map_err(fail)?.len();
-    if bytes > most {
-        return Err(Error::limit(format!("{bytes} bytes of JSON or text, the limit is {most}")).in_file(path));
-    }
-    let mut content = Vec::new();
-    // The file may grow meanwhile.
-    fs::File::open(path).and_then(|file| file.take(most).read_to_end(&mut content)).map_err(fail)?;
-    Ok(content)
-}
-
-/// Reads a configuration.
-fn json(path: &Path) -> Result<Value> {
-    parse_json(&text(path, limits::CONFIG_FILE)?).map_err(|error| error.in_file(path))
 }

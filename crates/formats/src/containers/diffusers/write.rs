@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use super::{COMPONENTS, MODEL_INDEX, SEPARATOR, stems};
+use super::{COMPONENTS, MODEL_INDEX, OTHER_COMPONENTS, Part, SEPARATOR, stems};
 use crate::containers::write::check_paths;
 use crate::error::{Error, OrInternal, Result};
+use crate::io::Source;
 use crate::metadata::{MERGE_RECIPE, Metadata, PyValue};
 use crate::state_dict::StateDict;
 use crate::tensor::LazyTensor;
@@ -13,6 +16,8 @@ use crate::tensor::LazyTensor;
 pub struct Files<'a> {
     /// Configurations and tokenizers: the path within the folder, and the content.
     pub texts: &'a [(String, Vec<u8>)],
+    /// The parts that are copied as they are.
+    pub parts: &'a [Part],
     /// Whether to write the weights as `.bin`, which holds no metadata, instead of safetensors.
     pub bin: bool,
     /// The variant in file names: `fp16` for `diffusion_pytorch_model.fp16.safetensors`. See [`check_variant`].
@@ -34,6 +39,13 @@ pub enum Entry {
         /// The metadata.
         metadata: Metadata,
     },
+    /// A copy of a file of a part.
+    Copy {
+        /// The path within the folder.
+        path: String,
+        /// The file.
+        source: Arc<Source>,
+    },
     /// Anything else.
     Text {
         /// The path within the folder.
@@ -47,7 +59,7 @@ impl Entry {
     /// The path within the folder.
     pub fn path(&self) -> &str {
         match self {
-            Entry::Weights { path, .. } | Entry::Text { path, .. } => path,
+            Entry::Weights { path, .. } | Entry::Copy { path, .. } | Entry::Text { path, .. } => path,
         }
     }
 }
@@ -67,7 +79,7 @@ pub fn check_variant(variant: &str) -> Result<()> {
 /// weights of the first component, except the recipe of a merged VAE, which goes into those of the VAE. The order of the
 /// components is that of their first tensors.
 ///
-/// Fails if a key does not begin with one of [`COMPONENTS`], if several components lack a `model_index.json`, if two files
+/// Fails if a key does not begin with one of [`COMPONENTS`] or [`OTHER_COMPONENTS`], if several components lack a `model_index.json`, if two files
 /// have the same path or a path leads out of the folder, if the variant is invalid, or if the bytes per file are 0.
 pub fn entries(state_dict: &StateDict, metadata: &Metadata, files: &Files<'_>) -> Result<Vec<Entry>> {
     if let Some(variant) = files.variant {
@@ -78,6 +90,8 @@ pub fn entries(state_dict: &StateDict, metadata: &Metadata, files: &Files<'_>) -
     }
     let text = |(path, content): &(String, Vec<u8>)| Entry::Text { path: path.clone(), content: content.clone() };
     let mut entries: Vec<Entry> = files.texts.iter().map(text).collect();
+    let files_of_parts = files.parts.iter().flat_map(|part| &part.files);
+    entries.extend(files_of_parts.map(|(path, source)| Entry::Copy { path: path.clone(), source: Arc::clone(source) }));
     let is_alone = !files.texts.iter().any(|(path, _)| path == MODEL_INDEX);
     let mut components: IndexMap<&str, Vec<(&str, &LazyTensor)>> = IndexMap::new();
     for (key, tensor) in state_dict.iter() {
@@ -130,9 +144,10 @@ pub fn entries(state_dict: &StateDict, metadata: &Metadata, files: &Files<'_>) -
     Ok(entries)
 }
 
-/// Splits a key into component and name. Fails if the component is not one of [`COMPONENTS`].
+/// Splits a key into component and name. Fails if the component is unknown.
 fn split(key: &str) -> Result<(&str, &str)> {
-    key.split_once(SEPARATOR).filter(|(component, _)| COMPONENTS.contains(component)).ok_or_else(|| {
+    let is_known = |component: &str| COMPONENTS.contains(&component) || OTHER_COMPONENTS.contains(&component);
+    key.split_once(SEPARATOR).filter(|(component, _)| is_known(component)).ok_or_else(|| {
         let found = format!("the key does not begin with a component: {}", COMPONENTS.join(", "));
         Error::unsupported(found).in_tensor(key)
     })
@@ -186,12 +201,12 @@ mod tests {
     /// The paths of the files, each with its keys.
     fn planned(keys: &[&str], texts: &[&str], change: impl Fn(&mut Files<'_>)) -> Result<Vec<(String, Vec<String>)>> {
         let texts: Vec<_> = texts.iter().map(|path| ((*path).to_owned(), Vec::new())).collect();
-        let mut files = Files { texts: &texts, bin: false, variant: None, shard_bytes: 1 << 40 };
+        let mut files = Files { texts: &texts, parts: &[], bin: false, variant: None, shard_bytes: 1 << 40 };
         change(&mut files);
         let entries = entries(&state_dict(keys), &Metadata::new(), &files)?;
         let planned = entries.into_iter().map(|entry| match entry {
             Entry::Weights { path, state_dict, .. } => (path, state_dict.keys().map(str::to_owned).collect()),
-            Entry::Text { path, .. } => (path, Vec::new()),
+            Entry::Copy { path, .. } | Entry::Text { path, .. } => (path, Vec::new()),
         });
         Ok(planned.collect())
     }

@@ -102,7 +102,6 @@ impl<'a> RootFinder<'a> {
             if is_tensor(pickle, value) {
                 own = add(own, (usize::from(has_dimensions(pickle, value)), 1));
             } else if let weight @ (_, 1..) = self.weight(value) {
-                let value = only_item(pickle, value).unwrap_or(value);
                 match pickle.word(key).filter(|_| any_dict_items(pickle, value).is_some()) {
                     Some(name) => dicts.push((name, value, weight)),
                     // Tensors under other keys, and in lists.
@@ -159,17 +158,6 @@ impl<'a> RootFinder<'a> {
         }
         self.weights.insert(id, weight);
         weight
-    }
-}
-
-/// Returns the only item of a list, which some trainers put around their state dict.
-fn only_item(pickle: &Pickle, id: Id) -> Option<Id> {
-    match pickle.node(id) {
-        Node::List(items) | Node::Tuple(items) => match items.as_slice() {
-            [only] => Some(*only),
-            _ => None,
-        },
-        _ => None,
     }
 }
 

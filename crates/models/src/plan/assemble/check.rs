@@ -60,7 +60,7 @@ pub(super) fn refuse_widths(parts: &[Part<'_>], architecture: Architecture, outp
     let width = |folder| of_folder(folder, "text_model.final_layer_norm.weight", "ln_final.weight", 0);
     let text = match architecture {
         Architecture::Sd1 | Architecture::Sd2 => width(Folder::TextEncoder),
-        Architecture::SdxlBase => width(Folder::TextEncoder)
+        Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega => width(Folder::TextEncoder)
             .zip(width(Folder::TextEncoder2))
             .and_then(|(first, second)| first.checked_add(second)),
         Architecture::SdxlRefiner => width(Folder::TextEncoder2),
