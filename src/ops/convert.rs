@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::output::{Mode, OutputOptions, output_methods};
 use super::parts::Replacements;
+use super::repairable::repairable;
 use crate::report::WriteReport;
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::error::Hint;
@@ -159,6 +160,13 @@ impl<'a> Convert<'a> {
     }
 
     fn run(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
+        self.repair_and_convert(output, mode).map_err(|error| match self.checkpoint {
+            Some(checkpoint) if !self.repair => repairable(error, checkpoint),
+            _ => error,
+        })
+    }
+
+    fn repair_and_convert(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
         let target = self.output.check_destination(output)?;
         let mut options = self.options;
         options.cast = self.output.cast();

@@ -2,6 +2,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::output::{Mode, OutputOptions, output_methods};
+use super::repairable::repairable;
 use super::vae_file;
 use crate::report::{LeftOut, Merged, VaeReport, WriteReport};
 use trinart_ckpt_formats::error::{OrInternal, printable};
@@ -94,6 +95,10 @@ impl<'a> MergeVae<'a> {
     }
 
     fn run(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
+        self.merge(output, mode).map_err(|error| repairable(error, self.base))
+    }
+
+    fn merge(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
         let (base, vae) = (self.base, self.vae.as_ref());
         let target = self.output.check_destination(output)?;
         base.require_ldm_names()?;

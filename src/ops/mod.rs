@@ -20,6 +20,7 @@ mod parts;
 mod pipeline_parts;
 #[cfg(feature = "render")]
 mod render_check;
+mod repairable;
 mod scan;
 mod side_file;
 mod structure;

@@ -274,3 +274,24 @@ fn refuses_components_that_do_not_fit() {
     run!["convert", &base, replace("vae", &base), replace("vae", &xl_base), "-o", &output].refused(&["twice"]);
     assert_eq!(folder.snapshot(), before);
 }
+
+#[test]
+fn notes_what_text_encoders_of_folders_lack() {
+    let folder = Folder::new();
+    let base = folder.join("sd2.safetensors");
+    Narrow::new(Architecture::Sd2).save(&base, &[]);
+    let pipeline = folder.join("pipeline");
+    run!["convert", &base, "-o", &pipeline, "--to", "diffusers"].done();
+    let (own, parts) = (folder.join("own.safetensors"), folder.join("parts.safetensors"));
+    let codes = |report: serde_json::Value| {
+        let notices = report["notices"].as_array().unwrap().clone();
+        notices.into_iter().map(|notice| notice["code"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let encoder = replace("text-encoder", &pipeline.join("text_encoder"));
+    assert_eq!(codes(run!["convert", &base, &encoder, "-o", &own, "--json"].json()), ["own-part-kept"]);
+    assert_eq!(rows(&own, ""), rows(&base, ""));
+    let unet = replace("unet", &pipeline.join("unet"));
+    let report = run!["convert", &unet, &encoder, replace("vae", &pipeline), "-o", &parts, "--json"].json();
+    assert!(codes(report).contains(&"incomplete".to_owned()));
+    assert_eq!(read(&parts).len(), read(&base).len() - 14);
+}

@@ -288,3 +288,22 @@ fn refuses_what_it_cannot_decide() {
     }
     assert_eq!(folder.snapshot(), before);
 }
+
+#[test]
+fn other_commands_name_the_repair() {
+    let folder = Folder::new();
+    let healthy = Narrow::new(Architecture::Sd1).0;
+    let module = saved(&folder, "module.safetensors", prefixed("module.")(healthy.clone()));
+    let model = saved(&folder, "model.safetensors", prefixed("model.")(healthy.clone()));
+    let names = attention(["to_q", "to_k", "to_v", "to_out.0"])(healthy.clone());
+    let names = saved(&folder, "names.safetensors", names);
+    let vae = fixture("tiny-vae.vae.pt");
+    for broken in [&module, &model, &names] {
+        run!["convert", broken, "-o", folder.join("folder"), "--to", "diffusers"].refused(&["convert --repair"]);
+    }
+    run!["merge-vae", &module, "--vae", &vae, "-o", folder.join("out.ckpt")].refused(&["convert --repair"]);
+    run!["convert", &module, "--repair", "-o", folder.join("folder"), "--to", "diffusers"].done();
+    let fixed = folder.join("fixed.safetensors");
+    run!["convert", &module, "--repair", "--replace", &format!("vae={}", names.display()), "-o", &fixed].done();
+    assert_eq!(sorted(&fixed), sorted(&saved(&folder, "right.safetensors", healthy)));
+}

@@ -62,6 +62,8 @@ pub(super) struct Replacement<'a> {
     layout: &'static Layout,
     /// The keys of parts that are in the output.
     written: HashSet<&'static str>,
+    /// The checkpoint's own tensors that were kept in a replaced component.
+    own: Vec<(Folder, String)>,
     pub(super) draft: Draft,
 }
 
@@ -69,7 +71,14 @@ impl<'a> Replacement<'a> {
     pub(super) fn new(base: Option<&'a Checkpoint>, parts: &'a [Part<'a>], layout: &'static Layout) -> Self {
         let first = base.or(parts.first().map(|part| part.donor.as_ref()));
         let metadata = first.map(|first| first.metadata().clone()).unwrap_or_default();
-        Replacement { base, parts, layout, written: HashSet::new(), draft: Draft { metadata, ..Draft::default() } }
+        Replacement {
+            base,
+            parts,
+            layout,
+            written: HashSet::new(),
+            own: Vec::new(),
+            draft: Draft { metadata, ..Draft::default() },
+        }
     }
 
     pub(super) fn run(&mut self) -> Result<()> {
@@ -80,8 +89,31 @@ impl<'a> Replacement<'a> {
             self.put_rest(part)?;
             self.put_marks(part)?;
             part.record_dropped(&mut self.draft.ledger);
+            self.note_optional(part);
         }
         Ok(())
+    }
+
+    /// Notes what a part lacks that rendering does not use.
+    fn note_optional(&mut self, part: &Part<'_>) {
+        let such_as = |keys: &[&str]| {
+            let tensors = if keys.len() == 1 { "tensor" } else { "tensors" };
+            keys.first().map(|first| format!("{} {tensors} that rendering does not use, such as {first}", keys.len()))
+        };
+        let own: Vec<&str> =
+            self.own.iter().filter(|(folder, _)| *folder == part.folder).map(|(_, key)| &**key).collect();
+        let kept = such_as(&own).map(|keys| {
+            let text = format!("kept the checkpoint's own where the new {} lacks {keys}", text(part.folder));
+            Notice::new(NoticeCode::OwnPartKept, text)
+        });
+        let schema = self.layout.ldm_schema(part.folder).map(|schema| schema.key.as_str());
+        let lacking: Vec<&str> =
+            schema.filter(|key| self.is_optional(key) && !self.draft.state_dict.contains(key)).collect();
+        let missing = such_as(&lacking).map(|keys| {
+            let text = format!("the {} lacks {keys}", text(part.folder));
+            Notice::new(NoticeCode::Incomplete, text)
+        });
+        self.draft.notices.extend(kept.into_iter().chain(missing));
     }
 
     fn replace_in(&mut self, base: &'a Checkpoint) -> Result<()> {
@@ -129,9 +161,7 @@ impl<'a> Replacement<'a> {
             // Constants, and what rendering does not use: files of text encoders omit it.
             Some(place) if place == key && self.is_optional(place) => {
                 if !position_ids::is_key(key) {
-                    let text =
-                        format!("kept {key}, which the new {} lacks and rendering does not use", text(part.folder));
-                    self.draft.notices.push(Notice::new(NoticeCode::OwnPartKept, text));
+                    self.own.push((part.folder, key.to_owned()));
                 }
                 self.written.insert(place);
                 self.keep(key, tensor)

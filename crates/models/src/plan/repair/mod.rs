@@ -44,6 +44,8 @@ struct Source<'a> {
     key: &'a str,
     tensor: &'a LazyTensor,
     mapped: Option<Mapped<'static>>,
+    /// The kind of the repair that moves it; `None` if it is in its place.
+    kind: Option<RepairKind>,
 }
 
 /// Plans the repair of a checkpoint, a UNet, a VAE or a text encoder. Other files have only defects of the file itself.
@@ -102,10 +104,11 @@ impl<'a> Work<'a> {
                 self.repairs.add(RepairKind::NonContiguous, key, "strided", "row-major");
             }
             match self.names.place(key) {
-                Place::Right => places.entry(key.to_owned()).or_default().push(Source { key, tensor, mapped: None }),
+                Place::Right => {
+                    places.entry(key.to_owned()).or_default().push(Source { key, tensor, mapped: None, kind: None })
+                }
                 Place::Moved { key: place, kind, mapped } => {
-                    self.note_rename(kind, key, &place);
-                    places.entry(place).or_default().push(Source { key, tensor, mapped });
+                    places.entry(place).or_default().push(Source { key, tensor, mapped, kind: Some(kind) });
                 }
                 Place::Stray => {
                     self.repairs.add(RepairKind::StrayPositionIds, key, "where no text encoder has any", "left out");
@@ -172,6 +175,11 @@ impl<'a> Work<'a> {
             }
             sources.push(kept);
         }
+        for source in &sources {
+            if let Some(kind) = source.kind {
+                self.note_rename(kind, source.key, place);
+            }
+        }
         let keys: Vec<&str> = sources.iter().map(|source| source.key).collect();
         let needs_transform =
             |source: &Source<'_>| source.mapped.is_some_and(|mapped| mapped.transform != Transform::None);
@@ -204,7 +212,9 @@ impl<'a> Work<'a> {
     ) -> Result<()> {
         let first = *keys.first().or_internal("a place has no source")?;
         let is_known = !matches!(self.names, Names::Other);
-        if let Some(expected) = expected.filter(|expected| *expected != tensor.shape().dims()) {
+        // position_ids of another dtype are replaced, whatever their shape.
+        let is_replaced = position_ids::is_key(place) && tensor.dtype() != Dtype::I64;
+        if let Some(expected) = expected.filter(|expected| !is_replaced && *expected != tensor.shape().dims()) {
             if !crate::vae_schema::fits(tensor.shape().dims(), expected) {
                 let found = format!("shape {}, expected {expected:?}; a repair cannot change it", tensor.shape());
                 return Err(Error::mismatch(found).in_tensor(first));
