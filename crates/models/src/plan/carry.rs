@@ -133,6 +133,7 @@ fn restore_index(index: &mut Value, recorded: Option<&Value>, scheduler: Option<
         index.insert("scheduler".to_owned(), json!(["diffusers", class]));
     }
     let Some(Value::Object(recorded)) = recorded else { return };
+    index.retain(|field, value| value.is_array() || field.starts_with('_') || recorded.contains_key(field));
     for (field, value) in recorded {
         let is_plain = value.is_boolean() || value.is_number() || value.is_string();
         let is_class = field == "_class_name";
