@@ -473,7 +473,8 @@ fn rejects_what_it_cannot_render_in_one_line() {
     run!["render-check", path, "-o", folder.join("a.png"), "--schedule", "Square"].refused(&["Square", "Karras"]);
     run!["render-check", path, "-o", folder.join("a.png"), "--sampler", "UniPC", "--steps", "2"].refused(&["3"]);
     run!["render-check", path, "-o", folder.join("a.png"), "--prompt", "(a:1.2.3)"].refused(&["1.2.3"]);
-    run!["render-check", path, "-o", folder.join("a.png"), "--prompt", "a <lora:b:1>"].refused(&["<lora:b:1>"]);
+    run!["render-check", path, "-o", folder.join("a.png"), "--prompt", "a <lora:b:1>"]
+        .refused(&["\"b\"", "--lora-dir"]);
     assert_eq!(run!["render-check", path, "-o", folder.join("a.png"), "--cfg", "nan"].code, Some(2));
     run!["render-check", path, "-o", &checkpoint].refused(&["model.safetensors", "--force"]);
     run!["render-check", fixture("tiny-sd1.safetensors"), "-o", folder.join("a.png")].refused(&["64 tokens", "49408"]);

@@ -11,6 +11,7 @@
 
 mod kernels;
 mod models;
+mod networks;
 mod pictures;
 mod samplers;
 mod tiny;
