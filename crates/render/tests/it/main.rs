@@ -9,6 +9,7 @@
     clippy::print_stderr
 )]
 
+mod families;
 mod kernels;
 mod models;
 mod networks;

@@ -43,6 +43,18 @@ pub(crate) fn owned(key: &str, shape: &[u64]) -> LazyTensor {
     LazyTensor::owned(Dtype::F32, Shape::new(shape).unwrap(), bytes).unwrap()
 }
 
+/// A narrow model of `make_families.py`.
+pub(crate) fn of_family(family: &str) -> StateDict {
+    let text = std::fs::read_to_string(fixture("families.json")).unwrap();
+    let families: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let mut state_dict = StateDict::new();
+    for (key, shape) in families[family].as_object().unwrap() {
+        let shape: Vec<u64> = serde_json::from_value(shape.clone()).unwrap();
+        state_dict.insert(&**key, owned(key, &shape)).unwrap();
+    }
+    state_dict
+}
+
 pub(crate) fn model() -> Arc<StateDict> {
     static MODEL: LazyLock<Arc<StateDict>> = LazyLock::new(|| {
         let text = std::fs::read_to_string(fixture("tiny-sd1.json")).unwrap();
