@@ -115,8 +115,9 @@ pub const INFLATED_BYTES: u64 = 512 << 20;
 /// few.
 pub const HELD_BYTES: u64 = 1 << 20;
 
-/// Bytes of transposed tensors in row-major order that are kept in memory, together; others go into a temporary file.
-pub const GATHERED_BYTES: u64 = 96 << 20;
+/// Bytes of transposed tensors that are kept in memory, together; others go into a temporary file. Enough for a matrix of
+/// 6144 x 6144 elements in f32, and for blocks of another one.
+pub const GATHERED_BYTES: u64 = 168 << 20;
 
 /// Bytes of a safetensors header (130 KB); the maximum of the format itself. It is read as a stream.
 pub const SAFETENSORS_HEADER: u64 = 100_000_000;

@@ -1,12 +1,11 @@
 //! Transposed tensors in row-major order, a block at a time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{OrInternal, Result};
-use crate::limits;
 use crate::tensor::View;
 use crate::tensor::gather::{self, ReadAt};
+use crate::tensor::memory::Reservation;
 
 /// Bytes of a block: the larger, the longer the runs that each block is gathered from. A small one stays in the cache.
 const SIZES: [u64; 3] = [8 << 20, 16 << 20, 32 << 20];
@@ -19,26 +18,6 @@ const RUN: u64 = 1024;
 
 /// Bytes of the runs of a block beyond which a larger one is not faster.
 const GOOD_RUN: u64 = 2048;
-
-/// Bytes of all blocks of the process.
-static RESERVED: AtomicU64 = AtomicU64::new(0);
-
-/// Memory for blocks, until it is dropped.
-#[derive(Debug)]
-struct Reservation(u64);
-
-impl Reservation {
-    fn new(bytes: u64) -> Option<Self> {
-        let more = |reserved: u64| reserved.checked_add(bytes).filter(|&sum| sum <= limits::GATHERED_BYTES);
-        RESERVED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Reservation(bytes))
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        RESERVED.fetch_sub(self.0, Ordering::Relaxed);
-    }
-}
 
 /// The bytes of a block, empty until they are gathered. Other threads that read the block wait meanwhile, and threads that
 /// read the next block gather it.
@@ -61,8 +40,11 @@ impl Blocks {
         let bytes = view.shape().elements() * size as u64;
         let len = SIZES.iter().map(|&len| len.min(bytes));
         let run = |len: u64| if len == bytes { u64::MAX } else { gather::run_in_pieces(view, size, len) };
-        let len = len.clone().find(|&len| run(len) >= GOOD_RUN).or_else(|| len.rev().find(|&len| run(len) >= RUN))?;
-        let memory = Reservation::new(bytes.min(KEPT * len))?;
+        let good = len.clone().find(|&len| run(len) >= GOOD_RUN);
+        // Smaller ones where the memory is taken.
+        let len =
+            good.into_iter().chain(len.rev().filter(|&len| run(len) >= RUN && good.is_none_or(|good| len < good)));
+        let (len, memory) = len.filter_map(|len| Some((len, Reservation::new(bytes.min(KEPT * len))?))).next()?;
         Some(Blocks { len, recent: Mutex::default(), _memory: memory })
     }
 
@@ -132,6 +114,7 @@ impl Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
     use crate::tensor::Shape;
 
     #[test]

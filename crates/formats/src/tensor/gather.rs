@@ -28,9 +28,6 @@ const GAP: u64 = 1024;
 /// Bytes of runs, and of the gaps between them, that are read at once.
 const SPAN: u64 = 1 << 20;
 
-/// Bytes that are read at a time where a tensor is read in pieces.
-const PIECE: u64 = 1 << 20;
-
 /// Passes `count` elements of `view`, from index `first` on, to `write`, in pieces and in any order; offsets are those from
 /// the first one. `len` is the length of the storage in bytes, `size` that of an element.
 ///
@@ -89,12 +86,62 @@ fn gather_to<'a>(
     Ok(())
 }
 
+/// Fills `out` with the elements of `view` from index `first` on. `bytes` are those of the storage from the first element of
+/// the view on.
+pub(super) fn gather_from(bytes: &[u8], (view, size): (&View, usize), first: u64, out: &mut [u8]) -> Result<()> {
+    let axes = axes_of(view);
+    let mut position = first;
+    let mut rest = out;
+    while !rest.is_empty() {
+        let (from, block, taken) = next_block(&axes, position, (rest.len() / size) as u64)?;
+        let source = bytes.get(from as usize * size..).or_internal("a block lies outside of its storage")?;
+        let (out, behind) = rest.split_at_mut(taken as usize * size);
+        permute(size, &block, source, out)?;
+        position += taken;
+        rest = behind;
+    }
+    Ok(())
+}
+
+/// The axes of a view in the order of its storage, outermost first, if the view has every element from its first to its last
+/// one once. `from` is the distance in row-major order, and `to` that in the storage.
+pub(super) fn dense_order(view: &View) -> Option<Vec<Axis>> {
+    let mut axes: Vec<Axis> =
+        axes_of(view).into_iter().map(|axis| Axis { len: axis.len, from: axis.to, to: axis.from }).collect();
+    axes.sort_by_key(|axis| std::cmp::Reverse(axis.to));
+    let mut elements = 1;
+    for axis in axes.iter().rev() {
+        if axis.to != elements {
+            return None;
+        }
+        elements *= axis.len;
+    }
+    Some(axes)
+}
+
+/// Puts elements of a storage to their places in row-major order. They begin at the element `first` of what [`dense_order`]
+/// describes.
+pub(super) fn scatter(order: &[Axis], size: usize, first: u64, elements: &[u8], out: &mut [u8]) -> Result<()> {
+    let mut position = first;
+    let mut rest = elements;
+    while !rest.is_empty() {
+        let (to, block, taken) = next_block(order, position, (rest.len() / size) as u64)?;
+        let swapped: Vec<Axis> =
+            block.iter().map(|axis| Axis { len: axis.len, from: axis.to, to: axis.from }).collect();
+        let (source, behind) = rest.split_at(taken as usize * size);
+        let out = out.get_mut(to as usize * size..).or_internal("a block lies outside of its tensor")?;
+        permute(size, &swapped, source, out)?;
+        position += taken;
+        rest = behind;
+    }
+    Ok(())
+}
+
 /// Returns whether reading the view piece by piece costs about as much as reading it at once: its elements are in the order
-/// of the storage, or there are few.
-pub(super) fn is_cheap_in_pieces(view: &View, size: usize) -> bool {
+/// of the storage.
+pub(super) fn is_cheap_in_pieces(view: &View) -> bool {
     let strides: Vec<u64> = axes_of(view).iter().map(|axis| axis.from).filter(|&from| from > 0).collect();
-    // Cannot overflow: a shape bounds its bytes.
-    strides.is_sorted_by(|outer, inner| outer >= inner) || view.shape().elements() * size as u64 <= PIECE
+    strides.is_sorted_by(|outer, inner| outer >= inner)
 }
 
 /// The bytes of elements that each read yields if the view is read in pieces of `len` bytes.
@@ -106,6 +153,24 @@ pub(super) fn run_in_pieces(view: &View, size: usize, len: u64) -> u64 {
     let (mut elements, mut span) = (1, 1);
     for axis in block {
         if axis.from.saturating_sub(span) * size > GAP {
+            break;
+        }
+        elements *= axis.len;
+        span += (axis.len - 1) * axis.from;
+    }
+    elements * size
+}
+
+/// The bytes of elements that lie together in the storage if the view is read in pieces of `len` bytes. Gaps may be as large
+/// as what lies between them: the processor reads whole cache lines.
+pub(super) fn together_in_pieces(view: &View, size: usize, len: u64) -> u64 {
+    let size = size as u64;
+    let Ok((_, mut block, _)) = next_block(&axes_of(view), 0, len / size) else { return 0 };
+    block.retain(|axis| axis.from > 0);
+    block.sort_by_key(|axis| axis.from);
+    let (mut elements, mut span) = (1, 1);
+    for axis in block {
+        if axis.from > 2 * span {
             break;
         }
         elements *= axis.len;

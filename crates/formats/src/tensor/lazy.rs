@@ -261,7 +261,7 @@ impl LazyTensor {
 
     fn hold_gathered(&self, held: &mut Vec<Gathered>) -> Result<()> {
         match &self.repr {
-            Repr::Stored { storage, dtype, view } if !gather::is_cheap_in_pieces(view, dtype.size()) => {
+            Repr::Stored { storage, dtype, view } if !gather::is_cheap_in_pieces(view) => {
                 let gathered = storage.hold_gathered(view, dtype.size());
                 held.push(gathered.map_err(|error| error.in_file(storage.source().path()))?);
                 Ok(())

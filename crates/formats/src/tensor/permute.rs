@@ -85,22 +85,30 @@ fn elements<const N: usize, const SIDE: usize>(axes: &[Axis], source: &[u8], des
     let column = column.min_by_key(|(_, axis)| axis.from).map(|(at, _)| at);
     let axis = |at: Option<usize>| at.and_then(|at| axes.get(at).copied()).unwrap_or(one);
     let plane = (axis(row), axis(column));
-    let outer: Vec<Axis> = axes
+    let mut outer: Vec<Axis> = axes
         .iter()
         .enumerate()
         .filter(|&(at, _)| Some(at) != row && Some(at) != column)
         .map(|(_, &axis)| axis)
         .collect();
+    let (row, column) = plane;
+    let is_transposed = column.from == 1 && row.to == 1 && row.from != 1;
+    let composite = (is_transposed && (row.len as usize).min(column.len as usize) < SIDE).then(|| {
+        let columns = extend(&mut outer, column, |axis| (axis.from, axis.to), SIDE);
+        let rows = extend(&mut outer, row, |axis| (axis.to, axis.from), SIDE);
+        (rows, columns)
+    });
     let mut odometer = Odometer::new(outer.iter().map(|axis| axis.len).collect());
     while let Some(index) = odometer.index() {
         let place = |step: fn(&Axis) -> u64| {
             index.iter().zip(&outer).map(|(index, axis)| index * step(axis)).sum::<u64>() as usize
         };
-        copy_plane::<N, SIDE>(
-            plane,
-            source.get(place(|axis| axis.from)..)?,
-            destination.get_mut(place(|axis| axis.to)..)?,
-        )?;
+        let source = source.get(place(|axis| axis.from)..)?;
+        let destination = destination.get_mut(place(|axis| axis.to)..)?;
+        match &composite {
+            Some((rows, columns)) => copy_composite::<N, SIDE>((rows, columns), source, destination)?,
+            None => copy_plane::<N, SIDE>(plane, source, destination)?,
+        }
         odometer.advance();
     }
     Some(())
@@ -129,7 +137,8 @@ fn copy_plane<const N: usize, const SIDE: usize>(
             let source = source.get(first * column_from + row * row_from..)?;
             let destination = destination.get_mut(first * column_to + row * row_to..)?;
             if is_transposed && count == SIDE && columns == SIDE {
-                transpose_square::<N, SIDE>((source, row_from), (destination, column_to))?;
+                let (from, to) = (|index| Some(index * row_from), |index| Some(index * column_to));
+                transpose_square::<N, SIDE>(source, from, destination, to)?;
                 continue;
             }
             for column in 0..columns {
@@ -142,19 +151,68 @@ fn copy_plane<const N: usize, const SIDE: usize>(
     Some(())
 }
 
-/// Transposes a square whose rows are `from` elements apart in the source and `to` elements apart in the destination.
+/// Joins an axis with others that follow it on one side, until there are enough elements for a square. Takes them from
+/// `outer`. Returns the place of each element on the other side. `sides` gives the distances on both sides.
+fn extend(outer: &mut Vec<Axis>, axis: Axis, sides: fn(&Axis) -> (u64, u64), enough: usize) -> Vec<usize> {
+    /// More places take too much of the cache.
+    const MOST: u64 = 1 << 12;
+    let step = sides(&axis).1;
+    let mut places: Vec<usize> = (0..axis.len).map(|index| (index * step) as usize).collect();
+    while places.len() < enough {
+        let len = places.len() as u64;
+        let next = outer.iter().position(|axis| sides(axis).0 == len && axis.len * len <= MOST);
+        let Some(next) = next.map(|at| outer.remove(at)) else { break };
+        let step = sides(&next).1;
+        places = (0..next.len).flat_map(|index| places.iter().map(move |at| at + (index * step) as usize)).collect();
+    }
+    places
+}
+
+/// Copies a plane whose columns are adjacent in the source and whose rows are adjacent in the destination. `rows` has the
+/// places of rows in the source, `columns` those of columns in the destination.
+fn copy_composite<const N: usize, const SIDE: usize>(
+    (rows, columns): (&[usize], &[usize]),
+    source: &[[u8; N]],
+    destination: &mut [[u8; N]],
+) -> Option<()> {
+    for (first, columns) in (0..).step_by(SIDE).zip(columns.chunks(SIDE)) {
+        for (row, rows) in (0..).step_by(SIDE).zip(rows.chunks(SIDE)) {
+            if let (Some(rows), Some(columns)) = (rows.first_chunk::<SIDE>(), columns.first_chunk::<SIDE>()) {
+                transpose_square::<N, SIDE>(
+                    source,
+                    |index| Some(rows.get(index)? + first),
+                    destination,
+                    |index| Some(columns.get(index)? + row),
+                )?;
+                continue;
+            }
+            for (column, &to) in columns.iter().enumerate() {
+                let destination = destination.get_mut(to + row..)?.get_mut(..rows.len())?;
+                let source = source.get(first + column..)?;
+                for (out, &from) in destination.iter_mut().zip(rows) {
+                    *out = *source.get(from)?;
+                }
+            }
+        }
+    }
+    Some(())
+}
+
+/// Transposes a square whose rows are at the places `from` of the source and at the places `to` of the destination.
 ///
 /// Each round interleaves the two halves of the square, which rotates the bits of an element's index by one. After as many
 /// rounds as the index of a row has bits, rows and columns have changed places. The compiler makes vector instructions of
 /// this.
 fn transpose_square<const N: usize, const SIDE: usize>(
-    (source, from): (&[[u8; N]], usize),
-    (destination, to): (&mut [[u8; N]], usize),
+    source: &[[u8; N]],
+    from: impl Fn(usize) -> Option<usize>,
+    destination: &mut [[u8; N]],
+    to: impl Fn(usize) -> Option<usize>,
 ) -> Option<()> {
     let mut square = [[[0; N]; SIDE]; SIDE];
     let mut other = square;
     for (index, row) in square.iter_mut().enumerate() {
-        row.copy_from_slice(source.get(index * from..)?.get(..SIDE)?);
+        row.copy_from_slice(source.get(from(index)?..)?.get(..SIDE)?);
     }
     // References change places, because swapping the squares would copy them.
     let (mut square, mut next) = (&mut square, &mut other);
@@ -163,7 +221,7 @@ fn transpose_square<const N: usize, const SIDE: usize>(
         (square, next) = (next, square);
     }
     for (index, row) in square.iter().enumerate() {
-        destination.get_mut(index * to..)?.get_mut(..SIDE)?.copy_from_slice(row);
+        destination.get_mut(to(index)?..)?.get_mut(..SIDE)?.copy_from_slice(row);
     }
     Some(())
 }

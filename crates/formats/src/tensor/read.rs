@@ -143,6 +143,7 @@ fn read_strided(storage: &Storage, view: &View, size: usize, first: u64, out: &m
     let read_at = |offset: u64, out: &mut [u8]| storage.read_at(offset, out);
     // Cannot overflow: `first` was checked against the view.
     match storage.gathered(view, size) {
+        Some(Gathered::Resident(resident)) => return resident.read((view, size), first, out),
         Some(Gathered::Whole(held)) => return held.read_at(first * size as u64, out),
         Some(Gathered::Blocks(blocks)) => {
             return blocks.read(&read_at, storage.len(), (view, size), first * size as u64, out);

@@ -11,6 +11,7 @@ use crate::tensor::View;
 use crate::tensor::blocks::Blocks;
 use crate::tensor::gather::gather;
 use crate::tensor::held::{Held, Slot};
+use crate::tensor::resident::{Resident, Unchecked};
 
 /// Bytes read at a time to compute a storage's checksum.
 const SUM_BYTES: u64 = 1 << 20;
@@ -58,6 +59,8 @@ pub struct Storage {
 /// The elements of a view in row-major order.
 #[derive(Debug, Clone)]
 pub(super) enum Gathered {
+    /// In memory.
+    Resident(Arc<Resident>),
     /// In memory, gathered when they are read.
     Blocks(Arc<Blocks>),
     /// In a temporary file.
@@ -66,13 +69,23 @@ pub(super) enum Gathered {
 
 #[derive(Debug, Default)]
 struct GatheredSlot {
-    blocks: Mutex<Weak<Blocks>>,
+    memory: Mutex<InMemory>,
     spilled: Slot,
 }
 
+/// What is in memory while a guard keeps it alive.
+#[derive(Debug, Default)]
+struct InMemory {
+    resident: Weak<Resident>,
+    blocks: Weak<Blocks>,
+}
+
 impl GatheredSlot {
-    fn get(&self, blocks: &Weak<Blocks>) -> Option<Gathered> {
-        blocks.upgrade().map(Gathered::Blocks).or_else(|| self.spilled.get().map(Gathered::Whole))
+    fn get(&self, memory: &InMemory) -> Option<Gathered> {
+        let resident = memory.resident.upgrade().map(Gathered::Resident);
+        resident
+            .or_else(|| memory.blocks.upgrade().map(Gathered::Blocks))
+            .or_else(|| self.spilled.get().map(Gathered::Whole))
     }
 }
 
@@ -255,21 +268,32 @@ impl Storage {
             let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(gathered.entry((view.clone(), size)).or_default())
         };
-        let mut blocks = slot.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = slot.get(&blocks) {
+        let mut memory = slot.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = slot.get(&memory) {
             return Ok(found);
         }
+        let unchecked = match (self.crc32, self.checked.get(), self.extent) {
+            (Some(expected), None, Extent::Raw { .. }) => Some(Unchecked { expected, result: &self.checked }),
+            _ => None,
+        };
+        let read_at = |offset: u64, out: &mut [u8]| self.read_at(offset, out);
+        let resident = Resident::new(&read_at, self.len(), (view, size), unchecked.as_ref())?;
         self.check()?;
+        if let Some(new) = resident {
+            let new = Arc::new(new);
+            memory.resident = Arc::downgrade(&new);
+            return Ok(Gathered::Resident(new));
+        }
         if let Some(new) = Blocks::new(view, size) {
             let new = Arc::new(new);
-            *blocks = Arc::downgrade(&new);
+            memory.blocks = Arc::downgrade(&new);
             return Ok(Gathered::Blocks(new));
         }
         // Cannot overflow: a shape bounds its bytes.
         let count = view.shape().elements();
-        let spilled = slot.spilled.get_or_build(count * size as u64, |write| {
-            gather(&|offset, out| self.read_at(offset, out), self.len(), view, size, 0, count, write)
-        });
+        let spilled = slot
+            .spilled
+            .get_or_build(count * size as u64, |write| gather(&read_at, self.len(), view, size, 0, count, write));
         Ok(Gathered::Whole(spilled?))
     }
 
@@ -280,8 +304,8 @@ impl Storage {
         let slot = if gathered.is_empty() { None } else { gathered.get(&(view.clone(), size)).cloned() };
         drop(gathered);
         let slot = slot?;
-        let blocks = slot.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.get(&blocks)
+        let memory = slot.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.get(&memory)
     }
 
     fn outside(&self) -> Error {
