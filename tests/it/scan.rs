@@ -650,6 +650,65 @@ fn finds_pickles_in_files_of_any_kind() {
 }
 
 #[test]
+fn looks_into_archives_with_code() {
+    let archive = |records: &[(&str, &[u8])]| {
+        let records: Vec<_> = records.iter().map(|(name, content)| record(name, *content).deflated()).collect();
+        raw_zip(b"", &records)
+    };
+    let library = [&b"\x7fELF\x02\x01\x01"[..], &[0; 57]].concat();
+    let windows = [&b"MZ"[..], &[0; 58], &[64, 0, 0, 0], b"PE\0\0"].concat();
+    let metadata = ("metadata.json", &b"{\"keras_version\": \"3.5.0\"}"[..]);
+    let weights = ("model.weights.h5", &b"\x89HDF\r\n\x1a\n\0"[..]);
+    let honest = br#"{"module": "keras", "class_name": "Sequential", "config": {"layers": [
+        {"module": "keras.layers", "class_name": "Dense", "config": {"units": 3, "activation": "relu"}}]}}"#;
+    let lambda = [&b"{\"padding\": \""[..], &[b'x'; 10_000], br#"", "layers": [{"class_name": "Lambda"}]}"#].concat();
+    let imports = br#"{"module": "os", "class_name": "function", "config": "system"}"#;
+    let mine = br#"{"module": "mine", "class_name": "Layer", "config": {}}"#;
+    assert_verdicts(&[
+        dangerous(
+            "compiled.pt2",
+            archive(&[("m/archive_format", b"pt2"), ("m/data/aotinductor/model/m.so", &library)]),
+        ),
+        dangerous("extension.zip", archive(&[("a.bin", &windows)])),
+        dangerous("nested.zip", archive(&[("b.zip", &archive(&[("a", &library)]))])),
+        dangerous("member.so.tar", tar(&[("lib", &library)])),
+        case("exported.pt2", archive(&[("m/archive_format", b"pt2"), ("m/models/model.json", b"{}")]), Unknown),
+        case("honest.keras", archive(&[("config.json", honest), metadata, weights]), Safe),
+        dangerous("lambda.keras", archive(&[("config.json", &lambda), metadata, weights])),
+        dangerous("imports.keras", archive(&[("config.json", imports)])),
+        case("mine.keras", archive(&[("config.json", mine), metadata]), Unknown),
+        case("broken.keras", archive(&[("config.json", b"{"), metadata]), Unreadable),
+        // Python's name of this record is a/data.pkl.
+        case("nul.pt", archive(&[("a/data.pkl\0x", b"cmine\nModel\n\xff")]), Unreadable),
+    ]);
+}
+
+#[test]
+fn bounds_keys_with_one_hash() {
+    // Multiples of 2^61 - 1, whose hash in Python is 0.
+    let keys = |count: u64| -> Vec<u8> {
+        let key = |index: u64| {
+            [b"\x8a\x09", &((1_u64 << 61) - 1).wrapping_mul(8 + index).to_le_bytes()[..], b"\x01N"].concat()
+        };
+        [b"\x80\x02}(", &(0..count).flat_map(key).collect::<Vec<u8>>()[..], b"u."].concat()
+    };
+    assert_verdicts(&[case("few.pkl", keys(1000), Safe), case("many.pkl", keys(100_000), Unknown)]);
+}
+
+#[test]
+fn follows_no_link_out_of_a_folder() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.join("a/b/c")).unwrap();
+    folder.write("a/b/good.ckpt", torch(&tensor_and(b"")));
+    folder.write("a/evil.pkl", PAYLOAD);
+    symlink("../..", folder.join("a/b/c/up")).unwrap();
+    symlink("/", folder.join("a/b/c/root")).unwrap();
+    let ran = run!["scan", folder.join("a/b")];
+    assert_eq!((ran.code, ran.stdout.lines().count()), (Some(2), 2), "{}", ran.stdout);
+    assert_eq!(ran.stderr.matches("contains the one being scanned").count(), 2, "{}", ran.stderr);
+}
+
+#[test]
 fn names_what_it_cannot_open() {
     let folder = Folder::new();
     for (name, bytes, words) in [

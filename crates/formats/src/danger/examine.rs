@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::allowed::Allowed;
 use super::bomb::{Bomb, find_bomb};
+use super::hashes::collide;
 use super::names::{Judgement, Level, judge};
 use super::shown::show_call;
 use super::uses::{Copies, judge_call};
-use super::values::{BadKey, Values};
+use super::values::{BadKey, Values, arguments};
 use super::vouched::Kind;
 use crate::limits;
 use crate::pickle::{Id, Name, Node, Object, OddUse, Oddity, Pickle};
@@ -89,7 +90,7 @@ pub fn examine_allowing(pickle: &Pickle, allowed: &Allowed) -> Vec<Finding> {
                 copies.add(&values, object);
             }
             Node::Dict(pairs) => examiner.keys(pairs.iter().map(|(key, _)| key)),
-            Node::Set(items) => examiner.keys(items),
+            Node::Set(items) => examiner.keys(items.iter()),
             _ => {}
         }
     }
@@ -232,11 +233,30 @@ impl Examiner<'_> {
         // Sets hash their members. They are the only classes of plain values that take items.
         let entry = self.values.global(object.callable);
         if entry.is_some_and(|entry| entry.is == Kind::PlainClass && entry.call.is_some_and(|call| call.items)) {
-            self.keys(&object.items);
+            self.keys(object.items.iter());
+            if let Some(items) = arguments(self.pickle, object).first().and_then(|&first| self.values.items(first)) {
+                self.collisions(items.iter());
+            }
+        }
+        // What an ordered dict is made of.
+        if entry.is_some_and(|entry| entry.call.is_some_and(|call| call.gives == Kind::OrderedDict))
+            && let Some(pairs) = arguments(self.pickle, object).first().and_then(|&first| self.values.items(first))
+        {
+            let keys: Vec<Id> = pairs.iter().filter_map(|&pair| self.values.items(pair)?.first()).copied().collect();
+            self.collisions(keys.iter());
         }
     }
 
-    fn keys<'k>(&mut self, keys: impl IntoIterator<Item = &'k Id>) {
+    fn collisions<'k>(&mut self, keys: impl ExactSizeIterator<Item = &'k Id>) {
+        if collide(self.pickle, keys) {
+            let judgement =
+                Judgement::unknown("Python compares with each other, in a time that grows with their square");
+            self.unnamed("more than a thousand keys that may have one hash", judgement, Usage::Contains, 0);
+        }
+    }
+
+    fn keys<'k>(&mut self, keys: impl ExactSizeIterator<Item = &'k Id> + Clone) {
+        self.collisions(keys.clone());
         for &key in keys {
             match self.values.bad_key(key) {
                 None => {}

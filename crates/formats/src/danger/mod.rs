@@ -8,6 +8,7 @@ mod allowed;
 mod bomb;
 mod checks;
 mod examine;
+mod hashes;
 mod names;
 mod packages;
 mod shown;

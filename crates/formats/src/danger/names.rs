@@ -232,7 +232,6 @@ mod tests {
             ("omegaconf.listconfig", "DictConfig"),
             ("builtins", "ValueError"),
             ("io", "BytesIO"),
-            ("ipaddress", "IPv6Network"),
             ("torch", "sparse_coo_tensor"),
             ("ultralytics.nn.tasks", "DetectionModel"),
             ("torch.optim.adamw", "AdamW"),

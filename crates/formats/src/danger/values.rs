@@ -180,6 +180,7 @@ impl<'a> Values<'a> {
             Is::None => matches!(node, Node::None),
             Is::Bool => matches!(node, Node::Bool(_)),
             Is::Int => matches!(node, Node::Int(_)),
+            Is::AnyInt => matches!(node, Node::Int(_) | Node::BigInt),
             Is::Count => matches!(node, Node::Int(0..=LARGEST_COUNT)),
             Is::Number => matches!(node, Node::Int(_) | Node::Float(_)),
             Is::Str => matches!(node, Node::Str(text) if self.pickle.text(text).len() <= LONGEST_TEXT),
@@ -226,7 +227,7 @@ impl<'a> Values<'a> {
     }
 
     /// The items of a tuple, list or set.
-    fn items(&self, id: Id) -> Option<&[Id]> {
+    pub(super) fn items(&self, id: Id) -> Option<&'a [Id]> {
         match self.pickle.node(id) {
             Node::Tuple(items) | Node::List(items) | Node::Set(items) => Some(items),
             _ => None,

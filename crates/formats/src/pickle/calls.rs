@@ -106,6 +106,9 @@ impl PickleMachine<'_> {
         match self.node_mut(target) {
             Node::Object(object) => {
                 object.state.push(state);
+                if is_lenient {
+                    self.skip_array(target, state);
+                }
                 Ok(())
             }
             _ if is_lenient => {

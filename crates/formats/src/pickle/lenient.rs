@@ -3,6 +3,8 @@
 //! Python runs everything before an error and does not notice all errors, so a scan must see what comes before and after
 //! them.
 
+use std::ops::Range;
+
 use crate::error::{Error, Kind};
 use crate::limits;
 use crate::pickle::cursor::Cursor;
@@ -21,6 +23,8 @@ pub struct LenientParse {
     pub is_cut_short: bool,
     /// The first error, if any.
     pub broken: Option<Break>,
+    /// The elements of arrays that joblib reads from between the opcodes, as offsets in the pickle.
+    pub arrays: Vec<Range<usize>>,
 }
 
 /// Where a pickle is invalid or exceeds a limit, and why.
@@ -69,7 +73,8 @@ pub fn parse_lenient(bytes: &[u8]) -> LenientParse {
     }
     let is_complete = root.is_some();
     let root = root.unwrap_or_else(|| machine.alloc_unbounded(Node::Unknown));
-    LenientParse { pickle: machine.into_pickle(root), is_complete, is_cut_short, broken }
+    let arrays = std::mem::take(&mut machine.arrays);
+    LenientParse { pickle: machine.into_pickle(root), is_complete, is_cut_short, broken, arrays }
 }
 
 impl<'a> PickleMachine<'a> {

@@ -4,6 +4,7 @@
 //! References are indices, so memo and DUP copy four bytes, and dropping a value never recurses.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::error::{Error, OrInternal, Result};
 use crate::limits;
@@ -17,7 +18,7 @@ const HIGHEST_PROTOCOL: u8 = 5;
 
 pub(super) struct PickleMachine<'a> {
     pub(super) cursor: Cursor<'a>,
-    frame_end: Option<usize>,
+    pub(super) frame_end: Option<usize>,
     pub(super) nodes: Vec<Node>,
     stack: Vec<Id>,
     /// Heights of the stack at the open marks.
@@ -28,6 +29,8 @@ pub(super) struct PickleMachine<'a> {
     /// Whether to continue where a strict reader would fail.
     pub(super) is_lenient: bool,
     pub(super) oddities: Vec<OddUse>,
+    /// Elements of joblib's arrays that a lenient parse has skipped, as offsets.
+    pub(super) arrays: Vec<Range<usize>>,
 }
 
 impl<'a> PickleMachine<'a> {
@@ -43,6 +46,7 @@ impl<'a> PickleMachine<'a> {
             names: NameTable::default(),
             is_lenient: false,
             oddities: Vec::new(),
+            arrays: Vec::new(),
         }
     }
 

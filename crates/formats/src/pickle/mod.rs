@@ -5,6 +5,7 @@ mod calls;
 mod containers;
 mod cursor;
 mod encoder;
+mod joblib;
 mod lenient;
 mod literals;
 mod machine;

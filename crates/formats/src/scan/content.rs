@@ -64,6 +64,17 @@ const SIGNATURES: &[(&[u8], ScannedFormat)] = &[
 /// Bytes of a text that are looked at.
 const TEXT: usize = 4096;
 
+/// Whether bytes are a shared library or a program: ELF, PE or Mach-O.
+pub(super) fn is_native_code(bytes: &[u8]) -> bool {
+    let is_pe = || {
+        let offset = bytes.get(60..)?.first_chunk().map(|offset| u32::from_le_bytes(*offset))?;
+        Some(bytes.starts_with(b"MZ") && bytes.get(offset as usize..)?.starts_with(b"PE\0\0"))
+    };
+    let is_mach =
+        [b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe"].iter().any(|&magic| bytes.starts_with(magic));
+    matches!(bytes, [0x7f, b'E', b'L', b'F', 1 | 2, 1 | 2, ..]) || is_mach || is_pe() == Some(true)
+}
+
 /// Recognizes archives. Takes little time for other bytes.
 pub(super) fn recognize_archive(bytes: &[u8]) -> Option<Archive> {
     if bytes.starts_with(LocalHeader::SIGNATURE) || bytes.starts_with(EndOfDirectory::SIGNATURE) {

@@ -28,6 +28,8 @@ struct Lister {
     /// The path by which each file is listed.
     files: HashMap<Identity, PathBuf>,
     folders: HashSet<Identity>,
+    /// The folder that is listed, without links.
+    root: PathBuf,
     /// Folders to list.
     pending: Vec<PathBuf>,
 }
@@ -37,7 +39,8 @@ pub fn list_files(path: &Path) -> Listing {
     if !path.is_dir() {
         return Listing { files: vec![path.to_owned()], ..Listing::default() };
     }
-    let mut lister = Lister::default();
+    // A folder that cannot be resolved cannot be listed, either.
+    let mut lister = Lister { root: path.canonicalize().unwrap_or_default(), ..Lister::default() };
     if let Err(error) = lister.add(path.to_owned()) {
         lister.listing.errors.push(error.in_file(path));
     }
@@ -69,6 +72,11 @@ impl Lister {
         Ok(())
     }
 
+    /// Whether a link leads out of the folder that is listed, to one that contains it.
+    fn is_above(&self, link: &Path) -> bool {
+        link.canonicalize().is_ok_and(|target| target != self.root && self.root.starts_with(target))
+    }
+
     /// Adds a file, or a folder to list, unless it was added before by another path.
     fn add(&mut self, path: PathBuf) -> Result<()> {
         let is_link = path.is_symlink();
@@ -77,6 +85,11 @@ impl Lister {
         let metadata = fs::metadata(&path).map_err(fail)?;
         let identity = identity(&path).map_err(fail)?;
         if metadata.is_dir() {
+            if is_link && self.is_above(&path) {
+                return Err(Error::unsupported(
+                    "the link leads to a folder that contains the one being scanned; it was not followed",
+                ));
+            }
             if self.folders.insert(identity) {
                 self.pending.push(path);
             }

@@ -79,7 +79,7 @@ impl Scanner<'_> {
                 self.storages = containers::storage_sizes(&parsed.pickle);
             }
             let findings = danger::examine_allowing(&parsed.pickle, &self.allowed);
-            let LenientParse { pickle, is_complete, broken, .. } = parsed;
+            let LenientParse { pickle, is_complete, broken, arrays, .. } = parsed;
             let first = self.findings.len();
             let break_offset = broken.as_ref().map(|broken| broken.offset);
             self.add_findings(findings, place, begin as u64, break_offset, role);
@@ -87,6 +87,11 @@ impl Scanner<'_> {
                 self.fail(broken.error.move_to(begin as u64 + broken.offset), place);
             }
             self.nested(&pickle, first, place, depth);
+            // joblib takes them for data. Other loaders take them for opcodes.
+            for array in arrays {
+                let place = nested_place(place, &format!("elements at {}", array.start));
+                self.part(rest.get(array).unwrap_or_default(), &place, Role::Data, depth + 1);
+            }
             if !is_complete {
                 return Some(bytes.len());
             }

@@ -10,6 +10,10 @@ pub enum ScannedFormat {
     TorchScript,
     /// A file of torch.package: a zip with pickles and Python modules.
     TorchPackage,
+    /// A program of torch.export: a zip with JSON, and native code if it is compiled.
+    TorchExport,
+    /// A Keras model: a zip with JSON and weights.
+    Keras,
     /// Another zip.
     Zip,
     /// A tar.
@@ -57,6 +61,8 @@ impl ScannedFormat {
             ScannedFormat::Container(container) => container.name(),
             ScannedFormat::TorchScript => "torch-script",
             ScannedFormat::TorchPackage => "torch-package",
+            ScannedFormat::TorchExport => "torch-export",
+            ScannedFormat::Keras => "keras",
             ScannedFormat::Zip => "zip",
             ScannedFormat::Tar => "tar",
             ScannedFormat::NumpyArray => "numpy-array",
@@ -85,6 +91,8 @@ impl ScannedFormat {
             ScannedFormat::Container(container) => container.text(),
             ScannedFormat::TorchScript => "TorchScript",
             ScannedFormat::TorchPackage => "torch.package",
+            ScannedFormat::TorchExport => "torch.export",
+            ScannedFormat::Keras => "Keras",
             ScannedFormat::NumpyArray => "NumPy array",
             ScannedFormat::NumpyArchive => "NumPy archive",
             ScannedFormat::Gguf => "GGUF",

@@ -1,9 +1,9 @@
-use super::content::{Archive, Content, recognize, recognize_archive};
+use super::content::{Archive, Content, is_native_code, recognize, recognize_archive};
 use super::numpy::NumpyFile;
 use super::role::Role;
 use super::scanned_format::ScannedFormat;
 use crate::containers::{Container, StorageSize};
-use crate::danger::{Allowed, Finding};
+use crate::danger::{Allowed, Finding, Level};
 use crate::error::Error;
 use crate::io::Source;
 use crate::limits;
@@ -69,6 +69,10 @@ impl<'a> Scanner<'a> {
     pub(super) fn file(&mut self, bytes: &[u8], place: &str, role: Role, depth: usize) -> Option<ScannedFormat> {
         if !self.may_enter(place, depth) {
             return None;
+        }
+        if depth > 0 && role != Role::Data && is_native_code(bytes) {
+            let reason = "runs native code when a program loads it";
+            self.add_content("a shared library or a program", Level::Dangerous, reason, place);
         }
         if role == Role::Data {
             // numpy.load unpickles any record of a zip that begins as an array of objects.

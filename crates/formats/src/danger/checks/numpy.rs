@@ -19,6 +19,9 @@ pub(super) fn has_the_state_of_its_dtype(values: &Values<'_>, object: &Object) -
     let Some((letter, number)) = code else { return false };
     let is_none = |id: Id| matches!(pickle.node(id), Node::None);
     object.state.iter().all(|&state| {
+        if letter == 'V' && is_structured(values, state, number) {
+            return true;
+        }
         let Some(&[version, order, base, names, fields, size, alignment, flags, ref metadata @ ..]) =
             pickle.tuple(state)
         else {
@@ -47,6 +50,62 @@ pub(super) fn has_the_state_of_its_dtype(values: &Values<'_>, object: &Object) -
             && has_flags
             && matches!(metadata, []) | matches!(metadata, [unit] if is_unit(unit))
     })
+}
+
+/// Bytes of an item of a dtype; `None` if it holds objects. The dtype itself is judged by its own call.
+fn item_bytes(values: &Values<'_>, id: Id) -> Option<u64> {
+    match dtype(values, id)? {
+        // Without a number, the size is that of the machine.
+        ('O', _) | ('b' | 'i' | 'u' | 'f' | 'c', 0) => None,
+        ('U', characters) => Some(4 * characters),
+        ('m' | 'M', _) => Some(8),
+        (_, bytes) => Some(bytes),
+    }
+}
+
+/// Whether this is the state of a dtype with items of `bytes` bytes that consist of fields or of an array, none of which
+/// holds objects or reaches past the item.
+fn is_structured(values: &Values<'_>, state: Id, bytes: u64) -> bool {
+    /// Flags of fields that start as zeros, of dtypes with fields, and of aligned fields.
+    const FLAGS: i64 = 8 | 16 | 128;
+    let pickle = values.pickle;
+    let Some(&[version, order, base, names, fields, size, alignment, flags]) = pickle.tuple(state) else {
+        return false;
+    };
+    let is_field = |&(_, field): &(Id, Id)| {
+        // The third part is a title.
+        let Some(&[dtype, offset, ref title @ ..]) = pickle.tuple(field) else { return false };
+        let end =
+            pickle.int(offset).and_then(|offset| u64::try_from(offset).ok()?.checked_add(item_bytes(values, dtype)?));
+        title.len() <= 1
+            && title.iter().all(|&title| pickle.word(title).is_some())
+            && end.is_some_and(|end| end <= bytes)
+    };
+    let has_fields = || match (pickle.tuple(names), pickle.node(fields)) {
+        (Some(names), Node::Dict(fields)) => {
+            names.len() == fields.len()
+                && names
+                    .iter()
+                    .zip(fields)
+                    .all(|(&name, &(key, _))| pickle.word(name).is_some_and(|name| pickle.word(key) == Some(name)))
+                && fields.iter().all(is_field)
+                && matches!(pickle.node(base), Node::None)
+        }
+        _ => false,
+    };
+    let is_array = || {
+        let Some(&[dtype, shape]) = pickle.tuple(base) else { return false };
+        let all = values.ints(shape).zip(item_bytes(values, dtype)).and_then(|(shape, item)| {
+            shape.iter().try_fold(item, |all, &size| all.checked_mul(u64::try_from(size).ok()?))
+        });
+        all == Some(bytes) && matches!((pickle.node(names), pickle.node(fields)), (Node::None, Node::None))
+    };
+    matches!(pickle.int(version), Some(3 | 4))
+        && pickle.word(order) == Some("|")
+        && pickle.int(size) == Some(bytes as i64)
+        && pickle.int(alignment).is_some_and(|alignment| (1..=16).contains(&alignment))
+        && pickle.int(flags).is_some_and(|flags| flags & !FLAGS == 0)
+        && (has_fields() || is_array())
 }
 
 /// The bytes of the array that is the first argument of a call.

@@ -43,6 +43,10 @@ pub(in super::super) enum Kind {
     BitGeneratorClass,
     /// A NumPy bit generator.
     BitGenerator,
+    /// `numpy.random.SeedSequence`.
+    SeedSequenceClass,
+    /// What NumPy's bit generators are seeded from.
+    SeedSequence,
     /// A module of a network. It can be called, and runs its hooks then.
     Module,
     /// Any other value that is not callable.
@@ -54,10 +58,11 @@ impl Kind {
     pub(in super::super) fn is_callable(self) -> bool {
         match self {
             Kind::StorageClass | Kind::TensorClass | Kind::ArrayClass | Kind::BitGeneratorClass => true,
+            Kind::SeedSequenceClass => true,
             Kind::PlainClass | Kind::AnyType | Kind::Class | Kind::Function | Kind::Module => true,
             Kind::Dtype | Kind::Layout | Kind::QuantizationScheme | Kind::Storage | Kind::Tensor => false,
             Kind::OrderedDict | Kind::Bytes | Kind::Size | Kind::Device | Kind::NumpyDtype => false,
-            Kind::Array | Kind::BitGenerator | Kind::Value => false,
+            Kind::Array | Kind::BitGenerator | Kind::SeedSequence | Kind::Value => false,
         }
     }
 }
@@ -73,6 +78,8 @@ pub(in super::super) enum Is {
     Bool,
     /// An integer that fits into 64 bits.
     Int,
+    /// An integer of any size.
+    AnyInt,
     /// An integer from 0 to 2^40.
     Count,
     /// An integer or a float.

@@ -117,7 +117,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         &["datetime"],
         &["date", "datetime", "time"],
         Call {
-            args: &[Args::Exactly(&[Is::Bytes]), Args::Exactly(&[Is::Bytes, Is::A(Kind::Value)])],
+            args: &[Args::Exactly(&[RAW]), Args::Exactly(&[RAW, Is::A(Kind::Value)])],
             check: Check::FewBytes,
             key: true,
             ..Call::VALUE
@@ -157,10 +157,59 @@ pub(super) const ENTRIES: &[Entry] = &[
         Call { args: &[Args::Each(Is::Str)], key: true, ..Call::VALUE },
     ),
     Entry::named(&["typing"], &["Any"], Kind::AnyType),
-    Entry::class(&["uuid"], &["UUID"], Call { state: Some(Is::Attributes), ..Call::VALUE }),
+    Entry::class(&["uuid"], &["UUID"], Call { state: Some(Is::Attributes), key: true, ..Call::VALUE }),
+    // Members of enumerations: a call returns the member of this value.
+    Entry::class(&["calendar"], &["Day", "Month"], MEMBER),
+    Entry::class(&["http"], &["HTTPStatus"], MEMBER),
+    Entry::class(&["inspect"], &["_ParameterKind"], MEMBER),
+    Entry::class(&["re"], &["RegexFlag"], MEMBER),
+    Entry::class(&["signal"], &["Handlers", "Sigmasks", "Signals"], MEMBER),
+    Entry::class(&["socket"], &["AddressFamily", "SocketKind"], MEMBER),
+    Entry::class(&["uuid"], &["SafeUUID"], Call { args: &[Args::Exactly(&[OPTIONAL_INT])], ..MEMBER }),
+    Entry::class(&["http"], &["HTTPMethod"], Call { args: &[Args::Exactly(&[Is::Word(is_capitals)])], ..MEMBER }),
+    // A network is small until something iterates over it, like a range.
+    Entry::class(
+        &["ipaddress"],
+        &["IPv4Address", "IPv4Interface", "IPv4Network", "IPv6Address", "IPv6Interface", "IPv6Network"],
+        Call { args: &[Args::Exactly(&[Is::Either(&[Is::AnyInt, Is::Word(is_address)])])], key: true, ..Call::VALUE },
+    ),
+    Entry::class(
+        &["array"],
+        &["array"],
+        Call { args: &[Args::Exactly(&[Is::Word(is_type_code), Is::List])], ..Call::VALUE },
+    ),
+    Entry::function(
+        &["array"],
+        &["_array_reconstructor"],
+        Call {
+            args: &[Args::Exactly(&[Is::A(Kind::Class), Is::Word(is_type_code), Is::Count, Is::Bytes])],
+            ..Call::VALUE
+        },
+    ),
 ];
 
+/// A call with a number that may be a key.
+const MEMBER: Call = Call { args: &[Args::Exactly(&[Is::Int])], key: true, ..Call::VALUE };
+
+/// Bytes, which Python 2 writes as a string.
+const RAW: Is = Is::Either(&[Is::Bytes, Is::Text]);
+
 const OPTIONAL_INT: Is = Is::Either(&[Is::None, Is::Int]);
+
+/// Whether this is a short word of capitals, such as `GET`.
+fn is_capitals(word: &str) -> bool {
+    word.len() <= 16 && word.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
+/// Whether this has the form of an IP address or network, such as `10.0.0.0/8` or `fe80::1%eth0`.
+fn is_address(text: &str) -> bool {
+    text.len() <= 80 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:/%_-".contains(&byte))
+}
+
+/// Whether this is the code of numbers in an `array.array`.
+fn is_type_code(code: &str) -> bool {
+    matches!(code, "b" | "B" | "h" | "H" | "i" | "I" | "l" | "L" | "q" | "Q" | "f" | "d" | "u" | "w")
+}
 
 /// Whether a codec only maps characters to bytes.
 fn is_plain_codec(codec: &str) -> bool {

@@ -71,13 +71,13 @@ pub(super) const ENTRIES: &[Entry] = &[
     Entry::function(
         MULTIARRAY,
         &["scalar"],
-        Call { args: &[Args::Exactly(&[DTYPE, Is::Bytes])], check: Check::ScalarDtype, key: true, ..Call::VALUE },
+        Call { args: &[Args::Exactly(&[DTYPE, RAW])], check: Check::ScalarDtype, key: true, ..Call::VALUE },
     ),
     Entry::function(
         MULTIARRAY,
         &["_reconstruct"],
         Call {
-            args: &[Args::Exactly(&[Is::A(Kind::ArrayClass), Is::Ints, Is::Bytes])],
+            args: &[Args::Exactly(&[Is::A(Kind::ArrayClass), Is::Ints, RAW])],
             check: Check::ArrayState,
             gives: Kind::Array,
             state: Some(Is::Any),
@@ -99,7 +99,10 @@ pub(super) const ENTRIES: &[Entry] = &[
         Call {
             args: &[Args::Exactly(&[Is::Either(&[Is::Word(is_bit_generator), Is::A(Kind::BitGeneratorClass)])])],
             gives: Kind::BitGenerator,
-            state: Some(Is::Either(&[Is::Attributes, Is::Tuple(&[Is::Attributes, Is::None])])),
+            state: Some(Is::Either(&[
+                Is::Attributes,
+                Is::Tuple(&[Is::Attributes, Is::Either(&[Is::None, Is::A(Kind::SeedSequence)])]),
+            ])),
             ..Call::VALUE
         },
     ),
@@ -109,6 +112,18 @@ pub(super) const ENTRIES: &[Entry] = &[
         Call {
             args: &[Args::Exactly(&[Is::Either(&[Is::Word(is_bit_generator), Is::A(Kind::BitGenerator)])])],
             state: Some(Is::Either(&[Is::None, Is::Attributes])),
+            ..Call::VALUE
+        },
+    ),
+    Entry::named(&["numpy.random.bit_generator"], &["SeedSequence"], Kind::SeedSequenceClass),
+    // Cython's version of `_reconstructor`. The number identifies the attributes that BUILD sets.
+    Entry::function(
+        &["numpy.random.bit_generator"],
+        &["__pyx_unpickle_SeedSequence"],
+        Call {
+            args: &[Args::Exactly(&[Is::A(Kind::SeedSequenceClass), Is::Int, Is::None])],
+            gives: Kind::SeedSequence,
+            state: Some(Is::Tuple(&[Is::Any, Is::Count, Is::A(Kind::Array), Is::Count, Is::Ints])),
             ..Call::VALUE
         },
     ),
@@ -153,6 +168,9 @@ pub(super) const ENTRIES: &[Entry] = &[
     ),
     Entry::named(&["pytorch_lightning.callbacks.timer"], &["Timer"], Kind::Class),
 ];
+
+/// Bytes, which Python 2 writes as a string.
+const RAW: Is = Is::Either(&[Is::Bytes, Is::Text]);
 
 /// A flag of a dtype: a bool or an integer.
 const FLAG: Is = Is::Either(&[Is::Bool, Is::Int]);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::directory::Record;
+use super::keras::KERAS_CONFIGURATION;
 use crate::containers::{Container, StorageSize};
 use crate::danger::{Finding, Level, Usage};
 use crate::scan::scanned_format::ScannedFormat;
@@ -14,9 +15,14 @@ pub(super) fn kind(records: &[Record]) -> ScannedFormat {
         let mut names = records.iter().map(|record| record.name.as_str());
         names.any(|name| name.strip_suffix(ending).is_some_and(|folder| !folder.trim_end_matches('/').contains('/')))
     };
+    let is_listed = |name: &str| records.iter().any(|record| record.name == name);
     let is_array = |record: &Record| record.name.to_ascii_lowercase().ends_with(".npy");
     if has(".data/extern_modules") || has(".data/python_version") {
         ScannedFormat::TorchPackage
+    } else if has("/archive_format") || is_listed("serialized_exported_program.json") {
+        ScannedFormat::TorchExport
+    } else if is_listed(KERAS_CONFIGURATION) && is_listed("metadata.json") {
+        ScannedFormat::Keras
     } else if has("/data.pkl") && has("/constants.pkl") {
         ScannedFormat::TorchScript
     } else if has("/data.pkl") {
@@ -47,11 +53,19 @@ impl Scanner<'_> {
         let (name, reason) = match format {
             ScannedFormat::TorchScript => ("a TorchScript program", "runs when its methods are called"),
             ScannedFormat::TorchPackage => ("Python modules", "torch.package runs when it loads their objects"),
+            ScannedFormat::TorchExport => {
+                ("an exported program", "torch.export rebuilds by evaluating its expressions")
+            }
             _ => return,
         };
+        self.add_content(name, Level::Unknown, reason, place);
+    }
+
+    /// Adds a finding for something that is not a pickle.
+    pub(in super::super) fn add_content(&mut self, name: &str, level: Level, reason: &'static str, place: &str) {
         let finding = Finding {
             name: name.to_owned(),
-            level: Level::Unknown,
+            level,
             reason,
             usage: Usage::Contains,
             arguments: None,

@@ -4,6 +4,7 @@
 //! evade scanners with files that fail in one reader and load in another.
 
 mod directory;
+mod keras;
 mod kind;
 mod unlisted;
 
@@ -19,6 +20,7 @@ use crate::containers::zip::{DEFLATED, STORED};
 use crate::error::Error;
 use crate::limits;
 use directory::{Directory, Record, directory, records};
+use keras::{KERAS_CONFIGURATION, KERAS_WEIGHTS};
 
 /// Records that each zip counts for, because of the search for its directory.
 const RECORDS_PER_ZIP: usize = 100;
@@ -31,10 +33,16 @@ pub(super) fn ends_with_zip(bytes: &[u8]) -> bool {
     directory(bytes).is_some()
 }
 
-/// What a record may be, by its name alone.
+/// What a record may be, by its name alone. Python's name of a record ends at its first NUL.
 fn role_of(name: &str) -> Role {
     let name = name.to_ascii_lowercase();
-    if name.ends_with(".pkl") || name.ends_with(".pickle") { Role::Loaded } else { Role::Found }
+    let is_pickle = |name: &str| name.ends_with(".pkl") || name.ends_with(".pickle");
+    if is_pickle(&name) || is_pickle(before_nul(&name)) { Role::Loaded } else { Role::Found }
+}
+
+/// The part of a name that Python takes.
+fn before_nul(name: &str) -> &str {
+    name.split('\0').next().unwrap_or_default()
 }
 
 impl Scanner<'_> {
@@ -76,10 +84,15 @@ impl Scanner<'_> {
                 break;
             }
             let role = match role_of(&record.name) {
+                // Keras only reads its arrays.
+                Role::Found if format == ScannedFormat::Keras && record.name == KERAS_WEIGHTS => Role::Data,
                 Role::Found if storages.get(&record.name) == Some(&record.size) => Role::Data,
                 role => role,
             };
             self.record(bytes, record, role, place, depth);
+            if before_nul(&record.name) == KERAS_CONFIGURATION {
+                self.keras(bytes, record, place);
+            }
             if role == Role::Loaded {
                 kind::add_storages(&record.name, &std::mem::take(&mut self.storages), &mut storages);
             }
