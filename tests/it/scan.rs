@@ -692,7 +692,12 @@ fn bounds_keys_with_one_hash() {
         };
         [b"\x80\x02}(", &(0..count).flat_map(key).collect::<Vec<u8>>()[..], b"u."].concat()
     };
-    assert_verdicts(&[case("few.pkl", keys(1000), Safe), case("many.pkl", keys(100_000), Unknown)]);
+    let pairs = |count: u32| -> Vec<u8> {
+        let pair =
+            |index: u32| [b"J", &index.to_le_bytes()[..], b"J", &(count - index).to_le_bytes()[..], b"\x86N"].concat();
+        [b"\x80\x02}(", &(0..count).flat_map(pair).collect::<Vec<u8>>()[..], b"u."].concat()
+    };
+    assert_verdicts(&[case("pairs.pkl", pairs(20_000), Safe), case("many.pkl", keys(100_000), Unknown)]);
 }
 
 #[test]
