@@ -230,20 +230,18 @@ impl Examiner<'_> {
     /// Judges what a call result has as keys or members.
     fn hashed(&mut self, object: &Object) {
         self.keys(object.pairs.iter().map(|(key, _)| key));
-        // Sets hash their members. They are the only classes of plain values that take items.
         let entry = self.values.global(object.callable);
         if entry.is_some_and(|entry| entry.is == Kind::PlainClass && entry.call.is_some_and(|call| call.items)) {
             self.keys(object.items.iter());
-            if let Some(items) = arguments(self.pickle, object).first().and_then(|&first| self.values.items(first)) {
-                self.collisions(items.iter());
-            }
         }
-        // What an ordered dict is made of.
-        if entry.is_some_and(|entry| entry.call.is_some_and(|call| call.gives == Kind::OrderedDict))
-            && let Some(pairs) = arguments(self.pickle, object).first().and_then(|&first| self.values.items(first))
-        {
-            let keys: Vec<Id> = pairs.iter().filter_map(|&pair| self.values.items(pair)?.first()).copied().collect();
-            self.collisions(keys.iter());
+        let items = arguments(self.pickle, object).first().and_then(|&first| self.values.items(first));
+        let key = |&item: &Id| self.values.items(item).and_then(|pair| pair.first().copied());
+        match entry.and_then(|entry| entry.call.map(|call| (entry.is, call.gives))).zip(items) {
+            Some(((_, Kind::OrderedDict), pairs)) => {
+                self.collisions(pairs.iter().filter_map(key).collect::<Vec<_>>().iter())
+            }
+            Some(((Kind::PlainClass, _), items)) => self.collisions(items.iter()),
+            _ => {}
         }
     }
 
@@ -395,8 +393,7 @@ mod tests {
     #[test]
     fn many_names_hide_no_dangerous_one() {
         let names = (0..limits::FINDINGS * 3).flat_map(|index| format!("cx\nC{index}\n0").into_bytes());
-        let bytes: Vec<u8> = names.chain(*b"cos\nsystem\n.").collect();
-        let findings = found(&bytes);
+        let findings = found(&names.chain(*b"cos\nsystem\n.").collect::<Vec<u8>>());
         assert_eq!(findings.len(), limits::FINDINGS + 1);
         assert_eq!(findings[0].name, "os.system");
     }

@@ -137,8 +137,8 @@ mod tests {
         };
         let expected = crc32fast::hash(&storage);
         let len = storage.len() as u64;
-        let cases: &[(&[u64], &[u64], u64, usize, bool)] = &[
-            (&[1024, 2048], &[1, 1024], 0, 4, false),
+        let cases = [
+            (&[1024, 2048][..], &[1, 1024][..], 0, 4, false),
             (&[1501, 1999], &[1, 1501], 7, 2, false),
             (&[8, 8, 200, 150], &[1, 8, 64, 12800], 100, 4, true),
             (&[8, 7, 200, 150], &[1, 8, 56, 11200], 3, 4, true),
@@ -148,7 +148,7 @@ mod tests {
             (&[900, 2, 1000], &[2, 1, 1800], 0, 4, false),
             (&[60, 50, 40, 30], &[1, 60, 90000, 3000], 1, 2, true),
         ];
-        for &(dims, strides, start, size, is_ordered) in cases {
+        for (dims, strides, start, size, is_ordered) in cases {
             let available = len / size as u64;
             let view = View::new(Shape::new(dims).unwrap(), strides.to_vec(), start, available).unwrap();
             let elements = by_definition(&storage, size, &view);
