@@ -652,7 +652,7 @@ fn finds_pickles_in_files_of_any_kind() {
 #[test]
 fn looks_into_archives_with_code() {
     let archive = |records: &[(&str, &[u8])]| {
-        let records: Vec<_> = records.iter().map(|(name, content)| record(name, *content).deflated()).collect();
+        let records: Vec<_> = records.iter().map(|(name, content)| record(name, content).deflated()).collect();
         raw_zip(b"", &records)
     };
     let library = [&b"\x7fELF\x02\x01\x01"[..], &[0; 57]].concat();
