@@ -5,12 +5,14 @@
 //! innermost caller has the most precise one.
 
 mod change;
+mod or_internal;
 mod printable;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use or_internal::OrInternal;
 pub use printable::{printable, printable_json};
 
 /// `Result` with the library's [`Error`].
@@ -340,24 +342,6 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_ref().map(|source| source as _)
-    }
-}
-
-/// Turns the absence of a value that must exist into a [`Kind::Internal`] error, instead of a default value.
-pub trait OrInternal<T> {
-    /// Returns the value, or an internal error that names the broken assumption `what`.
-    fn or_internal(self, what: &str) -> Result<T>;
-}
-
-impl<T> OrInternal<T> for Option<T> {
-    fn or_internal(self, what: &str) -> Result<T> {
-        self.ok_or_else(|| Error::internal(what))
-    }
-}
-
-impl<T, E: fmt::Display> OrInternal<T> for Result<T, E> {
-    fn or_internal(self, what: &str) -> Result<T> {
-        self.map_err(|error| Error::internal(format!("{what}: {error}")))
     }
 }
 
