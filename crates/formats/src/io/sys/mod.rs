@@ -23,12 +23,13 @@ compile_error!("the supported systems are Linux, macOS and Windows");
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 pub(super) use family::{
-    Hold, RENAMES_OPEN_FOLDERS, check_name, check_replaceable, create_staged, create_temporary, discard,
-    discard_folder, exchange, free_space, hold_folder, is_in_use, is_regular, lock_abandoned, move_to_free, open_input,
-    permissions_to_keep, permissions_while_written, plain_canonicalize, release_pages, remove_file, rename,
-    rename_folder, sync_folder, temporary_folder,
+    Hold, RENAMES_OPEN_FOLDERS, check_name, check_replaceable, create_staged, discard, discard_folder, exchange,
+    free_space, hold_folder, is_in_use, is_regular, lock_abandoned, move_to_free, open_input, permissions_to_keep,
+    permissions_while_written, plain_canonicalize, release_pages, remove_file, rename, rename_folder, sync_folder,
+    temporary_folder,
 };
 pub(crate) use family::{Identity, identity};
 pub(super) use system::{create_nameless, link, open_uncached, prefetch, reserve, unreserve};
@@ -36,6 +37,11 @@ pub(super) use system::{create_nameless, link, open_uncached, prefetch, reserve,
 /// Returns whether a file system refuses I/O that bypasses the page cache.
 pub(super) fn is_refusal(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
+/// Creates a file that is gone when it is closed, however the process ends, and that no other user may open.
+pub(super) fn create_temporary(folder: &Path) -> io::Result<File> {
+    family::create_temporary(create_nameless(folder).map(|(file, _)| file), folder)
 }
 
 /// Reads at an offset, once. Returns 0 at the end of the file.

@@ -57,13 +57,12 @@ pub(crate) fn temporary_folder() -> PathBuf {
     if Path::new("/var/tmp").is_dir() { "/var/tmp".into() } else { std::env::temp_dir() }
 }
 
-/// Creates a file that is gone when it is closed, however the process ends, and that no other user may read.
-pub(crate) fn create_temporary(folder: &Path) -> io::Result<File> {
-    if let Some((file, _)) = super::create_nameless(folder) {
+/// Makes a file without a name one that no other user may read. Without such a file, creates one and removes its name.
+pub(crate) fn create_temporary(nameless: Option<File>, folder: &Path) -> io::Result<File> {
+    if let Some(file) = nameless {
         file.set_permissions(Permissions::from_mode(0o600))?;
         return Ok(file);
     }
-    // The file system cannot create a file without a name: create one and remove its name.
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600);
     for attempt in 0..100_u32 {

@@ -101,7 +101,7 @@ pub(crate) fn temporary_folder() -> PathBuf {
 }
 
 /// Creates a file that is gone when it is closed, however the process ends, and that no other process may open.
-pub(crate) fn create_temporary(folder: &Path) -> io::Result<File> {
+pub(crate) fn create_temporary(_: Option<File>, folder: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).share_mode(0).attributes(FILE_ATTRIBUTE_TEMPORARY);
     options.custom_flags(FILE_FLAG_DELETE_ON_CLOSE);
