@@ -18,6 +18,7 @@ mod tip;
 mod units;
 mod write_report;
 
+#[cfg(feature = "cli")]
 pub(crate) use colors::BAD;
 pub use colors::Colors;
 pub use components::ComponentSummary;

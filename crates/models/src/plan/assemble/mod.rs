@@ -2,7 +2,7 @@
 //!
 //! The measure is the schema of the architecture that the UNet implies. Each tensor gets its key and its rank; keys, shapes
 //! and the widths between the components are checked before anything is written. The VAE is merged by
-//! [`merge_vae`](crate::plan::merge_vae).
+//! [`merge_vae`](mod@crate::plan::merge_vae).
 
 mod check;
 mod part;
