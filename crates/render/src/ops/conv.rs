@@ -244,12 +244,12 @@ mod tests {
     fn weights_in_half_precision_give_the_results_of_their_values() {
         for dims in [[2, 33, 9, 5], [1, 7, 19, 23]] {
             let x = Image::from_planes(random(&dims));
-            let weight = random(&[21, dims[1], 3, 3]);
+            let (weight, bias) = (random(&[21, dims[1], 3, 3]), random(&[21]));
             for dtype in [candle_core::DType::F16, candle_core::DType::BF16] {
                 let half = weight.to_dtype(dtype).unwrap();
                 let whole = half.to_dtype(candle_core::DType::F32).unwrap();
                 let run = |weight| {
-                    let conv = Conv2d::new(&Engine::Candle, weight, random(&[21]), 1, Padding::around(1)).unwrap();
+                    let conv = Conv2d::new(&Engine::Candle, weight, bias.clone(), 1, Padding::around(1)).unwrap();
                     conv.forward(&x).unwrap().planes().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
                 };
                 assert_eq!(run(half), run(whole), "{dims:?} {dtype:?}");
