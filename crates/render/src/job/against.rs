@@ -16,6 +16,7 @@ use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::io::{Progress, parallel};
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_models::compare::{self, pair_up};
+use trinart_ckpt_models::parameterization::{MarkSource, Parameterization};
 use trinart_ckpt_models::{position_ids, vae};
 
 /// The components that a render uses, with their key prefixes.
@@ -98,7 +99,15 @@ impl Other {
         let rendered = rendered.map_err(|error| error.in_file(other.path()))?;
         let differing = differing_components(ours.state_dict(), other.state_dict(), jobs, progress)?;
         checks.push(Check::info("weights", describe(&differing)));
-        let only_vae_differs = differing.iter().all(|component| component.name == VAE);
+        let (our_model, other_model) = (ours.model()?, other.model()?);
+        let parameters = differing_parameters(our_model.parameterization(), other_model.parameterization());
+        if !parameters.is_empty() {
+            checks.push(Check::info("parameterization", parameters.join("; ")));
+        }
+        // A UNet that takes an image gets it from the VAE.
+        let only_vae_differs = differing.iter().all(|component| component.name == VAE)
+            && parameters.is_empty()
+            && (differing.is_empty() || !our_model.takes_image());
         let Rendered { picture, latent, checks, .. } = rendered;
         let render = Some(OtherRender { latent, checks, only_vae_differs });
         Ok(Other { path: other.path().to_owned(), picture, render })
@@ -152,6 +161,32 @@ fn summary(comparison: &PictureComparison) -> String {
             100.0 * comparison.changed
         ),
     }
+}
+
+/// Returns what the marks of two checkpoints say about their UNets and do not agree on.
+fn differing_parameters(ours: &Parameterization, other: &Parameterization) -> Vec<String> {
+    let source = |it: &Parameterization| it.prediction_source().map_or("default", MarkSource::name);
+    let prediction = |it: &Parameterization| format!("{} (source: {})", it.prediction.text(), source(it));
+    let mut found = Vec::new();
+    if ours.prediction != other.prediction {
+        let (ours, other) = (prediction(ours), prediction(other));
+        found.push(format!("the UNet predicts {ours} here, and {other} in the other checkpoint"));
+    }
+    if ours.zero_terminal_snr != other.zero_terminal_snr {
+        let place = if ours.zero_terminal_snr { "here" } else { "in the other checkpoint" };
+        found.push(format!("zero terminal SNR only {place}"));
+    }
+    let sigma = |it: Option<f64>| it.map_or_else(|| "none".to_owned(), |sigma| sigma.to_string());
+    for (name, ours, other) in [
+        ("smallest sigma", ours.sigma_min, other.sigma_min),
+        ("largest sigma", ours.sigma_max, other.sigma_max),
+        ("deviation of the latents", ours.sigma_data, other.sigma_data),
+    ] {
+        if ours != other {
+            found.push(format!("{name}: {} here, {} in the other checkpoint", sigma(ours), sigma(other)));
+        }
+    }
+    found
 }
 
 /// A component that differs between two checkpoints.

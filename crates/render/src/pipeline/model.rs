@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
 
+use super::noise::LATENT_CHANNELS;
 use crate::errors::from_candle;
 use crate::networks::Family;
 use crate::sampling::{Denoiser, NoiseSchedule};
@@ -96,6 +97,11 @@ impl Model {
         let schedule = if settings.downcast_alphas { schedule.downcast()? } else { schedule };
         let schedule = if *zero_terminal_snr { schedule.with_zero_terminal_snr() } else { schedule };
         Ok(if is_sdxl { schedule.for_sdxl() } else { schedule })
+    }
+
+    /// Whether the UNet also takes an image, as those for inpainting do.
+    pub(crate) fn takes_image(&self) -> bool {
+        self.image_channels(LATENT_CHANNELS) > 0
     }
 
     /// The number of channels that the UNet takes besides the latent: 0, or more for models that also take an image.

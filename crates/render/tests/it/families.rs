@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use crate::tiny::{fixture, of_family, values};
 use candle_core::{DType, Device, Tensor};
-use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_formats::io::NoProgress;
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow, Shape};
+use trinart_ckpt_formats::{Metadata, StoredCheckpoint};
+use trinart_ckpt_models::quantization;
 use trinart_ckpt_render::Engine;
 use trinart_ckpt_render::checks::{Check, Verdict, relative_distance};
+use trinart_ckpt_render::job::{Against, Device as JobDevice, RenderInput, RenderJob, RenderReport};
 use trinart_ckpt_render::networks::{Conditioning, EncodeOptions, TextEncoders, Unet};
 use trinart_ckpt_render::observer::Trace;
 use trinart_ckpt_render::picture::{Picture, compare};
 use trinart_ckpt_render::pipeline::{Model, Rendered, render};
 use trinart_ckpt_render::prompt::{PromptRules, Timeline, Tokenizer, whole};
 use trinart_ckpt_render::sampling::{NoiseSource, Sampler, ScheduleType};
-use trinart_ckpt_render::settings::Settings;
+use trinart_ckpt_render::settings::{RenderOptions, Settings};
 use trinart_ckpt_render::weights::{WeightLoader, tensor};
 
 const PROMPT: &str = "1girl, cathedral, looking at viewer";
@@ -131,17 +133,25 @@ fn assert_renders(name: &str, model: &Model, settings: &Settings) {
 #[test]
 fn renders_the_pictures_of_k_diffusion() {
     let (mean, std) = (list(&reference("playground/mean")), list(&reference("playground/std")));
-    let marks: [(&str, &str, &[Mark<'_>]); 6] = [
+    let marks: [(&str, &str, &[Mark<'_>]); 7] = [
         ("sdxl", "sdxl", &[]),
         ("sdxl-v", "sdxl", &[("v_pred", &[])]),
         ("sdxl-v-zero", "sdxl", &[("v_pred", &[]), ("ztsnr", &[])]),
         ("cosxl", "sdxl", &[("edm_vpred.sigma_max", &[120.0]), ("edm_vpred.sigma_min", &[0.002])]),
         ("playground", "sdxl", &[("edm_mean", &mean), ("edm_std", &std)]),
         ("inpainting", "inpainting", &[]),
+        ("sd2-v", "sd2", &[("v_pred", &[])]),
     ];
     for (name, family, marks) in marks {
         assert_renders(name, &with(family, marks), &settings());
     }
+}
+
+#[test]
+fn renders_sdxl_with_zeros_for_an_empty_negative_prompt() {
+    let mut settings = settings();
+    settings.negative.clear();
+    assert_renders("sdxl-no-negative", &with("sdxl", &[]), &settings);
 }
 
 /// The settings of a render that only needs checks.
@@ -231,6 +241,52 @@ fn another_vae_changes_the_picture_of_sdxl_but_not_the_latent() {
     assert!(check(&ours, "round trip").expected.contains("that of SD v1 has the same shapes"));
 }
 
+/// Compares renders of two files by the checks of `--against`.
+fn compared(ours: StateDict, other: StateDict) -> RenderReport {
+    let [ours, other] = [ours, other].map(|it| RenderInput::new("narrow.safetensors", Arc::new(it)));
+    let options = RenderOptions::default().prompt(PROMPT).negative(NEGATIVE).seed(7).steps(1).size((64, 64));
+    let job = RenderJob::new(ours).options(options).device(JobDevice::Cpu).jobs(1);
+    job.against(Against::Checkpoint(other)).run(&NoProgress).unwrap()
+}
+
+fn named<'a>(report: &'a RenderReport, name: &str) -> Option<&'a Check> {
+    report.checks.iter().find(|check| check.name == name)
+}
+
+#[test]
+fn names_marks_as_the_cause_of_different_latents() {
+    let marked = |marks: &[Mark<'_>]| (**with("sdxl", marks).state_dict()).clone();
+    let cases: [(&[Mark<'_>], &str); 3] = [
+        (&[("v_pred", &[])], "the UNet predicts epsilon (source: default) here, and v-prediction (source: key)"),
+        (&[("v_pred", &[]), ("ztsnr", &[])], "zero terminal SNR only in the other checkpoint"),
+        (&[("edm_vpred.sigma_max", &[120.0])], "largest sigma: none here, 120 in the other checkpoint"),
+    ];
+    for (marks, cause) in cases {
+        let found = compared(of_family("sdxl"), marked(marks));
+        let parameterization = named(&found, "parameterization").unwrap();
+        assert!(parameterization.found.contains(cause), "{parameterization:?}");
+        assert_eq!(named(&found, "latents").unwrap().verdict, Verdict::Info, "{cause}");
+    }
+    assert!(named(&compared(of_family("sdxl"), of_family("sdxl")), "parameterization").is_none());
+}
+
+#[test]
+fn another_vae_may_change_the_latent_of_a_model_that_takes_an_image() {
+    let mut other = StateDict::new();
+    for (key, lazy) in of_family("inpainting").iter() {
+        let is_changed = key == "first_stage_model.encoder.conv_in.bias";
+        let bytes = [0.5_f32; 32].iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>();
+        let lazy = match is_changed {
+            true => LazyTensor::owned(Dtype::F32, lazy.shape().clone(), bytes).unwrap(),
+            false => lazy.clone(),
+        };
+        other.insert(key, lazy).unwrap();
+    }
+    let found = compared(of_family("inpainting"), other);
+    assert!(!found.against.as_ref().unwrap().latent.as_ref().unwrap().identical);
+    assert_eq!(named(&found, "latents").unwrap().verdict, Verdict::Info);
+}
+
 #[test]
 fn finds_a_nan_in_the_second_text_encoder_of_sdxl() {
     let key = "conditioner.embedders.1.model.transformer.resblocks.1.mlp.c_fc.bias";
@@ -269,4 +325,31 @@ fn weights_in_half_precision_render_like_their_values() {
     };
     let (half, whole) = (cast(Dtype::F16), cast(Dtype::F32));
     assert_eq!((half.latent, half.picture), (whole.latent, whole.picture));
+}
+
+#[test]
+fn scaled_fp8_weights_render_like_their_values() {
+    const SCALE: f32 = 0.5;
+    let floats = |list: Vec<f32>| list.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<_>>();
+    let (mut stored, mut plain) = (StateDict::new(), StateDict::new());
+    for (key, lazy) in of_family("sdxl").iter() {
+        let is_matrix = lazy.shape().dims().len() == 2 && key.ends_with(".weight");
+        if !is_matrix || !key.starts_with("model.diffusion_model.") {
+            stored.insert(key, lazy.clone()).unwrap();
+            plain.insert(key, lazy.clone()).unwrap();
+            continue;
+        }
+        let codes = lazy.clone().cast(Dtype::F8E4M3, Overflow::Refuse).unwrap();
+        let whole = codes.clone().cast(Dtype::F32, Overflow::Refuse).unwrap().to_bytes().unwrap();
+        let scaled = whole.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes) * SCALE).collect();
+        let shape = lazy.shape().clone();
+        plain.insert(key, LazyTensor::owned(Dtype::F32, shape, floats(scaled)).unwrap()).unwrap();
+        stored.insert(key, codes).unwrap();
+        let scale = LazyTensor::owned(Dtype::F32, Shape::new([1]).unwrap(), floats(vec![SCALE])).unwrap();
+        stored.insert(key.replace(".weight", ".scale_weight"), scale).unwrap();
+    }
+    let values = quantization::values(&stored, &Metadata::new()).unwrap().unwrap();
+    let render = |state_dict| rendered(&Model::new(Arc::new(state_dict)).unwrap(), &one_step());
+    let (found, expected) = (render(values), render(plain));
+    assert_eq!((found.latent, found.picture), (expected.latent, expected.picture));
 }
