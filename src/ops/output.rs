@@ -245,7 +245,7 @@ impl OutputOptions<'_> {
     ) -> Result<WriteReport> {
         if target != Target::Diffusers {
             resolved.notices.extend(input.translation().single_file_notices(&resolved.state_dict));
-            resolved.notices.extend(pipeline_parts::left_out(input.stored().parts()));
+            resolved.notices.extend(pipeline_parts::left_out(input.stored().parts())?);
         }
         resolved.notices.extend(contradiction(target, output));
         let wanted = self.parameterization(input, &mut resolved)?;

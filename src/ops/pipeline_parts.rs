@@ -1,5 +1,7 @@
 use trinart_ckpt_formats::containers::diffusers::Part;
-use trinart_ckpt_models::{Notice, NoticeCode};
+use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::limits;
+use trinart_ckpt_models::{Notice, NoticeCode, vocabulary};
 
 /// Returns notices about the parts of a pipeline that a folder lacks, and about those that a cast does not reach.
 pub(super) fn notices(missing: &[String], parts: &[Part], casts: bool) -> Vec<Notice> {
@@ -14,10 +16,32 @@ pub(super) fn notices(missing: &[String], parts: &[Part], casts: bool) -> Vec<No
     missing.chain(kept).collect()
 }
 
-/// Returns a notice for each part of a folder with weights that a single file has no place for.
-pub(super) fn left_out(parts: &[Part]) -> impl Iterator<Item = Notice> {
-    parts.iter().filter(|part| part.has_weights).map(|part| {
-        let text = format!("left out {}: a single file has no place for this part of the pipeline", part.name);
-        Notice::new(NoticeCode::PipelinePartDropped, text)
-    })
+/// Returns a notice for each part of a folder that a single file has no place for: those with weights, and tokenizers with
+/// another vocabulary than CLIP's.
+pub(super) fn left_out(parts: &[Part]) -> Result<Vec<Notice>> {
+    let mut notices = Vec::new();
+    for part in parts {
+        let what = if part.has_weights {
+            "a single file has no place for this part of the pipeline"
+        } else if has_other_vocabulary(part)? {
+            "a single file has no place for a tokenizer, and its vocabulary is not that of CLIP, which readers use"
+        } else {
+            continue;
+        };
+        notices.push(Notice::new(NoticeCode::PipelinePartDropped, format!("left out {}: {what}", part.name)));
+    }
+    Ok(notices)
+}
+
+/// Returns whether a part is a tokenizer with another vocabulary than CLIP's.
+fn has_other_vocabulary(part: &Part) -> Result<bool> {
+    for (path, file) in &part.files {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        if part.name.starts_with("tokenizer")
+            && (file.len() > limits::JSON_FILE || vocabulary::is_other(name, &file.read(0, file.len())?))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use crate::marks::notices;
+use crate::support::narrow::Narrow;
 use crate::support::{self, Folder, Ran, assert_rows, copy_folder, f32s, fixture, read, save};
 use serde_json::{Value, json};
+use trinart_ckpt::models::family::Architecture::Sd1;
 
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 
@@ -64,6 +66,23 @@ fn names_the_parts_that_a_file_cannot_hold() {
     let (input, output) = (with_parts(&folder), folder.join("out.safetensors"));
     let text = run!["convert", &input, "-o", &output].done();
     assert!(text.contains("left out safety_checker") && text.contains("left out unet_ema"), "{text}");
+}
+
+#[test]
+fn names_a_tokenizer_that_a_file_loses() {
+    let folder = Folder::new();
+    let (made, file) = (folder.join("made"), folder.join("out.safetensors"));
+    Narrow::new(Sd1).save(&folder.join("in.safetensors"), &[]);
+    convert(&folder.join("in.safetensors"), &made, &[]).done();
+    let report = run!["convert", &made, "-o", &file, "--force", "--json"].json();
+    assert!(!notices(&report).iter().any(|code| code == "pipeline-part-dropped"), "{report}");
+    fs::write(made.join("tokenizer/added_tokens.json"), "{\"<mine>\": 49408}").unwrap();
+    let text = run!["convert", &made, "-o", &file, "--force"].done();
+    assert!(text.contains("left out tokenizer: ") && text.contains("not that of CLIP"), "{text}");
+    // A folder keeps the tokenizer.
+    let text = convert(&made, &folder.join("copy"), &[]).done();
+    assert!(!text.contains("left out tokenizer"), "{text}");
+    assert!(folder.join("copy/tokenizer/added_tokens.json").exists());
 }
 
 #[test]
