@@ -199,8 +199,13 @@ fn names_to_ldm(stored: &StoredCheckpoint, state_dict: &StateDict, metadata: &mu
     let keys = keys.filter_map(|(parts, key, tensor)| parts.map(|(folder, name)| (folder, name, key, tensor)));
     let keys: Vec<_> = keys.collect();
     let has_place = |folder, name: &str| layout.to_ldm(folder, name).is_some() || layout.is_redundant(folder, name);
-    if let Some((folder, _, key, _)) = keys.iter().find(|(folder, name, ..)| !has_place(*folder, name)) {
-        let found = format!("unknown key: the {} of {} has no such tensor", folder.name(), architecture.text());
+    if let Some((folder, name, key, _)) = keys.iter().find(|(folder, name, ..)| !has_place(*folder, name)) {
+        let (part, architecture) = (folder.name(), architecture.text());
+        let found = match name.starts_with("class_embedding.") {
+            true => "the UNet of unCLIP or of an upscaler, which stays a folder: no names for a single file are known"
+                .into(),
+            false => format!("unknown key: the {part} of {architecture} has no such tensor"),
+        };
         return unknown(found, Some(key));
     }
     let (translated, translation) = translate(architecture, &keys).map_err(|error| error.in_file(stored.path()))?;
