@@ -14,6 +14,7 @@ mod kernels;
 mod models;
 mod networks;
 mod pictures;
+mod prompts;
 mod samplers;
 mod tiny;
 mod tokens;
