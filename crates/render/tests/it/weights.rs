@@ -8,6 +8,7 @@ use candle_core::{DType, Tensor};
 use sha2::{Digest, Sha256};
 use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_formats::error::Kind;
+use trinart_ckpt_formats::tensor::{Dtype, Overflow};
 use trinart_ckpt_render::Engine;
 use trinart_ckpt_render::weights::WeightLoader;
 
@@ -31,7 +32,7 @@ fn expected(name: &str) -> Vec<(String, String, Vec<usize>, String)> {
 fn same(dtype: &str) -> Option<DType> {
     match dtype {
         "BOOL" => Some(DType::U8),
-        "I8" | "U16" | "U64" | "F8_E5M2" | "F8_E8M0" | "F8_E4M3FNUZ" | "F8_E5M2FNUZ" | "C64" | "C128" => None,
+        "I8" | "U16" | "U64" | "F8_E8M0" | "C64" | "C128" => None,
         other => Some(other.replace('_', "").to_lowercase().parse().unwrap()),
     }
 }
@@ -42,11 +43,30 @@ fn sha256(tensor: &Tensor) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Dtypes without operations in candle, whose values are exact in F16.
+const WIDENED: [&str; 3] = ["F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ"];
+
+/// The values of a tensor as this program casts them.
+fn cast_values(name: &str, key: &str) -> Vec<f32> {
+    let checkpoint = StoredCheckpoint::open(fixture(name)).unwrap();
+    let tensor = checkpoint.state_dict().get(key).unwrap().clone();
+    let bytes = tensor.cast(Dtype::F32, Overflow::Refuse).unwrap().to_bytes().unwrap();
+    bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
 /// Loads every tensor as a model does, with its key split into prefixes. Returns the dtypes that candle lacks.
 fn check(name: &str) -> Vec<String> {
     let weights = open(name);
     let mut refused = Vec::new();
     for (key, dtype, shape, digest) in expected(name) {
+        if WIDENED.contains(&dtype.as_str()) {
+            let tensor = weights.load(&key, Some(&shape), DType::F32).unwrap();
+            let found = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let expected = cast_values(name, &key);
+            assert_eq!(found.len(), expected.len());
+            assert!(found.iter().zip(&expected).all(|(a, b)| a == b || a.is_nan() && b.is_nan()), "{name}: {key}");
+            continue;
+        }
         let Some(wanted) = same(&dtype) else {
             let error = weights.load(&key, Some(&shape), DType::F32).unwrap_err();
             assert!(error.to_string().ends_with(&format!("tensor {key}: candle has no tensors of dtype {dtype}")));
@@ -78,7 +98,7 @@ fn loads_safetensors() {
 #[test]
 fn loads_every_dtype_that_candle_has() {
     let refused = check("dtypes.ckpt");
-    assert_eq!(refused, ["I8", "U16", "U64", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "C64"]);
+    assert_eq!(refused, ["I8", "U16", "U64", "F8_E8M0", "C64"]);
 }
 
 #[test]
