@@ -68,7 +68,10 @@ pub fn to_folder(
             format!("assumed scaling_factor {factor}, that of SD v1 and v2: a VAE alone does not show its model");
         notices.push(Notice::new(NoticeCode::VaeConstantsAssumed, text));
     }
-    let is_turbo = architecture == Architecture::Sd2 && state_dict.keys().any(|key| key.starts_with(TURBO));
+    // The text encoder may have got the names of SD v2 before.
+    let mut inputs = ledger.lines().iter().map(|line| line.input.as_str());
+    let is_turbo = architecture == Architecture::Sd2
+        && (state_dict.keys().any(|key| key.starts_with(TURBO)) || inputs.any(|key| key.starts_with(TURBO)));
     let task = detection.task.unwrap_or(Task::TextToImage);
     let pipeline = Pipeline { architecture, is_turbo, task, parameterization: wanted };
     let files = folder_files::files(&pipeline, &folders, &tensors, own, &metadata)?;
