@@ -9,8 +9,8 @@ use candle_core::{Result as CandleResult, Tensor};
 use super::text::EncodedText;
 use crate::errors::from_candle;
 use crate::networks::{Conditioning, PreparedPrompt, Unet};
-use crate::sampling::Prediction;
-use crate::settings::{PromptPadding, Settings};
+use crate::sampling::{Denoiser, NoiseSchedule, Prediction};
+use crate::settings::{GuidanceSkips, PromptPadding, Settings};
 use trinart_ckpt_formats::error::{Error, Result};
 
 /// Maximum number of selections of texts that stay prepared. An alternation of four words has four.
@@ -23,6 +23,11 @@ pub(super) struct Guidance<'a> {
     cfg: f64,
     padding: PromptPadding,
     keeps_negative: bool,
+    skips: GuidanceSkips,
+    /// The number of calls that WebUI expects.
+    steps: usize,
+    /// Gives the noise level of a time. `None` for samplers over times, for which WebUI takes the time.
+    levels: Option<(Denoiser, NoiseSchedule)>,
     /// The image that the UNet takes besides the latent, `[1, channels, height, width]`.
     image: Option<Tensor>,
     /// The texts of the latest calls, by their indices in each part and in the negative prompt.
@@ -40,48 +45,63 @@ struct Group {
     prepared: PreparedPrompt,
     /// The factor of each prompt.
     factors: Vec<f64>,
-    /// Whether the last prompt is the negative one, and its prediction is wanted.
-    keeps_last: bool,
+    /// The prompt whose prediction is wanted as that of the negative prompt.
+    kept: Option<usize>,
 }
 
 impl<'a> Guidance<'a> {
     /// `image` is what the UNet takes besides the latent.
-    pub(super) fn new(settings: &Settings, text: &'a EncodedText, image: Option<Tensor>) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        text: &'a EncodedText,
+        image: Option<Tensor>,
+        denoiser: Denoiser,
+        schedule: NoiseSchedule,
+    ) -> Self {
         Guidance {
             text,
             cfg: settings.cfg / settings.sampler.cfg_divisor(),
             padding: settings.padding,
             keeps_negative: settings.sampler.needs_negative(),
+            skips: settings.webui.skips,
+            steps: settings.sampler.prompt_steps(settings.steps),
+            levels: settings.sampler.has_schedule().then_some((denoiser, schedule)),
             image,
             prepared: RefCell::default(),
         }
     }
 
     /// Returns the prompts of a call, batched by length.
-    fn groups(&self, unet: &Unet, call: usize) -> Result<Rc<Vec<Group>>> {
+    fn groups(&self, unet: &Unet, call: usize, skips: bool) -> Result<Rc<Vec<Group>>> {
         let schedules = self.text.parts.iter().map(|(_, part)| part).chain([&self.text.negative]);
-        let selection: Vec<usize> = schedules.map(|schedule| schedule.index_at(call)).collect();
+        let selection: Vec<usize> =
+            schedules.map(|schedule| schedule.index_at(call)).chain([usize::from(skips)]).collect();
         let mut prepared = self.prepared.borrow_mut();
         if let Some((_, groups)) = prepared.iter().find(|(of, _)| *of == selection) {
             return Ok(Rc::clone(groups));
         }
-        let groups = Rc::new(self.batch(unet, call)?);
+        let groups = Rc::new(self.batch(unet, call, skips)?);
         prepared.truncate(PREPARED - 1);
         prepared.push_front((selection, Rc::clone(&groups)));
         Ok(groups)
     }
 
-    /// Batches prompts of equal length, like WebUI.
-    fn batch(&self, unet: &Unet, call: usize) -> Result<Vec<Group>> {
+    /// Batches prompts of equal length, like WebUI. `skips` leaves out the negative prompt: the first part takes its place,
+    /// and the CFG scale is 1.
+    fn batch(&self, unet: &Unet, call: usize, skips: bool) -> Result<Vec<Group>> {
         let parts: Vec<_> = self.text.parts.iter().map(|(weight, part)| (*weight, part.at(call).clone())).collect();
         let parts = stacked(&parts).map_err(from_candle)?;
         let (parts, negative) = self.padded(parts, self.text.negative.at(call)).map_err(from_candle)?;
-        let of_negative = 1.0 - parts.iter().map(|(weight, _)| self.cfg * weight).sum::<f64>();
-        let prompts = parts.iter().map(|(weight, prompt)| (self.cfg * weight, prompt));
-        let prompts = prompts.chain([(of_negative, &negative)]);
+        let cfg = if skips { 1.0 } else { self.cfg };
+        let of_negative = 1.0 - parts.iter().map(|(weight, _)| cfg * weight).sum::<f64>();
+        let of_first = if skips { of_negative } else { 0.0 };
+        let prompts = parts.iter().enumerate();
+        let prompts =
+            prompts.map(|(index, (weight, prompt))| (cfg * weight + if index == 0 { of_first } else { 0.0 }, prompt));
+        let prompts = prompts.chain((!skips).then_some((of_negative, &negative)));
         // At CFG scale 1, the negative prompt has factor 0 and needs no call.
-        let count = parts.len();
-        let is_needed = |index: usize, factor: f64| factor != 0.0 || (self.keeps_negative && index == count);
+        let kept = if skips { 0 } else { parts.len() };
+        let is_needed = |index: usize, factor: f64| factor != 0.0 || (self.keeps_negative && index == kept);
         let prompts: Vec<_> = prompts.enumerate().filter(|(index, (factor, _))| is_needed(*index, *factor)).collect();
         let mut groups: Vec<(usize, Vec<Member<'_>>)> = Vec::new();
         for (index, (factor, prompt)) in prompts {
@@ -94,8 +114,8 @@ impl<'a> Guidance<'a> {
         let prepare = |(_, members): (usize, Vec<Member<'_>>)| {
             let prompts: Vec<&Conditioning> = members.iter().map(|(_, _, prompt)| *prompt).collect();
             let prepared = unet.prepare(&Conditioning::batch(&prompts)?)?;
-            let keeps_last = self.keeps_negative && members.last().is_some_and(|(index, _, _)| *index == count);
-            Ok(Group { prepared, factors: members.into_iter().map(|(_, factor, _)| factor).collect(), keeps_last })
+            let of_kept = members.iter().position(|(index, _, _)| self.keeps_negative && *index == kept);
+            Ok(Group { prepared, factors: members.into_iter().map(|(_, factor, _)| factor).collect(), kept: of_kept })
         };
         groups.into_iter().map(prepare).collect()
     }
@@ -142,11 +162,13 @@ impl<'a> Guidance<'a> {
     pub(super) fn predict(&self, unet: &Unet, x: &Tensor, time: f64, call: usize) -> Result<Prediction> {
         let mut total: Option<Tensor> = None;
         let mut negative = None;
+        let sigma = self.levels.as_ref().map_or(time, |(denoiser, schedule)| denoiser.sigma(time, schedule));
+        let skips = self.skips.skips(call, self.steps, sigma);
         let x = match &self.image {
             Some(image) => Tensor::cat(&[x, image], 1).map_err(from_candle)?,
             None => x.clone(),
         };
-        for Group { prepared, factors, keeps_last } in self.groups(unet, call)?.iter() {
+        for Group { prepared, factors, kept } in self.groups(unet, call, skips)?.iter() {
             let batch = x.repeat((factors.len(), 1, 1, 1)).map_err(from_candle)?;
             let predicted = unet.forward(&batch, time, prepared)?;
             for (index, factor) in factors.iter().enumerate() {
@@ -156,8 +178,8 @@ impl<'a> Guidance<'a> {
                 };
                 total = Some(add().map_err(from_candle)?);
             }
-            if *keeps_last {
-                negative = Some(predicted.narrow(0, factors.len() - 1, 1).map_err(from_candle)?);
+            if let Some(index) = kept {
+                negative = Some(predicted.narrow(0, *index, 1).map_err(from_candle)?);
             }
         }
         let guided =

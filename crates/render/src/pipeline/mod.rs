@@ -230,7 +230,7 @@ impl Render<'_> {
     ) -> Result<Tensor> {
         let (settings, stages) = (self.settings, self.stages);
         let (noise_schedule, denoiser) = (self.model.noise_schedule(settings)?, self.model.denoiser()?);
-        let guidance = Guidance::new(settings, text, image);
+        let guidance = Guidance::new(settings, text, image, denoiser, noise_schedule.clone());
         let mut drawing = NoiseDrawing::new(settings);
         let noise = drawing.draw()?;
         stages.seen("noise", &noise);
@@ -246,6 +246,7 @@ impl Render<'_> {
             denoiser,
             schedule: settings.schedule,
             steps: settings.steps,
+            tuning: settings.webui.sampler,
             source: settings.rng,
             seed: settings.seed,
             predict: &mut |x, time| calls.predict(x, time),

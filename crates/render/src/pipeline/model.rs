@@ -83,7 +83,7 @@ impl Model {
         let is_sdxl = self.family.has_vector();
         if self.denoiser()?.is_edm() {
             let (least, most) = (sigma_min.unwrap_or_default(), sigma_max.unwrap_or_default());
-            return Ok(NoiseSchedule::edm(least, most)?.for_sdxl());
+            return Ok(NoiseSchedule::edm(least, most)?.for_sdxl().with_tuning(settings.webui.levels));
         }
         let own = self.state_dict.get("alphas_cumprod").filter(|own| own.shape().dims() == [1000] && !is_sdxl);
         let own = own.map(|own| tensor(own, DType::F32, &Device::Cpu).and_then(|own| values(&own))).transpose()?;
@@ -95,8 +95,13 @@ impl Model {
             None => NoiseSchedule::stable_diffusion(),
         };
         let schedule = if settings.downcast_alphas { schedule.downcast()? } else { schedule };
-        let schedule = if *zero_terminal_snr { schedule.with_zero_terminal_snr() } else { schedule };
-        Ok(if is_sdxl { schedule.for_sdxl() } else { schedule })
+        let schedule = if *zero_terminal_snr || settings.webui.zero_terminal_snr {
+            schedule.with_zero_terminal_snr()
+        } else {
+            schedule
+        };
+        let schedule = if is_sdxl { schedule.for_sdxl() } else { schedule };
+        Ok(schedule.with_tuning(settings.webui.levels))
     }
 
     /// Whether the UNet also takes an image, as those for inpainting do.

@@ -55,6 +55,14 @@ impl Denoiser {
         }
     }
 
+    /// The noise level at which the model gets a time: the inverse of [`Denoiser::time`].
+    pub(crate) fn sigma(self, time: f64, schedule: &NoiseSchedule) -> f64 {
+        match self {
+            Denoiser::Epsilon | Denoiser::Velocity => schedule.sigma(time),
+            Denoiser::Edm { .. } | Denoiser::EdmVelocity { .. } => (4.0 * time).exp(),
+        }
+    }
+
     /// The factors of a latent and of the prediction for it, whose sum is the image.
     pub(crate) fn image_factors(self, sigma: f64) -> (f64, f64) {
         let data = self.data();

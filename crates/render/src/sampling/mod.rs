@@ -10,5 +10,5 @@ mod single;
 pub use brownian::BrownianTree;
 pub use denoiser::Denoiser;
 pub use rng::{Generator, NoiseSource};
-pub use sampler::{Prediction, Sampler, SamplerContext, sample};
-pub use schedule::{NoiseSchedule, ScheduleType};
+pub use sampler::{Prediction, Sampler, SamplerContext, SamplerTuning, sample};
+pub use schedule::{LevelTuning, NoiseSchedule, ScheduleType};

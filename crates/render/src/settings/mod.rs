@@ -4,11 +4,12 @@ mod infotext;
 mod options;
 mod reference;
 mod versions;
+mod webui;
 
 use crate::prompt::{Embeddings, Emphasis, Syntax};
 use crate::sampling::{NoiseSource, Sampler, ScheduleType};
 use infotext::is_side;
-use reference::{BETA_FIELDS, BETA_PARAMETER, PROMPT_SYNTAX, WEIGHT_DTYPE};
+use reference::{PROMPT_SYNTAX, WEIGHT_DTYPE};
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::tensor::Dtype;
 
@@ -16,6 +17,7 @@ pub use infotext::{Infotext, parse_size};
 pub use options::RenderOptions;
 pub(crate) use reference::{ReferenceParameters, UsedFiles};
 pub use reference::{ReferencePicture, read_picture};
+pub use webui::{GuidanceSkips, Variation, WebUiOptions};
 
 const STEPS: std::ops::RangeInclusive<usize> = 1..=1000;
 
@@ -59,6 +61,8 @@ pub struct Settings {
     pub padding: PromptPadding,
     /// Whether the noise schedule is rounded to half precision, as in WebUI before 1.8. Default: false.
     pub downcast_alphas: bool,
+    /// More options of WebUI. Default: WebUI's.
+    pub webui: WebUiOptions,
     /// The dtype of the weights: F32, F16 or BF16. On the CPU, weights are rounded to it and values are F32; kernels
     /// also pass values between layers in it. Sums are F32. Default: F32.
     pub dtype: Dtype,
@@ -85,6 +89,7 @@ impl Default for Settings {
             old_editing: false,
             padding: PromptPadding::default(),
             downcast_alphas: false,
+            webui: WebUiOptions::default(),
             dtype: Dtype::F32,
         }
     }
@@ -142,9 +147,7 @@ impl Settings {
         text.push("Sampler", self.sampler.name());
         if self.sampler.has_schedule() {
             text.push("Schedule type", self.schedule.name());
-            if self.schedule == ScheduleType::Beta {
-                BETA_FIELDS.iter().for_each(|name| text.push(name, BETA_PARAMETER));
-            }
+            self.webui.write_schedule(&mut text, self.schedule);
         }
         text.push("CFG scale", self.cfg);
         text.push("Seed", self.seed);
@@ -159,6 +162,7 @@ impl Settings {
             }
             text.push("VAE", name);
         }
+        self.webui.write_seed(&mut text);
         if self.clip_skip > 1 {
             text.push("Clip skip", self.clip_skip);
         }
@@ -180,6 +184,7 @@ impl Settings {
         if self.old_editing {
             text.push("Old prompt editing timelines", "True");
         }
+        self.webui.write(&mut text, self.sampler);
         for (name, hashes) in hashes.iter().filter(|(_, hashes)| !hashes.is_empty()) {
             text.push(name, hashes);
         }

@@ -2,6 +2,7 @@
 
 use super::infotext::as_read;
 use super::reference::{AUTOMATIC, PROMPT_SYNTAX, ReferenceParameters, WEIGHT_DTYPE};
+use super::webui::WebUiOptions;
 use super::{PromptPadding, STEPS, Settings};
 use crate::prompt::{Emphasis, Preset, Syntax, strip_comments};
 use crate::sampling::{NoiseSource, Sampler, ScheduleType};
@@ -132,6 +133,7 @@ impl RenderOptions {
             old_editing: reference.is_set("Old prompt editing timelines")? || rules.old_editing(),
             padding,
             downcast_alphas: reference.is_set("Downcast alphas_cumprod")? || rules.downcasts_alphas(),
+            webui: WebUiOptions::read(reference, sampler)?,
             dtype: dtype.unwrap_or(default_dtype),
         };
         settings.check()?;

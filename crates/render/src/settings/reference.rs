@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use super::infotext::{Infotext, OURS, parse_size};
 use super::versions::{Rules, WebUiVersion, unnamed_schedule};
+use super::webui;
 use crate::checks::Check;
 use crate::picture::{DecodedPicture, Picture};
 use crate::sampling::{Sampler, ScheduleType};
@@ -28,17 +29,11 @@ pub(super) const PROMPT_SYNTAX: &str = "Prompt syntax";
 /// WebUI's name for the schedule type that it chooses for a sampler.
 pub(super) const AUTOMATIC: &str = "Automatic";
 
-/// The parameters of the schedule type Beta. Renders support only WebUI's default.
-pub(super) const BETA_FIELDS: [&str; 2] = ["Beta schedule alpha", "Beta schedule beta"];
-pub(super) const BETA_PARAMETER: f64 = 0.6;
-
 /// Fields that a render uses, or that do not affect the picture. All other fields affect the picture.
 const FOLLOWED: &[&str] = &[
     "Steps",
     "Sampler",
     "Schedule type",
-    "Beta schedule alpha",
-    "Beta schedule beta",
     "CFG scale",
     "Seed",
     "Size",
@@ -66,6 +61,18 @@ const FOLLOWED: &[&str] = &[
     "Batch pos",
     "User",
     "Version",
+];
+
+/// Fields with a value that does not affect the picture.
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("UniPC variant", "bh1"),
+    ("UniPC skip type", "time_uniform"),
+    ("UniPC order", "3"),
+    ("UniPC lower order final", "True"),
+    ("Token merging ratio", "0"),
+    ("VAE Encoder", "Full"),
+    ("VAE Decoder", "Full"),
+    ("Civitai metadata", "{}"),
 ];
 
 /// A picture to render again, with its parameters.
@@ -166,6 +173,20 @@ impl ReferenceParameters {
         self.read("Size", parse_size)
     }
 
+    /// Width and height in pixels, in another field, if both are at least 8. As in WebUI, less means no size.
+    pub(super) fn pixels(&self, name: &str) -> Result<Option<(usize, usize)>> {
+        let side = |text: &str| text.trim().parse::<i64>().ok().filter(|it| *it <= 2048);
+        let sides = self.read(name, |value| {
+            let (width, height) = value.split_once('x')?;
+            Some((side(width)?, side(height)?))
+        })?;
+        let positive = |(width, height): (i64, i64)| {
+            let positive = |side: i64| usize::try_from(side).ok().filter(|side| *side >= 8);
+            Some((positive(width)?, positive(height)?))
+        };
+        Ok(sides.and_then(positive))
+    }
+
     /// The value of a field with a fixed set of names. Fails for any other name.
     pub(super) fn one_of<T: Copy>(&self, name: &str, known: &[(&str, T)]) -> Result<Option<T>> {
         let find = |value: &str| known.iter().find(|(word, _)| word.eq_ignore_ascii_case(value)).map(|(_, it)| *it);
@@ -191,16 +212,10 @@ impl ReferenceParameters {
 
     /// The schedule type, for this sampler.
     pub(super) fn schedule(&self, sampler: Sampler) -> Result<Option<ScheduleType>> {
-        let schedule = self.read("Schedule type", |name| match name.eq_ignore_ascii_case(AUTOMATIC) {
+        self.read("Schedule type", |name| match name.eq_ignore_ascii_case(AUTOMATIC) {
             true => Some(sampler.automatic_schedule()),
             false => ScheduleType::from_name(name),
-        })?;
-        if schedule == Some(ScheduleType::Beta) {
-            for name in BETA_FIELDS {
-                self.number(name, |it: &f64| *it == BETA_PARAMETER)?;
-            }
-        }
-        Ok(schedule)
+        })
     }
 
     /// The schedule type of a picture that does not name one with its sampler, or apart from it.
@@ -238,7 +253,12 @@ impl ReferenceParameters {
     /// Returns the fields that a render ignores.
     fn ignored(&self, used: &UsedFiles<'_>) -> Vec<String> {
         let vae = used.vae;
-        let unknown = self.text.fields.iter().filter(|(name, _)| !FOLLOWED.contains(&name.as_str()));
+        let is_followed = |name: &str| FOLLOWED.contains(&name) || webui::FIELDS.contains(&name);
+        let unknown = self
+            .text
+            .fields
+            .iter()
+            .filter(|(name, value)| !is_followed(name) && !WITHOUT_EFFECT.contains(&(name.as_str(), value.trim())));
         let mut ignored: Vec<String> = unknown.map(|(name, value)| format!("{name}: {}", shown(value))).collect();
         for (name, ours) in used.networks {
             if let Some(theirs) = self.text(name).filter(|theirs| hashes(theirs) != hashes(ours)) {

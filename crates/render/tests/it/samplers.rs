@@ -7,8 +7,8 @@ use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::LazyTensor;
 use trinart_ckpt_render::checks::relative_distance;
 use trinart_ckpt_render::sampling::{
-    BrownianTree, Denoiser, Generator, NoiseSchedule, NoiseSource, Prediction, Sampler, SamplerContext, ScheduleType,
-    sample,
+    BrownianTree, Denoiser, Generator, LevelTuning, NoiseSchedule, NoiseSource, Prediction, Sampler, SamplerContext,
+    SamplerTuning, ScheduleType, sample,
 };
 
 use crate::tiny::fixture;
@@ -44,12 +44,22 @@ struct Run {
 }
 
 fn run(sampler: Sampler, schedule: ScheduleType, steps: usize) -> Run {
+    run_tuned(sampler, schedule, steps, SamplerTuning::default(), LevelTuning::default())
+}
+
+fn run_tuned(
+    sampler: Sampler,
+    schedule: ScheduleType,
+    steps: usize,
+    tuning: SamplerTuning,
+    levels: LevelTuning,
+) -> Run {
     let mut generator = Generator::new(NoiseSource::Cpu, SEED);
     let count = SHAPE.iter().product();
     let mut draw = || Ok(Tensor::from_vec(generator.normal(count), &SHAPE, &Device::Cpu).unwrap());
     let noise = draw().unwrap();
     let (mut calls, mut watched) = (0, 0);
-    let noise_schedule = NoiseSchedule::stable_diffusion();
+    let noise_schedule = NoiseSchedule::stable_diffusion().with_tuning(levels);
     let mut counted = |x: &Tensor, time: f64| -> Result<Prediction> {
         calls += 1;
         Ok(predict(x, time, CFG / sampler.cfg_divisor()))
@@ -64,6 +74,7 @@ fn run(sampler: Sampler, schedule: ScheduleType, steps: usize) -> Run {
         denoiser: Denoiser::Epsilon,
         schedule,
         steps,
+        tuning,
         source: NoiseSource::Cpu,
         seed: SEED,
         predict: &mut counted,
@@ -106,6 +117,45 @@ fn samples_the_latents_of_webui() {
             assert!(tested.contains(&(sampler, schedule)), "no reference for {sampler:?} with {schedule:?}");
         }
     }
+}
+
+/// `make_sampler_options.py` generates the references: latents by "Euler; s_churn=10, s_tmin=1".
+#[test]
+fn follows_the_options_of_samplers_like_webui() {
+    let references = StoredCheckpoint::open(fixture("sampler-options.safetensors")).unwrap().state_dict().clone();
+    let (mut tested, mut failed) = (0, Vec::new());
+    for (name, expected) in references.iter() {
+        let (run, options) = name.split_once("; ").unwrap();
+        let (sampler, schedule, steps) = parse(run).unwrap();
+        let (mut tuning, mut levels) = (SamplerTuning::default(), LevelTuning::default());
+        for option in options.split(", ") {
+            let (name, value) = option.split_once('=').unwrap();
+            let value: f64 = value.parse().unwrap();
+            match name {
+                "eta" => tuning.eta = Some(value),
+                "s_churn" => tuning.churn = value,
+                "s_tmin" => tuning.churned.0 = value,
+                "s_tmax" => tuning.churned.1 = value,
+                "s_noise" => tuning.noise = value,
+                "sgm_noise_multiplier" => tuning.sgm_noise_multiplier = value == 1.0,
+                "sigma_min" => levels.least = Some(value),
+                "sigma_max" => levels.most = Some(value),
+                "rho" => levels.rho = Some(value),
+                "always_discard_next_to_last_sigma" => levels.discards_penultimate = value == 1.0,
+                "beta_dist_alpha" => levels.beta.0 = value,
+                "beta_dist_beta" => levels.beta.1 = value,
+                _ => panic!("{name}"),
+            }
+        }
+        let expected = floats(expected);
+        let relative = relative_distance(&expected, &run_tuned(sampler, schedule, steps, tuning, levels).latent);
+        if relative > 3e-5 {
+            failed.push(format!("{name}: {relative:e}"));
+        }
+        tested += 1;
+    }
+    assert!(failed.is_empty(), "{} of {tested} latents differ:\n{}", failed.len(), failed.join("\n"));
+    assert!(tested > 100);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use candle_core::{Result as CandleResult, Tensor};
 
+use super::tuning::SamplerTuning;
 use crate::errors::from_candle;
 use crate::sampling::brownian::BrownianTree;
 use crate::sampling::denoiser::Denoiser;
@@ -35,6 +36,8 @@ pub struct SamplerContext<'a> {
     pub schedule: ScheduleType,
     /// The number of steps.
     pub steps: usize,
+    /// WebUI's options of samplers.
+    pub tuning: SamplerTuning,
     /// The generator of Brownian paths.
     pub source: NoiseSource,
     /// The seed of Brownian paths.
@@ -48,6 +51,11 @@ pub struct SamplerContext<'a> {
 }
 
 impl SamplerContext<'_> {
+    /// The share of new noise in each step. `default` is that of the sampler.
+    pub(super) fn eta(&self, default: f64) -> f64 {
+        self.tuning.eta.unwrap_or(default)
+    }
+
     /// The noise levels of the steps.
     pub(super) fn sigmas(&self) -> Vec<f32> {
         self.noise_schedule.sigmas(self.schedule, self.steps)
@@ -86,8 +94,9 @@ pub(super) fn walk(
     context: &mut SamplerContext<'_>,
     mut advance: impl FnMut(&Tensor, &Tensor, Step, &mut SamplerContext<'_>) -> Result<Tensor>,
 ) -> Result<Tensor> {
-    let mut x = scaled_noise(noise, sigmas)?;
+    let mut x = scaled_noise(noise, sigmas, context)?;
     for (index, (&sigma, &next)) in sigmas.iter().zip(sigmas.iter().skip(1)).enumerate() {
+        let sigma = churn(&mut x, sigma, sigmas.len() - 1, context)?;
         let step = Step { sigma: f64::from(sigma), next: f64::from(next) };
         let denoised = denoise(&x, step.sigma, context)?;
         x = advance(&x, &denoised, step, context)?;
@@ -96,10 +105,29 @@ pub(super) fn walk(
     Ok(x)
 }
 
+/// Adds noise before a step, one of `steps`. Returns the new noise level.
+fn churn(x: &mut Tensor, sigma: f32, steps: usize, context: &mut SamplerContext<'_>) -> Result<f32> {
+    let SamplerTuning { churn, churned: (least, most), noise, .. } = context.tuning;
+    if churn <= 0.0 {
+        return Ok(sigma);
+    }
+    // k-diffusion also draws noise for steps that add none.
+    let drawn = (context.draw)()?;
+    if !(least..=most).contains(&f64::from(sigma)) {
+        return Ok(sigma);
+    }
+    let share = (churn / steps as f64).min(std::f64::consts::SQRT_2 - 1.0);
+    let raised = (f64::from(sigma) * (share + 1.0)) as f32;
+    let level = f64::from((raised * raised - sigma * sigma).sqrt());
+    *x = sum([(1.0, &*x), (noise * level, &drawn)])?;
+    Ok(raised)
+}
+
 /// Returns noise of the first level.
-pub(super) fn scaled_noise(noise: &Tensor, sigmas: &[f32]) -> Result<Tensor> {
-    let first = *sigmas.first().or_internal("a schedule without noise levels")?;
-    noise.affine(f64::from(first), 0.0).map_err(from_candle)
+pub(super) fn scaled_noise(noise: &Tensor, sigmas: &[f32], context: &SamplerContext<'_>) -> Result<Tensor> {
+    let first = f64::from(*sigmas.first().or_internal("a schedule without noise levels")?);
+    let scale = if context.tuning.sgm_noise_multiplier { (1.0 + first * first).sqrt() } else { first };
+    noise.affine(scale, 0.0).map_err(from_candle)
 }
 
 /// Predicts the image from a latent with noise of level `sigma`.
@@ -139,8 +167,12 @@ pub(super) fn euler_step(x: &Tensor, denoised: &Tensor, sigma: f64, next: f64) -
 }
 
 /// Splits a step into the level to move down to, and the level of new noise that brings the latent back to `next`.
-pub(super) fn ancestral(sigma: f64, next: f64) -> (f64, f64) {
-    let up = next.min((next * next * (sigma * sigma - next * next) / (sigma * sigma)).sqrt());
+/// `eta` is the share of new noise.
+pub(super) fn ancestral(sigma: f64, next: f64, eta: f64) -> (f64, f64) {
+    if eta == 0.0 {
+        return (next, 0.0);
+    }
+    let up = next.min(eta * (next * next * (sigma * sigma - next * next) / (sigma * sigma)).sqrt());
     ((next * next - up * up).sqrt(), up)
 }
 
@@ -150,7 +182,7 @@ pub(super) fn add_noise(x: Tensor, level: f64, next: f64, context: &mut SamplerC
         return Ok(x);
     }
     let drawn = (context.draw)()?;
-    sum([(1.0, &x), (level, &drawn)])
+    sum([(1.0, &x), (level * context.tuning.noise, &drawn)])
 }
 
 /// The noise of the SDE samplers: increments of a Brownian path over the noise levels.

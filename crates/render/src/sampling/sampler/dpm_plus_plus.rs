@@ -32,7 +32,7 @@ pub(super) fn dpmpp_2m(noise: &Tensor, context: &mut SamplerContext<'_>) -> Resu
 pub(super) fn dpmpp_2s_ancestral(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let sigmas = context.sigmas();
     walk(noise, &sigmas, context, |x, denoised, Step { sigma, next }, context| {
-        let (down, up) = ancestral(sigma, next);
+        let (down, up) = ancestral(sigma, next, context.eta(1.0));
         if down <= 0.0 {
             return add_noise(euler_step(x, denoised, sigma, down)?, up, next, context);
         }

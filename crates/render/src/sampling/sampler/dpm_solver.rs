@@ -18,8 +18,8 @@ const FIRST_WIDTH: f64 = 0.05;
 /// DPM adaptive accepts a step if the next one need not be narrower than this share of it.
 const ACCEPTED: f64 = 0.81;
 
-/// The order of the step control with new noise.
-const CONTROL_ORDER: f64 = 1.5;
+/// The order of the step control with new noise, and without.
+const CONTROL_ORDERS: (f64, f64) = (1.5, 3.0);
 
 /// Maximum number of steps of DPM adaptive. Trained models need less than 100.
 const MOST_STEPS: usize = 10_000;
@@ -35,12 +35,13 @@ struct Predictions {
 /// A fixed number of model calls, in steps of third order as far as possible.
 pub(super) fn fast(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let calls = context.steps;
-    let mut x = scaled_noise(noise, &context.sigmas())?;
+    let mut x = scaled_noise(noise, &context.sigmas(), context)?;
+    let s_noise = context.tuning.noise;
     let (begin, end) = times(context);
     let orders = orders(calls);
     let times = linspace(begin, end, orders.len() + 1);
     for (index, (order, (&time, &next))) in orders.iter().zip(times.iter().zip(times.iter().skip(1))).enumerate() {
-        let (down, up) = ancestral(time, next, end);
+        let (down, up) = ancestral(time, next, end, context.eta(1.0));
         let mut predictions = Predictions::new(&x, time, context)?;
         x = match order {
             1 => predictions.first_order(&x, time, down)?,
@@ -48,7 +49,7 @@ pub(super) fn fast(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<T
             _ => predictions.third_order(&x, time, down, context)?,
         };
         let drawn = (context.draw)()?;
-        x = sum([(1.0, &x), (f64::from(up), &drawn)])?;
+        x = sum([(1.0, &x), (f64::from(up) * s_noise, &drawn)])?;
         (context.watch)(index, &x)?;
     }
     Ok(x)
@@ -65,15 +66,16 @@ fn orders(calls: usize) -> Vec<usize> {
 
 /// Steps of third order, each as wide as its difference from second order allows. The number of steps does not matter.
 pub(super) fn adaptive(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
-    let mut x = scaled_noise(noise, &context.sigmas())?;
+    let mut x = scaled_noise(noise, &context.sigmas(), context)?;
     let (mut time, end) = times(context);
+    let order = if context.eta(1.0) == 0.0 { CONTROL_ORDERS.1 } else { CONTROL_ORDERS.0 };
     let (mut width, mut before) = (FIRST_WIDTH, x.clone());
     for index in 0..MOST_STEPS {
         if f64::from(time) >= f64::from(end) - 1e-5 {
             return Ok(x);
         }
         let next = end.min(time + width as f32);
-        let (down, up) = ancestral(time, next, end);
+        let (down, up) = ancestral(time, next, end, context.eta(1.0));
         let mut predictions = Predictions::new(&x, time, context)?;
         let low = predictions.second_order(&x, time, down, 1.0 / 3.0, context)?;
         let high = predictions.third_order(&x, time, down, context)?;
@@ -83,7 +85,7 @@ pub(super) fn adaptive(noise: &Tensor, context: &mut SamplerContext<'_>) -> Resu
             (context.watch)(index, &high)?;
             return Ok(high);
         }
-        let factor = 1.0 + ((error + 1e-8).powf(-1.0 / CONTROL_ORDER) - 1.0).atan();
+        let factor = 1.0 + ((error + 1e-8).powf(-1.0 / order) - 1.0).atan();
         if factor >= ACCEPTED {
             let drawn = (context.draw)()?;
             (before, x) = (low, sum([(1.0, &high), (f64::from(up), &drawn)])?);
@@ -113,10 +115,14 @@ fn times(context: &SamplerContext<'_>) -> (f32, f32) {
     (-ln(most), -ln(least))
 }
 
-/// Splits a step into the time to move to, which is at most `end`, and the level of the noise to add.
-fn ancestral(time: f32, next: f32, end: f32) -> (f32, f32) {
+/// Splits a step into the time to move to, which is at most `end`, and the level of the noise to add. `eta` is the share of
+/// new noise.
+fn ancestral(time: f32, next: f32, end: f32, eta: f64) -> (f32, f32) {
+    if eta == 0.0 {
+        return (next, 0.0);
+    }
     let (sigma, lower) = (exp(-time), exp(-next));
-    let up = lower.min((lower * lower * (sigma * sigma - lower * lower) / (sigma * sigma)).sqrt());
+    let up = lower.min(eta as f32 * (lower * lower * (sigma * sigma - lower * lower) / (sigma * sigma)).sqrt());
     let down = end.min(-ln((lower * lower - up * up).sqrt()));
     let reached = exp(-down);
     (down, (lower * lower - reached * reached).sqrt())

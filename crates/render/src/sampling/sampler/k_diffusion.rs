@@ -23,7 +23,7 @@ pub(super) fn euler(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<
 pub(super) fn euler_ancestral(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let sigmas = context.sigmas();
     walk(noise, &sigmas, context, |x, denoised, step, context| {
-        let (down, up) = ancestral(step.sigma, step.next);
+        let (down, up) = ancestral(step.sigma, step.next, context.eta(1.0));
         let moved = euler_step(x, denoised, step.sigma, down)?;
         add_noise(moved, up, step.next, context)
     })
@@ -64,7 +64,7 @@ pub(super) fn dpm_2(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<
 pub(super) fn dpm_2_ancestral(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let sigmas = context.sigmas_without_penultimate();
     walk(noise, &sigmas, context, |x, denoised, Step { sigma, next }, context| {
-        let (down, up) = ancestral(sigma, next);
+        let (down, up) = ancestral(sigma, next, context.eta(1.0));
         let moved = dpm_2_step(x, denoised, sigma, down, context)?;
         add_noise(moved, up, next, context)
     })

@@ -106,6 +106,23 @@ impl Sampler {
         )
     }
 
+    /// WebUI's default of "Eta", the share of new noise in each step. `None` for samplers without it.
+    pub fn default_eta(self) -> Option<f64> {
+        match self {
+            Sampler::Ddim | Sampler::DdimCfgpp => Some(0.0),
+            Sampler::EulerA
+            | Sampler::Dpm2A
+            | Sampler::Dpmpp2sA
+            | Sampler::DpmppSde
+            | Sampler::Dpmpp2mSde
+            | Sampler::Dpmpp2mSdeHeun
+            | Sampler::Dpmpp3mSde
+            | Sampler::DpmFast
+            | Sampler::DpmAdaptive => Some(1.0),
+            _ => None,
+        }
+    }
+
     /// The number by which the CFG scale is divided: CFG++ maps 0 to 12.5 to 0 to 1.
     pub fn cfg_divisor(self) -> f64 {
         if self == Sampler::DdimCfgpp { 12.5 } else { 1.0 }

@@ -12,7 +12,7 @@ const TIME_SCALE: f64 = 10.0;
 pub(super) fn lcm(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let schedule = context.noise_schedule.for_lcm();
     let sigmas = schedule.sigmas(context.schedule, context.steps);
-    let mut x = scaled_noise(noise, &sigmas)?;
+    let mut x = scaled_noise(noise, &sigmas, context)?;
     for (index, (&sigma, &next)) in sigmas.iter().zip(sigmas.iter().skip(1)).enumerate() {
         let Step { sigma, next } = Step { sigma: f64::from(sigma), next: f64::from(next) };
         let time = schedule.time(sigma);

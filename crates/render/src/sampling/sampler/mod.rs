@@ -10,6 +10,7 @@ mod name;
 mod restart;
 mod sde;
 mod timesteps;
+mod tuning;
 mod unipc;
 
 use candle_core::Tensor;
@@ -18,11 +19,13 @@ pub use context::{Prediction, SamplerContext};
 pub use kind::Sampler;
 use sde::Correction;
 use trinart_ckpt_formats::error::Result;
+pub use tuning::SamplerTuning;
 
 /// Samples a latent, in the UNet's scale, from standard normal noise.
 ///
 /// Fails if a callback fails, or if the sampler needs more steps.
 pub fn sample(sampler: Sampler, noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
+    context.tuning = context.tuning.of(sampler);
     match sampler {
         Sampler::Dpmpp2m => dpm_plus_plus::dpmpp_2m(noise, context),
         Sampler::DpmppSde => sde::dpmpp_sde(noise, context),

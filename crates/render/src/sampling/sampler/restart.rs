@@ -12,7 +12,7 @@ const RESTART: (f32, f32) = (0.1, 2.0);
 
 pub(super) fn restart(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let sigmas = context.sigmas();
-    let mut x = scaled_noise(noise, &sigmas)?;
+    let mut x = scaled_noise(noise, &sigmas, context)?;
     let mut last: Option<f64> = None;
     for (index, (sigma, next)) in steps(&sigmas).into_iter().enumerate() {
         let step = Step { sigma: f64::from(sigma), next: f64::from(next) };

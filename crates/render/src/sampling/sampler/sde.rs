@@ -18,6 +18,7 @@ pub(super) enum Correction {
 pub(super) fn dpmpp_sde(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let sigmas = context.sigmas();
     let brownian = BrownianNoise::new(noise, &sigmas, context);
+    let (eta, s_noise) = (context.eta(1.0), context.tuning.noise);
     walk(noise, &sigmas, context, |x, denoised, Step { sigma, next }, context| {
         if next == 0.0 {
             return euler_step(x, denoised, sigma, next);
@@ -25,24 +26,34 @@ pub(super) fn dpmpp_sde(noise: &Tensor, context: &mut SamplerContext<'_>) -> Res
         // Times are negative logarithms of levels.
         let (time, end) = (-ln(sigma as f32), -ln(next as f32));
         let middle = time + (end - time) * 0.5;
-        let tentative = stochastic_step(x, denoised, time, middle, &brownian)?;
+        let tentative = stochastic_step(x, denoised, (time, middle), eta as f32, s_noise, &brownian)?;
         let denoised_middle = denoise(&tentative, f64::from(exp(-middle)), context)?;
-        stochastic_step(x, &denoised_middle, time, end, &brownian)
+        stochastic_step(x, &denoised_middle, (time, end), eta as f32, s_noise, &brownian)
     })
 }
 
 /// Moves from one time to another, partly by noise.
-fn stochastic_step(x: &Tensor, denoised: &Tensor, time: f32, end: f32, brownian: &BrownianNoise) -> Result<Tensor> {
+fn stochastic_step(
+    x: &Tensor,
+    denoised: &Tensor,
+    (time, end): (f32, f32),
+    eta: f32,
+    s_noise: f64,
+    brownian: &BrownianNoise,
+) -> Result<Tensor> {
     let (sigma, next) = (exp(-time), exp(-end));
-    let (down, up) = ancestral(sigma, next);
+    let (down, up) = ancestral(sigma, next, eta);
     let down = -ln(down);
     let moved = sum([(f64::from(exp(-down) / sigma), x), (-f64::from(exp_m1(time - down)), denoised)])?;
-    sum([(1.0, &moved), (f64::from(up), &brownian.between(sigma, next)?)])
+    sum([(1.0, &moved), (f64::from(up) * s_noise, &brownian.between(sigma, next)?)])
 }
 
 /// Like [`super::context::ancestral`], in single precision.
-fn ancestral(sigma: f32, next: f32) -> (f32, f32) {
-    let up = next.min((next * next * (sigma * sigma - next * next) / (sigma * sigma)).sqrt());
+fn ancestral(sigma: f32, next: f32, eta: f32) -> (f32, f32) {
+    if eta == 0.0 {
+        return (next, 0.0);
+    }
+    let up = next.min(eta * (next * next * (sigma * sigma - next * next) / (sigma * sigma)).sqrt());
     ((next * next - up * up).sqrt(), up)
 }
 
@@ -50,6 +61,7 @@ fn ancestral(sigma: f32, next: f32) -> (f32, f32) {
 pub(super) fn dpmpp_2m_sde(noise: &Tensor, correction: Correction, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let sigmas = context.sigmas();
     let brownian = BrownianNoise::new(noise, &sigmas, context);
+    let (eta, s_noise) = (context.eta(1.0), context.tuning.noise);
     // The prediction of the last step, and its width in log-sigma.
     let mut past: Option<(Tensor, f64)> = None;
     walk(noise, &sigmas, context, |x, denoised, Step { sigma, next }, _| {
@@ -57,18 +69,19 @@ pub(super) fn dpmpp_2m_sde(noise: &Tensor, correction: Correction, context: &mut
             return Ok(denoised.clone());
         }
         let width = log_width(sigma, next);
-        let gained = -(-2.0 * width).exp_m1();
-        let mut moved = sum([(next / sigma * (-width).exp(), x), (gained, denoised)])?;
+        let total = width * (1.0 + eta);
+        let gained = -(-total).exp_m1();
+        let mut moved = sum([(next / sigma * (-eta * width).exp(), x), (gained, denoised)])?;
         if let Some((before, width_before)) = &past {
             let factor = match correction {
                 Correction::Midpoint => gained / 2.0,
-                Correction::Heun => 1.0 - gained / (2.0 * width),
+                Correction::Heun => 1.0 - gained / total,
             };
             let factor = factor * width / width_before;
             moved = sum([(1.0, &moved), (factor, denoised), (-factor, before)])?;
         }
         past = Some((denoised.clone(), width));
-        add_increment(&moved, &brownian, sigma, next)
+        add_increment(&moved, &brownian, (sigma, next), eta, s_noise)
     })
 }
 
@@ -76,6 +89,7 @@ pub(super) fn dpmpp_2m_sde(noise: &Tensor, correction: Correction, context: &mut
 pub(super) fn dpmpp_3m_sde(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     let sigmas = context.sigmas_without_penultimate();
     let brownian = BrownianNoise::new(noise, &sigmas, context);
+    let (eta, s_noise) = (context.eta(1.0), context.tuning.noise);
     // The predictions of the last two steps and their widths in log-sigma, newest first.
     let mut past: Vec<(Tensor, f64)> = Vec::new();
     walk(noise, &sigmas, context, |x, denoised, Step { sigma, next }, _| {
@@ -83,13 +97,13 @@ pub(super) fn dpmpp_3m_sde(noise: &Tensor, context: &mut SamplerContext<'_>) -> 
             return Ok(denoised.clone());
         }
         let width = log_width(sigma, next);
-        let double = 2.0 * width;
-        let mut moved = sum([((-double).exp(), x), (-(-double).exp_m1(), denoised)])?;
-        let phi_2 = (-double).exp_m1() / double + 1.0;
+        let total = width * (1.0 + eta);
+        let mut moved = sum([((-total).exp(), x), (-(-total).exp_m1(), denoised)])?;
+        let phi_2 = (-total).exp_m1() / total + 1.0;
         match past.as_slice() {
             [(first, width_1), (second, width_2), ..] => {
                 let (ratio_0, ratio_1) = (width_1 / width, width_2 / width);
-                let phi_3 = phi_2 / double - 0.5;
+                let phi_3 = phi_2 / total - 0.5;
                 let newer = sum([(1.0 / ratio_0, denoised), (-1.0 / ratio_0, first)])?;
                 let older = sum([(1.0 / ratio_1, first), (-1.0 / ratio_1, second)])?;
                 let share = 1.0 / (ratio_0 + ratio_1);
@@ -105,12 +119,18 @@ pub(super) fn dpmpp_3m_sde(noise: &Tensor, context: &mut SamplerContext<'_>) -> 
         }
         past.insert(0, (denoised.clone(), width));
         past.truncate(2);
-        add_increment(&moved, &brownian, sigma, next)
+        add_increment(&moved, &brownian, (sigma, next), eta, s_noise)
     })
 }
 
-/// Adds the noise of a step that has lost as much as it keeps.
-fn add_increment(x: &Tensor, brownian: &BrownianNoise, sigma: f64, next: f64) -> Result<Tensor> {
-    let level = next * (-(-2.0 * log_width(sigma, next)).exp_m1()).sqrt();
+/// Adds the noise of a step: as much as it has lost.
+fn add_increment(
+    x: &Tensor,
+    brownian: &BrownianNoise,
+    (sigma, next): (f64, f64),
+    eta: f64,
+    s_noise: f64,
+) -> Result<Tensor> {
+    let level = next * (-(-2.0 * eta * log_width(sigma, next)).exp_m1()).sqrt() * s_noise;
     sum([(1.0, x), (level, &brownian.between(sigma as f32, next as f32)?)])
 }

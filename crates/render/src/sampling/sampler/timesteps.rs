@@ -10,11 +10,11 @@ use trinart_ckpt_formats::error::{OrInternal, Result};
 /// Number of past predictions that PLMS uses.
 const PLMS_PAST: usize = 3;
 
-/// Denoising diffusion implicit models (Song et al., 2020) with eta 0: without new noise.
+/// Denoising diffusion implicit models (Song et al., 2020).
 pub(super) fn ddim(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     walk(noise, context, |x, step, context| {
         let noise = context.guided_noise(x, step.time)?;
-        step.advance(x, &noise, &noise)
+        step.advance_with_noise(x, &noise, &noise, context)
     })
 }
 
@@ -22,7 +22,8 @@ pub(super) fn ddim(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<T
 pub(super) fn ddim_cfgpp(noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
     walk(noise, context, |x, step, context| {
         let Prediction { guided, negative } = context.noise(x, step.time)?;
-        step.advance(x, &guided, &negative.or_internal("DDIM CFG++ without the prediction for the negative prompt")?)
+        let negative = negative.or_internal("DDIM CFG++ without the prediction for the negative prompt")?;
+        step.advance_with_noise(x, &guided, &negative, context)
     })
 }
 
@@ -64,8 +65,33 @@ struct TimeStep {
 impl TimeStep {
     /// Returns the next latent: the image without `removed` noise, with `remaining` noise.
     fn advance(&self, x: &Tensor, removed: &Tensor, remaining: &Tensor) -> Result<Tensor> {
+        self.moved(x, removed, remaining, 0.0)
+    }
+
+    /// Like [`TimeStep::advance`], with part of the remaining noise replaced by new noise, by WebUI's "Eta DDIM".
+    fn advance_with_noise(
+        &self,
+        x: &Tensor,
+        removed: &Tensor,
+        remaining: &Tensor,
+        context: &mut SamplerContext<'_>,
+    ) -> Result<Tensor> {
+        let eta = context.eta(0.0);
+        let ratio = (1.0 - self.next_alpha) / (1.0 - self.alpha) * (1.0 - self.alpha / self.next_alpha);
+        let level = eta * ratio.sqrt();
+        let moved = self.moved(x, removed, remaining, level)?;
+        if eta == 0.0 {
+            return Ok(moved);
+        }
+        let drawn = (context.draw)()?;
+        sum([(1.0, &moved), (level, &drawn)])
+    }
+
+    /// Moves to the next time, with room for new noise of this level.
+    fn moved(&self, x: &Tensor, removed: &Tensor, remaining: &Tensor, level: f64) -> Result<Tensor> {
         let kept = (self.next_alpha / self.alpha).sqrt();
-        sum([(kept, x), (-kept * (1.0 - self.alpha).sqrt(), removed), ((1.0 - self.next_alpha).sqrt(), remaining)])
+        let left = (1.0 - self.next_alpha - level * level).sqrt();
+        sum([(kept, x), (-kept * (1.0 - self.alpha).sqrt(), removed), (left, remaining)])
     }
 }
 

@@ -3,13 +3,11 @@
 use super::beta::quantile;
 use super::kind::ScheduleType;
 use super::table::LevelTable;
+use super::tuning::LevelTuning;
 use crate::sampling::single::{exp, linspace, powf};
 
 /// The exponent of the Karras schedule.
-const RHO: f64 = 7.0;
-
-/// WebUI's default parameters of the beta distribution.
-const BETA: (f64, f64) = (0.6, 0.6);
+pub(super) const RHO: f64 = 7.0;
 
 /// The levels that Align Your Steps publishes for SD v1 with ten steps.
 const ALIGN_YOUR_STEPS: [f64; 11] = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029];
@@ -19,27 +17,40 @@ const ALIGN_YOUR_STEPS_SDXL: [f64; 11] = [14.615, 6.315, 3.771, 2.181, 1.342, 0.
 
 /// Returns the descending noise levels of a schedule type. The last is 0, except for KL Optimal, where it is the lowest
 /// level of the model.
-pub(super) fn levels(table: &LevelTable, schedule: ScheduleType, steps: usize, is_sdxl: bool) -> Vec<f32> {
-    let (least, most) = table.range();
+pub(super) fn levels(
+    table: &LevelTable,
+    schedule: ScheduleType,
+    steps: usize,
+    is_sdxl: bool,
+    tuning: &LevelTuning,
+) -> Vec<f32> {
+    let (lowest, highest) = table.range();
+    let (least, most) = (tuning.least.unwrap_or(f64::from(lowest)), tuning.most.unwrap_or(f64::from(highest)));
+    let (begin, end) = (table.time(most as f32), table.time(least as f32));
     let mut levels: Vec<f32> = match schedule {
-        ScheduleType::Uniform | ScheduleType::Normal => {
-            let times = linspace(table.time(most), table.time(least), steps);
+        ScheduleType::Uniform => {
+            let times = linspace(table.time(highest), table.time(lowest), steps);
+            times.into_iter().map(|time| table.sigma(time)).collect()
+        }
+        ScheduleType::Normal => {
+            let times = linspace(begin, end, steps);
             times.into_iter().map(|time| table.sigma(time)).collect()
         }
         ScheduleType::SgmUniform => {
-            let times = linspace(table.time(most), table.time(least), steps + 1);
+            let times = linspace(begin, end, steps + 1);
             times.into_iter().take(steps).map(|time| table.sigma(time)).collect()
         }
-        ScheduleType::Karras => karras(steps, least, most),
+        ScheduleType::Karras => karras(steps, least, most, tuning.rho.unwrap_or(RHO)),
         ScheduleType::Exponential => {
-            let logarithms = linspace(log(most) as f32, log(least) as f32, steps);
+            let logarithms = linspace(most.ln() as f32, least.ln() as f32, steps);
             logarithms.into_iter().map(exp).collect()
         }
         ScheduleType::Polyexponential => {
-            let (width, lowest) = ((log(most) - log(least)) as f32, log(least) as f32);
-            linspace(1.0, 0.0, steps).into_iter().map(|progress| exp(progress * width + lowest)).collect()
+            let (width, lowest) = ((most.ln() - least.ln()) as f32, least.ln() as f32);
+            let level = |progress: f32| exp(powf(progress, tuning.rho.unwrap_or(1.0)) * width + lowest);
+            linspace(1.0, 0.0, steps).into_iter().map(level).collect()
         }
-        ScheduleType::KlOptimal => return kl_optimal(steps, least, most),
+        ScheduleType::KlOptimal => return kl_optimal(steps, least as f32, most as f32),
         ScheduleType::AlignYourSteps if is_sdxl => align_your_steps(&ALIGN_YOUR_STEPS_SDXL, steps),
         ScheduleType::AlignYourSteps => align_your_steps(&ALIGN_YOUR_STEPS, steps),
         ScheduleType::Simple => {
@@ -54,8 +65,8 @@ pub(super) fn levels(table: &LevelTable, schedule: ScheduleType, steps: usize, i
             ascending.into_iter().rev().map(|index| table.level(index)).collect()
         }
         ScheduleType::Beta => {
-            let (least, most) = (f64::from(least), f64::from(most));
-            let level = |progress: f64| (least + quantile(1.0 - progress, BETA.0, BETA.1) * (most - least)) as f32;
+            let (alpha, beta) = tuning.beta;
+            let level = |progress: f64| (least + quantile(1.0 - progress, alpha, beta) * (most - least)) as f32;
             evenly(steps).into_iter().map(level).collect()
         }
     };
@@ -64,10 +75,10 @@ pub(super) fn levels(table: &LevelTable, schedule: ScheduleType, steps: usize, i
 }
 
 /// The levels of Karras et al. (2022), equation 5, without the final 0.
-pub(super) fn karras(steps: usize, least: f32, most: f32) -> Vec<f32> {
-    let root = |level: f32| f64::from(level).powf(1.0 / RHO);
+pub(super) fn karras(steps: usize, least: f64, most: f64, rho: f64) -> Vec<f32> {
+    let root = |level: f64| level.powf(1.0 / rho);
     let (highest, width) = (root(most) as f32, (root(least) - root(most)) as f32);
-    linspace(0.0, 1.0, steps).into_iter().map(|progress| powf(highest + progress * width, RHO)).collect()
+    linspace(0.0, 1.0, steps).into_iter().map(|progress| powf(highest + progress * width, rho)).collect()
 }
 
 fn kl_optimal(steps: usize, least: f32, most: f32) -> Vec<f32> {
@@ -98,8 +109,4 @@ fn align_your_steps(published: &[f64], steps: usize) -> Vec<f32> {
 fn evenly(count: usize) -> Vec<f64> {
     let last = count.max(2) - 1;
     (0..count).map(|index| index as f64 / last as f64).collect()
-}
-
-fn log(level: f32) -> f64 {
-    f64::from(level).ln()
 }

@@ -4,12 +4,14 @@ mod beta;
 mod kind;
 mod levels;
 mod table;
+mod tuning;
 
 use super::single::{exp, linspace};
 use trinart_ckpt_formats::error::{Error, Result};
 
 pub use kind::ScheduleType;
 use table::{Grid, LevelTable};
+pub use tuning::LevelTuning;
 
 /// The number of timesteps that Stable Diffusion was trained with.
 const TIMES: usize = 1000;
@@ -23,6 +25,7 @@ pub struct NoiseSchedule {
     alphas: Vec<f32>,
     table: LevelTable,
     is_sdxl: bool,
+    tuning: LevelTuning,
 }
 
 /// The last value of `alphas_cumprod` with zero terminal SNR, instead of 0 (WebUI, `rescale_zero_terminal_snr_abar`).
@@ -51,6 +54,12 @@ impl NoiseSchedule {
         Ok(Self::new(alphas))
     }
 
+    /// Returns the schedule with other options for its levels.
+    #[must_use]
+    pub fn with_tuning(self, tuning: LevelTuning) -> Self {
+        NoiseSchedule { tuning, ..self }
+    }
+
     /// Returns the schedule with `alphas_cumprod` rounded to half precision, as WebUI did before 1.8.
     pub fn downcast(&self) -> Result<Self> {
         Self::from_alphas(self.alphas.iter().map(|alpha| half::f16::from_f32(*alpha).to_f32()))
@@ -59,7 +68,7 @@ impl NoiseSchedule {
     /// `alphas` must have at least two values.
     fn new(alphas: Vec<f32>) -> Self {
         let table = LevelTable::new(alphas.iter().copied(), Grid::Dense);
-        NoiseSchedule { alphas, table, is_sdxl: false }
+        NoiseSchedule { alphas, table, is_sdxl: false, tuning: LevelTuning::default() }
     }
 
     /// Returns the schedule of an EDM model: 1000 levels with evenly spaced logarithms, as in ComfyUI's
@@ -72,7 +81,12 @@ impl NoiseSchedule {
         }
         let sigmas: Vec<f32> = linspace(least.ln() as f32, most.ln() as f32, TIMES).into_iter().map(exp).collect();
         let alphas = sigmas.iter().map(|sigma| 1.0 / (1.0 + sigma * sigma)).collect();
-        Ok(NoiseSchedule { alphas, table: LevelTable::of_sigmas(sigmas, Grid::Dense), is_sdxl: false })
+        Ok(NoiseSchedule {
+            alphas,
+            table: LevelTable::of_sigmas(sigmas, Grid::Dense),
+            is_sdxl: false,
+            tuning: LevelTuning::default(),
+        })
     }
 
     /// Returns the schedule whose last timestep is almost pure noise: the square roots of `alphas_cumprod`, shifted and
@@ -139,22 +153,19 @@ impl NoiseSchedule {
     /// Returns the descending noise levels of `steps` steps. Each step goes from one level to the next. The last level is 0,
     /// except for KL Optimal, where it is the lowest level of the model.
     pub fn sigmas(&self, schedule: ScheduleType, steps: usize) -> Vec<f32> {
-        levels::levels(&self.table, schedule, steps, self.is_sdxl)
+        let levels = |steps| levels::levels(&self.table, schedule, steps, self.is_sdxl, &self.tuning);
+        if self.tuning.discards_penultimate { without_penultimate(levels(steps + 1)) } else { levels(steps) }
     }
 
     /// Like [`NoiseSchedule::sigmas`], for samplers that compute one more level and drop the second to last. WebUI calls
     /// this `discard_next_to_last_sigma`.
     pub(crate) fn sigmas_without_penultimate(&self, schedule: ScheduleType, steps: usize) -> Vec<f32> {
-        let mut sigmas = self.sigmas(schedule, steps + 1);
-        if sigmas.len() >= 2 {
-            sigmas.remove(sigmas.len() - 2);
-        }
-        sigmas
+        without_penultimate(levels::levels(&self.table, schedule, steps + 1, self.is_sdxl, &self.tuning))
     }
 
     /// Returns the descending noise levels of Karras et al. (2022) between two levels, without a final 0.
     pub(crate) fn karras_between(steps: usize, least: f32, most: f32) -> Vec<f32> {
-        levels::karras(steps, least, most)
+        levels::karras(steps, f64::from(least), f64::from(most), levels::RHO)
     }
 
     /// Returns the ascending timesteps of WebUI's DDIM. Sampling starts at the last one and never evaluates the first:
@@ -163,6 +174,13 @@ impl NoiseSchedule {
         let stride = (self.times() / steps.max(1)).max(1);
         (0..self.times()).step_by(stride).map(|time| (time + 1).min(self.times() - 1)).collect()
     }
+}
+
+fn without_penultimate(mut sigmas: Vec<f32>) -> Vec<f32> {
+    if sigmas.len() >= 2 {
+        sigmas.remove(sigmas.len() - 2);
+    }
+    sigmas
 }
 
 #[cfg(test)]
