@@ -633,6 +633,13 @@ fn finds_pickles_in_files_of_any_kind() {
             raw_zip(b"", &records.map(|(name, content)| record(name, content)))
         }),
     ];
+    // A shelf of dbm.dumb pads its values to 512 bytes. Other databases begin with pages of their own.
+    let value = [b"\x80\x04", &call[..], b"."].concat();
+    let shelf = [&b"\x80\x04K\x01."[..], &[0; 507]].concat();
+    cases.push(dangerous("shelf.dat", [&shelf[..], &value].concat()));
+    cases.push(dangerous("pages.db", [&[0x13, 0x37, 0xff], &[0; 1000][..], &value, &[0xff; 9]].concat()));
+    cases.push(case("data_behind.pkl", [&shelf[..], &[1, 2, 3]].concat(), Unreadable));
+    cases.push(case("padded.pkl", shelf, Safe));
     for ending in ["", ".sav", ".p", ".dill", ".bak", ".txt", ".json", ".safetensors", ".png"] {
         cases.push(dangerous(&format!("bare{ending}"), [&call[..], b"."].concat()));
         cases.push(dangerous(&format!("computed{ending}"), computed));
@@ -678,6 +685,7 @@ fn looks_into_archives_with_code() {
         dangerous("imports.keras", archive(&[("config.json", imports)])),
         case("mine.keras", archive(&[("config.json", mine), metadata]), Unknown),
         case("broken.keras", archive(&[("config.json", b"{"), metadata]), Unreadable),
+        case("application.zip", archive(&[("__main__.py", b"pass")]), Unknown),
         // Python's name of this record is a/data.pkl.
         case("nul.pt", archive(&[("a/data.pkl\0x", b"cmine\nModel\n\xff")]), Unreadable),
     ]);

@@ -69,10 +69,15 @@ fn has_plain_items(header: &str) -> bool {
     // A list of fields. Each has a name and a type, perhaps a shape. A type can be a list of fields.
     let fields = description(header).filter(|value| value.starts_with('['));
     let Some((fields, _)) = fields.and_then(|value| value.split_once("fortran_order")) else { return false };
-    let texts: Vec<&str> = fields.split(['\'', '"']).skip(1).step_by(2).collect();
-    let (pairs, rest) = texts.as_chunks();
-    pairs.iter().all(|[_name, kind]| plain(kind).is_some()) && rest.len() <= 1
-        || texts.iter().all(|text| !text.contains(['O', 'o']))
+    let parts: Vec<&str> = fields.split('\'').collect();
+    let (pairs, rest) = parts.as_chunks();
+    // A title before the name would shift names and types: `(('title', 'name'), type)`.
+    let begins =
+        |before: &str| before.trim_end().strip_suffix('(').is_some_and(|rest| rest.trim_end().ends_with([',', '[']));
+    let is_plain =
+        |[before, _name, between, kind]: &[&str; 4]| begins(before) && between.trim() == "," && plain(kind).is_some();
+    // The quote of the next key follows the fields.
+    pairs.iter().all(is_plain) && rest.len() == 2 || !fields.contains(['O', 'o'])
 }
 
 /// Returns the bytes of a plain type such as `<f4`. `None` for objects (`|O`) and types that are not known.
@@ -118,6 +123,12 @@ mod tests {
             ("'object'", None),
             ("[('a', '<f4'), ('b', '|O')]", None),
             ("[('O', '<f4')]", Some(0)),
+            ("[('O', '<f4', (2,)), ('o', '<f4')]", Some(0)),
+            ("[(('title', 'a'), '<f4')]", Some(0)),
+            ("[(('a', 'f4'), 'O'), (('f4', 'b'), 'f4')]", None),
+            ("[(('a', 'f4'), [('O', 'f4')])]", None),
+            ("[( ('a', 'f4') , 'O'), ( ('f4', 'b') , 'f4')]", None),
+            ("[('a', [('f4', 'O'), ('f4', 'f4')])]", None),
             ("'<f4,O'", None),
             ("'\\x4f'", None),
             ("'<f4' ',O'", None),

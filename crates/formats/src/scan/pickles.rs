@@ -1,5 +1,6 @@
 //! Scans pickles that follow one another, and the pickles within them.
 
+use super::content::recognize_archive;
 use super::evidence::{is_pickle, is_whole, may_be_magic};
 use super::nested::{LOADER, loads_only_own_bytes, nested};
 use super::role::Role;
@@ -8,7 +9,7 @@ use crate::containers;
 use crate::danger::{self, Finding, Level};
 use crate::error::{Error, Kind};
 use crate::limits;
-use crate::pickle::{LenientParse, Pickle, parse_lenient};
+use crate::pickle::{LenientParse, Pickle, op, parse_lenient};
 
 /// Number of pickles that torch loads from the start of a legacy file, whatever they look like.
 const LEGACY_PICKLES: usize = 5;
@@ -29,6 +30,7 @@ impl Scanner<'_> {
         let mut begin = 0;
         let mut end = None;
         let mut is_legacy = false;
+        let of_file = matches!(role, Role::File { .. });
         for index in 0.. {
             if rest.is_empty() {
                 break;
@@ -69,6 +71,9 @@ impl Scanner<'_> {
                 continue;
             } else {
                 self.note_limit(parsed, place, begin as u64, role);
+                if of_file && end == Some(begin) && !is_legacy {
+                    self.behind(rest, place, begin, depth);
+                }
                 break;
             }
             self.pickles += 1;
@@ -99,6 +104,43 @@ impl Scanner<'_> {
             begin += len;
         }
         end
+    }
+
+    /// Scans what follows the pickles of a file and is not one. Some loaders go to an offset: `shelve` pads its values.
+    fn behind(&mut self, bytes: &[u8], place: &str, begin: usize, depth: usize) {
+        let is_padding = |&byte: &u8| byte == 0 || byte.is_ascii_whitespace();
+        if bytes.iter().all(is_padding) || recognize_archive(bytes).is_some() {
+            return;
+        }
+        self.embedded(bytes, place, begin, depth);
+        let found = format!("the bytes from offset {begin} on, behind its pickles, are no pickle and were not scanned");
+        self.fail(Error::unsupported(found), place);
+    }
+
+    /// Scans pickles at any offset of bytes of an unknown kind, such as a database. Random bytes are not taken for them.
+    pub(super) fn embedded(&mut self, bytes: &[u8], place: &str, begin: usize, depth: usize) {
+        let most = bytes.len().max(limits::SCAN_BYTES as usize);
+        let mut parsed = 0;
+        for (index, chunk) in bytes.chunks(DATA_BYTES).enumerate() {
+            self.touch(chunk.len());
+            for at in memchr::memchr_iter(op::PROTO, chunk) {
+                let at = index * DATA_BYTES + at;
+                let found = bytes.get(at..).unwrap_or_default();
+                if !matches!(found, [_, 2..=5, ..]) {
+                    continue;
+                }
+                let attempt = parse_lenient(found.get(..DATA_BYTES).unwrap_or(found));
+                parsed += attempt.pickle.bytes().len();
+                if parsed > most || self.data_values > limits::SCAN_VALUES {
+                    let found = "too many bytes that begin like pickles; the rest was not scanned";
+                    return self.fail(Error::limit(found), place);
+                }
+                if is_pickle(&attempt, Role::Data) {
+                    let place = nested_place(place, &format!("bytes at {}", begin + at));
+                    self.pickles(found, &place, Role::Data, depth + 1);
+                }
+            }
+        }
     }
 
     /// Bytes to parse at most. Storages of one repeated byte can be long runs of opcodes, and must not use up the limits

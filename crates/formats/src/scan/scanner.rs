@@ -101,6 +101,9 @@ impl<'a> Scanner<'a> {
             self.numpy(behind, place, depth);
         }
         let is_pickle = end.is_some();
+        if !is_pickle && found.is_none() && depth == 0 {
+            self.embedded(bytes, place, 0, depth);
+        }
         if let Some(obstacle) = found.and_then(ScannedFormat::obstacle) {
             self.fail(Error::unsupported(obstacle), place);
         }

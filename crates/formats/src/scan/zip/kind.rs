@@ -34,6 +34,11 @@ pub(super) fn kind(records: &[Record]) -> ScannedFormat {
     }
 }
 
+/// Whether Python can import a module from a zip with these records, or run the zip.
+pub(super) fn holds_modules(records: &[Record]) -> bool {
+    records.iter().any(|record| [".py", ".pyc"].iter().any(|ending| record.name.to_ascii_lowercase().ends_with(ending)))
+}
+
 /// Adds the records that a pickle refers to as its storages, by name, with their sizes. The folder of the storages has
 /// the name of the pickle; torch.package gives all pickles one folder.
 pub(super) fn add_storages(pickle: &str, found: &[StorageSize], storages: &mut HashMap<String, u64>) {

@@ -17,6 +17,7 @@ use super::role::Role;
 use super::scanned_format::ScannedFormat;
 use super::scanner::{Scanner, nested_place};
 use crate::containers::zip::{DEFLATED, STORED};
+use crate::danger::Level;
 use crate::error::Error;
 use crate::limits;
 use directory::{Directory, Record, directory, records};
@@ -74,6 +75,10 @@ impl Scanner<'_> {
         self.records += records.len();
         let format = kind::kind(&records);
         self.add_code(format, place);
+        if kind::holds_modules(&records) && !matches!(format, ScannedFormat::TorchScript | ScannedFormat::TorchPackage)
+        {
+            self.add_content("Python modules", Level::Unknown, "Python runs when it imports them from the zip", place);
+        }
         // Restored behind the records: this zip may be within another.
         let was_script = std::mem::replace(&mut self.is_script, format == ScannedFormat::TorchScript);
         // Pickles come first: they tell which records are storages.
