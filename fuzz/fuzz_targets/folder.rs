@@ -1,6 +1,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_formats::containers::diffusers::companions;
 use trinart_ckpt_fuzz::{check, open, path, write};
 
@@ -21,7 +22,9 @@ fuzz_target!(|data: &[u8]| {
         write(name, if index == usize::from(*selected) % files.len() { content } else { usual });
     }
     open(&path("folder"));
-    if let Err(error) = companions(&path("folder")) {
+    if let Ok(stored) = StoredCheckpoint::open(path("folder"))
+        && let Err(error) = companions(&stored)
+    {
         check(&error);
     }
 });
