@@ -63,7 +63,10 @@ impl<'a> Inspect<'a> {
         let mut inspection =
             Inspection::new(&stored, identity, components, &detection, parameterization, known, self.keys);
         inspection.quantization = quantization::Survey::of(state_dict).counts();
-        if let Ok(checkpoint) = &translated {
+        // A file without tensors has nothing to repair, which its kind says.
+        if let Ok(checkpoint) = &translated
+            && !checkpoint.state_dict().is_empty()
+        {
             match repair::plan(checkpoint) {
                 Ok(repaired) => inspection.repairs = repaired.repairs,
                 Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Missing | Kind::Mismatch) => {

@@ -45,6 +45,7 @@ mod scan;
 mod scan_peers;
 mod security;
 mod shells;
+mod uses;
 mod verdict;
 #[cfg(unix)]
 mod write_faults;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::Component;
 use crate::family::Architecture;
 use crate::layout::{self, Folder, Layout};
-use crate::{vae, vae_schema};
+use crate::{quantization, vae, vae_schema};
 use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The missing and extra tensors of a component.
@@ -18,7 +18,7 @@ pub struct Completeness {
     /// Keys of the architecture that the file lacks under every known spelling. Tensors that rendering does not use
     /// (position_ids, CLIP's `logit_scale`) do not count.
     pub missing: Vec<String>,
-    /// Keys of the file that the architecture lacks.
+    /// Keys of the file that the architecture lacks. The scales and tables of quantized weights do not count.
     pub extra: Vec<String>,
     /// Keys of tensors that the file has under another spelling too. A folder cannot hold both.
     pub duplicate: Vec<String>,
@@ -49,6 +49,7 @@ pub fn completeness(
         match mapped.and_then(|mapped| layout.to_ldm(mapped.folder, mapped.key)) {
             Some(written) if present.insert(written.key) => {}
             Some(_) => found.duplicate.push(key.to_owned()),
+            None if is_of_quantizer(state_dict, key) => {}
             None => found.extra.push(key.to_owned()),
         }
     }
@@ -60,6 +61,11 @@ pub fn completeness(
     // The parts of a fused projection share a key.
     found.missing.dedup();
     Some(found)
+}
+
+/// Returns whether a tensor is a scale or table of a quantized weight of the file, or marks such weights.
+fn is_of_quantizer(state_dict: &StateDict, key: &str) -> bool {
+    quantization::is_marker(key) || quantization::weight_of(key).is_some_and(|weight| state_dict.contains(&weight))
 }
 
 /// Returns the key in LDM names. A file of a VAE alone may have the names of diffusers.

@@ -18,10 +18,18 @@ pub struct Identity {
     pub details: Vec<String>,
     /// Other kinds of files whose keys are in this file too: it contradicts itself.
     pub also: Vec<FileKind>,
+    /// What precedes all keys without need, as `module.`; empty in most files.
+    pub wrapper: String,
 }
 
 /// What wraps all keys of a file that a training tool or a compiler wrote.
 const WRAPPERS: &[&str] = &["module.", "_orig_mod.", "state_dict.", "ema_model.", "online_model."];
+
+/// What wraps all keys of a whole checkpoint. Before those of one network, these can be its own prefix.
+const WRAPPERS_OF_CHECKPOINTS: &[&str] = &["model.", "net.", "network."];
+
+/// How the keys of whole checkpoints begin.
+const CHECKPOINT: &[&str] = &["model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner."];
 
 /// Where whole checkpoints and folders have their diffusion model.
 const DIFFUSION: &[&str] = &[
@@ -66,9 +74,12 @@ impl Identity {
 
     pub(super) fn of_view(view: &View<'_>) -> Self {
         let mut wrapper = String::new();
-        while let Some(more) = WRAPPERS.iter().find(|more| {
+        while let Some(more) = WRAPPERS.iter().chain(WRAPPERS_OF_CHECKPOINTS).find(|more| {
             let prefix = format!("{wrapper}{more}");
-            !view.is_empty() && view.keys().all(|key| key.starts_with(&prefix))
+            let is_before = |rest: &str| starts_with_any(rest, CHECKPOINT);
+            !view.is_empty()
+                && view.keys().all(|key| key.starts_with(&prefix))
+                && (WRAPPERS.contains(more) || view.keys().filter_map(|key| key.strip_prefix(&prefix)).any(is_before))
         }) {
             wrapper.push_str(more);
         }
@@ -76,6 +87,7 @@ impl Identity {
         let mut identity = of_unwrapped(&inner);
         if !wrapper.is_empty() {
             identity.details.push(format!("all keys under {wrapper}"));
+            identity.wrapper = wrapper;
         }
         identity
     }
@@ -105,7 +117,7 @@ impl Identity {
 impl From<Found> for Identity {
     fn from(found: Found) -> Self {
         let details = found.details.into_iter().map(str::to_owned).collect();
-        Identity { kind: found.kind, model: found.model, details, also: Vec::new() }
+        Identity { kind: found.kind, model: found.model, details, also: Vec::new(), wrapper: String::new() }
     }
 }
 
@@ -203,7 +215,7 @@ fn whole(view: &View<'_>, prefix: &str) -> Identity {
     let known = [DIFFUSION, VAE, ENCODERS].concat();
     let strays = rest.without(|key| starts_with_any(key, &known) || key.starts_with("model_ema."));
     let also = alone(&strays).map(|found| found.kind).filter(|_| strays.len() > 2);
-    Identity { kind, model: found, details, also: also.into_iter().collect() }
+    Identity { kind, model: found, details, also: also.into_iter().collect(), wrapper: String::new() }
 }
 
 fn diffusion_model(view: &View<'_>) -> Option<Model> {
@@ -246,7 +258,7 @@ fn parts(view: &View<'_>) -> Option<Identity> {
         (several, vae) => {
             let parts = vae.iter().chain(several).map(text_of).collect::<Vec<_>>().join(", ");
             let details = vec![parts];
-            Some(Identity { kind: FileKind::Parts, model: None, details, also: Vec::new() })
+            Some(Identity { kind: FileKind::Parts, model: None, details, also: Vec::new(), wrapper: String::new() })
         }
     }
 }

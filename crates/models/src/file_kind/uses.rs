@@ -1,5 +1,6 @@
 use super::named::named;
 use super::{FileKind, Identity, Model};
+use crate::Component;
 use crate::family::Architecture;
 
 named! {
@@ -14,22 +15,25 @@ named! {
 }
 
 impl Identity {
-    /// Lists what this program can do with the file. `architecture` is what detection finds.
-    pub fn uses(&self, architecture: Option<Architecture>, has_vae: bool) -> Vec<Use> {
-        use FileKind::{Checkpoint, Empty, Unet, Vae};
-        let is_sd = matches!(self.kind, Checkpoint | Unet);
-        let is_known = architecture.is_some() && (is_sd || self.kind.is_text_encoder());
+    /// Lists what this program can do with the file. `architecture` is what detection finds, `has` tells whether the file
+    /// has a component. A file whose keys are wrapped must be repaired before it is of other use.
+    pub fn uses(&self, architecture: Option<Architecture>, has: impl Fn(Component) -> bool) -> Vec<Use> {
+        use FileKind::{Checkpoint, Empty, Parts, Unet, Vae};
+        let is_checkpoint = self.kind == Checkpoint && self.wrapper.is_empty();
+        let has_vae = has(Component::Vae);
+        let is_whole = is_checkpoint && has_vae && has(Component::TextEncoder);
+        let is_lone = self.kind == Unet || self.kind.is_text_encoder();
         let mut uses = Vec::new();
         let mut can = |use_, is_possible| {
             if is_possible {
                 uses.push(use_);
             }
         };
-        can(Use::MergeVaeCheckpoint, self.kind == Checkpoint);
-        can(Use::MergeVaeDonor, self.kind == Vae || (self.kind == Checkpoint && has_vae));
+        can(Use::MergeVaeCheckpoint, is_checkpoint);
+        can(Use::MergeVaeDonor, self.kind == Vae || (matches!(self.kind, Checkpoint | Parts) && has_vae));
         can(Use::ConvertFile, self.kind != Empty);
-        can(Use::ConvertFolder, is_known || self.kind == Vae);
-        can(Use::RenderCheck, self.kind == Checkpoint && self.model == Some(Model::Sd1) && has_vae);
+        can(Use::ConvertFolder, (architecture.is_some() && (is_whole || is_lone)) || self.kind == Vae);
+        can(Use::RenderCheck, is_whole && architecture == Some(Architecture::Sd1) && self.model == Some(Model::Sd1));
         uses
     }
 }
