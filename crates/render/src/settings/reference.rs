@@ -7,7 +7,6 @@ use std::str::FromStr;
 
 use super::infotext::{Infotext, OURS, parse_size};
 use super::versions::{Rules, WebUiVersion, unnamed_schedule};
-use super::webui;
 use crate::checks::Check;
 use crate::picture::{DecodedPicture, Picture};
 use crate::sampling::{Sampler, ScheduleType};
@@ -49,6 +48,28 @@ const FOLLOWED: &[&str] = &[
     "Pad conds v0",
     "Old prompt editing timelines",
     "Downcast alphas_cumprod",
+    // The options in `webui.rs`.
+    "Beta schedule alpha",
+    "Beta schedule beta",
+    "Schedule min sigma",
+    "Schedule max sigma",
+    "Schedule rho",
+    "Discard penultimate sigma",
+    "Eta",
+    "Eta DDIM",
+    "Sigma churn",
+    "Sigma tmin",
+    "Sigma tmax",
+    "Sigma noise",
+    "SGM noise multiplier",
+    "NGMS",
+    "NGMS all steps",
+    "Skip Early CFG",
+    "Noise Schedule",
+    "Variation seed",
+    "Variation seed strength",
+    "Seed resize from",
+    "Tiling",
     PROMPT_SYNTAX,
     WEIGHT_DTYPE,
     // WebUI writes the seed of each picture, not that of its batch.
@@ -253,12 +274,9 @@ impl ReferenceParameters {
     /// Returns the fields that a render ignores.
     fn ignored(&self, used: &UsedFiles<'_>) -> Vec<String> {
         let vae = used.vae;
-        let is_followed = |name: &str| FOLLOWED.contains(&name) || webui::FIELDS.contains(&name);
-        let unknown = self
-            .text
-            .fields
-            .iter()
-            .filter(|(name, value)| !is_followed(name) && !WITHOUT_EFFECT.contains(&(name.as_str(), value.trim())));
+        let unknown = self.text.fields.iter().filter(|(name, value)| {
+            !FOLLOWED.contains(&name.as_str()) && !WITHOUT_EFFECT.contains(&(name.as_str(), value.trim()))
+        });
         let mut ignored: Vec<String> = unknown.map(|(name, value)| format!("{name}: {}", shown(value))).collect();
         for (name, ours) in used.networks {
             if let Some(theirs) = self.text(name).filter(|theirs| hashes(theirs) != hashes(ours)) {

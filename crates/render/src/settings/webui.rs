@@ -11,31 +11,6 @@ const BETA: [&str; 2] = ["Beta schedule alpha", "Beta schedule beta"];
 /// The value of "Noise Schedule" that changes the noise schedule.
 const ZERO_TERMINAL_SNR: &str = "Zero Terminal SNR";
 
-/// The fields that [`WebUiOptions::read`] follows.
-pub(super) const FIELDS: &[&str] = &[
-    "Beta schedule alpha",
-    "Beta schedule beta",
-    "Schedule min sigma",
-    "Schedule max sigma",
-    "Schedule rho",
-    "Discard penultimate sigma",
-    "Eta",
-    "Eta DDIM",
-    "Sigma churn",
-    "Sigma tmin",
-    "Sigma tmax",
-    "Sigma noise",
-    "SGM noise multiplier",
-    "NGMS",
-    "NGMS all steps",
-    "Skip Early CFG",
-    "Noise Schedule",
-    "Variation seed",
-    "Variation seed strength",
-    "Seed resize from",
-    "Tiling",
-];
-
 /// WebUI's options of a picture. The defaults have no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
@@ -103,14 +78,13 @@ impl WebUiOptions {
         let [alpha, beta] = BETA.map(|name| number(name, 0.01..=1.0));
         let most = positive("Sigma tmax")?.unwrap_or(f64::INFINITY);
         Ok(WebUiOptions {
-            sampler: SamplerTuning {
+            sampler: sampler.tuned(SamplerTuning {
                 eta: number(eta, 0.0..=1.0)?,
                 churn: number("Sigma churn", 0.0..=100.0)?.unwrap_or(0.0),
                 churned: (number("Sigma tmin", 0.0..=1e6)?.unwrap_or(0.0), most),
                 noise: number("Sigma noise", 0.0..=1.1)?.unwrap_or(1.0),
                 sgm_noise_multiplier: reference.is_set("SGM noise multiplier")?,
-            }
-            .of(sampler),
+            }),
             levels: LevelTuning {
                 least: positive("Schedule min sigma")?,
                 most: positive("Schedule max sigma")?,

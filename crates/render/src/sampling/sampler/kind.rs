@@ -1,4 +1,5 @@
 use super::restart;
+use super::tuning::SamplerTuning;
 use crate::sampling::schedule::{NoiseSchedule, ScheduleType};
 
 /// A sampler: a method to turn noise into a latent.
@@ -120,6 +121,31 @@ impl Sampler {
             | Sampler::DpmFast
             | Sampler::DpmAdaptive => Some(1.0),
             _ => None,
+        }
+    }
+
+    /// Returns the options that WebUI passes to this sampler. The others have their defaults.
+    #[must_use]
+    pub fn tuned(self, tuning: SamplerTuning) -> SamplerTuning {
+        let defaults = SamplerTuning::default();
+        let has_churn = matches!(self, Sampler::Euler | Sampler::Heun | Sampler::Dpm2);
+        let has_noise = has_churn
+            || matches!(
+                self,
+                Sampler::DpmFast
+                    | Sampler::Dpm2A
+                    | Sampler::Dpmpp2sA
+                    | Sampler::DpmppSde
+                    | Sampler::Dpmpp2mSde
+                    | Sampler::Dpmpp2mSdeHeun
+                    | Sampler::Dpmpp3mSde
+            );
+        SamplerTuning {
+            eta: tuning.eta.filter(|_| self.default_eta().is_some()),
+            churn: if has_churn { tuning.churn } else { defaults.churn },
+            churned: if has_churn { tuning.churned } else { defaults.churned },
+            noise: if has_noise { tuning.noise } else { defaults.noise },
+            sgm_noise_multiplier: tuning.sgm_noise_multiplier && self.has_schedule(),
         }
     }
 

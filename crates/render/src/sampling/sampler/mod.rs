@@ -25,7 +25,7 @@ pub use tuning::SamplerTuning;
 ///
 /// Fails if a callback fails, or if the sampler needs more steps.
 pub fn sample(sampler: Sampler, noise: &Tensor, context: &mut SamplerContext<'_>) -> Result<Tensor> {
-    context.tuning = context.tuning.of(sampler);
+    context.tuning = sampler.tuned(context.tuning);
     match sampler {
         Sampler::Dpmpp2m => dpm_plus_plus::dpmpp_2m(noise, context),
         Sampler::DpmppSde => sde::dpmpp_sde(noise, context),

@@ -1,5 +1,3 @@
-use super::kind::Sampler;
-
 /// WebUI's options of samplers. Each acts only on the samplers that have it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamplerTuning {
@@ -18,32 +16,5 @@ pub struct SamplerTuning {
 impl Default for SamplerTuning {
     fn default() -> Self {
         SamplerTuning { eta: None, churn: 0.0, churned: (0.0, f64::INFINITY), noise: 1.0, sgm_noise_multiplier: false }
-    }
-}
-
-impl SamplerTuning {
-    /// Returns the options that WebUI passes to a sampler. The others have their defaults.
-    #[must_use]
-    pub fn of(self, sampler: Sampler) -> Self {
-        let defaults = SamplerTuning::default();
-        let has_churn = matches!(sampler, Sampler::Euler | Sampler::Heun | Sampler::Dpm2);
-        let has_noise = has_churn
-            || matches!(
-                sampler,
-                Sampler::DpmFast
-                    | Sampler::Dpm2A
-                    | Sampler::Dpmpp2sA
-                    | Sampler::DpmppSde
-                    | Sampler::Dpmpp2mSde
-                    | Sampler::Dpmpp2mSdeHeun
-                    | Sampler::Dpmpp3mSde
-            );
-        SamplerTuning {
-            eta: self.eta.filter(|_| sampler.default_eta().is_some()),
-            churn: if has_churn { self.churn } else { defaults.churn },
-            churned: if has_churn { self.churned } else { defaults.churned },
-            noise: if has_noise { self.noise } else { defaults.noise },
-            sgm_noise_multiplier: self.sgm_noise_multiplier && sampler.has_schedule(),
-        }
     }
 }
