@@ -204,7 +204,6 @@ impl Inspection {
         };
         let is_part = |component: &ComponentSummary| matches!(component.component, Component::Unet | Component::Vae);
         let has_model = detection.task.is_some() || components.iter().any(is_part);
-        let has = |wanted: Component| components.iter().any(|summary| summary.component == wanted);
         Inspection {
             file: checkpoint.path().to_string_lossy().into_owned(),
             bytes: checkpoint.file_bytes(),
@@ -212,7 +211,7 @@ impl Inspection {
             kind: identity.kind,
             model: identity.model,
             name: identity.to_text(),
-            uses: identity.uses(detection.architecture(), has),
+            uses: Vec::new(),
             also: identity.also,
             architecture: detection.architecture(),
             task: detection.task,

@@ -72,7 +72,7 @@ fn checks_who_is_the_checkpoint_and_who_the_vae() {
         ),
         (&lora, &vae, &["lora.safetensors: ", "LoRA (kohya)", "tiny-vae.vae.pt"]),
         (&junk, &vae, &["junk.ckpt: ", "no known keys (a.weight)"]),
-        (&checkpoint, &lora, &["lora.safetensors: ", "no VAE", "found LoRA (kohya)", "tiny-sd1.safetensors"]),
+        (&checkpoint, &lora, &["lora.safetensors: ", "no VAE", "LoRA (kohya)", "tiny-sd1.safetensors"]),
         (&checkpoint, &junk, &["junk.ckpt: ", "no known keys (a.weight)", "tiny-sd1.safetensors"]),
     ];
     for (base, donor, words) in cases {

@@ -26,7 +26,7 @@ fn without(start: &str) -> Narrow {
 fn files_are_usable_for_what_the_commands_accept() {
     let folder = Folder::new();
     let sd1 = || Narrow::new(Architecture::Sd1);
-    let second = "cond_stage_model.model.ln_final.weight";
+    let second = "cond_stage_model.transformer.final_layer_norm.weight";
     let files = [
         ("whole", sd1()),
         ("module", sd1().renamed("", "module.")),
@@ -68,7 +68,7 @@ fn a_wrapped_checkpoint_is_named_as_what_it_wraps() {
         ("", "Stable Diffusion checkpoint (SD v1)"),
     ];
     for (wrapper, name) in names {
-        let path = folder.join("file.safetensors");
+        let path = folder.join(&format!("{wrapper}file.safetensors"));
         Narrow::new(Architecture::Sd1).renamed("", wrapper).save(&path, &[]);
         assert_eq!(inspected(&path)["name"], name);
     }

@@ -15,13 +15,14 @@ named! {
 }
 
 impl Identity {
-    /// Lists what this program can do with the file. `architecture` is what detection finds, `has` tells whether the file
-    /// has a component. A file whose keys are wrapped must be repaired before it is of other use.
+    /// Lists what this program can do with the file. `architecture` is what detection finds, and `has` tells whether the
+    /// file has a component, both in LDM names. merge-vae and render-check take no checkpoint with wrapped keys, which
+    /// must be repaired first.
     pub fn uses(&self, architecture: Option<Architecture>, has: impl Fn(Component) -> bool) -> Vec<Use> {
         use FileKind::{Checkpoint, Empty, Parts, Unet, Vae};
-        let is_checkpoint = self.kind == Checkpoint && self.wrapper.is_empty();
+        let is_plain = self.wrapper.is_empty();
         let has_vae = has(Component::Vae);
-        let is_whole = is_checkpoint && has_vae && has(Component::TextEncoder);
+        let is_whole = self.kind == Checkpoint && has_vae && has(Component::TextEncoder);
         let is_lone = self.kind == Unet || self.kind.is_text_encoder();
         let mut uses = Vec::new();
         let mut can = |use_, is_possible| {
@@ -29,11 +30,12 @@ impl Identity {
                 uses.push(use_);
             }
         };
-        can(Use::MergeVaeCheckpoint, is_checkpoint);
+        can(Use::MergeVaeCheckpoint, self.kind == Checkpoint && is_plain);
         can(Use::MergeVaeDonor, self.kind == Vae || (matches!(self.kind, Checkpoint | Parts) && has_vae));
         can(Use::ConvertFile, self.kind != Empty);
         can(Use::ConvertFolder, (architecture.is_some() && (is_whole || is_lone)) || self.kind == Vae);
-        can(Use::RenderCheck, is_whole && architecture == Some(Architecture::Sd1) && self.model == Some(Model::Sd1));
+        let is_rendered = architecture == Some(Architecture::Sd1) && self.model == Some(Model::Sd1);
+        can(Use::RenderCheck, is_whole && is_plain && is_rendered);
         uses
     }
 }
