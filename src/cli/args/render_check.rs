@@ -35,7 +35,9 @@ pub(in crate::cli) struct RenderCheck {
     #[arg(long, value_name = "SAFETENSORS", help_heading = OUTPUT, hide_short_help = true)]
     pub dump: Option<PathBuf>,
 
-    /// Set the prompt, in WebUI syntax: (word:1.2), [word], [before:after:0.5], [one|two], BREAK, AND
+    /// Set the prompt, in WebUI's syntax
+    ///
+    /// (word:1.2), [word], [before:after:0.5], [one|two], BREAK and AND have their meaning there.
     #[arg(long, help_heading = RENDERING)]
     pub prompt: Option<String>,
     /// Set the negative prompt
@@ -52,7 +54,7 @@ pub(in crate::cli) struct RenderCheck {
         hide_short_help = true,
     )]
     pub preset: Option<String>,
-    /// Look for the LoRAs that the prompt loads in this folder: <lora:name:0.8>
+    /// Look for the prompt's LoRAs (<lora:name:0.8>) in this folder
     ///
     /// A LoRA is found by its file name without the extension, or by the name that it was trained under.
     #[arg(long, value_name = "DIR", help_heading = RENDERING)]
@@ -88,7 +90,7 @@ pub(in crate::cli) struct RenderCheck {
     /// Both are multiples of 8 from 64 to 2048.
     #[arg(long, value_name = "WxH", value_parser = size, help_heading = RENDERING)]
     pub size: Option<(usize, usize)>,
-    /// Use the output of the Nth layer of the text encoder from the end [default: 1]
+    /// Use the text encoder's Nth layer from the end [default: 1]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=12), help_heading = RENDERING)]
     #[arg(value_name = "N")]
     pub clip_skip: Option<u8>,
@@ -100,7 +102,7 @@ pub(in crate::cli) struct RenderCheck {
     /// auto selects the first NVIDIA GPU if there is one and this program was built with CUDA, otherwise the CPU.
     #[arg(long, default_value = "auto", hide_default_value = true, value_parser = Device::parse, help_heading = RENDERING)]
     pub device: Device,
-    /// Cast the weights to f32, f16 or bf16 [default: f16 on a GPU, f32 on the CPU]
+    /// Cast weights to f32, f16 or bf16 [default: f16 on a GPU, else f32]
     ///
     /// On a GPU, the values between layers have this dtype too; sums are always f32. On the CPU, only the weights are rounded
     /// to it. A VAE that overflows f16 runs in f32.
@@ -117,7 +119,7 @@ pub(in crate::cli) struct RenderCheck {
     /// Options on the command line override the picture's parameters.
     #[arg(long, value_name = "PICTURE", conflicts_with = "against", help_heading = COMPARISON)]
     pub like: Option<PathBuf>,
-    /// Write the contact sheet to this PNG file [default: NAME.sheet.png]
+    /// Write the contact sheet here [default: NAME.sheet.png]
     ///
     /// The sheet shows both pictures and their difference, amplified eight times.
     #[arg(long, value_name = "PICTURE", help_heading = COMPARISON)]
