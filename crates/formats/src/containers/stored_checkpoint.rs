@@ -329,7 +329,12 @@ impl StoredCheckpoint {
 
     /// Fails if the file has a tensor that cannot be read.
     pub fn refuse_unreadable(&self) -> Result<()> {
-        match self.unreadable.first() {
+        self.refuse_unreadable_among(|_| true)
+    }
+
+    /// Fails if a tensor whose key fulfills a condition cannot be read.
+    pub fn refuse_unreadable_among(&self, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
+        match self.unreadable.iter().find(|unreadable| is_wanted(&unreadable.key)) {
             Some(unreadable) => Err(self.unreadable_error(unreadable)),
             None => Ok(()),
         }

@@ -146,31 +146,25 @@ pub(super) fn is_cheap_in_pieces(view: &View) -> bool {
 
 /// The bytes of elements that each read yields if the view is read in pieces of `len` bytes.
 pub(super) fn run_in_pieces(view: &View, size: usize, len: u64) -> u64 {
-    let size = size as u64;
-    let Ok((_, mut block, _)) = next_block(&axes_of(view), 0, len / size) else { return 0 };
-    block.retain(|axis| axis.from > 0);
-    block.sort_by_key(|axis| axis.from);
-    let (mut elements, mut span) = (1, 1);
-    for axis in block {
-        if axis.from.saturating_sub(span) * size > GAP {
-            break;
-        }
-        elements *= axis.len;
-        span += (axis.len - 1) * axis.from;
-    }
-    elements * size
+    joined_in_pieces(view, size, len, |stride, span| stride.saturating_sub(span) * size as u64 <= GAP)
 }
 
 /// The bytes of elements that lie together in the storage if the view is read in pieces of `len` bytes. Gaps may be as large
 /// as what lies between them: the processor reads whole cache lines.
 pub(super) fn together_in_pieces(view: &View, size: usize, len: u64) -> u64 {
+    joined_in_pieces(view, size, len, |stride, span| stride <= 2 * span)
+}
+
+/// The bytes of elements of a piece of `len` bytes, joined along the axes of the storage as long as `is_joined` holds for
+/// the stride of the next axis and the span of the elements so far, both in elements.
+fn joined_in_pieces(view: &View, size: usize, len: u64, is_joined: impl Fn(u64, u64) -> bool) -> u64 {
     let size = size as u64;
     let Ok((_, mut block, _)) = next_block(&axes_of(view), 0, len / size) else { return 0 };
     block.retain(|axis| axis.from > 0);
     block.sort_by_key(|axis| axis.from);
     let (mut elements, mut span) = (1, 1);
     for axis in block {
-        if axis.from > 2 * span {
+        if !is_joined(axis.from, span) {
             break;
         }
         elements *= axis.len;

@@ -9,8 +9,8 @@ const USER_COMMENT: u16 = 0x9286;
 /// Bytes of an entry of a directory.
 const ENTRY: usize = 12;
 
-/// Returns the user comment of EXIF data, which may begin with "Exif" and two zeros. `None` if there is none, or if it is
-/// not readable.
+/// Returns the user comment of EXIF data, which may begin with "Exif" and two zeros. Returns `None` if the data
+/// have no readable user comment.
 pub(super) fn user_comment(exif: &[u8]) -> Option<String> {
     let tiff = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
     let is_little = match tiff.get(..4)? {

@@ -85,7 +85,7 @@ impl Embeddings {
         Ok(Embeddings { list })
     }
 
-    /// Whether there are none.
+    /// Whether the list of embeddings is empty.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

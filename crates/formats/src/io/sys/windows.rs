@@ -1,7 +1,7 @@
 //! Windows: files in use, names that mean devices, and renames by handle.
 //!
-//! An open file can be replaced only if whoever opened it allows its deletion. Python's `open` does not. Temporary files
-//! are opened so that no other process can delete them; when the process ends, anyone can.
+//! An open file can be replaced only if the program that opened it allows its deletion. Python's `open` does not. Temporary
+//! files are opened so that no other process can delete them. After the process ends, every process can.
 
 use std::ffi::{OsStr, c_void};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};

@@ -143,7 +143,7 @@ fn refuse_incomplete(
     }
 }
 
-/// Plans the replacement of the UNet and of text encoders. `None` if there are none of them.
+/// Plans the replacement of the UNet and of the text encoders. Returns `None` if `found` is empty.
 fn networks(
     base: Option<&Checkpoint>,
     found: &[Part<'_>],

@@ -52,7 +52,7 @@ pub(super) fn detect_unet(donor: &Checkpoint) -> Result<Detection> {
 impl<'a> Part<'a> {
     /// Finds a component in a file.
     ///
-    /// Fails if there is none or several, if a tensor has several names or cannot be read, and if a key under the prefix of
+    /// Fails unless the file has exactly one, and if a tensor has several names or cannot be read, and if a key under the prefix of
     /// the component is unknown.
     pub(super) fn find(
         origin: Origin,
@@ -158,7 +158,7 @@ fn drop_reason(layout: &Layout, folder: Folder, prefix: &str, key: &str) -> Resu
     Ok(DropReason::NotInPart)
 }
 
-/// Returns the prefix of a component in a file. Fails if there is none or several.
+/// Returns the prefix of a component in a file. Fails unless exactly one prefix fits.
 fn find_prefix<'k>(layout: &Layout, folder: Folder, donor: &'k Checkpoint) -> Result<&'k str> {
     let mut counts: IndexMap<&str, usize> = IndexMap::new();
     for key in donor.state_dict().keys() {
@@ -186,12 +186,7 @@ fn find_prefix<'k>(layout: &Layout, folder: Folder, donor: &'k Checkpoint) -> Re
 
 /// Fails if a tensor of the component cannot be read.
 fn refuse_unreadable(layout: &Layout, folder: Folder, donor: &Checkpoint) -> Result<()> {
-    let stored = donor.stored();
-    let is_part = |key: &str| spelling::split(layout, folder, key).is_some();
-    match stored.unreadable().iter().find(|unreadable| is_part(&unreadable.key)) {
-        Some(unreadable) => Err(stored.unreadable_error(unreadable)),
-        None => Ok(()),
-    }
+    donor.stored().refuse_unreadable_among(|key| spelling::split(layout, folder, key).is_some())
 }
 
 /// The name of a component for people.

@@ -46,13 +46,9 @@ pub(super) fn refuse_unreadable(
     architecture: Architecture,
     has_vae: bool,
 ) -> Result<()> {
-    let stored = base.stored();
     let is_replaced =
         |key: &str| part_of(parts, architecture, key).is_some() || has_vae && merge_vae::is_of_old_vae(key);
-    match stored.unreadable().iter().find(|unreadable| !is_replaced(&unreadable.key)) {
-        Some(unreadable) => Err(stored.unreadable_error(unreadable)),
-        None => Ok(()),
-    }
+    base.stored().refuse_unreadable_among(|key| !is_replaced(key))
 }
 
 /// Puts parts into the places of those that they replace.

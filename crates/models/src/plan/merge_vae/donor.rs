@@ -27,7 +27,7 @@ pub(super) struct Donor<'a> {
 }
 
 impl<'a> Donor<'a> {
-    /// Finds the VAE of a file. Fails if there is none or several, if a tensor has several names or cannot be read, and
+    /// Finds the VAE of a file. Fails unless the file has exactly one, and if a tensor has several names or cannot be read, and
     /// if the latents do not have 4 channels.
     pub(super) fn find(checkpoint: &'a Checkpoint) -> Result<Self> {
         let prefix = find_prefix(checkpoint)?;
@@ -55,12 +55,7 @@ impl<'a> Donor<'a> {
     }
 
     fn refuse_unreadable(&self) -> Result<()> {
-        let stored = self.checkpoint.stored();
-        let of_vae = |key: &str| Role::from_key(key, self.prefix) == Role::Vae;
-        match stored.unreadable().iter().find(|unreadable| of_vae(&unreadable.key)) {
-            Some(unreadable) => Err(stored.unreadable_error(unreadable)),
-            None => Ok(()),
-        }
+        self.checkpoint.stored().refuse_unreadable_among(|key| Role::from_key(key, self.prefix) == Role::Vae)
     }
 
     fn refuse_other_latents(&self) -> Result<()> {

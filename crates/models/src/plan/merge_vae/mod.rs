@@ -85,11 +85,7 @@ pub fn is_of_old_vae(key: &str) -> bool {
 
 /// Fails if the checkpoint has a tensor that cannot be read, unless the merge replaces it.
 fn refuse_unreadable(base: &Checkpoint) -> Result<()> {
-    let stored = base.stored();
-    match stored.unreadable().iter().find(|unreadable| !is_of_old_vae(&unreadable.key)) {
-        Some(unreadable) => Err(stored.unreadable_error(unreadable)),
-        None => Ok(()),
-    }
+    base.stored().refuse_unreadable_among(|key| !is_of_old_vae(key))
 }
 
 /// The input of a tensor of the new VAE.
