@@ -6,6 +6,24 @@ use trinart_ckpt_render::prompt::{Timeline, texts_over_time};
 /// Readings that differ from WebUI's: seven prompts with unmatched brackets, which WebUI takes as plain text.
 const MOST_DIFFERENT: usize = 14;
 
+/// Whether square and round brackets come in pairs, apart from those behind a backslash.
+fn has_paired_brackets(prompt: &str) -> bool {
+    let mut open = Vec::new();
+    let mut signs = prompt.chars();
+    while let Some(sign) = signs.next() {
+        match sign {
+            '\\' => {
+                signs.next();
+            }
+            '[' | '(' => open.push(sign),
+            ']' if open.pop() != Some('[') => return false,
+            ')' if open.pop() != Some('(') => return false,
+            _ => {}
+        }
+    }
+    open.is_empty()
+}
+
 /// The last step with each text, and the text.
 type Texts = Vec<(usize, String)>;
 
@@ -31,4 +49,6 @@ fn edited_prompts_have_the_texts_of_webui() {
         expected.len(),
         &wrong[..wrong.len().min(10)]
     );
+    let unexpected: Vec<_> = wrong.iter().filter(|(prompt, ..)| has_paired_brackets(prompt)).collect();
+    assert!(unexpected.is_empty(), "{unexpected:?}");
 }
