@@ -207,6 +207,29 @@ impl LazyTensor {
         self.storages().into_iter().try_for_each(|storage| storage.check())
     }
 
+    /// Returns the range of the file whose bytes are exactly the elements, row-major and little-endian. `None` if no range is:
+    /// elements that are compressed, transposed, cast or in memory.
+    pub fn file_range(&self) -> Option<std::ops::Range<u64>> {
+        let (start, dtype) = self.file_start()?;
+        Some(start..start.checked_add(self.shape().bytes(dtype))?)
+    }
+
+    /// The offset of the first element in the file, if the elements follow it, and their dtype.
+    fn file_start(&self) -> Option<(u64, Dtype)> {
+        match &self.repr {
+            Repr::Stored { storage, dtype, view } if view.is_contiguous() && !storage.is_big_endian() => {
+                let Extent::Raw { offset, .. } = storage.extent() else { return None };
+                Some((offset.checked_add(view.start().checked_mul(dtype.size() as u64)?)?, *dtype))
+            }
+            Repr::Reshaped { inner, .. } => inner.file_start(),
+            Repr::Sliced { inner, first, .. } => {
+                let (start, dtype) = inner.file_start()?;
+                Some((start.checked_add(first.checked_mul(dtype.size() as u64)?)?, dtype))
+            }
+            _ => None,
+        }
+    }
+
     /// Returns whether the elements lie in their storage in row-major order without gaps. True of tensors that are not views
     /// of a storage.
     pub fn is_contiguous(&self) -> bool {

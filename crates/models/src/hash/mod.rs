@@ -1,5 +1,8 @@
 //! Hashes of files and of tensors.
 
+mod tensor;
+mod values;
+
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -7,7 +10,9 @@ use sha2::{Digest, Sha256};
 
 use trinart_ckpt_formats::error::{OrInternal, Result};
 use trinart_ckpt_formats::io::{NoProgress, Progress, Source, parallel};
-use trinart_ckpt_formats::tensor::{LazyTensor, NonFinite, NonFiniteTensor};
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFinite, NonFiniteTensor};
+
+pub use values::{TensorValues, Values, hash_of, read_values, rounded_hash};
 
 /// Bytes per read.
 const PIECE: usize = 1 << 20;
@@ -33,19 +38,10 @@ impl FileHashes {
         self.sha256.split_at_checked(10).map_or(&self.sha256, |(first, _)| first)
     }
 
-    /// Hashes a file. `data` is the end of the header of a safetensors file. Reads the file once, or twice with `data`.
-    pub fn new(source: &Source, data: Option<u64>, jobs: usize, progress: &dyn Progress) -> Result<Self> {
-        let len = source.len();
-        let ranges: Vec<_> = [Some(0..len), Some(legacy_range(len)), data.map(|data| data.min(len)..len)]
-            .into_iter()
-            .flatten()
-            .collect();
-        progress.begin("hashing", ranges.iter().map(|range| range.end - range.start).sum());
-        let hashes = parallel::map(jobs, &ranges, || (), |(), range| range_sha256(source, range.clone(), progress))?;
-        let mut hashes = hashes.into_iter();
-        let sha256 = hashes.next().or_internal("the file was not hashed")?;
-        let legacy = digits(hashes.next().or_internal("the legacy range was not hashed")?, 8);
-        Ok(FileHashes { sha256, legacy, autov3: hashes.next().map(|hash| digits(hash, 12)) })
+    /// Hashes a file. `data` is the end of the header of a safetensors file. Reads the file once.
+    pub fn new(source: &Arc<Source>, data: Option<u64>, jobs: usize, progress: &dyn Progress) -> Result<Self> {
+        let read = read_values(Some((source, data)), &[], Dtype::F16, jobs, progress)?;
+        read.file.or_internal("a file was not hashed")
     }
 }
 

@@ -1,0 +1,149 @@
+//! What is computed from the values of one tensor, piece by piece.
+
+use std::sync::LazyLock;
+
+use half::f16;
+use sha2::{Digest, Sha256};
+
+use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFinite, Overflow, cast};
+
+/// sigmoid(x) - 0.5 of each value of an f16, by its bits. NaN counts as nothing, so that it does not spread.
+static SIGMOIDS: LazyLock<Vec<f32>> = LazyLock::new(|| {
+    let of = |bits: u16| {
+        let value = f16::from_bits(bits).to_f32();
+        if value.is_nan() { 0.0 } else { 1.0 / (1.0 + (-value).exp()) - 0.5 }
+    };
+    (0..=u16::MAX).map(of).collect()
+});
+
+/// What the values of a tensor are.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct TensorValues {
+    /// The sha256 of the elements as they are stored, hexadecimal.
+    pub exact: String,
+    /// The sha256 of the elements rounded to f16, or to the dtype that was requested. The same as `exact` for integers.
+    pub rounded: String,
+    /// NaN and infinite values.
+    pub non_finite: NonFinite,
+    /// Whether all elements are zero, and there is one.
+    pub is_zero: bool,
+    /// The sum of sigmoid(x) - 0.5 of all elements rounded to f16: model-toolkit's metric.
+    pub sigmoids: f64,
+    /// Whether the file has a checksum for the elements, and it is another one.
+    pub is_damaged: bool,
+}
+
+/// Computes [`TensorValues`] from the elements of a tensor in pieces.
+pub(super) struct Reader {
+    dtype: Dtype,
+    round_to: Dtype,
+    exact: Sha256,
+    /// `None` where it would be the same as `exact`.
+    rounded: Option<Sha256>,
+    crc32: Option<(u32, crc32fast::Hasher)>,
+    non_finite: NonFinite,
+    has_value: bool,
+    is_zero: bool,
+    sigmoids: f64,
+    /// The first bytes of an element whose other bytes are in the next piece.
+    begun: Vec<u8>,
+    buffer: Vec<u8>,
+    halves: Vec<u8>,
+}
+
+impl Reader {
+    /// `has_stored_bytes`: whether the pieces will be the bytes of the file.
+    pub(super) fn new(tensor: &LazyTensor, round_to: Dtype, has_stored_bytes: bool) -> Self {
+        let dtype = tensor.dtype();
+        let is_rounded = dtype != round_to && cast::is_supported(dtype, round_to);
+        let crc32 = tensor.expected_crc32().filter(|_| has_stored_bytes);
+        Reader {
+            dtype,
+            round_to,
+            exact: Sha256::new(),
+            rounded: is_rounded.then(Sha256::new),
+            crc32: crc32.map(|expected| (expected, crc32fast::Hasher::new())),
+            non_finite: NonFinite::default(),
+            has_value: false,
+            is_zero: true,
+            sigmoids: 0.0,
+            begun: Vec::new(),
+            buffer: Vec::new(),
+            halves: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes, which may end within an element.
+    pub(super) fn add(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.exact.update(bytes);
+        if let Some((_, hasher)) = &mut self.crc32 {
+            hasher.update(bytes);
+        }
+        let size = self.dtype.size();
+        if !self.begun.is_empty() {
+            let (head, rest) = bytes.split_at((size - self.begun.len()).min(bytes.len()));
+            self.begun.extend_from_slice(head);
+            bytes = rest;
+            if self.begun.len() < size {
+                return Ok(());
+            }
+            let whole = std::mem::take(&mut self.begun);
+            self.elements(&whole)?;
+        }
+        let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % size);
+        self.begun.extend_from_slice(rest);
+        self.elements(whole)
+    }
+
+    fn elements(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.has_value = true;
+        self.non_finite += NonFinite::count(self.dtype, bytes);
+        self.is_zero = self.is_zero && is_zero(self.dtype, bytes);
+        if let Some(rounded) = &mut self.rounded {
+            self.buffer.resize(bytes.len() / self.dtype.size() * self.round_to.size(), 0);
+            cast::cast(self.dtype, bytes, self.round_to, &mut self.buffer, Overflow::Saturate, 0)?;
+            rounded.update(&self.buffer);
+        }
+        let halves = match (self.dtype, self.rounded.is_some() && self.round_to == Dtype::F16) {
+            (Dtype::F16, _) => bytes,
+            (_, true) => &self.buffer,
+            (dtype, false) if cast::is_supported(dtype, Dtype::F16) => {
+                self.halves.resize(bytes.len() / dtype.size() * 2, 0);
+                cast::cast(dtype, bytes, Dtype::F16, &mut self.halves, Overflow::Saturate, 0)?;
+                &self.halves
+            }
+            _ => return Ok(()),
+        };
+        let sigmoid = |half: &[u8; 2]| SIGMOIDS.get(usize::from(u16::from_le_bytes(*half))).copied().unwrap_or(0.0);
+        self.sigmoids += halves.as_chunks::<2>().0.iter().map(|half| f64::from(sigmoid(half))).sum::<f64>();
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> TensorValues {
+        let exact = super::hexadecimal(&self.exact.finalize());
+        TensorValues {
+            rounded: self.rounded.map_or_else(|| exact.clone(), |rounded| super::hexadecimal(&rounded.finalize())),
+            exact,
+            non_finite: self.non_finite,
+            is_zero: self.is_zero && self.has_value,
+            sigmoids: self.sigmoids,
+            is_damaged: self.crc32.is_some_and(|(expected, found)| found.finalize() != expected),
+        }
+    }
+}
+
+/// Whether all elements are zero. Negative zeros are, too.
+fn is_zero(dtype: Dtype, bytes: &[u8]) -> bool {
+    if bytes.iter().all(|&byte| byte == 0) {
+        return true;
+    }
+    dtype.is_float()
+        && bytes.chunks_exact(dtype.size()).all(|element| {
+            element.split_last().is_some_and(|(last, rest)| *last & 0x7f == 0 && rest.iter().all(|&byte| byte == 0))
+        })
+}
