@@ -1,19 +1,17 @@
 //! The command `convert`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::args::Convert as Command;
-use super::each::{Names, each};
+use super::batch::Outputs;
 use super::exit::Exit;
-use super::hints;
-use super::output::set_writing_options;
+use super::output::{recipe, set_writing_options};
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
 use super::values::PartArgument;
 use crate::ops::Convert;
-use crate::report::WriteReport;
-use trinart_ckpt_formats::containers::Target;
-use trinart_ckpt_formats::error::{Error, OrInternal, Result};
+use crate::report::{BatchOutcome, WriteReport};
+use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_models::Checkpoint;
 use trinart_ckpt_models::plan::assemble::Parts;
 
@@ -23,20 +21,23 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         terminal.failure(&error);
         return Exit::Error;
     }
-    let text = |report: &WriteReport| report.to_text_with(&hints::tip);
-    if let (Some(output), [] | [_]) = (&command.output.output, command.inputs.as_slice()) {
-        let result = convert(command, command.inputs.first().map(PathBuf::as_path), output, terminal);
-        return terminal.finish(result, text, |_| Exit::Success);
-    }
-    let names = Names { list: "results", file: "input", between: "" };
-    let work = |input: &Path| convert(command, Some(input), &output_in_folder(command, input)?, terminal);
-    each(&command.inputs, &names, terminal, work, text)
+    let parts = format!("{:?}", (&command.replace, command.unet_dtype, command.vae_dtype, command.text_encoder_dtype));
+    let content = format!("{:?}", (command.prune, command.ema, command.component, command.repair));
+    let switches = [command.partial, command.allow_family_mismatch, command.fix_position_ids];
+    let outputs = Outputs {
+        inputs: &command.inputs,
+        output: &command.output,
+        writing: &command.writing,
+        recipe: recipe(&command.writing, &command.content, &command.folder, &[parts, content, format!("{switches:?}")]),
+        merges_vae: false,
+    };
+    outputs.run(terminal, |input, output, overwrite| {
+        let report = convert(command, input.map(|input| input.path.as_path()), output, overwrite, terminal);
+        report.map(BatchOutcome::written)
+    })
 }
 
 fn check_usage(command: &Command) -> Result<()> {
-    if command.output.output.is_some() && command.inputs.len() > 1 {
-        return Err(Error::usage("--output takes one input; use --out-dir for several"));
-    }
     if command.inputs.is_empty() && command.output.output.is_none() {
         return Err(Error::usage("components without a checkpoint need --output"));
     }
@@ -45,33 +46,16 @@ fn check_usage(command: &Command) -> Result<()> {
             return Err(Error::usage("--replace names a component twice").in_file(&replacement.file));
         }
     }
-    // Two inputs with the same name would be written to the same file.
-    let mut outputs: Vec<PathBuf> = Vec::new();
-    if command.output.out_dir.is_some() {
-        for input in &command.inputs {
-            let output = output_in_folder(command, input)?;
-            if outputs.contains(&output) {
-                return Err(Error::conflict("two inputs would be written to this path").in_file(output));
-            }
-            outputs.push(output);
-        }
-    }
     Ok(())
 }
 
-fn output_in_folder(command: &Command, input: &Path) -> Result<PathBuf> {
-    let stem = input.file_stem().ok_or_else(|| Error::usage("the path has no file name").in_file(input))?;
-    let target: Option<Target> = command.writing.to.map(Into::into);
-    let folder = command.output.out_dir.as_ref().or_internal("an output folder without --out-dir")?;
-    let mut name = stem.to_owned();
-    if target != Some(Target::Diffusers) {
-        name.push(".");
-        name.push(target.map_or("safetensors", Target::name));
-    }
-    Ok(folder.join(name))
-}
-
-fn convert(command: &Command, input: Option<&Path>, output: &Path, terminal: &Terminal) -> Result<WriteReport> {
+fn convert(
+    command: &Command,
+    input: Option<&Path>,
+    output: &Path,
+    overwrite: bool,
+    terminal: &Terminal,
+) -> Result<WriteReport> {
     let options = command.reading.open_options();
     let open = |path: &Path| Checkpoint::open_with(path, &options);
     let of_input = if command.repair { options.keep_trailing_bytes() } else { options };
@@ -89,6 +73,8 @@ fn convert(command: &Command, input: Option<&Path>, output: &Path, terminal: &Te
         None => Convert::from_parts(parts),
     };
     let convert = set_writing_options!(convert, command, terminal)
+        .overwrite(overwrite)
+        .create_folders(command.output.out_dir.is_some())
         .set_if_some(command.ema.map(Into::into), Convert::ema)
         .set_if_some(command.component.map(Into::into), Convert::component)
         .set_if_some(command.unet_dtype, Convert::unet_dtype)

@@ -6,9 +6,11 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::exit::Exit;
+use super::progress::Queue;
 use super::terminal::Terminal;
+use crate::ops::Inputs;
 use crate::report::Failure;
-use trinart_ckpt_formats::error::{Kind, Result};
+use trinart_ckpt_formats::error::{Error, Kind, Result};
 
 /// How to combine the results of several files. The JSON document is `{LIST: [result | {FILE: path, "error": …}]}`.
 pub(super) struct Names {
@@ -32,8 +34,8 @@ enum Entry<R> {
     },
 }
 
-/// Runs `work` on each path. Prints errors at once and all results at the end. Stops if it is interrupted. Returns the
-/// highest exit code.
+/// Runs `work` on each file that the paths stand for, and prints results and errors at once; a JSON document comes at the
+/// end. Stops if it is interrupted. Returns the highest exit code.
 pub(super) fn each<R: Serialize>(
     paths: &[PathBuf],
     names: &Names,
@@ -41,27 +43,42 @@ pub(super) fn each<R: Serialize>(
     work: impl Fn(&Path) -> Result<R>,
     text: impl Fn(&R) -> String,
 ) -> Exit {
-    let mut exit = Exit::Success;
-    let mut entries = Vec::new();
-    let mut texts = Vec::new();
-    for path in paths {
-        match work(path) {
-            Ok(result) => {
-                texts.push(text(&result));
-                entries.push(Entry::Done(result));
+    let inputs = Inputs::list(paths);
+    let mut queue = Queue::new(&inputs, terminal);
+    let (mut exit, mut entries, mut count) = (Exit::Success, Vec::new(), 0);
+    let mut add = |entry: Entry<R>| match terminal.is_lines() {
+        true => terminal.line(&entry),
+        false if terminal.is_json() => entries.push(entry),
+        false => {
+            if let Entry::Done(result) = &entry {
+                let between = if count > 0 { names.between } else { "" };
+                terminal.text(|| format!("{between}{}", text(result)));
+                count += 1;
             }
+        }
+    };
+    let failed = |path: &Path, error: &Error| {
+        terminal.error(error);
+        let file = IndexMap::from([(names.file, path.to_string_lossy().into_owned())]);
+        Entry::Failed { file, error: Failure::from(error) }
+    };
+    for error in &inputs.errors {
+        exit = exit.max(Exit::of(error));
+        add(failed(error.file().unwrap_or(Path::new("")), error));
+    }
+    for input in &inputs.files {
+        queue.next(&input.path);
+        match work(&input.path) {
+            Ok(result) => add(Entry::Done(result)),
             Err(error) => {
                 exit = exit.max(Exit::of(&error));
-                terminal.error(&error);
-                let file = IndexMap::from([(names.file, path.to_string_lossy().into_owned())]);
-                entries.push(Entry::Failed { file, error: Failure::from(&error) });
+                add(failed(&input.path, &error));
                 if error.kind() == Kind::Interrupted {
                     break;
                 }
             }
         }
     }
-    let document = IndexMap::from([(names.list, entries)]);
-    terminal.result(|| texts.join(names.between), &document);
+    terminal.document(&IndexMap::from([(names.list, entries)]));
     exit
 }

@@ -36,6 +36,7 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[
             ("Put a VAE into a checkpoint", "merge-vae model.ckpt --vae vae.pt -o merged.safetensors"),
             ("Use the VAE beside the checkpoint (model.vae.pt)", "merge-vae model.safetensors -o merged.ckpt"),
+            ("Put a VAE into each checkpoint of a folder", "merge-vae models/ --vae vae.pt --out-dir merged"),
             ("Show what a merge would do", "merge-vae model.ckpt --vae vae.pt -o new.ckpt --dry-run"),
         ],
     },
@@ -51,6 +52,7 @@ pub(super) const PAGES: &[Page] = &[
             ("Replace the text encoder", "convert model.ckpt --replace text-encoder=other.ckpt -o new.safetensors"),
             ("Repair a file", "convert model.ckpt --repair -o repaired.safetensors"),
             ("Convert several files", "convert model.ckpt other.ckpt --out-dir converted --to safetensors"),
+            ("Convert a folder, with previews", "convert models/ --out-dir new --to safetensors --sidecars carry"),
         ],
     },
     Page {
@@ -59,7 +61,7 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[
             ("Show what is in a file", "inspect model.ckpt"),
             ("List its tensors", "inspect model.ckpt --keys"),
-            ("Inspect several files, for a script", "inspect model.ckpt other.ckpt --json"),
+            ("Inspect a folder, for a script", "inspect models/ --json=lines"),
         ],
     },
     Page {

@@ -36,7 +36,7 @@ pub(super) fn tip(tip: Tip) -> Option<&'static str> {
         Tip::MissingPositionIds => "--fix-position-ids adds them",
         Tip::Repairable => "convert --repair removes it",
         Tip::Notice(NoticeCode::UnknownKept) => "inspect --keys lists them",
-        Tip::Notice(NoticeCode::NotInFolders) => "--dry-run lists them",
+        Tip::Notice(NoticeCode::NotInFolders) => "-v lists them",
         Tip::Notice(NoticeCode::PredictionAssumed | NoticeCode::MarksContradict) => "--prediction sets it",
         Tip::Notice(NoticeCode::PositionIdsWrong) => "convert --fix-position-ids corrects them",
         Tip::Notice(NoticeCode::Dequantized) => "--dtype sets another dtype",

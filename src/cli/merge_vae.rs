@@ -1,34 +1,81 @@
 //! The command `merge-vae`.
 
+use std::path::Path;
+
 use super::args::MergeVae as Command;
+use super::batch::Outputs;
 use super::exit::Exit;
-use super::hints;
-use super::output::set_writing_options;
+use super::output::{recipe, set_writing_options};
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
-use crate::ops::MergeVae;
-use crate::report::WriteReport;
-use trinart_ckpt_formats::Result;
+use crate::ops::{Input, MergeVae};
+use crate::report::{BatchOutcome, SkipReason};
+use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result};
 use trinart_ckpt_models::Checkpoint;
 
-/// Merges, and prints the report.
+/// Merges a VAE into each checkpoint, and prints the reports.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
-    terminal.finish(merge(command, terminal), |report| report.to_text_with(&hints::tip), |_| Exit::Success)
+    let options = command.reading.open_options();
+    // A VAE for all is opened once. An error about it ends the command.
+    let vae = match command.vae.as_ref().map(|path| Checkpoint::open_with(path, &options)).transpose() {
+        Ok(vae) => vae,
+        Err(error) => {
+            terminal.failure(&error);
+            return Exit::Error;
+        }
+    };
+    let switches = [command.partial, command.allow_family_mismatch, command.allow_withdrawn];
+    let others = [format!("{:?} {switches:?} {:?}", command.vae_dtype, command.vae), modified(command.vae.as_deref())];
+    let outputs = Outputs {
+        inputs: &command.checkpoints,
+        output: &command.output,
+        writing: &command.writing,
+        recipe: recipe(&command.writing, &command.content, &command.folder, &others),
+        merges_vae: true,
+    };
+    outputs.run(terminal, |input, output, overwrite| {
+        let input = input.or_internal("a merge without a checkpoint")?;
+        merge(command, vae.as_ref(), input, output, overwrite, terminal)
+    })
 }
 
-fn merge(command: &Command, terminal: &Terminal) -> Result<WriteReport> {
+/// The size and the time of the last change of the VAE.
+fn modified(vae: Option<&Path>) -> String {
+    let found = vae.and_then(|vae| vae.metadata().ok());
+    found.map_or_else(String::new, |found| format!("{} {:?}", found.len(), found.modified().ok()))
+}
+
+fn merge(
+    command: &Command,
+    vae: Option<&Checkpoint>,
+    input: &Input,
+    output: &Path,
+    overwrite: bool,
+    terminal: &Terminal,
+) -> Result<BatchOutcome> {
     let options = command.reading.open_options();
-    let base = Checkpoint::open_with(&command.checkpoint, &options)?;
-    let vae = command.vae.as_ref().map(|path| Checkpoint::open_with(path, &options)).transpose()?;
-    let merge = match &vae {
+    let base = Checkpoint::open_with(&input.path, &options)?;
+    // A folder has other files, too.
+    if input.is_found && !MergeVae::takes(&base) {
+        return Ok(BatchOutcome::skipped(&input.path, SkipReason::NotForMerging));
+    }
+    let is_missing = |error: &Error| input.is_found && error.hint() == Some(Hint::NameVae);
+    let merge = match vae {
         Some(vae) => MergeVae::new(&base, vae),
-        None => MergeVae::with_sidecar(&base, &options)?,
+        None => match MergeVae::with_sidecar(&base, &options) {
+            Err(error) if is_missing(&error) => {
+                return Ok(BatchOutcome::skipped(&input.path, SkipReason::NoVaeBeside));
+            }
+            found => found?,
+        },
     };
     let merge = set_writing_options!(merge, command, terminal)
+        .overwrite(overwrite)
+        .create_folders(command.output.out_dir.is_some())
         .set_if_some(command.vae_dtype, MergeVae::vae_dtype)
         .partial(command.partial)
         .allow_family_mismatch(command.allow_family_mismatch)
         .allow_withdrawn(command.allow_withdrawn);
-    let output = &command.output;
-    if command.writing.dry_run { merge.plan(output) } else { merge.write(output) }
+    let report = if command.writing.dry_run { merge.plan(output) } else { merge.write(output) };
+    report.map(BatchOutcome::written)
 }

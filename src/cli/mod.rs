@@ -1,6 +1,7 @@
 //! The command line: parses arguments, runs the operation, prints its report and returns the exit code.
 
 mod args;
+mod batch;
 mod color;
 mod completions;
 mod convert;
@@ -14,6 +15,7 @@ mod inspect;
 mod man;
 mod merge_vae;
 mod output;
+mod progress;
 #[cfg(feature = "render")]
 mod render_check;
 mod scan;

@@ -1,6 +1,6 @@
 //! Sets the options of the commands that write a checkpoint.
 
-use super::args::{FolderWriting, Reading};
+use super::args::{Content, FolderWriting, Reading, Writing};
 use super::set_if_some::SetIfSome;
 use crate::ops::FolderOptions;
 use trinart_ckpt_formats::OpenOptions;
@@ -15,7 +15,6 @@ macro_rules! set_writing_options {
             .set_if_some(content.dtype, |operation, dtype| operation.dtype(dtype))
             .set_if_some(content.prediction.map(Into::into), |operation, prediction| operation.prediction(prediction))
             .set_if_some($terminal.jobs(), |operation, jobs| operation.jobs(jobs))
-            .overwrite(writing.force)
             .verify(!writing.no_verify)
             .folder($command.folder.options())
             .saturate(content.saturate)
@@ -41,4 +40,9 @@ impl FolderWriting {
             .set_if_some(self.max_shard_size, FolderOptions::max_shard_bytes)
             .bin(self.bin)
     }
+}
+
+/// Describes the options that decide what an output contains, for the record of a batch.
+pub(super) fn recipe(writing: &Writing, content: &Content, folder: &FolderWriting, others: &[String]) -> String {
+    format!("{:?} {content:?} {folder:?} {}", writing.to, others.join(" "))
 }

@@ -11,17 +11,17 @@ use clap::ColorChoice;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
-use super::args::Common;
+use super::args::{Common, JsonArgument};
 use super::color;
 use super::exit::Exit;
 use super::{hints, sys};
-use crate::report::{BAD, Colors, Failure, to_json};
+use crate::report::{BAD, Colors, Failure, to_json, to_json_line};
 use trinart_ckpt_formats::error::{Error, Result, printable_json};
 use trinart_ckpt_formats::io::Progress;
 
 /// Prints results on stdout, and errors and progress on stderr.
 pub(super) struct Terminal {
-    json: bool,
+    json: Option<JsonArgument>,
     color: ColorChoice,
     quiet: bool,
     jobs: Option<usize>,
@@ -94,9 +94,38 @@ impl Terminal {
     }
 
     /// Prints a result: `text` for people, `document` for scripts.
-    pub(super) fn result(&self, text: impl FnOnce() -> String, document: &impl Serialize) {
-        if self.json || !self.quiet {
+    fn result(&self, text: impl FnOnce() -> String, document: &impl Serialize) {
+        if self.is_json() || !self.quiet {
             self.print(text, document);
+        }
+    }
+
+    /// Whether results are printed as JSON.
+    pub(super) fn is_json(&self) -> bool {
+        self.json.is_some()
+    }
+
+    /// Whether each result is printed at once, as a JSON document on a line.
+    pub(super) fn is_lines(&self) -> bool {
+        self.json == Some(JsonArgument::Lines)
+    }
+
+    /// Prints the result of one of several files as a line of JSON.
+    pub(super) fn line(&self, result: &impl Serialize) {
+        self.print_json(to_json_line(result));
+    }
+
+    /// Prints the results of all files as one JSON document, if that is requested.
+    pub(super) fn document(&self, results: &impl Serialize) {
+        if self.json == Some(JsonArgument::Document) {
+            self.print_json(to_json(results));
+        }
+    }
+
+    /// Prints a part of the result for people, if there is to be one.
+    pub(super) fn text(&self, text: impl FnOnce() -> String) {
+        if !self.is_json() && !self.quiet {
+            self.write(&text());
         }
     }
 
@@ -107,22 +136,29 @@ impl Terminal {
 
     /// Whether results are printed in colors.
     pub(super) fn colors(&self) -> Colors {
-        if !self.json && color::is_on(self.color, &io::stdout()) { Colors::On } else { Colors::Off }
+        if !self.is_json() && color::is_on(self.color, &io::stdout()) { Colors::On } else { Colors::Off }
     }
 
     fn print(&self, text: impl FnOnce() -> String, document: &impl Serialize) {
-        self.bar.finish_and_clear();
-        let printed = if self.json {
-            match to_json(document) {
-                Ok(json) => printable_json(&json) + "\n",
-                Err(error) => {
-                    self.lost_result.store(true, Ordering::Relaxed);
-                    return self.error(&error);
-                }
+        match self.json {
+            None => self.write(&text()),
+            Some(JsonArgument::Document) => self.print_json(to_json(document)),
+            Some(JsonArgument::Lines) => self.print_json(to_json_line(document)),
+        }
+    }
+
+    fn print_json(&self, json: Result<String>) {
+        match json {
+            Ok(json) => self.write(&(printable_json(&json) + "\n")),
+            Err(error) => {
+                self.lost_result.store(true, Ordering::Relaxed);
+                self.error(&error);
             }
-        } else {
-            text()
-        };
+        }
+    }
+
+    fn write(&self, printed: &str) {
+        self.bar.finish_and_clear();
         let mut stdout: Box<dyn Write> = match self.colors() {
             // On Windows, this also turns the escape sequences on, or into calls of the console.
             Colors::On => Box::new(AutoStream::always(io::stdout())),
@@ -145,8 +181,14 @@ impl Terminal {
 
     /// Prints an error and its hint on one line.
     pub(super) fn error(&self, error: &Error) {
+        self.failed(&Failure::from(error));
+    }
+
+    /// Prints an error of a report as [`Self::error`] does.
+    pub(super) fn failed(&self, error: &Failure) {
         self.bar.finish_and_clear();
-        let hint = error.hint().and_then(hints::option).map_or_else(String::new, |hint| format!(" ({hint})"));
+        let (hint, error) = (error.hint, &error.message);
+        let hint = hint.and_then(hints::option).map_or_else(String::new, |hint| format!(" ({hint})"));
         // Without a working stderr, the exit code is all that is left.
         let _ = if color::is_on(self.color, &io::stderr()) {
             writeln!(AutoStream::always(io::stderr()), "{BAD}trinart-ckpt:{BAD:#} {error}{hint}")
@@ -162,7 +204,7 @@ impl Terminal {
             error: Failure,
         }
         self.error(error);
-        if self.json {
+        if self.is_json() {
             self.result(String::new, &Document { error: Failure::from(error) });
         }
     }
@@ -170,12 +212,13 @@ impl Terminal {
 
 impl Progress for Terminal {
     fn begin(&self, what: &'static str, bytes: u64) {
-        let template = "{msg:>9} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta}";
+        let template =
+            "{prefix}{msg:>9} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta}";
         self.show(what, bytes, template);
     }
 
     fn begin_steps(&self, what: &'static str, steps: u64) {
-        self.show(what, steps, "{msg:>9} [{bar:30}] {pos}/{len} {elapsed} {pace} ETA {eta}");
+        self.show(what, steps, "{prefix}{msg:>9} [{bar:30}] {pos}/{len} {elapsed} {pace} ETA {eta}");
     }
 
     fn advance(&self, bytes: u64) {
@@ -188,6 +231,11 @@ impl Progress for Terminal {
 }
 
 impl Terminal {
+    /// Sets what the progress bar shows about the place of the current file among all files.
+    pub(super) fn set_place(&self, place: String) {
+        self.bar.set_prefix(place);
+    }
+
     fn show(&self, what: &'static str, length: u64, template: &str) {
         // Each setter draws, so the style comes last.
         self.bar.set_message(what);

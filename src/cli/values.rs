@@ -52,6 +52,12 @@ impl From<TargetArgument> for Target {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum SidecarsArgument {
+    /// Copy them beside the output
+    Carry,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum EmaArgument {
     /// Keep the EMA beside the weights
     Keep,

@@ -167,7 +167,7 @@ impl<'a> Convert<'a> {
     }
 
     fn repair_and_convert(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
-        let target = self.output.check_destination(output)?;
+        let target = self.output.check_destination(output, mode)?;
         let mut options = self.options;
         options.cast = self.output.cast();
         options.allow_loss = self.output.allow_loss;

@@ -11,7 +11,7 @@ use trinart_ckpt_models::ledger::Origin;
 use trinart_ckpt_models::plan::merge_vae::{self, MergeVaeOptions, VaeDtype};
 use trinart_ckpt_models::plan::record::{self, PartIdentity};
 use trinart_ckpt_models::sidecar::{self, Sidecar};
-use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode, vae};
+use trinart_ckpt_models::{Checkpoint, FileKind, Notice, NoticeCode, vae};
 
 /// Merges a VAE into a checkpoint.
 ///
@@ -64,6 +64,11 @@ impl<'a> MergeVae<'a> {
         MergeVae { base, vae, sidecar, options, allow_withdrawn: false, output }
     }
 
+    /// Returns whether a VAE can be merged into a file by its keys: it is a Stable Diffusion checkpoint.
+    pub fn takes(base: &Checkpoint) -> bool {
+        FileKind::of(base.state_dict()) == FileKind::Checkpoint
+    }
+
     /// Sets the dtype of the VAE's tensors. By default they follow [`Self::dtype`], or keep their own.
     #[must_use]
     pub fn vae_dtype(mut self, dtype: VaeDtype) -> Self {
@@ -100,7 +105,7 @@ impl<'a> MergeVae<'a> {
 
     fn merge(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
         let (base, vae) = (self.base, self.vae.as_ref());
-        let target = self.output.check_destination(output)?;
+        let target = self.output.check_destination(output, mode)?;
         base.require_ldm_names()?;
         vae.require_ldm_names()?;
         let mut options = self.options;

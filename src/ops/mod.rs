@@ -8,10 +8,13 @@
 //! [`MergeVae`] hashes the file of the VAE and the VAE of the checkpoint, because its report contains the hashes.
 //! [`Inspect`] and [`HashCheckpoint`] write nothing and have no plan.
 
+mod batch;
 mod compare;
+mod contradictions;
 mod convert;
 mod folder_options;
 mod hash;
+mod inputs;
 mod inspect;
 mod jobs;
 mod merge_vae;
@@ -26,10 +29,12 @@ mod side_file;
 mod structure;
 mod vae_file;
 
+pub use batch::{Batch, Existing, output_in, resolve_output};
 pub use compare::{Compare, ComparePlan};
 pub use convert::Convert;
 pub use folder_options::FolderOptions;
 pub use hash::HashCheckpoint;
+pub use inputs::{Input, Inputs};
 pub use inspect::Inspect;
 pub use merge_vae::MergeVae;
 #[cfg(feature = "render")]

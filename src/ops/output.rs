@@ -1,11 +1,12 @@
 //! What the operations that write a checkpoint share: their options, and the write itself.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::folder_options::FolderOptions;
 use super::jobs::check_jobs;
 use super::side_file::SideFile;
-use super::{pipeline_parts, structure};
+use super::{contradictions, pipeline_parts, structure};
 use crate::report::{LeftOut, WriteReport};
 use trinart_ckpt_formats::containers::diffusers::{self, Companions, Files};
 use trinart_ckpt_formats::containers::{self, Container, Structure, Target, WriteOptions, Written};
@@ -32,6 +33,8 @@ pub(super) struct OutputOptions<'a> {
     /// `None` follows the extension of the output.
     pub(super) format: Option<Target>,
     pub(super) overwrite: Overwrite,
+    /// Whether missing folders above the output are created.
+    pub(super) create_folders: bool,
     pub(super) verify: bool,
     pub(super) strict: bool,
     pub(super) allow_loss: bool,
@@ -55,6 +58,7 @@ impl Default for OutputOptions<'_> {
             overflow: Overflow::Refuse,
             format: None,
             overwrite: Overwrite::Refuse,
+            create_folders: false,
             verify: true,
             strict: false,
             allow_loss: false,
@@ -107,6 +111,13 @@ macro_rules! output_methods {
             pub fn overwrite(mut self, overwrite: bool) -> Self {
                 use trinart_ckpt_formats::io::Overwrite;
                 self.output.overwrite = if overwrite { Overwrite::Replace } else { Overwrite::Refuse };
+                self
+            }
+
+            /// Creates the folders above the output that are missing. By default a missing folder is an error.
+            #[must_use]
+            pub fn create_folders(mut self, create: bool) -> Self {
+                self.output.create_folders = create;
                 self
             }
 
@@ -178,24 +189,10 @@ macro_rules! output_methods {
 }
 pub(super) use output_methods;
 
-/// Returns a notice if the extension of the output means another format. An unknown extension means none.
-fn contradiction(format: Target, output: &Path) -> Option<Notice> {
-    let by_extension = Target::from_path(output).ok()?;
-    if by_extension == format {
-        return None;
-    }
-    let (format, meant) = (format.name(), by_extension.name());
-    let text = format!("the output format is {format}, but the extension of the output means {meant}");
-    Some(Notice::new(NoticeCode::FormatContradictsExtension, text))
-}
-
-/// Returns a notice for each mark that contradicts one of higher precedence.
-fn contradictions(found: &Parameterization) -> impl Iterator<Item = Notice> {
-    found.contradictions().map(|(first, other)| {
-        let (field, value, place) = (other.claim.field(), other.claim.value(), &other.place);
-        let text = format!("{place} says {field} {value}; used {} from {}", first.claim.value(), first.place);
-        Notice::new(NoticeCode::MarksContradict, text)
-    })
+/// Creates the folder of an output, and those above it.
+fn create_parent(output: &Path) -> Result<()> {
+    let Some(folder) = output.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    fs::create_dir_all(folder).map_err(|error| Error::io("cannot create the folder", error).in_file(folder))
 }
 
 impl OutputOptions<'_> {
@@ -219,18 +216,28 @@ impl OutputOptions<'_> {
 
     /// Returns the format of the output. Fails, before any work is done, if an option is invalid or if the output may not be
     /// written.
-    pub(super) fn check_destination(&self, output: &Path) -> Result<Target> {
+    pub(super) fn check_destination(&self, output: &Path, mode: Mode) -> Result<Target> {
         check_jobs(self.jobs)?;
         if self.folder.max_shard_bytes == Some(0) {
             return Err(Error::usage("the size of the files in a folder must be at least 1 byte"));
         }
         let target = self.format.map_or_else(|| Target::from_path(output), Ok)?;
+        if self.create_folders && mode == Mode::Write {
+            create_parent(output)?;
+        }
         match target {
+            _ if self.is_in_new_folder(output) => {}
             // Once the new files are known, `write_folder` checks which files of an existing folder would be lost.
             Target::Diffusers => AtomicFolder::check_destination(output, self.overwrite, &|_| true)?,
             _ => AtomicFile::check_destination(output, self.overwrite)?,
         }
         Ok(target)
+    }
+
+    /// Whether the output goes into a folder that does not exist and would be created: then nothing can be in its way.
+    fn is_in_new_folder(&self, output: &Path) -> bool {
+        let parent = output.parent().filter(|folder| !folder.as_os_str().is_empty());
+        self.create_folders && parent.is_some_and(|folder| !folder.exists())
     }
 
     /// Writes the plan for `input` to `output`, or reports what it would write. `target` is the result of
@@ -247,7 +254,7 @@ impl OutputOptions<'_> {
             resolved.notices.extend(input.translation().single_file_notices(&resolved.state_dict));
             resolved.notices.extend(pipeline_parts::left_out(input.stored().parts())?);
         }
-        resolved.notices.extend(contradiction(target, output));
+        resolved.notices.extend(contradictions::of_extension(target, output));
         let wanted = self.parameterization(input, &mut resolved)?;
         let mut also_wrote = Vec::new();
         let (mut resolved, written) = match target {
@@ -262,7 +269,8 @@ impl OutputOptions<'_> {
                 if !is_file {
                     carry::record(&mut resolved.metadata, input.stored().configs(), &resolved.state_dict);
                 }
-                let side_file = SideFile::plan(input, output, &mut resolved, &wanted, yaml, self.overwrite)?;
+                let is_new = self.is_in_new_folder(output);
+                let side_file = SideFile::plan(input, output, &mut resolved, &wanted, yaml, self.overwrite, is_new)?;
                 // It is complete on the disk before the checkpoint is, and takes its name right after it.
                 let staged = side_file.as_ref().filter(|_| mode == Mode::Write).map(SideFile::stage).transpose()?;
                 let structure = structure::of_output(input, target, &mut resolved);
@@ -298,7 +306,7 @@ impl OutputOptions<'_> {
     fn parameterization(&self, input: &Checkpoint, resolved: &mut Resolved) -> Result<Parameterization> {
         let found = self.found.clone().map_or_else(|| input.parameterization(), Ok)?;
         let Some(prediction) = self.prediction else {
-            resolved.notices.extend(contradictions(&found));
+            resolved.notices.extend(contradictions::of_marks(&found));
             resolved.notices.extend(express::unmarked(&found));
             return Ok(found);
         };
@@ -366,7 +374,9 @@ impl OutputOptions<'_> {
         let entries = diffusers::entries(&resolved.state_dict, &resolved.metadata, &files)?;
         let written = match mode {
             Mode::Plan => {
-                containers::check_folder_destination(output, &entries, self.overwrite)?;
+                if !self.is_in_new_folder(output) {
+                    containers::check_folder_destination(output, &entries, self.overwrite)?;
+                }
                 Written::planned(containers::check_folder(&entries)?)
             }
             Mode::Write => containers::write_folder(output, &entries, &self.write_options())

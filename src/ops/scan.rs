@@ -4,7 +4,8 @@ use crate::report::{ScanReport, ScannedFile};
 use trinart_ckpt_formats::danger::Allowed;
 use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::io::{NoProgress, Progress};
-use trinart_ckpt_formats::scan::{self, Listing, ScannedFormat};
+use trinart_ckpt_formats::scan::{self, ScannedFormat};
+use trinart_ckpt_formats::walk::{self, Listing};
 
 /// Scans files and folders for pickles that would run code when loaded.
 ///
@@ -48,7 +49,7 @@ impl<'a> Scan<'a> {
 
     /// Lists the files that [`Self::run`] would scan, without opening them.
     pub fn plan(&self) -> Vec<PathBuf> {
-        self.paths.iter().flat_map(|path| scan::list_files(path).files).collect()
+        self.paths.iter().flat_map(|path| walk::list_files(path).files).collect()
     }
 
     /// Scans all files. Fails only if it is interrupted; a file that cannot be scanned is part of the report.
@@ -64,7 +65,7 @@ impl<'a> Scan<'a> {
             report.push(file);
         };
         for path in &self.paths {
-            let Listing { files, special, errors, .. } = scan::list_files(path);
+            let Listing { files, special, errors, .. } = walk::list_files(path);
             for error in errors {
                 let place = error.file().unwrap_or(path).to_owned();
                 add(&mut report, ScannedFile::failed(&place, error));

@@ -20,6 +20,8 @@ pub(super) struct SideFile {
 impl SideFile {
     /// Decides whether `output` gets a `.yaml`: the one of the input, if it says what the output records, or else `needed`.
     ///
+    /// `is_in_new_folder`: whether the folder of the output does not exist yet.
+    ///
     /// Fails if another `.yaml` is there that must not be replaced, or that contradicts the output.
     pub(super) fn plan(
         input: &Checkpoint,
@@ -28,6 +30,7 @@ impl SideFile {
         wanted: &Parameterization,
         needed: Option<String>,
         overwrite: Overwrite,
+        is_in_new_folder: bool,
     ) -> Result<Option<Self>> {
         if !express::has_unet(&resolved.state_dict) {
             return Ok(None);
@@ -67,7 +70,9 @@ impl SideFile {
                 return Ok(None);
             }
         };
-        AtomicFile::check_destination(&path, overwrite)?;
+        if !is_in_new_folder {
+            AtomicFile::check_destination(&path, overwrite)?;
+        }
         Ok(Some(SideFile { path, text, overwrite }))
     }
 

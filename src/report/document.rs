@@ -18,6 +18,12 @@ pub fn to_json(report: &impl Serialize) -> Result<String> {
     serde_json::to_string_pretty(&document).or_internal("a report cannot be written as JSON")
 }
 
+/// Formats a report as a JSON document on one line.
+pub fn to_json_line(report: &impl Serialize) -> Result<String> {
+    let document = Document { schema: SCHEMA, content: report };
+    serde_json::to_string(&document).or_internal("a report cannot be written as JSON")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

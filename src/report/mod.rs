@@ -4,6 +4,7 @@
 //! it for people, with control characters from files escaped. `to_text_with` adds a program's own words for what to do next;
 //! see [`Tip`].
 
+mod batch;
 mod colors;
 mod components;
 mod difference;
@@ -18,13 +19,14 @@ mod tip;
 mod units;
 mod write_report;
 
+pub use batch::{BatchOutcome, BatchSummary, SkipReason};
 #[cfg(feature = "cli")]
 pub(crate) use colors::BAD;
 pub use colors::Colors;
 pub use components::ComponentSummary;
 pub(crate) use components::components;
 pub use difference::{ComponentDifference, Difference, KeyDifference, NonFiniteSides, TensorDifference, TensorSummary};
-pub use document::{SCHEMA, to_json};
+pub use document::{SCHEMA, to_json, to_json_line};
 pub use failure::Failure;
 pub use hashes::Hashes;
 pub use inspection::{Inspection, PositionIds, TensorEntry};

@@ -153,14 +153,13 @@ impl VaeSummary {
 }
 
 impl WriteReport {
-    /// Formats a few lines. A dry run lists every key.
+    /// Formats a few lines.
     pub fn to_text(&self) -> String {
         self.to_text_with(NO_TIPS)
     }
 
-    /// Formats the report as [`Self::to_text`], with these words for tips.
-    pub fn to_text_with(&self, words: TipWords<'_>) -> String {
-        let mut out = String::new();
+    /// `model.ckpt -> model.safetensors: safetensors, 1145 tensors, 1.01 MB, verified`, on a line.
+    fn first_line(&self) -> String {
         let state = match (self.dry_run, self.verified) {
             (true, _) => "dry run, nothing written",
             (false, true) => "verified",
@@ -168,7 +167,26 @@ impl WriteReport {
         };
         let (input, output) = (printable(&self.input), printable(&self.output));
         let tensors = count(self.tensors, "tensor");
-        let _ = writeln!(out, "{input} -> {output}: {}, {tensors}, {}, {state}", self.format.name(), size(self.bytes));
+        format!("{input} -> {output}: {}, {tensors}, {}, {state}\n", self.format.name(), size(self.bytes))
+    }
+
+    /// Formats the first line and the notices, for one output of many.
+    pub(crate) fn summary_with(&self, words: TipWords<'_>) -> String {
+        let mut out = self.first_line();
+        self.write_notices(&mut out, words);
+        out
+    }
+
+    fn write_notices(&self, out: &mut String, words: TipWords<'_>) {
+        for notice in &self.notices {
+            let ending = ending(Tip::Notice(notice.code), words);
+            let _ = writeln!(out, "  note         {}{ending}", printable(&notice.text));
+        }
+    }
+
+    /// Formats the report as [`Self::to_text`], with these words for tips.
+    pub fn to_text_with(&self, words: TipWords<'_>) -> String {
+        let mut out = self.first_line();
         match self.repairs.as_deref() {
             Some([]) => out.push_str("  repaired     nothing: the file has no defect that a repair removes\n"),
             Some(repairs) => {
@@ -193,17 +211,13 @@ impl WriteReport {
         for left_out in &self.left_out {
             let _ = writeln!(out, "  left out     {}", left_out.to_text());
         }
-        for notice in &self.notices {
-            let ending = ending(Tip::Notice(notice.code), words);
-            let _ = writeln!(out, "  note         {}{ending}", printable(&notice.text));
-        }
-        if self.dry_run {
-            self.write_ledger(&mut out);
-        }
+        self.write_notices(&mut out, words);
         out
     }
 
-    fn write_ledger(&self, out: &mut String) {
+    /// Formats what becomes of each tensor of each input, one per line.
+    pub fn ledger_to_text(&self) -> String {
+        let mut out = String::new();
         for line in self.ledger.lines() {
             let from = line.from.text();
             let disposition = match &line.disposition {
@@ -221,6 +235,7 @@ impl WriteReport {
             };
             let _ = writeln!(out, "    {from} {}: {disposition}", printable(&line.input));
         }
+        out
     }
 }
 

@@ -324,7 +324,7 @@ fn reports_an_unknown_part_as_left_out() {
 #[test]
 fn lists_every_destination_in_a_dry_run() {
     let folder = Folder::new();
-    let text = convert(&fixture("tiny-sd1.ckpt"), "out/", &folder, &["--dry-run"]).done();
+    let text = convert(&fixture("tiny-sd1.ckpt"), "out/", &folder, &["--dry-run", "-v"]).done();
     assert!(text.contains("model.diffusion_model.out.2.bias: -> unet/conv_out.bias (renamed)"), "{text:.400}");
     assert!(folder.names().is_empty());
 }

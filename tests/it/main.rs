@@ -14,6 +14,7 @@ mod support;
 mod architecture;
 mod assemble;
 mod bad_input;
+mod batches;
 #[cfg(unix)]
 mod bounds;
 mod colors;

@@ -368,7 +368,7 @@ fn lists_every_key_in_a_dry_run() {
     let folder = Folder::new();
     let output = folder.join("out.ckpt");
     let vae = fixture("tiny-vae.ckpt");
-    let text = run!["merge-vae", fixture("tiny-sd1.ckpt"), "--vae", &vae, "-o", &output, "--dry-run"].done();
+    let text = run!["merge-vae", fixture("tiny-sd1.ckpt"), "--vae", &vae, "-o", &output, "--dry-run", "-v"].done();
     assert!(folder.names().is_empty());
     let keys = expected("tiny-sd1.ckpt").into_iter().chain(expected("tiny-vae.ckpt"));
     for (key, ..) in keys {

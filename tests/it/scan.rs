@@ -718,7 +718,7 @@ fn follows_no_link_out_of_a_folder() {
     symlink("/", folder.join("a/b/c/root")).unwrap();
     let ran = run!["scan", folder.join("a/b")];
     assert_eq!((ran.code, ran.stdout.lines().count()), (Some(2), 3), "{}", ran.stdout);
-    assert_eq!(ran.stderr.matches("contains the one being scanned").count(), 2, "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("contains the one being read").count(), 2, "{}", ran.stderr);
 }
 
 #[test]

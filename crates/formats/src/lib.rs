@@ -143,6 +143,7 @@ pub mod scan;
 mod serialize;
 pub mod state_dict;
 pub mod tensor;
+pub mod walk;
 
 pub use containers::{Container, Dangers, OpenOptions, StoredCheckpoint, Target, WriteOptions, Written};
 pub use danger::Level;

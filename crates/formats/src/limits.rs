@@ -56,8 +56,8 @@ pub const SCAN_VALUES: usize = 4 * PICKLE_NODES;
 /// hundred. Bounds the time of nested zips.
 pub const SCAN_RECORDS: usize = 2 * ZIP_ENTRIES;
 
-/// Files of a folder that a scan lists (10,000). Bounds the memory for their paths to 150 MB.
-pub const SCAN_FILES: usize = 500_000;
+/// Files of a folder that are listed (10,000). Bounds the memory for their paths to 150 MB.
+pub const FOLDER_FILES: usize = 500_000;
 
 /// Bytes of a tensor's key (110).
 pub const KEY_BYTES: usize = 4096;

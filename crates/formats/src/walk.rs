@@ -1,19 +1,23 @@
-//! The files of a folder and its subfolders.
+//! Walks folders: lists every file, or every checkpoint, in a folder and its subfolders.
+//!
+//! Symbolic links are followed, unless they lead to a folder above the one that is walked. A file is listed once, whatever
+//! number of links lead to it.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::containers::{Container, diffusers, sniff};
 use crate::error::{Error, Result};
-use crate::io::{Identity, identity};
+use crate::io::{Identity, Source, identity};
 use crate::limits;
 
-/// The files below a path, each once, whatever number of links lead to it.
+/// The files below a path, each once.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Listing {
-    /// Files, sorted by path.
+    /// Files, and diffusers folders where they count as one. Sorted by path.
     pub files: Vec<PathBuf>,
     /// Number of sockets, pipes and devices.
     pub special: usize,
@@ -32,15 +36,61 @@ struct Lister {
     root: PathBuf,
     /// Folders to list.
     pending: Vec<PathBuf>,
+    /// Whether a diffusers folder counts as one file.
+    keeps_models: bool,
 }
 
-/// Lists every file below a folder. Follows symbolic links. A path that is not a folder is listed itself.
+/// Lists every file below a folder. A path that is not a folder is listed itself.
 pub fn list_files(path: &Path) -> Listing {
-    if !path.is_dir() {
+    list(path, false)
+}
+
+/// Lists every file below a folder as [`list_files`], but a diffusers folder counts as one file.
+pub fn list_models(path: &Path) -> Listing {
+    list(path, true)
+}
+
+/// Lists the checkpoints below a folder: files with the extension of one, files of other names whose content is one, and
+/// diffusers folders. Leaves out hidden files and those in hidden folders. A path that is not a folder, or a diffusers
+/// folder, is listed itself.
+pub fn list_checkpoints(path: &Path) -> Listing {
+    let mut listing = list_models(path);
+    let is_hidden = |file: &Path| {
+        let below = file.strip_prefix(path).unwrap_or(file);
+        below.iter().any(|part| part.as_encoded_bytes().starts_with(b"."))
+    };
+    listing.files.retain(|file| file == path || (!is_hidden(file) && is_checkpoint(file)));
+    listing
+}
+
+/// The extensions that checkpoints have.
+const EXTENSIONS: [&str; 5] = ["safetensors", "sft", "ckpt", "pt", "pth"];
+
+/// How a torch zip begins, within these bytes: with the pickle.
+const TORCH_HEAD: u64 = 256;
+
+/// Returns whether a path is a checkpoint by its extension, or else by its content: many other files are zips.
+fn is_checkpoint(path: &Path) -> bool {
+    let has_extension = path.extension().is_some_and(|it| EXTENSIONS.iter().any(|one| it.eq_ignore_ascii_case(one)));
+    if has_extension || path.is_dir() {
+        return true;
+    }
+    let Ok(source) = Source::open(path) else { return false };
+    match sniff(&source) {
+        Ok(Container::TorchZip) => {
+            let head = source.read(0, source.len().min(TORCH_HEAD)).unwrap_or_default();
+            head.windows(8).any(|bytes| bytes == b"data.pkl")
+        }
+        found => found.is_ok(),
+    }
+}
+
+fn list(path: &Path, keeps_models: bool) -> Listing {
+    if !path.is_dir() || (keeps_models && diffusers::is_model(path)) {
         return Listing { files: vec![path.to_owned()], ..Listing::default() };
     }
     // A folder that cannot be resolved cannot be listed, either.
-    let mut lister = Lister { root: path.canonicalize().unwrap_or_default(), ..Lister::default() };
+    let mut lister = Lister { root: path.canonicalize().unwrap_or_default(), keeps_models, ..Lister::default() };
     if let Err(error) = lister.add(path.to_owned()) {
         lister.listing.errors.push(error.in_file(path));
     }
@@ -60,8 +110,8 @@ impl Lister {
         let fail = |error| Error::io("cannot list the folder", error);
         for entry in fs::read_dir(folder).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
-            if self.files.len() == limits::SCAN_FILES {
-                let found = format!("more files than the limit of {}; the rest was not scanned", limits::SCAN_FILES);
+            if self.files.len() == limits::FOLDER_FILES {
+                let found = format!("more files than the limit of {}; the rest was left out", limits::FOLDER_FILES);
                 self.pending.clear();
                 return Err(Error::limit(found));
             }
@@ -87,11 +137,15 @@ impl Lister {
         if metadata.is_dir() {
             if is_link && self.is_above(&path) {
                 return Err(Error::unsupported(
-                    "the link leads to a folder that contains the one being scanned; it was not followed",
+                    "the link leads to a folder that contains the one being read; it was not followed",
                 ));
             }
-            if self.folders.insert(identity) {
-                self.pending.push(path);
+            if !self.folders.insert(identity) {
+                return Ok(());
+            }
+            match self.keeps_models && diffusers::is_model(&path) {
+                true => drop(self.files.insert(identity, path)),
+                false => self.pending.push(path),
             }
         } else if !metadata.is_file() {
             self.listing.special += 1;
@@ -111,19 +165,38 @@ impl Lister {
     }
 }
 
-/// Whether the file's extension is one of pickles.
-pub(super) fn is_named_like_a_pickle(path: &Path) -> bool {
-    has_extension(path, &["bin", "ckpt", "dill", "joblib", "p", "pickle", "pkl", "pt", "pth", "sav", "th"])
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Whether the file's extension is one that only checkpoints and arrays have. In a folder, such a file is reported even if
-/// it is not one. Tokenizers and other data have `.bin` and `.model`, too.
-pub fn is_named_like_a_checkpoint(path: &Path) -> bool {
-    const EXTENSIONS: [&str; 12] =
-        ["ckpt", "dill", "joblib", "npy", "npz", "pickle", "pkl", "pt", "pt2", "pth", "safetensors", "sft"];
-    has_extension(path, &EXTENSIONS)
-}
-
-fn has_extension(path: &Path, extensions: &[&str]) -> bool {
-    path.extension().is_some_and(|found| extensions.iter().any(|extension| found.eq_ignore_ascii_case(extension)))
+    #[test]
+    fn lists_checkpoints_by_extension_and_content_and_folders_as_one() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let put = |from: &str, to: &str| {
+            let to = root.join(to);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(fixtures.join(from), to).unwrap();
+        };
+        put("tiny-vae.ckpt", "sub/deeper/a.ckpt");
+        put("tiny-vae.ckpt", "renamed.bak");
+        put("tiny-sd1.safetensors", "download (1)");
+        put("tiny-sd1.safetensors", ".hidden.safetensors");
+        put("tiny-sd1.safetensors", ".cache/b.safetensors");
+        put("diffusers/sd1/model_index.json", "model/model_index.json");
+        put("tiny-vae.ckpt", "model/vae/diffusion_pytorch_model.bin");
+        fs::write(root.join("notes.txt"), "not a checkpoint").unwrap();
+        fs::write(root.join("broken.safetensors"), "not one either").unwrap();
+        fs::write(root.join("other.zip"), b"PK\x03\x04 and more").unwrap();
+        let names = |listing: Listing| -> Vec<String> {
+            let name = |file: &PathBuf| file.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
+            listing.files.iter().map(name).collect()
+        };
+        let expected = ["broken.safetensors", "download (1)", "model", "renamed.bak", "sub/deeper/a.ckpt"];
+        assert_eq!(names(list_checkpoints(root)), expected);
+        assert_eq!(names(list_files(root)).len(), 10);
+        assert_eq!(list_checkpoints(&root.join("model")).files, [root.join("model")]);
+        assert_eq!(list_checkpoints(&root.join("notes.txt")).files, [root.join("notes.txt")]);
+    }
 }

@@ -38,6 +38,8 @@ pub enum NoticeCode {
     VaeConstantsNotRead,
     /// The configuration beside the input was not carried over.
     YamlNotCarried,
+    /// A file beside the input was not carried over.
+    SidecarNotCarried,
     /// The checkpoint had no VAE, and one was inserted.
     VaeInserted,
     /// Tensors of the checkpoint's own VAE were kept.

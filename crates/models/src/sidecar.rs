@@ -1,12 +1,87 @@
-//! The names that WebUI looks for when it loads a VAE from beside a checkpoint.
+//! The files beside a checkpoint that belong to it, by the names that WebUI gives them: its VAE, configuration, preview.
 
 use std::path::{Path, PathBuf};
 
 use trinart_ckpt_formats::error::Hint;
-use trinart_ckpt_formats::{Error, Result};
+use trinart_ckpt_formats::{Error, Result, Target};
 
 /// The ends of the name of a VAE file, in WebUI's order.
 const ENDINGS: [&str; 3] = [".vae.ckpt", ".vae.pt", ".vae.safetensors"];
+
+/// The ends of the names of other files that belong to a checkpoint: configurations, descriptions and previews.
+const OTHER_ENDINGS: [&str; 15] = [
+    ".yaml",
+    ".json",
+    ".civitai.info",
+    ".preview.png",
+    ".preview.jpg",
+    ".preview.jpeg",
+    ".preview.webp",
+    ".preview.gif",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".gif",
+    ".txt",
+    ".md",
+];
+
+/// A file beside a checkpoint that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Companion {
+    /// The path.
+    pub path: PathBuf,
+    /// What follows the name of the checkpoint, such as `.preview.png`.
+    pub ending: &'static str,
+}
+
+impl Companion {
+    /// Whether it is a VAE.
+    pub fn is_vae(&self) -> bool {
+        ENDINGS.contains(&self.ending)
+    }
+}
+
+/// Returns the name of a checkpoint without its extension. A folder, and a file with an unknown extension, has none.
+fn name_of(checkpoint: &Path) -> Option<&std::ffi::OsStr> {
+    if checkpoint.is_dir() || Target::from_extension(checkpoint).is_none() {
+        checkpoint.file_name()
+    } else {
+        checkpoint.file_stem()
+    }
+}
+
+/// Returns the path of a companion with this ending beside a checkpoint.
+pub fn beside(checkpoint: &Path, ending: &str) -> PathBuf {
+    let mut name = name_of(checkpoint).map(std::ffi::OsStr::to_owned).unwrap_or_default();
+    name.push(ending);
+    checkpoint.with_file_name(name)
+}
+
+/// Lists the files beside a checkpoint that belong to it.
+pub fn companions(checkpoint: &Path) -> Vec<Companion> {
+    let all = ENDINGS.iter().chain(&OTHER_ENDINGS).map(|ending| (beside(checkpoint, ending), *ending));
+    all.filter(|(path, _)| path.is_file()).map(|(path, ending)| Companion { path, ending }).collect()
+}
+
+/// Splits the name of a file that is named as a companion into that of its checkpoint and its ending. The longest ending
+/// counts.
+pub fn split(name: &str) -> Option<(&str, &'static str)> {
+    let mut found =
+        ENDINGS.iter().chain(&OTHER_ENDINGS).filter_map(|ending| Some((name.strip_suffix(ending)?, *ending)));
+    let first = found.next()?;
+    Some(found.fold(first, |best, other| if other.0.len() < best.0.len() { other } else { best }))
+}
+
+/// Returns the checkpoint that a VAE file lies beside and belongs to by its name; `None` for any other file.
+pub fn owner(vae: &Path) -> Option<PathBuf> {
+    let name = vae.file_name()?.to_str()?;
+    let stem = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending))?;
+    let paths = ["safetensors", "ckpt", "pt", "pth", "bin"].map(|it| vae.with_file_name(format!("{stem}.{it}")));
+    paths.into_iter().find(|path| path.is_file())
+}
 
 /// The VAE file beside a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]

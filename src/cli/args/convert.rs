@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::heading::{CONTENT, INPUT, OUTPUT};
-use super::{Content, FolderWriting, Reading, Writing};
+use super::heading::{CONTENT, INPUT};
+use super::{Content, FolderWriting, OutputFileOrFolder, Reading, Writing};
 use crate::cli::values::{ComponentArgument, EmaArgument, Replacement, dtype};
 use trinart_ckpt_models::plan::ComponentDtype;
 
@@ -17,7 +17,7 @@ use trinart_ckpt_models::plan::ComponentDtype;
 /// left out and listed.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Convert {
-    /// Checkpoints to convert
+    /// Checkpoints to convert, or folders of them
     ///
     /// With --replace, there may be none: then each component needs a --replace.
     #[arg(required_unless_present = "replace", value_name = "INPUT", help_heading = INPUT)]
@@ -86,18 +86,4 @@ pub(in crate::cli) struct Convert {
     pub fix_position_ids: bool,
     #[command(flatten)]
     pub folder: FolderWriting,
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-#[command(next_help_heading = OUTPUT)]
-pub(in crate::cli) struct OutputFileOrFolder {
-    /// Write to this file or diffusers folder
-    ///
-    /// The extension determines the format. An existing folder, or a trailing /, means diffusers.
-    #[arg(short, long, value_name = "OUTPUT")]
-    pub output: Option<PathBuf>,
-    /// Write one output per input to this folder; requires --to
-    #[arg(long, value_name = "DIR", requires = "to", value_hint = clap::ValueHint::DirPath)]
-    pub out_dir: Option<PathBuf>,
 }

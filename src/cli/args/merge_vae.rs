@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::heading::{CONTENT, INPUT, OUTPUT};
-use super::{Content, FolderWriting, Reading, Writing};
+use super::heading::{CONTENT, INPUT};
+use super::{Content, FolderWriting, OutputFileOrFolder, Reading, Writing};
 use crate::cli::values::dtype;
 use trinart_ckpt_models::plan::merge_vae::VaeDtype;
 
@@ -21,19 +21,19 @@ use trinart_ckpt_models::plan::merge_vae::VaeDtype;
 /// that exists.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct MergeVae {
-    /// Checkpoint to merge into
-    #[arg(help_heading = INPUT)]
-    pub checkpoint: PathBuf,
-    /// Merge this VAE [default: the one beside the checkpoint]
+    /// Checkpoints to merge into, or folders of them
+    ///
+    /// In folders, skips files that are no Stable Diffusion checkpoints and, without --vae, checkpoints without a VAE
+    /// beside them.
+    #[arg(required = true, value_name = "CHECKPOINT", help_heading = INPUT)]
+    pub checkpoints: Vec<PathBuf>,
+    /// Merge this VAE [default: the one beside each checkpoint]
     #[arg(long, value_name = "VAE", help_heading = INPUT)]
     pub vae: Option<PathBuf>,
     #[command(flatten)]
     pub reading: Reading,
-    /// Write to this file or diffusers folder
-    ///
-    /// The extension determines the format. An existing folder, or a trailing /, means diffusers.
-    #[arg(short, long, value_name = "OUTPUT", help_heading = OUTPUT)]
-    pub output: PathBuf,
+    #[command(flatten)]
+    pub output: OutputFileOrFolder,
     #[command(flatten)]
     pub writing: Writing,
     #[command(flatten)]

@@ -19,7 +19,7 @@ pub(super) use program::{Completions, Man};
 pub(super) use reading::{Diff, Hash, Inspect, Scan};
 #[cfg(feature = "render")]
 pub(super) use render_check::{RenderCheck, RngArgument, SyntaxArgument};
-pub(super) use writing::{Content, FolderWriting, Reading, Writing};
+pub(super) use writing::{Content, FolderWriting, OutputFileOrFolder, Reading, Writing};
 
 use super::help;
 use super::styles::STYLES;
@@ -78,9 +78,12 @@ impl Arguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = heading::GENERAL)]
 pub(super) struct Common {
-    /// Print one JSON document on stdout
-    #[arg(long, global = true)]
-    pub json: bool,
+    /// Print one JSON document on stdout, or with =lines one per file
+    ///
+    /// --json=lines prints each result at once, as a JSON document on a line.
+    #[arg(long, global = true, value_enum, value_name = "HOW", hide_possible_values = true)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "document")]
+    pub json: Option<JsonArgument>,
     /// Print errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
@@ -98,6 +101,12 @@ pub(super) struct Common {
     /// Print help: a summary with -h, everything with --help
     #[arg(short, long, global = true, action = ArgAction::Help)]
     help: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum JsonArgument {
+    Document,
+    Lines,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -11,7 +11,7 @@ use super::heading::{INPUT, OUTPUT};
 /// Reads headers and the 77 position_ids, and hashes files of up to 512 MiB that may be a published file.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Inspect {
-    /// Files or diffusers folders to inspect
+    /// Files, diffusers folders, or folders of such
     #[arg(required = true, value_name = "PATH", help_heading = INPUT)]
     pub files: Vec<PathBuf>,
     /// List every tensor
@@ -38,7 +38,7 @@ pub(in crate::cli) struct Diff {
 /// does not depend on the format: the VAE in a checkpoint has the hash of the VAE file that was merged.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Hash {
-    /// Files or diffusers folders to hash
+    /// Files, diffusers folders, or folders of such
     #[arg(required = true, value_name = "PATH", help_heading = INPUT)]
     pub files: Vec<PathBuf>,
 }

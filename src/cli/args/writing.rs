@@ -1,9 +1,11 @@
 //! The options of the commands that write a checkpoint.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::heading::{CONTENT, FOLDERS, INPUT, OUTPUT};
-use crate::cli::values::{PredictionArgument, TargetArgument, dtype};
+use crate::cli::values::{PredictionArgument, SidecarsArgument, TargetArgument, dtype};
 use crate::formats::containers::diffusers;
 use trinart_ckpt_formats::tensor::Dtype;
 
@@ -26,12 +28,46 @@ pub(in crate::cli) struct Writing {
     /// Replace an existing output
     #[arg(long)]
     pub force: bool,
-    /// Print the plan for each tensor, and write nothing
+    /// Print the plan, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// List what becomes of each tensor
+    #[arg(short, long)]
+    pub verbose: bool,
     /// Do not read the output back to verify it
     #[arg(long, hide_short_help = true)]
     pub no_verify: bool,
+}
+
+/// Where to write the output, or the outputs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = OUTPUT)]
+pub(in crate::cli) struct OutputFileOrFolder {
+    /// Write to this file, or to a file in this existing folder
+    ///
+    /// The extension determines the format. A trailing / on a path that does not exist, or --to diffusers, makes a diffusers
+    /// folder.
+    #[arg(short, long, value_name = "OUTPUT", required_unless_present = "out_dir")]
+    pub output: Option<PathBuf>,
+    /// Write one output per input to this folder
+    ///
+    /// Keeps the subfolders of the inputs, and creates folders. Without --to, outputs have the names of their inputs.
+    #[arg(long, value_name = "DIR", conflicts_with = "output", value_hint = clap::ValueHint::DirPath)]
+    pub out_dir: Option<PathBuf>,
+    /// Skip inputs whose output exists
+    #[arg(long, requires = "out_dir", conflicts_with_all = ["force", "update"])]
+    pub skip_existing: bool,
+    /// Write only what has changed since the last run with this option
+    ///
+    /// Compares the inputs, the outputs and the options with those of the run that wrote each output, which DIR/.trinart-ckpt.json
+    /// records.
+    #[arg(long, requires = "out_dir", conflicts_with = "force", hide_short_help = true)]
+    pub update: bool,
+    /// Use carry to copy previews, .yaml, .json, .txt and .vae.* too
+    ///
+    /// Copies the files beside each input that belong to it, also .civitai.info, under the name of the output, as WebUI expects them. VAEs (NAME.vae.pt) are then no inputs.
+    #[arg(long, value_enum, requires = "out_dir", value_name = "ACTION", hide_possible_values = true)]
+    pub sidecars: Option<SidecarsArgument>,
 }
 
 /// What the output contains.
@@ -55,7 +91,7 @@ pub(in crate::cli) struct Content {
     #[arg(long)]
     pub saturate: bool,
     /// Fail if a tensor has NaN or infinite values
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub strict: bool,
     /// Leave out tensors that the output format has no place for, instead of failing
     #[arg(long, hide_short_help = true)]

@@ -23,15 +23,20 @@ impl Target {
         if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
             return Ok(Target::Diffusers);
         }
-        let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-        match extension.as_deref() {
-            Some("safetensors" | "sft") => Ok(Target::Safetensors),
-            Some("ckpt" | "pt" | "pth" | "bin") => Ok(Target::Torch),
-            _ => {
-                Err(Error::usage("the output has no known extension; expected .safetensors, .ckpt, or a / at the end")
-                    .with_hint(Hint::NameFormat)
-                    .in_file(path))
-            }
+        Self::from_extension(path).ok_or_else(|| {
+            Error::usage("the output has no known extension; expected .safetensors, .ckpt, or a / at the end")
+                .with_hint(Hint::NameFormat)
+                .in_file(path)
+        })
+    }
+
+    /// Returns the container that the extension of a file means; `None` for an unknown extension.
+    pub fn from_extension(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_string_lossy().to_ascii_lowercase();
+        match extension.as_str() {
+            "safetensors" | "sft" => Some(Target::Safetensors),
+            "ckpt" | "pt" | "pth" | "bin" => Some(Target::Torch),
+            _ => None,
         }
     }
 

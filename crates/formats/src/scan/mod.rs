@@ -7,8 +7,8 @@
 
 mod content;
 mod evidence;
-mod folder;
 mod inflate;
+mod names;
 mod nested;
 mod numpy;
 mod pickles;
@@ -21,7 +21,7 @@ mod zip;
 
 use std::path::{Path, PathBuf};
 
-pub use folder::{Listing, is_named_like_a_checkpoint, list_files};
+pub use names::is_named_like_a_checkpoint;
 pub use scanned_format::ScannedFormat;
 pub use scanner::LocatedFinding;
 
@@ -76,7 +76,7 @@ pub fn scan_file_allowing(path: impl AsRef<Path>, allowed: &Allowed) -> Result<F
     // result wrong, and one that it truncates ends this process with SIGBUS; neither can harm an output.
     let bytes = unsafe { source.map() }?;
     let mut scanner = Scanner::new(&source, allowed);
-    let format = scan_bytes(&mut scanner, bytes, folder::is_named_like_a_pickle(path));
+    let format = scan_bytes(&mut scanner, bytes, names::is_named_like_a_pickle(path));
     let Scanner { mut findings, pickles, problem, .. } = scanner;
     let format = match (format, containers::sniff(&source)) {
         (ScannedFormat::Pickle, Ok(container @ Container::TorchLegacy)) => ScannedFormat::Container(container),

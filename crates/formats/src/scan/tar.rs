@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::path::Path;
 
-use super::folder::is_named_like_a_pickle;
+use super::names::is_named_like_a_pickle;
 use super::role::Role;
 use super::scanner::{Scanner, nested_place};
 use crate::error::Error;

@@ -13,6 +13,7 @@ mod write;
 pub use companions::{Companions, companions};
 pub use json::{parse_json, write_json};
 pub use part::Part;
+pub use read::is_model;
 pub(super) use read::read;
 pub use write::{Entry, Files, check_variant, entries};
 

@@ -50,6 +50,16 @@ pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
     .in_file(path))
 }
 
+/// Returns whether a folder is opened as one checkpoint: it is a diffusers folder, or that of one of its components.
+pub fn is_model(path: &Path) -> bool {
+    let config = path.join("config.json");
+    if path.join(MODEL_INDEX).is_file() {
+        return true;
+    }
+    // Opening the folder tells what is wrong with a configuration that is broken.
+    config.is_file() && json(&config).map_or(true, |config| component_of(&config).is_ok())
+}
+
 /// Returns the component that a configuration's class belongs to.
 fn component_of(config: &Value) -> Result<&'static str> {
     let class = config.get("_class_name").and_then(Value::as_str);

@@ -1,0 +1,135 @@
+//! The commands that write an output for each of many inputs.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::args::{OutputFileOrFolder, Writing};
+use super::exit::Exit;
+use super::hints;
+use super::progress::Queue;
+use super::set_if_some::SetIfSome;
+use super::terminal::Terminal;
+use crate::ops::{Batch, Existing, Input, Inputs, resolve_output};
+use crate::report::{BatchOutcome, BatchSummary, WriteReport};
+use trinart_ckpt_formats::Target;
+use trinart_ckpt_formats::error::{Error, Kind, Result};
+
+/// What a command writes where.
+pub(super) struct Outputs<'a> {
+    pub inputs: &'a [PathBuf],
+    pub output: &'a OutputFileOrFolder,
+    pub writing: &'a Writing,
+    /// What decides the content of the outputs, beside the inputs.
+    pub recipe: String,
+    /// Whether VAEs beside the inputs are merged.
+    pub merges_vae: bool,
+}
+
+/// The JSON document of several inputs.
+#[derive(Serialize)]
+struct Document<'a> {
+    results: Vec<BatchOutcome>,
+    #[serde(flatten)]
+    summary: &'a BatchSummary,
+}
+
+impl Outputs<'_> {
+    /// Runs `work` on each input, with the path of its output and whether that may be replaced, and prints the results.
+    pub(super) fn run(
+        &self,
+        terminal: &Terminal,
+        work: impl Fn(Option<&Input>, &Path, bool) -> Result<BatchOutcome>,
+    ) -> Exit {
+        match &self.output.out_dir {
+            Some(folder) => self.many(folder, terminal, work),
+            None => self.one(terminal, work),
+        }
+    }
+
+    fn one(&self, terminal: &Terminal, work: impl Fn(Option<&Input>, &Path, bool) -> Result<BatchOutcome>) -> Exit {
+        let result = self.single().and_then(|(input, output)| work(input.as_ref(), &output, self.writing.force));
+        let text = |outcome: &BatchOutcome| match outcome {
+            BatchOutcome::Written(report) => self.text(report),
+            other => other.to_text(&hints::tip),
+        };
+        terminal.finish(result, text, |_| Exit::Success)
+    }
+
+    /// The only input, and its output.
+    fn single(&self) -> Result<(Option<Input>, PathBuf)> {
+        let output = self.output.output.as_ref().ok_or_else(|| Error::usage("no output is given"))?;
+        let Some(only) = self.inputs.first() else { return Ok((None, output.clone())) };
+        if self.inputs.len() > 1 {
+            return Err(Error::usage("--output takes one input; use --out-dir for several"));
+        }
+        let mut inputs = Inputs::list([only]);
+        match (inputs.errors.pop(), inputs.files.as_slice()) {
+            (Some(error), _) => Err(error),
+            (None, [input]) if !input.is_found => {
+                let format = self.writing.to.map(Into::into);
+                let output = resolve_output(output, Some(&input.path), format)?;
+                Ok((Some(input.clone()), output))
+            }
+            (None, files) => {
+                let count = files.len();
+                let found = format!(
+                    "a folder without model_index.json or config.json, in which there are {count} checkpoints; --output \
+                     takes one, use --out-dir"
+                );
+                Err(Error::usage(found).in_file(only))
+            }
+        }
+    }
+
+    fn text(&self, report: &WriteReport) -> String {
+        let ledger = if self.writing.verbose { report.ledger_to_text() } else { String::new() };
+        report.to_text_with(&hints::tip) + &ledger
+    }
+
+    fn many(
+        &self,
+        folder: &Path,
+        terminal: &Terminal,
+        work: impl Fn(Option<&Input>, &Path, bool) -> Result<BatchOutcome>,
+    ) -> Exit {
+        let inputs = Inputs::list(self.inputs).without_below(folder);
+        let existing = match (self.writing.force, self.output.skip_existing, self.output.update) {
+            (true, ..) => Existing::Replace,
+            (_, true, _) => Existing::Skip,
+            (_, _, true) => Existing::Update,
+            _ => Existing::Refuse,
+        };
+        let format: Option<Target> = self.writing.to.map(Into::into);
+        let batch = Batch::new(&inputs, folder)
+            .set_if_some(format, Batch::format)
+            .existing(existing)
+            .recipe(&self.recipe)
+            .carry_sidecars(self.output.sidecars.is_some())
+            .merges_vae(self.merges_vae)
+            .dry_run(self.writing.dry_run);
+        let mut queue = Queue::new(&inputs, terminal);
+        let (mut exit, mut results) = (Exit::Success, Vec::new());
+        let summary = batch.run(
+            |input, output, overwrite| {
+                queue.next(&input.path);
+                work(Some(input), output, overwrite)
+            },
+            |outcome| {
+                if let BatchOutcome::Failed { error, .. } = outcome {
+                    exit = exit.max(if error.kind == Kind::Unverified { Exit::Negative } else { Exit::Error });
+                    terminal.failed(error);
+                }
+                match outcome {
+                    _ if terminal.is_lines() => terminal.line(outcome),
+                    _ if terminal.is_json() => results.push(outcome.clone()),
+                    BatchOutcome::Written(report) if self.writing.verbose => terminal.text(|| self.text(report)),
+                    _ => terminal.text(|| outcome.to_text(&hints::tip)),
+                }
+            },
+        );
+        terminal.text(|| summary.to_text());
+        terminal.document(&Document { results, summary: &summary });
+        exit
+    }
+}

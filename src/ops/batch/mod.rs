@@ -1,0 +1,216 @@
+//! Writes an output for each of many inputs. An input that fails does not stop the others.
+
+mod destination;
+mod recipe;
+mod sidecars;
+
+use std::path::{Path, PathBuf};
+
+pub use destination::{output_in, resolve_output};
+use recipe::Recipes;
+
+use super::inputs::{Input, Inputs};
+use crate::report::{BatchOutcome, BatchSummary, SkipReason};
+use trinart_ckpt_formats::error::{Hint, Kind, Result};
+use trinart_ckpt_formats::io::Overwrite;
+use trinart_ckpt_formats::{Error, Target};
+use trinart_ckpt_models::sidecar;
+
+/// What a batch does with an output that exists.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Existing {
+    /// The input fails.
+    #[default]
+    Refuse,
+    /// The output is replaced.
+    Replace,
+    /// The input is skipped.
+    Skip,
+    /// The output is replaced if this batch has written it before, and the input or the recipe has changed since.
+    Update,
+}
+
+/// Writes one output for each input into a folder, which gets the subfolders of the inputs.
+///
+/// ```no_run
+/// use trinart_ckpt::ops::{Batch, Inputs};
+/// use trinart_ckpt::report::BatchOutcome;
+/// use trinart_ckpt::{Checkpoint, Convert, Dtype};
+///
+/// # fn main() -> trinart_ckpt::Result<()> {
+/// let inputs = Inputs::list(["models"]);
+/// let summary = Batch::new(&inputs, "small").run(
+///     |input, output, overwrite| {
+///         let checkpoint = Checkpoint::open(&input.path)?;
+///         let convert = Convert::new(&checkpoint).dtype(Dtype::F16).prune(true).create_folders(true).overwrite(overwrite);
+///         Ok(BatchOutcome::written(convert.write(output)?))
+///     },
+///     |_| {},
+/// );
+/// println!("{}", summary.to_text());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Batch<'a> {
+    inputs: &'a Inputs,
+    folder: PathBuf,
+    format: Option<Target>,
+    existing: Existing,
+    recipe: String,
+    carry: bool,
+    merges_vae: bool,
+    dry_run: bool,
+}
+
+impl<'a> Batch<'a> {
+    /// Returns a batch that writes into `folder`. The work must create that and its subfolders, as
+    /// [`Convert::create_folders`](crate::Convert::create_folders) does.
+    pub fn new(inputs: &'a Inputs, folder: impl Into<PathBuf>) -> Self {
+        Batch {
+            inputs,
+            folder: folder.into(),
+            format: None,
+            existing: Existing::default(),
+            recipe: String::new(),
+            carry: false,
+            merges_vae: false,
+            dry_run: false,
+        }
+    }
+
+    /// Sets the format of the outputs. By default an output has the name of its input.
+    #[must_use]
+    pub fn format(mut self, format: Target) -> Self {
+        self.format = Some(format);
+        self
+    }
+
+    /// Sets what to do with outputs that exist.
+    #[must_use]
+    pub fn existing(mut self, existing: Existing) -> Self {
+        self.existing = existing;
+        self
+    }
+
+    /// Describes everything that decides what an output contains, beside its input. [`Existing::Update`] compares it with
+    /// that of the run which wrote the output.
+    #[must_use]
+    pub fn recipe(mut self, recipe: impl Into<String>) -> Self {
+        self.recipe = recipe.into();
+        self
+    }
+
+    /// Copies what lies beside an input and belongs to it, such as previews and configurations, beside its output.
+    #[must_use]
+    pub fn carry_sidecars(mut self, carry: bool) -> Self {
+        self.carry = carry;
+        self
+    }
+
+    /// Says that VAEs beside the inputs are merged into them, so that they are neither inputs nor carried.
+    #[must_use]
+    pub fn merges_vae(mut self, merges: bool) -> Self {
+        self.merges_vae = merges;
+        self
+    }
+
+    /// Says that nothing is written.
+    #[must_use]
+    pub fn dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
+    }
+
+    /// Calls `work` with each input, the path of its output, and whether the output may be replaced. Passes each outcome to
+    /// `each` at once. Stops if `work` is interrupted.
+    pub fn run(
+        &self,
+        mut work: impl FnMut(&Input, &Path, bool) -> Result<BatchOutcome>,
+        mut each: impl FnMut(&BatchOutcome),
+    ) -> BatchSummary {
+        let mut summary = BatchSummary::default();
+        let mut done = |summary: &mut BatchSummary, outcome: BatchOutcome| {
+            summary.add(&outcome);
+            each(&outcome);
+        };
+        for error in &self.inputs.errors {
+            let path = error.file().map_or_else(|| self.folder.clone(), Path::to_owned);
+            done(&mut summary, BatchOutcome::failed(&path, error));
+        }
+        let mut recipes = match Recipes::open(&self.folder, self.existing == Existing::Update) {
+            Ok(recipes) => recipes,
+            Err(error) => {
+                done(&mut summary, BatchOutcome::failed(&self.folder, &error));
+                return summary;
+            }
+        };
+        let outputs = destination::assign(self.inputs, &self.folder, self.format);
+        for (input, output) in self.inputs.files.iter().zip(outputs) {
+            // A VAE beside a checkpoint goes with it.
+            if input.is_found && (self.carry || self.merges_vae) && sidecar::owner(&input.path).is_some() {
+                done(&mut summary, BatchOutcome::skipped(&input.path, SkipReason::Sidecar));
+                continue;
+            }
+            let outcome = match output.and_then(|output| self.one(input, &output, &mut recipes, &mut work)) {
+                Ok(outcome) => outcome,
+                Err(error) if error.kind() == Kind::Interrupted => {
+                    done(&mut summary, BatchOutcome::failed(&input.path, &error));
+                    break;
+                }
+                Err(error) => BatchOutcome::failed(&input.path, &naming(error, &input.path)),
+            };
+            done(&mut summary, outcome);
+        }
+        summary
+    }
+
+    fn one(
+        &self,
+        input: &Input,
+        output: &Path,
+        recipes: &mut Recipes,
+        work: &mut impl FnMut(&Input, &Path, bool) -> Result<BatchOutcome>,
+    ) -> Result<BatchOutcome> {
+        let exists = output.exists();
+        let overwrite = match self.existing {
+            Existing::Refuse => false,
+            Existing::Replace => true,
+            Existing::Skip if exists => return Ok(BatchOutcome::skipped(&input.path, SkipReason::Exists)),
+            Existing::Update if exists => match recipes.is_current(output, &input.path, &self.recipe) {
+                Some(true) => return Ok(BatchOutcome::skipped(&input.path, SkipReason::UpToDate)),
+                Some(false) => true,
+                None => {
+                    let found = "already exists, and no run with a record of it has written it";
+                    return Err(Error::conflict(found).with_hint(Hint::Overwrite).in_file(output));
+                }
+            },
+            Existing::Skip | Existing::Update => false,
+        };
+        let mut report = match work(input, output, overwrite)? {
+            BatchOutcome::Written(report) => report,
+            other => return Ok(other),
+        };
+        if self.carry {
+            let replace = if overwrite { Overwrite::Replace } else { Overwrite::Refuse };
+            let found = sidecars::Sidecars::of(&input.path, output, self.merges_vae);
+            found.copy(replace, self.dry_run, &mut report)?;
+        }
+        if !self.dry_run {
+            recipes.record(output, &input.path, &self.recipe)?;
+        }
+        Ok(BatchOutcome::Written(report))
+    }
+}
+
+/// Names the input in an error about another file.
+fn naming(error: Error, input: &Path) -> Error {
+    match error.file() {
+        Some(file) if file != input && !error.to_string().contains(&*input.to_string_lossy()) => {
+            let input = input.to_string_lossy().into_owned();
+            error.during(format!("working on {input}"))
+        }
+        _ => error.in_file(input),
+    }
+}
