@@ -79,6 +79,16 @@ pub(in crate::plan) fn unet_prefix(state_dict: &StateDict) -> Option<&str> {
     })
 }
 
+/// Returns what precedes the keys of the UNet of a file, even if no program puts it there. `None` without a UNet.
+pub(in crate::plan) fn unet_anywhere(state_dict: &StateDict) -> Option<&str> {
+    state_dict.keys().find_map(|key| {
+        UNET_IN.iter().find_map(|(first, beside)| {
+            let prefix = key.strip_suffix(first)?;
+            state_dict.contains(&format!("{prefix}{beside}")).then_some(prefix)
+        })
+    })
+}
+
 /// Detects the architecture of the UNet whose keys have this prefix.
 pub(in crate::plan) fn detect_at(state_dict: &StateDict, prefix: &str) -> Detection {
     detect_by(&|key| state_dict.get(&format!("{prefix}{key}")).map(|tensor| tensor.shape().dims().to_vec()))

@@ -30,6 +30,7 @@ pub use family::check_published;
 use old_vae::OldVae;
 pub use options::{MergeVaeOptions, VaeDtype};
 use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result, printable};
+use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 
 /// Plans a merge of the VAE in `vae` into `base`. `vae` may be a bare VAE, a diffusers `AutoencoderKL`, or a whole
@@ -76,6 +77,24 @@ pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> R
     draft.notices.extend(base.translation().notices_about_the_rest().cloned());
     draft.notices.extend(vae.translation().notices.iter().filter(|it| it.code == NoticeCode::Dequantized).cloned());
     draft.check(&account).map_err(|error| error.in_file(base.path()))
+}
+
+/// Returns whether a VAE can be merged into a file.
+pub fn takes_vae(base: &Checkpoint) -> bool {
+    roles::is_base(base)
+}
+
+/// Returns whether a file has a VAE that can be merged into a checkpoint without one, as it is.
+pub fn has_vae(vae: &Checkpoint) -> bool {
+    let complete = |vae: &Checkpoint| -> Result<bool> {
+        let vae = dequantize::vae(vae, &MergeVaeOptions::default())?;
+        let donor = Donor::find(vae.as_ref())?;
+        let without = StateDict::new();
+        let old = OldVae::find(&without);
+        let schema = widths::schema(&without, &old, &donor)?;
+        sources(&schema, &donor, &old, &MergeVaeOptions::default()).map(|_| true)
+    };
+    complete(vae).unwrap_or(false)
 }
 
 /// Returns whether a key of a checkpoint is part of the VAE that a merge replaces, under whatever prefix.
