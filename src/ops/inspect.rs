@@ -1,13 +1,13 @@
 use std::path::{Path, PathBuf};
 
-use crate::report::{Inspection, components};
+use crate::report::{Contents, Inspection, components};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::error::Kind;
 use trinart_ckpt_formats::io::{NoProgress, Progress};
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
-use trinart_ckpt_models::detection::detect;
-use trinart_ckpt_models::file_kind::{Identity, Use};
-use trinart_ckpt_models::plan::repair;
+use trinart_ckpt_models::file_kind::Identity;
+use trinart_ckpt_models::plan::repair::{self, Repair};
+use trinart_ckpt_models::plan::uses;
 use trinart_ckpt_models::{Checkpoint, parameterization, published, quantization};
 
 /// The size of the largest file that is hashed to identify it. Hashing larger files would take seconds.
@@ -58,40 +58,42 @@ impl<'a> Inspect<'a> {
             Some(class) => Identity::of(state_dict).in_folder_of(class),
             None => Identity::of(state_dict),
         };
-        let named = translated.as_ref().ok().map(Checkpoint::in_ldm_names);
-        let in_ldm_names = named.as_ref().map_or(state_dict, |checkpoint| checkpoint.state_dict());
-        // Detection knows wrapped keys only under their LDM names.
-        let architecture = match identity.wrapper.is_empty() {
-            true => detection.architecture(),
-            false => detect(in_ldm_names).architecture(),
-        };
-        let found = components(in_ldm_names, identity.kind, architecture);
-        let mut uses = identity.uses(architecture, |wanted| found.iter().any(|summary| summary.component == wanted));
-        // A folder has one name for each tensor.
-        if found.iter().filter_map(|summary| summary.completeness.as_ref()).any(|it| !it.duplicate.is_empty()) {
-            uses.retain(|&use_| use_ != Use::ConvertFolder);
-        }
-        let components = components(state_dict, identity.kind, detection.architecture());
         let metadata = translated.as_ref().map_or_else(|_| stored.metadata(), Checkpoint::metadata);
         let parameterization = parameterization::read(&stored, state_dict, metadata, &detection)?;
-        let mut inspection =
-            Inspection::new(&stored, identity, components, &detection, parameterization, known, self.keys);
-        inspection.uses = uses;
-        inspection.quantization = quantization::Survey::of(state_dict).counts();
-        // A file without tensors has nothing to repair, which its kind says.
-        if let Ok(checkpoint) = &translated
-            && !checkpoint.state_dict().is_empty()
-        {
-            match repair::plan(checkpoint) {
-                Ok(repaired) => inspection.repairs = repaired.repairs,
-                Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Missing | Kind::Mismatch) => {
-                    let tensor = error.tensor().map_or_else(String::new, |key| format!("{key}: "));
-                    inspection.unrepairable = Some(format!("{tensor}{}", error.message()));
-                }
-                // Others are not about defects, such as a tensor that cannot be read.
-                Err(_) => {}
-            }
+        let (repairs, unrepairable) = translated.as_ref().map_or_else(|_| Default::default(), repairs);
+        Ok(Inspection::new(
+            &stored,
+            Contents {
+                uses: translated
+                    .as_ref()
+                    .map_or_else(|_| Vec::new(), |checkpoint| uses::of(checkpoint, &parameterization)),
+                components: components(state_dict, identity.kind, detection.architecture()),
+                quantization: quantization::Survey::of(state_dict).counts(),
+                identity,
+                detection,
+                parameterization,
+                repairs,
+                unrepairable,
+                published: known,
+            },
+            self.keys,
+        ))
+    }
+}
+
+/// Returns the repairs of a file, or the defect that cannot be repaired.
+fn repairs(checkpoint: &Checkpoint) -> (Vec<Repair>, Option<String>) {
+    // A file without tensors has nothing to repair, which its kind says.
+    if checkpoint.state_dict().is_empty() {
+        return Default::default();
+    }
+    match repair::plan(checkpoint) {
+        Ok(repaired) => (repaired.repairs, None),
+        Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Missing | Kind::Mismatch) => {
+            let tensor = error.tensor().map_or_else(String::new, |key| format!("{key}: "));
+            (Vec::new(), Some(format!("{tensor}{}", error.message())))
         }
-        Ok(inspection)
+        // Others are not about defects, such as a tensor that cannot be read.
+        Err(_) => Default::default(),
     }
 }

@@ -174,22 +174,28 @@ pub struct TensorEntry {
     pub shape: Vec<u64>,
 }
 
+/// What was found out about a file.
+pub(crate) struct Contents {
+    pub(crate) identity: Identity,
+    pub(crate) uses: Vec<Use>,
+    /// The components of the checkpoint in LDM names.
+    pub(crate) components: Vec<ComponentSummary>,
+    pub(crate) detection: Detection,
+    pub(crate) parameterization: Parameterization,
+    pub(crate) quantization: IndexMap<Method, usize>,
+    pub(crate) repairs: Vec<Repair>,
+    pub(crate) unrepairable: Option<String>,
+    pub(crate) published: Option<&'static PublishedFile>,
+}
+
 fn as_texts<S: Serializer>(findings: &[Finding], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(findings.iter().map(Finding::to_text))
 }
 
 impl Inspection {
-    /// Reports on a checkpoint. `components` are those of the checkpoint in LDM names; `keys` adds the list of all tensors.
-    /// Reads no tensor data except position_ids.
-    pub(crate) fn new(
-        checkpoint: &StoredCheckpoint,
-        identity: Identity,
-        components: Vec<ComponentSummary>,
-        detection: &Detection,
-        parameterization: Parameterization,
-        published: Option<&'static PublishedFile>,
-        keys: bool,
-    ) -> Self {
+    /// Reports on a file; `keys` adds the list of all tensors. Reads no tensor data except position_ids.
+    pub(crate) fn new(checkpoint: &StoredCheckpoint, contents: Contents, keys: bool) -> Self {
+        let Contents { identity, uses, components, detection, parameterization, .. } = contents;
         let mut globals = IndexMap::new();
         for global in checkpoint.globals() {
             *globals.entry(global.name.to_string()).or_default() += 1;
@@ -211,27 +217,27 @@ impl Inspection {
             kind: identity.kind,
             model: identity.model,
             name: identity.to_text(),
-            uses: Vec::new(),
+            uses,
             also: identity.also,
             architecture: detection.architecture(),
             task: detection.task,
             prediction: detection.task.map(|_| parameterization.prediction),
             parameterization: has_model.then_some(parameterization),
-            evidence: detection.evidence.clone(),
+            evidence: detection.evidence,
             root: checkpoint.root().to_owned(),
             tensors: checkpoint.state_dict().len(),
             parameters: components.iter().map(|summary| summary.parameters).sum(),
             tensor_bytes: checkpoint.state_dict().bytes(),
             components,
-            quantization: IndexMap::new(),
+            quantization: contents.quantization,
             // Newer folders omit them, and programs that read folders do not use them.
             position_ids: match checkpoint.container() {
                 Container::Diffusers => None,
                 _ => PositionIds::of(checkpoint.state_dict()),
             },
-            repairs: Vec::new(),
-            unrepairable: None,
-            published,
+            repairs: contents.repairs,
+            unrepairable: contents.unrepairable,
+            published: contents.published,
             metadata: checkpoint.metadata().iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
             opaque: LeftOut::opaque(checkpoint),
             dangers: checkpoint.dangers().to_vec(),

@@ -29,6 +29,7 @@ pub use difference::{ComponentDifference, Difference, KeyDifference, NonFiniteSi
 pub use document::{SCHEMA, to_json, to_json_line};
 pub use failure::Failure;
 pub use hashes::Hashes;
+pub(crate) use inspection::Contents;
 pub use inspection::{Inspection, PositionIds, TensorEntry};
 #[cfg(feature = "render")]
 pub use render::RenderCheckReport;

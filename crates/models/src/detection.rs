@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, Vega};
+use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
 
 use crate::family::{Architecture, Task};
 use crate::layout::UnetStructure;
@@ -59,7 +59,7 @@ impl Detection {
         let all = if self.evidence.is_empty() { &[] } else { Architecture::ALL };
         let mut candidates: Vec<Architecture> = all.iter().copied().filter(possible).collect();
         if candidates.contains(&SdxlBase) {
-            candidates.retain(|it| !matches!(it, Ssd1b | Vega));
+            candidates.retain(|it| it.base() == *it);
         }
         candidates
     }
@@ -202,11 +202,10 @@ impl Detector<'_> {
         // transformer blocks.
         let Some(level) = depths.iter().position(|&depth| depth > 0) else { return true };
         self.at(&block(level, 0), |dims| match dims.get(1) {
-            Some(768) => ("text width 768".to_owned(), vec![Sd1]),
-            Some(1024) => ("text width 1024".to_owned(), vec![Sd2]),
-            Some(2048) => ("text width 2048".to_owned(), matching(Architecture::has_two_text_encoders)),
-            Some(1280) => ("text width 1280".to_owned(), vec![SdxlRefiner]),
-            Some(width) => (format!("text width {width}, of no published model"), Architecture::ALL.to_vec()),
+            Some(&width) => match with_text_width(width) {
+                [] => (format!("text width {width}, of no published model"), Architecture::ALL.to_vec()),
+                candidates => (format!("text width {width}"), candidates.to_vec()),
+            },
             None => ("no text width: not the weight of a linear layer".to_owned(), Architecture::ALL.to_vec()),
         });
         if self.detection.candidates() == [Sd1, Sd2] {
@@ -230,12 +229,9 @@ impl Detector<'_> {
             });
             return;
         }
-        self.at(&key, |dims| match dims.get(1) {
-            Some(2816) => {
-                ("pooled text and sizes of SDXL base".to_owned(), matching(Architecture::has_two_text_encoders))
-            }
-            Some(2560) => ("pooled text and sizes of SDXL refiner".to_owned(), vec![SdxlRefiner]),
-            _ => ("extra conditioning".to_owned(), matching(|it| UnetStructure::of(it).label)),
+        self.at(&key, |dims| match dims.get(1).map_or(&[][..], |&width| with_label_width(width)) {
+            [] => ("extra conditioning".to_owned(), matching(|it| UnetStructure::of(it).label)),
+            found @ [first, ..] => (format!("pooled text and sizes of {}", first.text()), found.to_vec()),
         });
     }
 
@@ -249,9 +245,9 @@ impl Detector<'_> {
             (Naming::Ldm, "cond_stage_model.transformer.text_model.", false, &[Sd1]),
             (Naming::Ldm, "cond_stage_model.transformer.", false, &[Sd1]),
             (Naming::Ldm, "cond_stage_model.model.", true, &[Sd2]),
-            (Naming::Ldm, "conditioner.embedders.0.transformer.text_model.", false, &[SdxlBase, Ssd1b, Vega]),
-            (Naming::Ldm, "conditioner.embedders.0.transformer.", false, &[SdxlBase, Ssd1b, Vega]),
-            (Naming::Ldm, "conditioner.embedders.1.model.", true, &[SdxlBase, Ssd1b, Vega]),
+            (Naming::Ldm, "conditioner.embedders.0.transformer.text_model.", false, Architecture::XL_BASES),
+            (Naming::Ldm, "conditioner.embedders.0.transformer.", false, Architecture::XL_BASES),
+            (Naming::Ldm, "conditioner.embedders.1.model.", true, Architecture::XL_BASES),
             // SD-Turbo uses the prefix of the refiner.
             (Naming::Ldm, "conditioner.embedders.0.model.", true, &[Sd2, SdxlRefiner]),
             (Naming::Diffusers, "text_model.", false, Architecture::ALL),
@@ -262,9 +258,9 @@ impl Detector<'_> {
             let Some(last) = layers.checked_sub(1) else { continue };
             // The layer count identifies the encoder. Folders hold 23 of the 24 layers of OpenCLIP ViT-H.
             let (encoder, with_layers): (_, &[Architecture]) = match layers {
-                12 => ("CLIP ViT-L", &[Sd1, SdxlBase, Ssd1b, Vega]),
+                12 => ("CLIP ViT-L", Architecture::WITH_CLIP_L),
                 23 | 24 => ("OpenCLIP ViT-H", &[Sd2]),
-                32 => ("OpenCLIP ViT-bigG", &[SdxlBase, SdxlRefiner, Ssd1b, Vega]),
+                32 => ("OpenCLIP ViT-bigG", Architecture::WITH_CLIP_G),
                 _ => ("text encoder of no published model", Architecture::ALL),
             };
             self.detection.naming = self.detection.naming.or(Some(naming));
@@ -286,6 +282,26 @@ impl Detector<'_> {
                 self.at(key, |_| ("VAE, the same in all architectures".to_owned(), Architecture::ALL.to_vec()));
             }
         }
+    }
+}
+
+/// Returns the published architectures whose UNet takes text of this width.
+pub(crate) fn with_text_width(width: u64) -> &'static [Architecture] {
+    match width {
+        768 => &[Sd1],
+        1024 => &[Sd2],
+        2048 => Architecture::XL_BASES,
+        1280 => &[SdxlRefiner],
+        _ => &[],
+    }
+}
+
+/// Returns the published architectures whose UNet takes pooled text and sizes of this width.
+pub(crate) fn with_label_width(width: u64) -> &'static [Architecture] {
+    match width {
+        2816 => Architecture::XL_BASES,
+        2560 => &[SdxlRefiner],
+        _ => &[],
     }
 }
 

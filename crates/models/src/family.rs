@@ -48,6 +48,23 @@ impl Architecture {
         }
     }
 
+    /// The architectures with both text encoders of SDXL, and its keys for them: SDXL base and those distilled from it.
+    pub(crate) const XL_BASES: &'static [Architecture] = &[SdxlBase, Ssd1b, Vega];
+
+    /// The architectures with CLIP ViT-L.
+    pub(crate) const WITH_CLIP_L: &'static [Architecture] = &[Sd1, SdxlBase, Ssd1b, Vega];
+
+    /// The architectures with OpenCLIP ViT-bigG.
+    pub(crate) const WITH_CLIP_G: &'static [Architecture] = &[SdxlBase, SdxlRefiner, Ssd1b, Vega];
+
+    /// Returns the architecture that this one was distilled from, or itself: the same networks with more blocks.
+    pub fn base(self) -> Self {
+        match self {
+            Ssd1b | Vega => SdxlBase,
+            Sd1 | Sd2 | SdxlBase | SdxlRefiner => self,
+        }
+    }
+
     /// Returns whether the model is SDXL or distilled from it: it has the text encoders and the VAE of SDXL.
     pub fn is_xl(self) -> bool {
         !matches!(self, Sd1 | Sd2)
@@ -55,7 +72,7 @@ impl Architecture {
 
     /// Returns whether the model has both text encoders of SDXL, and its keys for them.
     pub fn has_two_text_encoders(self) -> bool {
-        self.is_xl() && self != SdxlRefiner
+        Self::XL_BASES.contains(&self)
     }
 }
 

@@ -184,6 +184,7 @@ pub mod plan;
 pub mod position_ids;
 pub mod published;
 pub mod quantization;
+pub mod renderable;
 mod serialize;
 pub mod sidecar;
 pub mod vae;

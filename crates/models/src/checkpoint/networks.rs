@@ -70,7 +70,6 @@ pub(super) fn find(state_dict: &StateDict) -> Option<(Architecture, Vec<Network<
 
 /// Returns the network with this prefix; `None` if it is of no known architecture.
 fn network<'a>(state_dict: &StateDict, prefix: &'a str, folder: Folder, is_ldm: bool) -> Option<Network<'a>> {
-    use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, Vega};
     let dims = |key: &str| state_dict.get(&format!("{prefix}{key}")).map(|tensor| tensor.shape().dims().to_vec());
     let (folder, candidates) = match folder {
         Folder::Unet => (folder, vec![detect_by(&dims).architecture()?]),
@@ -84,12 +83,14 @@ fn network<'a>(state_dict: &StateDict, prefix: &'a str, folder: Folder, is_ldm: 
             };
             match (0..MOST_LAYERS).take_while(has_layer).count() {
                 // The same network, in places of their own.
-                12 if prefix.starts_with("conditioner.") => (Folder::TextEncoder, vec![SdxlBase, Ssd1b, Vega]),
-                12 => (Folder::TextEncoder, vec![Sd1, SdxlBase, Ssd1b, Vega]),
-                23 | 24 => (Folder::TextEncoder, vec![Sd2]),
-                32 if prefix == "conditioner.embedders.0.model." => (Folder::TextEncoder2, vec![SdxlRefiner]),
-                32 if prefix.starts_with("conditioner.") => (Folder::TextEncoder2, vec![SdxlBase, Ssd1b, Vega]),
-                32 => (Folder::TextEncoder2, vec![SdxlBase, SdxlRefiner, Ssd1b, Vega]),
+                12 if prefix.starts_with("conditioner.") => (Folder::TextEncoder, Architecture::XL_BASES.to_vec()),
+                12 => (Folder::TextEncoder, Architecture::WITH_CLIP_L.to_vec()),
+                23 | 24 => (Folder::TextEncoder, vec![Architecture::Sd2]),
+                32 if prefix == "conditioner.embedders.0.model." => {
+                    (Folder::TextEncoder2, vec![Architecture::SdxlRefiner])
+                }
+                32 if prefix.starts_with("conditioner.") => (Folder::TextEncoder2, Architecture::XL_BASES.to_vec()),
+                32 => (Folder::TextEncoder2, Architecture::WITH_CLIP_G.to_vec()),
                 _ => return None,
             }
         }

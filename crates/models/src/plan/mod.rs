@@ -19,6 +19,7 @@ pub mod record;
 pub mod repair;
 mod resolved;
 mod spelling;
+pub mod uses;
 
 pub use cast::{Cast, ComponentDtype, ComponentDtypes};
 pub(crate) use guard::Account;

@@ -1,9 +1,9 @@
 //! The families of models, and what differs between them besides the sizes that their tensors show.
 
-use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::error::{OrInternal, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
-use trinart_ckpt_models::detection::detect_by;
-use trinart_ckpt_models::family::{Architecture, Task};
+use trinart_ckpt_models::family::Architecture;
+use trinart_ckpt_models::renderable;
 
 use super::encoders::EncoderTraits;
 
@@ -85,68 +85,13 @@ impl Family {
     ///
     /// Fails for models that cannot be rendered, with their name.
     pub(crate) fn of(state_dict: &StateDict) -> Result<&'static Family> {
-        let dims = |key: &str| state_dict.get(key).map(|tensor| tensor.shape().dims().to_vec());
-        let found = detect_by(&dims);
-        if let Some(model) = found.foreign() {
-            return Err(Error::unsupported(format!("{model} cannot be rendered: only SD v1, SD v2 and SDXL can")));
-        }
-        let architecture = architecture(state_dict)?;
-        match found.task {
-            Some(Task::Depth) => Err(Error::unsupported(
-                "a depth-to-image model, which also takes a depth map (5 channels): it cannot be rendered",
-            )),
-            Some(Task::Other(channels)) => {
-                let found = format!("an unknown kind of UNet with {channels} input channels: it cannot be rendered");
-                Err(Error::unsupported(found))
-            }
-            _ => {
-                let family = FAMILIES.iter().find(|family| family.architecture == architecture);
-                family.ok_or_else(|| {
-                    let name = architecture.text();
-                    Error::unsupported(format!("{name} cannot be rendered: only SD v1, SD v2 and SDXL can"))
-                })
-            }
-        }
+        let architecture = renderable::architecture(state_dict)?;
+        let family = FAMILIES.iter().find(|family| family.architecture == architecture);
+        family.or_internal("an architecture that can be rendered has no family")
     }
 
     /// Whether the UNet takes pooled text and sizes.
     pub(crate) fn has_vector(&self) -> bool {
         self.extra != Extra::None
     }
-}
-
-/// Returns the architecture from the UNet, and where that is not clear from the prefix of the text encoders. Depths do not
-/// matter, because distilled models have other ones.
-fn architecture(state_dict: &StateDict) -> Result<Architecture> {
-    let of_unet = |name: &str| state_dict.get(&format!("{UNET}.{name}")).map(|it| it.shape().dims().to_vec());
-    let attention = first_attention(|name| of_unet(name).is_some());
-    let Some(attention) = attention else {
-        let key = format!("{UNET}.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight");
-        return Err(Error::missing("the UNet has no cross-attention; it cannot follow a prompt").in_tensor(key));
-    };
-    let context = of_unet(&format!("{attention}.transformer_blocks.0.attn2.to_k.weight"));
-    let context = context.and_then(|dims| dims.get(1).copied());
-    let has = |prefix: &str| state_dict.keys().any(|key| key.starts_with(prefix));
-    if let Some(label) = of_unet("label_emb.0.0.weight") {
-        return Ok(match (context, label.get(1)) {
-            (Some(2048), _) | (_, Some(2816)) => Architecture::SdxlBase,
-            (Some(1280), _) | (_, Some(2560)) => Architecture::SdxlRefiner,
-            _ if has("conditioner.embedders.0.model.") => Architecture::SdxlRefiner,
-            _ => Architecture::SdxlBase,
-        });
-    }
-    let is_linear = of_unet(&format!("{attention}.proj_in.weight")).is_some_and(|dims| dims.len() == 2);
-    Ok(match context {
-        Some(768) => Architecture::Sd1,
-        Some(1024) => Architecture::Sd2,
-        _ if is_linear => Architecture::Sd2,
-        _ => Architecture::Sd1,
-    })
-}
-
-/// Returns the name of the first cross-attention of the UNet. `has` tells whether the UNet has a tensor.
-pub(super) fn first_attention(has: impl Fn(&str) -> bool) -> Option<String> {
-    let inputs = (1..20).map(|block| format!("input_blocks.{block}.1"));
-    let mut names = inputs.chain(["middle_block.1".to_owned()]);
-    names.find(|name| has(&format!("{name}.transformer_blocks.0.attn2.to_k.weight")))
 }

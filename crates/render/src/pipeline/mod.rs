@@ -33,6 +33,7 @@ pub(super) use text::ParsedPrompts;
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::io::Progress;
 use trinart_ckpt_models::family::Architecture;
+use trinart_ckpt_models::renderable;
 
 pub use model::Model;
 
@@ -119,11 +120,7 @@ pub fn render(
 /// Fails if a model cannot be rendered with these settings: the refiner alone, or an EDM model, which has no timesteps,
 /// with a sampler that needs them.
 pub(crate) fn check(model: &Model, settings: &Settings) -> Result<()> {
-    if model.architecture() == Architecture::SdxlRefiner {
-        return Err(Error::unsupported(
-            "the SDXL refiner cannot be rendered alone: it only finishes pictures of a base model",
-        ));
-    }
+    renderable::check(model.architecture(), model.parameterization().prediction)?;
     let sampler = settings.sampler;
     match model.denoiser()?.is_edm() && (!sampler.has_schedule() || sampler == Sampler::Lcm) {
         true => Err(Error::usage(format!(

@@ -10,11 +10,12 @@ use crate::networks::Family;
 use crate::sampling::{Denoiser, NoiseSchedule};
 use crate::settings::Settings;
 use crate::weights::{tensor, values};
-use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_models::detection::detect;
 use trinart_ckpt_models::family::{Architecture, Prediction};
 use trinart_ckpt_models::parameterization::{Parameterization, VaeConstants, read_tensors};
+use trinart_ckpt_models::renderable;
 
 /// A model to render with: tensors in LDM names, what the UNet predicts, and the constants of the VAE.
 #[derive(Clone)]
@@ -69,10 +70,7 @@ impl Model {
             Prediction::Velocity => Ok(Denoiser::Velocity),
             Prediction::Edm => Ok(Denoiser::Edm { data }),
             Prediction::EdmVelocity => Ok(Denoiser::EdmVelocity { data }),
-            other => {
-                let found = format!("the UNet predicts {}, which cannot be rendered", other.text());
-                Err(Error::unsupported(found))
-            }
+            other => Err(renderable::unsupported(other)),
         }
     }
 

@@ -69,29 +69,8 @@ impl<'a> Part<'a> {
             false => Wanted::Stored,
         };
         let donor = donor.dequantized(&wanted, overflow)?;
-        let mut found: IndexMap<&'static str, Vec<MappedTensor<'_>>> = IndexMap::new();
-        let mut dropped = Vec::new();
-        for (key, tensor) in donor.state_dict().iter() {
-            match spelling::split(layout, folder, key).filter(|(own, _)| *own == prefix) {
-                Some((_, mapped)) => {
-                    found.entry(mapped.key).or_default().push(MappedTensor { mapped, key, tensor });
-                }
-                None if folder == Folder::Unet && is_mark_key(key) => {}
-                None => dropped.push((key.to_owned(), drop_reason(layout, folder, &prefix, key)?)),
-            }
-        }
-        let mut pieces = IndexMap::new();
-        for schema in layout.ldm_schema(folder) {
-            let Some(parts) = found.swap_remove(schema.key.as_str()) else { continue };
-            let inputs: Vec<String> = parts.iter().map(|part| part.key.to_owned()).collect();
-            let first = inputs.first().or_internal("a tensor of a component has no key")?.clone();
-            let (tensor, mut changes) = assemble(parts).map_err(|error| error.in_tensor(&first))?;
-            if inputs.as_slice() != [schema.key.as_str()] {
-                changes.insert(0, Change::Renamed);
-            }
-            pieces.insert(schema.key.as_str(), Piece { inputs, tensor, changes });
-        }
-        Ok(Part { origin, folder, donor: donor.clone(), pieces, dropped })
+        let (pieces, dropped) = pieces(layout, folder, &prefix, donor.state_dict())?;
+        Ok(Part { origin, folder, donor, pieces, dropped })
     }
 
     /// The name of the component for people.
@@ -197,4 +176,34 @@ pub(super) fn text(folder: Folder) -> &'static str {
         Folder::TextEncoder => "text encoder",
         Folder::TextEncoder2 => "second text encoder",
     }
+}
+
+/// The tensors of a component by their key in LDM names, and the other keys of its file with why they are not used.
+type Pieces = (IndexMap<&'static str, Piece>, Vec<(String, DropReason)>);
+
+/// Finds the tensors of a component under its prefix.
+fn pieces(layout: &'static Layout, folder: Folder, prefix: &str, state_dict: &StateDict) -> Result<Pieces> {
+    let mut found: IndexMap<&'static str, Vec<MappedTensor<'_>>> = IndexMap::new();
+    let mut dropped = Vec::new();
+    for (key, tensor) in state_dict.iter() {
+        match spelling::split(layout, folder, key).filter(|(own, _)| *own == prefix) {
+            Some((_, mapped)) => {
+                found.entry(mapped.key).or_default().push(MappedTensor { mapped, key, tensor });
+            }
+            None if folder == Folder::Unet && is_mark_key(key) => {}
+            None => dropped.push((key.to_owned(), drop_reason(layout, folder, prefix, key)?)),
+        }
+    }
+    let mut pieces = IndexMap::new();
+    for schema in layout.ldm_schema(folder) {
+        let Some(parts) = found.swap_remove(schema.key.as_str()) else { continue };
+        let inputs: Vec<String> = parts.iter().map(|part| part.key.to_owned()).collect();
+        let first = inputs.first().or_internal("a tensor of a component has no key")?.clone();
+        let (tensor, mut changes) = assemble(parts).map_err(|error| error.in_tensor(&first))?;
+        if inputs.as_slice() != [schema.key.as_str()] {
+            changes.insert(0, Change::Renamed);
+        }
+        pieces.insert(schema.key.as_str(), Piece { inputs, tensor, changes });
+    }
+    Ok((pieces, dropped))
 }

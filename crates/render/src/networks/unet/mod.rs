@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Result as CandleResult, Tensor, bail};
 
 use crate::errors::from_candle;
 use crate::kernels::Kernels;
-use crate::networks::family::{Family, Heads, UNET, first_attention};
+use crate::networks::family::{Family, Heads, UNET};
 use crate::networks::reader::Reader;
 use crate::networks::text::{Conditioning, sinusoid};
 use crate::observer::Trace;
@@ -23,6 +23,7 @@ use attention::{KeysValues, Transformer};
 use resnet::Resnet;
 use step::Step;
 use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_models::renderable::first_attention;
 
 /// The UNet of a checkpoint.
 pub struct Unet {
