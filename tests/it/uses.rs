@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::narrow::{Narrow, filled};
+use crate::support::narrow::{Narrow, empty, filled};
 use crate::support::{Folder, fixture};
 use serde_json::Value;
 use trinart_ckpt::models::family::Architecture;
@@ -36,6 +36,20 @@ fn files_are_usable_for_what_the_commands_accept() {
         ("no-text-encoder", without("cond_stage_model.")),
         ("no-unet", without("model.diffusion_model.")),
         ("two-encoders", sd1().with(second, filled(&[32]))),
+        ("stray", sd1().with("cond_stage_model.model.ln_final.weight", filled(&[32]))),
+        ("both-libraries", {
+            let mut both = sd1();
+            both.0
+                .extend(Narrow::new(Architecture::Sd2).0.into_iter().filter(|(key, _)| key.starts_with("cond_stage")));
+            both
+        }),
+        ("short-vae", {
+            let mut short = sd1();
+            short.0.retain(|(key, _)| key != "first_stage_model.decoder.conv_in.bias");
+            short
+        }),
+        ("unet-elsewhere", sd1().renamed("model.diffusion_model.", "unet.model.diffusion_model.")),
+        ("vpred", Narrow::new(Architecture::SdxlBase).with("v_pred", empty())),
     ];
     let base = folder.join("base.safetensors");
     sd1().save(&base, &[]);
@@ -52,7 +66,11 @@ fn files_are_usable_for_what_the_commands_accept() {
             run!("merge-vae", &path, "--vae", vae, "-o", &out, "--dry-run").code == Some(0),
             "merge-vae-checkpoint",
         );
-        accepts(run!("merge-vae", &base, "--vae", &path, "-o", &out, "--dry-run").code == Some(0), "merge-vae-vae");
+        accepts(
+            run!("merge-vae", &base, "--vae", &path, "-o", &out, "--dry-run", "--allow-family-mismatch").code
+                == Some(0),
+            "merge-vae-vae",
+        );
         let converted = run!("convert", &path, "-o", folder.join("out"), "--to", "diffusers", "--dry-run");
         accepts(converted.code == Some(0), "convert-folder");
     }
@@ -78,6 +96,60 @@ fn a_wrapped_checkpoint_is_named_as_what_it_wraps() {
     unet.0.retain(|(key, _)| key.starts_with("model.diffusion_model."));
     unet.save(&path, &[]);
     assert_eq!(inspected(&path)["name"], "SD v1 UNet");
+}
+
+#[test]
+fn every_model_that_can_be_rendered_is_usable_for_it() {
+    let folder = Folder::new();
+    let mut without_attention = Narrow::new(Architecture::Sd1);
+    without_attention.0.retain(|(key, _)| !key.contains("transformer_blocks"));
+    let refiner = "conditioner.embedders.0.model.";
+    let of_base = || Narrow::new(Architecture::SdxlBase);
+    let cases = [
+        ("sd1", Narrow::new(Architecture::Sd1), true),
+        ("sd2", Narrow::new(Architecture::Sd2).deviation(0.1), true),
+        ("xl", of_base(), true),
+        ("vpred", of_base().with("v_pred", empty()).with("ztsnr", empty()), true),
+        ("ssd-1b", Narrow::new(Architecture::Ssd1b), true),
+        ("vega", Narrow::new(Architecture::Vega), true),
+        ("inpainting", Narrow::new(Architecture::Sd1).channels(9), true),
+        ("pix2pix", of_base().channels(8), true),
+        ("depth", Narrow::new(Architecture::Sd2).channels(5), false),
+        ("upscaler", Narrow::new(Architecture::Sd2).channels(7), false),
+        ("no-attention", without_attention, false),
+        ("no-vae", without("first_stage_model."), false),
+        ("unclip", Narrow::new(Architecture::Sd2).with("embedder.model.ln_final.weight", filled(&[1])), false),
+        ("wrapped", of_base().renamed("", "module."), false),
+        ("one-encoder", of_base().renamed("conditioner.embedders.1.", refiner), false),
+    ];
+    for (name, model, is_rendered) in cases {
+        let path = folder.join(&format!("{name}.safetensors"));
+        model.save(&path, &[]);
+        let file = inspected(&path);
+        assert_eq!(has_use(&file, "render-check"), is_rendered, "{name}: {}", file["uses"]);
+    }
+}
+
+#[test]
+fn text_encoders_of_two_libraries_contradict_each_other() {
+    let folder = Folder::new();
+    let ids = "cond_stage_model.transformer.text_model.embeddings.position_ids";
+    let cases = [
+        (Narrow::new(Architecture::Sd1).with("cond_stage_model.model.ln_final.weight", filled(&[32])), vec!["clip-h"]),
+        (Narrow::new(Architecture::Sd2).with("cond_stage_model.transformer.x.weight", filled(&[32])), vec!["clip-l"]),
+        // It is a constant, which some files keep for no reader.
+        (Narrow::new(Architecture::Sd2).with(ids, filled(&[32])), vec![]),
+        (
+            Narrow::new(Architecture::SdxlBase).with("conditioner.embedders.0.model.ln_final.weight", filled(&[32])),
+            vec!["clip-g"],
+        ),
+    ];
+    for (model, also) in cases {
+        let path = folder.join("file.safetensors");
+        model.save(&path, &[]);
+        assert_eq!(inspected(&path)["also"], serde_json::json!(also));
+        std::fs::remove_file(&path).unwrap();
+    }
 }
 
 #[test]

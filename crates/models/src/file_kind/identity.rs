@@ -4,7 +4,7 @@ use trinart_ckpt_formats::state_dict::StateDict;
 use super::rules::{adapters as adapter_rules, autoencoders, diffusion, others, upscalers};
 use super::view::View;
 use super::{FileKind, Found, Model, adapters, encoders, unet};
-use crate::vae_schema;
+use crate::{position_ids, vae_schema};
 
 /// What a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,8 +214,18 @@ fn whole(view: &View<'_>, prefix: &str) -> Identity {
     }
     let known = [DIFFUSION, VAE, ENCODERS].concat();
     let strays = rest.without(|key| starts_with_any(key, &known) || key.starts_with("model_ema."));
-    let also = alone(&strays).map(|found| found.kind).filter(|_| strays.len() > 2);
-    Identity { kind, model: found, details, also: also.into_iter().collect(), wrapper: String::new() }
+    let strays = alone(&strays).map(|found| found.kind).filter(|_| strays.len() > 2);
+    let also = strays.into_iter().chain(second_encoder(&rest, found)).collect();
+    Identity { kind, model: found, details, also, wrapper: String::new() }
+}
+
+/// Returns the text encoder that a checkpoint has in the place of its own: of another library, so under other keys.
+fn second_encoder(view: &View<'_>, model: Option<Model>) -> Option<FileKind> {
+    let foreign = if model == Some(Model::Sd2) { FileKind::ClipL } else { FileKind::ClipH };
+    let places = [("cond_stage_model.", foreign), ("conditioner.embedders.0.", FileKind::ClipG)];
+    let has = |prefix: &str| view.keys().any(|key| key.starts_with(prefix) && !position_ids::is_key(key));
+    let has_both = |place: &str| has(&format!("{place}transformer.")) && has(&format!("{place}model."));
+    places.into_iter().find(|(place, _)| has_both(place)).map(|(_, kind)| kind)
 }
 
 fn diffusion_model(view: &View<'_>) -> Option<Model> {
