@@ -110,6 +110,11 @@ fn finds_the_tensors_wherever_they_are() {
         let input = file(&folder, &format!("{index}.pt"), object);
         let opened = open(&input).unwrap();
         assert_eq!(opened.root(), *root, "case {index}");
+        let inner = if root.is_empty() { "state_dict".to_owned() } else { format!("{root}.state_dict") };
+        let repairs = run!["inspect", &input, "--json"].json()["files"][0]["repairs"].clone();
+        let kinds: Vec<_> = repairs.as_array().unwrap().iter().map(|repair| repair["kind"].clone()).collect();
+        let expected: &[&str] = if left_out.contains(&inner.as_str()) { &["inner-state-dict"] } else { &[] };
+        assert_eq!(kinds, expected, "case {index}");
         for extension in ["safetensors", "pt"] {
             let output = folder.join(&format!("{index}.out.{extension}"));
             let report = run!["convert", &input, "-o", &output, "--json"].json();

@@ -55,6 +55,21 @@ impl Translation {
         self.names.get(key)?.0.first().map(String::as_str)
     }
 
+    /// Returns whether a constant of a translated state dict is in no file.
+    pub(crate) fn is_added(&self, key: &str) -> bool {
+        self.added.contains_key(key)
+    }
+
+    /// Yields the keys of a translated state dict that the file has under other keys, with these keys.
+    pub(crate) fn renamed_keys<'a>(
+        &'a self,
+        state_dict: &'a StateDict,
+    ) -> impl Iterator<Item = (&'a str, &'a [String])> {
+        let renamed = |key: &&str, stored: &[String]| !matches!(stored, [only] if only == key);
+        let names = state_dict.keys().filter_map(|key| Some((key, self.names.get(key)?.0.as_slice())));
+        names.filter(move |(key, stored)| renamed(key, stored))
+    }
+
     /// Records that a key of the file was renamed.
     pub(super) fn renamed(&mut self, stored: &str, key: &str) {
         self.names.insert(key.to_owned(), (vec![stored.to_owned()], vec![Change::Renamed]));

@@ -17,14 +17,14 @@ pub enum RepairKind {
     Ranks,
     /// Weights in F64.
     Dtype,
-    /// Tensors whose elements are not in row-major order.
-    NonContiguous,
     /// position_ids that are wrong, not I64, or missing.
     PositionIds,
     /// position_ids where no text encoder has any.
     StrayPositionIds,
     /// Tensors that occur under two names.
     Duplicate,
+    /// A `state_dict` without tensors of its own inside the state dict, as in NovelAI's files.
+    InnerStateDict,
     /// Bytes behind the content of the file.
     TrailingBytes,
 }
@@ -39,10 +39,10 @@ impl RepairKind {
             RepairKind::TextEncoderNames => "text-encoder-names",
             RepairKind::Ranks => "ranks",
             RepairKind::Dtype => "dtype",
-            RepairKind::NonContiguous => "non-contiguous",
             RepairKind::PositionIds => "position-ids",
             RepairKind::StrayPositionIds => "stray-position-ids",
             RepairKind::Duplicate => "duplicate",
+            RepairKind::InnerStateDict => "inner-state-dict",
             RepairKind::TrailingBytes => "trailing-bytes",
         }
     }
@@ -56,10 +56,10 @@ impl RepairKind {
             RepairKind::TextEncoderNames => "names of the text encoder",
             RepairKind::Ranks => "dimensions",
             RepairKind::Dtype => "dtype",
-            RepairKind::NonContiguous => "order of elements",
             RepairKind::PositionIds => "position_ids",
             RepairKind::StrayPositionIds => "stray position_ids",
             RepairKind::Duplicate => "duplicates",
+            RepairKind::InnerStateDict => "inner state dict",
             RepairKind::TrailingBytes => "trailing bytes",
         }
     }

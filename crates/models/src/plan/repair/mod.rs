@@ -23,6 +23,7 @@ use crate::{Component, NoticeCode, position_ids};
 use kind::Repairs;
 pub use kind::{Repair, RepairKind};
 use names::{Names, Place};
+use trinart_ckpt_formats::containers::{Container, OpaqueValue};
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::io::NoProgress;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow, Shape};
@@ -62,7 +63,8 @@ fn repair(checkpoint: &Checkpoint) -> Result<Repaired> {
     let mut work = Work { checkpoint, names: &names, repairs: Repairs::default(), draft: Draft::default() };
     work.draft.metadata = checkpoint.metadata().clone();
     work.run()?;
-    let Work { mut repairs, mut draft, .. } = work;
+    let Work { repairs, mut draft, .. } = work;
+    let mut repairs = translated(checkpoint, repairs);
     checkpoint.translation().trace_back(Origin::Checkpoint, &mut draft.ledger);
     draft.notices.extend(checkpoint.translation().notices.iter().cloned());
     let account = Account::default().input(Origin::Checkpoint, checkpoint);
@@ -78,6 +80,15 @@ fn repair(checkpoint: &Checkpoint) -> Result<Repaired> {
     }
     refuse_incomplete(&repaired, &names)?;
     let mut repairs = repairs.0;
+    let root = checkpoint.stored().root();
+    let inner = if root.is_empty() { "state_dict".to_owned() } else { format!("{root}.state_dict") };
+    let is_inner = |value: &&OpaqueValue| value.path == inner;
+    repairs.extend(checkpoint.stored().opaque().iter().filter(is_inner).map(|value| Repair {
+        kind: RepairKind::InnerStateDict,
+        keys: Vec::new(),
+        before: format!("{} ({}) beside the tensors", value.path, value.what),
+        after: "left out".to_owned(),
+    }));
     repairs.extend(checkpoint.stored().trailing_bytes().iter().map(|trailing| Repair {
         kind: RepairKind::TrailingBytes,
         keys: Vec::new(),
@@ -85,6 +96,30 @@ fn repair(checkpoint: &Checkpoint) -> Result<Repaired> {
         after: "none".to_owned(),
     }));
     Ok(Repaired { repairs, resolved, checkpoint: repaired })
+}
+
+/// Adds the names that opening a single file in diffusers names has changed already.
+fn translated(checkpoint: &Checkpoint, mut repairs: Repairs) -> Repairs {
+    if checkpoint.container() == Container::Diffusers {
+        return repairs;
+    }
+    let (translation, state_dict) = (checkpoint.translation(), checkpoint.state_dict());
+    for key in state_dict.keys().filter(|key| translation.is_added(key)) {
+        let positions = position_ids::positions(state_dict, key).unwrap_or(0);
+        repairs.add(RepairKind::PositionIds, key, "missing", &position_ids::describe(positions));
+    }
+    for (key, stored) in translation.renamed_keys(state_dict) {
+        let kind = match Component::from_key(key) {
+            Component::Unet => RepairKind::UnetNames,
+            Component::Vae => RepairKind::VaeNames,
+            Component::TextEncoder => RepairKind::TextEncoderNames,
+            _ => RepairKind::Prefix,
+        };
+        for input in stored {
+            repairs.rename(kind, input, key);
+        }
+    }
+    repairs
 }
 
 struct Work<'a> {
@@ -97,12 +132,7 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn run(&mut self) -> Result<()> {
         let mut places: IndexMap<String, Vec<Source<'a>>> = IndexMap::new();
-        let is_known = !matches!(self.names, Names::Other);
         for (key, tensor) in self.checkpoint.state_dict().iter() {
-            let stored = self.checkpoint.stored().state_dict().get(key);
-            if is_known && stored.is_some_and(|stored| !stored.is_contiguous()) {
-                self.repairs.add(RepairKind::NonContiguous, key, "strided", "row-major");
-            }
             match self.names.place(key) {
                 Place::Right => {
                     places.entry(key.to_owned()).or_default().push(Source { key, tensor, mapped: None, kind: None })
@@ -248,7 +278,7 @@ impl<'a> Work<'a> {
 fn find_position_ids(checkpoint: &Checkpoint, names: &Names<'_>, repairs: &mut Repairs) -> Result<bool> {
     let state_dict = checkpoint.state_dict();
     let mut found = false;
-    if !matches!(names, Names::Whole { .. } | Names::TextEncoder) {
+    if !matches!(names, Names::Whole { .. } | Names::TextEncoder(_)) {
         return Ok(false);
     }
     for (key, tensor) in state_dict.iter() {
@@ -303,7 +333,7 @@ fn refuse_incomplete(checkpoint: &Checkpoint, names: &Names<'_>) -> Result<()> {
             missing.sort_unstable();
             refuse(Component::Vae, &missing)
         }
-        Names::Unet { .. } | Names::TextEncoder | Names::Other => Ok(()),
+        Names::Unet { .. } | Names::TextEncoder(_) | Names::Other => Ok(()),
     }
 }
 

@@ -31,12 +31,12 @@ pub(super) enum Place<'l> {
 pub(super) enum Names<'a> {
     /// A checkpoint: its layout, the prefix of its UNet, and what precedes all keys.
     Whole { layout: &'static Layout, unet: &'a str, wrapper: &'a str },
-    /// A UNet alone, and what precedes its keys without need.
-    Unet { wrapper: &'a str },
+    /// A UNet alone: its layout, its prefix, and what of it is needless.
+    Unet { layout: &'static Layout, unet: &'a str, wrapper: &'a str },
     /// A VAE alone: its prefix, what of it is needless, and whether its names are those of diffusers.
     Vae { prefix: &'a str, wrapper: &'a str, is_diffusers: bool },
-    /// A text encoder alone.
-    TextEncoder,
+    /// A text encoder alone, and which one; `None` if its layers are those of no architecture.
+    TextEncoder(Option<LoneText>),
     /// Anything else: nothing is known about its names.
     Other,
 }
@@ -54,7 +54,7 @@ impl<'a> Names<'a> {
                 Place::Moved { key, .. } => is_of_other_parts(&key),
                 Place::Right | Place::Stray => is_of_other_parts(key),
             };
-            return if state_dict.keys().any(is_part) { whole } else { Names::Unet { wrapper } };
+            return if state_dict.keys().any(is_part) { whole } else { Names::Unet { layout, unet, wrapper } };
         }
         match FileKind::of(state_dict) {
             FileKind::Vae => {
@@ -64,7 +64,9 @@ impl<'a> Names<'a> {
                 let wrapper = spelling::wrapper(prefix);
                 Names::Vae { prefix, wrapper, is_diffusers: is_in_diffusers_names(state_dict, prefix) }
             }
-            FileKind::ClipL | FileKind::ClipH | FileKind::ClipG | FileKind::Clip => Names::TextEncoder,
+            FileKind::ClipL | FileKind::ClipH | FileKind::ClipG | FileKind::Clip => {
+                Names::TextEncoder(LoneText::of(state_dict))
+            }
             _ => Names::Other,
         }
     }
@@ -84,9 +86,9 @@ impl<'a> Names<'a> {
         }
         match self {
             Names::Whole { layout, unet, wrapper } => whole(layout, unet, wrapper, key),
-            Names::Unet { wrapper } => stripped(key, wrapper),
+            Names::Unet { wrapper, .. } => stripped(key, wrapper),
             Names::Vae { prefix, wrapper, is_diffusers } => lone_vae(prefix, wrapper, *is_diffusers, key),
-            Names::TextEncoder => lone_text_encoder(key),
+            Names::TextEncoder(_) => lone_text_encoder(key),
             Names::Other => Place::Right,
         }
     }
@@ -196,6 +198,41 @@ fn diffusers_key(name: &str) -> Option<String> {
     let pair = pairs.into_iter().find(|pair| pair.ldm.key.strip_prefix(vae::PREFIX) == Some(name))?;
     Some(pair.diffusers.key)
 }
+
+/// A text encoder alone, in the names that a repair gives it.
+pub(super) struct LoneText {
+    pub(super) layout: &'static Layout,
+    pub(super) folder: Folder,
+    /// What precedes its keys.
+    pub(super) prefix: String,
+}
+
+impl LoneText {
+    fn of(state_dict: &StateDict) -> Option<Self> {
+        const FIRST_LAYER: [&str; 2] = ["encoder.layers.0.layer_norm1.weight", "transformer.resblocks.0.ln_1.weight"];
+        let (key, first) =
+            state_dict.keys().find_map(|key| Some((key, FIRST_LAYER.iter().find(|first| key.ends_with(**first))?)))?;
+        let start = key.strip_suffix(first)?;
+        let has =
+            |layer: usize| state_dict.contains(&format!("{start}{}", first.replacen(".0.", &format!(".{layer}."), 1)));
+        let (architecture, folder) = match (0..MOST_LAYERS).take_while(|layer| has(*layer)).count() {
+            12 => (Architecture::Sd1, Folder::TextEncoder),
+            23 | 24 => (Architecture::Sd2, Folder::TextEncoder),
+            32 => (Architecture::SdxlBase, Folder::TextEncoder2),
+            _ => return None,
+        };
+        let placed = match lone_text_encoder(key) {
+            Place::Moved { key, .. } => key,
+            Place::Right | Place::Stray => key.to_owned(),
+        };
+        let start = placed.strip_suffix(first)?;
+        let prefix = start.strip_suffix("text_model.").unwrap_or(start).to_owned();
+        Some(LoneText { layout: Layout::of(architecture), folder, prefix })
+    }
+}
+
+/// The layers of a text encoder: more than any has.
+const MOST_LAYERS: usize = 100;
 
 /// Returns where a tensor of a text encoder alone belongs: under the names of transformers or OpenCLIP, without prefix.
 fn lone_text_encoder(key: &str) -> Place<'static> {

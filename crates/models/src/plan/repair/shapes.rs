@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::names::Names;
 use crate::layout::{self, Folder, Layout};
-use crate::{vae, vae_schema};
+use crate::{position_ids, vae, vae_schema};
 
 /// Returns the dimensions that each tensor must have, by its key. `dims` returns those that it has. Tensors of unknown
 /// networks are missing, and so are those of networks whose sizes are unknown.
@@ -15,8 +15,44 @@ pub(super) fn expected(names: &Names<'_>, dims: &dyn Fn(&str) -> Option<Vec<u64>
             let kept = prefix.strip_prefix(wrapper).unwrap_or(prefix);
             lone_vae(kept, *is_diffusers, dims)
         }
-        Names::Unet { .. } | Names::TextEncoder | Names::Other => HashMap::new(),
+        Names::Unet { layout, unet, wrapper } => {
+            let kept = unet.strip_prefix(wrapper).unwrap_or(unet);
+            lone(layout, Folder::Unet, kept, dims)
+        }
+        Names::TextEncoder(Some(text)) => lone(text.layout, text.folder, &text.prefix, dims),
+        Names::TextEncoder(None) | Names::Other => HashMap::new(),
     }
+}
+
+/// The ranks of a network alone under a prefix, in LDM or diffusers names. Tensors whose shapes do not fit are missing:
+/// other programs than those for checkpoints may take them.
+fn lone(
+    layout: &Layout,
+    folder: Folder,
+    prefix: &str,
+    dims: &dyn Fn(&str) -> Option<Vec<u64>>,
+) -> HashMap<String, Vec<u64>> {
+    let Some(ldm) = folder.ldm_prefix(layout.architecture()) else { return HashMap::new() };
+    let stored = |name: &str| dims(&format!("{prefix}{name}"));
+    let of_ldm = |key: &str| stored(key.strip_prefix(ldm)?);
+    let in_ldm_names = Layout::measured(layout.architecture(), &of_ldm);
+    let of_folder = |found: Folder, name: &str| stored(name).filter(|_| found == folder);
+    let in_diffusers_names = Layout::measured_in_folder(layout.architecture(), &of_folder);
+    let of_pair = |pair: &layout::Pair| {
+        let spelled = pair.ldm_spellings().filter_map(|key| key.strip_prefix(ldm));
+        spelled.map(|name| (name.to_owned(), pair.ldm.dims.clone())).collect::<Vec<_>>()
+    };
+    let in_folder = |pair: &layout::Pair| {
+        pair.diffusers_spellings().map(|name| (name.to_owned(), pair.diffusers.dims.clone())).collect::<Vec<_>>()
+    };
+    let is_own = |pair: &&layout::Pair| pair.folder == folder;
+    let names = in_ldm_names.pairs().iter().filter(is_own).flat_map(of_pair);
+    let names = names.chain(in_diffusers_names.pairs().iter().filter(is_own).flat_map(in_folder));
+    let found = names.filter_map(|(name, expected)| {
+        let fits = vae_schema::fits(&stored(&name)?, &expected) && !position_ids::is_key(&name);
+        fits.then(|| (format!("{prefix}{name}"), expected))
+    });
+    found.collect()
 }
 
 fn whole(layout: &Layout, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> HashMap<String, Vec<u64>> {
