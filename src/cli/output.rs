@@ -10,7 +10,12 @@ use trinart_ckpt_formats::OpenOptions;
 macro_rules! set_writing_options {
     ($operation:expr, $command:expr, $terminal:expr) => {{
         let (writing, content) = (&$command.writing, &$command.content);
-        $operation
+        let operation =
+            content.drop_metadata.iter().fold($operation, |operation, field| operation.drop_metadata(field));
+        content
+            .set_metadata
+            .iter()
+            .fold(operation, |operation, (field, value)| operation.set_metadata(field, value))
             .set_if_some(writing.to.map(Into::into), |operation, format| operation.format(format))
             .set_if_some(content.dtype, |operation, dtype| operation.dtype(dtype))
             .set_if_some(content.prediction.map(Into::into), |operation, prediction| operation.prediction(prediction))

@@ -18,6 +18,7 @@ mod inputs;
 mod inspect;
 mod jobs;
 mod merge_vae;
+mod metadata_edits;
 mod output;
 mod parts;
 mod pipeline_parts;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::folder_options::FolderOptions;
 use super::jobs::check_jobs;
+use super::metadata_edits::MetadataEdits;
 use super::side_file::SideFile;
 use super::{contradictions, pipeline_parts, structure};
 use crate::report::{LeftOut, WriteReport};
@@ -43,6 +44,7 @@ pub(super) struct OutputOptions<'a> {
     /// What the UNet predicts; `None` follows the checkpoint.
     pub(super) prediction: Option<Prediction>,
     pub(super) folder: FolderOptions,
+    pub(super) metadata: MetadataEdits,
     /// What the output is to record instead of what the checkpoint does.
     pub(super) found: Option<Parameterization>,
     /// Whether the UNet is another than that of the checkpoint.
@@ -66,6 +68,7 @@ impl Default for OutputOptions<'_> {
             progress: &NoProgress,
             prediction: None,
             folder: FolderOptions::default(),
+            metadata: MetadataEdits::default(),
             found: None,
             replaces_unet: false,
             others: Vec::new(),
@@ -147,6 +150,21 @@ macro_rules! output_methods {
             #[must_use]
             pub fn prediction(mut self, prediction: trinart_ckpt_models::family::Prediction) -> Self {
                 self.output.prediction = Some(prediction);
+                self
+            }
+
+            /// Sets a metadata field of the output.
+            #[must_use]
+            pub fn set_metadata(mut self, field: impl Into<String>, value: impl Into<String>) -> Self {
+                self.output.metadata.set.push((field.into(), value.into()));
+                self
+            }
+
+            /// Drops a metadata field; with `*` at its end, all fields that begin so. Fields are dropped before others are
+            /// set.
+            #[must_use]
+            pub fn drop_metadata(mut self, field: impl Into<String>) -> Self {
+                self.output.metadata.drop.push(field.into());
                 self
             }
 
@@ -269,6 +287,7 @@ impl OutputOptions<'_> {
                 if !is_file {
                     carry::record(&mut resolved.metadata, input.stored().configs(), &resolved.state_dict);
                 }
+                resolved.notices.extend(self.metadata.apply(&mut resolved.metadata));
                 let is_new = self.is_in_new_folder(output);
                 let side_file = SideFile::plan(input, output, &mut resolved, &wanted, yaml, self.overwrite, is_new)?;
                 // It is complete on the disk before the checkpoint is, and takes its name right after it.
@@ -361,6 +380,10 @@ impl OutputOptions<'_> {
         };
         let planned = folders::to_folder(resolved, companions.files, wanted, self.allow_loss);
         let FolderPlan { mut resolved, files, .. } = planned.map_err(|error| error.in_file(input.path()))?;
+        resolved.notices.extend(self.metadata.apply(&mut resolved.metadata));
+        if self.folder.bin {
+            resolved.notices.extend(express::without_metadata(&mut resolved.metadata, ".bin files hold none"));
+        }
         let is_pipeline = files.iter().any(|(path, _)| path == diffusers::MODEL_INDEX);
         let parts = if is_pipeline { input.stored().parts() } else { &[] };
         resolved.notices.extend(pipeline_parts::notices(&companions.missing, parts, self.dtype.is_some()));

@@ -1,9 +1,9 @@
 //! Where a PyTorch output has its tensors.
 
 use trinart_ckpt_formats::containers::{Structure, Target};
+use trinart_ckpt_models::Checkpoint;
 use trinart_ckpt_models::detection::{Naming, detect};
-use trinart_ckpt_models::plan::Resolved;
-use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
+use trinart_ckpt_models::plan::{Resolved, express};
 
 /// The keys of embeddings (textual inversion) in safetensors files.
 const EMBEDDINGS: &[&[&str]] = &[&["emb_params"], &["clip_g", "clip_l"]];
@@ -22,10 +22,6 @@ pub(super) fn of_output(input: &Checkpoint, target: Target, resolved: &mut Resol
         }
         kept => return kept.clone(),
     }
-    if !resolved.metadata.is_empty() {
-        let names = std::mem::take(&mut resolved.metadata).into_keys().collect::<Vec<_>>().join(", ");
-        let text = format!("left out metadata, because WebUI reads embeddings without any: {names}");
-        resolved.notices.push(Notice::new(NoticeCode::MetadataDropped, text));
-    }
+    resolved.notices.extend(express::without_metadata(&mut resolved.metadata, "WebUI reads embeddings without any"));
     Structure::Bare
 }

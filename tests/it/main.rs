@@ -34,6 +34,7 @@ mod marks;
 mod marks_in_folders;
 mod merge_vae;
 mod merge_vae_checks;
+mod metadata;
 mod non_finite;
 mod peers;
 mod quantized;

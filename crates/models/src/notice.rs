@@ -72,6 +72,8 @@ pub enum NoticeCode {
     EmaKept,
     /// The output format has no place for the metadata.
     MetadataDropped,
+    /// A metadata field that was to be dropped does not exist.
+    MetadataAbsent,
     /// Quantized weights were dequantized to a dtype that was not requested.
     Dequantized,
     /// position_ids are wrong, and stay so.

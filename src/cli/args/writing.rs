@@ -87,6 +87,17 @@ pub(in crate::cli) struct Content {
     /// scheduler.
     #[arg(long, value_enum, value_name = "PREDICTION", hide_short_help = true)]
     pub prediction: Option<PredictionArgument>,
+    /// Set a metadata field, such as modelspec.title=NAME
+    ///
+    /// The option can be repeated. A .ckpt file gets the field beside its tensors, and a diffusers folder in the first of
+    /// its weight files.
+    #[arg(long, value_name = "FIELD=VALUE", value_parser = field, hide_short_help = true)]
+    pub set_metadata: Vec<(String, String)>,
+    /// Drop a metadata field, or those that begin so with * at the end
+    ///
+    /// The option can be repeated. 'ss_*' drops what kohya's trainer records.
+    #[arg(long, value_name = "FIELD", hide_short_help = true)]
+    pub drop_metadata: Vec<String>,
     /// Clamp values that overflow the new dtype, instead of failing
     #[arg(long)]
     pub saturate: bool,
@@ -113,6 +124,14 @@ pub(in crate::cli) struct FolderWriting {
     /// Split weights into files of at most SIZE bytes, such as 500MB (units: kB, MB, GB) [default: 10GB]
     #[arg(long, value_name = "SIZE", value_parser = shard_size, hide_short_help = true)]
     pub max_shard_size: Option<u64>,
+}
+
+/// Parses a metadata field and its value.
+fn field(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((field, value)) if !field.is_empty() => Ok((field.to_owned(), value.to_owned())),
+        _ => Err("expected FIELD=VALUE, such as modelspec.title=NAME".to_owned()),
+    }
 }
 
 /// Parses a variant, which becomes part of file names.

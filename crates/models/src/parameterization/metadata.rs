@@ -86,6 +86,13 @@ pub(super) fn read(metadata: &Metadata, marks: &mut Vec<Mark>) {
     }
 }
 
+/// Returns what metadata says about a model.
+pub(crate) fn claims(metadata: &Metadata) -> Vec<Claim> {
+    let mut marks = Vec::new();
+    read(metadata, &mut marks);
+    marks.into_iter().map(|mark| mark.claim).collect()
+}
+
 fn fields() -> impl Iterator<Item = (String, Parse)> {
     let own = OWN_FIELDS.iter().map(|&(name, parse)| (format!("{OWN}{name}"), parse));
     PREDICTION_FIELDS.iter().map(|&(name, parse)| (name.to_owned(), parse)).chain(own)
@@ -141,10 +148,7 @@ mod tests {
     use super::*;
 
     fn claims(fields: &[(&str, PyValue)]) -> Vec<Claim> {
-        let metadata = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        let mut marks = Vec::new();
-        read(&metadata, &mut marks);
-        marks.into_iter().map(|mark| mark.claim).collect()
+        super::claims(&fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
     }
 
     #[test]

@@ -282,6 +282,25 @@ fn set_constants(resolved: &mut Resolved, wanted: &Parameterization, has_unet: b
     resolved.notices.extend(note.map(|text| Notice::new(NoticeCode::VaeConstantsNotRead, text)));
 }
 
+/// Empties the metadata of an output that holds none, for this reason. Returns notices about the fields, and about what
+/// nothing in the output records then.
+pub fn without_metadata(metadata: &mut Metadata, why: &str) -> Vec<Notice> {
+    let dropped = std::mem::take(metadata);
+    if dropped.is_empty() {
+        return Vec::new();
+    }
+    let names = dropped.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let text = format!("left out metadata, because {why}: {names}");
+    let mut notices = vec![Notice::new(NoticeCode::MetadataDropped, text)];
+    let marks = metadata::claims(&dropped);
+    if !marks.is_empty() {
+        let marks: Vec<String> = marks.iter().map(|claim| format!("{} {}", claim.field(), claim.value())).collect();
+        let text = format!("nothing else in the output records {}", marks.join(", "));
+        notices.push(Notice::new(NoticeCode::PredictionNotRead, text));
+    }
+    notices
+}
+
 /// Returns a notice if a file records v-prediction only where WebUI, Forge and ComfyUI do not look.
 pub fn unmarked(wanted: &Parameterization) -> Option<Notice> {
     let is_xl =
