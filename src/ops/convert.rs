@@ -1,6 +1,7 @@
 use std::path::Path;
 
-use super::output::{Mode, OutputOptions, output_methods};
+use super::output::{Mode, OutputOptions};
+use super::output_methods::output_methods;
 use super::parts::Replacements;
 use super::repairable::repairable;
 use crate::report::WriteReport;

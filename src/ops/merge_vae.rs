@@ -1,7 +1,8 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::output::{Mode, OutputOptions, output_methods};
+use super::output::{Mode, OutputOptions};
+use super::output_methods::output_methods;
 use super::repairable::repairable;
 use super::vae_file;
 use crate::report::{LeftOut, Merged, VaeReport, WriteReport};

@@ -20,6 +20,7 @@ mod jobs;
 mod merge_vae;
 mod metadata_edits;
 mod output;
+mod output_methods;
 mod parts;
 mod pipeline_parts;
 #[cfg(feature = "render")]
