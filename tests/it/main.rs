@@ -27,6 +27,8 @@ mod folder_parts;
 mod fuzz;
 mod hash_and_diff;
 mod help;
+#[cfg(feature = "render")]
+mod infotexts;
 mod layouts;
 mod library;
 mod lone_components;

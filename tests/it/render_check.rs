@@ -78,7 +78,7 @@ fn f32s(key: &str, shape: &[u64], change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -
 }
 
 /// Writes the model with its weights changed by `change`.
-fn model(folder: &Folder, name: &str, change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -> PathBuf {
+pub(crate) fn model(folder: &Folder, name: &str, change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -> PathBuf {
     let shapes = fs::read_to_string(fixture("render/tiny-sd1.json")).unwrap();
     let shapes: BTreeMap<String, Vec<u64>> = serde_json::from_str(&shapes).unwrap();
     let path = folder.join(name);
@@ -86,7 +86,7 @@ fn model(folder: &Folder, name: &str, change: impl Fn(&str, Vec<f32>) -> Vec<f32
     path
 }
 
-fn same(_: &str, values: Vec<f32>) -> Vec<f32> {
+pub(crate) fn same(_: &str, values: Vec<f32>) -> Vec<f32> {
     values
 }
 
@@ -234,6 +234,27 @@ fn follows_webui_parameters_or_names_what_it_cannot_follow() {
         assert_eq!(ran.code, Some(2), "{fields}");
         support::assert_one_line(&ran.stderr, &[message]);
     }
+}
+
+#[test]
+fn compares_only_pictures_of_the_same_size() {
+    let folder = Folder::new();
+    let checkpoint = model(&folder, "model.safetensors", same);
+    // A picture that hires fix enlarged.
+    let picture = picture(&folder, "Steps: 1, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x72");
+    let output = folder.join("a.png");
+    let ran = render(&checkpoint, &output, &["--like", picture.to_str().unwrap()]);
+    let found = serde_json::from_str::<Value>(&ran.stdout).unwrap();
+    assert_eq!(check(&found, "size")["verdict"], "warning");
+    assert_eq!(found["against"], Value::Null);
+    assert!(output.exists());
+    let refused = folder.join("b.png");
+    run!["render-check", &checkpoint, "-o", &refused, "--size", "72x64", "--against", &picture].refused(&[
+        "webui.png",
+        "64x64",
+        "72x64",
+    ]);
+    assert!(!refused.exists());
 }
 
 #[test]

@@ -35,3 +35,41 @@ pub(crate) fn files_under(path: &Path, extensions: &[&str]) -> Result<Vec<PathBu
     files.sort();
     Ok(files)
 }
+
+/// A LoRA or an embedding that a prompt loads.
+#[derive(Debug, Clone)]
+pub(crate) struct UsedNetwork {
+    pub(crate) kind: NetworkKind,
+    /// The name that the prompt uses.
+    pub(crate) name: String,
+    /// WebUI's hash: twelve digits.
+    pub(crate) hash: String,
+    pub(crate) path: PathBuf,
+}
+
+/// A kind of networks that prompts load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NetworkKind {
+    Embedding,
+    Lora,
+}
+
+impl NetworkKind {
+    pub(crate) const ALL: [NetworkKind; 2] = [NetworkKind::Embedding, NetworkKind::Lora];
+
+    /// The field of the parameters with the names and hashes, as WebUI writes it.
+    pub(crate) fn field(self) -> &'static str {
+        match self {
+            NetworkKind::Embedding => "TI hashes",
+            NetworkKind::Lora => "Lora hashes",
+        }
+    }
+
+    /// How a model site's extension begins the names of its files.
+    pub(crate) fn resource(self) -> &'static str {
+        match self {
+            NetworkKind::Embedding => "embed",
+            NetworkKind::Lora => "lora",
+        }
+    }
+}

@@ -7,7 +7,7 @@ mod input;
 mod networks;
 mod pool;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checks::{self, Check, Verdict};
@@ -22,7 +22,7 @@ use device::OpenDevice;
 use dump::Dump;
 use networks::{Folders, Networks};
 use pool::{has_global_pool, pool};
-use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::io::{Progress, parallel};
 use trinart_ckpt_formats::state_dict::StateDict;
 
@@ -182,9 +182,10 @@ impl RenderJob {
         let files = UsedFiles {
             model: [self.input.known_hash(), legacy.as_deref()],
             vae: self.input.vae(),
-            networks: &networks.hashes(),
+            networks: &networks.used,
         };
-        let mut checks = self.parameters().checks(&files);
+        let mut checks = self.parameters().checks(&files)?;
+        checks.extend(self.check_size(&settings)?);
         checks.append(&mut self.input.position_ids_checks()?);
         checks.extend(checks::distilled(&self.input.name(), settings.steps, settings.cfg));
         checks.extend(networks.apply(&self.input)?.1);
@@ -208,6 +209,8 @@ impl RenderJob {
     fn run_in_current_pool(&self, progress: &dyn Progress) -> Result<RenderReport> {
         let hash = self.input.start_hash(self.jobs != Some(1))?;
         let (device, settings, networks) = self.prepare()?;
+        let size_check = self.check_size(&settings)?;
+        let other_picture = self.other_picture().filter(|_| size_check.is_none());
         let (input, network_checks) = networks.apply(&self.input)?;
         let machine = device.machine.as_ref();
         let dump = self.dump.then(|| Arc::new(Dump::default()));
@@ -215,24 +218,24 @@ impl RenderJob {
         let rendered = input.model().and_then(|model| render(&model, &settings, machine, &stages, progress));
         let mut rendered = rendered.map_err(|error| error.in_file(self.input.path()))?;
         let hash = hash.wait()?;
-        let (hashes, legacy) = (networks.hashes(), self.input.legacy_hash()?);
-        let infotext = settings.infotext(&self.input.name(), hash.as_deref(), self.input.vae(), &hashes);
+        let legacy = self.input.legacy_hash()?;
         let model = [hash.as_deref(), legacy.as_deref()];
-        let mut checks = self.parameters().checks(&UsedFiles { model, vae: self.input.vae(), networks: &hashes });
+        let files = UsedFiles { model, vae: self.input.vae(), networks: &networks.used };
+        let infotext = settings.infotext(&self.input.name(), &files);
+        let mut checks = self.parameters().checks(&files)?;
+        checks.extend(size_check);
         checks.append(&mut self.input.position_ids_checks()?);
         checks.extend(checks::distilled(&self.input.name(), settings.steps, settings.cfg));
         checks.extend(network_checks);
         checks.extend(networks.checks());
         checks.append(&mut rendered.checks);
-        let other = match (&self.against, &self.reference) {
-            (Some(Against::Checkpoint(other)), _) => {
+        let other = match self.other_checkpoint() {
+            Some(other) => {
                 let jobs = self.jobs.unwrap_or_else(parallel::default_jobs);
                 let (changed, _) = networks.apply(other)?;
                 Some(Other::render((other, &changed), &self.input, &settings, machine, jobs, &mut checks, progress)?)
             }
-            (Some(Against::Picture(path, picture)), _) => Some(Other::from_picture(path, picture)),
-            (None, Some(reference)) => Some(Other::from_picture(reference.path(), &reference.picture)),
-            (None, None) => None,
+            None => other_picture.map(|(path, picture)| Other::from_picture(path, picture)),
         };
         let against = other.as_ref().map(|other| other.compare(&rendered, &mut checks)).transpose()?;
         let sheet = other
@@ -261,6 +264,34 @@ impl RenderJob {
         let mut settings = self.options.resolve(&self.parameters(), device.default_dtype)?;
         let networks = Networks::open(&self.folders, &mut settings)?;
         Ok((device, settings, networks))
+    }
+
+    /// The picture to compare with.
+    fn other_picture(&self) -> Option<(&Path, &Picture)> {
+        match (&self.against, &self.reference) {
+            (Some(Against::Picture(path, picture)), _) => Some((path.as_path(), picture)),
+            (None, Some(reference)) => Some((reference.path(), &reference.picture)),
+            (Some(Against::Checkpoint(_)), _) | (None, None) => None,
+        }
+    }
+
+    /// Says that the reference picture has another size than the render, so that they are not compared.
+    ///
+    /// Fails if any other picture to compare with has another size.
+    fn check_size(&self, settings: &Settings) -> Result<Option<Check>> {
+        let Some((path, picture)) = self.other_picture() else { return Ok(None) };
+        if (picture.width, picture.height) == (settings.width, settings.height) {
+            return Ok(None);
+        }
+        let (theirs, ours) =
+            (format!("{}x{}", picture.width, picture.height), format!("{}x{}", settings.width, settings.height));
+        if self.against.is_some() {
+            let message = format!("the picture to compare with has {theirs} pixels, but the render has {ours}");
+            return Err(Error::usage(message).in_file(path));
+        }
+        let found = format!("not compared: the reference picture has {theirs} pixels, the render {ours}");
+        let expected = "the same size: hires fix and upscalers enlarge a picture after the render";
+        Ok(Some(Check::warn("size", false, found, expected)))
     }
 
     fn parameters(&self) -> ReferenceParameters {

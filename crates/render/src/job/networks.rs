@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::input::RenderInput;
 use crate::checks::Check;
+use crate::files::{NetworkKind, UsedNetwork};
 use crate::lora::{self, Lora};
 use crate::pipeline::ParsedPrompts;
 use crate::prompt::{Embeddings, Syntax, TOKENS, Tokenizer};
@@ -20,7 +21,8 @@ pub(super) struct Folders {
 /// The networks of the prompts.
 pub(super) struct Networks {
     loras: Vec<Lora>,
-    embeddings: Vec<(String, String)>,
+    /// All LoRAs and embeddings, for comparisons with a reference picture.
+    pub(super) used: Vec<UsedNetwork>,
 }
 
 impl Networks {
@@ -47,8 +49,8 @@ impl Networks {
             embeddings.retain(|index| firsts.get(index).is_some_and(|first| used.contains(first)));
             settings.embeddings = embeddings;
         }
-        let embeddings = settings.embeddings.iter().map(|(name, _, hash)| (name.to_owned(), hash.to_owned())).collect();
-        Ok(Networks { loras, embeddings })
+        let used = settings.embeddings.used().chain(loras.iter().map(Lora::used)).collect();
+        Ok(Networks { loras, used })
     }
 
     /// Returns a checkpoint with the LoRAs applied, and what was applied.
@@ -60,24 +62,7 @@ impl Networks {
 
     /// Checks that report the embeddings.
     pub(super) fn checks(&self) -> Vec<Check> {
-        self.embeddings.iter().map(|(name, hash)| Check::info("embedding", format!("{name}, hash {hash}"))).collect()
+        let embeddings = self.used.iter().filter(|network| network.kind == NetworkKind::Embedding);
+        embeddings.map(|it| Check::info("embedding", format!("{}, hash {}", it.name, it.hash))).collect()
     }
-
-    /// Returns the fields of the parameters with the hashes, as WebUI writes them.
-    pub(super) fn hashes(&self) -> Vec<(&'static str, String)> {
-        let mut loras: Vec<(&str, &str)> = Vec::new();
-        for (name, hash) in self.loras.iter().map(Lora::hash) {
-            if !loras.iter().any(|(before, _)| *before == name) {
-                loras.push((name, hash));
-            }
-        }
-        let embeddings = self.embeddings.iter().map(|(name, hash)| (name.as_str(), hash.as_str()));
-        vec![("TI hashes", joined(embeddings)), ("Lora hashes", joined(loras))]
-    }
-}
-
-/// Joins names and hashes. WebUI drops the signs that separate them from names.
-fn joined<'a>(hashes: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let one = |(name, hash): (&str, &str)| format!("{}: {hash}", name.replace([':', ','], ""));
-    hashes.into_iter().map(one).collect::<Vec<_>>().join(", ")
 }

@@ -1,6 +1,6 @@
 //! Which tensors of a model the changes of LoRAs belong to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -25,6 +25,9 @@ const PREFIXES: [(&str, &str); 5] = [
 
 /// A module of OpenCLIP's text encoders that PyTorch counts as one: three projections in one weight, and an output.
 const JOINED: &str = ".in_proj_weight";
+
+/// The projections of such a module; the first three share a weight.
+const PROJECTIONS: [&str; 4] = ["_q_proj", "_k_proj", "_v_proj", "_out_proj"];
 
 /// The changes of a model's tensors.
 pub(super) struct Targets {
@@ -70,9 +73,11 @@ impl Targets {
     /// Fails if nothing fits.
     pub(super) fn add(&mut self, lora: &Lora) -> Result<Vec<Check>> {
         let (mut changed, mut unknown) = (0_usize, Vec::new());
-        for (name, change) in &lora.file.changes {
-            let found = candidates(name, self.is_openclip).into_iter().find_map(|wanted| self.find(&wanted));
-            let Some((wanted, place)) = found else {
+        let find = |name: &str| candidates(name, self.is_openclip).into_iter().find_map(|wanted| self.find(&wanted));
+        let found: Vec<Option<(String, Place)>> = lora.file.changes.keys().map(|name| find(name)).collect();
+        let names: HashSet<String> = found.iter().flatten().map(|(wanted, _)| wanted.clone()).collect();
+        for ((name, change), found) in lora.file.changes.iter().zip(found) {
+            let Some((wanted, place)) = found.filter(|(wanted, _)| self.is_whole(wanted, &names)) else {
                 unknown.push(name.as_str());
                 continue;
             };
@@ -101,7 +106,7 @@ impl Targets {
             let message = "no change in it fits the model: it is for another architecture";
             return Err(Error::mismatch(message).in_file(lora.file.path()));
         }
-        let (name, hash) = lora.hash();
+        let (name, hash) = (&lora.request.name, lora.file.hash());
         let mut checks = vec![Check::info("LoRA", format!("{name}, hash {hash}: changes {changed} weights"))];
         if let Some(first) = unknown.first() {
             let found = format!("{name}: {} changes fit no weight of the model, the first is {first}", unknown.len());
@@ -114,6 +119,13 @@ impl Targets {
         Ok(checks)
     }
 
+    /// Whether a change of an attention layer of OpenCLIP comes with those of its other projections. WebUI ignores others.
+    fn is_whole(&self, wanted: &str, names: &HashSet<String>) -> bool {
+        let layer = PROJECTIONS.iter().find_map(|suffix| wanted.strip_suffix(suffix));
+        let joined = layer.filter(|layer| self.joined_rows.contains_key(*layer));
+        joined.is_none_or(|layer| PROJECTIONS.iter().all(|suffix| names.contains(&format!("{layer}{suffix}"))))
+    }
+
     /// Finds a module by WebUI's name.
     fn find(&self, wanted: &str) -> Option<(String, Place)> {
         if let Some(module) = self.modules.get(wanted).filter(|_| !self.joined_rows.contains_key(wanted)) {
@@ -121,10 +133,9 @@ impl Targets {
             let (key, module) = (format!("{module}.weight"), module.clone());
             return Some((wanted.to_owned(), Place { key, module, rows: None, has_bias }));
         }
-        let (index, name) = ["_q_proj", "_k_proj", "_v_proj"]
-            .iter()
-            .enumerate()
-            .find_map(|(index, suffix)| Some((index, wanted.strip_suffix(suffix)?)))?;
+        let joined = PROJECTIONS.iter().take(3).enumerate();
+        let (index, name) =
+            joined.into_iter().find_map(|(index, suffix)| Some((index, wanted.strip_suffix(suffix)?)))?;
         let (module, rows) = (self.modules.get(name)?, self.joined_rows.get(name)? / 3);
         let key = format!("{module}{JOINED}");
         let rows = Some(index * rows..(index + 1) * rows);

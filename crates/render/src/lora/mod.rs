@@ -95,4 +95,51 @@ mod tests {
         }
         assert_eq!(compared, 15);
     }
+
+    /// Writes a LoRA of rank 1 with these modules, for layers of width 4.
+    fn write(path: &std::path::Path, modules: &[&str]) {
+        let mut header = serde_json::Map::new();
+        for (name, shape) in modules.iter().flat_map(|module| {
+            [(format!("{module}.lora_down.weight"), [1, 4]), (format!("{module}.lora_up.weight"), [4, 1])]
+        }) {
+            let begin = header.len() * 16;
+            header
+                .insert(name, serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [begin, begin + 16]}));
+        }
+        let data = [0, 0, 128, 63].repeat(4 * header.len());
+        let header = serde_json::to_vec(&header).unwrap();
+        std::fs::write(path, [&(header.len() as u64).to_le_bytes(), header.as_slice(), &data].concat()).unwrap();
+    }
+
+    #[test]
+    fn an_attention_layer_of_openclip_needs_all_projections_as_in_webui() {
+        use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Shape};
+        let attention = "cond_stage_model.model.transformer.resblocks.0.attn";
+        let mut base = StateDict::new();
+        for (name, rows) in [("in_proj_weight", 12), ("out_proj.weight", 4)] {
+            let tensor = LazyTensor::owned(Dtype::F32, Shape::new([rows, 4]).unwrap(), vec![0; 16 * rows as usize]);
+            base.insert(format!("{attention}.{name}"), tensor.unwrap()).unwrap();
+        }
+        let base = Arc::new(base);
+        let folder = tempfile::tempdir().unwrap();
+        let layer = "lora_te_text_model_encoder_layers_0_self_attn";
+        let modules = ["q_proj", "k_proj", "v_proj", "out_proj"].map(|part| format!("{layer}_{part}"));
+        let modules = modules.each_ref().map(String::as_str);
+        write(&folder.path().join("whole.safetensors"), &modules);
+        write(&folder.path().join("part.safetensors"), &modules[..3]);
+        let applied = |name: &str| {
+            let loras = open(&format!("<lora:{name}:1>"), Some(&folder.path().to_owned())).unwrap();
+            apply(&base, &loras).map(|(changed, _)| changed)
+        };
+        let changed = applied("whole").unwrap();
+        assert!(
+            changed.iter().all(|(_, tensor)| tensor
+                .to_bytes()
+                .unwrap()
+                .chunks_exact(4)
+                .all(|it| it == [0, 0, 128, 63]))
+        );
+        let error = applied("part").unwrap_err();
+        assert!(error.to_string().contains("no change in it fits"), "{error}");
+    }
 }

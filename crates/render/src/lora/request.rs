@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::file::LoraFile;
+use crate::files::{NetworkKind, UsedNetwork};
 use crate::prompt::Mention;
 use trinart_ckpt_formats::error::{Error, Result};
 
@@ -24,9 +25,14 @@ pub(crate) struct Lora {
 }
 
 impl Lora {
-    /// The name that the prompt uses, and the hash as in WebUI's `Lora hashes`: twelve digits.
-    pub(crate) fn hash(&self) -> (&str, &str) {
-        (&self.request.name, self.file.hash())
+    /// The LoRA as a picture's parameters name it.
+    pub(crate) fn used(&self) -> UsedNetwork {
+        UsedNetwork {
+            kind: NetworkKind::Lora,
+            name: self.request.name.clone(),
+            hash: self.file.hash().to_owned(),
+            path: self.file.path().to_owned(),
+        }
     }
 }
 

@@ -56,6 +56,25 @@ fn is_webp(bytes: &[u8]) -> bool {
     bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP")
 }
 
+/// Returns the name of a format of pictures that cannot be read.
+fn unsupported_format(bytes: &[u8]) -> Option<&'static str> {
+    let brand = bytes.get(4..8).filter(|kind| *kind == b"ftyp").and_then(|_| bytes.get(8..12));
+    match brand {
+        Some(b"avif" | b"avis") => return Some("AVIF"),
+        Some(b"heic" | b"heix" | b"hevc" | b"mif1" | b"msf1") => return Some("HEIF"),
+        _ => {}
+    }
+    let begins: [(&[u8], &str); 6] = [
+        (b"\xff\x0a", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"GIF8", "GIF"),
+        (b"BM", "BMP"),
+        (b"II*\0", "TIFF"),
+        (b"MM\0*", "TIFF"),
+    ];
+    begins.iter().find(|(begin, _)| bytes.starts_with(begin)).map(|(_, name)| *name)
+}
+
 impl DecodedPicture {
     /// Decodes a PNG, JPEG or WebP file and its parameters: the text `parameters` of a PNG, or the user comment in the
     /// EXIF data. Ignores transparency.
@@ -63,6 +82,9 @@ impl DecodedPicture {
     /// Fails if the file is not readable or larger than 4096 x 4096 pixels. Ignores parameters that are damaged or larger
     /// than a megabyte.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        if let Some(name) = unsupported_format(bytes) {
+            return Err(Error::unsupported(format!("{name} pictures are not supported: convert it to PNG")));
+        }
         let decoded = if is_jpeg(bytes) {
             from_jpeg(bytes)
         } else if is_webp(bytes) {

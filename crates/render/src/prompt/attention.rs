@@ -1,5 +1,6 @@
 //! WebUI's attention syntax, which sets the weights of words.
 
+use super::python::is_space;
 use trinart_ckpt_formats::error::{Error, Result};
 
 /// The factor of a round bracket. A square bracket divides by it.
@@ -37,7 +38,7 @@ fn bad_weight(weight: &str) -> Error {
 /// Parses `1.5)`. Returns the number with ASCII digits, the text before the bracket, and the text after it.
 fn weight(text: &str) -> Option<(String, &str, &str)> {
     let (inside, rest) = text.split_once(')')?;
-    let number: String = inside.trim().chars().map(ascii_digit).collect();
+    let number: String = inside.trim_matches(is_space).chars().map(ascii_digit).collect();
     let digits = number.strip_prefix(['+', '-']).unwrap_or(&number);
     let is_number = !digits.is_empty() && digits.chars().all(|it| it == '.' || it.is_ascii_digit());
     is_number.then_some((number, inside, rest))
@@ -141,9 +142,9 @@ impl Parser<'_> {
     fn with_breaks(&mut self, text: &str) {
         let mut rest = text;
         while let Some((before, after)) = split_at_word(rest, BREAK.0) {
-            self.text(before.trim_end());
+            self.text(before.trim_end_matches(is_space));
             self.pieces.push((BREAK.0.to_owned(), BREAK.1));
-            rest = after.trim_start();
+            rest = after.trim_start_matches(is_space);
         }
         self.text(rest);
     }

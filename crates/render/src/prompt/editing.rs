@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use super::python::is_space;
 use super::schedule::{Schedule, Timeline};
 use trinart_ckpt_formats::error::{Error, Result};
 
@@ -216,7 +217,6 @@ fn literal(frame: Frame, end: Option<usize>) -> Vec<Node> {
 fn number<'a>(prompt: &'a str, segment: Option<&Vec<Node>>) -> Option<&'a str> {
     let Some([Node::Text(range)]) = segment.map(Vec::as_slice) else { return None };
     let text = prompt.get(range.clone())?;
-    let is_space = |it: char| it.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&it);
     let trimmed = text.trim_matches(is_space);
     is_number(trimmed).then_some(trimmed)
 }

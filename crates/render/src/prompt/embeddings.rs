@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 
 use crate::errors::from_candle;
-use crate::files::files_under;
+use crate::files::{NetworkKind, UsedNetwork, files_under};
 use crate::weights;
 use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_formats::error::{Error, Result};
@@ -93,6 +93,16 @@ impl Embeddings {
     /// The name of each embedding, its number of vectors, and its hash as in WebUI's `TI hashes`: twelve digits.
     pub fn iter(&self) -> impl Iterator<Item = (&str, usize, &str)> {
         self.list.iter().map(|it| (it.name.as_str(), it.count, it.hash.as_str()))
+    }
+
+    /// The embeddings as a picture's parameters name them.
+    pub(crate) fn used(&self) -> impl Iterator<Item = UsedNetwork> {
+        self.list.iter().map(|it| UsedNetwork {
+            kind: NetworkKind::Embedding,
+            name: it.name.clone(),
+            hash: it.hash.clone(),
+            path: it.path.clone(),
+        })
     }
 
     /// Keeps the embeddings whose index fulfills a condition.

@@ -9,6 +9,7 @@ mod emphasis;
 mod mentions;
 mod mojibake;
 mod presets;
+mod python;
 mod repair;
 mod schedule;
 mod tokenizer;
@@ -21,6 +22,7 @@ pub use emphasis::Emphasis;
 pub(crate) use emphasis::emphasize;
 pub use mentions::{Mention, split_networks};
 pub use presets::{PRESETS, Preset};
+pub(crate) use python::is_space;
 pub use schedule::{Schedule, Timeline};
 pub use tokenizer::Tokenizer;
 pub(crate) use tokenizer::{END, TOKENS};
@@ -109,10 +111,10 @@ fn split_at_and(prompt: &str) -> Vec<(&str, f64)> {
 
 /// Splits off a number after the last `sign`.
 fn split_weight<'a>(text: &'a str, sign: &str) -> Option<(&'a str, f64)> {
-    let (before, number) = text.trim_end().rsplit_once(sign)?;
-    let number = number.trim();
+    let (before, number) = text.trim_end_matches(is_space).rsplit_once(sign)?;
+    let number = number.trim_matches(is_space);
     let is_number = !number.is_empty() && number.chars().all(|it| it.is_ascii_digit() || "+-.".contains(it));
-    Some((before.trim_end(), number.parse().ok().filter(|_| is_number)?))
+    Some((before.trim_end_matches(is_space), number.parse().ok().filter(|_| is_number)?))
 }
 
 /// Splits `a b c::4 d::1` into texts and weights that sum to 1.

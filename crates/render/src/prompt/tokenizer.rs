@@ -18,6 +18,9 @@ pub(super) const COMMA: u32 = 267;
 /// The size of the vocabulary.
 pub(crate) const TOKENS: u16 = 49_408;
 
+/// A combining letter that CLIP's pattern matches nowhere: Python's `regex` ignores case, and its other case is a letter.
+const IOTA_SUBSCRIPT: char = '\u{345}';
+
 /// CLIP's tokenizer as in WebUI: the tokenizer of transformers, applied to text that ftfy has repaired.
 pub struct Tokenizer {
     encoder: Encoder,
@@ -70,7 +73,8 @@ impl Tokenizer {
     /// Also recognizes special tokens that result from the repairs or from lower-casing, except after a punctuation
     /// mark, which would join them to its word.
     fn encode_repaired(&self, text: &str, tokens: &mut Vec<u32>) {
-        for segment in Segments::at_words(&text.to_lowercase()) {
+        let text = text.to_lowercase().replace(IOTA_SUBSCRIPT, " ");
+        for segment in Segments::at_words(&text) {
             match segment {
                 Segment::Special(token) => tokens.push(token),
                 Segment::Text(text) => self.push(text, tokens),

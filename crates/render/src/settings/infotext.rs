@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use indexmap::IndexMap;
 
+use crate::prompt::is_space;
+
 /// The parameters of a picture, with the fields in WebUI's order.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
@@ -110,7 +112,7 @@ fn append(text: &mut String, line: &str) {
 
 /// Trims the characters that Python's `str.strip` trims.
 fn strip(text: &str) -> &str {
-    text.trim_matches(|it: char| it.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&it))
+    text.trim_matches(is_space)
 }
 
 /// Quotes a value as a JSON string if it contains a character that would end it.
@@ -167,9 +169,10 @@ fn name(text: &str) -> Option<&str> {
 }
 
 /// Splits a value from the fields after it. A quoted value may contain commas, but only a comma or the end may follow it;
-/// otherwise its quotes are ordinary characters.
+/// otherwise its quotes are ordinary characters. The same holds for the JSON values of a model site's extension, which WebUI
+/// cuts at their commas.
 fn split_value(text: &str) -> (&str, &str) {
-    if let Some((value, rest)) = split_quoted(text) {
+    if let Some((value, rest)) = split_quoted(text).or_else(|| split_json(text)) {
         if rest.is_empty() {
             return (value, rest);
         }
@@ -190,6 +193,14 @@ fn split_quoted(text: &str) -> Option<(&str, &str)> {
     };
     let length = text.strip_prefix('"')?.find(ends)?;
     text.split_at_checked(length + r#""""#.len())
+}
+
+/// Splits a text after the JSON object or array at its start.
+fn split_json(text: &str) -> Option<(&str, &str)> {
+    text.starts_with(['{', '[']).then_some(())?;
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
+    values.next()?.ok()?;
+    text.split_at_checked(values.byte_offset())
 }
 
 /// Decodes a value if it is a JSON string.
@@ -271,7 +282,7 @@ mod tests {
 
     #[test]
     fn splits_fields_as_webui_does() {
-        let cases: [(&str, &[(&str, &str)]); 8] = [
+        let cases: [(&str, &[(&str, &str)]); 10] = [
             (
                 "Steps: 20, A: b, , -Name: c, Empty: , Hires-fix/2: \"d, e\" f, Seed: 5, Seed: 6",
                 &[("Steps", "20"), ("Name", "c"), ("Hires-fix/2", "\"d"), ("Seed", "6")],
@@ -293,6 +304,12 @@ mod tests {
             (r#"AA: "\x", BB: 1, CC: 2"#, &[("AA", r#""\x""#), ("BB", "1"), ("CC", "2")]),
             // Colons in values; a name that is too short before another.
             ("Time: 12:30:15, a: bc: d, x) Two words: e", &[("Time", "12:30:15"), ("bc", "d"), ("Two words", "e")]),
+            // JSON values, and texts that only begin like one.
+            (
+                r#"AA: {"model": "1", "lora:a, b": "2"}, BB: [1, {"c": 2}], CC: 3"#,
+                &[("AA", r#"{"model": "1", "lora:a, b": "2"}"#), ("BB", r#"[1, {"c": 2}]"#), ("CC", "3")],
+            ),
+            ("AA: {red|blue}, BB: [1, 2] x, CC: 3", &[("AA", "{red|blue}"), ("BB", "[1"), ("CC", "3")]),
             // Letters and digits of any script.
             ("ステップ: 20, _1: b, étape/№22: c", &[("ステップ", "20"), ("_1", "b"), ("22", "c")]),
         ];

@@ -1,21 +1,25 @@
 //! The settings of a render: options, completed from a reference picture and the defaults.
 
+mod fields;
+mod hashes;
 mod infotext;
 mod options;
 mod reference;
 mod versions;
 mod webui;
 
+use crate::files::NetworkKind;
 use crate::prompt::{Embeddings, Emphasis, Syntax};
 use crate::sampling::{NoiseSource, Sampler, ScheduleType};
+use fields::{PROMPT_SYNTAX, WEIGHT_DTYPE};
 use infotext::is_side;
-use reference::{PROMPT_SYNTAX, WEIGHT_DTYPE};
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::tensor::Dtype;
 
+pub(crate) use hashes::UsedFiles;
 pub use infotext::{Infotext, parse_size};
 pub use options::RenderOptions;
-pub(crate) use reference::{ReferenceParameters, UsedFiles};
+pub(crate) use reference::ReferenceParameters;
 pub use reference::{ReferencePicture, read_picture};
 pub use webui::{GuidanceSkips, Variation, WebUiOptions};
 
@@ -132,16 +136,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Returns the `parameters` of the picture, its fields in WebUI's order. `model` and `hash` are the checkpoint's;
-    /// `vae` is the name and the hash of a VAE that replaced the checkpoint's. `hashes` are fields with the hashes of other
-    /// networks.
-    pub(crate) fn infotext(
-        &self,
-        model: &str,
-        hash: Option<&str>,
-        vae: Option<(&str, Option<&str>)>,
-        hashes: &[(&str, String)],
-    ) -> Infotext {
+    /// Returns the `parameters` of the picture, its fields in WebUI's order. `model` is the name of the checkpoint.
+    pub(crate) fn infotext(&self, model: &str, files: &UsedFiles<'_>) -> Infotext {
         let mut text = Infotext { prompt: self.prompt.clone(), negative: self.negative.clone(), ..Infotext::default() };
         text.push("Steps", self.steps);
         text.push("Sampler", self.sampler.name());
@@ -152,11 +148,11 @@ impl Settings {
         text.push("CFG scale", self.cfg);
         text.push("Seed", self.seed);
         text.push("Size", format!("{}x{}", self.width, self.height));
-        if let Some(hash) = hash {
+        if let Some(hash) = files.model.first().copied().flatten() {
             text.push("Model hash", hash);
         }
         text.push("Model", model);
-        if let Some((name, hash)) = vae {
+        if let Some((name, hash)) = files.vae {
             if let Some(hash) = hash {
                 text.push("VAE hash", hash);
             }
@@ -185,8 +181,11 @@ impl Settings {
             text.push("Old prompt editing timelines", "True");
         }
         self.webui.write(&mut text, self.sampler);
-        for (name, hashes) in hashes.iter().filter(|(_, hashes)| !hashes.is_empty()) {
-            text.push(name, hashes);
+        for kind in NetworkKind::ALL {
+            let hashes = UsedFiles::field(files.networks, kind);
+            if !hashes.is_empty() {
+                text.push(kind.field(), hashes);
+            }
         }
         if self.syntax == Syntax::Trinart {
             text.push(PROMPT_SYNTAX, "trinart");

@@ -1,7 +1,8 @@
 //! Requested settings, completed from a reference picture and the defaults.
 
+use super::fields::{PROMPT_SYNTAX, WEIGHT_DTYPE};
 use super::infotext::as_read;
-use super::reference::{AUTOMATIC, PROMPT_SYNTAX, ReferenceParameters, WEIGHT_DTYPE};
+use super::reference::{AUTOMATIC, ReferenceParameters};
 use super::webui::WebUiOptions;
 use super::{PromptPadding, STEPS, Settings};
 use crate::prompt::{Emphasis, Preset, Syntax, strip_comments};

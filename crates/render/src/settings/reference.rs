@@ -5,6 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::fields::{IgnoredFields, shown};
+use super::hashes::UsedFiles;
 use super::infotext::{Infotext, OURS, parse_size};
 use super::versions::{Rules, WebUiVersion, unnamed_schedule};
 use crate::checks::Check;
@@ -15,86 +17,8 @@ use trinart_ckpt_formats::error::{Error, Result};
 /// Maximum size of a picture file in bytes. A PNG of the largest supported picture is smaller.
 const PICTURE_BYTES: u64 = 64 << 20;
 
-/// Digits of WebUI's model hash of 2022. Later ones have ten.
-const LEGACY_DIGITS: usize = 8;
-
-/// Maximum number of characters of a value in a message.
-const SHOWN: usize = 40;
-
-/// Fields that only this program writes: the dtype of the weights, and the syntax of the prompt.
-pub(super) const WEIGHT_DTYPE: &str = "Weight dtype";
-pub(super) const PROMPT_SYNTAX: &str = "Prompt syntax";
-
 /// WebUI's name for the schedule type that it chooses for a sampler.
 pub(super) const AUTOMATIC: &str = "Automatic";
-
-/// Fields that a render uses, or that do not affect the picture. All other fields affect the picture.
-const FOLLOWED: &[&str] = &[
-    "Steps",
-    "Sampler",
-    "Schedule type",
-    "CFG scale",
-    "Seed",
-    "Size",
-    "Model hash",
-    "Model",
-    "VAE hash",
-    "VAE",
-    "Clip skip",
-    "ENSD",
-    "RNG",
-    "Emphasis",
-    "Pad conds",
-    "Pad conds v0",
-    "Old prompt editing timelines",
-    "Downcast alphas_cumprod",
-    // The options in `webui.rs`.
-    "Beta schedule alpha",
-    "Beta schedule beta",
-    "Schedule min sigma",
-    "Schedule max sigma",
-    "Schedule rho",
-    "Discard penultimate sigma",
-    "Eta",
-    "Eta DDIM",
-    "Sigma churn",
-    "Sigma tmin",
-    "Sigma tmax",
-    "Sigma noise",
-    "SGM noise multiplier",
-    "NGMS",
-    "NGMS all steps",
-    "Skip Early CFG",
-    "Noise Schedule",
-    "Variation seed",
-    "Variation seed strength",
-    "Seed resize from",
-    "Tiling",
-    PROMPT_SYNTAX,
-    WEIGHT_DTYPE,
-    // WebUI writes the seed of each picture, not that of its batch.
-    "TI hashes",
-    "Lora hashes",
-    // What the extensions of model sites add: the hashes of the files, and the date.
-    "Hashes",
-    "Created Date",
-    "Batch size",
-    "Batch pos",
-    "User",
-    "Version",
-];
-
-/// Fields with a value that does not affect the picture.
-const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("UniPC variant", "bh1"),
-    ("UniPC skip type", "time_uniform"),
-    ("UniPC order", "3"),
-    ("UniPC lower order final", "True"),
-    ("Token merging ratio", "0"),
-    ("VAE Encoder", "Full"),
-    ("VAE Decoder", "Full"),
-    ("Civitai metadata", "{}"),
-];
 
 /// A picture to render again, with its parameters.
 #[derive(Debug, Clone)]
@@ -138,17 +62,6 @@ pub fn read_picture(path: &Path) -> Result<DecodedPicture> {
         return Err(Error::limit(format!("the picture file exceeds {PICTURE_BYTES} bytes")).in_file(path));
     }
     DecodedPicture::from_bytes(&bytes).map_err(|error| error.in_file(path))
-}
-
-/// The files that a render uses, to compare them with those of a reference picture.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct UsedFiles<'a> {
-    /// The hashes of the checkpoint: the first digits of its sha256, and WebUI's hash of 2022.
-    pub(crate) model: [Option<&'a str>; 2],
-    /// The name and the hash of a VAE that replaced the checkpoint's.
-    pub(crate) vae: Option<(&'a str, Option<&'a str>)>,
-    /// The fields with the hashes of LoRAs and embeddings.
-    pub(crate) networks: &'a [(&'static str, String)],
 }
 
 /// The parameters of a reference picture. The default has none, so every setting keeps its own default.
@@ -248,65 +161,30 @@ impl ReferenceParameters {
     }
 
     /// Checks which parameters of the reference picture a render ignores.
-    pub(crate) fn checks(&self, used: &UsedFiles<'_>) -> Vec<Check> {
-        let mut checks = Vec::new();
-        if !self.text.fields.is_empty() {
-            let ignored = self.ignored(used);
-            let found = match ignored.is_empty() {
-                true => "all used".to_owned(),
-                false => format!("ignored: {}", ignored.join("; ")),
-            };
-            let expected = "no ignored parameters: they affected the reference picture";
-            checks.push(Check::warn("parameters", ignored.is_empty(), found, expected));
+    ///
+    /// Fails if a LoRA or an embedding cannot be read to compare its hash.
+    pub(crate) fn checks(&self, used: &UsedFiles<'_>) -> Result<Vec<Check>> {
+        if self.text.fields.is_empty() {
+            return Ok(Vec::new());
         }
-        let is_ours = |theirs: &str| used.model.iter().flatten().any(|ours| ours.eq_ignore_ascii_case(theirs));
-        if let (Some(theirs), Some(ours)) = (self.text("Model hash"), used.model.iter().flatten().next())
-            && (used.model.first().is_some_and(Option::is_some) || theirs.len() == LEGACY_DIGITS)
-            && !is_ours(theirs)
-        {
-            let name = self.text("Model").map_or_else(String::new, |name| format!(" ({name})"));
-            let found = format!("another checkpoint: {ours} here, {theirs}{name} in the reference picture");
-            checks.push(Check::info("model", found));
+        let mut fields = IgnoredFields::default();
+        self.text.fields.iter().for_each(|(name, value)| fields.add(name, value));
+        let mut ignored = fields.texts();
+        ignored.append(&mut used.unused(&self.text)?);
+        if let Some(version) = self.text("Version").filter(|version| is_of_another_program(version)) {
+            ignored.push(format!("Version: {}, of a program other than WebUI and Forge", shown(version)));
         }
-        checks
-    }
-
-    /// Returns the fields that a render ignores.
-    fn ignored(&self, used: &UsedFiles<'_>) -> Vec<String> {
-        let vae = used.vae;
-        let unknown = self.text.fields.iter().filter(|(name, value)| {
-            !FOLLOWED.contains(&name.as_str()) && !WITHOUT_EFFECT.contains(&(name.as_str(), value.trim()))
-        });
-        let mut ignored: Vec<String> = unknown.map(|(name, value)| format!("{name}: {}", shown(value))).collect();
-        for (name, ours) in used.networks {
-            if let Some(theirs) = self.text(name).filter(|theirs| hashes(theirs) != hashes(ours)) {
-                let ours = if ours.is_empty() { "without any" } else { ours };
-                ignored.push(format!("{name}: {theirs}, but rendered {ours}"));
-            }
-        }
-        match (vae, self.text("VAE"), self.text("VAE hash")) {
-            (_, None, None) | (Some(_), Some(_), None) => {}
-            (Some((_, Some(hash))), _, Some(theirs)) if hash.eq_ignore_ascii_case(theirs) => {}
-            (None, Some(name), _) | (None, None, Some(name)) => {
-                ignored.push(format!("VAE: {name}, but rendered with the checkpoint's"));
-            }
-            (Some((name, hash)), _, Some(theirs)) => {
-                let hash = hash.map_or_else(String::new, |hash| format!(", hash {hash}"));
-                ignored.push(format!("VAE hash: {theirs}, but rendered with {name}{hash}"));
-            }
-        }
-        ignored
+        let found = match ignored.is_empty() {
+            true => "all used".to_owned(),
+            false => format!("ignored: {}", ignored.join("; ")),
+        };
+        let expected = "no ignored parameters: they affected the reference picture";
+        let parameters = Check::warn("parameters", ignored.is_empty(), found, expected);
+        Ok([Some(parameters), used.check_model(&self.text)].into_iter().flatten().collect())
     }
 }
 
-/// Returns names with hashes, sorted.
-fn hashes(field: &str) -> Vec<&str> {
-    let mut all: Vec<&str> = field.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
-fn shown(value: &str) -> String {
-    value.chars().take(SHOWN).collect()
+/// Whether a version is neither of this program nor of WebUI or Forge. WebUI writes "<none>" outside of a repository.
+fn is_of_another_program(version: &str) -> bool {
+    !(version.starts_with(OURS) || version == "<none>" || WebUiVersion::parse(version).is_some())
 }

@@ -52,7 +52,7 @@ pub struct GuidanceSkips {
 impl GuidanceSkips {
     /// Whether a call leaves out the negative prompt. `call` is the number of calls before it, `steps` the number of calls
     /// that WebUI expects, `sigma` the noise level.
-    pub(crate) fn skips(&self, call: usize, steps: usize, sigma: f64) -> bool {
+    pub fn skips(&self, call: usize, steps: usize, sigma: f64) -> bool {
         let is_early = self.early != 0.0 && call as f64 / steps as f64 <= self.early;
         is_early || ((call % 2 == 1 || self.all_below) && sigma < self.below)
     }

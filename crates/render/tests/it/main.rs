@@ -10,6 +10,7 @@
 )]
 
 mod families;
+mod files;
 mod kernels;
 mod models;
 mod networks;

@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use unicode_normalization::char::is_combining_mark;
 
+use crate::prompt::is_space;
+
 /// The classes of a character, as bits.
 type Classes = u32;
 
@@ -147,12 +149,11 @@ const NO_CLASS: Classes = 0;
 
 fn classes(character: char) -> Classes {
     let is_letter = character.is_ascii_alphabetic();
-    let is_white = character.is_whitespace() || matches!(character, '\u{1c}'..='\u{1f}');
     let of_all = [
         (LATIN, is_letter),
         (NOT_LATIN, !is_letter),
         (LATIN_LOWER, character.is_ascii_lowercase()),
-        (WHITE, is_white),
+        (WHITE, is_space(character)),
         (WORD, is_word(character)),
         (NOT_NEWLINE, character != '\n'),
     ];
