@@ -2,6 +2,8 @@
 
 mod choices;
 pub(super) mod dtype;
+#[cfg(feature = "render")]
+pub(super) mod sampling;
 
 use std::path::PathBuf;
 

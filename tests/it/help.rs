@@ -179,3 +179,37 @@ fn a_mistyped_word_gets_a_suggestion() {
     let unlike = run!["convert", "a", "-o", "b", "--dtype", "int8"];
     assert!(!unlike.stderr.contains("similar"), "{}", unlike.stderr);
 }
+
+#[cfg(feature = "render")]
+#[test]
+fn a_mistyped_sampler_or_schedule_gets_a_suggestion() {
+    let render = |option: &str, value: &str| run!["render-check", "missing.ckpt", "-o", "b.png", option, value];
+    let cases = [
+        ("--sampler", "Eular a", "'Euler a'"),
+        ("--sampler", "eular-a", "'Euler a'"),
+        ("--sampler", "dpm++ 2m karas", "'DPM++ 2M Karras'"),
+        ("--sampler", "DPM++ 3M SDE Exponental", "'DPM++ 3M SDE Exponential'"),
+        ("--sampler", "k_eular", "'Euler'"),
+        ("--sampler", "UniPCC", "'UniPC'"),
+        ("--schedule", "Karas", "'Karras'"),
+        ("--schedule", "sgm-unifrom", "'SGM Uniform'"),
+        ("--schedule", "auto", "'Automatic'"),
+    ];
+    for (option, value, suggestion) in cases {
+        let ran = render(option, value);
+        assert_eq!(ran.code, Some(2), "{value}");
+        assert!(ran.stderr.contains("similar") && ran.stderr.contains(suggestion), "{value}: {}", ran.stderr);
+    }
+    for (option, value) in [("--sampler", "ancestral"), ("--sampler", "xyz"), ("--schedule", "none")] {
+        let ran = render(option, value);
+        assert_eq!(ran.code, Some(2), "{value}");
+        assert!(ran.stderr.contains("possible values") && !ran.stderr.contains("similar"), "{value}: {}", ran.stderr);
+    }
+    let known = ["Euler a", "euler_a", "EULER-A", "k_euler_a", "k_dpmpp_2m_ka", "dpm++-2m-sde-karras", "ddim_cfg++"];
+    for value in known {
+        render("--sampler", value).refused(&["missing.ckpt"]);
+    }
+    for value in ["automatic", "sgm_uniform", "SGM-Uniform", "SGMUniform", "Align Your Steps", "align-your-steps"] {
+        render("--schedule", value).refused(&["missing.ckpt"]);
+    }
+}

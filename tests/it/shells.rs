@@ -44,6 +44,10 @@ fn bash_completes_commands_options_and_values() {
     assert_eq!(complete("trinart-ckpt convert a.ckpt --text"), "--text-encoder-dtype");
     assert_eq!(complete("trinart-ckpt convert a.ckpt --dtype b"), "bf16");
     assert_eq!(complete("trinart-ckpt scan --color "), "auto always never");
+    if cfg!(feature = "render") {
+        assert_eq!(complete("trinart-ckpt render-check a.ckpt --sampler dpm++_2m_sde_"), "dpm++_2m_sde_heun");
+        assert_eq!(complete("trinart-ckpt render-check a.ckpt --schedule s"), "sgm_uniform simple");
+    }
 }
 
 #[test]
@@ -54,15 +58,18 @@ fn zsh_completes_commands_options_and_values() {
     let folder = Folder::new();
     folder.write("_trinart-ckpt", run!["completions", "zsh"].done());
     let driver = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/complete.zsh");
-    let lines = ["trinart-ckpt conv", "trinart-ckpt convert --text", "trinart-ckpt convert --dtype b"];
+    let mut lines = vec!["trinart-ckpt conv", "trinart-ckpt convert --text", "trinart-ckpt convert --dtype b"];
+    let mut expected =
+        vec!["trinart-ckpt convert", "trinart-ckpt convert --text-encoder-dtype", "trinart-ckpt convert --dtype bf16"];
+    if cfg!(feature = "render") {
+        lines.push("trinart-ckpt render-check --schedule SG");
+        expected.push(r"trinart-ckpt render-check --schedule SGM\ Uniform");
+    }
     let ran = Command::new("zsh").arg("-f").arg(driver).arg(folder.path()).args(lines).output().unwrap();
     let printed = Ran::from(ran).done();
     // A value may follow an option after = or a space.
     let completed: Vec<_> = printed.lines().map(|line| line.trim_end_matches([' ', '='])).collect();
-    assert_eq!(
-        completed,
-        ["trinart-ckpt convert", "trinart-ckpt convert --text-encoder-dtype", "trinart-ckpt convert --dtype bf16"]
-    );
+    assert_eq!(completed, expected);
 }
 
 #[test]

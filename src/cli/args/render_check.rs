@@ -4,7 +4,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
 use super::heading::{COMPARISON, INPUT, OUTPUT, RENDERING};
-use crate::cli::values::dtype;
+use crate::cli::values::{dtype, sampling};
 use trinart_ckpt_formats::tensor::Dtype;
 use trinart_ckpt_render::job::Device;
 use trinart_ckpt_render::prompt::PRESETS;
@@ -72,15 +72,16 @@ pub(in crate::cli) struct RenderCheck {
     ///
     /// One of DPM++ 2M, DPM++ SDE, DPM++ 2M SDE, DPM++ 2M SDE Heun, DPM++ 2S a, DPM++ 3M SDE, Euler a, Euler, LMS, Heun,
     /// DPM2, DPM2 a, DPM fast, DPM adaptive, Restart, DDIM, DDIM CFG++, PLMS, UniPC, LCM. The name may end in a schedule
-    /// type: DPM++ 2M Karras.
-    #[arg(long, help_heading = RENDERING)]
+    /// type: DPM++ 2M Karras. Spaces may be written as _ or -.
+    #[arg(long, value_parser = sampling::sampler(), help_heading = RENDERING, hide_possible_values = true)]
     pub sampler: Option<String>,
     /// Set the schedule type [default: automatic]
     ///
     /// How the noise levels of the steps are spaced: one of Automatic, Uniform, Karras, Exponential, Polyexponential, SGM
     /// Uniform, KL Optimal, Align Your Steps, Simple, Normal, DDIM, Beta. Automatic depends on the sampler, as in WebUI.
     /// DDIM, DDIM CFG++, PLMS and UniPC have fixed times and no schedule type.
-    #[arg(long, value_name = "TYPE", help_heading = RENDERING)]
+    #[arg(long, value_name = "TYPE", value_parser = sampling::schedule(), help_heading = RENDERING)]
+    #[arg(hide_possible_values = true)]
     pub schedule: Option<String>,
     /// Set the CFG scale [default: 7]
     #[arg(long, value_parser = finite, help_heading = RENDERING)]

@@ -43,7 +43,33 @@ impl<T> Choice<T> {
 
 /// One spelling of a word.
 fn folded(word: &str) -> String {
-    word.to_ascii_lowercase().replace('_', "-")
+    word.to_ascii_lowercase().replace(['_', ' '], "-")
+}
+
+/// The name that a mistyped word probably means. Takes words, each with the name that it is a word for.
+pub(super) fn similar<W: AsRef<str>, N>(text: &str, words: impl IntoIterator<Item = (W, N)>) -> Option<N> {
+    let text = folded(text);
+    let rated = words.into_iter().map(|(word, name)| (strsim::jaro(&text, &folded(word.as_ref())), name));
+    let best = rated.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.filter(|(similarity, _)| *similarity >= SIMILAR).map(|(_, name)| name)
+}
+
+/// Returns the error for a word that is unknown. It lists the known words, and suggests a word if one is similar.
+pub(super) fn unknown(
+    (command, argument, value): (&Command, Option<&Arg>, &OsStr),
+    words: impl IntoIterator<Item = PossibleValue>,
+    similar: Option<String>,
+) -> Error {
+    let mut error = match PossibleValuesParser::new(words).parse_ref(command, argument, value) {
+        Err(error) => error,
+        // The caller knows the same words, and more spellings of them.
+        Ok(_) => Error::new(ErrorKind::InvalidValue).with_cmd(command),
+    };
+    match similar {
+        Some(name) => error.insert(ContextKind::SuggestedValue, ContextValue::String(name)),
+        None => error.remove(ContextKind::SuggestedValue),
+    };
+    error
 }
 
 impl<T: Clone> Choices<T> {
@@ -53,13 +79,9 @@ impl<T: Clone> Choices<T> {
         choice.map(|choice| choice.value.clone())
     }
 
-    /// The name of the choice that a mistyped word probably means.
-    fn similar(&self, text: &str) -> Option<&'static str> {
-        let text = folded(text);
+    fn similar(&self, text: &str) -> Option<String> {
         let words = self.0.iter().flat_map(|choice| choice.words().map(move |word| (word, choice.name)));
-        let rated = words.map(|(word, name)| (strsim::jaro(&text, &folded(word)), name));
-        let best = rated.max_by(|(a, _), (b, _)| a.total_cmp(b));
-        best.filter(|(similarity, _)| *similarity >= SIMILAR).map(|(_, name)| name)
+        similar(text, words).map(str::to_owned)
     }
 }
 
@@ -71,17 +93,8 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Choices<T> {
         if let Some(value) = self.find(&text) {
             return Ok(value);
         }
-        let words = PossibleValuesParser::new(self.0.iter().map(Choice::possible_value));
-        let mut error = match words.parse_ref(command, argument, value) {
-            Err(error) => error,
-            // Both know the same words, and this one knows more spellings.
-            Ok(_) => Error::new(ErrorKind::InvalidValue).with_cmd(command),
-        };
-        match self.similar(&text) {
-            Some(name) => error.insert(ContextKind::SuggestedValue, ContextValue::String(name.to_owned())),
-            None => error.remove(ContextKind::SuggestedValue),
-        };
-        Err(error)
+        let words = self.0.iter().map(Choice::possible_value);
+        Err(unknown((command, argument, value), words, self.similar(&text)))
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {

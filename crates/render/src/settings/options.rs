@@ -2,7 +2,7 @@
 
 use super::fields::{PROMPT_SYNTAX, WEIGHT_DTYPE};
 use super::infotext::as_read;
-use super::reference::{AUTOMATIC, ReferenceParameters};
+use super::reference::ReferenceParameters;
 use super::webui::WebUiOptions;
 use super::{PromptPadding, STEPS, Settings};
 use crate::prompt::{Emphasis, Preset, Syntax, strip_comments};
@@ -168,12 +168,13 @@ impl RenderOptions {
 
 /// Returns the schedule type with this name, for a sampler.
 fn chosen_schedule(name: &str, sampler: Sampler) -> Result<ScheduleType> {
-    if name.eq_ignore_ascii_case(AUTOMATIC) {
+    if name.eq_ignore_ascii_case(ScheduleType::AUTOMATIC) {
         return Ok(sampler.automatic_schedule());
     }
     let schedule = ScheduleType::from_name(name).ok_or_else(|| {
         let known: Vec<&str> = ScheduleType::ALL.iter().map(|schedule| schedule.name()).collect();
-        Error::usage(format!("unknown schedule type {name:?}: expected {AUTOMATIC} or one of {}", known.join(", ")))
+        let (automatic, known) = (ScheduleType::AUTOMATIC, known.join(", "));
+        Error::usage(format!("unknown schedule type {name:?}: expected {automatic} or one of {known}"))
     })?;
     match sampler.has_schedule() {
         true => Ok(schedule),

@@ -17,9 +17,6 @@ use trinart_ckpt_formats::error::{Error, Result};
 /// Maximum size of a picture file in bytes. A PNG of the largest supported picture is smaller.
 const PICTURE_BYTES: u64 = 64 << 20;
 
-/// WebUI's name for the schedule type that it chooses for a sampler.
-pub(super) const AUTOMATIC: &str = "Automatic";
-
 /// A picture to render again, with its parameters.
 #[derive(Debug, Clone)]
 pub struct ReferencePicture {
@@ -146,7 +143,7 @@ impl ReferenceParameters {
 
     /// The schedule type, for this sampler.
     pub(super) fn schedule(&self, sampler: Sampler) -> Result<Option<ScheduleType>> {
-        self.read("Schedule type", |name| match name.eq_ignore_ascii_case(AUTOMATIC) {
+        self.read("Schedule type", |name| match name.eq_ignore_ascii_case(ScheduleType::AUTOMATIC) {
             true => Some(sampler.automatic_schedule()),
             false => ScheduleType::from_name(name),
         })

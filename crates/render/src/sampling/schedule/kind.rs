@@ -28,6 +28,9 @@ pub enum ScheduleType {
 }
 
 impl ScheduleType {
+    /// WebUI's name for the schedule type that it chooses for a sampler. Not the name of any of [`ScheduleType::ALL`].
+    pub const AUTOMATIC: &str = "Automatic";
+
     /// All schedule types, in WebUI's order.
     pub const ALL: &'static [ScheduleType] = &[
         ScheduleType::Uniform,
