@@ -1,5 +1,6 @@
 //! A parallel map over a slice, with results in order.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -10,6 +11,16 @@ use crate::error::Result;
 /// beyond that the disk is the limit.
 pub fn default_jobs() -> usize {
     thread::available_parallelism().map_or(2, |count| (2 * count.get()).min(8))
+}
+
+thread_local! {
+    /// The number of threads of the map that this thread works for.
+    static JOBS: Cell<usize> = const { Cell::new(1) };
+}
+
+/// The number of threads that the caller may use while the other threads of its map wait for it. 1 outside of a map.
+pub(crate) fn current_jobs() -> usize {
+    JOBS.get()
 }
 
 /// Applies `work` to each item on up to `jobs` threads, and returns the results in the order of the items. 0 means one
@@ -32,7 +43,9 @@ where
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let done = Mutex::new(Vec::with_capacity(items.len()));
+    let jobs = jobs.clamp(1, items.len().max(1));
     let worker = || {
+        let outer = JOBS.replace(jobs);
         let mut state = init();
         let mut results = Vec::new();
         while !failed.load(Ordering::Relaxed) {
@@ -45,8 +58,8 @@ where
             results.push((index, result));
         }
         done.lock().unwrap_or_else(PoisonError::into_inner).extend(results);
+        JOBS.set(outer);
     };
-    let jobs = jobs.clamp(1, items.len().max(1));
     thread::scope(|scope| {
         // The calling thread is one of them.
         for _ in 1..jobs {
@@ -80,6 +93,13 @@ mod tests {
         for jobs in [0, usize::MAX] {
             assert_eq!(map(jobs, &items, || (), |(), &item| Ok(item)).unwrap(), items);
         }
+    }
+
+    #[test]
+    fn tells_the_work_how_many_threads_there_are() {
+        let items: Vec<usize> = (0..9).collect();
+        let jobs = map(3, &items, || (), |(), _| Ok(current_jobs())).unwrap();
+        assert_eq!((jobs, current_jobs()), (vec![3; 9], 1));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::tensor::View;
 use crate::tensor::permute::{Axis, Odometer, merge, permute};
 
 /// Reads bytes of a storage at an offset.
-pub(super) type ReadAt<'a> = &'a dyn Fn(u64, &mut [u8]) -> Result<()>;
+pub(super) type ReadAt<'a> = &'a (dyn Fn(u64, &mut [u8]) -> Result<()> + Sync);
 
 /// Takes bytes of the output at an offset.
 pub(super) type WriteAt<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<()>;

@@ -75,6 +75,9 @@ pub(super) fn permute(size: usize, axes: &[Axis], source: &[u8], destination: &m
 /// and written once, even where strides of powers of two put all lines into one set of the cache.
 const LINE: usize = 64;
 
+/// Lines of the source that are copied together where its rows are far apart. The processor fetches neighboring lines ahead.
+const GROUP: usize = 16;
+
 fn elements<const N: usize, const SIDE: usize>(axes: &[Axis], source: &[u8], destination: &mut [u8]) -> Option<()> {
     let (source, destination) = (source.as_chunks::<N>().0, destination.as_chunks_mut::<N>().0);
     let axes = merge(axes.iter().copied());
@@ -130,21 +133,28 @@ fn copy_plane<const N: usize, const SIDE: usize>(
         return Some(());
     }
     let is_transposed = column_from == 1 && row_to == 1;
-    for first in (0..column_len).step_by(SIDE) {
+    let copy_square = |destination: &mut [[u8; N]], first: usize, row: usize| {
         let columns = SIDE.min(column_len - first);
+        let count = SIDE.min(row_len - row);
+        let source = source.get(first * column_from + row * row_from..)?;
+        let destination = destination.get_mut(first * column_to + row * row_to..)?;
+        if is_transposed && count == SIDE && columns == SIDE {
+            let (from, to) = (|index| Some(index * row_from), |index| Some(index * column_to));
+            return transpose_square::<N, SIDE>(source, from, destination, to);
+        }
+        for column in 0..columns {
+            let source = source.get(column * column_from..)?;
+            let destination = destination.get_mut(column * column_to..)?;
+            copy_strided(count, (source, row_from), (destination, row_to))?;
+        }
+        Some(())
+    };
+    // The side that is further apart is the one that is not in the cache: its neighboring lines are used one after the other.
+    let columns = if row_len * row_from >= column_len * column_to { GROUP * SIDE } else { SIDE };
+    for group in (0..column_len).step_by(columns) {
         for row in (0..row_len).step_by(SIDE) {
-            let count = SIDE.min(row_len - row);
-            let source = source.get(first * column_from + row * row_from..)?;
-            let destination = destination.get_mut(first * column_to + row * row_to..)?;
-            if is_transposed && count == SIDE && columns == SIDE {
-                let (from, to) = (|index| Some(index * row_from), |index| Some(index * column_to));
-                transpose_square::<N, SIDE>(source, from, destination, to)?;
-                continue;
-            }
-            for column in 0..columns {
-                let source = source.get(column * column_from..)?;
-                let destination = destination.get_mut(column * column_to..)?;
-                copy_strided(count, (source, row_from), (destination, row_to))?;
+            for first in (group..column_len.min(group + columns)).step_by(SIDE) {
+                copy_square(destination, first, row)?;
             }
         }
     }

@@ -1,8 +1,12 @@
 //! Transposed tensors that are read into memory whole.
 
-use std::sync::OnceLock;
+use std::ops::Range;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use crc32fast::Hasher;
 
 use crate::error::{OrInternal, Result};
+use crate::io::parallel;
 use crate::tensor::View;
 use crate::tensor::gather::{self, ReadAt};
 use crate::tensor::memory::Pages;
@@ -10,11 +14,12 @@ use crate::tensor::memory::Pages;
 /// Bytes of the largest storage that is read into memory whole: a matrix of 6144 x 6144 elements in f32.
 const LARGEST: u64 = 144 << 20;
 
-/// Bytes that are read at a time where they stay in their order. They are still in the cache when they are checksummed.
+/// Bytes that are read at a time. They are still in the cache when they are checksummed.
 const READ: usize = 256 << 10;
 
-/// Bytes that are read at a time where they are put into row-major order. The larger, the longer the runs that are written.
-const REORDERED: usize = 4 << 20;
+/// Bytes that a thread reads before the next piece: whole large pages. Where they are put into row-major order, the more
+/// there are, the longer the runs that are written.
+const LOADED: usize = 4 << 20;
 
 /// Bytes of output that a reader asks for at a time, at least.
 const PIECE: u64 = 512 << 10;
@@ -60,39 +65,36 @@ impl Resident {
         let is_good = gather::together_in_pieces(view, size, PIECE) >= GOOD_RUN;
         let order = if is_good { None } else { gather::dense_order(view) };
         let Some(mut pages) = Pages::new(if order.is_some() { bytes } else { end - begin }) else { return Ok(None) };
-        let mut piece = vec![0; if order.is_some() { REORDERED } else { READ }];
-        let mut hasher = unchecked.map(|_| crc32fast::Hasher::new());
-        let mut offset = read.start;
-        while offset < read.end {
-            // Pieces that are kept begin where the view begins, so that they are whole elements.
-            let next = if offset < begin {
-                begin
-            } else if offset < end {
-                end
+        let (stored, ordered) =
+            if order.is_some() { (None, Some(Mutex::new(pages.bytes_mut()))) } else { (Some(pages.bytes_mut()), None) };
+        let load = |buffer: &mut Vec<u8>, piece: &Piece<'_>| {
+            let mut stored = piece.stored.as_ref().map(|stored| stored.lock().unwrap_or_else(PoisonError::into_inner));
+            let found: &mut [u8] = if let Some(stored) = &mut stored {
+                stored
             } else {
-                read.end
+                buffer.resize(piece.len, 0);
+                buffer
             };
-            let count = (next - offset).min(piece.len() as u64) as usize;
-            let is_kept = (begin..end).contains(&offset);
-            let found = if is_kept && order.is_none() {
-                let at = (offset - begin) as usize;
-                pages.bytes_mut().get_mut(at..at + count).or_internal("a piece of a storage lies outside its memory")?
-            } else {
-                piece.get_mut(..count).or_internal("a piece of a storage is larger than its buffer")?
-            };
-            read_at(offset, found)?;
-            if let Some(hasher) = &mut hasher {
-                hasher.update(found);
+            let mut hasher = Hasher::new();
+            for (offset, part) in (piece.offset..).step_by(READ).zip(found.chunks_mut(READ)) {
+                read_at(offset, part)?;
+                if unchecked.is_some() {
+                    hasher.update(part);
+                }
             }
-            if let Some(order) = order.as_ref().filter(|_| is_kept) {
-                let first = (offset - begin) / size as u64;
-                let found = piece.get(..count).or_internal("a piece of a storage is larger than its buffer")?;
-                gather::scatter(order, size, first, found, pages.bytes_mut())?;
+            if let (Some(order), Some(ordered), true) = (&order, &ordered, piece.is_of_view) {
+                let mut ordered = ordered.lock().unwrap_or_else(PoisonError::into_inner);
+                gather::scatter(order, size, (piece.offset - begin) / size as u64, found, &mut ordered)?;
             }
-            offset += count as u64;
-        }
-        if let (Some(hasher), Some(unchecked)) = (hasher, unchecked) {
-            unchecked.result.get_or_init(|| hasher.finalize() == unchecked.expected);
+            Ok(hasher)
+        };
+        // Meanwhile, the other threads wait for the view. One after the other puts elements into order.
+        let jobs = parallel::current_jobs().min(if ordered.is_some() { 2 } else { usize::MAX });
+        let sums = parallel::map(jobs, &pieces(&read, begin..end, stored), Vec::new, load)?;
+        if let Some(unchecked) = unchecked {
+            let mut sum = Hasher::new();
+            sums.iter().for_each(|part| sum.combine(part));
+            unchecked.result.get_or_init(|| sum.finalize() == unchecked.expected);
         }
         Ok(Some(if order.is_some() { Resident::Ordered(pages) } else { Resident::Stored(pages) }))
     }
@@ -108,6 +110,33 @@ impl Resident {
             }
         }
     }
+}
+
+/// A part of a storage that a thread reads.
+struct Piece<'a> {
+    offset: u64,
+    len: usize,
+    /// Whether it lies between the first and the last element of the view.
+    is_of_view: bool,
+    /// Where it stays as it is stored. Only one thread takes it.
+    stored: Option<Mutex<&'a mut [u8]>>,
+}
+
+/// Splits the range `read` of a storage into pieces. Those of the range `view` begin where the view begins, so that they are
+/// whole elements; `stored` is the memory for them, if they stay as they are.
+fn pieces<'a>(read: &Range<u64>, view: Range<u64>, stored: Option<&'a mut [u8]>) -> Vec<Piece<'a>> {
+    let mut stored = stored.map(|stored| stored.chunks_mut(LOADED));
+    let ranges = [read.start..view.start, view.clone(), view.end..read.end];
+    let offsets = ranges.into_iter().flat_map(|range| {
+        let end = range.end;
+        range.step_by(LOADED).map(move |offset| (offset, (end - offset).min(LOADED as u64) as usize))
+    });
+    let piece = |(offset, len)| {
+        let is_of_view = view.contains(&offset);
+        let stored = stored.as_mut().filter(|_| is_of_view).and_then(Iterator::next).map(Mutex::new);
+        Piece { offset, len, is_of_view, stored }
+    };
+    offsets.map(piece).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::tensor::Shape;
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn view(dims: &[u64], strides: &[u64], start: u64, available: u64) -> View {
     View::new(Shape::new(dims).unwrap(), strides.to_vec(), start, available).unwrap()
@@ -21,11 +21,11 @@ fn by_definition(storage: &[u8], size: u64, view: &View) -> Vec<u8> {
 
 /// Gathers a range of elements. Returns them with the number of reads and the number of bytes read.
 fn gathered(storage: &[u8], size: usize, view: &View, first: u64, count: u64) -> (Vec<u8>, u64, u64) {
-    let (reads, bytes) = (Cell::new(0), Cell::new(0));
+    let (reads, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
     let read_at = |offset: u64, out: &mut [u8]| {
         out.copy_from_slice(&storage[offset as usize..][..out.len()]);
-        reads.set(reads.get() + 1);
-        bytes.set(bytes.get() + out.len() as u64);
+        reads.fetch_add(1, Ordering::Relaxed);
+        bytes.fetch_add(out.len() as u64, Ordering::Relaxed);
         Ok(())
     };
     let mut out = vec![0; count as usize * size];
@@ -34,7 +34,7 @@ fn gathered(storage: &[u8], size: usize, view: &View, first: u64, count: u64) ->
         Ok(())
     };
     gather(&read_at, storage.len() as u64, view, size, first, count, &mut write).unwrap();
-    (out, reads.get(), bytes.get())
+    (out, reads.into_inner(), bytes.into_inner())
 }
 
 #[test]
