@@ -638,6 +638,22 @@ fn finds_pickles_in_files_of_any_kind() {
     let shelf = [&b"\x80\x04K\x01."[..], &[0; 507]].concat();
     cases.push(dangerous("shelf.dat", [&shelf[..], &value].concat()));
     cases.push(dangerous("pages.db", [&[0x13, 0x37, 0xff], &[0; 1000][..], &value, &[0xff; 9]].concat()));
+    // Text of protocols 0 and 1: the module may follow letters, and the pickle may break behind the call.
+    for (name, call) in [
+        ("reduce", &b"abccposix\nsystem\np0\n(Vtrue\np1\ntp2\nRp3\n."[..]),
+        ("binary", b"\x00cposix\nsystem\nq\x00(U\x04trueq\x01tR\xff"),
+        ("object", b"\x00(cposix\nsystem\nVtrue\no."),
+        ("instance", b"\xff(lp0\n(S'true'\nip0six\n0(S'true'\niposix\nsystem\n."),
+    ] {
+        cases.push(dangerous(&format!("{name}.db"), [&[0x13, 0x37, 0xff, 0][..], call, &[0; 9]].concat()));
+    }
+    // A break hides nothing. Opcodes that begin alike take no time, and a file of no known kind is not readable.
+    let broken = [&[0x13, 0x37, 0xff][..], b"\x80\x02N\x80\x02N", &value[..value.len() - 1], b"\xff"].concat();
+    cases.push(dangerous("broken.db", broken));
+    cases.push(case("repeated.db", [b"\x13".as_slice(), &b"\x80\x02N".repeat(1 << 20)].concat(), Unreadable));
+    cases.push(case("lines.db", [b"\x13".as_slice(), &b"\x80\x02I".repeat(1 << 20)].concat(), Unreadable));
+    let words = b"\x13\xff\xffbasic\ncat\nob\nposix\nsystem\n.cache\nclass\nobject\nbccos\nsystem\nR\ncos\nsystem\n.\n";
+    cases.push(case("words.db", words, Unreadable));
     cases.push(case("data_behind.pkl", [&shelf[..], &[1, 2, 3]].concat(), Unreadable));
     cases.push(case("padded.pkl", shelf, Safe));
     for ending in ["", ".sav", ".p", ".dill", ".bak", ".txt", ".json", ".safetensors", ".png"] {

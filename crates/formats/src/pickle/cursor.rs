@@ -85,29 +85,32 @@ impl<'a> Cursor<'a> {
 
     /// Reads the bytes up to the next line break, and the line break. Fails if they are more than `most` bytes.
     pub(super) fn line(&mut self, most: usize, what: &str) -> Result<&'a [u8]> {
-        let mut lines = self.rest.splitn(2, |&byte| byte == b'\n');
-        match (lines.next(), lines.next()) {
-            (Some(line), Some(rest)) if line.len() <= most => {
+        // The line break may follow `most` bytes.
+        let searched = self.rest.get(..=most).unwrap_or(self.rest);
+        let line = memchr::memchr(b'\n', searched).and_then(|end| self.rest.split_at_checked(end));
+        match line.and_then(|(line, rest)| Some((line, rest.split_first()?.1))) {
+            Some((line, rest)) => {
                 self.rest = rest;
                 Ok(line)
             }
-            _ if self.rest.len() > most => Err(Error::limit(format!("{what} is longer than {most} bytes"))),
-            _ => Err(Error::malformed(format!("{what} does not end; the pickle was cut short"))),
+            None if self.rest.len() > most => Err(Error::limit(format!("{what} is longer than {most} bytes"))),
+            None => Err(Error::malformed(format!("{what} does not end; the pickle was cut short"))),
         }
     }
 
-    /// Skips an opcode and its argument. Returns `None` if the byte is not an opcode or its argument is cut short.
-    pub(super) fn skip_opcode(&mut self) -> Option<()> {
+    /// Skips an opcode and its argument. Returns `None` if the byte is not an opcode, or if its argument is cut short or a
+    /// line of more than `line` bytes.
+    pub(super) fn skip_opcode(&mut self, line: usize) -> Option<()> {
         let code = self.u8().ok()?;
         op::name(code)?;
-        let line = |cursor: &mut Self| cursor.line(limits::PICKLE_BYTES as usize, "").ok().map(drop);
+        let skip_line = |cursor: &mut Self| cursor.line(line, "").ok().map(drop);
         let count = match code {
             op::GLOBAL | op::INST => {
-                line(self)?;
-                return line(self);
+                skip_line(self)?;
+                return skip_line(self);
             }
             op::INT | op::LONG | op::FLOAT | op::STRING | op::UNICODE | op::PERSID | op::GET | op::PUT => {
-                return line(self);
+                return skip_line(self);
             }
             op::BININT1 | op::BINGET | op::BINPUT | op::PROTO | op::EXT1 => 1,
             op::BININT2 | op::EXT2 => 2,
@@ -123,6 +126,7 @@ impl<'a> Cursor<'a> {
 
     /// Whether the next opcode or its argument extends past the end of the bytes.
     pub(super) fn is_cut_short(mut self) -> bool {
-        self.rest.first().is_none_or(|&code| op::name(code).is_some()) && self.skip_opcode().is_none()
+        self.rest.first().is_none_or(|&code| op::name(code).is_some())
+            && self.skip_opcode(limits::PICKLE_BYTES as usize).is_none()
     }
 }

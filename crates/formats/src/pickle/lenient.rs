@@ -82,7 +82,7 @@ impl<'a> PickleMachine<'a> {
     /// an opcode or its argument is cut short.
     fn skip(&mut self, before: Cursor<'a>) -> bool {
         self.cursor = before;
-        self.cursor.skip_opcode().is_some() && self.push(Node::Unknown).is_ok()
+        self.cursor.skip_opcode(limits::PICKLE_BYTES as usize).is_some() && self.push(Node::Unknown).is_ok()
     }
 }
 

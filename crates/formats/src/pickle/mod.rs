@@ -2,9 +2,11 @@
 //! CPython does. Independent of torch.
 
 mod calls;
+mod chain;
 mod containers;
 mod cursor;
 mod encoder;
+mod first_call;
 mod joblib;
 mod lenient;
 mod literals;
@@ -15,7 +17,9 @@ mod strict;
 mod text;
 mod value;
 
+pub(crate) use chain::Chain;
 pub use encoder::Encoder;
+pub(crate) use first_call::first_call;
 pub use lenient::{Break, LenientParse, parse_lenient};
 pub use strict::parse;
 pub(crate) use strict::parse_vec;

@@ -15,6 +15,7 @@ pub(super) fn is_pickle(parsed: &LenientParse, role: Role) -> bool {
             is_pickle || is_named && (does_anything(parsed) || is_valid(parsed))
         }
         Role::Found => acts(parsed) || has_protocol(parsed) && is_valid(parsed),
+        Role::Embedded => acts(parsed),
         Role::Data => is_valid(parsed) && acts(parsed),
     }
 }
@@ -60,23 +61,25 @@ fn does_anything(parsed: &LenientParse) -> bool {
 
 /// Whether the pickle names something that Python could import, and either calls something before its first error or has
 /// no error. Random bytes and text do not.
-fn acts(parsed: &LenientParse) -> bool {
+pub(super) fn acts(parsed: &LenientParse) -> bool {
     let names = || {
         let mut globals = parsed.pickle.globals().iter();
         globals.any(|global| is_before_break(parsed, global.offset) && is_plausible(&global.name))
     };
-    let calls = || {
-        let objects = parsed.pickle.nodes().iter().filter_map(|node| match node {
-            Node::Object(object) => Some(object.offset),
-            _ => None,
-        });
-        let states = parsed.pickle.oddities().iter().filter_map(|odd| match odd.oddity {
-            Oddity::State(_) | Oddity::Items => Some(odd.offset),
-            _ => None,
-        });
-        objects.chain(states).any(|offset| is_before_break(parsed, offset))
-    };
-    names() && (is_valid(parsed) || calls())
+    names() && (is_valid(parsed) || calls(parsed))
+}
+
+/// Whether the pickle calls something before its first error.
+fn calls(parsed: &LenientParse) -> bool {
+    let objects = parsed.pickle.nodes().iter().filter_map(|node| match node {
+        Node::Object(object) => Some(object.offset),
+        _ => None,
+    });
+    let states = parsed.pickle.oddities().iter().filter_map(|odd| match odd.oddity {
+        Oddity::State(_) | Oddity::Items => Some(odd.offset),
+        _ => None,
+    });
+    objects.chain(states).any(|offset| is_before_break(parsed, offset))
 }
 
 /// Whether a module and a name are made of letters, digits, underscores and dots.

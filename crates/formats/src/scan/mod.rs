@@ -6,6 +6,7 @@
 //! headers, and continues behind errors. The reader's error is part of the result.
 
 mod content;
+mod embedded;
 mod evidence;
 mod inflate;
 mod names;

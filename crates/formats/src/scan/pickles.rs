@@ -9,7 +9,7 @@ use crate::containers;
 use crate::danger::{self, Finding, Level};
 use crate::error::{Error, Kind};
 use crate::limits;
-use crate::pickle::{LenientParse, Pickle, op, parse_lenient};
+use crate::pickle::{LenientParse, Pickle, parse_lenient};
 
 /// Number of pickles that torch loads from the start of a legacy file, whatever they look like.
 const LEGACY_PICKLES: usize = 5;
@@ -50,7 +50,7 @@ impl Scanner<'_> {
             let parsed = parse_lenient(rest.get(..self.window(role)).unwrap_or(rest));
             let len = parsed.pickle.bytes().len();
             self.touch(len);
-            if role == Role::Data {
+            if matches!(role, Role::Data | Role::Embedded) {
                 self.data_values += parsed.pickle.nodes().len();
             } else {
                 self.scanned_bytes += len as u64;
@@ -115,32 +115,6 @@ impl Scanner<'_> {
         self.embedded(bytes, place, begin, depth);
         let found = format!("the bytes from offset {begin} on, behind its pickles, are no pickle and were not scanned");
         self.fail(Error::unsupported(found), place);
-    }
-
-    /// Scans pickles at any offset of bytes of an unknown kind, such as a database. Random bytes are not taken for them.
-    pub(super) fn embedded(&mut self, bytes: &[u8], place: &str, begin: usize, depth: usize) {
-        let most = bytes.len().max(limits::SCAN_BYTES as usize);
-        let mut parsed = 0;
-        for (index, chunk) in bytes.chunks(DATA_BYTES).enumerate() {
-            self.touch(chunk.len());
-            for at in memchr::memchr_iter(op::PROTO, chunk) {
-                let at = index * DATA_BYTES + at;
-                let found = bytes.get(at..).unwrap_or_default();
-                if !matches!(found, [_, 2..=5, ..]) {
-                    continue;
-                }
-                let attempt = parse_lenient(found.get(..DATA_BYTES).unwrap_or(found));
-                parsed += attempt.pickle.bytes().len();
-                if parsed > most || self.data_values > limits::SCAN_VALUES {
-                    let found = "too many bytes that begin like pickles; the rest was not scanned";
-                    return self.fail(Error::limit(found), place);
-                }
-                if is_pickle(&attempt, Role::Data) {
-                    let place = nested_place(place, &format!("bytes at {}", begin + at));
-                    self.pickles(found, &place, Role::Data, depth + 1);
-                }
-            }
-        }
     }
 
     /// Bytes to parse at most. Storages of one repeated byte can be long runs of opcodes, and must not use up the limits

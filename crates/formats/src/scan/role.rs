@@ -10,6 +10,8 @@ pub(super) enum Role {
     },
     /// Bytes that nothing refers to as a pickle: a file of another format, a record, a string.
     Found,
+    /// Bytes at an offset of a file of an unknown kind, which may be a pickle of a database.
+    Embedded,
     /// Bytes that something refers to as data, such as a storage. Random data often begins like a pickle.
     Data,
 }
