@@ -1,6 +1,6 @@
 //! WebUI's attention syntax, which sets the weights of words.
 
-use super::python::is_space;
+use super::python::{is_space, is_word};
 use trinart_ckpt_formats::error::{Error, Result};
 
 /// The factor of a round bracket. A square bracket divides by it.
@@ -180,7 +180,7 @@ impl Parser<'_> {
 
 /// Splits a text at the first occurrence of `word` that is not part of a longer word. Returns the texts around it.
 pub(super) fn split_at_word<'a>(text: &'a str, word: &str) -> Option<(&'a str, &'a str)> {
-    let is_part = |character: Option<char>| character.is_some_and(|it| it.is_alphanumeric() || it == '_');
+    let is_part = |character: Option<char>| character.is_some_and(is_word);
     let around = |(at, found): (usize, &str)| {
         let (before, rest) = text.split_at_checked(at)?;
         let after = rest.strip_prefix(found)?;

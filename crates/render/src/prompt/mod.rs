@@ -22,7 +22,7 @@ pub use emphasis::Emphasis;
 pub(crate) use emphasis::emphasize;
 pub use mentions::{Mention, split_networks};
 pub use presets::{PRESETS, Preset};
-pub(crate) use python::is_space;
+pub(crate) use python::{is_space, is_word};
 pub use schedule::{Schedule, Timeline};
 pub use tokenizer::Tokenizer;
 pub(crate) use tokenizer::{END, TOKENS};

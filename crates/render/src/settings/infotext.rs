@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use indexmap::IndexMap;
 
-use crate::prompt::is_space;
+use crate::prompt::{is_space, is_word};
 
 /// The parameters of a picture, with the fields in WebUI's order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -151,7 +151,7 @@ impl<'a> Iterator for Fields<'a> {
                 (_, self.0) = separator.split_at_checked(1)?;
                 continue;
             };
-            let (value, rest) = split_value(after.trim_start());
+            let (value, rest) = split_value(after.trim_start_matches(is_space));
             self.0 = rest;
             return Some((name, value));
         }
@@ -161,7 +161,6 @@ impl<'a> Iterator for Fields<'a> {
 /// Returns the name at the end of the text before a colon: at least two letters, digits or underscores, also with spaces,
 /// hyphens and slashes after the first.
 fn name(text: &str) -> Option<&str> {
-    let is_word = |it: char| it.is_alphanumeric() || it == '_';
     let is_joint = |it: char| matches!(it, ' ' | '-' | '/');
     let (_, end) = text.rsplit_once(|it| !is_word(it) && !is_joint(it)).unwrap_or(("", text));
     let name = end.trim_start_matches(is_joint);
@@ -203,9 +202,10 @@ fn split_json(text: &str) -> Option<(&str, &str)> {
     text.split_at_checked(values.byte_offset())
 }
 
-/// Decodes a value if it is a JSON string.
+/// Decodes a value if it is a JSON string, without anything after it.
 fn unquote(value: &str) -> String {
-    serde_json::from_str(value).unwrap_or_else(|_| value.to_owned())
+    let string = if value.ends_with('"') { serde_json::from_str(value).ok() } else { None };
+    string.unwrap_or_else(|| value.to_owned())
 }
 
 /// Whether a picture may be this wide or high: a multiple of 8 from 64 to 2048, as in WebUI.
@@ -300,8 +300,8 @@ mod tests {
                 r#"AA: b "c, d", BB: "c\", CC: "x, DD: "", EE: 1"#,
                 &[("AA", "b \"c"), ("BB", "\"c\\\""), ("CC", "\"x"), ("DD", ""), ("EE", "1")],
             ),
-            // A quoted value that is not JSON keeps its quotes.
-            (r#"AA: "\x", BB: 1, CC: 2"#, &[("AA", r#""\x""#), ("BB", "1"), ("CC", "2")]),
+            // A quoted value that is not JSON, or with a space behind it, keeps its quotes.
+            (r#"AA: "\x", BB: "1" , CC: 2"#, &[("AA", r#""\x""#), ("BB", r#""1" "#), ("CC", "2")]),
             // Colons in values; a name that is too short before another.
             ("Time: 12:30:15, a: bc: d, x) Two words: e", &[("Time", "12:30:15"), ("bc", "d"), ("Two words", "e")]),
             // JSON values, and texts that only begin like one.

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use unicode_normalization::char::is_combining_mark;
-
-use crate::prompt::is_space;
+use crate::prompt::{is_space, is_word};
 
 /// The classes of a character, as bits.
 type Classes = u32;
@@ -160,12 +158,6 @@ fn classes(character: char) -> Classes {
     let listed = if character.is_ascii() { None } else { KNOWN.get(&character) };
     let listed = listed.map_or(NO_CLASS, |classes| *classes);
     of_all.iter().filter(|(_, is_member)| *is_member).fold(listed, |all, (class, _)| all | class)
-}
-
-/// Whether a character matches `\w` in Python. Rust's `is_alphanumeric` also includes some vowel signs and circled letters.
-fn is_word(character: char) -> bool {
-    let is_circled = matches!(character, 'Ⓐ'..='ⓩ' | '\u{1f130}'..='\u{1f189}');
-    character == '_' || character.is_alphanumeric() && !is_combining_mark(character) && !is_circled
 }
 
 #[cfg(test)]
