@@ -31,6 +31,7 @@ mod help;
 mod infotexts;
 mod layouts;
 mod library;
+mod loaders;
 mod lone_components;
 mod marks;
 mod marks_in_folders;
