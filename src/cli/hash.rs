@@ -5,14 +5,20 @@ use super::each::{Names, each};
 use super::exit::Exit;
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
+use super::vae_dir;
 use crate::ops::HashCheckpoint;
 use crate::report::Hashes;
 
 /// Hashes each file.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
+    let known = match vae_dir::read(&command.vae_dir, terminal) {
+        Ok(known) => known,
+        Err(exit) => return exit,
+    };
     let names = Names { list: "files", file: "file", between: "\n" };
     let hash = |path: &_| {
-        HashCheckpoint::new(path).progress(terminal).set_if_some(terminal.jobs(), HashCheckpoint::jobs).run()
+        let hash = HashCheckpoint::new(path).progress(terminal).set_if_some(known.as_ref(), HashCheckpoint::known_vaes);
+        hash.set_if_some(terminal.jobs(), HashCheckpoint::jobs).run()
     };
     each(&command.files, &names, terminal, hash, Hashes::to_text)
 }

@@ -56,6 +56,15 @@ pub(super) const PAGES: &[Page] = &[
         ],
     },
     Page {
+        command: "audit",
+        exit_codes: &[(0, "no findings"), (1, "findings"), (2, "error")],
+        examples: &[
+            ("Look through a folder, or a whole WebUI", "audit models/"),
+            ("List only files with findings", "audit models/ --only-problems"),
+            ("Find checkpoints without a VAE", "audit models/ --select no-vae,broken-vae"),
+        ],
+    },
+    Page {
         command: "inspect",
         exit_codes: READS,
         examples: &[

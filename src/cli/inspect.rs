@@ -4,14 +4,23 @@ use super::args::Inspect as Command;
 use super::each::{Names, each};
 use super::exit::Exit;
 use super::hints;
+use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
+use super::vae_dir;
 use crate::ops::Inspect;
 use crate::report::Inspection;
 
 /// Inspects each file.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
+    let known = match vae_dir::read(&command.vae_dir, terminal) {
+        Ok(known) => known,
+        Err(exit) => return exit,
+    };
     let names = Names { list: "files", file: "file", between: "\n" };
-    let inspect = |path: &_| Inspect::new(path).keys(command.keys).progress(terminal).run();
+    let inspect = |path: &_| {
+        let inspect = Inspect::new(path).keys(command.keys).progress(terminal);
+        inspect.set_if_some(known.as_ref(), Inspect::known_vaes).run()
+    };
     let text = |report: &Inspection| report.to_text_with(&hints::tip, terminal.colors());
     each(&command.files, &names, terminal, inspect, text)
 }

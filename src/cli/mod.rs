@@ -1,6 +1,7 @@
 //! The command line: parses arguments, runs the operation, prints its report and returns the exit code.
 
 mod args;
+mod audit;
 mod batch;
 mod color;
 mod completions;
@@ -15,7 +16,9 @@ mod inspect;
 mod man;
 mod merge_vae;
 mod output;
+mod pictures;
 mod progress;
+mod remedies;
 #[cfg(feature = "render")]
 mod render_check;
 mod scan;
@@ -23,6 +26,7 @@ mod set_if_some;
 mod styles;
 mod sys;
 mod terminal;
+mod vae_dir;
 mod values;
 
 use std::ffi::OsString;
@@ -57,6 +61,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Convert(command) => convert::run(command, &terminal),
         Command::Inspect(command) => inspect::run(command, &terminal),
         Command::Diff(command) => diff::run(command, &terminal),
+        Command::Audit(command) => audit::run(command, &terminal),
         Command::Hash(command) => hash::run(command, &terminal),
         Command::Scan(command) => scan::run(command, &terminal),
         #[cfg(feature = "render")]

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+pub(super) use choices::{Choice, Choices};
+
 use trinart_ckpt_formats::containers::Target;
 use trinart_ckpt_models::Component;
 use trinart_ckpt_models::family::Prediction;

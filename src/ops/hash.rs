@@ -1,12 +1,12 @@
 use std::path::{Path, PathBuf};
 
+use super::contents::Contents;
 use super::jobs::check_jobs;
+use super::which_vae::{self, KnownVaes};
 use crate::report::{Hashes, LeftOut};
-use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
 use trinart_ckpt_formats::{OpenOptions, Result};
-use trinart_ckpt_models::hash::read_content;
-use trinart_ckpt_models::{Checkpoint, Component, Components, published, vae};
+use trinart_ckpt_models::{Checkpoint, published};
 
 /// Hashes a file as WebUI and model pages do, and the content of each component.
 ///
@@ -15,6 +15,7 @@ use trinart_ckpt_models::{Checkpoint, Component, Components, published, vae};
 #[derive(Clone)]
 pub struct HashCheckpoint<'a> {
     path: PathBuf,
+    known_vaes: Option<&'a KnownVaes>,
     jobs: usize,
     progress: &'a dyn Progress,
 }
@@ -22,7 +23,8 @@ pub struct HashCheckpoint<'a> {
 impl<'a> HashCheckpoint<'a> {
     /// Returns an operation that hashes a file or a diffusers folder.
     pub fn new(path: impl AsRef<Path>) -> Self {
-        HashCheckpoint { path: path.as_ref().to_owned(), jobs: parallel::default_jobs(), progress: &NoProgress }
+        let (path, jobs) = (path.as_ref().to_owned(), parallel::default_jobs());
+        HashCheckpoint { path, known_vaes: None, jobs, progress: &NoProgress }
     }
 
     /// Sets the number of threads, at least 1. By default two per CPU, at most eight.
@@ -39,34 +41,29 @@ impl<'a> HashCheckpoint<'a> {
         self
     }
 
+    /// Identifies the VAE with these files.
+    #[must_use]
+    pub fn known_vaes(mut self, known: &'a KnownVaes) -> Self {
+        self.known_vaes = Some(known);
+        self
+    }
+
     /// Reads the whole file and hashes it. Lists tensors that cannot be read; the hashes of components leave them out.
     pub fn run(&self) -> Result<Hashes> {
         check_jobs(self.jobs)?;
         let checkpoint = Checkpoint::open_with(&self.path, &OpenOptions::new().keep_dangers())?;
-        let file = match checkpoint.container() {
-            Container::Diffusers => None,
-            _ => Some(checkpoint.file_hashes(self.jobs, self.progress)?),
-        };
-        let known = file.as_ref().and_then(|file| published::identify(checkpoint.file_bytes(), &file.sha256));
         let named = checkpoint.in_ldm_names();
-        let of = Components::of(named.state_dict());
-        let (mut components, mut non_finite) = (Vec::new(), Vec::new());
-        for &component in Component::ALL {
-            let tensors = || named.state_dict().iter().filter(|(key, _)| of.of_key(key) == component);
-            if tensors().next().is_none() {
-                continue;
-            }
-            // The hash of a VAE file uses the keys that the VAE has in a checkpoint.
-            let canonical = tensors().map(|(key, tensor)| match component {
-                Component::Vae => (vae::canonical_key(key), tensor),
-                _ => (key.into(), tensor),
-            });
-            let found = read_content(canonical, self.jobs, self.progress);
-            let found = found.map_err(|error| error.in_file(&self.path))?;
-            non_finite.extend(found.non_finite);
-            components.push((component, found.hash));
-        }
+        let contents = Contents::read(&checkpoint, named.state_dict(), self.jobs, self.progress)?;
+        let file = contents.file.clone();
+        let known = file.as_ref().and_then(|file| published::identify(checkpoint.file_bytes(), &file.sha256));
+        let components = contents.components().map(|component| (component, contents.exact(component))).collect();
         let unreadable = LeftOut::unreadable(checkpoint.stored());
-        Ok(Hashes::new(&self.path, file, known, components, unreadable, non_finite))
+        let mut hashes = Hashes::new(&self.path, file, known, components, unreadable, contents.non_finite());
+        let rounded = contents.components().filter_map(|component| Some((component, contents.rounded(component)?)));
+        hashes.rounded = rounded.collect();
+        hashes.toolkit =
+            Some(contents.sums().to_text()).filter(|text| text.contains(|letter: char| letter.is_ascii_digit()));
+        hashes.which_vae = which_vae::identify(&self.path, &contents, self.known_vaes);
+        Ok(hashes)
     }
 }

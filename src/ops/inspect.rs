@@ -1,14 +1,17 @@
 use std::path::{Path, PathBuf};
 
+use super::contents::Contents as Values;
+use super::which_vae::{self, KnownVaes};
 use crate::report::{Contents, Inspection, components};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::error::Kind;
-use trinart_ckpt_formats::io::{NoProgress, Progress};
+use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
+use trinart_ckpt_formats::tensor::Dtype;
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
 use trinart_ckpt_models::file_kind::Identity;
 use trinart_ckpt_models::plan::repair::{self, Repair};
 use trinart_ckpt_models::plan::uses;
-use trinart_ckpt_models::{Checkpoint, parameterization, published, quantization};
+use trinart_ckpt_models::{Checkpoint, Component, parameterization, published, quantization};
 
 /// The size of the largest file that is hashed to identify it. Hashing larger files would take seconds.
 const HASHED_BYTES: u64 = 1 << 29;
@@ -21,19 +24,40 @@ const HASHED_BYTES: u64 = 1 << 29;
 pub struct Inspect<'a> {
     path: PathBuf,
     keys: bool,
+    known_vaes: Option<&'a KnownVaes>,
+    is_for_audit: bool,
     progress: &'a dyn Progress,
 }
 
 impl<'a> Inspect<'a> {
     /// Returns an inspection of a file or a diffusers folder.
     pub fn new(path: impl AsRef<Path>) -> Self {
-        Inspect { path: path.as_ref().to_owned(), keys: false, progress: &NoProgress }
+        Inspect {
+            path: path.as_ref().to_owned(),
+            keys: false,
+            known_vaes: None,
+            is_for_audit: false,
+            progress: &NoProgress,
+        }
     }
 
     /// Lists every tensor.
     #[must_use]
     pub fn keys(mut self, keys: bool) -> Self {
         self.keys = keys;
+        self
+    }
+
+    /// Leaves out what the program can do with the file, which an audit does not report.
+    pub(super) fn for_audit(mut self) -> Self {
+        self.is_for_audit = true;
+        self
+    }
+
+    /// Identifies the VAE with these files. Then the VAE is read.
+    #[must_use]
+    pub fn known_vaes(mut self, known: &'a KnownVaes) -> Self {
+        self.known_vaes = Some(known);
         self
     }
 
@@ -61,12 +85,13 @@ impl<'a> Inspect<'a> {
         let metadata = translated.as_ref().map_or_else(|_| stored.metadata(), Checkpoint::metadata);
         let parameterization = parameterization::read(&stored, state_dict, metadata, &detection)?;
         let (repairs, unrepairable) = translated.as_ref().map_or_else(|_| Default::default(), repairs);
-        Ok(Inspection::new(
+        let mut inspection = Inspection::new(
             &stored,
             Contents {
-                uses: translated
-                    .as_ref()
-                    .map_or_else(|_| Vec::new(), |checkpoint| uses::of(checkpoint, &parameterization)),
+                uses: match &translated {
+                    Ok(checkpoint) if !self.is_for_audit => uses::of(checkpoint, &parameterization),
+                    _ => Vec::new(),
+                },
                 components: components(state_dict, identity.kind, detection.architecture()),
                 quantization: quantization::Survey::of(state_dict).counts(),
                 identity,
@@ -77,7 +102,13 @@ impl<'a> Inspect<'a> {
                 published: known,
             },
             self.keys,
-        ))
+        );
+        if let (Some(_), Ok(checkpoint)) = (self.known_vaes, &translated) {
+            let (only, jobs) = (|component| component == Component::Vae, parallel::default_jobs());
+            let values = Values::read_only(checkpoint, only, Dtype::F16, jobs, self.progress)?;
+            inspection.which_vae = which_vae::identify(&self.path, &values, self.known_vaes);
+        }
+        Ok(inspection)
     }
 }
 

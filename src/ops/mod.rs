@@ -8,8 +8,10 @@
 //! [`MergeVae`] hashes the file of the VAE and the VAE of the checkpoint, because its report contains the hashes.
 //! [`Inspect`] and [`HashCheckpoint`] write nothing and have no plan.
 
+mod audit;
 mod batch;
 mod compare;
+mod contents;
 mod contradictions;
 mod convert;
 mod folder_options;
@@ -30,7 +32,9 @@ mod scan;
 mod side_file;
 mod structure;
 mod vae_file;
+mod which_vae;
 
+pub use audit::{Audit, Memory};
 pub use batch::{Batch, Existing, output_in, resolve_output};
 pub use compare::{Compare, ComparePlan};
 pub use convert::Convert;
@@ -42,3 +46,4 @@ pub use merge_vae::MergeVae;
 #[cfg(feature = "render")]
 pub use render_check::RenderCheck;
 pub use scan::Scan;
+pub use which_vae::KnownVaes;

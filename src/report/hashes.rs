@@ -29,6 +29,13 @@ pub struct Hashes {
     pub published: Option<&'static PublishedFile>,
     /// The content hash of each component; see [`content_hash`](trinart_ckpt_models::hash::content_hash).
     pub components: IndexMap<Component, String>,
+    /// The content hash of each component whatever its dtype: of the values rounded to f16; see
+    /// [`rounded_hash`](trinart_ckpt_models::hash::rounded_hash).
+    pub rounded: IndexMap<Component, String>,
+    /// model-toolkit's numbers of UNet, VAE and text encoder, such as `2020/2982/0130`.
+    pub toolkit: Option<String>,
+    /// Which VAE it is, in words: a file with the same values, or a hint.
+    pub which_vae: Option<String>,
     /// Tensors that cannot be read. No hash of a component covers them.
     pub unreadable: Vec<LeftOut>,
     /// The tensors with NaN or infinite values.
@@ -53,6 +60,9 @@ impl Hashes {
             legacy: file.map(|file| file.legacy),
             published,
             components: components.into_iter().collect(),
+            rounded: IndexMap::new(),
+            toolkit: None,
+            which_vae: None,
             unreadable,
             non_finite,
         }
@@ -80,6 +90,15 @@ impl Hashes {
         }
         for (component, hash) in &self.components {
             line(component.text(), hash);
+        }
+        let is_part = |it: &Component| matches!(it, Component::Unet | Component::Vae | Component::TextEncoder);
+        for (component, hash) in self.rounded.iter().filter(|(component, _)| is_part(component)) {
+            line(&format!("{} F16", component.text()), hash);
+        }
+        for (label, text) in [("which VAE", &self.which_vae), ("model-toolkit", &self.toolkit)] {
+            if let Some(text) = text {
+                line(label, &printable(text));
+            }
         }
         for tensor in &self.unreadable {
             line("not hashed", &tensor.to_text());

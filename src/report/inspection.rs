@@ -78,6 +78,9 @@ pub struct Inspection {
     pub unrepairable: Option<String>,
     /// The published file with this size and sha256.
     pub published: Option<&'static PublishedFile>,
+    /// Which VAE it is, in words, if that was asked for: a file with the same values, or a hint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub which_vae: Option<String>,
     /// The plain values beside the tensors, as text.
     pub metadata: IndexMap<String, String>,
     /// Values that no output can hold.
@@ -238,6 +241,7 @@ impl Inspection {
             repairs: contents.repairs,
             unrepairable: contents.unrepairable,
             published: contents.published,
+            which_vae: None,
             metadata: checkpoint.metadata().iter().map(|(name, value)| (name.clone(), value.to_text())).collect(),
             opaque: LeftOut::opaque(checkpoint),
             dangers: checkpoint.dangers().to_vec(),
@@ -295,6 +299,9 @@ impl Inspection {
         }
         if let Some(published) = &self.published {
             line("published as", &published.to_text());
+        }
+        if let Some(which) = &self.which_vae {
+            line("which VAE", &printable(which));
         }
         line("tensors", &format!("{}, {}", self.tensors, size(self.tensor_bytes)));
         for component in &self.components {

@@ -4,6 +4,7 @@
 //! it for people, with control characters from files escaped. `to_text_with` adds a program's own words for what to do next;
 //! see [`Tip`].
 
+mod audit;
 mod batch;
 mod colors;
 mod components;
@@ -19,6 +20,7 @@ mod tip;
 mod units;
 mod write_report;
 
+pub use audit::{AuditFinding, AuditReport, AuditedFile, AuditedHashes, FindingCode, Remedy, RemedyWords, VaeState};
 pub use batch::{BatchOutcome, BatchSummary, SkipReason};
 #[cfg(feature = "cli")]
 pub(crate) use colors::BAD;
@@ -37,5 +39,6 @@ pub use render::RenderCheckReport;
 pub(crate) use render::RenderPaths;
 pub use scan::{FindingReport, ScanReport, ScanVerdict, ScannedFile};
 pub use tip::{Tip, TipWords};
+pub(crate) use units::count;
 pub use units::size;
 pub use write_report::{LeftOut, Merged, PartReport, VaeReport, VaeSummary, WriteReport};

@@ -22,7 +22,7 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// Formats a count with its noun: `1 tensor`, `2 tensors`.
-pub(super) fn count(number: usize, noun: &str) -> String {
+pub(crate) fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }

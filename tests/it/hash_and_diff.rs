@@ -61,7 +61,20 @@ fn hashes_the_bytes_of_a_file() {
         let fields: Vec<&String> = found.as_object().unwrap().keys().collect();
         assert_eq!(
             fields,
-            ["file", "sha256", "autov2", "autov3", "legacy", "published", "components", "unreadable", "non_finite"]
+            [
+                "file",
+                "sha256",
+                "autov2",
+                "autov3",
+                "legacy",
+                "published",
+                "components",
+                "rounded",
+                "toolkit",
+                "which_vae",
+                "unreadable",
+                "non_finite"
+            ]
         );
     }
 }
@@ -76,8 +89,15 @@ fn prints_every_hash_with_its_name() {
         lines.push(("legacy hash", &found["legacy"]));
         let label = |name: &str| Component::ALL.iter().find(|it| it.name() == name).unwrap().text();
         lines.extend(found["components"].as_object().unwrap().iter().map(|(name, hash)| (label(name), hash)));
-        let lines = lines.iter().map(|(label, hash)| format!("  {label:<17} {}\n", hash.as_str().unwrap()));
-        assert_eq!(text, format!("{}\n{}", fixture(name).display(), lines.collect::<String>()));
+        let mut lines: Vec<String> =
+            lines.iter().map(|(label, hash)| format!("  {label:<17} {}\n", hash.as_str().unwrap())).collect();
+        for (name, hash) in found["rounded"].as_object().unwrap() {
+            if ["unet", "vae", "text-encoder"].contains(&name.as_str()) {
+                lines.push(format!("  {:<17} {}\n", format!("{} F16", label(name)), hash.as_str().unwrap()));
+            }
+        }
+        lines.push(format!("  {:<17} {}\n", "model-toolkit", found["toolkit"].as_str().unwrap()));
+        assert_eq!(text, format!("{}\n{}", fixture(name).display(), lines.concat()));
     }
 }
 

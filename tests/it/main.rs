@@ -13,6 +13,7 @@ mod support;
 
 mod architecture;
 mod assemble;
+mod audit;
 mod bad_input;
 mod batches;
 #[cfg(unix)]

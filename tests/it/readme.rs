@@ -69,6 +69,7 @@ fn the_json_table_lists_every_field() {
         ("`convert --out-dir`", run!["convert", &base, "--out-dir", folder.path(), "--to", "ckpt", "--json"]),
         ("`inspect`", run!["inspect", &base, "--keys", "--json"]),
         ("`hash`", run!["hash", &base, "--json"]),
+        ("`audit`", run!["audit", &base, "--deep", "--no-cache", "--json"]),
         ("`diff`", run!["diff", &base, &vae, "--json"]),
         ("`scan`", run!["scan", &base, "--json"]),
         ("An error", run!["inspect", "--json", folder.join("missing"), "-q"]),

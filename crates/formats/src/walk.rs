@@ -55,12 +55,18 @@ pub fn list_models(path: &Path) -> Listing {
 /// folder, is listed itself.
 pub fn list_checkpoints(path: &Path) -> Listing {
     let mut listing = list_models(path);
+    listing.files = only_checkpoints(path, &listing.files);
+    listing
+}
+
+/// Returns those of the files that [`list_models`] lists below a path which [`list_checkpoints`] does.
+pub fn only_checkpoints(path: &Path, files: &[PathBuf]) -> Vec<PathBuf> {
     let is_hidden = |file: &Path| {
         let below = file.strip_prefix(path).unwrap_or(file);
         below.iter().any(|part| part.as_encoded_bytes().starts_with(b"."))
     };
-    listing.files.retain(|file| file == path || (!is_hidden(file) && is_checkpoint(file)));
-    listing
+    let is_listed = |file: &&PathBuf| *file == path || (!is_hidden(file) && is_checkpoint(file));
+    files.iter().filter(is_listed).cloned().collect()
 }
 
 /// The extensions that checkpoints have.

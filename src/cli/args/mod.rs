@@ -16,7 +16,7 @@ use clap::{ArgAction, Args, ColorChoice, Command as Definition, CommandFactory, 
 pub(super) use convert::Convert;
 pub(super) use merge_vae::MergeVae;
 pub(super) use program::{Completions, Man};
-pub(super) use reading::{Diff, Hash, Inspect, Scan};
+pub(super) use reading::{Audit, Diff, Hash, Inspect, Scan};
 #[cfg(feature = "render")]
 pub(super) use render_check::{RenderCheck, RngArgument, SyntaxArgument};
 pub(super) use writing::{Content, FolderWriting, OutputFileOrFolder, Reading, Writing};
@@ -130,6 +130,7 @@ impl From<ColorArgument> for ColorChoice {
 pub(super) enum Command {
     MergeVae(MergeVae),
     Convert(Convert),
+    Audit(Audit),
     Inspect(Inspect),
     Diff(Diff),
     Hash(Hash),

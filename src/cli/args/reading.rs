@@ -5,12 +5,73 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::heading::{INPUT, OUTPUT};
+use crate::cli::values::{Choice, Choices};
+use crate::report::FindingCode;
+
+/// Look through folders: a row for each file, and what is wrong
+///
+/// Lists the model files in folders and their subfolders, and finds damaged and dangerous files, missing and broken VAEs,
+/// wrong position_ids, extensions and folders, EMA weights and training residue, orphaned and stale sidecars, and leftovers.
+/// Each finding has a code, and a command that removes it if there is one. Nothing is changed. Of the root of WebUI or
+/// ComfyUI, only the folders of models are looked at.
+///
+/// Reads headers only, unless --deep is given.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Audit {
+    /// Folders and files to look through
+    #[arg(required = true, value_name = "PATH", help_heading = INPUT)]
+    pub paths: Vec<PathBuf>,
+    /// Read all values: find NaN, zeros and duplicates, and identify VAEs
+    ///
+    /// Reads each file once for sha256, AutoV2, AutoV3 and the content hashes, and remembers the results in the user's cache
+    /// folder, by path, size, time and inode. The next run reads only files that have changed.
+    #[arg(long, help_heading = INPUT)]
+    pub deep: bool,
+    /// Identify VAEs with the files in this folder; requires --deep
+    ///
+    /// The folders of VAEs among the paths are used too.
+    #[arg(long, value_name = "DIR", requires = "deep", help_heading = INPUT, value_hint = clap::ValueHint::DirPath)]
+    pub vae_dir: Vec<PathBuf>,
+    /// Neither use nor change what earlier runs remember
+    #[arg(long, requires = "deep", help_heading = INPUT, hide_short_help = true)]
+    pub no_cache: bool,
+    /// List only files with findings
+    #[arg(long, help_heading = OUTPUT)]
+    pub only_problems: bool,
+    /// Write the report as a page for a browser, too
+    ///
+    /// The page is one file and loads nothing. It has previews, a table that sorts and filters, and the details of each file.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub html: Option<PathBuf>,
+    /// Replace an existing page
+    #[arg(long, requires = "html", help_heading = OUTPUT, hide_short_help = true)]
+    pub force: bool,
+    /// Report only findings with this code, such as no-vae
+    ///
+    /// The option can be repeated, or have several codes with commas between them.
+    #[arg(long, value_name = "CODE", value_delimiter = ',', value_parser = finding_codes(), help_heading = OUTPUT)]
+    #[arg(hide_possible_values = true)]
+    pub select: Vec<FindingCode>,
+    /// Leave out findings with this code
+    #[arg(long, value_name = "CODE", value_delimiter = ',', value_parser = finding_codes(), help_heading = OUTPUT)]
+    #[arg(hide_possible_values = true)]
+    pub ignore: Vec<FindingCode>,
+}
+
+/// Parses the code of a finding.
+fn finding_codes() -> Choices<FindingCode> {
+    let choice = |&code: &FindingCode| Choice { value: code, name: code.name(), aliases: &[], help: Some(code.text()) };
+    Choices(FindingCode::ALL.iter().map(choice).collect())
+}
 
 /// Show the contents of files: components, dtypes, metadata
 ///
 /// Reads headers and the 77 position_ids, and hashes files of up to 512 MiB that may be a published file.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Inspect {
+    /// Identify the VAE with the files in this folder; reads the VAE
+    #[arg(long, value_name = "DIR", help_heading = INPUT, value_hint = clap::ValueHint::DirPath)]
+    pub vae_dir: Vec<PathBuf>,
     /// Files, diffusers folders, or folders of such
     #[arg(required = true, value_name = "PATH", help_heading = INPUT)]
     pub files: Vec<PathBuf>,
@@ -35,9 +96,13 @@ pub(in crate::cli) struct Diff {
 /// Print the hashes of files and of their components
 ///
 /// Prints sha256, AutoV2, AutoV3 and WebUI's legacy hash of each file, and a content hash of each component. A content hash
-/// does not depend on the format: the VAE in a checkpoint has the hash of the VAE file that was merged.
+/// does not depend on the format: the VAE in a checkpoint has the hash of the VAE file that was merged. The hash "F16", of the values
+/// rounded to F16, does not depend on the dtype either.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Hash {
+    /// Identify VAEs with the files in this folder
+    #[arg(long, value_name = "DIR", help_heading = INPUT, value_hint = clap::ValueHint::DirPath)]
+    pub vae_dir: Vec<PathBuf>,
     /// Files, diffusers folders, or folders of such
     #[arg(required = true, value_name = "PATH", help_heading = INPUT)]
     pub files: Vec<PathBuf>,

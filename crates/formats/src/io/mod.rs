@@ -22,3 +22,8 @@ pub use source::Source;
 pub(crate) use source::SourceReader;
 pub(crate) use spill::Spill;
 pub(crate) use sys::{Identity, identity};
+
+/// Returns a text that identifies a file or folder on its file system, whatever path leads to it.
+pub fn identity_text(path: &std::path::Path) -> std::io::Result<String> {
+    identity(path).map(|identity| format!("{identity:?}"))
+}

@@ -1,11 +1,20 @@
 //! Looks up keys whatever wraps them, and the conditions that rules consist of.
 
+use std::cell::OnceCell;
+
+use memchr::memmem;
+
 use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The keys and dimensions of the tensors of a file.
 pub(super) struct View<'a> {
     tensors: Vec<(&'a str, &'a [u64])>,
+    /// All keys, each with a line break before and behind it, in which rules search at once. `None` if a key has a line break.
+    text: OnceCell<Option<String>>,
 }
+
+/// Separates the keys of [`View::text`].
+const BREAK: &str = "\n";
 
 /// What rules ask about the keys of a file. A part of a key begins where a name begins: at the start of the key or after
 /// `.` or `/`, so that it is found whatever wraps the network.
@@ -33,23 +42,49 @@ impl<'a> View<'a> {
     pub(super) fn of(state_dict: &'a StateDict) -> Self {
         let dims =
             |(key, tensor): (&'a str, &'a trinart_ckpt_formats::tensor::LazyTensor)| (key, tensor.shape().dims());
-        View { tensors: state_dict.iter().map(dims).collect() }
+        Self::of_tensors(state_dict.iter().map(dims).collect())
+    }
+
+    fn of_tensors(tensors: Vec<(&'a str, &'a [u64])>) -> Self {
+        View { tensors, text: OnceCell::new() }
+    }
+
+    fn text(&self) -> Option<&str> {
+        let join = || {
+            let mut text = String::from(BREAK);
+            for key in self.keys() {
+                if key.contains(BREAK) {
+                    return None;
+                }
+                text.push_str(key);
+                text.push_str(BREAK);
+            }
+            Some(text)
+        };
+        self.text.get_or_init(join).as_deref()
+    }
+
+    /// Whether a key contains a text, where `is_begin` accepts the byte before it: a line break at the beginning of a key.
+    fn contains(&self, part: &str, is_begin: impl Fn(u8) -> bool) -> Option<bool> {
+        let text = self.text()?.as_bytes();
+        let before = |at: usize| at.checked_sub(1).and_then(|at| text.get(at)).copied();
+        Some(memmem::find_iter(text, part).any(|at| before(at).is_some_and(&is_begin)))
     }
 
     #[cfg(test)]
     pub(super) fn new(tensors: Vec<(&'a str, &'a [u64])>) -> Self {
-        View { tensors }
+        Self::of_tensors(tensors)
     }
 
     /// The tensors whose keys start with a prefix, without it.
     pub(super) fn under(&self, prefix: &str) -> View<'a> {
         let under = |&(key, dims): &(&'a str, &'a [u64])| Some((key.strip_prefix(prefix)?, dims));
-        View { tensors: self.tensors.iter().filter_map(under).collect() }
+        Self::of_tensors(self.tensors.iter().filter_map(under).collect())
     }
 
     /// The tensors whose keys do not satisfy a condition.
     pub(super) fn without(&self, is_out: impl Fn(&str) -> bool) -> View<'a> {
-        View { tensors: self.tensors.iter().filter(|(key, _)| !is_out(key)).copied().collect() }
+        Self::of_tensors(self.tensors.iter().filter(|(key, _)| !is_out(key)).copied().collect())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -69,7 +104,14 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn has(&self, part: &str) -> bool {
-        self.keys().any(|key| has_part(key, part))
+        let found = self.contains(part, |before| is_boundary(before) || before == b'\n');
+        found.unwrap_or_else(|| self.keys().any(|key| has_part(key, part)))
+    }
+
+    /// Whether a key ends with a part.
+    fn has_end(&self, part: &str) -> bool {
+        let found = self.contains(&format!("{part}{BREAK}"), |before| is_boundary(before) || before == b'\n');
+        found.unwrap_or_else(|| self.keys().any(|key| ends_with_part(key, part)))
     }
 
     /// Returns the dimensions of the first tensor whose key ends with a part.
@@ -89,15 +131,22 @@ impl<'a> View<'a> {
             let end = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
             rest.get(..end)?.parse::<usize>().ok()
         };
+        if !self.has(part) {
+            return 0;
+        }
         self.keys().filter_map(number).max().map_or(0, |last| last.saturating_add(1))
     }
 
     pub(super) fn holds(&self, parts: &[Part]) -> bool {
         parts.iter().all(|part| match *part {
             Part::Has(part) => self.has(part),
-            Part::End(part) => self.keys().any(|key| ends_with_part(key, part)),
-            Part::Start(part) => self.keys().any(|key| key.starts_with(part)),
-            Part::Within(part) => self.keys().any(|key| key.contains(part)),
+            Part::End(part) => self.has_end(part),
+            Part::Start(part) => self
+                .contains(part, |before| before == b'\n')
+                .unwrap_or_else(|| self.keys().any(|key| key.starts_with(part))),
+            Part::Within(part) => {
+                self.contains(part, |_| true).unwrap_or_else(|| self.keys().any(|key| key.contains(part)))
+            }
             Part::No(part) => !self.has(part),
             Part::Dim(part, index, size) => self.dim(part, index) == Some(size),
             Part::Rank(part, rank) => self.dims(part).is_some_and(|dims| dims.len() == rank),
@@ -125,4 +174,27 @@ fn has_part(key: &str, part: &str) -> bool {
 fn ends_with_part(key: &str, part: &str) -> bool {
     let Some(before) = key.strip_suffix(part) else { return false };
     before.bytes().next_back().is_none_or(is_boundary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file has the same parts whether its keys are searched at once or, because one has a line break, one by one.
+    #[test]
+    fn finds_parts_in_all_keys_at_once_as_in_each() {
+        let keys = ["a.b.c.weight", "b/c.bias", "xb.c", "emb_params"];
+        let with_break = [&keys[..], &["odd\nkey"]].concat();
+        let of = |keys: &[&'static str]| View::new(keys.iter().map(|key| (*key, &[][..])).collect());
+        let (joined, single) = (of(&keys), of(&with_break));
+        assert!(joined.text().is_some() && single.text().is_none());
+        let texts =
+            ["b.c", "c.", "a.b", "xb", "emb", "weight", "bias", "b/c", "c", "params", "eight", "c.bias", "odd", ""];
+        for part in texts.into_iter().filter(|part| *part != "odd") {
+            assert_eq!(joined.has(part), single.has(part), "{part}");
+            for rule in [Part::Has, Part::End, Part::Start, Part::Within, Part::No] {
+                assert_eq!(joined.holds(&[rule(part)]), single.holds(&[rule(part)]), "{:?}", rule(part));
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ use trinart_ckpt_formats::error::{OrInternal, Result};
 use trinart_ckpt_formats::io::{NoProgress, Progress, Source, parallel};
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFinite, NonFiniteTensor};
 
-pub use values::{TensorValues, Values, hash_of, read_values, rounded_hash};
+pub use values::{TensorValues, Values, hash_of, read_values, rounded_hash, stored_hash};
 
 /// Bytes per read.
 const PIECE: usize = 1 << 20;

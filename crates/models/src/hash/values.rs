@@ -248,6 +248,12 @@ pub fn rounded_hash<'a, K: AsRef<str>>(tensors: impl Iterator<Item = (K, &'a Laz
     hash_lines(tensors, |key, tensor, values| format!("{key} {} {}\n", tensor.shape(), values.rounded))
 }
 
+/// Returns the hash of tensors as [`rounded_hash`] does if they are stored in the dtype to which others are rounded.
+pub fn stored_hash<'a, K: AsRef<str>>(tensors: impl Iterator<Item = (K, &'a LazyTensor, &'a TensorValues)>) -> String {
+    let tensors = tensors.filter(|(key, _, _)| !position_ids::is_key(key.as_ref()));
+    hash_lines(tensors, |key, tensor, values| format!("{key} {} {}\n", tensor.shape(), values.exact))
+}
+
 fn hash_lines<'a, K: AsRef<str>>(
     tensors: impl Iterator<Item = (K, &'a LazyTensor, &'a TensorValues)>,
     line: impl Fn(&str, &LazyTensor, &TensorValues) -> String,

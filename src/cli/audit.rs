@@ -1,0 +1,67 @@
+//! The command `audit`.
+
+use std::path::Path;
+
+use etcetera::BaseStrategy;
+
+use super::args::Audit as Command;
+use super::exit::Exit;
+use super::pictures;
+use super::remedies;
+use super::set_if_some::SetIfSome;
+use super::terminal::Terminal;
+use crate::ops::{Audit, Memory};
+use crate::report::AuditReport;
+use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::io::{AtomicFile, Overwrite};
+
+/// Audits folders. Exits with 1 if there are findings.
+pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
+    let overwrite = if command.force { Overwrite::Replace } else { Overwrite::Refuse };
+    // An audit can take long.
+    if let Some(Err(error)) = command.html.as_ref().map(|path| AtomicFile::check_destination(path, overwrite)) {
+        terminal.failure(&error);
+        return Exit::Error;
+    }
+    let memory = (command.deep && !command.no_cache).then(memory).flatten();
+    let audit = Audit::new(&command.paths)
+        .select(command.select.iter().copied())
+        .ignore(command.ignore.iter().copied())
+        .deep(command.deep)
+        .set_if_some(memory.as_ref(), Audit::memory)
+        .set_if_some(terminal.jobs(), Audit::jobs)
+        .progress(terminal);
+    let audit = command.vae_dir.iter().fold(audit, |audit, folder| audit.vae_folder(folder));
+    let report = audit.run().map(|report| report.with_commands(&remedies::command));
+    let report = report.and_then(|report| {
+        if let Some(path) = &command.html {
+            write_page(&report, path, overwrite)?;
+        }
+        Ok(report)
+    });
+    if let (true, Ok(report)) = (terminal.is_lines(), &report) {
+        report.files.iter().for_each(|file| terminal.line(file));
+        report.findings.iter().for_each(|finding| terminal.line(finding));
+        return exit(report);
+    }
+    terminal.finish(report, |report| report.to_text_with(command.only_problems, terminal.colors()), exit)
+}
+
+/// The memory in the user's cache folder; `None` without one.
+fn memory() -> Option<Memory> {
+    let folder = etcetera::choose_base_strategy().ok()?.cache_dir();
+    Some(Memory::new(folder.join("trinart-ckpt").join("audit.redb")))
+}
+
+fn write_page(report: &AuditReport, path: &Path, overwrite: Overwrite) -> Result<()> {
+    let page = report.to_html(&pictures::data_address)?;
+    let file = AtomicFile::create(path, overwrite)?;
+    file.reserve(page.len() as u64)?;
+    file.write_at(0, page.as_bytes())?;
+    file.sync()?;
+    file.persist()
+}
+
+fn exit(report: &AuditReport) -> Exit {
+    if report.findings.is_empty() { Exit::Success } else { Exit::Negative }
+}

@@ -1,0 +1,139 @@
+//! The values of a file, read once.
+
+use std::borrow::Cow;
+
+use trinart_ckpt_formats::containers::{Container, safetensors};
+use trinart_ckpt_formats::io::Progress;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFiniteTensor};
+use trinart_ckpt_formats::{Result, StateDict};
+use trinart_ckpt_models::hash::{FileHashes, TensorValues, hash_of, read_values, rounded_hash, stored_hash};
+use trinart_ckpt_models::toolkit::Sums;
+use trinart_ckpt_models::{Checkpoint, Component, Components, vae};
+
+/// The hashes of a file, and the values of its tensors by component.
+pub(super) struct Contents<'c> {
+    /// `None` for folders, and if only tensors were read.
+    pub(super) file: Option<FileHashes>,
+    tensors: Vec<(Component, Cow<'c, str>, LazyTensor, TensorValues)>,
+}
+
+impl<'c> Contents<'c> {
+    /// Reads all of a file or folder. `named` is the checkpoint in LDM names.
+    pub(super) fn read(
+        checkpoint: &Checkpoint,
+        named: &'c StateDict,
+        jobs: usize,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let source = match checkpoint.container() {
+            Container::Diffusers => None,
+            Container::Safetensors => {
+                let source = checkpoint.file()?;
+                Some((source, Some(safetensors::data_offset(source)?)))
+            }
+            _ => Some((checkpoint.file()?, None)),
+        };
+        let of = Components::of(named);
+        let tensors: Vec<_> = named.iter().map(|(key, tensor)| (of.of_key(key), canonical(&of, key), tensor)).collect();
+        let list: Vec<&LazyTensor> = tensors.iter().map(|(_, _, tensor)| *tensor).collect();
+        let read = read_values(source, &list, Dtype::F16, jobs, progress);
+        let read = read.map_err(|error| error.in_file(checkpoint.path()))?;
+        let with_values = tensors.into_iter().zip(read.tensors);
+        let tensors = with_values.map(|((component, key, tensor), values)| (component, key, tensor.clone(), values));
+        Ok(Contents { file: read.file, tensors: tensors.collect() })
+    }
+
+    /// Reads the tensors of some components. Rounds to `round_to`.
+    pub(super) fn read_only(
+        checkpoint: &Checkpoint,
+        wanted: impl Fn(Component) -> bool,
+        round_to: Dtype,
+        jobs: usize,
+        progress: &dyn Progress,
+    ) -> Result<Contents<'static>> {
+        let named = checkpoint.in_ldm_names();
+        let state_dict = named.state_dict();
+        let of = Components::of(state_dict);
+        let all = state_dict.iter().map(|(key, tensor)| (of.of_key(key), canonical(&of, key), tensor));
+        let tensors: Vec<_> = all.filter(|(component, _, _)| wanted(*component)).collect();
+        let list: Vec<&LazyTensor> = tensors.iter().map(|(_, _, tensor)| *tensor).collect();
+        let read = read_values(None, &list, round_to, jobs, progress);
+        let read = read.map_err(|error| error.in_file(checkpoint.path()))?;
+        let with_values = tensors.into_iter().zip(read.tensors);
+        let owned = with_values.map(|((component, key, tensor), values)| {
+            (component, Cow::Owned(key.into_owned()), tensor.clone(), values)
+        });
+        Ok(Contents { file: None, tensors: owned.collect() })
+    }
+
+    /// The components that the file has.
+    pub(super) fn components(&self) -> impl Iterator<Item = Component> + '_ {
+        let has = |component: &Component| self.tensors.iter().any(|(found, ..)| found == component);
+        Component::ALL.iter().copied().filter(move |component| has(component))
+    }
+
+    fn of(&self, component: Component) -> impl Iterator<Item = (&str, &LazyTensor, &TensorValues)> {
+        let tensors = self.tensors.iter().filter(move |(found, ..)| *found == component);
+        tensors.map(|(_, key, tensor, values)| (&**key, tensor, values))
+    }
+
+    /// The content hash of a component.
+    pub(super) fn exact(&self, component: Component) -> String {
+        hash_of(self.of(component))
+    }
+
+    /// The content hash of a component whatever its dtype; `None` if the file does not have it.
+    pub(super) fn rounded(&self, component: Component) -> Option<String> {
+        self.of(component).next().is_some().then(|| rounded_hash(self.of(component)))
+    }
+
+    /// The hash of a component that is in BF16, to compare with one that is rounded to BF16.
+    pub(super) fn bf16(&self, component: Component) -> Option<String> {
+        let mut dtypes = self.of(component).map(|(_, tensor, _)| tensor.dtype());
+        (dtypes.next() == Some(Dtype::BF16) && dtypes.all(|it| it == Dtype::BF16))
+            .then(|| stored_hash(self.of(component)))
+    }
+
+    /// model-toolkit's sums.
+    pub(super) fn sums(&self) -> Sums {
+        let mut sums = Sums::default();
+        self.tensors.iter().for_each(|(component, key, _, values)| sums.add(*component, key, values));
+        sums
+    }
+
+    /// The tensors with NaN or infinite values.
+    pub(super) fn non_finite(&self) -> Vec<NonFiniteTensor> {
+        // In the order of reports: by component, then by key.
+        let mut found: Vec<_> = self
+            .tensors
+            .iter()
+            .filter_map(|(component, key, _, values)| Some((component, NonFiniteTensor::new(key, values.non_finite)?)))
+            .collect();
+        found.sort_by(|a, b| (a.0, &a.1.tensor).cmp(&(b.0, &b.1.tensor)));
+        found.into_iter().map(|(_, found)| found).collect()
+    }
+
+    /// The weights of a UNet, VAE or text encoder that are all zero: matrices and kernels, which training does not leave so.
+    pub(super) fn zeros(&self) -> Vec<&str> {
+        let is_part = |it: Component| matches!(it, Component::Unet | Component::Vae | Component::TextEncoder);
+        let is_weight = |key: &str, tensor: &LazyTensor| key.ends_with(".weight") && tensor.shape().dims().len() > 1;
+        let zeros = self
+            .tensors
+            .iter()
+            .filter(|(component, key, tensor, values)| is_part(*component) && is_weight(key, tensor) && values.is_zero);
+        zeros.map(|(_, key, ..)| &**key).collect()
+    }
+
+    /// The tensors whose checksum is wrong.
+    pub(super) fn damaged(&self) -> Vec<&str> {
+        self.tensors.iter().filter(|(.., values)| values.is_damaged).map(|(_, key, ..)| &**key).collect()
+    }
+}
+
+/// The key in a content hash: a VAE has the keys that it has in a checkpoint.
+fn canonical<'k>(of: &Components, key: &'k str) -> Cow<'k, str> {
+    match of.of_key(key) {
+        Component::Vae => vae::canonical_key(key),
+        _ => key.into(),
+    }
+}

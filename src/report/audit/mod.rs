@@ -1,0 +1,147 @@
+//! The report of an audit: a row for each file, and the findings.
+
+mod file;
+mod finding;
+mod html;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+pub use file::{AuditedFile, AuditedHashes, VaeState};
+pub use finding::{AuditFinding, FindingCode, Remedy};
+
+use crate::report::colors::{BAD, Colors, DOUBTFUL};
+use crate::report::units::{count, size};
+use trinart_ckpt_formats::error::printable;
+
+/// Characters of a path and of a kind that the table shows; longer ones lose their beginning or end.
+const PATH: usize = 44;
+const KIND: usize = 26;
+
+/// The report of an [`Audit`](crate::ops::Audit).
+#[derive(Debug, Clone, Default, Serialize)]
+#[non_exhaustive]
+pub struct AuditReport {
+    /// The checkpoints and other model files, sorted by path.
+    pub files: Vec<AuditedFile>,
+    /// The findings, the worst first.
+    pub findings: Vec<AuditFinding>,
+    /// The size of all files in bytes.
+    pub bytes: u64,
+    /// Whether all values were read.
+    pub deep: bool,
+    /// The number of files whose results were remembered from an earlier run.
+    pub remembered: usize,
+}
+
+/// Returns the command that applies a remedy to a file; `None` if there is none.
+pub type RemedyWords<'a> = &'a dyn Fn(&str, &Remedy) -> Option<String>;
+
+impl AuditReport {
+    /// Adds the commands of the remedies.
+    #[must_use]
+    pub fn with_commands(mut self, words: RemedyWords<'_>) -> Self {
+        for finding in &mut self.findings {
+            finding.command = finding.remedy.as_ref().and_then(|remedy| words(&finding.file, remedy));
+        }
+        self
+    }
+
+    /// Formats the table, the findings and the numbers. `only_problems` leaves out the rows of files without a finding.
+    pub fn to_text_with(&self, only_problems: bool, colors: Colors) -> String {
+        let mut of_file: BTreeMap<&str, Vec<&AuditFinding>> = BTreeMap::new();
+        for finding in &self.findings {
+            of_file.entry(&finding.file).or_default().push(finding);
+        }
+        let mut out = String::new();
+        let rows = self.files.iter().filter(|row| !only_problems || of_file.contains_key(row.file.as_str()));
+        let mut is_first = true;
+        for row in rows {
+            if std::mem::take(&mut is_first) {
+                let header = ["file", "kind", "architecture", "dtype", "size", "VAE", "EMA", "prediction", "findings"];
+                write_row(&mut out, header.map(str::to_owned));
+            }
+            let found = of_file.get(row.file.as_str()).map_or("", |_| "!");
+            let numbers = of_file.get(row.file.as_str()).map_or(0, Vec::len);
+            let found = if numbers > 0 { colors.paint(&format!("{found} {numbers}"), DOUBTFUL) } else { String::new() };
+            let ema = if row.ema_bytes > 0 { size(row.ema_bytes) } else { "-".to_owned() };
+            let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+            write_row(
+                &mut out,
+                [
+                    tail(&printable(&row.file), PATH),
+                    head(&or_dash(&row.kind), KIND),
+                    or_dash(&row.architecture),
+                    or_dash(&row.dtype),
+                    size(row.bytes),
+                    row.vae.text().to_owned(),
+                    ema,
+                    or_dash(&row.prediction),
+                    found,
+                ],
+            );
+        }
+        for (file, findings) in self.by_file() {
+            let _ = writeln!(out, "\n{}", printable(file));
+            for finding in findings {
+                let is_bad = matches!(finding.code, FindingCode::DangerousPickle | FindingCode::Damaged);
+                let style = if is_bad { BAD } else { DOUBTFUL };
+                let code = colors.paint(&format!("{:<17}", finding.code.name()), style);
+                let _ = writeln!(out, "  {code} {}", printable(&finding.text));
+                if let Some(command) = &finding.command {
+                    let _ = writeln!(out, "  {:<17} > {}", "", printable(command));
+                }
+            }
+        }
+        if !self.findings.is_empty() {
+            out.push('\n');
+        }
+        let depth = if self.deep { "all values read" } else { "headers only" };
+        let remembered = match self.remembered {
+            0 => String::new(),
+            some => format!(", {some} remembered"),
+        };
+        let saves: u64 = self.findings.iter().filter_map(|finding| finding.saves).fold(0, u64::saturating_add);
+        let saves = if saves > 0 { format!("; {} can be saved", size(saves)) } else { String::new() };
+        let (files, found) = (count(self.files.len(), "file"), count(self.findings.len(), "finding"));
+        let _ = writeln!(out, "{files}, {}, {depth}{remembered}: {found}{saves}", size(self.bytes));
+        out
+    }
+
+    /// The findings of each file, in the order of the worst of each.
+    fn by_file(&self) -> Vec<(&str, Vec<&AuditFinding>)> {
+        let mut groups: Vec<(&str, Vec<&AuditFinding>)> = Vec::new();
+        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+        for finding in &self.findings {
+            let place = *places.entry(&finding.file).or_insert_with(|| {
+                groups.push((&finding.file, Vec::new()));
+                groups.len() - 1
+            });
+            if let Some((_, group)) = groups.get_mut(place) {
+                group.push(finding);
+            }
+        }
+        groups
+    }
+}
+
+fn write_row(out: &mut String, [file, kind, architecture, dtype, size, vae, ema, prediction, found]: [String; 9]) {
+    let line = format!(
+        "{file:<PATH$}  {kind:<18}  {architecture:<14}  {dtype:<8}  {size:>8}  {vae:<6}  {ema:>8}  {prediction:<12}  {found}"
+    );
+    let _ = writeln!(out, "{}", line.trim_end());
+}
+
+/// The end of a text, if it is too long.
+fn tail(text: &str, most: usize) -> String {
+    let long = text.chars().count().checked_sub(most).filter(|more| *more > 0);
+    long.map_or_else(|| text.to_owned(), |more| format!("…{}", text.chars().skip(more + 1).collect::<String>()))
+}
+
+/// The beginning of a text, if it is too long.
+fn head(text: &str, most: usize) -> String {
+    let is_long = text.chars().count() > most;
+    if is_long { text.chars().take(most - 1).chain(['…']).collect() } else { text.to_owned() }
+}
