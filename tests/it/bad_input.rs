@@ -2,14 +2,9 @@
 //! writes no output and does not panic.
 
 use std::fs::{self, File};
-#[cfg(unix)]
-use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-use crate::support::{self, Folder, PROGRAM, assert_one_line, f32s, fixture, pickle_tensor, read, save, zip};
+use crate::support::{self, Folder, assert_one_line, f32s, fixture, pickle_tensor, read, save, zip};
 use trinart_ckpt::formats::pickle::Encoder;
 
 /// Asserts that every command rejects the file in one line that contains these words and leaves the folder unchanged.
@@ -43,6 +38,10 @@ fn names_what_a_file_is_instead_of_a_checkpoint() {
         ("name\nwith\x1b[31mcontrols.ckpt", b"", "empty"),
     ];
     for (name, bytes, word) in cases {
+        if cfg!(windows) && name.contains('\n') {
+            // No file can have this name.
+            continue;
+        }
         let bad = folder.write(name, bytes);
         if name.contains('\n') {
             run!["convert", &bad, "-o", folder.join("out.ckpt")].refused(&[r"name\nwith\u{1b}[31mcontrols", word]);
@@ -55,6 +54,11 @@ fn names_what_a_file_is_instead_of_a_checkpoint() {
 #[cfg(unix)]
 #[test]
 fn rejects_anything_but_regular_files() {
+    use std::os::unix::fs::symlink;
+    use std::process::{Command, Stdio};
+    use std::thread::sleep;
+    use std::time::{Duration, Instant};
+
     let folder = Folder::new();
     assert_refused(&folder, &folder.join("missing.ckpt"), &["No such file"]);
     fs::create_dir(folder.join("folder.ckpt")).unwrap();
@@ -73,7 +77,7 @@ fn rejects_anything_but_regular_files() {
     let fifo = folder.join("fifo.ckpt");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     // Opening a FIFO for reading blocks until a writer opens it.
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(support::PROGRAM);
     command.arg("convert").arg(&fifo).arg("-o").arg(folder.join("out.ckpt"));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let begin = Instant::now();

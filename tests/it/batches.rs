@@ -41,9 +41,9 @@ fn inspect_and_hash_walk_folders_and_print_a_line_for_each_file() {
     for command in ["inspect", "hash"] {
         let ran = run![command, folder.path(), "--json=lines"];
         let found = lines(&ran);
-        let names: Vec<&str> = found.iter().map(|line| line["file"].as_str().unwrap()).collect();
+        let names: Vec<&Path> = found.iter().map(|line| Path::new(line["file"].as_str().unwrap())).collect();
         let expected = ["a.ckpt", "a.vae.pt", "broken.safetensors", "other/deep/a.ckpt", "sub/b c.safetensors"];
-        assert_eq!(names, expected.map(|name| folder.join(name).to_str().unwrap().to_owned()), "{command}");
+        assert_eq!(names, expected.map(|name| folder.join(name)), "{command}");
         assert!(found.iter().all(|line| line["schema"] == "trinart-ckpt/1"));
         assert_eq!(found.iter().filter(|line| line["error"].is_object()).count(), 1);
         assert_eq!(ran.code, Some(2));

@@ -7,8 +7,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
 use crate::support::{
-    Folder, PROGRAM, Row, assert_one_line, assert_rows, expected, f32s, fixture, pickle_tensor, read, records, save,
-    tensor, tensors, zip,
+    Folder, Row, assert_one_line, assert_rows, expected, f32s, fixture, pickle_tensor, read, records, save, tensor,
+    tensors, zip,
 };
 use half::{bf16, f16};
 use serde_json::Value;
@@ -289,7 +289,7 @@ fn takes_the_format_from_to_or_the_extension() {
     let input = fixture("tiny-vae.vae.pt");
     let cases = [
         ("a.safetensors", None, Container::Safetensors),
-        ("a.SafeTensors", None, Container::Safetensors),
+        ("c.SafeTensors", None, Container::Safetensors),
         ("a.ckpt", None, Container::TorchZip),
         ("a.pt", None, Container::TorchZip),
         ("a.pth", None, Container::TorchZip),
@@ -321,7 +321,11 @@ fn creates_outputs_with_the_mode_of_the_umask() {
         let output = folder.join(&format!("{umask}.ckpt"));
         let script = format!(r#"umask {umask}; exec "$0" "$@""#);
         let mut command = Command::new("sh");
-        command.args(["-c", &script, PROGRAM, "convert"]).arg(fixture("views.ckpt")).arg("-o").arg(&output);
+        command
+            .args(["-c", &script, crate::support::PROGRAM, "convert"])
+            .arg(fixture("views.ckpt"))
+            .arg("-o")
+            .arg(&output);
         assert!(command.output().unwrap().status.success());
         assert_eq!(output.metadata().unwrap().permissions().mode() & 0o777, mode, "{umask}");
     }

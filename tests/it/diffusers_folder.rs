@@ -146,7 +146,7 @@ fn reads_text_encoders_of_older_transformers() {
     let folder = Folder::new();
     let input = copy_folder(&diffusers("sd1"), &folder.join("older"));
     let weights = input.join("text_encoder/model.safetensors");
-    let mut older = tensors(&weights);
+    let mut older = tensors(&diffusers("sd1/text_encoder/model.safetensors"));
     for (key, _) in &mut older {
         *key = format!("text_model.{}", key.strip_prefix("text_model.").unwrap_or(key));
     }
@@ -354,7 +354,8 @@ fn rejects_an_index_that_names_missing_shards() {
     fs::copy(&outside, input.join("below/x.safetensors")).unwrap();
     let index = fs::read_to_string(input.join(INDEX)).unwrap();
     let named = |shard: &str| fs::write(input.join(INDEX), index.replace(SHARDS[0], shard)).unwrap();
-    for shard in ["../x.safetensors", outside.to_str().unwrap(), "below/x.safetensors", "..", ""] {
+    let absolute = outside.to_str().unwrap().replace('\\', "/");
+    for shard in ["../x.safetensors", &absolute, "below/x.safetensors", "..", ""] {
         named(shard);
         refused(&folder, &input, &[INDEX, shard]);
     }

@@ -25,7 +25,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
             if entry.file_type().unwrap().is_dir() {
                 open.push(entry.path());
             } else {
-                let name = entry.path().strip_prefix(folder).unwrap().to_string_lossy().into_owned();
+                let name = entry.path().strip_prefix(folder).unwrap().to_string_lossy().replace('\\', "/");
                 found.insert(name, fs::read(entry.path()).unwrap());
             }
         }

@@ -55,8 +55,13 @@ fn copies_unknown_parts_byte_for_byte() {
     assert!(!output.join("samples").exists());
     assert_eq!(report["left_out"][0]["path"], "samples");
     assert!(read(&output.join("unet").join(WEIGHTS)).iter().all(|row| row.1 == "F16"));
-    // In place.
-    run!["convert", &output, "-o", &output, "--to", "diffusers", "--dtype", "f32", "--force"].done();
+    // In place, which Windows refuses.
+    let in_place = run!["convert", &output, "-o", &output, "--to", "diffusers", "--dtype", "f32", "--force"];
+    if cfg!(windows) {
+        in_place.refused(&["an input is read from", "write a new folder"]);
+    } else {
+        in_place.done();
+    }
     assert_eq!(fs::read(output.join(&ema)).unwrap(), fs::read(input.join(&ema)).unwrap());
 }
 

@@ -724,6 +724,7 @@ fn bounds_keys_with_one_hash() {
     assert_verdicts(&[case("pairs.pkl", pairs(20_000), Safe), case("many.pkl", keys(100_000), Unknown)]);
 }
 
+#[cfg(unix)]
 #[test]
 fn follows_no_link_out_of_a_folder() {
     let folder = Folder::new();

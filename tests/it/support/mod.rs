@@ -83,13 +83,15 @@ impl Ran {
     }
 }
 
-/// Asserts that stderr is one line that starts with the name of the program and contains these words.
+/// Asserts that stderr is one line that starts with the name of the program and contains these words. Either separator of
+/// paths will do.
 #[track_caller]
 pub(crate) fn assert_one_line(stderr: &str, words: &[&str]) {
     assert!(stderr.ends_with('\n') && stderr.lines().count() == 1, "not one line: {stderr:?}");
     assert!(stderr.starts_with("trinart-ckpt: "), "{stderr}");
+    let plain = |text: &str| if cfg!(windows) { text.replace('\\', "/") } else { text.to_owned() };
     for word in words {
-        assert!(stderr.contains(word), "no {word:?} in {stderr}");
+        assert!(plain(stderr).contains(&plain(word)), "no {word:?} in {stderr}");
     }
 }
 

@@ -244,6 +244,29 @@ mod tests {
         assert_eq!(names(folder.path()), ["out"]);
     }
 
+    #[cfg(windows)]
+    #[test]
+    fn keeps_a_folder_with_a_file_that_another_program_holds_open() {
+        use std::os::windows::fs::OpenOptionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let destination = folder.path().join("out");
+        filled(&destination, Overwrite::Refuse, "old").persist().unwrap();
+        let staged = filled(&destination, Overwrite::Replace, "new");
+        // Others may read and write the file, and not delete it, as with Python's `open`.
+        let held = fs::OpenOptions::new().read(true).share_mode(3).open(destination.join("unet/config.json")).unwrap();
+        let checked = AtomicFolder::check_destination(&destination, Overwrite::Replace, &|_| true);
+        for error in [checked.unwrap_err(), staged.persist().unwrap_err()] {
+            let error = error.to_string();
+            assert!(error.contains("another program") && !error.contains('\n'), "{error}");
+        }
+        assert_eq!(fs::read(destination.join("unet/config.json")).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["out"]);
+        drop(held);
+        filled(&destination, Overwrite::Replace, "new").persist().unwrap();
+        assert_eq!(fs::read(destination.join("unet/config.json")).unwrap(), b"new");
+    }
+
     #[test]
     fn refuses_to_delete_an_entry_that_the_new_folder_lacks() {
         let folder = tempfile::tempdir().unwrap();

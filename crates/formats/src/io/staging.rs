@@ -180,7 +180,7 @@ pub(super) fn replace_in_two_steps(destination: &Path, rename: impl Fn() -> io::
     };
     retry(|| {
         let aside = folder.join(aside_name(name));
-        match sys::move_to_free(destination, &aside) {
+        match sys::check_replaceable(destination).and_then(|()| sys::move_to_free(destination, &aside)) {
             // Another process is between its two renames.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return rename(),
             moved => moved?,
