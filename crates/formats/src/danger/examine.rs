@@ -7,35 +7,15 @@ use super::allowed::Allowed;
 use super::bomb::{Bomb, find_bomb};
 use super::hashes::collide;
 use super::names::{Judgement, Level, judge};
+use super::oddities::judge_oddity;
 use super::shown::show_call;
+use super::usage::Usage;
 use super::uses::{Copies, judge_call};
 use super::values::{BadKey, Values, arguments};
 use super::vouched::Kind;
+use super::zones::{is_lookup, looks_up_zones_only, makes_zone};
 use crate::limits;
 use crate::pickle::{Id, Name, Node, Object, OddUse, Oddity, Pickle};
-
-/// What a pickle does with a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Usage {
-    /// Imports it without calling it.
-    Imports,
-    /// Calls it, or sets its attributes.
-    Calls,
-    /// Contains it: a value, not a name.
-    Contains,
-}
-
-impl Usage {
-    /// The verb in reports and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Usage::Imports => "imports",
-            Usage::Calls => "calls",
-            Usage::Contains => "contains",
-        }
-    }
-}
 
 /// A global name of a pickle, or a construct that hides names, with its level.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +94,9 @@ pub fn examine_allowing(pickle: &Pickle, allowed: &Allowed) -> Vec<Finding> {
     findings
 }
 
+/// What a time zone does.
+const ZONES: &str = "reads a file of the time zone database";
+
 /// The identity of a finding.
 #[derive(PartialEq, Eq, Hash)]
 enum FindingKey {
@@ -166,6 +149,7 @@ impl Examiner<'_> {
         let pattern = self.values.pattern(name).cloned();
         let judgement = || match pattern {
             Some(_) => Judgement::safe("is allowed"),
+            None if is_lookup(name) && looks_up_zones_only(self.pickle) => Judgement::unknown(ZONES),
             None => judge(name),
         };
         let finding = self.find(FindingKey::Name(Arc::as_ptr(name)), || name.to_string(), judgement, offset)?;
@@ -212,6 +196,14 @@ impl Examiner<'_> {
     fn called(&mut self, object: &Object) {
         let pickle = self.pickle;
         let Some(name) = self.values.name(object.callable) else {
+            if makes_zone(pickle, object) {
+                return self.unnamed(
+                    "a method of zoneinfo.ZoneInfo",
+                    Judgement::unknown(ZONES),
+                    Usage::Calls,
+                    object.offset,
+                );
+            }
             let judgement = Judgement::dangerous("cannot be judged");
             return self.unnamed("the result of another call", judgement, Usage::Calls, object.offset);
         };
@@ -273,27 +265,10 @@ impl Examiner<'_> {
 
     fn odd(&mut self, odd: OddUse) {
         let pickle = self.pickle;
+        if let Some((what, judgement, usage)) = judge_oddity(odd.oddity) {
+            return self.unnamed(what, judgement, usage, odd.offset);
+        }
         match odd.oddity {
-            Oddity::ComputedName => {
-                let judgement = Judgement::dangerous("cannot be judged");
-                self.unnamed("a name that it computes", judgement, Usage::Imports, odd.offset);
-            }
-            Oddity::Extension(_) => {
-                let judgement = Judgement::dangerous("refers to a name that is not in the file");
-                self.unnamed("an entry of the extension registry", judgement, Usage::Imports, odd.offset);
-            }
-            Oddity::Buffer => {
-                let judgement = Judgement::unknown("is not in the file");
-                self.unnamed("an out-of-band buffer", judgement, Usage::Contains, odd.offset);
-            }
-            Oddity::Reserve => {
-                let judgement = Judgement::dangerous("makes Python allocate gigabytes of memory");
-                self.unnamed("a memo index too large for any real file", judgement, Usage::Contains, odd.offset);
-            }
-            Oddity::Straddle => {
-                let judgement = Judgement::dangerous("may make Python import names other than those shown here");
-                self.unnamed("an opcode that straddles the end of its frame", judgement, Usage::Contains, odd.offset);
-            }
             Oddity::State(target) => match self.values.name(target) {
                 Some(name) => {
                     let judgement = Judgement::dangerous("has its attributes changed for the whole program");
@@ -304,10 +279,6 @@ impl Examiner<'_> {
                     self.unnamed("__setstate__ of a value", judgement, Usage::Calls, odd.offset);
                 }
             },
-            Oddity::Items => {
-                let judgement = Judgement::unknown("takes no items, or not in this way");
-                self.unnamed("a method of a value", judgement, Usage::Calls, odd.offset);
-            }
             Oddity::Persistent(target) if self.values.is_storage(target) || self.values.is_module(target) => {}
             Oddity::Persistent(target) => {
                 let tag = pickle.tuple(target).and_then(|parts| pickle.word(*parts.first()?));
@@ -318,6 +289,8 @@ impl Examiner<'_> {
                 };
                 self.unnamed("a persistent id", judgement, Usage::Contains, odd.offset);
             }
+            // `judge_oddity` judges all others.
+            _ => {}
         }
     }
 }

@@ -93,7 +93,7 @@ impl Hashes<'_> {
                 }
                 _ => 0,
             },
-            Node::None | Node::BigInt | Node::List(_) | Node::Dict(_) | Node::Persistent(_) | Node::Unknown => 0,
+            Node::None | Node::BigInt { .. } | Node::List(_) | Node::Dict(_) | Node::Persistent(_) | Node::Unknown => 0,
         }
     }
 }

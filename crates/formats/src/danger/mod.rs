@@ -10,13 +10,17 @@ mod checks;
 mod examine;
 mod hashes;
 mod names;
+mod oddities;
 mod packages;
 mod shown;
 mod stdlib;
+mod usage;
 mod uses;
 mod values;
 mod vouched;
+mod zones;
 
 pub use allowed::Allowed;
-pub use examine::{Finding, Usage, examine, examine_allowing};
+pub use examine::{Finding, examine, examine_allowing};
 pub use names::{Judgement, Level, judge};
+pub use usage::Usage;

@@ -113,9 +113,6 @@ pub(super) const DATA: &[(&str, &[&str])] = &[
     ("torch.serialization", &["_get_layout"]),
     ("torch.storage", &["TypedStorage", "UntypedStorage", "_TypedStorage", "_UntypedStorage"]),
     ("torch", &["Generator", "Size", "Tensor", "device", "dtype", "memory_format"]),
-    // joblib reads the content of an array from behind the pickle of this class.
-    ("joblib.numpy_pickle", &["NumpyArrayWrapper"]),
-    ("sklearn.externals.joblib.numpy_pickle", &["NumpyArrayWrapper"]),
     ("numpy", &["dtype", "ndarray", "matrix", "recarray", "record"]),
     ("numpy.rec", &["recarray", "record"]),
     ("numpy.core.records", &["recarray", "record"]),

@@ -77,7 +77,7 @@ fn dangerous_call(values: &Values<'_>, name: &Name, args: &[Id]) -> Option<Judge
             let is_bomb = match pickle.node(size) {
                 // Negative sizes fail in Python. They count as huge here.
                 Node::Int(size) => *size as u64 > LARGEST_ALLOCATION,
-                node => matches!(node, Node::BigInt),
+                node => matches!(node, Node::BigInt { .. }),
             };
             is_bomb.then_some("allocates too much memory")
         }

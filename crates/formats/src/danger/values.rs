@@ -13,6 +13,9 @@ use crate::pickle::{Id, Name, Node, Object, Pickle};
 /// Longest string that [`Is::Str`] accepts, in bytes.
 const LONGEST_TEXT: usize = 4096;
 
+/// Bytes or digits of the longest integer that may be a key: more than those of an identifier of 128 bits.
+const LONGEST_INTEGER: usize = 64;
+
 /// Largest number that [`Is::Count`] accepts: no storage has more elements.
 const LARGEST_COUNT: i64 = 1 << 40;
 
@@ -180,7 +183,7 @@ impl<'a> Values<'a> {
             Is::None => matches!(node, Node::None),
             Is::Bool => matches!(node, Node::Bool(_)),
             Is::Int => matches!(node, Node::Int(_)),
-            Is::AnyInt => matches!(node, Node::Int(_) | Node::BigInt),
+            Is::AnyInt => matches!(node, Node::Int(_) | Node::BigInt { .. }),
             Is::Count => matches!(node, Node::Int(0..=LARGEST_COUNT)),
             Is::Number => matches!(node, Node::Int(_) | Node::Float(_)),
             Is::Str => matches!(node, Node::Str(text) if self.pickle.text(text).len() <= LONGEST_TEXT),
@@ -315,8 +318,9 @@ impl<'a> Values<'a> {
                 }
                 None => Some(BadKey::Other),
             },
-            // Large integers can be made to have the same hash.
-            Node::BigInt | Node::Persistent(_) | Node::Unknown => Some(BadKey::Other),
+            // Python computes the hash of an integer again at each use. Few may have the same one.
+            Node::BigInt { len } if *len <= LONGEST_INTEGER => None,
+            Node::BigInt { .. } | Node::Persistent(_) | Node::Unknown => Some(BadKey::Other),
         }
     }
 

@@ -102,12 +102,12 @@ impl PickleMachine<'_> {
     pub(super) fn build(&mut self, offset: usize) -> Result<()> {
         let state = self.pop()?;
         let target = self.top()?;
-        let is_lenient = self.is_lenient;
+        let (is_lenient, skips_arrays) = (self.is_lenient, self.skips_arrays);
         match self.node_mut(target) {
             Node::Object(object) => {
                 object.state.push(state);
-                if is_lenient {
-                    self.skip_array(target, state);
+                if skips_arrays {
+                    self.skip_array(target, state, offset);
                 }
                 Ok(())
             }

@@ -7,26 +7,37 @@
 use std::ops::Range;
 
 use crate::pickle::machine::PickleMachine;
-use crate::pickle::value::{Id, Node};
+use crate::pickle::value::{Id, Node, Oddity};
 
 /// Modules in which the class that describes an array has been.
 const MODULES: [&str; 2] = ["joblib.numpy_pickle", "sklearn.externals.joblib.numpy_pickle"];
 
+/// An array that joblib reads.
+struct Described {
+    /// Bytes of its elements.
+    bytes: u64,
+    /// Whether padding precedes them.
+    is_aligned: bool,
+}
+
 impl PickleMachine<'_> {
     /// Skips the elements of an array behind the BUILD that sets `state` on `target`. Does nothing if these do not describe
     /// an array, or if its elements are objects, which follow as a pickle.
-    pub(super) fn skip_array(&mut self, target: Id, state: Id) {
-        if let Some(skipped) = self.array_behind(target, state) {
-            self.cursor = self.cursor.at(skipped.end);
-            // joblib ends a frame before an array.
-            if self.frame_end == Some(skipped.start) {
-                self.frame_end = None;
-            }
-            self.arrays.push(skipped);
+    pub(super) fn skip_array(&mut self, target: Id, state: Id, offset: usize) {
+        let Some(described) = self.described_array(target, state) else { return };
+        let Some(skipped) = self.elements(&described) else {
+            self.is_array_cut_short = true;
+            return self.note(Oddity::MissingElements, offset);
+        };
+        self.cursor = self.cursor.at(skipped.end);
+        // joblib ends a frame before an array.
+        if self.frame_end == Some(skipped.start) {
+            self.frame_end = None;
         }
+        self.arrays.push(skipped);
     }
 
-    fn array_behind(&self, target: Id, state: Id) -> Option<Range<usize>> {
+    fn described_array(&self, target: Id, state: Id) -> Option<Described> {
         let Node::Object(object) = self.node(target) else { return None };
         let Node::Global(name) = self.node(object.callable) else { return None };
         if !MODULES.iter().any(|module| name.is(module, "NumpyArrayWrapper")) {
@@ -38,15 +49,20 @@ impl PickleMachine<'_> {
             Node::Int(size) => all.checked_mul(u64::try_from(*size).ok()?),
             _ => None,
         });
-        let mut cursor = self.cursor;
-        let begin = cursor.position();
         // Before version 1.2, elements were not aligned.
         let alignment = self.attribute(state, b"numpy_array_alignment_bytes").map(|id| self.node(id));
-        if matches!(alignment, Some(Node::Int(_))) {
+        Some(Described { bytes: bytes?, is_aligned: matches!(alignment, Some(Node::Int(_))) })
+    }
+
+    /// Where the elements are; `None` if there are too few bytes.
+    fn elements(&self, array: &Described) -> Option<Range<usize>> {
+        let mut cursor = self.cursor;
+        let begin = cursor.position();
+        if array.is_aligned {
             let padding = cursor.u8().ok()?;
             cursor.take(padding.into()).ok()?;
         }
-        cursor.take(bytes?).ok()?;
+        cursor.take(array.bytes).ok()?;
         Some(begin..cursor.position())
     }
 

@@ -37,9 +37,20 @@ pub struct Break {
     pub error: Error,
 }
 
-/// Parses the pickle at the start of `bytes`, up to its STOP or to where parsing cannot continue.
+/// Parses the pickle at the start of `bytes`, up to its STOP or to where parsing cannot continue. Skips the elements of arrays
+/// as `joblib.load` does.
 pub fn parse_lenient(bytes: &[u8]) -> LenientParse {
+    parse_as(bytes, true)
+}
+
+/// Parses a pickle as [`parse_lenient`], but takes the elements of joblib's arrays for opcodes, as all other loaders do.
+pub(crate) fn parse_lenient_without_arrays(bytes: &[u8]) -> LenientParse {
+    parse_as(bytes, false)
+}
+
+fn parse_as(bytes: &[u8], skips_arrays: bool) -> LenientParse {
     let mut machine = PickleMachine::new(bytes);
+    machine.skips_arrays = skips_arrays;
     machine.is_lenient = true;
     let mut broken = None;
     let mut root = None;
@@ -72,6 +83,7 @@ pub fn parse_lenient(bytes: &[u8]) -> LenientParse {
         }
     }
     let is_complete = root.is_some();
+    is_cut_short |= machine.is_array_cut_short && !is_complete;
     let root = root.unwrap_or_else(|| machine.alloc_unbounded(Node::Unknown));
     let arrays = std::mem::take(&mut machine.arrays);
     LenientParse { pickle: machine.into_pickle(root), is_complete, is_cut_short, broken, arrays }

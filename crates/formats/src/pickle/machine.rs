@@ -29,6 +29,10 @@ pub(super) struct PickleMachine<'a> {
     /// Whether to continue where a strict reader would fail.
     pub(super) is_lenient: bool,
     pub(super) oddities: Vec<OddUse>,
+    /// Whether joblib reads the pickle, and skips the elements of arrays.
+    pub(super) skips_arrays: bool,
+    /// Whether the bytes end within such elements.
+    pub(super) is_array_cut_short: bool,
     /// Elements of joblib's arrays that a lenient parse has skipped, as offsets.
     pub(super) arrays: Vec<Range<usize>>,
 }
@@ -46,6 +50,8 @@ impl<'a> PickleMachine<'a> {
             names: NameTable::default(),
             is_lenient: false,
             oddities: Vec::new(),
+            skips_arrays: false,
+            is_array_cut_short: false,
             arrays: Vec::new(),
         }
     }

@@ -20,6 +20,7 @@ mod value;
 pub(crate) use chain::Chain;
 pub use encoder::Encoder;
 pub(crate) use first_call::first_call;
+pub(crate) use lenient::parse_lenient_without_arrays;
 pub use lenient::{Break, LenientParse, parse_lenient};
 pub use strict::parse;
 pub(crate) use strict::parse_vec;

@@ -104,7 +104,7 @@ fn decimal(line: &[u8]) -> Result<Node> {
             limits::INTEGER_DIGITS
         )));
     }
-    Ok(text.parse().map_or(Node::BigInt, Node::Int))
+    Ok(text.parse().map_or(Node::BigInt { len: digits.len() }, Node::Int))
 }
 
 /// Decodes the argument of FLOAT.
@@ -149,7 +149,11 @@ pub(super) fn twos_complement(bytes: &[u8]) -> Node {
     }
     let value = i64::from_le_bytes(word);
     // If the higher bytes do more than repeat the sign, the number does not fit into 64 bits.
-    if high.iter().all(|&byte| byte == fill) && (value < 0) == negative { Node::Int(value) } else { Node::BigInt }
+    if high.iter().all(|&byte| byte == fill) && (value < 0) == negative {
+        Node::Int(value)
+    } else {
+        Node::BigInt { len: bytes.len() }
+    }
 }
 
 /// Whether the bytes are UTF-8 that may contain lone surrogates, as Python's `surrogatepass` encodes them.

@@ -88,6 +88,8 @@ pub enum Oddity {
     /// Items appended, added or assigned to a value that does not take them by this opcode. Python calls a method of the
     /// value.
     Items,
+    /// An array of joblib whose elements are not in the file, or not all.
+    MissingElements,
     /// A persistent id: the reader interprets this value.
     Persistent(Id),
 }
@@ -114,7 +116,10 @@ pub enum Node {
     /// An integer that fits into 64 bits.
     Int(i64),
     /// A larger integer. Its value is not kept.
-    BigInt,
+    BigInt {
+        /// The bytes or the digits that the pickle has for it.
+        len: usize,
+    },
     /// A float.
     Float(f64),
     /// A string: UTF-8 that may contain lone surrogates, or any bytes if Python 2 wrote it.

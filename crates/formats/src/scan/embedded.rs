@@ -43,7 +43,8 @@ impl Scanner<'_> {
     /// Scans pickles that begin with PROTO (protocols 2 to 5), and calls of dangerous names that are written as text
     /// (protocols 0 and 1). Neither random bytes nor text are taken for them. `begin` is the offset of the bytes.
     pub(super) fn embedded(&mut self, bytes: &[u8], place: &str, begin: usize, depth: usize) {
-        let most = bytes.len().max(limits::SCAN_BYTES as usize);
+        // Following all opcodes once costs as much as there are bytes.
+        let most = bytes.len() + bytes.len().max(limits::SCAN_BYTES as usize);
         let mut budget = Budget { spent: 0, most };
         let mut chain = Chain::new(bytes);
         // Up to where the opcodes of the chain were parsed.

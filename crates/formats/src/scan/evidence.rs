@@ -29,12 +29,12 @@ pub(super) fn is_whole(parsed: &LenientParse) -> bool {
 /// compute it.
 pub(super) fn may_be_magic(parsed: &LenientParse) -> bool {
     let root = parsed.pickle.node(parsed.pickle.root());
-    parsed.is_complete && matches!(root, Node::BigInt | Node::Object(_) | Node::Unknown | Node::Persistent(_))
+    parsed.is_complete && matches!(root, Node::BigInt { .. } | Node::Object(_) | Node::Unknown | Node::Persistent(_))
 }
 
 /// Whether the pickle's value is an integer as long as the magic number of a legacy file.
 fn is_magic(parsed: &LenientParse) -> bool {
-    parsed.is_complete && matches!(parsed.pickle.node(parsed.pickle.root()), Node::BigInt)
+    parsed.is_complete && matches!(parsed.pickle.node(parsed.pickle.root()), Node::BigInt { .. })
 }
 
 fn has_protocol(parsed: &LenientParse) -> bool {

@@ -9,7 +9,7 @@ use crate::containers;
 use crate::danger::{self, Finding, Level};
 use crate::error::{Error, Kind};
 use crate::limits;
-use crate::pickle::{LenientParse, Pickle, parse_lenient};
+use crate::pickle::{LenientParse, Pickle, parse_lenient, parse_lenient_without_arrays};
 
 /// Number of pickles that torch loads from the start of a legacy file, whatever they look like.
 const LEGACY_PICKLES: usize = 5;
@@ -91,6 +91,9 @@ impl Scanner<'_> {
             if let Some(broken) = broken {
                 self.fail(broken.error.move_to(begin as u64 + broken.offset), place);
             }
+            if !arrays.is_empty() {
+                self.without_arrays(rest, place, begin as u64, first);
+            }
             self.nested(&pickle, first, place, depth);
             // joblib takes them for data. Other loaders take them for opcodes.
             for array in arrays {
@@ -104,6 +107,19 @@ impl Scanner<'_> {
             begin += len;
         }
         end
+    }
+
+    /// Adds what a pickle does if a loader other than joblib takes the elements of its arrays for opcodes. `first` is the index
+    /// of this pickle's first finding.
+    fn without_arrays(&mut self, bytes: &[u8], place: &str, begin: u64, first: usize) {
+        let parsed = parse_lenient_without_arrays(bytes.get(..limits::PICKLE_BYTES as usize).unwrap_or(bytes));
+        self.scanned_bytes += parsed.pickle.bytes().len() as u64;
+        self.values += parsed.pickle.nodes().len();
+        let known: Vec<(String, Level)> =
+            self.findings.iter().skip(first).map(|found| (found.finding.name.clone(), found.finding.level)).collect();
+        let mut findings = danger::examine_allowing(&parsed.pickle, &self.allowed);
+        findings.retain(|found| !known.iter().any(|(name, level)| *name == found.name && *level >= found.level));
+        self.add_findings(findings, place, begin, parsed.broken.map(|broken| broken.offset), Role::Found);
     }
 
     /// Scans what follows the pickles of a file and is not one. Some loaders go to an offset: `shelve` pads its values.

@@ -91,7 +91,7 @@ fn describe(pickle: &Pickle, root: Id) -> Option<String> {
             Node::None => ("N".to_owned(), None),
             Node::Bool(value) => ((if *value { "T" } else { "F" }).to_owned(), None),
             Node::Int(value) => (format!("i{value}"), None),
-            Node::BigInt => ("I".to_owned(), None),
+            Node::BigInt { .. } => ("I".to_owned(), None),
             Node::Float(value) if value.is_nan() => ("fnan".to_owned(), None),
             Node::Float(value) => (format!("f{}", hex(&value.to_be_bytes())), None),
             Node::Str(text) => (format!("s{}", hex(pickle.text(text))), None),

@@ -25,7 +25,7 @@ impl<'a> Describer<'a> {
             Node::List(_) => "list".to_owned(),
             Node::Tuple(_) => "tuple".to_owned(),
             Node::Set(_) => "set".to_owned(),
-            Node::BigInt => "integer of more than 64 bits".to_owned(),
+            Node::BigInt { .. } => "integer of more than 64 bits".to_owned(),
             Node::Str(_) => "text that is not valid Unicode".to_owned(),
             Node::Bytes(_) => "bytes".to_owned(),
             Node::Global(name) => format!("class {}", shorten(&name.to_string())),

@@ -24,6 +24,7 @@ pub(super) fn holds(check: Check, values: &Values<'_>, object: &Object) -> bool 
         Check::TakesWhole => torch::takes_a_whole_tensor(values, object),
         Check::DtypeState => numpy::has_the_state_of_its_dtype(values, object),
         Check::ScalarDtype => numpy::is_a_scalar(values, object),
+        Check::JoblibArray => numpy::describes_an_array(values, object),
         Check::ArrayState => numpy::has_the_state_of_an_array(values, object),
     }
 }

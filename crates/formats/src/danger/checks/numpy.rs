@@ -143,3 +143,28 @@ pub(super) fn has_the_state_of_an_array(values: &Values<'_>, object: &Object) ->
     };
     is_empty && object.state.iter().all(has_state)
 }
+
+/// Whether attributes describe an array as joblib does, each of them once: with elements that are no objects, and whose bytes
+/// the parser of the pickle has skipped.
+pub(super) fn describes_an_array(values: &Values<'_>, object: &Object) -> bool {
+    const NAMES: [&str; 6] = ["subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"];
+    let pickle = values.pickle;
+    object.state.iter().all(|&state| {
+        let Node::Dict(attributes) = pickle.node(state) else { return false };
+        let attribute = |name: &str| {
+            let mut found = attributes.iter().filter(|(key, _)| pickle.word(*key) == Some(name));
+            found.next().map(|&(_, value)| value).filter(|_| found.next().is_none())
+        };
+        let found = NAMES.map(attribute);
+        let [Some(class), Some(shape), Some(order), Some(of), Some(is_mappable), alignment] = found else {
+            return false;
+        };
+        attributes.len() == found.iter().flatten().count()
+            && values.kind(class) == Some(Kind::ArrayClass)
+            && values.ints(shape).is_some_and(|shape| shape.iter().all(|&size| size >= 0))
+            && matches!(pickle.word(order), Some("C" | "F"))
+            && item_bytes(values, of).is_some()
+            && matches!(pickle.node(is_mappable), Node::Bool(_))
+            && alignment.is_none_or(|alignment| matches!(pickle.node(alignment), Node::Int(_) | Node::None))
+    })
+}

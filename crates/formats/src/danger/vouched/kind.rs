@@ -148,6 +148,8 @@ pub(in super::super) enum Check {
     ScalarDtype,
     /// A NumPy array is made empty, and its content fits its shape.
     ArrayState,
+    /// An array of joblib has numbers as elements, which follow in the file.
+    JoblibArray,
 }
 
 /// How a name may be called, and what may be done with the result.

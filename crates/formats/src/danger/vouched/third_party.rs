@@ -68,6 +68,12 @@ pub(super) const ENTRIES: &[Entry] = &[
             ..Call::VALUE
         },
     ),
+    // joblib reads the elements of an array from behind the attributes that describe it.
+    Entry::class(
+        &["joblib.numpy_pickle", "sklearn.externals.joblib.numpy_pickle"],
+        &["NumpyArrayWrapper"],
+        Call { check: Check::JoblibArray, state: Some(Is::Dict), ..Call::VALUE },
+    ),
     Entry::function(
         MULTIARRAY,
         &["scalar"],
