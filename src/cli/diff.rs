@@ -1,25 +1,49 @@
 //! The command `diff`.
 
+use std::path::Path;
+
 use super::args::Diff as Command;
 use super::exit::Exit;
 use super::hints;
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
-use crate::ops::Compare;
-use crate::report::Difference;
+use crate::ops::{Compare, CompareFolders, CompareOptions};
+use crate::report::{Difference, FolderDifference};
+use trinart_ckpt_formats::containers::diffusers;
 use trinart_ckpt_formats::{OpenOptions, Result};
 use trinart_ckpt_models::Checkpoint;
 
-/// Compares two checkpoints. Exits with 1 if they differ.
+/// Compares two checkpoints, or two folders of them. Exits with 1 if they differ.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
+    let is_folder = |path: &Path| path.is_dir() && !diffusers::is_model(path);
+    if is_folder(&command.a) && is_folder(&command.b) {
+        let exit = |difference: &FolderDifference| match (difference.has_failed(), difference.equal) {
+            (true, _) => Exit::Error,
+            (false, true) => Exit::Success,
+            (false, false) => Exit::Negative,
+        };
+        return terminal.finish(folders(command, terminal), FolderDifference::to_text, exit);
+    }
     let exit = |difference: &Difference| if difference.equal { Exit::Success } else { Exit::Negative };
     terminal.finish(diff(command, terminal), |report| report.to_text_with(&hints::tip, terminal.colors()), exit)
 }
 
+fn options(command: &Command) -> CompareOptions {
+    let options = CompareOptions::default();
+    let options = command.component.iter().fold(options, |options, &it| options.component(it.into()));
+    command.ignore.iter().fold(options, |options, &it| options.ignore(it.into()))
+}
+
 fn diff(command: &Command, terminal: &Terminal) -> Result<Difference> {
     // A comparison writes nothing, so dangerous pickles in its inputs do no harm.
-    let options = OpenOptions::new().keep_dangers();
-    let a = Checkpoint::open_with(&command.a, &options)?;
-    let b = Checkpoint::open_with(&command.b, &options)?;
-    Compare::new(&a, &b).progress(terminal).set_if_some(terminal.jobs(), Compare::jobs).run()
+    let open = OpenOptions::new().keep_dangers();
+    let a = Checkpoint::open_with(&command.a, &open)?;
+    let b = Checkpoint::open_with(&command.b, &open)?;
+    let compare = Compare::new(&a, &b).options(options(command)).progress(terminal);
+    compare.set_if_some(terminal.jobs(), Compare::jobs).run()
+}
+
+fn folders(command: &Command, terminal: &Terminal) -> Result<FolderDifference> {
+    let compare = CompareFolders::new(&command.a, &command.b).options(options(command)).progress(terminal);
+    compare.set_if_some(terminal.jobs(), CompareFolders::jobs).run()
 }

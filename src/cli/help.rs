@@ -79,6 +79,8 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[
             ("Compare two checkpoints", "diff model.ckpt model.safetensors"),
             ("Compare a diffusers folder with a file", "diff diffusers/ model.safetensors"),
+            ("Compare only the VAEs, whatever their dtypes", "diff model.ckpt vae.pt --component vae --ignore dtype"),
+            ("Compare two folders", "diff models/ converted/"),
         ],
     },
     Page {

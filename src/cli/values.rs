@@ -11,6 +11,7 @@ use clap::ValueEnum;
 
 pub(super) use choices::{Choice, Choices};
 
+use crate::ops::Ignored;
 use trinart_ckpt_formats::containers::Target;
 use trinart_ckpt_models::Component;
 use trinart_ckpt_models::family::Prediction;
@@ -59,6 +60,26 @@ impl From<TargetArgument> for Target {
 pub(super) enum SidecarsArgument {
     /// Copy them beside the output
     Carry,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum IgnoreArgument {
+    Dtype,
+    Metadata,
+    Ema,
+    #[value(alias = "schedule-buffers")]
+    Schedule,
+}
+
+impl From<IgnoreArgument> for Ignored {
+    fn from(argument: IgnoreArgument) -> Self {
+        match argument {
+            IgnoreArgument::Dtype => Ignored::Dtype,
+            IgnoreArgument::Metadata => Ignored::Metadata,
+            IgnoreArgument::Ema => Ignored::Ema,
+            IgnoreArgument::Schedule => Ignored::Schedule,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::jobs::check_jobs;
 use crate::report::{Difference, NonFiniteSides};
 use trinart_ckpt_formats::Result;
@@ -7,7 +9,61 @@ use trinart_ckpt_formats::tensor::NonFiniteTensor;
 use trinart_ckpt_models::compare::{KeyPair, TensorComparison, pair_up, read_both};
 use trinart_ckpt_models::plan::folders;
 use trinart_ckpt_models::quantization::ByValue;
-use trinart_ckpt_models::{Checkpoint, vae};
+use trinart_ckpt_models::{Checkpoint, Component, vae};
+
+/// A difference that a comparison can leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ignored {
+    /// Dtypes: tensors are equal if one has the other's values rounded to its dtype.
+    Dtype,
+    /// The plain values beside the tensors.
+    Metadata,
+    /// EMA weights.
+    Ema,
+    /// Schedule buffers.
+    Schedule,
+}
+
+/// What is compared.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompareOptions {
+    /// The components; empty means all.
+    pub components: Vec<Component>,
+    /// What makes no difference.
+    pub ignored: Vec<Ignored>,
+}
+
+impl CompareOptions {
+    /// Compares only these components, in addition to those that were named before.
+    #[must_use]
+    pub fn component(mut self, component: Component) -> Self {
+        self.components.push(component);
+        self
+    }
+
+    /// Leaves out a difference.
+    #[must_use]
+    pub fn ignore(mut self, ignored: Ignored) -> Self {
+        self.ignored.push(ignored);
+        self
+    }
+
+    fn ignores(&self, what: Ignored) -> bool {
+        self.ignored.contains(&what)
+    }
+
+    /// Whether the tensors of a component are compared.
+    fn includes(&self, component: Component) -> bool {
+        let is_ignored = match component {
+            Component::Ema => self.ignores(Ignored::Ema),
+            Component::Schedule => self.ignores(Ignored::Schedule),
+            _ => false,
+        };
+        !is_ignored && (self.components.is_empty() || self.components.contains(&component))
+    }
+}
 
 /// Compares two checkpoints tensor by tensor. Their containers and layouts may differ.
 ///
@@ -24,6 +80,7 @@ use trinart_ckpt_models::{Checkpoint, vae};
 pub struct Compare<'a> {
     a: &'a Checkpoint,
     b: &'a Checkpoint,
+    options: CompareOptions,
     jobs: usize,
     progress: &'a dyn Progress,
 }
@@ -47,7 +104,14 @@ pub struct ComparePlan {
 impl<'a> Compare<'a> {
     /// Returns a comparison of two opened checkpoints.
     pub fn new(a: &'a Checkpoint, b: &'a Checkpoint) -> Self {
-        Compare { a, b, jobs: parallel::default_jobs(), progress: &NoProgress }
+        Compare { a, b, options: CompareOptions::default(), jobs: parallel::default_jobs(), progress: &NoProgress }
+    }
+
+    /// Sets what is compared.
+    #[must_use]
+    pub fn options(mut self, options: CompareOptions) -> Self {
+        self.options = options;
+        self
     }
 
     /// Sets the number of threads, at least 1. By default two per CPU, at most eight.
@@ -121,9 +185,19 @@ impl<'a> Compare<'a> {
                 non_finite.b.extend(NonFiniteTensor::new(key, of_b));
             }
         }
-        let compared = compared.into_iter().map(|(key, a, b, found)| (key, a, b, found.map(|found| found.0))).collect();
+        let is_dtype_ignored = self.options.ignores(Ignored::Dtype);
+        let result = |found: TensorComparison| match found {
+            TensorComparison::SameValues if is_dtype_ignored => TensorComparison::Equal,
+            found => found,
+        };
+        let compared = compared.into_iter().map(|(key, a, b, found)| (key, a, b, found.map(|found| result(found.0))));
+        let compared = compared.collect();
         let name = |checkpoint: &Checkpoint| checkpoint.path().to_string_lossy().into_owned();
-        Ok(Difference::new(name(self.a), name(self.b), compared, not_compared, non_finite))
+        let mut difference = Difference::new(name(self.a), name(self.b), compared, not_compared, non_finite);
+        if !self.options.ignores(Ignored::Metadata) {
+            difference.metadata = metadata(&a, &b);
+        }
+        Ok(difference)
     }
 
     /// The pairs to compare, and the number of tensors left out because a folder, or a file in the names of diffusers, does
@@ -140,6 +214,7 @@ impl<'a> Compare<'a> {
         let is_folder = |checkpoint: &Checkpoint| {
             checkpoint.container() == Container::Diffusers || checkpoint.translation().is_from_diffusers()
         };
+        pairs.retain(|(key, _, _)| self.options.includes(Component::from_key(key)));
         let before = pairs.len();
         if is_folder(a) != is_folder(b) {
             pairs.retain(|(key, a, b)| a.is_some() == b.is_some() || folders::has_place(key));
@@ -147,4 +222,11 @@ impl<'a> Compare<'a> {
         let not_compared = before - pairs.len();
         Ok((pairs, not_compared))
     }
+}
+
+/// The names of the metadata that only one side has, or both with other values.
+fn metadata(a: &Checkpoint, b: &Checkpoint) -> Vec<String> {
+    let text = |of: &Checkpoint, name: &str| of.metadata().get(name).map(|value| value.to_text());
+    let names: BTreeSet<&String> = a.metadata().keys().chain(b.metadata().keys()).collect();
+    names.into_iter().filter(|name| text(a, name) != text(b, name)).cloned().collect()
 }

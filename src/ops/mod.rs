@@ -11,6 +11,7 @@
 mod audit;
 mod batch;
 mod compare;
+mod compare_folders;
 mod contents;
 mod contradictions;
 mod convert;
@@ -36,7 +37,8 @@ mod which_vae;
 
 pub use audit::{Audit, Memory};
 pub use batch::{Batch, Existing, output_in, resolve_output};
-pub use compare::{Compare, ComparePlan};
+pub use compare::{Compare, CompareOptions, ComparePlan, Ignored};
+pub use compare_folders::CompareFolders;
 pub use convert::Convert;
 pub use folder_options::FolderOptions;
 pub use hash::HashCheckpoint;

@@ -27,6 +27,8 @@ pub struct Difference {
     pub components: Vec<ComponentDifference>,
     /// The number of tensors that were not compared, because one side is a diffusers folder, which cannot hold them.
     pub not_compared: usize,
+    /// The names of metadata that only one side has, or both with other values. They make no difference.
+    pub metadata: Vec<String>,
     /// The compared tensors with NaN or infinite values.
     pub non_finite: NonFiniteSides,
 }
@@ -138,7 +140,32 @@ impl Difference {
         }
         let components: Vec<_> = components.into_values().collect();
         let equal = components.iter().all(|component| component.different.is_empty());
-        Difference { a, b, equal, components, not_compared, non_finite }
+        Difference { a, b, equal, components, not_compared, metadata: Vec::new(), non_finite }
+    }
+
+    /// The verdict in words: `equal`, `equal except for dtype`, or the components that differ.
+    pub fn verdict(&self) -> String {
+        if self.equal {
+            return "equal".to_owned();
+        }
+        let (mut different, mut in_a, mut in_b, mut dtype) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for component in self.components.iter().filter(|it| !it.different.is_empty()) {
+            let list = match component.words().as_slice() {
+                ["only in A"] if component.equal == 0 => &mut in_a,
+                ["only in B"] if component.equal == 0 => &mut in_b,
+                ["equal except for dtype"] => &mut dtype,
+                _ => &mut different,
+            };
+            list.push(component.component.text());
+        }
+        let kinds =
+            [(different, "different: "), (dtype, "other dtype: "), (in_a, "only in A: "), (in_b, "only in B: ")];
+        let only_dtype = kinds.iter().enumerate().all(|(index, (list, _))| index == 1 || list.is_empty());
+        if only_dtype {
+            return "equal except for dtype".to_owned();
+        }
+        let parts = kinds.iter().filter(|(list, _)| !list.is_empty());
+        parts.map(|(list, what)| format!("{what}{}", list.join(", "))).collect::<Vec<_>>().join("; ")
     }
 
     /// Formats one line per component, and the first tensors that differ.
@@ -148,10 +175,14 @@ impl Difference {
 
     /// Formats the differences as [`Self::to_text`], with these words for tips, and in colors.
     pub fn to_text_with(&self, words: TipWords<'_>, colors: Colors) -> String {
-        let verdict = if self.equal { colors.paint("equal", GOOD) } else { colors.paint("different", DOUBTFUL) };
-        let mut out = format!("A {}\nB {}\n{verdict}\n", printable(&self.a), printable(&self.b));
+        let verdict = colors.paint(&self.verdict(), if self.equal { GOOD } else { DOUBTFUL });
+        let mut out = format!("{verdict}\nA {}\nB {}\n", printable(&self.a), printable(&self.b));
         for component in &self.components {
             let _ = writeln!(out, "  {:<17} {}", component.component.text(), component.to_text());
+            // What one side lacks whole needs no list.
+            if component.is_one_sided() {
+                continue;
+            }
             for tensor in component.different.iter().take(LISTED) {
                 let _ = writeln!(out, "    {}: {}", printable(&tensor.key), tensor.found.to_text());
             }
@@ -164,6 +195,12 @@ impl Difference {
             let _ =
                 writeln!(out, "  not compared      {} tensors that diffusers folders do not hold", self.not_compared);
         }
+        if !self.metadata.is_empty() {
+            let names = self.metadata.iter().take(LISTED).map(|name| printable(name)).collect::<Vec<_>>().join(", ");
+            let more = self.metadata.len().saturating_sub(LISTED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let _ = writeln!(out, "  metadata          differs in {names}{more}");
+        }
         for (side, tensors) in [("A", &self.non_finite.a), ("B", &self.non_finite.b)] {
             if let Some(text) = non_finite::to_text(tensors) {
                 let _ = writeln!(out, "  note              {side}: {}", printable(&text));
@@ -174,6 +211,22 @@ impl Difference {
 }
 
 impl ComponentDifference {
+    /// How its tensors differ, each kind once.
+    fn words(&self) -> Vec<&'static str> {
+        let mut words: Vec<&str> = Vec::new();
+        for word in self.different.iter().map(|tensor| tensor.found.word()) {
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+        words
+    }
+
+    /// Whether only one side has the component.
+    fn is_one_sided(&self) -> bool {
+        self.equal == 0 && matches!(self.words().as_slice(), ["only in A" | "only in B"])
+    }
+
     fn to_text(&self) -> String {
         let mut counts: Vec<(&str, usize)> = vec![("equal", self.equal)];
         for tensor in &self.different {

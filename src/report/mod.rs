@@ -11,6 +11,7 @@ mod components;
 mod difference;
 mod document;
 mod failure;
+mod folder_difference;
 mod hashes;
 mod inspection;
 #[cfg(feature = "render")]
@@ -30,6 +31,7 @@ pub(crate) use components::components;
 pub use difference::{ComponentDifference, Difference, KeyDifference, NonFiniteSides, TensorDifference, TensorSummary};
 pub use document::{SCHEMA, to_json, to_json_line};
 pub use failure::Failure;
+pub use folder_difference::{FileDifference, FileResult, FolderDifference};
 pub use hashes::Hashes;
 pub(crate) use inspection::Contents;
 pub use inspection::{Inspection, PositionIds, TensorEntry};

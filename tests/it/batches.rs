@@ -210,3 +210,58 @@ fn a_dry_run_lists_tensors_only_if_asked() {
     assert!(long.contains("first_stage_model.encoder.conv_in.weight: kept"));
     assert!(!out.exists());
 }
+
+#[test]
+fn diff_compares_folders_by_path_and_by_content() {
+    let folder = Folder::new();
+    for sub in ["a/sub", "b/sub"] {
+        fs::create_dir_all(folder.join(sub)).unwrap();
+    }
+    let put = |from: &str, to: &str| drop(folder.copy_fixture(from, to));
+    put("tiny-sd1.ckpt", "a/sub/same.ckpt");
+    put("tiny-sd1.safetensors", "b/sub/same.safetensors");
+    put("tiny-vae.ckpt", "a/old.ckpt");
+    put("tiny-vae.ckpt", "b/renamed.pt");
+    let (a, b) = (folder.join("a"), folder.join("b"));
+    let moved = run!["diff", &a, &b].no();
+    assert!(moved.starts_with("different: 2 files, 1 equal, 1 under another name\n"), "{moved}");
+    assert!(moved.contains("old.ckpt and renamed.pt: same content under another name"), "{moved}");
+    // A copy in another dtype, and a file of one side.
+    fs::rename(b.join("renamed.pt"), b.join("old.pt")).unwrap();
+    let half = run!["convert", fixture("tiny-sd1.ckpt"), "--dtype", "f32", "-o", b.join("half.safetensors")];
+    half.done();
+    put("tiny-sd1.ckpt", "a/half.ckpt");
+    let text = run!["diff", &a, &b].no();
+    assert!(text.contains("half.ckpt and half.safetensors: equal except for dtype"), "{text}");
+    run!["diff", &a, &b, "--ignore", "dtype"].done();
+    put("views.ckpt", "b/only.ckpt");
+    let report = run!["diff", &a, &b, "--ignore", "dtype", "--json"].json_of_no();
+    let only: Vec<&Value> =
+        report["files"].as_array().unwrap().iter().filter(|file| file["result"] == "only-in-b").collect();
+    assert!(only.len() == 1 && only[0]["b"] == "only.ckpt" && only[0]["a"].is_null(), "{report}");
+    folder.write("b/half.safetensors", "broken");
+    assert_eq!(run!["diff", &a, &b].code, Some(2));
+    run!["diff", &a, fixture("tiny-sd1.ckpt")].refused(&["model_index.json"]);
+}
+
+#[test]
+fn diff_names_the_components_that_differ_and_compares_some() {
+    let folder = Folder::new();
+    let base = fixture("tiny-sd1.safetensors");
+    let merged = folder.join("merged.ckpt");
+    run!["merge-vae", &base, "--vae", fixture("tiny-vae.ckpt"), "-o", &merged].done();
+    let vae = folder.join("vae.safetensors");
+    run!["convert", &merged, "--component", "vae", "--dtype", "f16", "-o", &vae].done();
+    assert!(run!["diff", &base, &merged].no().starts_with("different: VAE\nA "));
+    run!["diff", &base, &merged, "--component", "unet", "--component", "text-encoder"].done();
+    let one_sided = run!["diff", &merged, &vae].no();
+    let verdict = one_sided.lines().next().unwrap();
+    assert!(verdict.starts_with("other dtype: VAE; only in A: UNet, text encoder"), "{verdict}");
+    assert!(!one_sided.contains("model.diffusion_model"), "what only one side has is one line: {one_sided}");
+    assert!(run!["diff", &merged, &vae, "--component", "vae"].no().starts_with("equal except for dtype\n"));
+    run!["diff", &merged, &vae, "--component", "vae", "--ignore", "dtype"].done();
+    let small = folder.join("small.safetensors");
+    run!["convert", &base, "--prune", "-o", &small].done();
+    assert!(run!["diff", &base, &small].no().starts_with("only in A: EMA, schedule buffers\n"));
+    run!["diff", &base, &small, "--ignore", "ema,schedule"].done();
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::heading::{INPUT, OUTPUT};
-use crate::cli::values::{Choice, Choices};
+use crate::cli::values::{Choice, Choices, ComponentArgument, IgnoreArgument};
 use crate::report::FindingCode;
 
 /// Look through folders: a row for each file, and what is wrong
@@ -80,17 +80,29 @@ pub(in crate::cli) struct Inspect {
     pub keys: bool,
 }
 
-/// Compare two checkpoints, tensor by tensor
+/// Compare two checkpoints, or two folders of them
 ///
-/// Compares keys, shapes, dtypes and values. The formats may differ.
+/// Compares keys, shapes, dtypes and values. The formats may differ. Of two folders, compares the files with the same path
+/// below them, whatever their extensions, and finds files with the same content under other names.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Diff {
-    /// First checkpoint
+    /// First checkpoint or folder
     #[arg(help_heading = INPUT)]
     pub a: PathBuf,
-    /// Second checkpoint
+    /// Second checkpoint or folder
     #[arg(help_heading = INPUT)]
     pub b: PathBuf,
+    /// Compare only this component: unet, vae or text-encoder
+    ///
+    /// The option can be repeated.
+    #[arg(long, value_enum, value_name = "COMPONENT", hide_possible_values = true, help_heading = INPUT)]
+    pub component: Vec<ComponentArgument>,
+    /// Leave out differences: dtype, metadata, ema or schedule
+    ///
+    /// With dtype, tensors are equal if one has the values of the other, rounded to its dtype. Several words have commas between
+    /// them.
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',', hide_possible_values = true, help_heading = INPUT)]
+    pub ignore: Vec<IgnoreArgument>,
 }
 
 /// Print the hashes of files and of their components
