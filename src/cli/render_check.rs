@@ -21,8 +21,10 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
 fn check(command: &Command, terminal: &Terminal) -> Result<RenderCheckReport> {
     let checkpoint = Checkpoint::open(&command.checkpoint)?;
     let vae = command.vae.as_ref().map(Checkpoint::open).transpose()?;
+    let refiner = command.refiner.as_ref().map(Checkpoint::open).transpose()?;
     RenderCheck::new(&checkpoint)
         .set_if_some(vae.as_ref(), RenderCheck::vae)
+        .set_if_some(refiner.as_ref(), RenderCheck::refiner)
         .set_if_some(command.against.as_ref(), RenderCheck::against)
         .set_if_some(command.like.as_ref(), RenderCheck::like)
         .set_if_some(command.lora_dir.as_ref(), RenderCheck::loras)
@@ -59,5 +61,6 @@ fn options(command: &Command) -> RenderOptions {
         .set_if_some(rng, RenderOptions::rng)
         .set_if_some(command.size, RenderOptions::size)
         .set_if_some(command.clip_skip.map(usize::from), RenderOptions::clip_skip)
+        .set_if_some(command.switch_at, RenderOptions::switch_at)
         .set_if_some(command.dtype, RenderOptions::dtype)
 }

@@ -32,6 +32,7 @@ use trinart_ckpt_render::settings::{ReferencePicture, RenderOptions, read_pictur
 pub struct RenderCheck<'a> {
     checkpoint: &'a Checkpoint,
     vae: Option<&'a Checkpoint>,
+    refiner: Option<&'a Checkpoint>,
     against: Option<PathBuf>,
     like: Option<PathBuf>,
     loras: Option<PathBuf>,
@@ -51,6 +52,7 @@ impl<'a> RenderCheck<'a> {
         RenderCheck {
             checkpoint,
             vae: None,
+            refiner: None,
             against: None,
             like: None,
             loras: None,
@@ -69,6 +71,12 @@ impl<'a> RenderCheck<'a> {
     #[must_use]
     pub fn vae(self, vae: &'a Checkpoint) -> Self {
         RenderCheck { vae: Some(vae), ..self }
+    }
+
+    /// Lets a refiner take over the last part of the render; see [`RenderOptions::switch_at`].
+    #[must_use]
+    pub fn refiner(self, refiner: &'a Checkpoint) -> Self {
+        RenderCheck { refiner: Some(refiner), ..self }
     }
 
     /// Compares with a picture, or with the render of another checkpoint.
@@ -176,6 +184,7 @@ impl<'a> RenderCheck<'a> {
         let paths = RenderPaths {
             checkpoint: text(self.checkpoint.path()),
             vae: self.vae.map(|vae| text(vae.path())),
+            refiner: self.refiner.map(|refiner| text(refiner.path())),
             picture: text(output),
             sheet: sheet.as_deref().map(text),
         };
@@ -187,6 +196,9 @@ impl<'a> RenderCheck<'a> {
         if let Some(jobs) = self.jobs {
             check_jobs(jobs)?;
             job = job.jobs(jobs);
+        }
+        if let Some(refiner) = self.refiner {
+            job = job.refiner(input_of(refiner)?);
         }
         if let Some(folder) = &self.loras {
             job = job.loras(folder);

@@ -15,6 +15,7 @@ use trinart_ckpt_render::pipeline::Timings;
 pub(crate) struct RenderPaths {
     pub(crate) checkpoint: String,
     pub(crate) vae: Option<String>,
+    pub(crate) refiner: Option<String>,
     pub(crate) picture: String,
     pub(crate) sheet: Option<String>,
 }
@@ -28,6 +29,9 @@ pub struct RenderCheckReport {
     /// The path of the VAE that replaced the checkpoint's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vae: Option<String>,
+    /// The path of the refiner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refiner: Option<String>,
     /// The path of the picture.
     pub picture: String,
     /// The path of the contact sheet of the comparison.
@@ -63,6 +67,7 @@ impl RenderCheckReport {
         RenderCheckReport {
             checkpoint: paths.checkpoint,
             vae: paths.vae,
+            refiner: paths.refiner,
             picture: paths.picture,
             sheet: paths.sheet,
             device: report.device.clone(),
@@ -87,7 +92,8 @@ impl RenderCheckReport {
     pub fn to_text(&self) -> String {
         let mut out = String::new();
         let vae = self.vae.as_ref().map_or_else(String::new, |vae| format!(" with {}", printable(vae)));
-        let _ = writeln!(out, "{}{vae} -> {}", printable(&self.checkpoint), printable(&self.picture));
+        let refiner = self.refiner.as_ref().map_or_else(String::new, |path| format!(" and {}", printable(path)));
+        let _ = writeln!(out, "{}{vae}{refiner} -> {}", printable(&self.checkpoint), printable(&self.picture));
         for line in self.parameters.lines() {
             let _ = writeln!(out, "  {}", printable(line));
         }

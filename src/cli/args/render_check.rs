@@ -22,6 +22,11 @@ pub(in crate::cli) struct RenderCheck {
     /// Render with this VAE instead of the checkpoint's own
     #[arg(long, value_name = "VAE", help_heading = INPUT)]
     pub vae: Option<PathBuf>,
+    /// Let this checkpoint take over for the last steps, as the SDXL refiner does
+    ///
+    /// The latent is decoded with the VAE of CHECKPOINT.
+    #[arg(long, value_name = "CHECKPOINT", help_heading = INPUT)]
+    pub refiner: Option<PathBuf>,
     /// Write the picture to this PNG file
     #[arg(short, long, value_name = "PICTURE", help_heading = OUTPUT)]
     pub output: PathBuf,
@@ -98,6 +103,10 @@ pub(in crate::cli) struct RenderCheck {
     /// Set the noise generator [default: nv]
     #[arg(long, value_enum, help_heading = RENDERING, hide_short_help = true)]
     pub rng: Option<RngArgument>,
+    /// Let the refiner take over after this share of the timesteps [default: 0.8]
+    #[arg(long, value_name = "SHARE", value_parser = share, requires = "refiner", help_heading = RENDERING)]
+    #[arg(hide_short_help = true)]
+    pub switch_at: Option<f64>,
     /// Render on auto, cpu, cuda or cuda:N [default: auto]
     ///
     /// auto selects the first NVIDIA GPU if there is one and this program was built with CUDA, otherwise the CPU.
@@ -146,6 +155,11 @@ pub(in crate::cli) enum RngArgument {
 fn finite(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
     number.ok_or_else(|| format!("expected a finite number, found {text:?}"))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| format!("expected a number from 0 to 1, found {text:?}"))
 }
 
 fn size(text: &str) -> Result<(usize, usize), String> {

@@ -10,7 +10,7 @@ use crate::checks::{self, Check};
 use crate::kernels::Accelerator;
 use crate::observer::Trace;
 use crate::picture::{Picture, PictureComparison, compare, contact_sheet};
-use crate::pipeline::{Rendered, render};
+use crate::pipeline::{Model, Rendered, render};
 use crate::settings::Settings;
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::io::{Progress, parallel};
@@ -84,10 +84,10 @@ impl Other {
         Other { path: path.to_owned(), picture: picture.clone(), render: None }
     }
 
-    /// Renders the other checkpoint, and compares its weights with those of `ours`. `changed` is the other checkpoint with
-    /// LoRAs applied.
+    /// Renders the other checkpoint, and compares its weights with those of `ours`. `model` is that of the other checkpoint
+    /// with LoRAs applied.
     pub(super) fn render(
-        (other, changed): (&RenderInput, &RenderInput),
+        (other, model): (&RenderInput, &Model),
         ours: &RenderInput,
         settings: &Settings,
         machine: Option<&Arc<dyn Accelerator>>,
@@ -95,7 +95,7 @@ impl Other {
         checks: &mut Vec<Check>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let rendered = changed.model().and_then(|model| render(&model, settings, machine, &Trace::default(), progress));
+        let rendered = render(model, settings, machine, &Trace::default(), progress);
         let rendered = rendered.map_err(|error| error.in_file(other.path()))?;
         let differing = differing_components(ours.state_dict(), other.state_dict(), jobs, progress)?;
         checks.push(Check::info("weights", describe(&differing)));

@@ -14,7 +14,7 @@ use crate::checks::{self, Check, Verdict};
 use crate::networks::check_supported;
 use crate::observer::Trace;
 use crate::picture::Picture;
-use crate::pipeline::{self, ParsedPrompts, Timings, render};
+use crate::pipeline::{self, Model, ParsedPrompts, Timings, render};
 use crate::prompt::Tokenizer;
 use crate::settings::{Infotext, ReferenceParameters, ReferencePicture, RenderOptions, Settings, UsedFiles};
 use against::Other;
@@ -28,6 +28,7 @@ use trinart_ckpt_formats::state_dict::StateDict;
 
 pub use against::{Against, AgainstReport, LatentDistance};
 pub use device::Device;
+use input::PendingHash;
 pub use input::RenderInput;
 
 /// A render check of an open checkpoint.
@@ -36,6 +37,7 @@ pub use input::RenderInput;
 #[derive(Clone)]
 pub struct RenderJob {
     input: RenderInput,
+    refiner: Option<RenderInput>,
     options: RenderOptions,
     device: Device,
     reference: Option<ReferencePicture>,
@@ -103,6 +105,7 @@ impl RenderJob {
     pub fn new(input: RenderInput) -> Self {
         RenderJob {
             input,
+            refiner: None,
             options: RenderOptions::default(),
             device: Device::default(),
             reference: None,
@@ -117,6 +120,12 @@ impl RenderJob {
     #[must_use]
     pub fn options(self, options: RenderOptions) -> Self {
         RenderJob { options, ..self }
+    }
+
+    /// Lets a refiner take over the last part of each render; see [`RenderOptions::switch_at`].
+    #[must_use]
+    pub fn refiner(self, refiner: RenderInput) -> Self {
+        RenderJob { refiner: Some(refiner), ..self }
     }
 
     /// Sets the device.
@@ -173,15 +182,17 @@ impl RenderJob {
         let (device, settings, networks) = self.prepare()?;
         ParsedPrompts::parse(&settings, &Tokenizer::new()?).map_err(|error| error.in_file(self.input.path()))?;
         for input in [Some(&self.input), self.other_checkpoint()].into_iter().flatten() {
-            let check = || check_supported(input.state_dict()).and_then(|()| input.model());
+            let check = || check_supported(input.state_dict()).and_then(|()| self.model(input));
             check()
                 .and_then(|model| pipeline::check(&model, &settings))
                 .map_err(|error| error.in_file(input.path()))?;
         }
         let legacy = self.input.legacy_hash()?;
+        let refiner = self.refiner.as_ref().map(|refiner| (refiner.name(), refiner.known_hash()));
         let files = UsedFiles {
             model: [self.input.known_hash(), legacy.as_deref()],
             vae: self.input.vae(),
+            refiner: refiner.as_ref().map(|(name, hash)| (name.as_str(), *hash)),
             networks: &networks.used,
         };
         let mut checks = self.parameters().checks(&files)?;
@@ -208,6 +219,7 @@ impl RenderJob {
 
     fn run_in_current_pool(&self, progress: &dyn Progress) -> Result<RenderReport> {
         let hash = self.input.start_hash(self.jobs != Some(1))?;
+        let refiner_hash = self.refiner.as_ref().map(|it| it.start_hash(self.jobs != Some(1))).transpose()?;
         let (device, settings, networks) = self.prepare()?;
         let size_check = self.check_size(&settings)?;
         let other_picture = self.other_picture().filter(|_| size_check.is_none());
@@ -215,12 +227,15 @@ impl RenderJob {
         let machine = device.machine.as_ref();
         let dump = self.dump.then(|| Arc::new(Dump::default()));
         let stages = dump.as_ref().map_or_else(Trace::default, |dump| Trace::to(Arc::clone(dump) as _));
-        let rendered = input.model().and_then(|model| render(&model, &settings, machine, &stages, progress));
+        let rendered = self.model(&input).and_then(|model| render(&model, &settings, machine, &stages, progress));
         let mut rendered = rendered.map_err(|error| error.in_file(self.input.path()))?;
         let hash = hash.wait()?;
+        let refiner_hash = refiner_hash.map(PendingHash::wait).transpose()?.flatten();
+        let refiner = self.refiner.as_ref().map(|refiner| (refiner.name(), refiner_hash.as_deref()));
         let legacy = self.input.legacy_hash()?;
         let model = [hash.as_deref(), legacy.as_deref()];
-        let files = UsedFiles { model, vae: self.input.vae(), networks: &networks.used };
+        let refiner = refiner.as_ref().map(|(name, hash)| (name.as_str(), *hash));
+        let files = UsedFiles { model, vae: self.input.vae(), refiner, networks: &networks.used };
         let infotext = settings.infotext(&self.input.name(), &files);
         let mut checks = self.parameters().checks(&files)?;
         checks.extend(size_check);
@@ -233,7 +248,8 @@ impl RenderJob {
             Some(other) => {
                 let jobs = self.jobs.unwrap_or_else(parallel::default_jobs);
                 let (changed, _) = networks.apply(other)?;
-                Some(Other::render((other, &changed), &self.input, &settings, machine, jobs, &mut checks, progress)?)
+                let model = self.model(&changed).map_err(|error| error.in_file(other.path()))?;
+                Some(Other::render((other, &model), &self.input, &settings, machine, jobs, &mut checks, progress)?)
             }
             None => other_picture.map(|(path, picture)| Other::from_picture(path, picture)),
         };
@@ -257,6 +273,14 @@ impl RenderJob {
             device: device.name,
             dump: dump.map(|dump| dump.to_state_dict()).transpose()?,
         })
+    }
+
+    /// Returns the model of an input, with the refiner.
+    fn model(&self, input: &RenderInput) -> Result<Model> {
+        let model = input.model()?;
+        let Some(refiner) = &self.refiner else { return Ok(model) };
+        let supported = check_supported(refiner.state_dict()).and_then(|()| model.with_refiner(refiner.model()?));
+        supported.map_err(|error| error.in_file(refiner.path()))
     }
 
     fn prepare(&self) -> Result<(OpenDevice, Settings, Networks)> {

@@ -1,5 +1,6 @@
 //! The render pipeline: text encoder, UNet with a sampler, VAE.
 
+mod calls;
 mod guidance;
 mod model;
 mod noise;
@@ -17,16 +18,17 @@ use crate::checks::{self, Check, Statistics, Verdict};
 use crate::errors::from_candle;
 use crate::kernels::Accelerator;
 use crate::networks::{Conditioning, TextEncoders, Unet, Vae};
-use crate::observer::{Observer, Trace};
+use crate::observer::Trace;
 use crate::ops::Engine;
 use crate::picture::Picture;
 use crate::prompt::{Schedule, Tokenizer};
-use crate::sampling::{Prediction, Sampler, SamplerContext, sample};
+use crate::sampling::{Sampler, SamplerContext, sample};
 use crate::settings::Settings;
 use crate::weights::values;
+use calls::{Expert, NonFiniteCall, Successor, UnetCalls};
 use guidance::Guidance;
 use noise::{LATENT_CHANNELS, NoiseDrawing};
-use nonfinite::{F16_MAX, NonFiniteFinder, weight_checks};
+use nonfinite::{F16_MAX, first_layer, weight_checks};
 use target::{Decoded, RenderTarget};
 use text::EncodedText;
 pub(super) use text::ParsedPrompts;
@@ -95,6 +97,7 @@ pub fn render(
 
     let begin = Instant::now();
     let text = render.encode_prompts(&target)?;
+    let refiner = model.refiner().map(|refiner| render.prepare_refiner(refiner, machine)).transpose()?;
     render.timings.text = begin.elapsed().as_secs_f64();
 
     let begin = Instant::now();
@@ -102,7 +105,7 @@ pub fn render(
     let unet = Unet::load(&target.weights())?;
     render.timings.load = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
-    let latent = render.sample(unet, &text, image, progress)?;
+    let latent = render.sample(unet, &text, image, refiner.as_ref(), progress)?;
     render.timings.sampling = begin.elapsed().as_secs_f64();
 
     let begin = Instant::now();
@@ -114,7 +117,18 @@ pub fn render(
     render.checks.push(checks::latent(&latent, model.denoiser()?.data()));
     render.checks.extend(checks::picture(&picture));
     render.checks.extend(weight_checks(&target.flaws));
+    if let Some(refiner) = &refiner {
+        let of_refiner = |check: Check| Check { found: format!("in the refiner: {}", check.found), ..check };
+        render.checks.extend(weight_checks(&refiner.target.flaws).into_iter().map(of_refiner));
+    }
     Ok(Rendered { picture, latent, checks: render.checks, timings: render.timings })
+}
+
+/// A refiner with its prompts, before it is loaded.
+struct PreparedRefiner<'a> {
+    model: &'a Model,
+    target: RenderTarget,
+    text: EncodedText,
 }
 
 /// Fails if a model cannot be rendered with these settings: the refiner alone, or an EDM model, which has no timesteps,
@@ -151,7 +165,9 @@ impl Render<'_> {
             self.see_text(&format!("prompt.{index}"), part.at(0));
         }
         self.see_text("negative", text.negative.at(0));
-        self.check_text(&text)?;
+        let statistics = text_statistics(&text)?;
+        self.check_finite("text finite", &statistics, String::new);
+        self.checks.push(checks::text_encoder(statistics.deviation, text.word_distance));
         if self.settings.clip_skip > 1 && !encoders.has_clip_skip() {
             let found = format!("ignored: {} has a fixed layer, as in WebUI", self.model.architecture().text());
             self.checks.push(Check::info("clip skip", found));
@@ -166,19 +182,19 @@ impl Render<'_> {
         }
     }
 
-    fn check_text(&mut self, text: &EncodedText) -> Result<()> {
-        let mut all = Vec::new();
-        let prompts = text.parts.iter().map(|(_, part)| part).chain([&text.negative]).flat_map(Schedule::values);
-        for Conditioning { context, vector } in prompts {
-            all.extend(values(context)?);
-            if let Some(vector) = vector {
-                all.extend(values(vector)?);
-            }
-        }
-        let statistics = Statistics::of(&all);
-        self.check_finite("text finite", &statistics, String::new);
-        self.checks.push(checks::text_encoder(statistics.deviation, text.word_distance));
-        Ok(())
+    /// Encodes the prompts for the refiner. Embeddings are for the text encoders of the base, so it gets their names as words.
+    fn prepare_refiner<'m>(
+        &mut self,
+        model: &'m Model,
+        machine: Option<&Arc<dyn Accelerator>>,
+    ) -> Result<PreparedRefiner<'m>> {
+        let target = RenderTarget::new(model.state_dict(), self.settings.dtype, machine)?;
+        let tokenizer = Tokenizer::new()?;
+        let prompts = ParsedPrompts::parse(self.settings, &tokenizer)?;
+        let encoders = TextEncoders::load(&target.weights())?;
+        let text = EncodedText::new(&prompts, &encoders, &tokenizer, self.settings)?;
+        self.check_finite("refiner text finite", &text_statistics(&text)?, String::new);
+        Ok(PreparedRefiner { model, target, text })
     }
 
     /// Returns the image that the UNet of an inpainting or instruct-pix2pix model takes besides the latent, as in WebUI's
@@ -223,17 +239,25 @@ impl Render<'_> {
         unet: Unet,
         text: &EncodedText,
         image: Option<Tensor>,
+        refiner: Option<&PreparedRefiner<'_>>,
         progress: &dyn Progress,
     ) -> Result<Tensor> {
         let (settings, stages) = (self.settings, self.stages);
         let (noise_schedule, denoiser) = (self.model.noise_schedule(settings)?, self.model.denoiser()?);
         let guidance = Guidance::new(settings, text, image, denoiser, noise_schedule.clone());
+        let successor = refiner.map(|refiner| {
+            Successor::new(settings, &noise_schedule, move || {
+                let schedule = refiner.model.noise_schedule(settings)?;
+                let unet = Unet::load(&refiner.target.weights())?;
+                Ok(Expert { unet, guidance: Guidance::new(settings, &refiner.text, None, denoiser, schedule) })
+            })
+        });
         let mut drawing = NoiseDrawing::new(settings);
         let noise = drawing.draw()?;
         stages.seen("noise", &noise);
         let count = settings.sampler.calls(&noise_schedule, settings.schedule, settings.steps);
         progress.begin_steps("sampling", count.unwrap_or(settings.steps) as u64);
-        let mut calls = UnetCalls::new(&unet, &guidance, stages, progress);
+        let mut calls = UnetCalls::new(Expert { unet, guidance }, successor, stages, progress);
         let mut watch = |step: usize, latent: &Tensor| {
             stages.seen(&format!("latent.{}", step + 1), latent);
             Ok(())
@@ -252,27 +276,28 @@ impl Render<'_> {
         };
         let latent = sample(settings.sampler, &noise, &mut context)?;
         stages.seen("latent", &latent);
-        let UnetCalls { seconds, first, non_finite, .. } = calls;
+        let UnetCalls { seconds, first, non_finite, refined_from, .. } = calls;
+        let count = seconds.len();
         self.timings.calls = seconds;
-        if let Some(first) = first {
+        if refiner.is_some() {
+            let found = match refined_from {
+                Some(first) => format!("from call {first} of {count}"),
+                None => format!("not used: {count} calls end before its share"),
+            };
+            let expected = "it takes over: a lower --switch-at or more steps";
+            self.checks.push(Check::warn("refiner", refined_from.is_some(), found, expected));
+        }
+        // The refiner only knows latents with little noise.
+        if let Some(first) = first.filter(|_| refined_from != Some(1)) {
             self.checks.push(checks::answer(&values(&noise)?, &first, settings.width / 8, denoiser));
         }
-        self.check_unet(unet, &guidance, non_finite)?;
+        match non_finite {
+            None => self.check_finite("UNet finite", &Statistics::default(), String::new),
+            Some(NonFiniteCall { number, statistics, layer }) => {
+                self.check_finite("UNet finite", &statistics, || format!(" at call {number} of {count}{layer}"));
+            }
+        }
         Ok(latent)
-    }
-
-    /// Adds the check of the UNet's values. Repeats a call with NaN or infinite values to find the layer.
-    fn check_unet(&mut self, mut unet: Unet, guidance: &Guidance<'_>, non_finite: Option<NonFiniteCall>) -> Result<()> {
-        let Some(NonFiniteCall { number, statistics, x, time }) = non_finite else {
-            self.check_finite("UNet finite", &Statistics::default(), String::new);
-            return Ok(());
-        };
-        let finder = Arc::new(NonFiniteFinder::default());
-        unet.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
-        guidance.predict(&unet, &x, time, number - 1)?;
-        let (layer, count) = (first_layer(finder.first()), self.timings.calls.len());
-        self.check_finite("UNet finite", &statistics, || format!(" at call {number} of {count}{layer}"));
-        Ok(())
     }
 
     /// Decodes a latent, and encodes the image again to check the VAE.
@@ -320,52 +345,15 @@ impl Render<'_> {
     }
 }
 
-/// Describes the first layer with NaN or infinite values. `None` means that all layers were finite when the call was
-/// repeated.
-fn first_layer(layer: Option<String>) -> String {
-    layer.map_or_else(|| "; repeating the call gave finite values".to_owned(), |layer| format!(", first after {layer}"))
-}
-
-/// Calls the UNet with guidance, and records the calls.
-struct UnetCalls<'a> {
-    unet: &'a Unet,
-    guidance: &'a Guidance<'a>,
-    stages: &'a Trace,
-    progress: &'a dyn Progress,
-    seconds: Vec<f64>,
-    /// The prediction of the first call.
-    first: Option<Vec<f32>>,
-    /// The first call with NaN or infinite values.
-    non_finite: Option<NonFiniteCall>,
-}
-
-struct NonFiniteCall {
-    /// Counted from 1.
-    number: usize,
-    statistics: Statistics,
-    x: Tensor,
-    time: f64,
-}
-
-impl<'a> UnetCalls<'a> {
-    fn new(unet: &'a Unet, guidance: &'a Guidance<'a>, stages: &'a Trace, progress: &'a dyn Progress) -> Self {
-        UnetCalls { unet, guidance, stages, progress, seconds: Vec::new(), first: None, non_finite: None }
-    }
-
-    fn predict(&mut self, x: &Tensor, time: f64) -> Result<Prediction> {
-        self.progress.check()?;
-        let begin = Instant::now();
-        let predicted = self.guidance.predict(self.unet, x, time, self.seconds.len())?;
-        self.seconds.push(begin.elapsed().as_secs_f64());
-        let number = self.seconds.len();
-        self.stages.seen(&format!("epsilon.{number}"), &predicted.guided);
-        let predicted_values = values(&predicted.guided)?;
-        let statistics = Statistics::of(&predicted_values);
-        if self.non_finite.is_none() && !statistics.is_finite() {
-            self.non_finite = Some(NonFiniteCall { number, statistics, x: x.clone(), time });
+/// The statistics of all encoded prompts.
+fn text_statistics(text: &EncodedText) -> Result<Statistics> {
+    let mut all = Vec::new();
+    let prompts = text.parts.iter().map(|(_, part)| part).chain([&text.negative]).flat_map(Schedule::values);
+    for Conditioning { context, vector } in prompts {
+        all.extend(values(context)?);
+        if let Some(vector) = vector {
+            all.extend(values(vector)?);
         }
-        self.first.get_or_insert(predicted_values);
-        self.progress.advance(1);
-        Ok(predicted)
     }
+    Ok(Statistics::of(&all))
 }

@@ -10,7 +10,7 @@ use crate::networks::Family;
 use crate::sampling::{Denoiser, NoiseSchedule};
 use crate::settings::Settings;
 use crate::weights::{tensor, values};
-use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_models::detection::detect;
 use trinart_ckpt_models::family::{Architecture, Prediction};
@@ -23,6 +23,7 @@ pub struct Model {
     state_dict: Arc<StateDict>,
     parameterization: Parameterization,
     family: &'static Family,
+    refiner: Option<Arc<Model>>,
 }
 
 impl Model {
@@ -40,9 +41,34 @@ impl Model {
     pub fn with_parameterization(state_dict: Arc<StateDict>, parameterization: &Parameterization) -> Result<Self> {
         let family = Family::of(&state_dict)?;
         let parameterization = parameterization.for_architecture(family.architecture);
-        let model = Model { state_dict, parameterization, family };
+        let model = Model { state_dict, parameterization, family, refiner: None };
         model.denoiser()?;
         Ok(model)
+    }
+
+    /// Lets another model take over the last part of each render: [`Settings::refiner`] says when. The latent is decoded
+    /// with the VAE of this model, not with that of the refiner, which WebUI has loaded by then.
+    ///
+    /// Fails if the refiner works on other latents, predicts something else or takes an image.
+    pub fn with_refiner(self, refiner: Model) -> Result<Self> {
+        let fail = |message: String| Err(Error::mismatch(message));
+        if self.family.has_vector() != refiner.family.has_vector() {
+            let (base, refiner) = (self.architecture().text(), refiner.architecture().text());
+            return fail(format!("a refiner of {refiner} cannot finish pictures of {base}: their latents differ"));
+        }
+        if self.denoiser()? != refiner.denoiser()? || refiner.denoiser()?.is_edm() {
+            let [base, refiner] = [&self, &refiner].map(|model| model.parameterization.prediction.text());
+            return fail(format!("the refiner predicts {refiner}, the base {base}: expected the same, and not EDM"));
+        }
+        if refiner.takes_image() {
+            return fail("a refiner that also takes an image is not supported".to_owned());
+        }
+        Ok(Model { refiner: Some(Arc::new(refiner)), ..self })
+    }
+
+    /// The model that takes over the last part of each render.
+    pub(crate) fn refiner(&self) -> Option<&Model> {
+        self.refiner.as_deref()
     }
 
     /// The tensors, in LDM names.

@@ -80,3 +80,9 @@ fn summarize(keys: &[String]) -> Option<String> {
     let models: Vec<String> = MODEL_PREFIXES.into_iter().filter_map(of_model).collect();
     (!models.is_empty()).then(|| models.join("; "))
 }
+
+/// Describes the first layer with NaN or infinite values. `None` means that all layers were finite when the call was
+/// repeated.
+pub(super) fn first_layer(layer: Option<String>) -> String {
+    layer.map_or_else(|| "; repeating the call gave finite values".to_owned(), |layer| format!(", first after {layer}"))
+}

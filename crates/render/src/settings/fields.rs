@@ -5,6 +5,11 @@
 pub(super) const WEIGHT_DTYPE: &str = "Weight dtype";
 pub(super) const PROMPT_SYNTAX: &str = "Prompt syntax";
 
+/// The fields of the refiner.
+pub(super) const REFINER: &str = "Refiner";
+pub(super) const SWITCH_AT: &str = "Refiner switch at";
+pub(super) const SWITCH_BY_STEPS: &str = "Refiner switch by sampling steps";
+
 /// Fields that a render uses or compares.
 const USED: &[&str] = &[
     "Steps",
@@ -150,7 +155,11 @@ pub(super) struct IgnoredFields<'a> {
 
 impl<'a> IgnoredFields<'a> {
     /// Adds a field unless a render uses it or it has no effect.
-    pub(super) fn add(&mut self, name: &'a str, value: &'a str) {
+    pub(super) fn add(&mut self, name: &'a str, value: &'a str, has_refiner: bool) {
+        let is_of_refiner = [REFINER, SWITCH_AT, SWITCH_BY_STEPS].contains(&name);
+        if is_of_refiner && has_refiner {
+            return;
+        }
         if USED.contains(&name) || NOTES.contains(&name) || WITHOUT_EFFECT.contains(&(name, value.trim())) {
             return;
         }

@@ -1,5 +1,6 @@
 //! The files that a picture's parameters name with their hashes, compared with those of a render.
 
+use super::fields::REFINER;
 use super::infotext::Infotext;
 use crate::checks::Check;
 use crate::files::{NetworkKind, UsedNetwork};
@@ -20,6 +21,8 @@ pub(crate) struct UsedFiles<'a> {
     pub(crate) model: [Option<&'a str>; 2],
     /// The name and the hash of a VAE that replaced the checkpoint's.
     pub(crate) vae: Option<(&'a str, Option<&'a str>)>,
+    /// The name and the hash of the refiner.
+    pub(crate) refiner: Option<(&'a str, Option<&'a str>)>,
     /// The LoRAs and embeddings of the prompts.
     pub(crate) networks: &'a [UsedNetwork],
 }
@@ -77,6 +80,11 @@ impl UsedFiles<'_> {
                 let hash = hash.map_or_else(String::new, |hash| format!(", hash {hash}"));
                 unused.push(format!("VAE hash: {theirs}, but rendered with {name}{hash}"));
             }
+        }
+        if let (Some((name, Some(ours))), Some(theirs)) = (self.refiner, text.get(REFINER))
+            && theirs.rsplit_once(" [").is_some_and(|(_, hash)| !agree(ours, hash.trim_end_matches(']')))
+        {
+            unused.push(format!("{REFINER}: {theirs}, but rendered with {name} [{ours}]"));
         }
         let Some(resources) = text.get(RESOURCES) else { return Ok(unused) };
         let Ok(serde_json::Value::Object(resources)) = serde_json::from_str(resources) else {

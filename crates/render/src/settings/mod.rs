@@ -11,7 +11,7 @@ mod webui;
 use crate::files::NetworkKind;
 use crate::prompt::{Embeddings, Emphasis, Syntax};
 use crate::sampling::{NoiseSource, Sampler, ScheduleType};
-use fields::{PROMPT_SYNTAX, WEIGHT_DTYPE};
+use fields::{PROMPT_SYNTAX, REFINER, SWITCH_AT, SWITCH_BY_STEPS, WEIGHT_DTYPE};
 use infotext::is_side;
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::tensor::Dtype;
@@ -65,6 +65,8 @@ pub struct Settings {
     pub padding: PromptPadding,
     /// Whether the noise schedule is rounded to half precision, as in WebUI before 1.8. Default: false.
     pub downcast_alphas: bool,
+    /// When the refiner takes over, for a model with one. Default: after 0.8 of the timesteps.
+    pub refiner: RefinerSwitch,
     /// More options of WebUI. Default: WebUI's.
     pub webui: WebUiOptions,
     /// The dtype of the weights: F32, F16 or BF16. On the CPU, weights are rounded to it and values are F32; kernels
@@ -93,9 +95,26 @@ impl Default for Settings {
             old_editing: false,
             padding: PromptPadding::default(),
             downcast_alphas: false,
+            refiner: RefinerSwitch::default(),
             webui: WebUiOptions::default(),
             dtype: Dtype::F32,
         }
+    }
+}
+
+/// When a refiner takes over from the model before it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct RefinerSwitch {
+    /// The share after which it takes over, 0 to 1.
+    pub at: f64,
+    /// Whether it is the share of the steps, as in WebUI before 1.8, and not that of the timesteps.
+    pub by_steps: bool,
+}
+
+impl Default for RefinerSwitch {
+    fn default() -> Self {
+        RefinerSwitch { at: 0.8, by_steps: false }
     }
 }
 
@@ -181,6 +200,13 @@ impl Settings {
             text.push("Old prompt editing timelines", "True");
         }
         self.webui.write(&mut text, self.sampler);
+        if let Some((name, hash)) = files.refiner {
+            text.push(REFINER, hash.map_or_else(|| name.to_owned(), |hash| format!("{name} [{hash}]")));
+            text.push(SWITCH_AT, self.refiner.at);
+            if self.refiner.by_steps {
+                text.push(SWITCH_BY_STEPS, "True");
+            }
+        }
         for kind in NetworkKind::ALL {
             let hashes = UsedFiles::field(files.networks, kind);
             if !hashes.is_empty() {

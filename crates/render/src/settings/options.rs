@@ -1,10 +1,10 @@
 //! Requested settings, completed from a reference picture and the defaults.
 
-use super::fields::{PROMPT_SYNTAX, WEIGHT_DTYPE};
+use super::fields::{PROMPT_SYNTAX, SWITCH_AT, SWITCH_BY_STEPS, WEIGHT_DTYPE};
 use super::infotext::as_read;
 use super::reference::ReferenceParameters;
 use super::webui::WebUiOptions;
-use super::{PromptPadding, STEPS, Settings};
+use super::{PromptPadding, RefinerSwitch, STEPS, Settings};
 use crate::prompt::{Emphasis, Preset, Syntax, strip_comments};
 use crate::sampling::{NoiseSource, Sampler, ScheduleType};
 use trinart_ckpt_formats::error::{Error, Result};
@@ -39,6 +39,8 @@ pub struct RenderOptions {
     pub size: Option<(usize, usize)>,
     /// The layer of the text encoder whose output is used, counted from the end.
     pub clip_skip: Option<usize>,
+    /// The share after which the refiner takes over, 0 to 1. Default: 0.8.
+    pub switch_at: Option<f64>,
     /// The dtype of the weights. Default: F16 on a GPU, F32 on the CPU.
     pub dtype: Option<Dtype>,
 }
@@ -78,6 +80,8 @@ impl RenderOptions {
         size: (usize, usize);
         /// Sets the layer of the text encoder, counted from the end.
         clip_skip: usize;
+        /// Sets the share after which the refiner takes over.
+        switch_at: f64;
         /// Sets the dtype of the weights.
         dtype: Dtype;
     }
@@ -113,6 +117,7 @@ impl RenderOptions {
             false if reference.is_set("Pad conds")? => PromptPadding::EmptyPrompt,
             false => PromptPadding::None,
         };
+        let switch_at = or_else(self.switch_at, || reference.number(SWITCH_AT, |it| (0.0..=1.0).contains(it)))?;
         let emphases = Emphasis::ALL.map(|emphasis| (emphasis.name(), emphasis));
         let emphasis = reference.one_of("Emphasis", &emphases)?;
         let settings = Settings {
@@ -134,6 +139,10 @@ impl RenderOptions {
             old_editing: reference.is_set("Old prompt editing timelines")? || rules.old_editing(),
             padding,
             downcast_alphas: reference.is_set("Downcast alphas_cumprod")? || rules.downcasts_alphas(),
+            refiner: RefinerSwitch {
+                at: switch_at.unwrap_or(defaults.refiner.at),
+                by_steps: reference.is_set(SWITCH_BY_STEPS)? || rules.switches_by_steps(),
+            },
             webui: WebUiOptions::read(reference, sampler)?,
             dtype: dtype.unwrap_or(default_dtype),
         };

@@ -165,7 +165,8 @@ impl ReferenceParameters {
             return Ok(Vec::new());
         }
         let mut fields = IgnoredFields::default();
-        self.text.fields.iter().for_each(|(name, value)| fields.add(name, value));
+        let has_refiner = used.refiner.is_some();
+        self.text.fields.iter().for_each(|(name, value)| fields.add(name, value, has_refiner));
         let mut ignored = fields.texts();
         ignored.append(&mut used.unused(&self.text)?);
         if let Some(version) = self.text("Version").filter(|version| is_of_another_program(version)) {

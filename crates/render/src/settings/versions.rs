@@ -6,6 +6,7 @@
 //! | 1.6 | DDIM and PLMS do not pad the negative prompt to the length of the prompt |
 //! | 1.7.0-225 | the noise schedule is not rounded to half precision |
 //! | 1.8 | comments in prompts |
+//! | 1.8 | the refiner takes over after a share of the timesteps; before, of the steps |
 //! | 1.9 | the schedule type is a field of its own; "Automatic" depends on the sampler |
 //! | 1.9 | the fields `Prompt` and `Negative prompt` do not override the prompt |
 //!
@@ -22,6 +23,7 @@ const NEW_EDITING: WebUiVersion = WebUiVersion(1, 6, 0, 0);
 const NO_PADDING: WebUiVersion = WebUiVersion(1, 6, 0, 0);
 const EXACT_ALPHAS: WebUiVersion = WebUiVersion(1, 7, 0, 225);
 const COMMENTS: WebUiVersion = WebUiVersion(1, 8, 0, -1);
+const SWITCH_BY_TIMESTEPS: WebUiVersion = WebUiVersion(1, 8, 0, 0);
 const SCHEDULE_TYPES: WebUiVersion = WebUiVersion(1, 9, 0, -1);
 
 impl WebUiVersion {
@@ -75,6 +77,11 @@ impl Rules {
     /// Whether the noise schedule is rounded to half precision.
     pub(super) fn downcasts_alphas(self) -> bool {
         self.is_before(EXACT_ALPHAS)
+    }
+
+    /// Whether the refiner takes over after a share of the steps.
+    pub(super) fn switches_by_steps(self) -> bool {
+        self.is_before(SWITCH_BY_TIMESTEPS)
     }
 
     /// Whether `#` begins a comment.

@@ -154,6 +154,39 @@ fn renders_sdxl_with_zeros_for_an_empty_negative_prompt() {
     assert_renders("sdxl-no-negative", &with("sdxl", &[]), &settings);
 }
 
+/// SDXL with the refiner.
+fn with_refiner() -> Model {
+    let refiner = Model::new(Arc::new(of_family("refiner"))).unwrap();
+    with("sdxl", &[]).with_refiner(refiner).unwrap()
+}
+
+#[test]
+fn the_refiner_takes_over_when_it_does_in_webui() {
+    let mut settings = settings();
+    settings.refiner.at = 0.6;
+    assert_renders("refined", &with_refiner(), &settings);
+    let found = rendered(&with_refiner(), &settings);
+    assert_eq!(check(&found, "refiner").verdict, Verdict::Pass);
+    // 15 of 20 calls are 0.75 of the steps.
+    settings.refiner.at = 0.75;
+    settings.refiner.by_steps = true;
+    let found = rendered(&with_refiner(), &settings);
+    assert_eq!(check(&found, "refiner").found, "from call 16 of 20");
+    settings.refiner.at = 1.0;
+    let found = rendered(&with_refiner(), &settings);
+    assert_eq!(check(&found, "refiner").verdict, Verdict::Warning);
+}
+
+#[test]
+fn a_refiner_needs_the_latents_and_the_prediction_of_its_base() {
+    let refiner = |family: &str, marks: &[Mark<'_>]| with("sdxl", &[]).with_refiner(with(family, marks)).map(|_| ());
+    let error = refiner("sd2", &[]).unwrap_err().to_string();
+    assert!(error.contains("their latents differ"), "{error}");
+    let error = refiner("sdxl", &[("v_pred", &[])]).unwrap_err().to_string();
+    assert!(error.contains("predicts v-prediction"), "{error}");
+    assert!(refiner("sdxl", &[]).is_ok());
+}
+
 /// The settings of a render that only needs checks.
 fn one_step() -> Settings {
     let mut settings = settings();

@@ -145,6 +145,11 @@ impl NoiseSchedule {
         f64::from(self.table.time(sigma as f32))
     }
 
+    /// The index of the noise level of the model that is nearest to another: the timestep, except for LCM.
+    pub(crate) fn nearest_index(&self, sigma: f64) -> usize {
+        self.table.nearest_index(sigma as f32)
+    }
+
     /// The lowest and the highest noise level.
     pub fn range(&self) -> (f32, f32) {
         self.table.range()

@@ -48,6 +48,13 @@ impl LevelTable {
         (self.level(0), self.level(self.len()))
     }
 
+    /// Returns the index of the nearest level, by their difference.
+    pub(super) fn nearest_index(&self, sigma: f32) -> usize {
+        let above = self.sigmas.partition_point(|level| *level < sigma).min(self.len() - 1);
+        let below = above.saturating_sub(1);
+        if sigma - self.level(below) <= self.level(above) - sigma { below } else { above }
+    }
+
     /// Returns the level at a timestep, which may be fractional.
     pub(super) fn sigma(&self, time: f32) -> f32 {
         let place = match self.grid {
