@@ -9,6 +9,26 @@ use crate::support::{Folder, assert_rows, expected, fixture, read, save, tensors
 const UNET: &str = "model.diffusion_model.";
 
 #[test]
+fn a_text_encoder_in_the_names_of_transformers_becomes_a_folder() {
+    use crate::support::narrow::Narrow;
+    use trinart_ckpt::models::family::Architecture;
+    let folder = Folder::new();
+    let (whole, pipeline) = (folder.join("whole.safetensors"), folder.join("pipeline"));
+    Narrow::new(Architecture::Ssd1b).save(&whole, &[]);
+    run!["convert", &whole, "-o", &pipeline, "--to", "diffusers"].done();
+    for part in ["text_encoder", "text_encoder_2"] {
+        let weights = pipeline.join(part).join("model.safetensors");
+        let alone = folder.join(&format!("{part}.safetensors"));
+        std::fs::copy(&weights, &alone).unwrap();
+        let output = folder.join(&format!("{part}-folder"));
+        let report = run!["convert", &alone, "-o", &output, "--to", "diffusers", "--json"].json();
+        assert_eq!(crate::support::read(&output.join("model.safetensors")), crate::support::read(&weights), "{part}");
+        let lines = report["ledger"].as_array().unwrap();
+        assert!(lines.iter().all(|line| line["outcome"] == "written"), "{part}");
+    }
+}
+
+#[test]
 fn a_vae_in_diffusers_names_gets_the_keys_and_shapes_that_webui_loads() {
     let folder = Folder::new();
     let original = fixture("diffusers/sd1/vae/diffusion_pytorch_model.safetensors");

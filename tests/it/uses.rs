@@ -119,6 +119,7 @@ fn every_model_that_can_be_rendered_is_usable_for_it() {
         ("no-attention", without_attention, false),
         ("no-vae", without("first_stage_model."), false),
         ("unclip", Narrow::new(Architecture::Sd2).with("embedder.model.ln_final.weight", filled(&[1])), false),
+        ("vae-of-flux", of_base().shaped("first_stage_model.decoder.conv_in.weight", &[16, 16, 3, 3]), false),
         ("wrapped", of_base().renamed("", "module."), false),
         ("one-encoder", of_base().renamed("conditioner.embedders.1.", refiner), false),
     ];

@@ -86,6 +86,9 @@ fn no_pipeline(pipeline: &Pipeline<'_>) -> Error {
             let lacks = "a depth_estimator and a feature_extractor, which this program cannot make from depth_model.*";
             format!("the {task} pipeline of {architecture} needs {lacks}")
         }
+        Task::Other(channels) => {
+            format!("this program knows no pipeline for a UNet of {architecture} with {channels} input channels")
+        }
         _ => format!("diffusers has no {task} pipeline for {architecture}"),
     })
 }

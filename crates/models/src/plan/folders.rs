@@ -9,6 +9,7 @@ use trinart_ckpt_formats::{Metadata, StateDict};
 
 use crate::detection::{Detection, detect};
 use crate::family::{Architecture, Task};
+use crate::file_kind;
 use crate::layout::{self, Folder, Layout, Mapped, shapes, text_keys};
 use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin};
 use crate::notice::{Notice, NoticeCode};
@@ -48,7 +49,10 @@ pub fn to_folder(
                      which this program cannot make from embedder.*";
         return Err(Error::unsupported(found).in_tensor(key));
     }
-    let architecture = architecture(&detection, &folders, wanted)?;
+    let architecture = architecture(&detection, &folders, wanted).map_err(|doubt| {
+        let what = file_kind::describe(&state_dict);
+        Error::unsupported(format!("a folder cannot hold this file: {what}; {doubt}"))
+    })?;
     let layout = Layout::of(architecture);
     let is_bare = is_text_bare(&metadata, &ledger);
     let (tensors, destinations) = rename(layout, &state_dict, is_bare)?;
@@ -131,16 +135,18 @@ fn folders_of(state_dict: &StateDict, detection: &Detection) -> Vec<Folder> {
     Folder::ALL.iter().copied().filter(|&folder| of_folder(folder)).collect()
 }
 
-fn architecture(detection: &Detection, folders: &[Folder], wanted: &Parameterization) -> Result<Architecture> {
+/// Returns the architecture of a folder, or why it is unknown.
+fn architecture(
+    detection: &Detection,
+    folders: &[Folder],
+    wanted: &Parameterization,
+) -> std::result::Result<Architecture, String> {
     match (detection.candidates().as_slice(), folders) {
         (&[only], _) => Ok(only),
         // The VAE is the same in all architectures, and so is each text encoder.
         (_, [Folder::Vae]) => Ok(wanted.architecture.unwrap_or(Architecture::Sd1)),
         (&[first, ..], [Folder::TextEncoder | Folder::TextEncoder2]) => Ok(first),
-        _ => {
-            let found = format!("unknown architecture ({}): cannot write a folder", detection.doubt());
-            Err(Error::unsupported(found))
-        }
+        _ => Err(format!("unknown architecture ({})", detection.doubt())),
     }
 }
 
@@ -182,6 +188,15 @@ fn rename(
         destinations.insert(key.to_owned(), destination);
     }
     Ok((tensors, destinations))
+}
+
+/// Returns the key that a part of a joined tensor gets when the tensor is split again: the one with the longest end in common.
+fn part_of_joined<'a>(input: &str, changes: &[Change], keys: &'a [(String, Vec<Change>)]) -> Option<&'a str> {
+    if keys.len() < 2 || !changes.contains(&Change::Joined) {
+        return None;
+    }
+    let common = |key: &str| key.bytes().rev().zip(input.bytes().rev()).take_while(|(a, b)| a == b).count();
+    keys.iter().map(|(key, _)| key.as_str()).max_by_key(|key| common(key))
 }
 
 /// Returns why folders do not hold a key. `is_known` tells whether the architecture has such a tensor.
@@ -277,6 +292,10 @@ fn rename_outputs(mut ledger: Ledger, destinations: &HashMap<String, Destination
             // A round trip from a folder to a folder: the changes of the layout cancel out.
             let changes = changes.iter().filter(|change| !is_of_layout(change)).cloned().collect();
             Disposition::Written { key: line.input.clone(), changes }
+        } else if let Some(part) = part_of_joined(&line.input, changes, keys) {
+            // Query, key and value were joined and are apart again, under other names.
+            let kept = changes.iter().filter(|change| !is_of_layout(change)).cloned();
+            Disposition::Written { key: part.to_owned(), changes: [Change::Renamed].into_iter().chain(kept).collect() }
         } else {
             let mut changes = changes.clone();
             changes.push(Change::Renamed);

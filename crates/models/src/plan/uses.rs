@@ -10,7 +10,7 @@ use crate::file_kind::Use;
 use crate::parameterization::Parameterization;
 use crate::plan::convert::{self, ConvertOptions};
 use crate::plan::{folders, merge_vae};
-use crate::{Component, renderable};
+use crate::{Component, renderable, vae, vae_schema};
 
 /// Lists what this program can do with a file as it is, beside `inspect`, `diff`, `hash` and `scan`, which take any.
 /// `predicts` is what the file shows of its UNet. Reads no tensors, except small ones.
@@ -48,5 +48,9 @@ fn is_rendered(checkpoint: &Checkpoint, predicts: &Parameterization) -> bool {
         let is_there = state_dict.keys().any(|key| Component::from_key(key) == component);
         is_there && completeness(state_dict, component, architecture).is_none_or(|found| found.missing.is_empty())
     };
-    is_known.is_ok() && [Component::Unet, Component::Vae, Component::TextEncoder].into_iter().all(has)
+    // The VAE of another model, such as Flux, has other latents.
+    let latents = vae_schema::LATENT_CHANNELS;
+    let decoder = state_dict.get(&format!("{}decoder.conv_in.weight", vae::PREFIX));
+    let fits = decoder.is_some_and(|tensor| tensor.shape().dims().get(1) == Some(&latents));
+    is_known.is_ok() && fits && [Component::Unet, Component::Vae, Component::TextEncoder].into_iter().all(has)
 }
