@@ -41,6 +41,7 @@ mod merge_vae_checks;
 mod metadata;
 mod non_finite;
 mod peers;
+mod pipelines;
 mod quantized;
 mod readme;
 #[cfg(feature = "render")]

@@ -1,4 +1,4 @@
-"""Creates the Python environment with torch, safetensors and picklescan that the tests compare with.
+"""Creates the Python environment with torch, safetensors, diffusers and picklescan that the tests compare with.
 
     python3 tests/peers/install.py [FOLDER]
 

@@ -35,6 +35,20 @@ impl Peers {
         None
     }
 
+    /// Finds the environment as [`Self::find`], if it has this package. Environments of before the package was required
+    /// lack it.
+    pub(crate) fn find_with(package: &str) -> Option<Self> {
+        let peers = Self::find()?;
+        let imported = Command::new(&peers.python).args(["-B", "-c", &format!("import {package}")]).output().unwrap();
+        if imported.status.success() {
+            return Some(peers);
+        }
+        let is_required = env::var_os(REQUIRED).is_some_and(|value| value == "1");
+        assert!(!is_required, "no {package} in the Python environment; run python3 tests/peers/install.py");
+        eprintln!("skipped: the Python environment has no {package}; run python3 tests/peers/install.py");
+        None
+    }
+
     /// Describes files as the libraries read them, in order. Takes all files in one call, because importing torch takes
     /// seconds.
     pub(crate) fn describe<P: AsRef<Path>>(&self, flags: &[&str], files: impl IntoIterator<Item = P>) -> Vec<Facts> {
