@@ -88,8 +88,8 @@ impl Resident {
             }
             Ok(hasher)
         };
-        // Meanwhile, the other threads wait for the view. One after the other puts elements into order.
-        let jobs = parallel::current_jobs().min(if ordered.is_some() { 2 } else { usize::MAX });
+        // Meanwhile, the other threads wait for the view. Only one can put elements into order.
+        let jobs = if ordered.is_some() { 1 } else { parallel::current_jobs() };
         let sums = parallel::map(jobs, &pieces(&read, begin..end, stored), Vec::new, load)?;
         if let Some(unchecked) = unchecked {
             let mut sum = Hasher::new();
