@@ -349,7 +349,7 @@ fn reports_every_kind_of_difference() {
     let non_finite = json!([{ "tensor": "model.diffusion_model.same", "nan": 1, "infinite": 0 }]);
     assert_eq!(
         report,
-        json!({ "schema": schema, "a": a, "b": b, "equal": false, "components": components, "not_compared": 0,
+        json!({ "schema": schema, "a": a, "b": b, "equal": false, "components": components, "not_compared": 0, "metadata": [],
             "non_finite": { "a": non_finite, "b": non_finite } })
     );
 }
