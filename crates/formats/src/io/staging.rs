@@ -160,9 +160,9 @@ pub(super) fn recover(folder: &Path, name: &OsStr) {
     }
 }
 
-/// Removes a file or folder. Best effort, see [`recover`].
+/// Removes a file or folder. Best effort, see [`recover`]. A concurrent process may have it open for a moment.
 pub(super) fn remove(path: &Path) {
-    let _ = if path.is_dir() { fs::remove_dir_all(path) } else { sys::remove_file(path) };
+    let _ = retry(|| if path.is_dir() { fs::remove_dir_all(path) } else { sys::remove_file(path) });
 }
 
 fn is_taken(error: &io::Error) -> bool {
