@@ -56,10 +56,15 @@ pub(super) fn check_in_use(destination: &Path) -> Result<()> {
 
 /// Tries again for a second while a file is in use or a name is taken.
 fn retry(attempt: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    retry_while(|error| sys::is_in_use(error) || is_taken(error), attempt)
+}
+
+/// Tries again for a second while the error is one that passes.
+fn retry_while(passes: impl Fn(&io::Error) -> bool, attempt: impl Fn() -> io::Result<()>) -> io::Result<()> {
     let mut result = attempt();
     for _ in 0..RETRIES {
         match &result {
-            Err(error) if sys::is_in_use(error) || is_taken(error) => {}
+            Err(error) if passes(error) => {}
             _ => break,
         }
         thread::sleep(RETRY_AFTER);
@@ -186,9 +191,12 @@ pub(super) fn replace_in_two_steps(destination: &Path, rename: impl Fn() -> io::
             moved => moved?,
         }
         if let Err(error) = rename() {
-            // If a concurrent process has taken the name, its file is the one that counts.
-            match sys::move_to_free(&aside, destination) {
+            // A concurrent process that looks for leftovers may have it open for a moment.
+            match retry_while(sys::is_in_use, || sys::move_to_free(&aside, destination)) {
+                // If a concurrent process has taken the name, its file is the one that counts.
                 Err(error) if is_taken(&error) => remove(&aside),
+                // That process has put it back, or has removed it because the name was taken.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 put_back => put_back?,
             }
             return Err(error);
