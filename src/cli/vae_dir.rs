@@ -8,7 +8,8 @@ use crate::ops::KnownVaes;
 use trinart_ckpt_formats::error::Error;
 use trinart_ckpt_formats::io::parallel;
 
-/// Reads the VAEs in the folders; `None` without a folder. Prints an error and returns the exit code if a folder is none.
+/// Reads the VAEs in the folders; `None` without a folder. Prints an error and returns the exit code for a path
+/// that is not a folder.
 pub(super) fn read(folders: &[PathBuf], terminal: &Terminal) -> Result<Option<KnownVaes>, Exit> {
     if folders.is_empty() {
         return Ok(None);

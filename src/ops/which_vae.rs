@@ -24,7 +24,7 @@ struct KnownVae {
 }
 
 impl KnownVaes {
-    /// Reads the VAEs in folders. What cannot be read is none.
+    /// Reads the VAEs in folders. Skips files that cannot be read.
     pub fn read<P: AsRef<Path>>(folders: &[P], jobs: usize, progress: &dyn Progress) -> Result<Self> {
         let mut known = KnownVaes::default();
         for path in folders.iter().flat_map(|folder| walk::list_checkpoints(folder.as_ref()).files) {

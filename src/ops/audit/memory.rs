@@ -77,7 +77,7 @@ impl Memory {
         Memory { path: path.into(), waiting: Mutex::new(waiting) }
     }
 
-    /// Opens the database. A file that is none is replaced: it only saves time.
+    /// Opens the database. Replaces a file that is not a database: its content only saves time.
     fn open(&self) -> Option<Database> {
         fs::create_dir_all(self.path.parent()?).ok()?;
         let mut is_fresh = false;

@@ -35,7 +35,7 @@ pub fn output_in(folder: &Path, input: &Path, format: Option<Target>) -> Result<
     Ok(folder.join(name))
 }
 
-/// Returns the output of each input, or why there is none: two inputs would be written to the same path.
+/// Returns the output of each input, or an error if two inputs would be written to the same path.
 pub(super) fn assign(inputs: &Inputs, folder: &Path, format: Option<Target>) -> Vec<Result<PathBuf>> {
     let outputs: Vec<_> = inputs
         .files

@@ -15,7 +15,7 @@ pub(crate) struct Chain<'a> {
     begin: Cursor<'a>,
     /// Where the opcodes that were followed end.
     end: Cursor<'a>,
-    /// Whether the chain ends there: by a STOP, or by what is no opcode.
+    /// Whether the chain ends there: at a STOP, or at a byte that is not an opcode.
     is_over: bool,
     /// The offset of the last opcode that names something.
     last_name: Option<usize>,

@@ -175,7 +175,7 @@ fn pass(
         for piece in pieces {
             if let Err(error) = consumer.add(&piece, round_to) {
                 failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                // The reader notices that nobody receives.
+                // Returning drops the receiver, so the next send of the reader fails.
                 return;
             }
         }

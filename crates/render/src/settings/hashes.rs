@@ -45,7 +45,7 @@ impl UsedFiles<'_> {
     pub(super) fn check_model(&self, text: &Infotext) -> Option<Check> {
         let theirs = text.get("Model hash")?;
         let ours = self.model.iter().flatten().next()?;
-        // The sha256 may not be known, and says nothing about a hash of the other kind.
+        // Without our sha256, only a legacy hash can be compared.
         let is_known = self.model.first().is_some_and(Option::is_some) || theirs.len() == LEGACY_DIGITS;
         if !is_known || self.is_model(theirs) {
             return None;
