@@ -147,23 +147,36 @@ pub fn read_content<'a, K: AsRef<str> + Sync>(
 }
 
 fn digest(tensor: &LazyTensor, buffer: &mut [u8], progress: &dyn Progress) -> Result<(String, NonFinite)> {
-    let held = tensor.hold()?;
-    let size = tensor.dtype().size() as u64;
     let mut hasher = Sha256::new();
     let mut non_finite = NonFinite::default();
+    each_piece(tensor, buffer, progress, |piece| {
+        hasher.update(piece);
+        non_finite += NonFinite::count(tensor.dtype(), piece);
+        Ok(())
+    })?;
+    Ok((hexadecimal(&hasher.finalize()), non_finite))
+}
+
+/// Reads a tensor in pieces of the size of the buffer, which is a multiple of every dtype's size, and passes each to `each`.
+fn each_piece(
+    tensor: &LazyTensor,
+    buffer: &mut [u8],
+    progress: &dyn Progress,
+    mut each: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let _held = tensor.hold()?;
+    let size = tensor.dtype().size() as u64;
     let mut offset = 0;
     while offset < tensor.bytes() {
         progress.check()?;
         let count = (tensor.bytes() - offset).min(buffer.len() as u64) as usize;
         let (piece, _) = buffer.split_at_mut(count);
         tensor.read(offset / size, piece, None)?;
-        hasher.update(&*piece);
-        non_finite += NonFinite::count(tensor.dtype(), piece);
+        each(piece)?;
         offset += count as u64;
         progress.advance(count as u64);
     }
-    drop(held);
-    Ok((hexadecimal(&hasher.finalize()), non_finite))
+    Ok(())
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::tensor::Reader;
 pub use super::tensor::TensorValues;
-use super::{FileHashes, LEGACY, digits, hexadecimal};
+use super::{FileHashes, LEGACY, digits, each_piece, hexadecimal};
 use crate::position_ids;
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::io::{Progress, Source, parallel};
@@ -216,20 +216,8 @@ fn pass(
 
 /// Reads a tensor by itself.
 fn alone(tensor: &LazyTensor, round_to: Dtype, buffer: &mut [u8], progress: &dyn Progress) -> Result<TensorValues> {
-    let held = tensor.hold()?;
-    let size = tensor.dtype().size() as u64;
     let mut reader = Reader::new(tensor, round_to, false);
-    let mut offset = 0;
-    while offset < tensor.bytes() {
-        progress.check()?;
-        let count = (tensor.bytes() - offset).min(buffer.len() as u64) as usize;
-        let (piece, _) = buffer.split_at_mut(count);
-        tensor.read(offset / size, piece, None)?;
-        reader.add(piece)?;
-        offset += count as u64;
-        progress.advance(count as u64);
-    }
-    drop(held);
+    each_piece(tensor, buffer, progress, |piece| reader.add(piece))?;
     Ok(reader.finish())
 }
 
