@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::jobs::check_jobs;
+use super::run_methods::run_methods;
 use crate::report::{Difference, NonFiniteSides};
 use trinart_ckpt_formats::Result;
 use trinart_ckpt_formats::containers::Container;
@@ -101,6 +102,8 @@ pub struct ComparePlan {
     pub not_compared: usize,
 }
 
+run_methods!(Compare, jobs, progress);
+
 impl<'a> Compare<'a> {
     /// Returns a comparison of two opened checkpoints.
     pub fn new(a: &'a Checkpoint, b: &'a Checkpoint) -> Self {
@@ -111,20 +114,6 @@ impl<'a> Compare<'a> {
     #[must_use]
     pub fn options(mut self, options: CompareOptions) -> Self {
         self.options = options;
-        self
-    }
-
-    /// Sets the number of threads, at least 1. By default two per CPU, at most eight.
-    #[must_use]
-    pub fn jobs(mut self, jobs: usize) -> Self {
-        self.jobs = jobs;
-        self
-    }
-
-    /// Reports progress to `progress`, which may also interrupt the work.
-    #[must_use]
-    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
-        self.progress = progress;
         self
     }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use super::compare::{Compare, CompareOptions};
 use super::contents::Contents;
 use super::inputs::Inputs;
+use super::run_methods::run_methods;
 use crate::report::{FileDifference, FileResult, FolderDifference};
 use trinart_ckpt_formats::error::Kind;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
@@ -22,6 +23,8 @@ pub struct CompareFolders<'a> {
     progress: &'a dyn Progress,
 }
 
+run_methods!(CompareFolders, jobs, progress);
+
 impl<'a> CompareFolders<'a> {
     /// Returns a comparison of two folders.
     pub fn new(a: impl Into<PathBuf>, b: impl Into<PathBuf>) -> Self {
@@ -33,20 +36,6 @@ impl<'a> CompareFolders<'a> {
     #[must_use]
     pub fn options(mut self, options: CompareOptions) -> Self {
         self.options = options;
-        self
-    }
-
-    /// Sets the number of threads, at least 1. By default two per CPU, at most eight.
-    #[must_use]
-    pub fn jobs(mut self, jobs: usize) -> Self {
-        self.jobs = jobs;
-        self
-    }
-
-    /// Reports progress to `progress`, which may also interrupt the work.
-    #[must_use]
-    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
-        self.progress = progress;
         self
     }
 

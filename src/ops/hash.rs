@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::contents::Contents;
 use super::jobs::check_jobs;
+use super::run_methods::run_methods;
 use super::which_vae::{self, KnownVaes};
 use crate::report::{Hashes, LeftOut};
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
@@ -20,25 +21,13 @@ pub struct HashCheckpoint<'a> {
     progress: &'a dyn Progress,
 }
 
+run_methods!(HashCheckpoint, jobs, progress);
+
 impl<'a> HashCheckpoint<'a> {
     /// Returns an operation that hashes a file or a diffusers folder.
     pub fn new(path: impl AsRef<Path>) -> Self {
         let (path, jobs) = (path.as_ref().to_owned(), parallel::default_jobs());
         HashCheckpoint { path, known_vaes: None, jobs, progress: &NoProgress }
-    }
-
-    /// Sets the number of threads, at least 1. By default two per CPU, at most eight.
-    #[must_use]
-    pub fn jobs(mut self, jobs: usize) -> Self {
-        self.jobs = jobs;
-        self
-    }
-
-    /// Reports progress to `progress`, which may also interrupt the work.
-    #[must_use]
-    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
-        self.progress = progress;
-        self
     }
 
     /// Identifies the VAE with these files.

@@ -29,6 +29,7 @@ mod pipeline_parts;
 #[cfg(feature = "render")]
 mod render_check;
 mod repairable;
+mod run_methods;
 mod scan;
 mod side_file;
 mod structure;

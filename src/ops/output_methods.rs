@@ -3,6 +3,8 @@
 /// Adds to an operation with a field `output` the methods that all writing operations have.
 macro_rules! output_methods {
     ($operation:ident, $reads:literal) => {
+        $crate::ops::run_methods::run_methods!($operation, output.jobs, output.progress);
+
         impl<'a> $operation<'a> {
             /// Casts the floating-point tensors of the whole output to `dtype`. By default each tensor keeps its dtype.
             #[must_use]
@@ -89,20 +91,6 @@ macro_rules! output_methods {
             #[must_use]
             pub fn folder(mut self, options: $crate::ops::FolderOptions) -> Self {
                 self.output.folder = options;
-                self
-            }
-
-            /// Sets the number of threads, at least 1. By default two per CPU, at most eight.
-            #[must_use]
-            pub fn jobs(mut self, jobs: usize) -> Self {
-                self.output.jobs = jobs;
-                self
-            }
-
-            /// Reports progress to `progress`, which may also interrupt the work.
-            #[must_use]
-            pub fn progress(mut self, progress: &'a dyn trinart_ckpt_formats::io::Progress) -> Self {
-                self.output.progress = progress;
                 self
             }
 

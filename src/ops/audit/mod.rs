@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub use memory::Memory;
 
 use super::jobs::check_jobs;
+use super::run_methods::run_methods;
 use crate::report::{AuditFinding, AuditReport, AuditedFile, FindingCode, VaeState};
 use file::{Examined, examine};
 use trinart_ckpt_formats::error::{Error, Result};
@@ -52,6 +53,8 @@ const WEBUI: [&str; 2] = ["models", "embeddings"];
 
 /// The folders of models that only the root of WebUI or ComfyUI has.
 const MARKS: [&str; 2] = ["models/Stable-diffusion", "models/checkpoints"];
+
+run_methods!(Audit, jobs, progress);
 
 impl<'a> Audit<'a> {
     /// Returns an audit of files, and of folders with their subfolders. Of a WebUI or ComfyUI root, only the folders of models
@@ -95,20 +98,6 @@ impl<'a> Audit<'a> {
     #[must_use]
     pub fn ignore(mut self, codes: impl IntoIterator<Item = FindingCode>) -> Self {
         self.ignore.extend(codes);
-        self
-    }
-
-    /// Sets the number of threads, at least 1. By default two per CPU, at most eight.
-    #[must_use]
-    pub fn jobs(mut self, jobs: usize) -> Self {
-        self.jobs = jobs;
-        self
-    }
-
-    /// Reports progress to `progress`, which may also interrupt the work.
-    #[must_use]
-    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
-        self.progress = progress;
         self
     }
 
