@@ -188,19 +188,14 @@ impl RenderJob {
                 .map_err(|error| error.in_file(input.path()))?;
         }
         let legacy = self.input.legacy_hash()?;
-        let refiner = self.refiner.as_ref().map(|refiner| (refiner.name(), refiner.known_hash()));
         let files = UsedFiles {
             model: [self.input.known_hash(), legacy.as_deref()],
             vae: self.input.vae(),
-            refiner: refiner.as_ref().map(|(name, hash)| (name.as_str(), *hash)),
+            refiner: self.refiner.as_ref().map(|refiner| (refiner.name(), refiner.known_hash())),
             networks: &networks.used,
         };
-        let mut checks = self.parameters().checks(&files)?;
-        checks.extend(self.check_size(&settings)?);
-        checks.append(&mut self.input.position_ids_checks()?);
-        checks.extend(checks::distilled(&self.input.name(), settings.steps, settings.cfg));
-        checks.extend(networks.apply(&self.input)?.1);
-        checks.extend(networks.checks());
+        let (size_check, applied) = (self.check_size(&settings)?, networks.apply(&self.input)?.1);
+        let checks = self.early_checks(&settings, &files, size_check, applied, &networks)?;
         let arithmetic = device.arithmetic(settings.dtype);
         Ok(RenderPlan { settings, device: device.name, arithmetic, checks })
     }
@@ -223,7 +218,7 @@ impl RenderJob {
         let (device, settings, networks) = self.prepare()?;
         let size_check = self.check_size(&settings)?;
         let other_picture = self.other_picture().filter(|_| size_check.is_none());
-        let (input, network_checks) = networks.apply(&self.input)?;
+        let (input, applied) = networks.apply(&self.input)?;
         let machine = device.machine.as_ref();
         let dump = self.dump.then(|| Arc::new(Dump::default()));
         let stages = dump.as_ref().map_or_else(Trace::default, |dump| Trace::to(Arc::clone(dump) as _));
@@ -231,18 +226,15 @@ impl RenderJob {
         let mut rendered = rendered.map_err(|error| error.in_file(self.input.path()))?;
         let hash = hash.wait()?;
         let refiner_hash = refiner_hash.map(PendingHash::wait).transpose()?.flatten();
-        let refiner = self.refiner.as_ref().map(|refiner| (refiner.name(), refiner_hash.as_deref()));
         let legacy = self.input.legacy_hash()?;
-        let model = [hash.as_deref(), legacy.as_deref()];
-        let refiner = refiner.as_ref().map(|(name, hash)| (name.as_str(), *hash));
-        let files = UsedFiles { model, vae: self.input.vae(), refiner, networks: &networks.used };
+        let files = UsedFiles {
+            model: [hash.as_deref(), legacy.as_deref()],
+            vae: self.input.vae(),
+            refiner: self.refiner.as_ref().map(|refiner| (refiner.name(), refiner_hash.as_deref())),
+            networks: &networks.used,
+        };
         let infotext = settings.infotext(&self.input.name(), &files);
-        let mut checks = self.parameters().checks(&files)?;
-        checks.extend(size_check);
-        checks.append(&mut self.input.position_ids_checks()?);
-        checks.extend(checks::distilled(&self.input.name(), settings.steps, settings.cfg));
-        checks.extend(network_checks);
-        checks.extend(networks.checks());
+        let mut checks = self.early_checks(&settings, &files, size_check, applied, &networks)?;
         checks.append(&mut rendered.checks);
         let other = match self.other_checkpoint() {
             Some(other) => {
@@ -273,6 +265,24 @@ impl RenderJob {
             device: device.name,
             dump: dump.map(|dump| dump.to_state_dict()).transpose()?,
         })
+    }
+
+    /// Returns the checks that need no render, in the order of the report. `applied` are those of the LoRAs.
+    fn early_checks(
+        &self,
+        settings: &Settings,
+        files: &UsedFiles<'_>,
+        size_check: Option<Check>,
+        applied: Vec<Check>,
+        networks: &Networks,
+    ) -> Result<Vec<Check>> {
+        let mut checks = self.parameters().checks(files)?;
+        checks.extend(size_check);
+        checks.append(&mut self.input.position_ids_checks()?);
+        checks.extend(checks::distilled(&self.input.name(), settings.steps, settings.cfg));
+        checks.extend(applied);
+        checks.extend(networks.checks());
+        Ok(checks)
     }
 
     /// Returns the model of an input, with the refiner.

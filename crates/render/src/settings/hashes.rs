@@ -22,7 +22,7 @@ pub(crate) struct UsedFiles<'a> {
     /// The name and the hash of a VAE that replaced the checkpoint's.
     pub(crate) vae: Option<(&'a str, Option<&'a str>)>,
     /// The name and the hash of the refiner.
-    pub(crate) refiner: Option<(&'a str, Option<&'a str>)>,
+    pub(crate) refiner: Option<(String, Option<&'a str>)>,
     /// The LoRAs and embeddings of the prompts.
     pub(crate) networks: &'a [UsedNetwork],
 }
@@ -81,7 +81,7 @@ impl UsedFiles<'_> {
                 unused.push(format!("VAE hash: {theirs}, but rendered with {name}{hash}"));
             }
         }
-        if let (Some((name, Some(ours))), Some(theirs)) = (self.refiner, text.get(REFINER))
+        if let (Some((name, Some(ours))), Some(theirs)) = (&self.refiner, text.get(REFINER))
             && theirs.rsplit_once(" [").is_some_and(|(_, hash)| !agree(ours, hash.trim_end_matches(']')))
         {
             unused.push(format!("{REFINER}: {theirs}, but rendered with {name} [{ours}]"));

@@ -200,8 +200,8 @@ impl Settings {
             text.push("Old prompt editing timelines", "True");
         }
         self.webui.write(&mut text, self.sampler);
-        if let Some((name, hash)) = files.refiner {
-            text.push(REFINER, hash.map_or_else(|| name.to_owned(), |hash| format!("{name} [{hash}]")));
+        if let Some((name, hash)) = &files.refiner {
+            text.push(REFINER, hash.map_or_else(|| name.clone(), |hash| format!("{name} [{hash}]")));
             text.push(SWITCH_AT, self.refiner.at);
             if self.refiner.by_steps {
                 text.push(SWITCH_BY_STEPS, "True");
