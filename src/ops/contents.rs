@@ -1,9 +1,10 @@
 //! The values of a file, read once.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use trinart_ckpt_formats::containers::{Container, safetensors};
-use trinart_ckpt_formats::io::Progress;
+use trinart_ckpt_formats::io::{Progress, Source};
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFiniteTensor};
 use trinart_ckpt_formats::{Result, StateDict};
 use trinart_ckpt_models::hash::{FileHashes, TensorValues, hash_of, read_values, rounded_hash, stored_hash};
@@ -14,8 +15,11 @@ use trinart_ckpt_models::{Checkpoint, Component, Components, vae};
 pub(super) struct Contents<'c> {
     /// `None` for folders, and if only tensors were read.
     pub(super) file: Option<FileHashes>,
-    tensors: Vec<(Component, Cow<'c, str>, LazyTensor, TensorValues)>,
+    tensors: Vec<Named<'c>>,
 }
+
+/// A tensor with its component, its key in content hashes, and its values.
+type Named<'c> = (Component, Cow<'c, str>, LazyTensor, TensorValues);
 
 impl<'c> Contents<'c> {
     /// Reads all of a file or folder. `named` is the checkpoint in LDM names.
@@ -33,14 +37,7 @@ impl<'c> Contents<'c> {
             }
             _ => Some((checkpoint.file()?, None)),
         };
-        let of = Components::of(named);
-        let tensors: Vec<_> = named.iter().map(|(key, tensor)| (of.of_key(key), canonical(&of, key), tensor)).collect();
-        let list: Vec<&LazyTensor> = tensors.iter().map(|(_, _, tensor)| *tensor).collect();
-        let read = read_values(source, &list, Dtype::F16, jobs, progress);
-        let read = read.map_err(|error| error.in_file(checkpoint.path()))?;
-        let with_values = tensors.into_iter().zip(read.tensors);
-        let tensors = with_values.map(|((component, key, tensor), values)| (component, key, tensor.clone(), values));
-        Ok(Contents { file: read.file, tensors: tensors.collect() })
+        Self::of_tensors(checkpoint, source, named, |_| true, Dtype::F16, jobs, progress)
     }
 
     /// Reads the tensors of some components. Rounds to `round_to`.
@@ -52,18 +49,31 @@ impl<'c> Contents<'c> {
         progress: &dyn Progress,
     ) -> Result<Contents<'static>> {
         let named = checkpoint.in_ldm_names();
-        let state_dict = named.state_dict();
-        let of = Components::of(state_dict);
-        let all = state_dict.iter().map(|(key, tensor)| (of.of_key(key), canonical(&of, key), tensor));
-        let tensors: Vec<_> = all.filter(|(component, _, _)| wanted(*component)).collect();
-        let list: Vec<&LazyTensor> = tensors.iter().map(|(_, _, tensor)| *tensor).collect();
-        let read = read_values(None, &list, round_to, jobs, progress);
+        let found = Contents::of_tensors(checkpoint, None, named.state_dict(), wanted, round_to, jobs, progress)?;
+        let owned = |(component, key, tensor, values): Named<'_>| (component, key.into_owned().into(), tensor, values);
+        Ok(Contents { file: None, tensors: found.tensors.into_iter().map(owned).collect() })
+    }
+
+    /// Reads the wanted components of `named`, and with a source the whole file.
+    fn of_tensors(
+        checkpoint: &Checkpoint,
+        source: Option<(&Arc<Source>, Option<u64>)>,
+        named: &'c StateDict,
+        wanted: impl Fn(Component) -> bool,
+        round_to: Dtype,
+        jobs: usize,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let of = Components::of(named);
+        let all = named.iter().map(|(key, tensor)| (of.of_key(key), key, tensor));
+        let tensors: Vec<_> = all.filter(|(component, ..)| wanted(*component)).collect();
+        let list: Vec<&LazyTensor> = tensors.iter().map(|(.., tensor)| *tensor).collect();
+        let read = read_values(source, &list, round_to, jobs, progress);
         let read = read.map_err(|error| error.in_file(checkpoint.path()))?;
-        let with_values = tensors.into_iter().zip(read.tensors);
-        let owned = with_values.map(|((component, key, tensor), values)| {
-            (component, Cow::Owned(key.into_owned()), tensor.clone(), values)
-        });
-        Ok(Contents { file: None, tensors: owned.collect() })
+        let named = |((component, key, tensor), values): ((Component, &'c str, &LazyTensor), TensorValues)| {
+            (component, canonical(component, key), tensor.clone(), values)
+        };
+        Ok(Contents { file: read.file, tensors: tensors.into_iter().zip(read.tensors).map(named).collect() })
     }
 
     /// The components that the file has.
@@ -131,8 +141,8 @@ impl<'c> Contents<'c> {
 }
 
 /// The key in a content hash: a VAE has the keys that it has in a checkpoint.
-fn canonical<'k>(of: &Components, key: &'k str) -> Cow<'k, str> {
-    match of.of_key(key) {
+fn canonical(component: Component, key: &str) -> Cow<'_, str> {
+    match component {
         Component::Vae => vae::canonical_key(key),
         _ => key.into(),
     }
