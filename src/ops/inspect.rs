@@ -1,17 +1,16 @@
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use super::contents::Contents as Values;
+use super::known_structures::{KnownStructures, Structure};
 use super::which_vae::{self, KnownVaes};
-use crate::report::{Contents, Inspection, components};
+use crate::report::{Contents, Inspection};
 use trinart_ckpt_formats::containers::Container;
-use trinart_ckpt_formats::error::Kind;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
 use trinart_ckpt_formats::tensor::Dtype;
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
-use trinart_ckpt_models::file_kind::Identity;
-use trinart_ckpt_models::plan::repair::{self, Repair};
 use trinart_ckpt_models::plan::uses;
-use trinart_ckpt_models::{Checkpoint, Component, parameterization, published, quantization};
+use trinart_ckpt_models::{Checkpoint, Component, parameterization, published};
 
 /// The size of the largest file that is hashed to identify it. Hashing larger files would take seconds.
 const HASHED_BYTES: u64 = 1 << 29;
@@ -25,7 +24,7 @@ pub struct Inspect<'a> {
     path: PathBuf,
     keys: bool,
     known_vaes: Option<&'a KnownVaes>,
-    is_for_audit: bool,
+    known_structures: Option<&'a KnownStructures>,
     progress: &'a dyn Progress,
 }
 
@@ -36,7 +35,7 @@ impl<'a> Inspect<'a> {
             path: path.as_ref().to_owned(),
             keys: false,
             known_vaes: None,
-            is_for_audit: false,
+            known_structures: None,
             progress: &NoProgress,
         }
     }
@@ -48,9 +47,9 @@ impl<'a> Inspect<'a> {
         self
     }
 
-    /// Leaves out what the program can do with the file, which an audit does not report.
-    pub(super) fn for_audit(mut self) -> Self {
-        self.is_for_audit = true;
+    /// Inspects the file for an audit: leaves out what the program can do with it, and looks only once at each structure.
+    pub(super) fn for_audit(mut self, known: &'a KnownStructures) -> Self {
+        self.known_structures = Some(known);
         self
     }
 
@@ -73,29 +72,28 @@ impl<'a> Inspect<'a> {
         let stored = StoredCheckpoint::open_with(&self.path, &OpenOptions::new().keep_dangers().keep_trailing_bytes())?;
         let is_hashed = stored.file_bytes() <= HASHED_BYTES && stored.container() != Container::Diffusers;
         let known = if is_hashed { published::find(&stored, self.progress)? } else { None };
-        let detection = Checkpoint::detect(&stored);
-        // Components are counted by LDM names. If a folder has keys without LDM names, all its keys are counted as stored.
-        let translated = Checkpoint::from_stored(stored.clone());
-        let state_dict = translated.as_ref().map_or_else(|_| stored.state_dict(), Checkpoint::state_dict);
-        let pipeline = stored.configs().get("model_index").and_then(|index| index.get("_class_name")?.as_str());
-        let identity = match pipeline {
-            Some(class) => Identity::of(state_dict).in_folder_of(class),
-            None => Identity::of(state_dict),
+        let translated = OnceCell::new();
+        let translated = || translated.get_or_init(|| Checkpoint::from_stored(stored.clone()));
+        let look = || Structure::of(&stored, translated());
+        let structure = self.known_structures.map_or_else(look, |known| known.of(&stored, look));
+        let in_ldm_names = if structure.is_as_stored { None } else { translated().as_ref().ok() };
+        let state_dict = in_ldm_names.map_or_else(|| stored.state_dict(), Checkpoint::state_dict);
+        let metadata = in_ldm_names.map_or_else(|| stored.metadata(), Checkpoint::metadata);
+        let parameterization = parameterization::read(&stored, state_dict, metadata, &structure.detection)?;
+        let uses = match self.known_structures {
+            None => translated().as_ref().map_or_else(|_| Vec::new(), |it| uses::of(it, &parameterization)),
+            // An audit does not report them.
+            Some(_) => Vec::new(),
         };
-        let metadata = translated.as_ref().map_or_else(|_| stored.metadata(), Checkpoint::metadata);
-        let parameterization = parameterization::read(&stored, state_dict, metadata, &detection)?;
-        let (repairs, unrepairable) = translated.as_ref().map_or_else(|_| Default::default(), repairs);
+        let (repairs, unrepairable) = structure.defects.into_parts();
         let mut inspection = Inspection::new(
             &stored,
             Contents {
-                uses: match &translated {
-                    Ok(checkpoint) if !self.is_for_audit => uses::of(checkpoint, &parameterization),
-                    _ => Vec::new(),
-                },
-                components: components(state_dict, identity.kind, detection.architecture()),
-                quantization: quantization::Survey::of(state_dict).counts(),
-                identity,
-                detection,
+                uses,
+                components: structure.components,
+                quantization: structure.quantization,
+                identity: structure.identity,
+                detection: structure.detection,
                 parameterization,
                 repairs,
                 unrepairable,
@@ -103,28 +101,13 @@ impl<'a> Inspect<'a> {
             },
             self.keys,
         );
-        if let (Some(_), Ok(checkpoint)) = (self.known_vaes, &translated) {
+        if self.known_vaes.is_some()
+            && let Ok(checkpoint) = translated()
+        {
             let (only, jobs) = (|component| component == Component::Vae, parallel::default_jobs());
             let values = Values::read_only(checkpoint, only, Dtype::F16, jobs, self.progress)?;
             inspection.which_vae = which_vae::identify(&self.path, &values, self.known_vaes);
         }
         Ok(inspection)
-    }
-}
-
-/// Returns the repairs of a file, or the defect that cannot be repaired.
-fn repairs(checkpoint: &Checkpoint) -> (Vec<Repair>, Option<String>) {
-    // A file without tensors has nothing to repair, which its kind says.
-    if checkpoint.state_dict().is_empty() {
-        return Default::default();
-    }
-    match repair::plan(checkpoint) {
-        Ok(repaired) => (repaired.repairs, None),
-        Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Missing | Kind::Mismatch) => {
-            let tensor = error.tensor().map_or_else(String::new, |key| format!("{key}: "));
-            (Vec::new(), Some(format!("{tensor}{}", error.message())))
-        }
-        // Others are not about defects, such as a tensor that cannot be read.
-        Err(_) => Default::default(),
     }
 }

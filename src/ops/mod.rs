@@ -20,6 +20,7 @@ mod hash;
 mod inputs;
 mod inspect;
 mod jobs;
+mod known_structures;
 mod merge_vae;
 mod metadata_edits;
 mod output;

@@ -122,6 +122,10 @@ pub const GATHERED_BYTES: u64 = 168 << 20;
 /// Bytes of a safetensors header (130 KB); the maximum of the format itself. It is read as a stream.
 pub const SAFETENSORS_HEADER: u64 = 100_000_000;
 
+/// Bytes of a safetensors header that is parsed from memory (350 KB for SDXL); a longer one is
+/// parsed as a stream. Shorter than [`METADATA_BYTES`], so that no string in it must be shortened.
+pub const SAFETENSORS_HEADER_HELD: u64 = 2 << 20;
+
 /// Metadata fields of a safetensors header that are kept (60); the others are listed as dropped.
 pub const METADATA_FIELDS: usize = 10_000;
 

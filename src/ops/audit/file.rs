@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::ops::Inspect;
 use crate::ops::inputs::bytes;
+use crate::ops::known_structures::KnownStructures;
 use crate::report::{
     AuditFinding, AuditedFile, ComponentSummary, FindingCode, Inspection, PositionIds, Remedy, VaeState,
 };
@@ -30,10 +31,10 @@ pub(super) struct Examined {
 }
 
 /// Reads the headers of a file or diffusers folder.
-pub(super) fn examine(path: &Path, progress: &dyn Progress) -> Result<Examined> {
+pub(super) fn examine(path: &Path, known: &KnownStructures, progress: &dyn Progress) -> Result<Examined> {
     let file = path.to_string_lossy().into_owned();
     let mut findings = Vec::new();
-    let inspected = Inspect::new(path).for_audit().progress(progress).run();
+    let inspected = Inspect::new(path).for_audit(known).progress(progress).run();
     // Interrupts end the audit.
     progress.check()?;
     let is_torch = |container: Container| matches!(container, Container::TorchZip | Container::TorchLegacy);

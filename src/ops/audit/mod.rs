@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub use memory::Memory;
 
 use super::jobs::check_jobs;
+use super::known_structures::KnownStructures;
 use super::run_methods::run_methods;
 use crate::report::{AuditFinding, AuditReport, AuditedFile, FindingCode, VaeState};
 use file::{Examined, examine};
@@ -138,13 +139,14 @@ impl<'a> Audit<'a> {
             return values::examine(models, self.memory, self.jobs, self.progress);
         }
         self.progress.begin_steps("auditing", models.len() as u64);
+        let known = KnownStructures::default();
         let examined = parallel::map(
             self.jobs,
             models,
             || (),
             |(), path| {
                 self.progress.check()?;
-                let found = examine(path, &Quiet(self.progress));
+                let found = examine(path, &known, &Quiet(self.progress));
                 self.progress.advance(1);
                 found
             },

@@ -7,6 +7,7 @@ use super::file::{Examined, examine as examine_headers};
 use super::memory::{Memory, Remembered};
 use crate::ops::contents::Contents;
 use crate::ops::inputs::bytes;
+use crate::ops::known_structures::KnownStructures;
 use crate::ops::which_vae;
 use crate::report::{AuditFinding, AuditedFile, AuditedHashes, FindingCode, Remedy, count};
 use trinart_ckpt_formats::OpenOptions;
@@ -35,6 +36,7 @@ pub(super) fn examine(
     progress.begin("reading", total.fold(0, u64::saturating_add));
     let items: Vec<(&PathBuf, &Mutex<Option<Remembered>>)> = models.iter().zip(&remembered).collect();
     let inner = (jobs / AT_ONCE).max(1);
+    let known = KnownStructures::default();
     let examined = parallel::map(
         jobs.min(AT_ONCE),
         &items,
@@ -44,7 +46,7 @@ pub(super) fn examine(
             if let Some(found) = lock(slot).take() {
                 return Ok(found.examined);
             }
-            let found = one(path, inner, progress)?;
+            let found = one(path, &known, inner, progress)?;
             if let Some(memory) = memory {
                 memory.add(path, &found);
             }
@@ -77,8 +79,8 @@ impl Progress for Bytes<'_> {
     }
 }
 
-fn one(path: &Path, jobs: usize, progress: &dyn Progress) -> Result<Examined> {
-    let mut examined = examine_headers(path, &super::Quiet(progress))?;
+fn one(path: &Path, known: &KnownStructures, jobs: usize, progress: &dyn Progress) -> Result<Examined> {
+    let mut examined = examine_headers(path, known, &super::Quiet(progress))?;
     if examined.kind.is_none() {
         return Ok(examined);
     }

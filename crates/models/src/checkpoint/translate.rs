@@ -81,7 +81,7 @@ impl Translation {
     }
 
     /// Returns whether every tensor has the key that the file stores.
-    pub(super) fn is_identity(&self) -> bool {
+    pub fn is_identity(&self) -> bool {
         self.names.is_empty() && self.redundant.is_empty()
     }
 

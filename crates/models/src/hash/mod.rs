@@ -1,5 +1,6 @@
 //! Hashes of files and of tensors.
 
+mod structure;
 mod tensor;
 mod values;
 
@@ -12,6 +13,7 @@ use trinart_ckpt_formats::error::{OrInternal, Result};
 use trinart_ckpt_formats::io::{NoProgress, Progress, Source, parallel};
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFinite, NonFiniteTensor};
 
+pub use structure::structure_hash;
 pub use values::{TensorValues, Values, hash_of, read_values, rounded_hash, stored_hash};
 
 /// Bytes per read.

@@ -1,13 +1,15 @@
 //! The JSON header of a safetensors file, read as a stream: it can have a hundred megabytes.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io::{BufReader, Read};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use safetensors::tensor::Dtype as HeaderDtype;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
 
 use super::strings::{Cut, ShortStrings};
 use crate::containers::OpaqueValue;
@@ -27,7 +29,8 @@ pub(super) struct Header {
 /// A tensor's entry in the header, unchecked.
 #[derive(Deserialize)]
 pub(super) struct Entry {
-    pub dtype: String,
+    #[serde(deserialize_with = "dtype")]
+    pub dtype: Result<HeaderDtype, String>,
     #[serde(deserialize_with = "dims")]
     pub shape: Vec<u64>,
     pub data_offsets: (u64, u64),
@@ -38,11 +41,15 @@ impl Header {
     ///
     /// Fails if it is not the JSON of a header, if a key occurs twice, or if there are more than [`limits::TENSORS`] tensors.
     pub(super) fn read(source: &Arc<Source>, offset: u64, len: u64) -> Result<Self> {
-        let cut = Cell::default();
-        let strings = ShortStrings::new(source.reader_of(offset, len), limits::METADATA_BYTES, &cut);
-        let mut parser = serde_json::Deserializer::from_reader(BufReader::new(strings));
-        let header = HeaderSeed(&cut).deserialize(&mut parser);
-        header.and_then(|header| parser.end().map(|()| header)).map_err(|error| {
+        // No string of such a header is too long.
+        let header = if len <= limits::SAFETENSORS_HEADER_HELD {
+            parse(serde_json::Deserializer::from_slice(&source.read(offset, len)?), &Cut::default())
+        } else {
+            let cut = Cut::default();
+            let strings = ShortStrings::new(source.reader_of(offset, len), limits::METADATA_BYTES, &cut);
+            parse(serde_json::Deserializer::from_reader(BufReader::new(strings)), &cut)
+        };
+        header.map_err(|error| {
             let message = Error::malformed(format!("the header is not valid: {error}"));
             match position(source, offset, len, &error) {
                 Some(position) => message.at(position),
@@ -50,6 +57,14 @@ impl Header {
             }
         })
     }
+}
+
+fn parse<'de, R: serde_json::de::Read<'de>>(
+    mut parser: serde_json::Deserializer<R>,
+    cut: &Cut,
+) -> serde_json::Result<Header> {
+    let header = HeaderSeed(cut).deserialize(&mut parser)?;
+    parser.end().map(|()| header)
 }
 
 /// Returns the offset of an error in the file; `None` if it cannot be read again.
@@ -105,14 +120,21 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
             key_bytes += key.len();
             if key_bytes > limits::KEYS_BYTES {
                 return Err(A::Error::custom(format!("the keys have more than {} bytes together", limits::KEYS_BYTES)));
-            } else if header.tensors.contains_key(&key) {
-                map.next_value::<IgnoredAny>()?;
-                return Err(A::Error::custom(format!("the tensor {key} occurs twice")));
-            } else if header.tensors.len() == limits::TENSORS {
+            }
+            let is_full = header.tensors.len() == limits::TENSORS;
+            let place = match header.tensors.entry(key) {
+                indexmap::map::Entry::Vacant(place) => place,
+                indexmap::map::Entry::Occupied(place) => {
+                    map.next_value::<IgnoredAny>()?;
+                    return Err(A::Error::custom(format!("the tensor {} occurs twice", place.key())));
+                }
+            };
+            if is_full {
                 return Err(A::Error::custom(format!("more than {} tensors", limits::TENSORS)));
             }
-            let entry = map.next_value().map_err(|error| A::Error::custom(format!("tensor {key}: {error}")))?;
-            header.tensors.insert(key, entry);
+            let entry =
+                map.next_value().map_err(|error| A::Error::custom(format!("tensor {}: {error}", place.key())))?;
+            place.insert(entry);
         }
         Ok(header)
     }
@@ -171,6 +193,24 @@ impl<'de> Visitor<'de> for MetadataSeed<'_> {
         }
         Ok((strings, dropped))
     }
+}
+
+/// Reads the name of a dtype; an unknown one as text.
+fn dtype<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Result<HeaderDtype, String>, D::Error> {
+    struct Name;
+    impl Visitor<'_> for Name {
+        type Value = Result<HeaderDtype, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Self::Value, E> {
+            let known = HeaderDtype::deserialize(IntoDeserializer::<serde::de::value::Error>::into_deserializer(name));
+            Ok(known.map_err(|_| name.to_owned()))
+        }
+    }
+    deserializer.deserialize_str(Name)
 }
 
 /// Reads the dimensions of a shape, at most [`limits::RANK`].

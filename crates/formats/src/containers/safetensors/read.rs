@@ -29,7 +29,7 @@ pub(crate) fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
     // Cannot overflow: `header_len` checks that the header lies within the file.
     let begin = PREFIX + length;
     let tensors = header.tensors.into_iter().map(|(key, entry)| {
-        let checked = CheckedEntry::new(&entry).map_err(|error| error.in_tensor(&key))?;
+        let checked = CheckedEntry::new(entry).map_err(|error| error.in_tensor(&key))?;
         Ok((key, checked))
     });
     let tensors = tensors.collect::<Result<Vec<_>>>()?;
@@ -45,7 +45,8 @@ pub(crate) fn read(source: &Arc<Source>) -> Result<StoredCheckpoint> {
         let storage = Storage::new(Arc::clone(source), key.as_str(), extent);
         let view = View::contiguous(tensor.shape);
         let tensor = LazyTensor::stored(Arc::new(storage), tensor.dtype, view);
-        contents.state_dict.insert(key.as_str(), tensor.map_err(|error| error.in_tensor(&key))?)?;
+        let tensor = tensor.map_err(|error| error.in_tensor(&key))?;
+        contents.state_dict.insert(key, tensor)?;
     }
     Ok(contents)
 }
@@ -82,12 +83,11 @@ struct CheckedEntry {
 }
 
 impl CheckedEntry {
-    fn new(entry: &Entry) -> Result<Self> {
-        let known: Option<HeaderDtype> = serde_json::from_value(entry.dtype.as_str().into()).ok();
-        let Some((header_dtype, dtype)) = known.and_then(|known| Some((known, from_header(known)?))) else {
-            return Err(Error::unsupported(format!("unknown dtype {}", entry.dtype)));
-        };
-        let shape = Shape::new(entry.shape.as_slice())?;
+    fn new(entry: Entry) -> Result<Self> {
+        let unknown = |name: String| Error::unsupported(format!("unknown dtype {name}"));
+        let header_dtype = entry.dtype.map_err(unknown)?;
+        let dtype = from_header(header_dtype).ok_or_else(|| unknown(header_dtype.to_string()))?;
+        let shape = Shape::new(entry.shape)?;
         let (start, end) = entry.data_offsets;
         let expected = shape.bytes(dtype);
         if end.checked_sub(start) != Some(expected) {
@@ -131,10 +131,11 @@ fn confirm(by_offset: Vec<&(String, CheckedEntry)>) -> Result<()> {
     let size = |value: u64| {
         usize::try_from(value).map_err(|_| Error::limit("a number that does not fit this machine's word size"))
     };
-    let infos = by_offset.into_iter().map(|(key, tensor)| {
+    let infos = by_offset.into_iter().map(|(_, tensor)| {
         let shape = tensor.shape.dims().iter().copied().map(size).collect::<Result<Vec<_>>>()?;
         let data_offsets = (size(tensor.start)?, size(tensor.end)?);
-        Ok((key.clone(), TensorInfo { dtype: tensor.header_dtype, shape, data_offsets }))
+        // The keys have been checked. Copies of them would only be names in its errors.
+        Ok((String::new(), TensorInfo { dtype: tensor.header_dtype, shape, data_offsets }))
     });
     CrateMetadata::new(None, infos.collect::<Result<Vec<_>>>()?)
         .map_err(|error| Error::malformed(format!("not a valid safetensors header: {error}")))?;

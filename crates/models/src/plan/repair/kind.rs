@@ -47,6 +47,11 @@ impl RepairKind {
         }
     }
 
+    /// Whether it is a defect of the file itself, not of tensors.
+    pub fn is_of_file(self) -> bool {
+        matches!(self, RepairKind::InnerStateDict | RepairKind::TrailingBytes)
+    }
+
     /// What is repaired, for people.
     pub fn text(self) -> &'static str {
         match self {

@@ -23,6 +23,7 @@ use crate::{Component, NoticeCode, position_ids};
 use kind::Repairs;
 pub use kind::{Repair, RepairKind};
 use names::{Names, Place};
+use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_formats::containers::{Container, OpaqueValue};
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::io::NoProgress;
@@ -80,22 +81,29 @@ fn repair(checkpoint: &Checkpoint) -> Result<Repaired> {
     }
     refuse_incomplete(&repaired, &names)?;
     let mut repairs = repairs.0;
-    let root = checkpoint.stored().root();
+    repairs.extend(of_file(checkpoint.stored()));
+    Ok(Repaired { repairs, resolved, checkpoint: repaired })
+}
+
+/// Returns the repairs of the file itself: of a state dict inside the state dict, and of bytes behind the tensors.
+pub fn of_file(stored: &StoredCheckpoint) -> Vec<Repair> {
+    let root = stored.root();
     let inner = if root.is_empty() { "state_dict".to_owned() } else { format!("{root}.state_dict") };
     let is_inner = |value: &&OpaqueValue| value.path == inner;
-    repairs.extend(checkpoint.stored().opaque().iter().filter(is_inner).map(|value| Repair {
+    let mut repairs: Vec<Repair> = Vec::new();
+    repairs.extend(stored.opaque().iter().filter(is_inner).map(|value| Repair {
         kind: RepairKind::InnerStateDict,
         keys: Vec::new(),
         before: format!("{} ({}) beside the tensors", value.path, value.what),
         after: "left out".to_owned(),
     }));
-    repairs.extend(checkpoint.stored().trailing_bytes().iter().map(|trailing| Repair {
+    repairs.extend(stored.trailing_bytes().iter().map(|trailing| Repair {
         kind: RepairKind::TrailingBytes,
         keys: Vec::new(),
         before: format!("{} bytes at offset {}", trailing.bytes, trailing.offset),
         after: "none".to_owned(),
     }));
-    Ok(Repaired { repairs, resolved, checkpoint: repaired })
+    repairs
 }
 
 /// Adds the names that opening a single file in diffusers names has changed already.
