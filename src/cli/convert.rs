@@ -86,5 +86,8 @@ fn convert(
         .allow_withdrawn(command.allow_withdrawn)
         .prune(command.prune)
         .fix_position_ids(command.fix_position_ids);
+    let convert = command.select.iter().cloned().fold(convert, Convert::select);
+    let convert = command.drop.iter().cloned().fold(convert, Convert::leave_out);
+    let convert = command.rename.iter().cloned().fold(convert, Convert::rename);
     if command.writing.dry_run { convert.plan(output) } else { convert.write(output) }
 }

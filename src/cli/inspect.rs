@@ -18,7 +18,8 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     };
     let names = Names { list: "files", file: "file", between: "\n" };
     let inspect = |path: &_| {
-        let inspect = Inspect::new(path).keys(command.keys).progress(terminal);
+        let inspect = Inspect::new(path).keys(command.keys).statistics(command.stats).progress(terminal);
+        let inspect = inspect.set_if_some(terminal.jobs(), Inspect::jobs);
         inspect.set_if_some(known.as_ref(), Inspect::known_vaes).run()
     };
     let text = |report: &Inspection| report.to_text_with(&hints::tip, terminal.colors());

@@ -108,6 +108,8 @@ pub(super) enum ComponentArgument {
     Vae,
     #[value(aliases = ["text_encoder", "te", "clip"])]
     TextEncoder,
+    #[value(name = "controlnet", aliases = ["control-net", "control_net", "control"])]
+    ControlNet,
 }
 
 impl From<ComponentArgument> for Component {
@@ -116,6 +118,7 @@ impl From<ComponentArgument> for Component {
             ComponentArgument::Unet => Component::Unet,
             ComponentArgument::Vae => Component::Vae,
             ComponentArgument::TextEncoder => Component::TextEncoder,
+            ComponentArgument::ControlNet => Component::ControlNet,
         }
     }
 }

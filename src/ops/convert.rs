@@ -8,10 +8,11 @@ use crate::report::WriteReport;
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::error::Hint;
 use trinart_ckpt_formats::{Error, Result, Target};
-use trinart_ckpt_models::plan::ComponentDtype;
 use trinart_ckpt_models::plan::assemble::Parts;
 use trinart_ckpt_models::plan::convert::{self, ConvertOptions, Ema};
-use trinart_ckpt_models::plan::repair::{self, Repaired};
+use trinart_ckpt_models::plan::patterns::{Pattern, Renaming, Selection};
+use trinart_ckpt_models::plan::repair;
+use trinart_ckpt_models::plan::{ComponentDtype, Resolved};
 use trinart_ckpt_models::{Checkpoint, Component};
 
 /// Converts a checkpoint to another container, layout or dtype, or extracts a part of it.
@@ -29,6 +30,7 @@ use trinart_ckpt_models::{Checkpoint, Component};
 pub struct Convert<'a> {
     checkpoint: Option<&'a Checkpoint>,
     replacements: Replacements<'a>,
+    selection: Selection,
     repair: bool,
     options: ConvertOptions,
     output: OutputOptions<'a>,
@@ -67,7 +69,8 @@ impl<'a> Convert<'a> {
 
     fn with(checkpoint: Option<&'a Checkpoint>, parts: Parts<'a>) -> Self {
         let (options, output) = (ConvertOptions::default(), OutputOptions::default());
-        Convert { checkpoint, replacements: Replacements::new(parts), repair: false, options, output }
+        let (replacements, selection) = (Replacements::new(parts), Selection::default());
+        Convert { checkpoint, replacements, selection, repair: false, options, output }
     }
 
     /// Replaces components of the checkpoint by those of other files. A file may hold the component alone or be a whole
@@ -75,6 +78,30 @@ impl<'a> Convert<'a> {
     #[must_use]
     pub fn replace(mut self, parts: Parts<'a>) -> Self {
         self.replacements.parts = parts;
+        self
+    }
+
+    /// Takes only the tensors with such names, as the file of the checkpoint stores them. Several patterns add up. A pattern
+    /// that is for no tensor is an error.
+    #[must_use]
+    pub fn select(mut self, pattern: Pattern) -> Self {
+        self.selection.select.push(pattern);
+        self
+    }
+
+    /// Leaves out the tensors with such names, as the file of the checkpoint stores them, after [`Self::select`]. A pattern
+    /// that is for no tensor is an error.
+    #[must_use]
+    pub fn leave_out(mut self, pattern: Pattern) -> Self {
+        self.selection.drop.push(pattern);
+        self
+    }
+
+    /// Renames the tensors of the output, a single file, after all else. The first renaming that is for a name decides. One
+    /// that is used for no tensor is an error, and so are two tensors with the same name.
+    #[must_use]
+    pub fn rename(mut self, renaming: Renaming) -> Self {
+        self.output.renamings.push(renaming);
         self
     }
 
@@ -169,44 +196,55 @@ impl<'a> Convert<'a> {
 
     fn repair_and_convert(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
         let target = self.output.check_destination(output, mode)?;
+        let selected = match self.checkpoint.filter(|_| !self.selection.is_all()) {
+            Some(checkpoint) => Some(self.selection.plan(checkpoint)?),
+            None => None,
+        };
+        let checkpoint = selected.as_ref().map(|selected| &selected.checkpoint).or(self.checkpoint);
+        let selected = selected.as_ref().map(|selected| &selected.resolved);
         let mut options = self.options;
         options.cast = self.output.cast();
         options.allow_loss = self.output.allow_loss;
         options.overflow = self.output.overflow;
         options.dequantize = target == Target::Diffusers;
-        let input = self.checkpoint.or(self.replacements.parts.unet);
+        let input = checkpoint.or(self.replacements.parts.unet);
         let input = input.ok_or_else(|| {
             Error::usage("neither a checkpoint nor a file for the UNet").with_hint(Hint::NameComponents)
         })?;
-        let repaired = self.checkpoint.filter(|_| self.repair).map(repair::plan).transpose()?;
+        let repaired = checkpoint.filter(|_| self.repair).map(repair::plan).transpose()?;
         let mut report = match &repaired {
             Some(repaired) if !repaired.repairs.is_empty() => {
                 let mut writing = self.output.clone();
                 if input.container() != Container::Diffusers {
                     writing.found = Some(repaired.checkpoint.parameterization()?);
                 }
-                self.convert(input, Some(repaired), &options, &writing, output, target, mode)?
+                let resolved = repaired.resolved.clone();
+                let earlier = selected.map_or(Ok(resolved.clone()), |selected| selected.clone().then(resolved))?;
+                let base = Base { checkpoint: Some(&repaired.checkpoint), earlier: Some(earlier) };
+                self.convert(input, base, &options, &writing, output, target, mode)?
             }
-            _ => self.convert(input, None, &options, &self.output, output, target, mode)?,
+            _ => {
+                let base = Base { checkpoint, earlier: selected.cloned() };
+                self.convert(input, base, &options, &self.output, output, target, mode)?
+            }
         };
         report.repairs = repaired.map(|repaired| repaired.repairs);
         Ok(report)
     }
 
-    /// Converts the checkpoint, after its repair if there was one, with the components of other files.
+    /// Converts the checkpoint with the components of other files.
     #[expect(clippy::too_many_arguments, reason = "private, and called with what `run` has decided")]
     fn convert(
         &self,
         input: &Checkpoint,
-        repaired: Option<&Repaired>,
+        base: Base<'_>,
         options: &ConvertOptions,
         writing: &OutputOptions<'_>,
         output: &Path,
         target: Target,
         mode: Mode,
     ) -> Result<WriteReport> {
-        let base = repaired.map_or(self.checkpoint, |repaired| Some(&repaired.checkpoint));
-        let earlier = repaired.map(|repaired| repaired.resolved.clone());
+        let Base { checkpoint: base, earlier } = base;
         if self.replacements.parts.is_empty() {
             let resolved = convert::plan(base.unwrap_or(input), options)?;
             let resolved = match earlier {
@@ -222,4 +260,11 @@ impl<'a> Convert<'a> {
         let converted = convert::plan(&replaced.assembled.checkpoint, options)?;
         replaced.write(input, writing, output, target, converted, mode)
     }
+}
+
+/// The checkpoint that is converted: the input, or what earlier plans have made of it.
+struct Base<'c> {
+    checkpoint: Option<&'c Checkpoint>,
+    /// The plans before the conversion: a selection, a repair.
+    earlier: Option<Resolved>,
 }

@@ -2,14 +2,17 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use super::contents::Contents as Values;
+use super::jobs::check_jobs;
 use super::known_structures::{KnownStructures, Structure};
+use super::run_methods::run_methods;
 use super::which_vae::{self, KnownVaes};
 use crate::report::{Contents, Inspection};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
-use trinart_ckpt_formats::tensor::Dtype;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
 use trinart_ckpt_models::plan::uses;
+use trinart_ckpt_models::statistics::statistics;
 use trinart_ckpt_models::{Checkpoint, Component, parameterization, published};
 
 /// The size of the largest file that is hashed to identify it. Hashing larger files would take seconds.
@@ -23,10 +26,14 @@ const HASHED_BYTES: u64 = 1 << 29;
 pub struct Inspect<'a> {
     path: PathBuf,
     keys: bool,
+    statistics: bool,
+    jobs: usize,
     known_vaes: Option<&'a KnownVaes>,
     known_structures: Option<&'a KnownStructures>,
     progress: &'a dyn Progress,
 }
+
+run_methods!(Inspect, jobs, progress);
 
 impl<'a> Inspect<'a> {
     /// Returns an inspection of a file or a diffusers folder.
@@ -34,6 +41,8 @@ impl<'a> Inspect<'a> {
         Inspect {
             path: path.as_ref().to_owned(),
             keys: false,
+            statistics: false,
+            jobs: parallel::default_jobs(),
             known_vaes: None,
             known_structures: None,
             progress: &NoProgress,
@@ -44,6 +53,13 @@ impl<'a> Inspect<'a> {
     #[must_use]
     pub fn keys(mut self, keys: bool) -> Self {
         self.keys = keys;
+        self
+    }
+
+    /// Lists every tensor with statistics of its values. Reads the whole file.
+    #[must_use]
+    pub fn statistics(mut self, statistics: bool) -> Self {
+        self.statistics = statistics;
         self
     }
 
@@ -60,15 +76,9 @@ impl<'a> Inspect<'a> {
         self
     }
 
-    /// Reports progress to `progress`, which may also interrupt the work.
-    #[must_use]
-    pub fn progress(mut self, progress: &'a dyn Progress) -> Self {
-        self.progress = progress;
-        self
-    }
-
     /// Inspects the file.
     pub fn run(&self) -> Result<Inspection> {
+        check_jobs(self.jobs)?;
         let stored = StoredCheckpoint::open_with(&self.path, &OpenOptions::new().keep_dangers().keep_trailing_bytes())?;
         let is_hashed = stored.file_bytes() <= HASHED_BYTES && stored.container() != Container::Diffusers;
         let known = if is_hashed { published::find(&stored, self.progress)? } else { None };
@@ -99,8 +109,13 @@ impl<'a> Inspect<'a> {
                 unrepairable,
                 published: known,
             },
-            self.keys,
+            self.keys || self.statistics,
         );
+        if let Some(entries) = inspection.keys.as_mut().filter(|_| self.statistics) {
+            let tensors: Vec<&LazyTensor> = stored.state_dict().iter().map(|(_, tensor)| tensor).collect();
+            let found = statistics(&tensors, self.jobs, self.progress).map_err(|error| error.in_file(&self.path))?;
+            entries.iter_mut().zip(found).for_each(|(entry, found)| entry.statistics = found);
+        }
         if self.known_vaes.is_some()
             && let Ok(checkpoint) = translated()
         {

@@ -19,6 +19,7 @@ use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::ledger::{Ledger, LedgerLine, Origin};
 use trinart_ckpt_models::parameterization::Parameterization;
 use trinart_ckpt_models::plan::folders::{self, FolderPlan};
+use trinart_ckpt_models::plan::patterns::{self, Renaming};
 use trinart_ckpt_models::plan::{Cast, Resolved, carry, express};
 use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
 
@@ -45,6 +46,8 @@ pub(super) struct OutputOptions<'a> {
     pub(super) prediction: Option<Prediction>,
     pub(super) folder: FolderOptions,
     pub(super) metadata: MetadataEdits,
+    /// New names for tensors of a file, after all else.
+    pub(super) renamings: Vec<Renaming>,
     /// What the output is to record instead of what the checkpoint does.
     pub(super) found: Option<Parameterization>,
     /// Whether the UNet is another than that of the checkpoint.
@@ -69,6 +72,7 @@ impl Default for OutputOptions<'_> {
             prediction: None,
             folder: FolderOptions::default(),
             metadata: MetadataEdits::default(),
+            renamings: Vec::new(),
             found: None,
             replaces_unet: false,
             others: Vec::new(),
@@ -116,6 +120,9 @@ impl OutputOptions<'_> {
             return Err(Error::usage("the size of the files in a folder must be at least 1 byte"));
         }
         let target = self.format.map_or_else(|| Target::from_path(output), Ok)?;
+        if target == Target::Diffusers && !self.renamings.is_empty() {
+            return Err(Error::usage("the tensors of a diffusers folder have the names that diffusers looks for"));
+        }
         if self.create_folders && mode == Mode::Write {
             create_parent(output)?;
         }
@@ -159,7 +166,9 @@ impl OutputOptions<'_> {
                 let is_as_stored = is_file && self.prediction.is_none() && !self.replaces_unet;
                 let expressed = express::in_file(resolved, &wanted, is_as_stored);
                 let expressed = expressed.map_err(|error| error.in_file(input.path()))?;
-                let (mut resolved, yaml) = (expressed.resolved, expressed.yaml);
+                let resolved = patterns::rename(expressed.resolved, &self.renamings);
+                let mut resolved = resolved.map_err(|error| error.in_file(input.path()))?;
+                let yaml = expressed.yaml;
                 if !is_file {
                     carry::record(&mut resolved.metadata, input.stored().configs(), &resolved.state_dict);
                 }

@@ -22,6 +22,7 @@ use trinart_ckpt_models::plan::repair::Repair;
 use trinart_ckpt_models::position_ids::{self, State};
 use trinart_ckpt_models::published::PublishedFile;
 use trinart_ckpt_models::quantization::Method;
+use trinart_ckpt_models::statistics::Statistics;
 use trinart_ckpt_models::{Component, FileKind};
 
 /// Characters of a metadata value that the text shows. JSON has the whole value.
@@ -166,7 +167,7 @@ impl Serialize for PositionIds {
 }
 
 /// One tensor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TensorEntry {
     /// The key in the file.
@@ -175,6 +176,9 @@ pub struct TensorEntry {
     pub dtype: Dtype,
     /// The dimensions.
     pub shape: Vec<u64>,
+    /// Statistics of the values, if they were requested; `None` for complex numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<Statistics>,
 }
 
 /// What was found out about a file.
@@ -208,6 +212,7 @@ impl Inspection {
                 key: key.to_owned(),
                 dtype: tensor.dtype(),
                 shape: tensor.shape().dims().to_vec(),
+                statistics: None,
             };
             checkpoint.state_dict().iter().map(key).collect()
         };
@@ -350,8 +355,30 @@ impl Inspection {
             );
         }
         for key in self.keys.iter().flatten() {
-            let _ = writeln!(out, "  {:<7} {:?} {}", key.dtype, key.shape, printable(&key.key));
+            let found = key.statistics.as_ref().map_or_else(String::new, statistics_text);
+            let _ = writeln!(out, "  {:<7} {:?} {}{found}", key.dtype, key.shape, printable(&key.key));
         }
         format!("{}\n{out}", printable(&self.file))
     }
+}
+
+/// `, min -1, max 2.5, mean 0.25, std 1.5, 3 zeros, 1 NaN`.
+fn statistics_text(found: &Statistics) -> String {
+    let numbers = [("min", found.min), ("max", found.max), ("mean", found.mean), ("std", found.std)];
+    let numbers = numbers.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", short(value?))));
+    let counts = [(found.zeros, "zeros"), (found.nan, "NaN"), (found.infinite, "infinite")];
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}"));
+    numbers.chain(counts).collect()
+}
+
+/// Formats a number with five significant digits.
+fn short(value: f64) -> String {
+    let magnitude = value.abs();
+    if value == 0.0 || (1e-4..1e7).contains(&magnitude) {
+        let digits = if value == 0.0 { 0 } else { (4 - magnitude.log10().floor() as i32).max(0) as usize };
+        let text = format!("{value:.digits$}");
+        let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+        return if trimmed == "-0" { "0".to_owned() } else { trimmed.to_owned() };
+    }
+    format!("{value:.4e}")
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, Vega};
-use Folder::{TextEncoder, TextEncoder2, Unet, Vae};
+use Folder::{ControlNet, TextEncoder, TextEncoder2, Unet, Vae};
 use trinart_ckpt::models::detection::{self, Detection, Naming};
 use trinart_ckpt::models::family::{Architecture, Task};
 use trinart_ckpt::models::layout::{Folder, Layout, Qkv, TensorSchema, Transform};
@@ -59,13 +59,18 @@ fn lists(architecture: Architecture, folder: Folder) -> (Vec<(String, Vec<u64>)>
             let ldm = list("layouts/sdxl-openclip.ldm.keys");
             (rename(ldm, "conditioner.embedders.1.", "conditioner.embedders.0."), "sdxl-openclip")
         }
+        (Sd1, ControlNet) => (list("layouts/sd1-controlnet.ldm.keys"), "sd1-controlnet"),
+        (Sd2, ControlNet) => (list("layouts/sd2-controlnet.ldm.keys"), "sd2-controlnet"),
+        (SdxlBase, ControlNet) => (list("layouts/sdxl-controlnet.ldm.keys"), "sdxl-controlnet"),
         _ => panic!("{architecture:?} has no {folder:?}"),
     };
     (ldm, shapes(&format!("layouts/{diffusers}.keys")))
 }
 
 fn each_component() -> impl Iterator<Item = (Architecture, Folder)> {
-    Architecture::ALL.iter().flat_map(|&it| Folder::of(it).iter().map(move |&folder| (it, folder)))
+    let of_checkpoints =
+        Architecture::ALL.iter().flat_map(|&it| Folder::of(it).iter().map(move |&folder| (it, folder)));
+    of_checkpoints.chain([Sd1, Sd2, SdxlBase].map(|architecture| (architecture, ControlNet)))
 }
 
 fn schema<'a>(tensors: impl Iterator<Item = &'a TensorSchema>) -> Vec<(String, Vec<u64>)> {
@@ -112,6 +117,9 @@ fn maps_each_tensor_as_the_diffusers_loader_does() {
         (SdxlBase, TextEncoder, "clip-l"),
         (SdxlBase, TextEncoder2, "sdxl-openclip"),
         (SdxlRefiner, TextEncoder2, "sdxl-openclip"),
+        (Sd1, ControlNet, "sd1-controlnet"),
+        (Sd2, ControlNet, "sd2-controlnet"),
+        (SdxlBase, ControlNet, "sdxl-controlnet"),
     ];
     for (architecture, folder, name) in lists {
         let text = fs::read_to_string(path(&format!("layouts/{name}.keys"))).unwrap();
@@ -165,6 +173,9 @@ fn counts_the_known_numbers_of_tensors_and_parameters() {
         (Vega, Vae, 248, 248),
         (Vega, TextEncoder, 197, 196),
         (Vega, TextEncoder2, 390, 517),
+        (Sd1, ControlNet, 340, 340),
+        (Sd2, ControlNet, 340, 340),
+        (SdxlBase, ControlNet, 844, 844),
     ];
     let counts = each_component().map(|(architecture, folder)| {
         let layout = Layout::of(architecture);
@@ -446,7 +457,7 @@ fn detects_components_of_folders() {
         let found = detect(&lists(architecture, folder).1);
         assert_eq!(found.naming, Some(Naming::Diffusers));
         let expected = match (architecture, folder) {
-            (it, Unet) | (it @ Sd2, TextEncoder) => vec![it],
+            (it, Unet | ControlNet) | (it @ Sd2, TextEncoder) => vec![it],
             (_, Vae) => vec![Sd1, Sd2, SdxlBase, SdxlRefiner],
             (_, TextEncoder) => vec![Sd1, SdxlBase],
             (_, TextEncoder2) => vec![SdxlBase, SdxlRefiner],

@@ -115,7 +115,7 @@ fn values(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<(Te
 }
 
 /// Returns an element as a number; NaN for dtypes without numbers.
-fn number(dtype: Dtype, bytes: &[u8]) -> Result<f64> {
+pub(crate) fn number(dtype: Dtype, bytes: &[u8]) -> Result<f64> {
     fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
         bytes.try_into().or_internal("an element does not have the size of its dtype")
     }

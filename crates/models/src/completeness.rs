@@ -35,6 +35,7 @@ pub fn completeness(
         Component::Unet => &[Folder::Unet],
         Component::Vae => &[Folder::Vae],
         Component::TextEncoder => &[Folder::TextEncoder, Folder::TextEncoder2],
+        Component::ControlNet => &[Folder::ControlNet],
         _ => return None,
     };
     let architecture = architecture.or((component == Component::Vae).then_some(Architecture::Sd1))?;

@@ -10,6 +10,10 @@ pub enum Component {
     Vae,
     /// The text encoder, or both text encoders of SDXL.
     TextEncoder,
+    /// The image encoder of a model that takes a picture: Stable Video Diffusion, SD v2 unCLIP.
+    ImageEncoder,
+    /// A ControlNet.
+    ControlNet,
     /// The exponential moving average of the UNet's weights.
     Ema,
     /// The buffers of the noise schedule.
@@ -26,7 +30,10 @@ const PREFIXES: &[(&str, Component)] = &[
     ("first_stage_model.loss.", Component::TrainingResidue),
     ("first_stage_model.", Component::Vae),
     ("cond_stage_model.", Component::TextEncoder),
+    ("conditioner.embedders.0.open_clip.", Component::ImageEncoder),
+    ("embedder.model.", Component::ImageEncoder),
     ("conditioner.", Component::TextEncoder),
+    ("control_model.", Component::ControlNet),
     ("model_ema.", Component::Ema),
     ("encoder.", Component::Vae),
     ("decoder.", Component::Vae),
@@ -41,6 +48,7 @@ const PREFIXES: &[(&str, Component)] = &[
     ("text_encoder/", Component::TextEncoder),
     ("text_encoder_2/", Component::TextEncoder),
     ("text_encoder_3/", Component::TextEncoder),
+    ("controlnet/", Component::ControlNet),
     ("loss.", Component::TrainingResidue),
     ("optimizer.", Component::TrainingResidue),
     ("optimizer_states.", Component::TrainingResidue),
@@ -71,6 +79,8 @@ impl Component {
         Component::Unet,
         Component::Vae,
         Component::TextEncoder,
+        Component::ImageEncoder,
+        Component::ControlNet,
         Component::Ema,
         Component::Schedule,
         Component::TrainingResidue,
@@ -92,6 +102,8 @@ impl Component {
             Component::Unet => "unet",
             Component::Vae => "vae",
             Component::TextEncoder => "text-encoder",
+            Component::ImageEncoder => "image-encoder",
+            Component::ControlNet => "controlnet",
             Component::Ema => "ema",
             Component::Schedule => "schedule-buffers",
             Component::TrainingResidue => "training-residue",
@@ -105,6 +117,8 @@ impl Component {
             Component::Unet => "UNet",
             Component::Vae => "VAE",
             Component::TextEncoder => "text encoder",
+            Component::ImageEncoder => "image encoder",
+            Component::ControlNet => "ControlNet",
             Component::Ema => "EMA",
             Component::Schedule => "schedule buffers",
             Component::TrainingResidue => "training residue",

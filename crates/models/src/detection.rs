@@ -43,7 +43,7 @@ pub struct Evidence {
 pub struct Detection {
     /// The naming scheme; `None` if no component was recognised.
     pub naming: Option<Naming>,
-    /// The task of the UNet; `None` without a UNet.
+    /// The task of the UNet; `None` without a UNet, as for a ControlNet.
     pub task: Option<Task>,
     /// The evidence, in the order it was found.
     pub evidence: Vec<Evidence>,
@@ -106,7 +106,7 @@ pub fn detect_by(dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Detection {
     for &(key, model) in FOREIGN {
         detector.at(key, |_| (format!("a key of {model}"), Vec::new()));
     }
-    for (keys, prefix) in [(&LDM, "model.diffusion_model."), (&LDM, ""), (&DIFFUSERS, "")] {
+    for (keys, prefix) in [(&LDM, "model.diffusion_model."), (&LDM, "control_model."), (&LDM, ""), (&DIFFUSERS, "")] {
         if detector.unet(keys, prefix) {
             break;
         }
@@ -135,6 +135,8 @@ struct UnetKeys {
     block: fn(usize) -> String,
     /// The first attention of a resolution.
     attention: fn(usize) -> String,
+    /// A key that a ControlNet has, and a UNet lacks.
+    control: &'static str,
 }
 
 const LDM: UnetKeys = UnetKeys {
@@ -143,6 +145,7 @@ const LDM: UnetKeys = UnetKeys {
     label: "label_emb.0.0.weight",
     block: |level| format!("input_blocks.{}.0.in_layers.0.weight", 3 * level + 1),
     attention: |level| format!("input_blocks.{}.1", 3 * level + 1),
+    control: "zero_convs.0.0.weight",
 };
 
 const DIFFUSERS: UnetKeys = UnetKeys {
@@ -151,6 +154,7 @@ const DIFFUSERS: UnetKeys = UnetKeys {
     label: "add_embedding.linear_1.weight",
     block: |level| format!("down_blocks.{level}.resnets.0.norm1.weight"),
     attention: |level| format!("down_blocks.{level}.attentions.0"),
+    control: "controlnet_down_blocks.0.weight",
 };
 
 /// The highest layer count: more than any model has.
@@ -182,9 +186,12 @@ impl Detector<'_> {
         self.detection.naming = Some(keys.naming);
         let conv_in = format!("{prefix}{}", keys.conv_in);
         let channels = (self.dims)(&conv_in).and_then(|dims| dims.get(1).copied());
-        self.detection.task = channels.map(Task::from_channels);
+        // A ControlNet has no task of its own: the UNet that it steers has one.
+        let is_unet = (self.dims)(&format!("{prefix}{}", keys.control)).is_none();
+        self.detection.task = channels.filter(|_| is_unet).map(Task::from_channels);
         self.at(&conv_in, |_| {
             let finding = match channels {
+                Some(channels) if !is_unet => format!("{channels} input channels of a ControlNet"),
                 Some(channels) => format!("{channels} input channels: {}", Task::from_channels(channels).text()),
                 None => "no input channels: not the weight of a convolution".to_owned(),
             };

@@ -140,6 +140,8 @@ pub enum DropReason {
     EmaCounter,
     /// EMA weights without a tensor to replace.
     EmaUnmatched,
+    /// A tensor that was left out by its name.
+    NotSelected,
     /// A tensor of another component than the requested one.
     OtherComponent,
     /// A tensor of a component that inference does not need.
@@ -178,6 +180,7 @@ impl DropReason {
             | DropReason::Superseded
             | DropReason::Ema
             | DropReason::EmaCounter
+            | DropReason::NotSelected
             | DropReason::OtherComponent
             | DropReason::Pruned(_) => Loss::Asked,
             DropReason::TrainingLoss
@@ -208,6 +211,7 @@ impl DropReason {
             DropReason::Ema => "ema",
             DropReason::EmaCounter => "ema-counter",
             DropReason::EmaUnmatched => "ema-unmatched",
+            DropReason::NotSelected => "not-selected",
             DropReason::OtherComponent => "other-component",
             DropReason::Pruned(_) => "pruned",
             DropReason::RedundantConstant => "redundant-constant",
@@ -237,6 +241,7 @@ impl DropReason {
             DropReason::Ema => "EMA weights",
             DropReason::EmaCounter => "EMA counter",
             DropReason::EmaUnmatched => "EMA of no tensor in the file",
+            DropReason::NotSelected => "not selected",
             DropReason::OtherComponent => "another component",
             DropReason::Pruned(component) => return format!("pruned: {}", component.text()),
             DropReason::RedundantConstant => "redundant constant (position_ids)",

@@ -187,6 +187,7 @@ pub mod quantization;
 pub mod renderable;
 mod serialize;
 pub mod sidecar;
+pub mod statistics;
 pub mod toolkit;
 pub mod vae;
 mod vae_schema;

@@ -19,10 +19,13 @@ impl Components {
             FileKind::Unet if has(["input_blocks.0.0.weight", "conv_in.weight"]) => Some(Component::Unet),
             // All keys of a file that a training tool wrote can have `module.` in front.
             FileKind::Unet if state_dict.keys().all(|key| key.starts_with("module.")) => Some(Component::Unet),
+            FileKind::ControlNet => Some(Component::ControlNet),
             kind if kind.is_text_encoder() => Some(Component::TextEncoder),
             _ => None,
         };
-        let is_part = |key: &str| matches!(Component::from_key(key), Component::Unet | Component::TextEncoder);
+        let is_part = |key: &str| {
+            matches!(Component::from_key(key), Component::Unet | Component::TextEncoder | Component::ControlNet)
+        };
         Components { lone: lone.filter(|_| !state_dict.keys().any(is_part)) }
     }
 

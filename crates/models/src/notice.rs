@@ -26,6 +26,10 @@ pub enum NoticeCode {
     UnknownKept,
     /// Tensors were dropped because folders have no place for them.
     NotInFolders,
+    /// Some tensors of the input were selected by their names.
+    Selected,
+    /// Tensors were renamed by patterns.
+    Renamed,
     /// What the UNet predicts is assumed.
     PredictionAssumed,
     /// Programs that read the output will not see what the UNet predicts.

@@ -6,6 +6,7 @@ use super::heading::{CONTENT, INPUT};
 use super::{Content, FolderWriting, OutputFileOrFolder, Reading, Writing};
 use crate::cli::values::{ComponentArgument, EmaArgument, Replacement, dtype};
 use trinart_ckpt_models::plan::ComponentDtype;
+use trinart_ckpt_models::plan::patterns::{Pattern, Renaming};
 
 /// Convert, repair and put together checkpoints
 ///
@@ -66,12 +67,30 @@ pub(in crate::cli) struct Convert {
     /// The EMA weights are the tensors under model_ema.
     #[arg(long, value_enum, value_name = "ACTION", help_heading = CONTENT)]
     pub ema: Option<EmaArgument>,
-    /// Keep one component only: unet, vae or text-encoder
+    /// Keep one component only: unet, vae, text-encoder or controlnet
     ///
-    /// A VAE gets keys without prefix, as WebUI loads it.
+    /// Writes the names of the original code. A VAE gets keys without prefix, as WebUI loads it.
     #[arg(long, value_enum, value_name = "COMPONENT", help_heading = CONTENT)]
     #[arg(hide_possible_values = true)]
     pub component: Option<ComponentArgument>,
+    /// Take only the tensors with such names
+    ///
+    /// In PATTERN, * stands for any characters, dots included: 'model.diffusion_model.*'. The names are those that inspect --keys
+    /// lists. The option can be repeated. A pattern that is for no tensor is an error.
+    #[arg(long, value_name = "PATTERN", requires = "inputs", help_heading = CONTENT)]
+    pub select: Vec<Pattern>,
+    /// Leave out the tensors with such names
+    ///
+    /// PATTERN is as for --select, which comes first.
+    #[arg(long, value_name = "PATTERN", requires = "inputs", help_heading = CONTENT)]
+    pub drop: Vec<Pattern>,
+    /// Rename the tensors of the output file, such as 'vae.*=*'
+    ///
+    /// FROM is a pattern as for --select, for the names that the output would have. Each * of TO stands for what the * in the same
+    /// position of FROM stands for. The option can be repeated; the first FROM that is for a name decides. A FROM that is for
+    /// no tensor is an error, and so are two tensors with one name.
+    #[arg(long, value_name = "FROM=TO", help_heading = CONTENT)]
+    pub rename: Vec<Renaming>,
     /// Repair names, ranks and other defects that inspect lists
     ///
     /// Repairs names and prefixes that programs do not look for (VAE attention, module., model.model., clip_l., NovelAI),
@@ -82,7 +101,7 @@ pub(in crate::cli) struct Convert {
     /// Correct or add the text encoder's position_ids
     ///
     /// Correct ones are I64, from 0 to 76.
-    #[arg(long, help_heading = CONTENT)]
+    #[arg(long, help_heading = CONTENT, hide_short_help = true)]
     pub fix_position_ids: bool,
     #[command(flatten)]
     pub folder: FolderWriting,

@@ -78,6 +78,12 @@ pub(in crate::cli) struct Inspect {
     /// List every tensor
     #[arg(long, help_heading = OUTPUT)]
     pub keys: bool,
+    /// List every tensor with statistics of its values; reads all of them
+    ///
+    /// Prints the smallest and the largest finite value, their mean and standard deviation, and the numbers of zeros, NaN and
+    /// infinite values.
+    #[arg(long, help_heading = OUTPUT)]
+    pub stats: bool,
 }
 
 /// Compare two checkpoints, or two folders of them
@@ -92,7 +98,7 @@ pub(in crate::cli) struct Diff {
     /// Second checkpoint or folder
     #[arg(help_heading = INPUT)]
     pub b: PathBuf,
-    /// Compare only this component: unet, vae or text-encoder
+    /// Compare only this component: unet, vae, text-encoder or controlnet
     ///
     /// The option can be repeated.
     #[arg(long, value_enum, value_name = "COMPONENT", hide_possible_values = true, help_heading = INPUT)]

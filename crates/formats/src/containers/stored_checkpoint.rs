@@ -192,6 +192,12 @@ impl StoredCheckpoint {
         StoredCheckpoint { state_dict, metadata, container, unreadable: Vec::new(), ..self.clone() }
     }
 
+    /// Returns the checkpoint with these of its tensors, under the keys that it stores, and without those that cannot be read.
+    #[must_use]
+    pub fn with_selection(&self, state_dict: StateDict, metadata: Metadata) -> Self {
+        StoredCheckpoint { state_dict, metadata, unreadable: Vec::new(), ..self.clone() }
+    }
+
     /// Fails if a file has bytes behind its tensors that the library of its container refuses.
     pub(crate) fn refuse_trailing_bytes(&self) -> Result<()> {
         match self.trailing.iter().find(|trailing| trailing.is_refused()) {

@@ -160,7 +160,7 @@ fn digest(tensor: &LazyTensor, buffer: &mut [u8], progress: &dyn Progress) -> Re
 }
 
 /// Reads a tensor in pieces of the size of the buffer, which is a multiple of every dtype's size, and passes each to `each`.
-fn each_piece(
+pub(crate) fn each_piece(
     tensor: &LazyTensor,
     buffer: &mut [u8],
     progress: &dyn Progress,

@@ -1,10 +1,13 @@
 use crate::family::Architecture;
 use crate::vae;
 
+/// The prefix of a ControlNet in a file in LDM names.
+pub(super) const CONTROL_PREFIX: &str = "control_model.";
+
 /// The prefix of the UNet in a checkpoint.
 pub(super) const UNET_PREFIX: &str = "model.diffusion_model.";
 
-/// A component of a diffusers folder that holds tensors. Each has a subfolder.
+/// A component of a diffusers folder that holds tensors. Each has a subfolder, or a folder of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Folder {
@@ -16,17 +19,22 @@ pub enum Folder {
     TextEncoder,
     /// The second text encoder: OpenCLIP ViT-bigG of SDXL base and refiner.
     TextEncoder2,
+    /// A ControlNet, which belongs to no checkpoint: it has a folder of its own.
+    ControlNet,
 }
 
 impl Folder {
     /// All components.
-    pub const ALL: &'static [Folder] = &[Folder::Unet, Folder::Vae, Folder::TextEncoder, Folder::TextEncoder2];
+    pub const ALL: &'static [Folder] =
+        &[Folder::Unet, Folder::Vae, Folder::TextEncoder, Folder::TextEncoder2, Folder::ControlNet];
 
-    /// Returns the components of an architecture. The SDXL refiner has only the second text encoder.
+    /// Returns the components of a checkpoint of an architecture. The SDXL refiner has only the second text encoder.
     pub fn of(architecture: Architecture) -> &'static [Folder] {
         match architecture {
             Architecture::Sd1 | Architecture::Sd2 => &[Folder::Unet, Folder::Vae, Folder::TextEncoder],
-            Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega => Folder::ALL,
+            Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega => {
+                &[Folder::Unet, Folder::Vae, Folder::TextEncoder, Folder::TextEncoder2]
+            }
             Architecture::SdxlRefiner => &[Folder::Unet, Folder::Vae, Folder::TextEncoder2],
         }
     }
@@ -38,6 +46,7 @@ impl Folder {
             Folder::Vae => "vae",
             Folder::TextEncoder => "text_encoder",
             Folder::TextEncoder2 => "text_encoder_2",
+            Folder::ControlNet => "controlnet",
         }
     }
 
@@ -46,11 +55,15 @@ impl Folder {
         Self::ALL.iter().copied().find(|folder| folder.name() == name)
     }
 
-    /// The prefix of the component's keys in a checkpoint in LDM names; `None` if the architecture lacks the component.
+    /// The prefix of the component's keys in a file in LDM names; `None` if the architecture lacks the component.
     pub fn ldm_prefix(self, architecture: Architecture) -> Option<&'static str> {
         match (self, architecture) {
             (Folder::Unet, _) => Some(UNET_PREFIX),
             (Folder::Vae, _) => Some(vae::PREFIX),
+            (Folder::ControlNet, Architecture::Sd1 | Architecture::Sd2 | Architecture::SdxlBase) => {
+                Some(CONTROL_PREFIX)
+            }
+            (Folder::ControlNet, Architecture::SdxlRefiner | Architecture::Ssd1b | Architecture::Vega) => None,
             (Folder::TextEncoder, Architecture::Sd1) => Some("cond_stage_model.transformer."),
             (Folder::TextEncoder, Architecture::Sd2) => Some("cond_stage_model.model."),
             (Folder::TextEncoder2, Architecture::SdxlRefiner) => Some("conditioner.embedders.0.model."),

@@ -1,7 +1,8 @@
 //! Key layouts: maps each tensor of a checkpoint in LDM names to a diffusers folder, and back.
 //!
 //! A [`Layout`] is a table of [`Pair`]s, one for each tensor of a diffusers folder, built by walking the network once
-//! with both sets of names (`unet.rs`, `vae.rs`, `clip.rs`, `openclip.rs`). Keys are looked up whole, never rewritten
+//! with both sets of names (`unet.rs`, `control_net.rs`, `vae.rs`, `clip.rs`,
+//! `openclip.rs`). Keys are looked up whole, never rewritten
 //! piece by piece. The table also holds the spellings of other tools, for reading only:
 //!
 //! - text encoders without `text_model.`, in checkpoints (NAI) and in folders (transformers 5.6 and newer);
@@ -13,6 +14,7 @@
 //! A 1x1 convolution and a linear layer differ in rank; see [`Mapped::fit`].
 
 mod clip;
+mod control_net;
 mod folder;
 mod openclip;
 pub(crate) mod shapes;
@@ -146,7 +148,11 @@ impl Layout {
 
     fn new(architecture: Architecture, sizes: &Sizes) -> Layout {
         let mut pairs = Vec::new();
-        unet::add(&mut pairs, &UnetStructure::of(architecture), &sizes.unet);
+        let structure = UnetStructure::of(architecture);
+        unet::add(&mut pairs, &structure, &sizes.unet);
+        if Folder::ControlNet.ldm_prefix(architecture).is_some() {
+            control_net::add(&mut pairs, &structure, &sizes.control);
+        }
         vae::add(&mut pairs, &sizes.vae);
         match architecture {
             Architecture::Sd1 => {

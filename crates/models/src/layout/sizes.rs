@@ -1,9 +1,11 @@
+use super::folder::{CONTROL_PREFIX, UNET_PREFIX};
 use crate::family::Architecture;
 
 /// The sizes that determine all shapes of a model: those of a published model, or of a given file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sizes {
     pub(super) unet: Unet,
+    pub(super) control: Control,
     pub(super) vae: Vae,
     /// The first text encoder. Unused for the refiner, which has none.
     pub(super) text_encoder: Text,
@@ -24,6 +26,25 @@ pub(super) struct Unet {
     pub(super) context: u64,
     /// Width of the extra conditioning of SDXL: pooled text and sizes.
     pub(super) label: u64,
+}
+
+impl Unet {
+    /// Reads the sizes off the tensors of a UNet. `size` gets a key without prefix, an axis and the published size.
+    fn measured(&self, size: &dyn Fn(&str, usize, u64) -> u64) -> Self {
+        let of_level = |level: usize, published: u64| {
+            size(&format!("input_blocks.{}.0.out_layers.3.weight", 3 * level + 1), 0, published)
+        };
+        // The second highest resolution has cross-attention in every architecture.
+        let context = "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight";
+        Unet {
+            input: size("input_blocks.0.0.weight", 1, self.input),
+            output: size("out.2.weight", 0, self.output),
+            widths: self.widths.measured(of_level),
+            time: size("time_embed.0.weight", 0, self.time),
+            context: size(context, 1, self.context),
+            label: size("label_emb.0.0.weight", 1, self.label),
+        }
+    }
 }
 
 /// Channels at each resolution of a UNet. There is at least one.
@@ -53,6 +74,17 @@ impl Widths {
         let lower = self.lower.iter().enumerate().map(|(index, &width)| measure(index + 1, width)).collect();
         Widths { first: measure(0, self.first), lower }
     }
+}
+
+/// The sizes of a ControlNet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Control {
+    /// Those of its copy of the first half of a UNet.
+    pub(super) unet: Unet,
+    /// Channels of the picture that steers.
+    pub(super) picture: u64,
+    /// Channels of the encoder of that picture, at each resolution, the highest first.
+    pub(super) hint: [u64; 4],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,8 +133,10 @@ impl Sizes {
         };
         let time = 4 * widths.first;
         let text_width = if architecture == Architecture::Sd2 { 1024 } else { 768 };
+        let unet = Unet { input: 4, output: 4, widths, time, context, label };
         Sizes {
-            unet: Unet { input: 4, output: 4, widths, time, context, label },
+            control: Control { unet: unet.clone(), picture: 3, hint: [16, 32, 96, 256] },
+            unet,
             vae: Vae { image: 3, latent: 4, widths: [128, 256, 512, 512] },
             text_encoder: Text::published(text_width),
             text_encoder_2: Text::published(1280),
@@ -112,11 +146,11 @@ impl Sizes {
     /// Reads the sizes off the tensors of a model. `dims` gets keys in LDM names, as they are written. A missing tensor
     /// leaves the published size.
     pub(super) fn measured(architecture: Architecture, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Self {
-        let Sizes { unet, vae, text_encoder, text_encoder_2 } = Sizes::published(architecture);
+        let Sizes { unet, control, vae, text_encoder, text_encoder_2 } = Sizes::published(architecture);
         let size = |key: &str, axis: usize, published: u64| {
             dims(key).and_then(|dims| dims.get(axis).copied()).filter(|&size| size <= LARGEST_SIZE).unwrap_or(published)
         };
-        let in_unet = |key: &str, axis, published| size(&format!("model.diffusion_model.{key}"), axis, published);
+        let in_control = |key: &str, axis, published| size(&format!("{CONTROL_PREFIX}{key}"), axis, published);
         let in_vae = |key: &str, axis, published| size(&format!("first_stage_model.{key}"), axis, published);
         let in_text = |names: TextNames, prefix: &str, text: Text| {
             let [vocabulary, positions, width, hidden, projection] = match names {
@@ -144,22 +178,21 @@ impl Sizes {
                 projection: size(projection, text.projection),
             }
         };
-        let of_level = |level: usize, published: u64| {
-            in_unet(&format!("input_blocks.{}.0.out_layers.3.weight", 3 * level + 1), 0, published)
-        };
         let of_vae_level =
             |level: usize, published: u64| in_vae(&format!("encoder.down.{level}.block.0.conv2.weight"), 0, published);
         let [level_0, level_1, level_2, level_3] = vae.widths;
-        // The second highest resolution has cross-attention in every architecture.
-        let context = "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight";
+        let [hint_0, hint_1, hint_2, hint_3] = control.hint;
         Sizes {
-            unet: Unet {
-                input: in_unet("input_blocks.0.0.weight", 1, unet.input),
-                output: in_unet("out.2.weight", 0, unet.output),
-                widths: unet.widths.measured(of_level),
-                time: in_unet("time_embed.0.weight", 0, unet.time),
-                context: in_unet(context, 1, unet.context),
-                label: in_unet("label_emb.0.0.weight", 1, unet.label),
+            unet: unet.measured(&|key, axis, published| size(&format!("{UNET_PREFIX}{key}"), axis, published)),
+            control: Control {
+                unet: control.unet.measured(&in_control),
+                picture: in_control("input_hint_block.0.weight", 1, control.picture),
+                hint: [
+                    in_control("input_hint_block.0.weight", 0, hint_0),
+                    in_control("input_hint_block.4.weight", 0, hint_1),
+                    in_control("input_hint_block.8.weight", 0, hint_2),
+                    in_control("input_hint_block.12.weight", 0, hint_3),
+                ],
             },
             vae: Vae {
                 image: in_vae("encoder.conv_in.weight", 1, vae.image),

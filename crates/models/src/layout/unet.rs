@@ -54,16 +54,29 @@ pub(super) fn add(pairs: &mut Vec<Pair>, structure: &Structure, sizes: &sizes::U
     Walk { component, structure, sizes }.all();
 }
 
-struct Walk<'a> {
-    component: PairBuilder<'a>,
-    structure: &'a Structure,
-    sizes: &'a sizes::Unet,
+/// A walk through the layers of a UNet, or of a ControlNet, which has those of its first half.
+pub(super) struct Walk<'a> {
+    pub(super) component: PairBuilder<'a>,
+    pub(super) structure: &'a Structure,
+    pub(super) sizes: &'a sizes::Unet,
 }
 
 impl Walk<'_> {
     fn all(&mut self) {
-        let &sizes::Unet { input, output, time, label, ref widths, .. } = self.sizes;
+        let &sizes::Unet { output, ref widths, .. } = self.sizes;
         let (first, last) = (widths.first, widths.last());
+        self.begin();
+        let skips = self.down(first);
+        self.middle(last);
+        self.up(last, skips);
+        self.component.layer("out.0", "conv_norm_out", &[first]);
+        self.component.layer("out.2", "conv_out", &[output, first, 3, 3]);
+    }
+
+    /// Adds the embeddings of time and size, and the first convolution.
+    pub(super) fn begin(&mut self) {
+        let &sizes::Unet { input, time, label, ref widths, .. } = self.sizes;
+        let first = widths.first;
         self.component.layer("time_embed.0", "time_embedding.linear_1", &[time, first]);
         self.component.layer("time_embed.2", "time_embedding.linear_2", &[time, time]);
         if self.structure.label {
@@ -71,19 +84,19 @@ impl Walk<'_> {
             self.component.layer("label_emb.0.2", "add_embedding.linear_2", &[time, time]);
         }
         self.component.layer("input_blocks.0.0", "conv_in", &[first, input, 3, 3]);
-        let skips = self.down(first);
+    }
+
+    /// Adds the middle block.
+    pub(super) fn middle(&mut self, last: u64) {
         self.residual("middle_block.0", "mid_block.resnets.0", last, last, false);
         if let Some(depth) = self.structure.middle {
             self.attention("middle_block.1", "mid_block.attentions.0", last, depth);
             self.residual("middle_block.2", "mid_block.resnets.1", last, last, false);
         }
-        self.up(last, skips);
-        self.component.layer("out.0", "conv_norm_out", &[first]);
-        self.component.layer("out.2", "conv_out", &[output, first, 3, 3]);
     }
 
     /// Adds the down path. Returns the widths of the skip connections, in order.
-    fn down(&mut self, first: u64) -> Vec<u64> {
+    pub(super) fn down(&mut self, first: u64) -> Vec<u64> {
         let levels = self.levels();
         let mut skips = vec![first];
         let mut width = first;

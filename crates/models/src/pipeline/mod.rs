@@ -5,6 +5,7 @@
 //! of normalizations, the scaling factor of the latents.
 
 mod config;
+mod control_net;
 mod definition;
 mod scheduler;
 mod text_encoder;
@@ -65,6 +66,7 @@ impl Pipeline<'_> {
         match folder {
             Folder::Unet => unet::config(self, &own, dim(&|key| dims(Folder::TextEncoder2, key), PROJECTION, 0, 1280)),
             Folder::Vae => vae::config(self.architecture, &self.parameterization.vae, &own),
+            Folder::ControlNet => control_net::config(self, &own),
             Folder::TextEncoder | Folder::TextEncoder2 => text_encoder::config(self.architecture, folder, &own),
         }
     }

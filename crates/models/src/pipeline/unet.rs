@@ -14,9 +14,31 @@ const UP: &str = "UpBlock2D";
 pub(super) fn config(pipeline: &Pipeline<'_>, dims: Dims<'_>, projection: u64) -> Value {
     let architecture = pipeline.architecture;
     let structure = UnetStructure::of(architecture);
-    let down: Vec<&str> = structure.depths.iter().map(|&depth| if depth > 0 { CROSS_DOWN } else { DOWN }).collect();
     let is_cross = |depths: &[usize]| depths.iter().any(|&depth| depth > 0);
     let up: Vec<&str> = structure.up_depths.iter().map(|depths| if is_cross(depths) { CROSS_UP } else { UP }).collect();
+    let mut config = first_half("UNet2DConditionModel", architecture, dims, projection);
+    let fields = [
+        ("center_input_sample", false.into()),
+        ("out_channels", dim(dims, "conv_out.weight", 0, 4).into()),
+        ("sample_size", sample_size(pipeline).into()),
+        ("up_block_types", up.into()),
+    ];
+    add(&mut config, fields);
+    let reversed = match architecture {
+        Architecture::Ssd1b => Some(json!([[4, 4, 10], [2, 1, 1], 1])),
+        Architecture::Vega => Some(json!([[2, 2, 2], [1, 1, 1], 1])),
+        _ => None,
+    };
+    if let Some(reversed) = reversed {
+        add(&mut config, [("reverse_transformer_layers_per_block", reversed)]);
+    }
+    config
+}
+
+/// Returns the fields of a configuration that a UNet and a ControlNet share: those of the first half of a UNet.
+pub(super) fn first_half(class: &str, architecture: Architecture, dims: Dims<'_>, projection: u64) -> Value {
+    let structure = UnetStructure::of(architecture);
+    let down: Vec<&str> = structure.depths.iter().map(|&depth| if depth > 0 { CROSS_DOWN } else { DOWN }).collect();
     let widths: Vec<u64> = (0..down.len())
         .map(|level| dim(dims, &format!("down_blocks.{level}.resnets.0.conv2.weight"), 0, 320))
         .collect();
@@ -34,11 +56,10 @@ pub(super) fn config(pipeline: &Pipeline<'_>, dims: Dims<'_>, projection: u64) -
     };
     let context = dim(dims, "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight", 1, 768);
     let mut config = json!({
-        "_class_name": "UNet2DConditionModel",
+        "_class_name": class,
         "act_fn": "silu",
         "attention_head_dim": attention_heads,
         "block_out_channels": widths,
-        "center_input_sample": false,
         "cross_attention_dim": context,
         "down_block_types": down,
         "downsample_padding": 1,
@@ -50,20 +71,9 @@ pub(super) fn config(pipeline: &Pipeline<'_>, dims: Dims<'_>, projection: u64) -
         "mid_block_type": if structure.middle.is_some() { "UNetMidBlock2DCrossAttn" } else { "UNetMidBlock2D" },
         "norm_eps": 1e-5,
         "norm_num_groups": divisor(&widths, 32),
-        "out_channels": dim(dims, "conv_out.weight", 0, 4),
-        "sample_size": sample_size(pipeline),
         "transformer_layers_per_block": transformer_layers,
-        "up_block_types": up,
         "use_linear_projection": structure.linear,
     });
-    let reversed = match architecture {
-        Architecture::Ssd1b => Some(json!([[4, 4, 10], [2, 1, 1], 1])),
-        Architecture::Vega => Some(json!([[2, 2, 2], [1, 1, 1], 1])),
-        _ => None,
-    };
-    if let Some(reversed) = reversed {
-        add(&mut config, [("reverse_transformer_layers_per_block", reversed)]);
-    }
     if structure.label {
         let label = dim(dims, "add_embedding.linear_1.weight", 1, 2816);
         let fields = [

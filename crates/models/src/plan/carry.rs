@@ -19,6 +19,8 @@ pub(crate) const FIELD: &str = "trinart_ckpt.folder";
 const OF_SHAPES: &[&str] = &[
     "_class_name",
     "block_out_channels",
+    "conditioning_channels",
+    "conditioning_embedding_out_channels",
     "cross_attention_dim",
     "down_block_types",
     "hidden_size",
@@ -55,6 +57,7 @@ pub fn record(metadata: &mut Metadata, configs: &IndexMap<String, Value>, state_
         let is_wanted = match Folder::from_name(name) {
             Some(Folder::Unet) => has(Component::Unet),
             Some(Folder::Vae) => has(Component::Vae),
+            Some(Folder::ControlNet) => has(Component::ControlNet),
             Some(Folder::TextEncoder | Folder::TextEncoder2) => has(Component::TextEncoder),
             None => has_pipeline,
         };

@@ -55,7 +55,7 @@ pub fn to_folder(
     })?;
     let layout = Layout::of(architecture);
     let is_bare = is_text_bare(&metadata, &ledger);
-    let (tensors, destinations) = rename(layout, &state_dict, is_bare)?;
+    let (tensors, destinations) = rename(layout, &state_dict, &folders, is_bare)?;
     let tensors = in_order(tensors)?;
     for &folder in &folders {
         refuse_incomplete(layout, folder, &tensors)?;
@@ -131,6 +131,11 @@ fn folders_of(state_dict: &StateDict, detection: &Detection) -> Vec<Folder> {
             has(&["cond_stage_model.", "conditioner.embedders.0.transformer."]) || is_v2 && has(&[TURBO])
         }
         Folder::TextEncoder2 => has(&["conditioner.embedders.1.model."]) || !is_v2 && has(&[TURBO]),
+        // One beside the UNet that it steers has no place in the folder of a checkpoint.
+        Folder::ControlNet => {
+            state_dict.keys().all(|key| matches!(Component::from_key(key), Component::ControlNet | Component::Other))
+                && has(&["control_model."])
+        }
     };
     Folder::ALL.iter().copied().filter(|&folder| of_folder(folder)).collect()
 }
@@ -160,6 +165,7 @@ fn is_text_bare(metadata: &Metadata, ledger: &Ledger) -> bool {
 fn rename(
     layout: &Layout,
     state_dict: &StateDict,
+    folders: &[Folder],
     is_bare: bool,
 ) -> Result<(Vec<FolderTensor>, HashMap<String, Destination>)> {
     let mut tensors = Vec::new();
@@ -169,6 +175,7 @@ fn rename(
         let mapped: Vec<Mapped<'_>> = layout.to_diffusers(&canonical).collect();
         let destination = match mapped.as_slice() {
             [] => Destination::None(drop_reason(key, false)),
+            [first, ..] if !folders.contains(&first.folder) => Destination::None(drop_reason(key, false)),
             [first, ..] if !first.in_folder => Destination::None(drop_reason(key, true)),
             mapped => {
                 let mut keys = Vec::new();

@@ -54,6 +54,9 @@ const CLIP_G: &[&str] = &[
     "",
 ];
 
+/// The prefixes of a ControlNet: in the original code, and without.
+const CONTROL_NET: &[&str] = &["control_model.", ""];
+
 /// The key of the first convolution of a UNet, in both layouts, and a key that only UNets and their relatives have.
 const UNET_IN: [(&str, &str); 2] =
     [("input_blocks.0.0.weight", "time_embed.0.weight"), ("conv_in.weight", "time_embedding.linear_1.weight")];
@@ -65,6 +68,7 @@ fn prefixes(folder: Folder, architecture: Architecture) -> &'static [&'static st
         (Folder::TextEncoder, Architecture::Sd2) => CLIP_H,
         (Folder::TextEncoder, _) => CLIP_L,
         (Folder::TextEncoder2, _) => CLIP_G,
+        (Folder::ControlNet, _) => CONTROL_NET,
     }
 }
 

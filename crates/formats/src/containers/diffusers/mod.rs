@@ -23,6 +23,9 @@ pub const COMPONENTS: &[&str] = &["unet", "vae", "text_encoder", "text_encoder_2
 /// Component folders that hold tensors in pipelines without a UNet, such as those of SD v3 and Flux.
 pub const OTHER_COMPONENTS: &[&str] = &["transformer", "transformer_2", "text_encoder_3"];
 
+/// Components that are read from a folder of their own. In a pipeline, they are parts that are copied as they are.
+pub const LONE_COMPONENTS: &[&str] = &["controlnet"];
+
 /// The separator between component and key.
 pub const SEPARATOR: char = '/';
 
@@ -44,5 +47,5 @@ pub(crate) fn is_weights(name: &str) -> bool {
         let (safetensors, bin) = stems(component);
         [safetensors, bin].iter().any(|stem| name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(['.', '-'])))
     };
-    COMPONENTS.iter().chain(OTHER_COMPONENTS).any(|component| is_of(component))
+    COMPONENTS.iter().chain(OTHER_COMPONENTS).chain(LONE_COMPONENTS).any(|component| is_of(component))
 }

@@ -69,6 +69,7 @@ fn component_of(config: &Value) -> Result<&'static str> {
         Some("AutoencoderKL") => Ok("vae"),
         Some("CLIPTextModel") => Ok("text_encoder"),
         Some("CLIPTextModelWithProjection") => Ok("text_encoder_2"),
+        Some("ControlNetModel") => Ok("controlnet"),
         Some(other) => {
             let found = format!("the folder of a {}, which no Stable Diffusion has", printable(other));
             Err(Error::unsupported(format!("{found}; its weights can be given as a file")))

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use super::{COMPONENTS, MODEL_INDEX, OTHER_COMPONENTS, Part, SEPARATOR, stems};
+use super::{COMPONENTS, LONE_COMPONENTS, MODEL_INDEX, OTHER_COMPONENTS, Part, SEPARATOR, stems};
 use crate::containers::write::check_paths;
 use crate::error::{Error, OrInternal, Result};
 use crate::io::Source;
@@ -79,7 +79,7 @@ pub fn check_variant(variant: &str) -> Result<()> {
 /// weights of the first component, except the recipe of a merged VAE, which goes into those of the VAE. The order of the
 /// components is that of their first tensors.
 ///
-/// Fails if a key does not begin with one of [`COMPONENTS`] or [`OTHER_COMPONENTS`], if several components lack a `model_index.json`, if two files
+/// Fails if a key does not begin with one of [`COMPONENTS`], [`OTHER_COMPONENTS`] or [`LONE_COMPONENTS`], if several components lack a `model_index.json`, if two files
 /// have the same path or a path leads out of the folder, if the variant is invalid, or if the bytes per file are 0.
 pub fn entries(state_dict: &StateDict, metadata: &Metadata, files: &Files<'_>) -> Result<Vec<Entry>> {
     if let Some(variant) = files.variant {
@@ -146,7 +146,8 @@ pub fn entries(state_dict: &StateDict, metadata: &Metadata, files: &Files<'_>) -
 
 /// Splits a key into component and name. Fails if the component is unknown.
 fn split(key: &str) -> Result<(&str, &str)> {
-    let is_known = |component: &str| COMPONENTS.contains(&component) || OTHER_COMPONENTS.contains(&component);
+    let is_known =
+        |component: &str| COMPONENTS.iter().chain(OTHER_COMPONENTS).chain(LONE_COMPONENTS).any(|it| *it == component);
     key.split_once(SEPARATOR).filter(|(component, _)| is_known(component)).ok_or_else(|| {
         let found = format!("the key does not begin with a component: {}", COMPONENTS.join(", "));
         Error::unsupported(found).in_tensor(key)

@@ -175,6 +175,7 @@ pub(super) fn text(folder: Folder) -> &'static str {
         Folder::Vae => "VAE",
         Folder::TextEncoder => "text encoder",
         Folder::TextEncoder2 => "second text encoder",
+        Folder::ControlNet => "ControlNet",
     }
 }
 

@@ -22,7 +22,7 @@ fn part_of<'p, 'a>(parts: &'p [Part<'a>], architecture: Architecture, key: &str)
             (Folder::TextEncoder, Architecture::SdxlBase) => &["conditioner.embedders.0."],
             (Folder::TextEncoder2, Architecture::SdxlBase) => &["conditioner.embedders.1."],
             (Folder::TextEncoder | Folder::TextEncoder2, _) => &["cond_stage_model.", "conditioner.embedders.0."],
-            (Folder::Vae, _) => &[],
+            (Folder::Vae | Folder::ControlNet, _) => &[],
         };
         prefixes.iter().any(|prefix| key.starts_with(prefix))
     })
