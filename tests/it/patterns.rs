@@ -174,7 +174,6 @@ fn statistics_are_those_of_torch() {
                 let (found, expected) = (found[field].as_f64(), expected[field].as_f64());
                 let is_close =
                     |(found, expected): (f64, f64)| (found - expected).abs() <= 1e-9 * expected.abs().max(1e-30);
-                // torch has an infinite deviation where squares overflow.
                 let is_same = found.zip(expected).map_or(found.is_none() && expected.is_none(), is_close);
                 assert!(is_same, "{key} {field}: {found:?}, torch {expected:?}");
             }

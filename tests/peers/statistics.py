@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import sys
 
 import torch
@@ -15,12 +16,16 @@ def of(tensor):
         return None
     values = tensor.to(torch.float64).flatten()
     finite = values[torch.isfinite(values)]
-    has_any = len(finite) > 0
+
+    def number(compute):
+        value = compute(finite).item() if len(finite) > 0 else math.nan
+        return value if math.isfinite(value) else None
+
     return {
-        "min": finite.min().item() if has_any else None,
-        "max": finite.max().item() if has_any else None,
-        "mean": finite.mean().item() if has_any else None,
-        "std": finite.std(unbiased=False).item() if has_any else None,
+        "min": number(torch.min),
+        "max": number(torch.max),
+        "mean": number(torch.mean),
+        "std": number(lambda values: values.std(unbiased=False)),
         "nan": int(values.isnan().sum()),
         "infinite": int(values.isinf().sum()),
         "zeros": int((values == 0).sum()),
