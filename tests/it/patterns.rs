@@ -159,7 +159,7 @@ fn statistics_are_those_of_torch() {
     tensors.push(("long".into(), f32s(&long)));
     tensors.push(("empty".into(), tensor(Dtype::F16, &[0, 3], Vec::new())));
     save(&file, tensors);
-    let expected = peers.script("statistics.py", &[&file]);
+    let expected = peers.script("tensor_statistics.py", &[&file]);
     for jobs in ["1", "3"] {
         let report = run!["inspect", &file, "--stats", "--json", "--jobs", jobs].json();
         let keys = report["files"][0]["keys"].as_array().unwrap();

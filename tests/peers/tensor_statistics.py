@@ -1,6 +1,6 @@
 """Prints the statistics of the tensors of a safetensors file, computed by torch in float64, as JSON.
 
-    python -B statistics.py FILE
+    python -B tensor_statistics.py FILE
 """
 
 import json
