@@ -97,6 +97,7 @@
 //!
 //! - `cli` (default): the program. A library can do without it and its dependencies.
 //! - `render` (default): `RenderCheck`, with candle.
+//! - `remote` (default): [`remote`], which opens addresses in place of paths once [connected](remote::Network::connect).
 //! - `cuda`: `RenderCheck` on NVIDIA GPUs. Experimental.
 //!
 //! # Crates
@@ -106,6 +107,8 @@
 
 pub use trinart_ckpt_formats as formats;
 pub use trinart_ckpt_models as models;
+#[cfg(feature = "remote")]
+pub use trinart_ckpt_remote as remote;
 #[cfg(feature = "render")]
 pub use trinart_ckpt_render as render;
 

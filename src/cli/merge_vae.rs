@@ -1,6 +1,6 @@
 //! The command `merge-vae`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::args::MergeVae as Command;
 use super::batch::Outputs;
@@ -17,7 +17,13 @@ use trinart_ckpt_models::Checkpoint;
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     let options = command.reading.open_options();
     // A VAE for all is opened once. An error about it ends the command.
-    let vae = match command.vae.as_ref().map(|path| Checkpoint::open_with(path, &options)).transpose() {
+    let open = |path: &PathBuf| {
+        if !command.allow_withdrawn {
+            MergeVae::refuse_withdrawn(path)?;
+        }
+        Checkpoint::open_with(path, &options)
+    };
+    let vae = match command.vae.as_ref().map(open).transpose() {
         Ok(vae) => vae,
         Err(error) => {
             terminal.failure(&error);

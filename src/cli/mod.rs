@@ -1,5 +1,7 @@
 //! The command line: parses arguments, runs the operation, prints its report and returns the exit code.
 
+#[cfg(feature = "remote")]
+mod addresses;
 mod args;
 mod audit;
 mod batch;
@@ -44,6 +46,8 @@ use trinart_ckpt_formats::error::printable;
 /// Runs the program and returns its exit code. The first argument is the name of the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    #[cfg(feature = "remote")]
+    let arguments = addresses::connect(arguments);
     let color = color::requested(&arguments);
     let arguments = match parse(&arguments, color) {
         Ok(arguments) => arguments,

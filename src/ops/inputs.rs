@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use trinart_ckpt_formats::Error;
+use trinart_ckpt_formats::io;
 use trinart_ckpt_formats::walk::{self, Listing};
 
 /// A file or diffusers folder to work on.
@@ -80,5 +81,5 @@ impl Inputs {
 
 /// The size of a file in bytes; 0 for a folder and for what cannot be read.
 pub(super) fn bytes(path: &Path) -> u64 {
-    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map_or(0, |found| found.len())
+    io::file_bytes(path)
 }

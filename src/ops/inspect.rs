@@ -80,7 +80,9 @@ impl<'a> Inspect<'a> {
     pub fn run(&self) -> Result<Inspection> {
         check_jobs(self.jobs)?;
         let stored = StoredCheckpoint::open_with(&self.path, &OpenOptions::new().keep_dangers().keep_trailing_bytes())?;
-        let is_hashed = stored.file_bytes() <= HASHED_BYTES && stored.container() != Container::Diffusers;
+        let is_remote = stored.sources().iter().any(|source| source.is_remote());
+        let is_hashed =
+            (is_remote || stored.file_bytes() <= HASHED_BYTES) && stored.container() != Container::Diffusers;
         let known = if is_hashed { published::find(&stored, self.progress)? } else { None };
         let translated = OnceCell::new();
         let translated = || translated.get_or_init(|| Checkpoint::from_stored(stored.clone()));

@@ -60,6 +60,12 @@ impl<'a> MergeVae<'a> {
         Ok(Self::with(base, Cow::Owned(vae), Some(sidecar)))
     }
 
+    /// Fails if the file of a VAE was withdrawn by its authors, as far as the server of an address states its sha256. Reads
+    /// nothing of the file, and so comes before opening it. A merge examines what it reads, whatever the server states.
+    pub fn refuse_withdrawn(vae: &Path) -> Result<()> {
+        vae_file::refuse_withdrawn_address(vae)
+    }
+
     fn with(base: &'a Checkpoint, vae: Cow<'a, Checkpoint>, sidecar: Option<Sidecar>) -> Self {
         let (options, output) = (MergeVaeOptions::default(), OutputOptions::default());
         MergeVae { base, vae, sidecar, options, allow_withdrawn: false, output }

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use crate::report::{ScanReport, ScannedFile};
 use trinart_ckpt_formats::danger::Allowed;
 use trinart_ckpt_formats::error::Result;
-use trinart_ckpt_formats::io::{NoProgress, Progress};
+use trinart_ckpt_formats::io::{NoProgress, Progress, is_dir};
 use trinart_ckpt_formats::scan::{self, ScannedFormat};
 use trinart_ckpt_formats::walk::{self, Listing};
 
@@ -73,7 +73,7 @@ impl<'a> Scan<'a> {
             report.skip(ScannedFormat::Special, special);
             for file in files {
                 self.progress.check()?;
-                match scan_file(&file, path.is_dir(), &self.allowed) {
+                match scan_file(&file, is_dir(path), &self.allowed, self.progress) {
                     Scanned::File(file) => add(&mut report, file),
                     Scanned::Skipped(format) => report.skip(format, 1),
                 }
@@ -92,8 +92,8 @@ enum Scanned {
 }
 
 /// Scans one file.
-fn scan_file(file: &Path, is_in_folder: bool, allowed: &Allowed) -> Scanned {
-    match scan::scan_file_allowing(file, allowed) {
+fn scan_file(file: &Path, is_in_folder: bool, allowed: &Allowed, progress: &dyn Progress) -> Scanned {
+    match scan::scan_file_allowing(file, allowed, progress) {
         // Folders may contain files of any kind. A file that the user named, or with the extension of a checkpoint,
         // should be one.
         Ok(scan) if scan.is_skipped() && is_in_folder && !scan::is_named_like_a_checkpoint(file) => {

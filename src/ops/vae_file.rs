@@ -1,10 +1,12 @@
 //! What a merge reports and records about a VAE file, and about the checkpoint that it goes into.
 
+use std::path::Path;
+
 use super::output::OutputOptions;
 use crate::report::{ComponentSummary, VaeSummary};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::error::Hint;
-use trinart_ckpt_formats::io::Progress;
+use trinart_ckpt_formats::io::{Progress, Source, is_file, remote};
 use trinart_ckpt_formats::{Error, Result, StateDict};
 use trinart_ckpt_models::plan::record::BaseIdentity;
 use trinart_ckpt_models::plan::{Resolved, merge_vae};
@@ -24,13 +26,29 @@ pub(super) fn identify(
     let files = vae.vae_files()?;
     let sha256 = hash::files_sha256(&files, progress)?;
     let published = match files.as_slice() {
-        [file] => published::identify(file.len(), &sha256),
+        [file] => {
+            if let Some(stated) = file.stated_sha256().filter(|stated| *stated != sha256) {
+                let found = format!("its sha256 is {sha256}, but its server states {stated}");
+                return Err(Error::mismatch(found).in_file(file.path()));
+            }
+            published::identify(file.len(), &sha256)
+        }
         _ => None,
     };
     if !allow_withdrawn {
         refuse_withdrawn(published).map_err(|error| error.in_file(vae.path()))?;
     }
     Ok((sha256, published))
+}
+
+/// Fails if a file behind an address was withdrawn, by the sha256 that its server states. Reads nothing of it.
+pub(super) fn refuse_withdrawn_address(path: &Path) -> Result<()> {
+    if remote::address(path).is_none() || !is_file(path) {
+        return Ok(());
+    }
+    let file = Source::open(path)?;
+    let published = file.stated_sha256().and_then(|sha256| published::identify(file.len(), sha256));
+    refuse_withdrawn(published).map_err(|error| error.in_file(path))
 }
 
 /// Compares the family of the checkpoint with that of a published VAE. Fails if they contradict each other, unless it is

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::report::colors::{BAD, Colors, DOUBTFUL, GOOD, UNREADABLE};
 use crate::report::failure::Failure;
 use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
-use crate::report::units::count;
+use crate::report::units::{count, size};
 use trinart_ckpt_formats::danger::{Level, Usage};
 use trinart_ckpt_formats::error::{Error, printable};
 use trinart_ckpt_formats::scan::{FileScan, LocatedFinding, ScannedFormat};
@@ -77,6 +77,9 @@ pub struct ScannedFile {
     pub pickles: usize,
     /// What the pickles name and call, the worst first.
     pub findings: Vec<FindingReport>,
+    /// Bytes of tensors that were not fetched, and so not scanned, of a file behind an address.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unread_bytes: u64,
     /// Why the file, or a part of it, could not be scanned.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_failure")]
     pub error: Option<Error>,
@@ -127,6 +130,10 @@ impl FindingReport {
     }
 }
 
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
 fn as_failure<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
     error.as_ref().map(Failure::from).serialize(serializer)
 }
@@ -140,6 +147,7 @@ impl ScannedFile {
             verdict: ScanVerdict::new(&scan),
             pickles: scan.pickles,
             findings: scan.findings.into_iter().map(FindingReport::new).collect(),
+            unread_bytes: scan.unread_bytes,
             error: scan.problem,
         }
     }
@@ -152,6 +160,7 @@ impl ScannedFile {
             verdict: ScanVerdict::Unreadable,
             pickles: 0,
             findings: Vec::new(),
+            unread_bytes: 0,
             error: Some(error),
         }
     }
@@ -207,6 +216,9 @@ impl ScannedFile {
         let names: BTreeSet<&str> = safe.map(|line| line.name.as_str()).collect();
         if !names.is_empty() {
             let _ = writeln!(out, "  {:<11}{}", Level::Safe.name(), count(names.len(), "name"));
+        }
+        if self.unread_bytes > 0 {
+            let _ = writeln!(out, "  {:<11}{} of tensors, which were not fetched", "not read", size(self.unread_bytes));
         }
         out
     }

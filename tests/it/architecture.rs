@@ -11,7 +11,7 @@ use syn::visit::{self, Visit};
 const MAX_LINES: usize = 400;
 
 /// The sources of each crate.
-const CRATES: [&str; 4] = ["src", "crates/formats/src", "crates/models/src", "crates/render/src"];
+const CRATES: [&str; 5] = ["src", "crates/formats/src", "crates/models/src", "crates/remote/src", "crates/render/src"];
 
 /// The path of a module or item from its crate's root.
 type Segments = Vec<String>;

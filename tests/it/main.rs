@@ -46,6 +46,10 @@ mod peers;
 mod pipelines;
 mod quantized;
 mod readme;
+#[cfg(feature = "remote")]
+mod remote;
+#[cfg(feature = "remote")]
+mod remote_faults;
 #[cfg(feature = "render")]
 mod render_check;
 mod repair;

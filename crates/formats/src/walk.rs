@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::containers::{Container, diffusers, sniff};
 use crate::error::{Error, Result};
-use crate::io::{Identity, Source, identity};
+use crate::io::{Identity, Source, identity, is_dir, remote};
 use crate::limits;
 
 /// The files below a path, each once.
@@ -78,7 +78,7 @@ const TORCH_HEAD: u64 = 256;
 /// Returns whether a path is a checkpoint by its extension, or else by its content: many other files are zips.
 fn is_checkpoint(path: &Path) -> bool {
     let has_extension = path.extension().is_some_and(|it| EXTENSIONS.iter().any(|one| it.eq_ignore_ascii_case(one)));
-    if has_extension || path.is_dir() {
+    if has_extension || is_dir(path) {
         return true;
     }
     let Ok(source) = Source::open(path) else { return false };
@@ -92,8 +92,14 @@ fn is_checkpoint(path: &Path) -> bool {
 }
 
 fn list(path: &Path, keeps_models: bool) -> Listing {
-    if !path.is_dir() || (keeps_models && diffusers::is_model(path)) {
+    if !is_dir(path) || (keeps_models && diffusers::is_model(path)) {
         return Listing { files: vec![path.to_owned()], ..Listing::default() };
+    }
+    if let Some(address) = remote::address(path) {
+        return match remote::files_below(&address) {
+            Ok(files) => Listing { files: whole_models(files, keeps_models), ..Listing::default() },
+            Err(error) => Listing { errors: vec![error.in_file(path)], ..Listing::default() },
+        };
     }
     // A folder that cannot be resolved cannot be listed, either.
     let mut lister = Lister { root: path.canonicalize().unwrap_or_default(), keeps_models, ..Lister::default() };
@@ -109,6 +115,20 @@ fn list(path: &Path, keeps_models: bool) -> Listing {
     listing.files = files.into_values().collect();
     listing.files.sort();
     listing
+}
+
+/// Puts the folder of a pipeline in place of its files, among the sorted addresses of files.
+fn whole_models(files: Vec<PathBuf>, keeps_models: bool) -> Vec<PathBuf> {
+    let is_index = |file: &&PathBuf| file.file_name().is_some_and(|name| name == diffusers::MODEL_INDEX);
+    let models: Vec<PathBuf> = match keeps_models {
+        true => files.iter().filter(is_index).filter_map(|file| file.parent().map(Path::to_owned)).collect(),
+        false => Vec::new(),
+    };
+    let is_within = |file: &PathBuf| models.iter().any(|model| file.starts_with(model));
+    let mut kept: Vec<PathBuf> = files.into_iter().filter(|file| !is_within(file)).collect();
+    kept.extend(models);
+    kept.sort();
+    kept
 }
 
 impl Lister {

@@ -95,10 +95,16 @@ pub fn vae_architecture(sha256: &str) -> Option<Architecture> {
     if is_trinart { Some(Architecture::Sd1) } else { known() }
 }
 
-/// Returns the published file that an opened checkpoint is. Hashes it only if a published file has its size.
+/// Returns the published file that an opened checkpoint is. Hashes it only if a published file has its size; of one behind
+/// an address, takes the sha256 that the server states.
 pub fn find(checkpoint: &StoredCheckpoint, progress: &dyn Progress) -> Result<Option<&'static PublishedFile>> {
     match checkpoint.sources() {
-        [source] if may_be(source.len()) => Ok(identify(source.len(), &file_sha256(source, progress)?)),
+        [source] if may_be(source.len()) => match source.stated_sha256() {
+            Some(stated) => Ok(identify(source.len(), stated)),
+            // Fetching all of it would cost more than a name is worth.
+            None if source.is_remote() => Ok(None),
+            None => Ok(identify(source.len(), &file_sha256(source, progress)?)),
+        },
         _ => Ok(None),
     }
 }

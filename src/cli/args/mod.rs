@@ -92,6 +92,13 @@ pub(super) struct Common {
     /// Without it, reading and writing use two threads per CPU, at most eight, and rendering uses one per CPU.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
+    /// Accept http:// addresses of other machines
+    ///
+    /// Without encryption, anyone between the machines can read and change the file. Addresses of this machine are always
+    /// accepted.
+    #[cfg(feature = "remote")]
+    #[arg(long, global = true, hide_short_help = true)]
+    plain_http: bool,
     /// Use colors: auto, always or never [default: auto]
     ///
     /// auto uses colors in a terminal, unless NO_COLOR or CLICOLOR=0 is set. CLICOLOR_FORCE=1 uses them in a pipe too.

@@ -2,9 +2,13 @@
 
 #[path = "../../../crates/formats/tests/support/mod.rs"]
 mod files;
+#[cfg(feature = "remote")]
+pub(crate) mod hub;
 pub(crate) mod narrow;
 pub(crate) mod peers;
 pub(crate) mod promises;
+#[cfg(feature = "remote")]
+pub(crate) mod server;
 
 pub(crate) use files::*;
 

@@ -29,7 +29,7 @@ pub use write::{check_folder, check_folder_destination, check_target, write, wri
 pub use write_options::{WriteOptions, Written};
 
 use crate::error::Result;
-use crate::io::Source;
+use crate::io::{Source, is_dir};
 
 /// The containers that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,7 +78,7 @@ impl Container {
 
 /// Reads the headers and pickles of a file or folder, but no tensor. Accepts dangerous pickles.
 pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
-    if path.is_dir() { diffusers::read(path) } else { open_file(path) }
+    if is_dir(path) { diffusers::read(path) } else { open_file(path) }
 }
 
 fn open_file(path: &Path) -> Result<StoredCheckpoint> {

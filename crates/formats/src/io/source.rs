@@ -6,20 +6,27 @@ use std::time::SystemTime;
 
 use memmap2::Mmap;
 
+use super::image::Image;
+use super::remote::{self, RemoteFile};
 use super::sys;
-use crate::error::{Error, Result};
+use crate::error::{Error, OrInternal, Result};
 
-/// A regular file, readable at any offset from any thread.
+/// A regular file, or one behind an [address](super::remote), readable at any offset from any thread.
 ///
 /// Ranges are checked against the length the file had when it was opened. A file that was truncated since then is an
 /// error.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
-    file: File,
     len: u64,
-    modified: Option<SystemTime>,
-    map: OnceLock<Mmap>,
+    bytes: Bytes,
+}
+
+/// Where the bytes of a source are.
+#[derive(Debug)]
+enum Bytes {
+    Here { file: File, modified: Option<SystemTime>, map: OnceLock<Mmap> },
+    Remote { file: Arc<dyn RemoteFile>, image: OnceLock<Image> },
 }
 
 impl Source {
@@ -28,6 +35,14 @@ impl Source {
     /// Fails for folders, pipes and devices: they have no length to check offsets against.
     pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>> {
         let path = path.as_ref();
+        if let Some(address) = remote::address(path) {
+            let file = remote::open(&address).map_err(|error| error.in_file(path))?;
+            return Ok(Arc::new(Source {
+                path: path.to_owned(),
+                len: file.bytes(),
+                bytes: Bytes::Remote { file, image: OnceLock::new() },
+            }));
+        }
         let fail = |error| Error::io("cannot open", error).in_file(path);
         // Checked before opening: opening a pipe would wait for a writer.
         let kind = fs::metadata(path).map_err(fail)?;
@@ -43,11 +58,22 @@ impl Source {
         }
         Ok(Arc::new(Source {
             path: path.to_owned(),
-            file,
             len: metadata.len(),
-            modified: metadata.modified().ok(),
-            map: OnceLock::new(),
+            bytes: Bytes::Here { file, modified: metadata.modified().ok(), map: OnceLock::new() },
         }))
+    }
+
+    /// Whether the file is behind an address, so that each read may cost a request.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.bytes, Bytes::Remote { .. })
+    }
+
+    /// The sha256 of the file, lower-case hexadecimal, as its server states it. It has not been compared with the bytes.
+    pub fn stated_sha256(&self) -> Option<&str> {
+        match &self.bytes {
+            Bytes::Remote { file, .. } => file.stated_sha256(),
+            Bytes::Here { .. } => None,
+        }
     }
 
     /// The path the file was opened by.
@@ -65,10 +91,10 @@ impl Source {
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         // A file that grew since it was opened must not make a read succeed past `len`.
         let is_within = offset.checked_add(out.len() as u64).is_some_and(|end| end <= self.len);
-        let read = if is_within {
-            sys::read_exact_at(&self.file, offset, out)
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
+        let read = match &self.bytes {
+            _ if !is_within => Err(io::ErrorKind::UnexpectedEof.into()),
+            Bytes::Here { file, .. } => sys::read_exact_at(file, offset, out),
+            Bytes::Remote { file, .. } => return file.read_at(offset, out).map_err(|error| error.in_file(&self.path)),
         };
         read.map_err(|error| {
             let error = match error.kind() {
@@ -84,7 +110,9 @@ impl Source {
 
     /// Asks the kernel to read a range ahead. Returns at once.
     pub(crate) fn prefetch(&self, offset: u64, len: u64) {
-        sys::prefetch(&self.file, offset, len);
+        if let Bytes::Here { file, .. } = &self.bytes {
+            sys::prefetch(file, offset, len);
+        }
     }
 
     /// Reads the bytes `offset..offset + len` into memory. The caller must have bounded `len`.
@@ -104,7 +132,7 @@ impl Source {
 
     /// Maps the whole file into memory, without copying it.
     ///
-    /// Fails if the file was truncated since it was opened.
+    /// Fails if the file was truncated since it was opened. Of a file behind an address, it is the image that was set.
     ///
     /// # Safety
     ///
@@ -115,27 +143,46 @@ impl Source {
         if self.len == 0 {
             return Ok(&[]);
         }
+        let (file, kept) = match &self.bytes {
+            Bytes::Here { file, map, .. } => (file, map),
+            Bytes::Remote { image, .. } => {
+                return Ok(image.get().or_internal("nothing was fetched of a file")?.bytes());
+            }
+        };
         // SAFETY: the mapping is read-only, and `self` keeps it alive as long as the slice is borrowed. That the file does
         // not change meanwhile is the caller's contract.
-        let map = unsafe { Mmap::map(&self.file) };
+        let map = unsafe { Mmap::map(file) };
         let map = map.map_err(|error| Error::io("cannot map", error).in_file(&self.path))?;
-        let map = self.map.get_or_init(|| map);
+        let map = kept.get_or_init(|| map);
         let found = usize::try_from(self.len).ok().and_then(|len| map.get(..len));
         found.ok_or_else(|| Error::mismatch("the file was cut short while it was being read").in_file(&self.path))
     }
 
+    /// Sets what [`Self::map`] returns for a file behind an address.
+    pub(crate) fn set_image(&self, new: Image) {
+        if let Bytes::Remote { image, .. } = &self.bytes {
+            image.get_or_init(|| new);
+        }
+    }
+
     /// Removes the pages of the mapping from this process's memory. They are read again when needed.
     pub(crate) fn release_pages(&self) {
-        if let Some(map) = self.map.get() {
-            sys::release_pages(map);
+        match &self.bytes {
+            Bytes::Here { map, .. } => map.get().into_iter().for_each(sys::release_pages),
+            Bytes::Remote { image, .. } => image.get().into_iter().for_each(Image::release_pages),
         }
     }
 
     /// Fails if the file's length or modification time changed since it was opened: what was read may be inconsistent.
+    /// Asks the server for a file behind an address.
     pub(crate) fn check_unchanged(&self) -> Result<()> {
+        let (file, modified) = match &self.bytes {
+            Bytes::Here { file, modified, .. } => (file, modified),
+            Bytes::Remote { file, .. } => return file.check_unchanged().map_err(|error| error.in_file(&self.path)),
+        };
         let fail = |error| Error::io("cannot read the metadata", error).in_file(&self.path);
-        let now = self.file.metadata().map_err(fail)?;
-        if now.len() != self.len || now.modified().ok() != self.modified {
+        let now = file.metadata().map_err(fail)?;
+        if now.len() != self.len || now.modified().ok() != *modified {
             return Err(Error::mismatch("the file was changed while it was being read").in_file(&self.path));
         }
         Ok(())
@@ -161,7 +208,15 @@ pub(crate) struct SourceReader {
 
 impl Read for SourceReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = sys::read_at(&self.source.file, self.position, out)?;
+        let count = match &self.source.bytes {
+            Bytes::Here { file, .. } => sys::read_at(file, self.position, out)?,
+            Bytes::Remote { .. } => {
+                let left = self.source.len.saturating_sub(self.position).min(out.len() as u64) as usize;
+                let (out, _) = out.split_at_mut(left);
+                self.source.read_at(self.position, out).map_err(io::Error::other)?;
+                left
+            }
+        };
         self.position = self.position.saturating_add(count as u64);
         Ok(count)
     }

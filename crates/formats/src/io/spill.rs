@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use memmap2::{Mmap, MmapOptions};
+
 use super::sys;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -57,6 +59,16 @@ impl Spill {
         let at = self.position(offset, out.len())?;
         let read = sys::read_exact_at(&self.file.file, at, out);
         read.map_err(|error| Error::io("cannot read a temporary file", error).in_file(&self.file.folder))
+    }
+
+    /// Maps the bytes into memory.
+    pub(crate) fn map(&self) -> Result<Mmap> {
+        let fail = |error| Error::io("cannot map a temporary file", error).in_file(&self.file.folder);
+        let len =
+            usize::try_from(self.len).map_err(|_| Error::limit("a temporary file larger than the address space"))?;
+        // SAFETY: the file has no name, so that no other process changes or truncates it, and this one writes other ranges
+        // only once these are mapped.
+        unsafe { MmapOptions::new().offset(self.offset).len(len).map(&self.file.file) }.map_err(fail)
     }
 
     fn position(&self, offset: u64, count: usize) -> Result<u64> {

@@ -13,6 +13,7 @@ mod names;
 mod nested;
 mod numpy;
 mod pickles;
+mod remote;
 mod role;
 mod scanned_format;
 mod scanner;
@@ -29,7 +30,7 @@ pub use scanner::LocatedFinding;
 use crate::containers::{self, Container};
 use crate::danger::{Allowed, Level};
 use crate::error::{Error, Kind, Result};
-use crate::io::Source;
+use crate::io::{NoProgress, Progress, Source};
 use content::{Archive, recognize_archive};
 use role::Role;
 use scanner::Scanner;
@@ -48,6 +49,9 @@ pub struct FileScan {
     pub findings: Vec<LocatedFinding>,
     /// Why the file, or a part of it, could not be scanned or read. The findings may be incomplete.
     pub problem: Option<Error>,
+    /// Bytes of tensors that were not scanned: those of a file behind an address are not fetched. A loader of models takes
+    /// them for numbers.
+    pub unread_bytes: u64,
 }
 
 impl FileScan {
@@ -66,13 +70,19 @@ impl FileScan {
 ///
 /// Fails only if nothing of the file could be scanned; [`FileScan::problem`] holds all other errors.
 pub fn scan_file(path: impl AsRef<Path>) -> Result<FileScan> {
-    scan_file_allowing(path, &Allowed::new())
+    scan_file_allowing(path, &Allowed::new(), &NoProgress)
 }
 
-/// Scans a file as [`scan_file`]. Allowed names are safe.
-pub fn scan_file_allowing(path: impl AsRef<Path>, allowed: &Allowed) -> Result<FileScan> {
+/// Scans a file as [`scan_file`]. Allowed names are safe. `progress` observes what is fetched of a file behind an address.
+pub fn scan_file_allowing(path: impl AsRef<Path>, allowed: &Allowed, progress: &dyn Progress) -> Result<FileScan> {
     let path = path.as_ref();
     let source = Source::open(path)?;
+    let mut unread_bytes = 0;
+    if source.is_remote() {
+        let (image, unread) = remote::image(&source, progress)?;
+        source.set_image(image);
+        unread_bytes = unread;
+    }
     // SAFETY: this process writes no file during a scan. A file that another process changes meanwhile can make the scan's
     // result wrong, and one that it truncates ends this process with SIGBUS; neither can harm an output.
     let bytes = unsafe { source.map() }?;
@@ -98,6 +108,7 @@ pub fn scan_file_allowing(path: impl AsRef<Path>, allowed: &Allowed) -> Result<F
         pickles,
         findings,
         problem: rejected.or(problem).map(|error| error.in_file(path)),
+        unread_bytes,
     })
 }
 

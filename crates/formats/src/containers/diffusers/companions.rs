@@ -9,6 +9,7 @@ use super::listing::{components, json, names, text};
 use super::{MODEL_INDEX, is_weights};
 use crate::containers::StoredCheckpoint;
 use crate::error::{Error, Result};
+use crate::io::{is_dir, is_file};
 use crate::limits;
 
 /// The configuration of the noise schedule is a part of a pipeline without weights.
@@ -29,7 +30,7 @@ pub struct Companions {
 pub fn companions(stored: &StoredCheckpoint) -> Result<Companions> {
     let (mut found, path) = (Companions::default(), stored.path());
     let index_path = path.join(MODEL_INDEX);
-    if !index_path.is_file() {
+    if !is_file(&index_path) {
         take_texts(&mut found, path, "")?;
         return Ok(found);
     }
@@ -41,7 +42,7 @@ pub fn companions(stored: &StoredCheckpoint) -> Result<Companions> {
             continue;
         }
         let is_read = name == SCHEDULER || components(path).any(|component| component == name);
-        if is_read && path.join(name.as_str()).is_dir() {
+        if is_read && is_dir(&path.join(name.as_str())) {
             take_texts(&mut found, &path.join(name.as_str()), &format!("{name}/"))?;
         } else if !stored.parts().iter().any(|part| part.name == *name) {
             *part = Value::Array(vec![Value::Null, Value::Null]);
@@ -67,7 +68,7 @@ fn take_texts(found: &mut Companions, folder: &Path, prefix: &str) -> Result<()>
     for name in names(folder)? {
         let path = folder.join(&name);
         let is_text = name.ends_with(".json") || name.ends_with(".txt");
-        if is_text && !is_weights(&name) && path.is_file() {
+        if is_text && !is_weights(&name) && is_file(&path) {
             let content = text(&path, limits::JSON_FILE)?;
             let bytes: usize = found.files.iter().map(|(_, content)| content.len()).sum();
             if bytes + content.len() > limits::COMPANION_BYTES {

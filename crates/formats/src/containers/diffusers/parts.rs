@@ -8,7 +8,7 @@ use super::listing::{components, names};
 use super::part::Part;
 use crate::containers::{OpaqueValue, StoredCheckpoint, open_file};
 use crate::error::Result;
-use crate::io::Source;
+use crate::io::{Source, is_dir, is_file};
 
 /// Endings of files with weights. They are copied only if they can be read, and if their pickles are safe.
 const WEIGHTS: &[&str] = &["safetensors", "bin", "pt", "pth", "ckpt"];
@@ -23,10 +23,10 @@ pub(super) fn read(contents: &mut StoredCheckpoint, path: &Path) -> Result<()> {
     let index = contents.configs.get("model_index").and_then(|index| index.as_object()).cloned().unwrap_or_default();
     for name in names(path)?.into_iter().filter(|name| !name.starts_with('.') && !is_read.contains(name.as_str())) {
         let folder = path.join(&name);
-        if !folder.is_dir() {
+        if !is_dir(&folder) {
             continue;
         }
-        if index.get(&name).is_some_and(is_part) || folder.join("config.json").is_file() {
+        if index.get(&name).is_some_and(is_part) || is_file(&folder.join("config.json")) {
             let part = read_part(contents, name, &folder)?;
             contents.parts.push(part);
         } else {
@@ -43,7 +43,7 @@ fn read_part(contents: &mut StoredCheckpoint, name: String, folder: &Path) -> Re
         let (path, inner) = (folder.join(&file), format!("{name}/{file}"));
         let ending = file.rsplit_once('.').map_or("", |(_, ending)| ending);
         let mut leave = |what: &str| contents.opaque.push(OpaqueValue { path: inner.clone(), what: what.to_owned() });
-        if !path.is_file() {
+        if !is_file(&path) {
             leave("a subfolder of a part");
         } else if WEIGHTS.contains(&ending) {
             has_weights = true;

@@ -12,6 +12,7 @@ use super::write::check_variant;
 use super::{COMPONENTS, MODEL_INDEX, SEPARATOR, parts, stems};
 use crate::containers::{Container, OpaqueValue, StoredCheckpoint, UnreadableTensor, open_file};
 use crate::error::{Error, OrInternal, Result, printable};
+use crate::io::{is_dir, is_file, remote};
 use crate::limits;
 use crate::tensor::LazyTensor;
 
@@ -20,17 +21,17 @@ use crate::tensor::LazyTensor;
 /// Fails if the folder has no component, or a component has no weights.
 pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
     let mut contents = StoredCheckpoint::new(path, Container::Diffusers);
-    if path.join(MODEL_INDEX).is_file() {
+    if is_file(&path.join(MODEL_INDEX)) {
         contents.configs.insert("model_index".into(), json(&path.join(MODEL_INDEX))?);
         for component in components(path) {
             let folder = path.join(component);
-            if folder.is_dir() {
+            if is_dir(&folder) {
                 read_component(&mut contents, component, &folder)?;
             }
         }
         parts::read(&mut contents, path)?;
         let scheduler = path.join("scheduler/scheduler_config.json");
-        if scheduler.is_file() {
+        if is_file(&scheduler) {
             contents.configs.insert("scheduler".into(), json(&scheduler)?);
         }
         if contents.state_dict.is_empty() {
@@ -39,7 +40,7 @@ pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
         }
         return Ok(contents);
     }
-    if path.join("config.json").is_file() {
+    if is_file(&path.join("config.json")) {
         let component = component_of(&json(&path.join("config.json"))?).map_err(|error| error.in_file(path))?;
         read_component(&mut contents, component, path)?;
         return Ok(contents);
@@ -52,12 +53,16 @@ pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
 
 /// Returns whether a folder is opened as one checkpoint: it is a diffusers folder, or that of one of its components.
 pub fn is_model(path: &Path) -> bool {
+    // A file has nothing below it, and each look would be a request.
+    if remote::address(path).is_some() && !is_dir(path) {
+        return false;
+    }
     let config = path.join("config.json");
-    if path.join(MODEL_INDEX).is_file() {
+    if is_file(&path.join(MODEL_INDEX)) {
         return true;
     }
     // Opening the folder tells what is wrong with a configuration that is broken.
-    config.is_file() && json(&config).map_or(true, |config| component_of(&config).is_ok())
+    is_file(&config) && json(&config).map_or(true, |config| component_of(&config).is_ok())
 }
 
 /// Returns the component that a configuration's class belongs to.
@@ -81,7 +86,7 @@ fn component_of(config: &Value) -> Result<&'static str> {
 /// Reads the configuration and the weights of a component.
 fn read_component(contents: &mut StoredCheckpoint, component: &str, folder: &Path) -> Result<()> {
     let config = folder.join("config.json");
-    if config.is_file() {
+    if is_file(&config) {
         contents.configs.insert(component.to_owned(), json(&config)?);
     }
     match find_weights(component, folder)? {
@@ -145,8 +150,8 @@ fn find_weights(component: &str, folder: &Path) -> Result<Weights> {
         let mut found = kinds.flat_map(|(stem, ending)| {
             let file = folder.join(format!("{stem}{variant}.{ending}"));
             let index = folder.join(format!("{stem}.{ending}.index{variant}.json"));
-            let file = file.is_file().then_some(Weights::File(file));
-            [file, index.is_file().then_some(Weights::Shards(index))]
+            let file = is_file(&file).then_some(Weights::File(file));
+            [file, is_file(&index).then_some(Weights::Shards(index))]
         });
         found.find_map(|found| found)
     };

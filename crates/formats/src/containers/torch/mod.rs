@@ -1,6 +1,7 @@
 //! Files of `torch.save`: reads the zip of PyTorch 1.6 and newer and the older legacy format, and writes zips that every
 //! PyTorch since 1.6 and every WebUI loads.
 
+mod aligned;
 mod archive;
 mod contents;
 mod describe;

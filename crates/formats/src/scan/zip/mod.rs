@@ -6,6 +6,7 @@
 mod directory;
 mod keras;
 mod kind;
+mod parts;
 mod unlisted;
 
 use std::borrow::Cow;
@@ -20,6 +21,8 @@ use crate::containers::zip::{DEFLATED, STORED};
 use crate::danger::Level;
 use crate::error::Error;
 use crate::limits;
+pub(super) use parts::{pickles, plain_directory, without_storages};
+
 use directory::{Directory, Record, directory, records};
 use keras::{KERAS_CONFIGURATION, KERAS_WEIGHTS};
 

@@ -1,0 +1,108 @@
+//! Files that are not on this machine: addresses in place of paths.
+//!
+//! This crate has no network code. A program that has [connects](connect) a [`Remote`], and then [`Source::open`] and [`is_file`](super::is_file) and its siblings accept addresses such as `https://host/model.safetensors` where they accept paths. A path that begins
+//! like an address is never looked for on this machine.
+//!
+//! [`Source::open`]: super::Source::open
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use crate::error::{Error, Result};
+
+/// How addresses begin.
+pub const SCHEMES: [&str; 4] = ["https://", "http://", "hf://", "s3://"];
+
+/// A file elsewhere, readable at any offset from any thread.
+///
+/// Errors name no file: the caller adds the address.
+pub trait RemoteFile: fmt::Debug + Send + Sync {
+    /// Bytes of the file when it was opened.
+    fn bytes(&self) -> u64;
+
+    /// Fills `out` with the bytes at `offset`, which the caller has checked against the length. Fails if the file is not
+    /// the one that was opened: its length or its tag changed.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()>;
+
+    /// Fails if the file has changed since it was opened. Asks the server.
+    fn check_unchanged(&self) -> Result<()>;
+
+    /// The sha256 of the file, lower-case hexadecimal, as the server states it. It has not been compared with the bytes.
+    fn stated_sha256(&self) -> Option<&str>;
+
+    /// Text that differs if the content does, as far as the server tells: the tag and the length.
+    fn version(&self) -> String;
+}
+
+/// What an address leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoteKind {
+    /// A file.
+    File,
+    /// A folder: a repository, or a prefix of names.
+    Folder,
+}
+
+/// Opens addresses.
+pub trait Remote: Send + Sync {
+    /// Opens a file. Opening one again returns the same file while it is in use.
+    fn open(&self, address: &str) -> Result<Arc<dyn RemoteFile>>;
+
+    /// What an address leads to; `None` for nothing. Makes no request where the address itself tells.
+    fn kind(&self, address: &str) -> Result<Option<RemoteKind>>;
+
+    /// The addresses of all files below a folder, sorted.
+    fn list(&self, address: &str) -> Result<Vec<String>>;
+}
+
+static REMOTE: OnceLock<Arc<dyn Remote>> = OnceLock::new();
+
+/// Sets what opens addresses in this process. Returns whether it is the first: later calls change nothing.
+pub fn connect(remote: Arc<dyn Remote>) -> bool {
+    REMOTE.set(remote).is_ok()
+}
+
+/// The address that a path is; `None` for a path on this machine.
+pub fn address(path: &Path) -> Option<Cow<'_, str>> {
+    let is_address = SCHEMES.iter().any(|scheme| path.as_os_str().as_encoded_bytes().starts_with(scheme.as_bytes()));
+    // Joining a path on Windows puts the other separator between the parts.
+    is_address.then(|| {
+        path.to_str().map(|text| if text.contains('\\') { text.replace('\\', "/").into() } else { text.into() })
+    })?
+}
+
+fn remote() -> Result<&'static Arc<dyn Remote>> {
+    REMOTE.get().ok_or_else(|| Error::unsupported("an address, and this program reads paths only"))
+}
+
+pub(super) fn open(address: &str) -> Result<Arc<dyn RemoteFile>> {
+    remote()?.open(address)
+}
+
+/// What an address leads to; `None` for nothing, and for what cannot be asked: opening the address reports the error.
+pub(super) fn kind(address: &str) -> Option<RemoteKind> {
+    remote().ok()?.kind(address).ok()?
+}
+
+/// Lists all files below the address of a folder, sorted.
+pub(crate) fn files_below(address: &str) -> Result<Vec<PathBuf>> {
+    Ok(remote()?.list(address)?.into_iter().map(PathBuf::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_schemes_are_addresses() {
+        for text in ["https://host/a.safetensors", "http://127.0.0.1:1/a", "hf://owner/name/a.ckpt", "s3://bucket/key"]
+        {
+            assert_eq!(address(Path::new(text)).as_deref(), Some(text));
+        }
+        for text in ["a.safetensors", "/https://x", "ftp://host/a", "hf:/a", "C:\\models\\a.ckpt", "models/s3:/a"] {
+            assert_eq!(address(Path::new(text)), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use reqwest::Url;
+use trinart_ckpt_formats::error::{Error, Kind, Result};
+use trinart_ckpt_formats::io::remote::{self, Remote, RemoteFile, RemoteKind, SCHEMES};
+
+use crate::address::{Address, without_secrets};
+use crate::file::{CachedFile, Shared};
+use crate::hub::{Hub, Place};
+use crate::listing::{self, Listing};
+use crate::web;
+
+/// The endings of files that a hub's address may name without a look at the list of files.
+const FILES: [&str; 7] = [".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".json"];
+
+/// Files that stay open after their last use: a command opens its file more than once.
+const RECENT: usize = 2;
+
+/// Opens addresses, and knows what they hide.
+///
+/// It starts threads and reads the environment when the first address is opened.
+#[derive(Default)]
+pub struct Network {
+    shared: OnceLock<Result<Arc<Shared>, String>>,
+    plain_http: bool,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// The addresses with secrets, by the addresses without.
+    secret: HashMap<String, Url>,
+    open: HashMap<String, Weak<CachedFile>>,
+    recent: Vec<Arc<CachedFile>>,
+    /// The files of repositories, by their addresses.
+    listings: HashMap<String, Arc<Listing>>,
+    /// The commits of repositories, so that all their files come from one.
+    commits: HashMap<String, String>,
+}
+
+impl Network {
+    /// Returns a network that is not used yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Allows addresses that begin with `http://` on other machines. On this machine they are always allowed.
+    #[must_use]
+    pub fn plain_http(mut self, allow: bool) -> Self {
+        self.plain_http = allow;
+        self
+    }
+
+    /// Sets this network as what opens addresses in this process. Returns whether it is the first.
+    pub fn connect(self) -> bool {
+        remote::connect(Arc::new(self))
+    }
+
+    /// Returns an address without its secrets, and remembers them: the user name, the password and the query. Everything
+    /// else is returned as it is.
+    ///
+    /// Addresses that differ only in their secrets get different numbers at their ends.
+    pub fn adopt(&self, text: &str) -> String {
+        let is_web = text.starts_with("https://") || text.starts_with("http://");
+        let url = if is_web { Url::parse(text).ok() } else { None };
+        let Some((url, shown)) = url.and_then(|url| without_secrets(&url).map(|shown| (url, shown.to_string()))) else {
+            return text.to_owned();
+        };
+        let mut known = self.known();
+        let names = std::iter::once(shown.clone()).chain((2..).map(|number| format!("{shown}#{number}")));
+        let name = names.into_iter().find(|name| known.secret.get(name).is_none_or(|other| *other == url));
+        // The numbers do not end.
+        let name = name.unwrap_or(shown);
+        known.secret.insert(name.clone(), url);
+        name
+    }
+
+    /// Returns the arguments of a command line with [adopted](Self::adopt) addresses: whole arguments, and what follows
+    /// `--option=` or the name of a component and `=`.
+    pub fn adopt_arguments(&self, arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+        arguments.into_iter().map(|argument| self.adopt_argument(&argument).unwrap_or(argument)).collect()
+    }
+
+    fn adopt_argument(&self, argument: &OsStr) -> Option<OsString> {
+        let text = argument.to_str()?;
+        let begin = SCHEMES.iter().filter_map(|scheme| text.find(scheme)).min()?;
+        let (before, address) = text.split_at_checked(begin)?;
+        let is_option = before.starts_with('-');
+        let is_component = before.strip_suffix('=').is_some_and(|name| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        });
+        // Of metadata, the user's words stay as they are.
+        let is_metadata = before.contains("metadata");
+        ((before.is_empty() || is_option || is_component) && !is_metadata)
+            .then(|| format!("{before}{}", self.adopt(address)).into())
+    }
+
+    /// Bytes of files that were received.
+    pub fn received(&self) -> u64 {
+        self.shared.get().and_then(|shared| shared.as_ref().ok()).map_or(0, |shared| shared.client.received())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shared(&self) -> Result<&Arc<Shared>> {
+        let start = || {
+            let shared = Shared::new().map_err(|error| error.to_string())?;
+            if self.plain_http {
+                shared.client.plain_http();
+            }
+            Ok(shared)
+        };
+        self.shared.get_or_init(start).as_ref().map_err(|error| Error::new(Kind::Io, error.as_str()))
+    }
+
+    fn open_web(&self, address: &str, url: &Url) -> Result<CachedFile> {
+        let url = self.known().secret.get(address).cloned().unwrap_or_else(|| url.clone());
+        let shared = self.shared()?;
+        let authorization = shared.client.credentials(&url);
+        let mut plain = url;
+        // Fail only for addresses without a host.
+        let _ = plain.set_username("");
+        let _ = plain.set_password(None);
+        plain.set_fragment(None);
+        let found = shared.runtime.block_on(web::open(shared, plain.clone(), authorization, |_| Ok(plain.clone())))?;
+        Ok(CachedFile::new(Arc::clone(shared), found.opened))
+    }
+
+    fn open_hub(&self, place: &Place) -> Result<CachedFile> {
+        if place.path.is_empty() {
+            return Err(Error::unsupported("a repository; expected a checkpoint file, or a diffusers folder"));
+        }
+        let (hub, shared) = (Hub::from_environment()?, self.shared()?);
+        let root = place.root();
+        let commit = self.known().commits.get(&root).cloned();
+        let url = hub.file(place, commit.as_deref())?;
+        let pinned = |commit: &str| hub.file(place, Some(commit));
+        let found = shared.runtime.block_on(web::open(shared, url, hub.token.clone(), pinned))?;
+        if let Some(commit) = found.commit {
+            self.known().commits.entry(root).or_insert(commit);
+        }
+        Ok(CachedFile::new(Arc::clone(shared), found.opened))
+    }
+
+    /// The files of the repository of a place. Asks the hub once.
+    fn listing(&self, place: &Place) -> Result<Arc<Listing>> {
+        let root = place.root();
+        if let Some(listing) = self.known().listings.get(&root) {
+            return Ok(Arc::clone(listing));
+        }
+        let (hub, shared) = (Hub::from_environment()?, self.shared()?);
+        let listing = Arc::new(shared.runtime.block_on(listing::of_repository(shared, &hub, place))?);
+        self.known().listings.insert(root, Arc::clone(&listing));
+        Ok(listing)
+    }
+}
+
+impl Remote for Network {
+    fn open(&self, address: &str) -> Result<Arc<dyn RemoteFile>> {
+        if let Some(file) = self.known().open.get(address).and_then(Weak::upgrade) {
+            return Ok(file);
+        }
+        let file = Arc::new(match Address::parse(address)? {
+            Address::Web(url) => self.open_web(address, &url)?,
+            Address::Hub(place) => self.open_hub(&place)?,
+        });
+        let mut known = self.known();
+        known.open.insert(address.to_owned(), Arc::downgrade(&file));
+        known.recent.push(Arc::clone(&file));
+        let closed = if known.recent.len() > RECENT { Some(known.recent.remove(0)) } else { None };
+        drop(known);
+        drop(closed);
+        Ok(file)
+    }
+
+    fn kind(&self, address: &str) -> Result<Option<RemoteKind>> {
+        let place = match Address::parse(address)? {
+            Address::Web(_) => return Ok(Some(RemoteKind::File)),
+            Address::Hub(place) => place,
+        };
+        let is_known = self.known().listings.contains_key(&place.root());
+        if !is_known && FILES.iter().any(|ending| place.path.ends_with(ending)) {
+            return Ok(Some(RemoteKind::File));
+        }
+        Ok(self.listing(&place)?.kind(address))
+    }
+
+    fn list(&self, address: &str) -> Result<Vec<String>> {
+        match Address::parse(address)? {
+            Address::Web(_) => Err(Error::unsupported("a server lists no files; expected the address of a file")),
+            Address::Hub(place) => Ok(self.listing(&place)?.below(address).cloned().collect()),
+        }
+    }
+}
