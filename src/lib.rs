@@ -127,11 +127,11 @@ pub use trinart_ckpt_formats::{
     Container, Dangers, Metadata, NoProgress, OpenOptions, Progress, StateDict, StoredCheckpoint,
 };
 pub use trinart_ckpt_models::family::Prediction;
-pub use trinart_ckpt_models::plan::ComponentDtype;
 pub use trinart_ckpt_models::plan::assemble::Parts;
 pub use trinart_ckpt_models::plan::convert::Ema;
 pub use trinart_ckpt_models::plan::merge_vae::VaeDtype;
 pub use trinart_ckpt_models::plan::patterns::{Pattern, Renaming};
+pub use trinart_ckpt_models::plan::{ComponentDtype, TextEncoder};
 pub use trinart_ckpt_models::{Checkpoint, Component, Notice, NoticeCode};
 #[cfg(feature = "render")]
 pub use trinart_ckpt_render::job::Device;

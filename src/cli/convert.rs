@@ -76,7 +76,7 @@ fn convert(
         .overwrite(overwrite)
         .create_folders(command.output.out_dir.is_some())
         .set_if_some(command.ema.map(Into::into), Convert::ema)
-        .set_if_some(command.component.map(Into::into), Convert::component)
+        .set_if_some(command.component, |convert, component| component.apply(convert))
         .set_if_some(command.unet_dtype, Convert::unet_dtype)
         .set_if_some(command.vae_dtype, Convert::vae_dtype)
         .set_if_some(command.text_encoder_dtype, Convert::text_encoder_dtype)

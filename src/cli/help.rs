@@ -49,6 +49,7 @@ pub(super) const PAGES: &[Page] = &[
             ("Make a diffusers folder", "convert model.safetensors -o folder/"),
             ("Make a single file from a folder", "convert diffusers/ -o single.safetensors"),
             ("Extract the VAE", "convert model.ckpt -o model-vae.safetensors --component vae"),
+            ("Take tensors by name", "convert model.ckpt -o part.safetensors --select 'first_stage_model.*'"),
             ("Replace the text encoder", "convert model.ckpt --replace text-encoder=other.ckpt -o new.safetensors"),
             ("Repair a file", "convert model.ckpt --repair -o repaired.safetensors"),
             ("Convert several files", "convert model.ckpt other.ckpt --out-dir converted --to safetensors"),
@@ -70,6 +71,7 @@ pub(super) const PAGES: &[Page] = &[
         examples: &[
             ("Show what is in a file", "inspect model.ckpt"),
             ("List its tensors", "inspect model.ckpt --keys"),
+            ("Find NaN and odd weights", "inspect vae.pt --stats"),
             ("Inspect a folder, for a script", "inspect models/ --json=lines"),
         ],
     },

@@ -11,10 +11,11 @@ use clap::ValueEnum;
 
 pub(super) use choices::{Choice, Choices};
 
-use crate::ops::Ignored;
+use crate::ops::{Convert, Ignored};
 use trinart_ckpt_formats::containers::Target;
 use trinart_ckpt_models::Component;
 use trinart_ckpt_models::family::Prediction;
+use trinart_ckpt_models::plan::TextEncoder;
 use trinart_ckpt_models::plan::convert::Ema;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -108,6 +109,8 @@ pub(super) enum ComponentArgument {
     Vae,
     #[value(aliases = ["text_encoder", "te", "clip"])]
     TextEncoder,
+    #[value(aliases = ["image_encoder", "clip-vision", "clip_vision"])]
+    ImageEncoder,
     #[value(name = "controlnet", aliases = ["control-net", "control_net", "control"])]
     ControlNet,
 }
@@ -118,7 +121,40 @@ impl From<ComponentArgument> for Component {
             ComponentArgument::Unet => Component::Unet,
             ComponentArgument::Vae => Component::Vae,
             ComponentArgument::TextEncoder => Component::TextEncoder,
+            ComponentArgument::ImageEncoder => Component::ImageEncoder,
             ComponentArgument::ControlNet => Component::ControlNet,
+        }
+    }
+}
+
+/// A component that `convert --component` extracts.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum ExtractArgument {
+    Unet,
+    Vae,
+    #[value(aliases = ["text_encoder", "te", "clip"])]
+    TextEncoder,
+    #[value(name = "text-encoder-1", aliases = ["text_encoder_1", "clip-l", "clip_l"])]
+    TextEncoder1,
+    #[value(name = "text-encoder-2", aliases = ["text_encoder_2", "clip-g", "clip_g"])]
+    TextEncoder2,
+    #[value(aliases = ["image_encoder", "clip-vision", "clip_vision"])]
+    ImageEncoder,
+    #[value(name = "controlnet", aliases = ["control-net", "control_net", "control"])]
+    ControlNet,
+}
+
+impl ExtractArgument {
+    /// Sets the component of a conversion.
+    pub(super) fn apply(self, convert: Convert<'_>) -> Convert<'_> {
+        match self {
+            ExtractArgument::Unet => convert.component(Component::Unet),
+            ExtractArgument::Vae => convert.component(Component::Vae),
+            ExtractArgument::TextEncoder => convert.component(Component::TextEncoder),
+            ExtractArgument::TextEncoder1 => convert.text_encoder(TextEncoder::First),
+            ExtractArgument::TextEncoder2 => convert.text_encoder(TextEncoder::Second),
+            ExtractArgument::ImageEncoder => convert.component(Component::ImageEncoder),
+            ExtractArgument::ControlNet => convert.component(Component::ControlNet),
         }
     }
 }

@@ -12,7 +12,7 @@ use trinart_ckpt_models::plan::assemble::Parts;
 use trinart_ckpt_models::plan::convert::{self, ConvertOptions, Ema};
 use trinart_ckpt_models::plan::patterns::{Pattern, Renaming, Selection};
 use trinart_ckpt_models::plan::repair;
-use trinart_ckpt_models::plan::{ComponentDtype, Resolved};
+use trinart_ckpt_models::plan::{ComponentDtype, Resolved, TextEncoder};
 use trinart_ckpt_models::{Checkpoint, Component};
 
 /// Converts a checkpoint to another container, layout or dtype, or extracts a part of it.
@@ -159,6 +159,13 @@ impl<'a> Convert<'a> {
         self
     }
 
+    /// Keeps only one text encoder of SDXL base, under keys without prefix, as programs load it.
+    #[must_use]
+    pub fn text_encoder(mut self, only: TextEncoder) -> Self {
+        self.options = self.options.text_encoder(only);
+        self
+    }
+
     /// Corrects the text encoder's position_ids (I64, 0 to 76), and adds missing ones.
     #[must_use]
     pub fn fix_position_ids(mut self, fix: bool) -> Self {
@@ -189,7 +196,10 @@ impl<'a> Convert<'a> {
 
     fn run(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
         self.repair_and_convert(output, mode).map_err(|error| match self.checkpoint {
-            Some(checkpoint) if !self.repair => repairable(error, checkpoint),
+            Some(checkpoint) if !self.repair => repairable(error, checkpoint, || {
+                let repaired = self.clone().repair(true);
+                repaired.repair_and_convert(output, Mode::Plan).map(drop)
+            }),
             _ => error,
         })
     }

@@ -11,6 +11,7 @@ use trinart_ckpt_formats::{Error, OpenOptions, Result, Target};
 use trinart_ckpt_models::ledger::Origin;
 use trinart_ckpt_models::plan::merge_vae::{self, MergeVaeOptions, VaeDtype};
 use trinart_ckpt_models::plan::record::{self, PartIdentity};
+use trinart_ckpt_models::plan::repair;
 use trinart_ckpt_models::sidecar::{self, Sidecar};
 use trinart_ckpt_models::{Checkpoint, FileKind, Notice, NoticeCode, vae};
 
@@ -107,7 +108,12 @@ impl<'a> MergeVae<'a> {
     }
 
     fn run(&self, output: &Path, mode: Mode) -> Result<WriteReport> {
-        self.merge(output, mode).map_err(|error| repairable(error, self.base))
+        self.merge(output, mode).map_err(|error| {
+            repairable(error, self.base, || {
+                let repaired = repair::plan(self.base)?;
+                merge_vae::plan(&repaired.checkpoint, &self.vae, &self.options).map(drop)
+            })
+        })
     }
 
     fn merge(&self, output: &Path, mode: Mode) -> Result<WriteReport> {

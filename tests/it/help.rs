@@ -70,7 +70,7 @@ fn examples(command: &str) -> Vec<Vec<String>> {
     let help = help(&[command, "--help"]);
     let part = help.split("Examples:\n").nth(1).unwrap_or_else(|| panic!("{command} has no examples"));
     let lines = part.lines().filter_map(|line| line.strip_prefix("  trinart-ckpt "));
-    lines.map(|line| line.split(' ').map(str::to_owned).collect()).collect()
+    lines.map(|line| line.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect()).collect()
 }
 
 /// A folder with the files that examples name.

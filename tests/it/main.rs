@@ -24,6 +24,7 @@ mod controlnets;
 mod convert;
 mod diffusers_folder;
 mod diffusers_write;
+mod extract;
 mod folder_kinds;
 mod folder_parts;
 mod fuzz;

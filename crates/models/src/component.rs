@@ -10,7 +10,7 @@ pub enum Component {
     Vae,
     /// The text encoder, or both text encoders of SDXL.
     TextEncoder,
-    /// The image encoder of a model that takes a picture: Stable Video Diffusion, SD v2 unCLIP.
+    /// The image encoder of a model that takes a picture: Stable Video Diffusion, SD v2 unCLIP, Stable Zero-1-to-3.
     ImageEncoder,
     /// A ControlNet.
     ControlNet,
@@ -29,9 +29,14 @@ const PREFIXES: &[(&str, Component)] = &[
     ("model.diffusion_model.", Component::Unet),
     ("first_stage_model.loss.", Component::TrainingResidue),
     ("first_stage_model.", Component::Vae),
-    ("cond_stage_model.", Component::TextEncoder),
+    // Of Stable Zero-1-to-3, Stable Video Diffusion and SD v2 unCLIP.
+    ("cond_stage_model.model.visual.", Component::ImageEncoder),
     ("conditioner.embedders.0.open_clip.", Component::ImageEncoder),
     ("embedder.model.", Component::ImageEncoder),
+    // The encoder of the first frame of Stable Video Diffusion and of SV3D, which is that of a VAE.
+    ("conditioner.embedders.3.encoder.", Component::Other),
+    ("conditioner.embedders.1.encoder.", Component::Other),
+    ("cond_stage_model.", Component::TextEncoder),
     ("conditioner.", Component::TextEncoder),
     ("control_model.", Component::ControlNet),
     ("model_ema.", Component::Ema),

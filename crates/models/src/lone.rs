@@ -20,11 +20,13 @@ impl Components {
             // All keys of a file that a training tool wrote can have `module.` in front.
             FileKind::Unet if state_dict.keys().all(|key| key.starts_with("module.")) => Some(Component::Unet),
             FileKind::ControlNet => Some(Component::ControlNet),
+            FileKind::ClipVision | FileKind::VisionModel => Some(Component::ImageEncoder),
             kind if kind.is_text_encoder() => Some(Component::TextEncoder),
             _ => None,
         };
         let is_part = |key: &str| {
-            matches!(Component::from_key(key), Component::Unet | Component::TextEncoder | Component::ControlNet)
+            use Component::{ControlNet, ImageEncoder, TextEncoder, Unet};
+            matches!(Component::from_key(key), Unet | TextEncoder | ImageEncoder | ControlNet)
         };
         Components { lone: lone.filter(|_| !state_dict.keys().any(is_part)) }
     }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::heading::{CONTENT, INPUT};
 use super::{Content, FolderWriting, OutputFileOrFolder, Reading, Writing};
-use crate::cli::values::{ComponentArgument, EmaArgument, Replacement, dtype};
+use crate::cli::values::{EmaArgument, ExtractArgument, Replacement, dtype};
 use trinart_ckpt_models::plan::ComponentDtype;
 use trinart_ckpt_models::plan::patterns::{Pattern, Renaming};
 
@@ -65,14 +65,16 @@ pub(in crate::cli) struct Convert {
     /// Keep, drop or use the EMA weights [default: keep; drop with --prune]
     ///
     /// The EMA weights are the tensors under model_ema.
-    #[arg(long, value_enum, value_name = "ACTION", help_heading = CONTENT)]
+    #[arg(long, value_enum, value_name = "ACTION", help_heading = CONTENT, hide_possible_values = true)]
     pub ema: Option<EmaArgument>,
-    /// Keep one component only: unet, vae, text-encoder or controlnet
+    /// Keep one component: unet, vae, text-encoder, text-encoder-2, …
     ///
-    /// Writes the names of the original code. A VAE gets keys without prefix, as WebUI loads it.
+    /// COMPONENT is unet, vae, text-encoder, image-encoder or controlnet, or one of the text encoders of SDXL: text-encoder-1 or
+    /// text-encoder-2. The keys are those of the original code. A VAE, one text encoder of SDXL and an image encoder have no
+    /// prefix, as WebUI and ComfyUI load them.
     #[arg(long, value_enum, value_name = "COMPONENT", help_heading = CONTENT)]
     #[arg(hide_possible_values = true)]
-    pub component: Option<ComponentArgument>,
+    pub component: Option<ExtractArgument>,
     /// Take only the tensors with such names
     ///
     /// In PATTERN, * stands for any characters, dots included: 'model.diffusion_model.*'. The names are those that inspect --keys

@@ -38,8 +38,11 @@ pub(in crate::cli) struct MergeVae {
     pub writing: Writing,
     #[command(flatten)]
     pub content: Content,
-    /// Cast the VAE, or keep or match its dtype [default: as --dtype]
+    /// Cast the VAE to a dtype, or use keep or match [default: as --dtype]
+    ///
+    /// keep leaves the tensors of the VAE bit-identical, and match uses the dtypes of the VAE that the checkpoint has.
     #[arg(long, value_parser = dtype::of_merged_vae(), value_name = "DTYPE", help_heading = CONTENT)]
+    #[arg(hide_possible_values = true)]
     pub vae_dtype: Option<VaeDtype>,
     /// Keep the checkpoint's own tensors where the VAE lacks them
     ///

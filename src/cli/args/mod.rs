@@ -65,7 +65,12 @@ impl Arguments {
     pub(super) fn definition() -> Definition {
         Self::command().after_long_help(help::of_program()).mut_subcommands(|command| {
             // Without an order, clap lists positional arguments after the options of their group.
-            let command = command.mut_args(|it| if it.is_positional() { it.display_order(0) } else { it });
+            let mut order = 0;
+            let command = command.mut_args(|it| {
+                order += 1;
+                let is_positional = it.is_positional();
+                it.display_order(if is_positional { 0 } else { order })
+            });
             let after = help::of(command.get_name()).map(|page| page.to_text());
             match after {
                 Some(text) => command.after_long_help(text),

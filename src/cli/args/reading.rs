@@ -64,9 +64,11 @@ fn finding_codes() -> Choices<FindingCode> {
     Choices(FindingCode::ALL.iter().map(choice).collect())
 }
 
-/// Show the contents of files: components, dtypes, metadata
+/// Show what files are, and what is in them: components, dtypes, metadata
 ///
-/// Reads headers and the 77 position_ids, and hashes files of up to 512 MiB that may be a published file.
+/// Names what each file is, the model that it belongs to and what this program can do with it, and lists missing tensors and
+/// defects. Reads only headers and a few small tensors, unless --vae-dir or --stats is given. Files of up to 512 MiB that may
+/// be a published file are hashed.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Inspect {
     /// Identify the VAE with the files in this folder; reads the VAE
@@ -98,9 +100,9 @@ pub(in crate::cli) struct Diff {
     /// Second checkpoint or folder
     #[arg(help_heading = INPUT)]
     pub b: PathBuf,
-    /// Compare only this component: unet, vae, text-encoder or controlnet
+    /// Compare only this component: unet, vae, text-encoder, …
     ///
-    /// The option can be repeated.
+    /// COMPONENT is unet, vae, text-encoder, image-encoder or controlnet. The option can be repeated.
     #[arg(long, value_enum, value_name = "COMPONENT", hide_possible_values = true, help_heading = INPUT)]
     pub component: Vec<ComponentArgument>,
     /// Leave out differences: dtype, metadata, ema or schedule

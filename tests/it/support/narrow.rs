@@ -31,12 +31,18 @@ impl Narrow {
             Architecture::Sd2 => keys("layouts/sd2-unet.ldm.keys"),
             Architecture::Ssd1b => keys("layouts/ssd-1b-unet.ldm.keys"),
             Architecture::Vega => keys("layouts/vega-unet.ldm.keys"),
+            Architecture::SdxlRefiner => keys("layouts/refiner-unet.ldm.keys"),
             _ => keys("layouts/sdxl-unet.ldm.keys"),
         };
         list.extend(keys("layouts/autoencoder.ldm.keys"));
         match architecture {
             Architecture::Sd1 => list.extend(sd1("cond_stage_model.")),
             Architecture::Sd2 => list.extend(keys("layouts/sd2-openclip.ldm.keys")),
+            Architecture::SdxlRefiner => {
+                let to_refiner = |key: String| key.replace("conditioner.embedders.1.", "conditioner.embedders.0.");
+                let encoder = keys("layouts/sdxl-openclip.ldm.keys").into_iter();
+                list.extend(encoder.map(|(key, dims)| (to_refiner(key), dims)));
+            }
             _ => {
                 let to_xl = |key: String| key.replace("cond_stage_model.", "conditioner.embedders.0.");
                 list.extend(sd1("cond_stage_model.").into_iter().map(|(key, dims)| (to_xl(key), dims)));
@@ -80,9 +86,9 @@ impl Narrow {
         self
     }
 
-    /// Gives the norm that ComfyUI judges SD v2 by this standard deviation.
+    /// Gives the norm that ComfyUI judges SD v2 by this standard deviation. Does nothing for models without this norm.
     pub(crate) fn deviation(mut self, deviation: f32) -> Self {
-        let norm = self.0.iter_mut().find(|(key, _)| key == NORM).unwrap();
+        let Some(norm) = self.0.iter_mut().find(|(key, _)| key == NORM) else { return self };
         let values = (0..norm.1.shape().elements()).map(|index| if index % 2 == 0 { deviation } else { -deviation });
         let bytes = values.flat_map(f32::to_le_bytes).collect();
         norm.1 = tensor(Dtype::F32, norm.1.shape().dims(), bytes);

@@ -11,7 +11,7 @@ use crate::notice::{Notice, NoticeCode};
 use crate::parameterization::is_mark_key;
 pub use crate::plan::convert_options::{ConvertOptions, Ema};
 use crate::plan::drops::Drops;
-use crate::plan::{Account, Cast, Draft, Resolved};
+use crate::plan::{Account, Cast, Draft, Resolved, TextEncoder, extract};
 use crate::quantization;
 use crate::vae_schema::VaeSchema;
 use crate::{Component, FileKind, ema, position_ids, vae, vae_schema};
@@ -92,16 +92,17 @@ fn nothing_remains(source: &StateDict, options: &ConvertOptions, drops: &Drops) 
     let Some(component) = options.component else {
         return Error::missing(format!("nothing would remain of its tensors ({}, …)", keys.join(", ")));
     };
-    if source.keys().any(|key| drops.component(key) == component) {
+    if source.keys().any(|key| drops.component(key) == component && options.only.is_none_or(|only| only.has(key))) {
         let what = component.text();
         return Error::usage(format!("nothing would remain: the conversion selects the {what} and also drops it"));
     }
+    let named = options.only.map_or(component.text(), TextEncoder::text);
     Error::missing(match component {
         Component::Other => "contains no tensors of unknown components".to_owned(),
-        known if FileKind::of(source) == FileKind::Unknown => {
-            format!("contains no {} under the names of Latent Diffusion; found {}", known.text(), keys.join(", "))
+        _ if FileKind::of(source) == FileKind::Unknown => {
+            format!("contains no {named} under the names of Latent Diffusion; found {}", keys.join(", "))
         }
-        known => format!("contains no {} to extract; the file is: {}", known.text(), Identity::of(source).to_text()),
+        _ => format!("contains no {named} to extract; the file is: {}", Identity::of(source).to_text()),
     })
 }
 
@@ -269,8 +270,9 @@ impl<'a> Conversion<'a> {
         self.note_wrong_position_ids(input, tensor)?;
         let cast = self.options.cast_of(self.drops.component(key));
         let (mut tensor, cast) = Cast::apply(cast, key, tensor).map_err(|error| error.in_tensor(input))?;
-        let mut output = key;
-        if self.options.component == Some(Component::Vae) {
+        let component = self.options.component;
+        let mut output = component.map_or(key, |component| extract::bare_key(component, self.options.only, key));
+        if component == Some(Component::Vae) {
             output = self.vae_key(key)?;
             if let Some(shape) = self.vae_shape(output, &tensor)? {
                 tensor = tensor.reshape(shape).map_err(|error| error.in_tensor(input))?;

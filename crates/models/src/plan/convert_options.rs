@@ -1,5 +1,5 @@
 use crate::Component;
-use crate::plan::{Cast, ComponentDtypes};
+use crate::plan::{Cast, ComponentDtypes, TextEncoder};
 use trinart_ckpt_formats::tensor::Overflow;
 
 /// How to treat the exponential moving average (EMA) of the weights.
@@ -26,6 +26,8 @@ pub struct ConvertOptions {
     pub prune: bool,
     /// Keeps only this component.
     pub component: Option<Component>,
+    /// Keeps only one of the text encoders, if `component` is the text encoder, under keys without prefix.
+    pub only: Option<TextEncoder>,
     /// Corrects position_ids, and adds missing ones.
     pub fix_position_ids: bool,
     /// The dtypes of components that do not follow `cast`.
@@ -62,6 +64,12 @@ impl ConvertOptions {
     #[must_use]
     pub fn component(self, component: Component) -> Self {
         ConvertOptions { component: Some(component), ..self }
+    }
+
+    /// Keeps only this text encoder, under keys without prefix.
+    #[must_use]
+    pub fn text_encoder(self, only: TextEncoder) -> Self {
+        ConvertOptions { component: Some(Component::TextEncoder), only: Some(only), ..self }
     }
 
     /// Corrects position_ids, and adds missing ones.

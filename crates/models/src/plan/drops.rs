@@ -40,7 +40,8 @@ impl Drops {
             return is_left.then_some(DropReason::OtherComponent);
         }
         let component = self.component(key);
-        let is_other = self.options.component.is_some_and(|wanted| wanted != component);
+        let is_other = self.options.component.is_some_and(|wanted| wanted != component)
+            || self.options.only.is_some_and(|only| !only.has(key));
         if component == Component::Ema {
             let keeps_whole = self.options.ema.is_none() && (self.keeps_ema || self.options.prune && !self.prunes);
             return match self.options.ema_action() {

@@ -10,6 +10,7 @@ pub mod convert;
 mod convert_options;
 mod drops;
 pub mod express;
+mod extract;
 mod folder_files;
 mod folder_plan;
 pub mod folders;
@@ -23,6 +24,7 @@ mod spelling;
 pub mod uses;
 
 pub use cast::{Cast, ComponentDtype, ComponentDtypes};
+pub use extract::TextEncoder;
 pub(crate) use guard::Account;
 pub(crate) use resolved::Draft;
 pub use resolved::Resolved;

@@ -110,7 +110,10 @@ fn only_vae(base: &Checkpoint, parts: &Parts<'_>, options: &AssembleOptions) -> 
 /// Returns the architecture of the output: that of its UNet. Fails if it is unknown, or if the checkpoint has another one.
 fn architecture(base: Option<&Checkpoint>, unet: Option<&Checkpoint>) -> Result<Architecture> {
     let known = |detection: &Detection, file: &Checkpoint| {
-        let doubt = || format!("a UNet of unknown architecture ({})", detection.doubt());
+        let doubt = || match detection.foreign() {
+            Some(model) => format!("the UNet of {model}, whose components this program cannot replace"),
+            None => format!("a UNet of unknown architecture ({})", detection.doubt()),
+        };
         detection.architecture().ok_or_else(|| Error::unsupported(doubt()).in_file(file.path()))
     };
     let of_base = base.map(|base| part::detect_unet(base).and_then(|found| known(&found, base))).transpose()?;

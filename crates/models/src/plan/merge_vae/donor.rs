@@ -50,12 +50,26 @@ impl<'a> Donor<'a> {
         }
         let donor = Donor { checkpoint, prefix, tensors, unknown };
         donor.refuse_unreadable()?;
+        donor.refuse_layers_over_time()?;
         donor.refuse_other_latents()?;
         Ok(donor)
     }
 
     fn refuse_unreadable(&self) -> Result<()> {
         self.checkpoint.stored().refuse_unreadable_among(|key| Role::from_key(key, self.prefix) == Role::Vae)
+    }
+
+    /// Fails for the VAE of a video model. What is left of it without these layers is no VAE of pictures.
+    fn refuse_layers_over_time(&self) -> Result<()> {
+        const OVER_TIME: &[&str] =
+            &[".time_stack.", ".time_mix_conv.", ".temporal_res_block.", "decoder.time_conv_out."];
+        match self.unknown.iter().find(|key| OVER_TIME.iter().any(|part| key.contains(part))) {
+            Some(&key) => {
+                let found = "a VAE with layers over time, as of Stable Video Diffusion; Stable Diffusion has none";
+                Err(Error::unsupported(found).in_tensor(key))
+            }
+            None => Ok(()),
+        }
     }
 
     fn refuse_other_latents(&self) -> Result<()> {

@@ -1,0 +1,171 @@
+//! Components that are extracted alone: each text encoder of SDXL, the image encoder and the other parts of video models.
+
+use std::path::Path;
+
+use crate::support::narrow::{Narrow, filled};
+use crate::support::{Folder, assert_rows, read, save};
+use serde_json::json;
+use trinart_ckpt::models::family::Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
+
+const FIRST: &str = "conditioner.embedders.0.transformer.";
+const SECOND: &str = "conditioner.embedders.1.model.";
+
+fn keys(path: &Path) -> Vec<String> {
+    read(path).into_iter().map(|row| row.0).collect()
+}
+
+#[test]
+fn takes_one_text_encoder_of_sdxl_and_puts_it_into_another() {
+    let folder = Folder::new();
+    let whole = folder.join("whole.safetensors");
+    Narrow::new(SdxlBase).save(&whole, &[]);
+    let pipeline = folder.join("pipeline");
+    run!["convert", &whole, "-o", &pipeline, "--to", "diffusers"].done();
+    for (word, prefix, part) in
+        [("text-encoder-1", FIRST, "text_encoder"), ("text-encoder-2", SECOND, "text_encoder_2")]
+    {
+        let alone = folder.join(&format!("{word}.safetensors"));
+        let report = run!["convert", &whole, "-o", &alone, "--component", word, "--json"].json();
+        let expected = read(&whole).into_iter();
+        let expected: Vec<_> = expected
+            .filter_map(|(key, dtype, shape, hash)| Some((key.strip_prefix(prefix)?.to_owned(), dtype, shape, hash)))
+            .collect();
+        assert_rows(&read(&alone), &expected);
+        assert_eq!(report["tensors"], expected.len());
+        // The same from a folder, and from the encoder alone in the names of transformers.
+        for input in [pipeline.clone(), pipeline.join(part).join("model.safetensors")] {
+            let other = folder.join("other.safetensors");
+            run!["convert", &input, "-o", &other, "--component", word, "--force"].done();
+            // Folders omit what rendering does not use.
+            let rows = |path: &Path| {
+                let mut rows = read(path);
+                rows.retain(|(key, ..)| key != "logit_scale");
+                rows.sort();
+                rows
+            };
+            assert_rows(&rows(&other), &rows(&alone));
+        }
+        let replaced = folder.join("replaced.safetensors");
+        let option = format!("{}={}", word.trim_end_matches("-1"), alone.display());
+        run!["convert", &whole, "-o", &replaced, "--replace", option, "--force", "--drop-metadata", "*"].done();
+        assert_rows(&read(&replaced), &read(&whole));
+    }
+    let both = folder.join("both.safetensors");
+    run!["convert", &whole, "-o", &both, "--component", "text-encoder"].done();
+    assert!(keys(&both).iter().all(|key| key.starts_with("conditioner.")));
+    run!["convert", &both, "-o", folder.join("2.safetensors"), "--component", "text-encoder-2"].done();
+    assert_eq!(keys(&folder.join("2.safetensors")), keys(&folder.join("text-encoder-2.safetensors")));
+}
+
+#[test]
+fn models_with_one_text_encoder_have_no_second_one() {
+    let folder = Folder::new();
+    let (input, output) = (folder.join("in.safetensors"), folder.join("out.safetensors"));
+    for (architecture, first) in [(Sd1, "text_model."), (Sd2, "transformer."), (SdxlRefiner, "transformer.")] {
+        Narrow::new(architecture).deviation(0.02).save(&input, &[]);
+        run!["convert", &input, "-o", &output, "--component", "text-encoder-1", "--force"].done();
+        assert!(keys(&output).iter().any(|key| key.starts_with(first)), "{architecture:?}");
+        let second = run!["convert", &input, "-o", folder.join("2.safetensors"), "--component", "text-encoder-2"];
+        second.refused(&["in.safetensors: contains no second text encoder"]);
+        std::fs::remove_file(&input).unwrap();
+    }
+}
+
+/// A narrow Stable Video Diffusion: the UNet of SD v2 with layers over time, a VAE with such layers in its decoder, the image
+/// encoder of OpenCLIP, and the encoder of the first frame. Keys: `svd.yaml` of github.com/Stability-AI/generative-models.
+fn video() -> Narrow {
+    let mut model = Narrow::new(Sd2).channels(8);
+    model.0.retain(|(key, _)| !key.starts_with("cond_stage_model.") && !key.contains("quant_conv"));
+    for (key, dims) in [
+        ("model.diffusion_model.input_blocks.1.0.time_stack.in_layers.0.weight", vec![10]),
+        ("model.diffusion_model.input_blocks.1.0.time_mixer.mix_factor", vec![1]),
+        ("model.diffusion_model.label_emb.0.0.weight", vec![40, 24]),
+        ("first_stage_model.decoder.mid.block_1.time_stack.in_layers.0.weight", vec![16]),
+        ("first_stage_model.decoder.mid.block_1.mix_factor", vec![1]),
+        ("first_stage_model.decoder.conv_out.time_mix_conv.weight", vec![3, 3, 3, 1, 1]),
+        ("conditioner.embedders.0.open_clip.model.visual.conv1.weight", vec![40, 3, 14, 14]),
+        ("conditioner.embedders.0.open_clip.model.visual.transformer.resblocks.0.attn.in_proj_weight", vec![120, 40]),
+        ("conditioner.embedders.0.open_clip.model.visual.proj", vec![40, 32]),
+        ("conditioner.embedders.3.encoder.encoder.conv_in.weight", vec![4, 3, 3, 3]),
+        ("conditioner.embedders.3.encoder.quant_conv.weight", vec![8, 8, 1, 1]),
+    ] {
+        model.0.push((key.to_owned(), filled(&dims)));
+    }
+    model
+}
+
+#[test]
+fn takes_stable_video_diffusion_apart() {
+    let folder = Folder::new();
+    let whole = folder.join("svd.safetensors");
+    video().save(&whole, &[]);
+    let inspected = run!["inspect", &whole, "--json"].json();
+    let report = &inspected["files"][0];
+    assert_eq!((&report["kind"], &report["model"]), (&json!("checkpoint-other"), &json!("stable-video-diffusion")));
+    let components: Vec<_> = report["components"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
+    assert_eq!(json!(components), json!(["unet", "vae", "image-encoder", "other"]));
+    let hashed = run!["hash", &whole, "--json"].json();
+    let hashes = &hashed["files"][0]["components"];
+    for (word, prefix, bare) in [
+        ("unet", "model.diffusion_model.", "model.diffusion_model."),
+        ("vae", "first_stage_model.", ""),
+        ("image-encoder", "conditioner.embedders.0.open_clip.model.", ""),
+    ] {
+        let alone = folder.join(&format!("{word}.safetensors"));
+        run!["convert", &whole, "-o", &alone, "--component", word].done();
+        let wanted = read(&whole).into_iter();
+        let wanted: Vec<_> = wanted
+            .filter_map(|(key, dtype, shape, hash)| {
+                Some((format!("{bare}{}", key.strip_prefix(prefix)?), dtype, shape, hash))
+            })
+            .collect();
+        assert_rows(&read(&alone), &wanted);
+        let found = run!["hash", &alone, "--json"].json();
+        if word != "image-encoder" {
+            assert_eq!(found["files"][0]["components"][word], hashes[word], "{word}");
+        }
+        if word != "image-encoder" {
+            run!["diff", &whole, &alone, "--component", word].done();
+        }
+    }
+    let alone = folder.join("image-encoder.safetensors");
+    let inspected = run!["inspect", &alone, "--json"].json();
+    assert_eq!(inspected["files"][0]["kind"], "clip-vision");
+    assert_eq!(inspected["files"][0]["components"][0]["name"], "image-encoder");
+    let none = run!["convert", &whole, "-o", folder.join("te.safetensors"), "--component", "text-encoder"];
+    none.refused(&["svd.safetensors: contains no text encoder", "Stable Video Diffusion"]);
+}
+
+#[test]
+fn refuses_to_mix_video_models_with_stable_diffusion() {
+    let folder = Folder::new();
+    let (whole, sd, output) =
+        (folder.join("svd.safetensors"), folder.join("sd.safetensors"), folder.join("out.safetensors"));
+    video().save(&whole, &[]);
+    Narrow::new(Sd1).save(&sd, &[]);
+    let vae = folder.join("vae.safetensors");
+    run!["convert", &whole, "-o", &vae, "--component", "vae"].done();
+    let video = "Stable Video Diffusion";
+    run!["merge-vae", &whole, "--vae", &sd, "-o", &output].refused(&["svd.safetensors: ", video]);
+    for donor in [&whole, &vae] {
+        run!["merge-vae", &sd, "--vae", donor, "-o", &output].refused(&[video]);
+        let option = format!("vae={}", donor.display());
+        run!["convert", &sd, "--replace", option, "-o", &output].refused(&[video]);
+    }
+    run!["convert", &whole, "--replace", format!("vae={}", sd.display()), "-o", &output].refused(&[video]);
+    run!["convert", &whole, "-o", folder.join("out"), "--to", "diffusers"].refused(&["svd.safetensors", video]);
+    assert!(!output.exists());
+}
+
+#[test]
+fn takes_the_image_encoders_of_other_models() {
+    let folder = Folder::new();
+    let (input, output) = (folder.join("in.safetensors"), folder.join("out.safetensors"));
+    for prefix in ["embedder.model.", "cond_stage_model.model.", "conditioner.embedders.0.open_clip.model."] {
+        let tensors = ["visual.conv1.weight", "visual.proj"].map(|key| (format!("{prefix}{key}"), filled(&[4, 3])));
+        save(&input, tensors);
+        run!["convert", &input, "-o", &output, "--component", "image-encoder", "--force"].done();
+        assert_eq!(keys(&output), ["visual.conv1.weight", "visual.proj"], "{prefix}");
+        std::fs::remove_file(&input).unwrap();
+    }
+}
