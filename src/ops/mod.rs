@@ -33,6 +33,7 @@ mod repairable;
 mod run_methods;
 mod scan;
 mod side_file;
+mod staging;
 mod structure;
 mod vae_file;
 mod which_vae;

@@ -7,12 +7,13 @@ use super::folder_options::FolderOptions;
 use super::jobs::check_jobs;
 use super::metadata_edits::MetadataEdits;
 use super::side_file::SideFile;
+use super::staging::Staging;
 use super::{contradictions, pipeline_parts, structure};
 use crate::report::{LeftOut, WriteReport};
 use trinart_ckpt_formats::containers::diffusers::{self, Companions, Files};
 use trinart_ckpt_formats::containers::{self, Container, Structure, Target, WriteOptions, Written};
 use trinart_ckpt_formats::error::Kind;
-use trinart_ckpt_formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel};
+use trinart_ckpt_formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel, remote};
 use trinart_ckpt_formats::tensor::{Dtype, Overflow, non_finite};
 use trinart_ckpt_formats::{Error, Result};
 use trinart_ckpt_models::family::Prediction;
@@ -123,6 +124,13 @@ impl OutputOptions<'_> {
         if target == Target::Diffusers && !self.renamings.is_empty() {
             return Err(Error::usage("the tensors of a diffusers folder have the names that diffusers looks for"));
         }
+        if remote::address(output).is_some() {
+            if target == Target::Diffusers {
+                let found = "a folder cannot be written to an address; expected a path, or the address of a file";
+                return Err(Error::unsupported(found).in_file(output));
+            }
+            return remote::check_destination(output, self.overwrite).map(|()| target);
+        }
         if self.create_folders && mode == Mode::Write {
             create_parent(output)?;
         }
@@ -135,10 +143,11 @@ impl OutputOptions<'_> {
         Ok(target)
     }
 
-    /// Whether the output goes into a folder that does not exist and would be created: then nothing can be in its way.
+    /// Whether the output goes into a folder that does not exist and would be created: then nothing can be in its way. The
+    /// store of an address refuses what is in the way itself.
     fn is_in_new_folder(&self, output: &Path) -> bool {
         let parent = output.parent().filter(|folder| !folder.as_os_str().is_empty());
-        self.create_folders && parent.is_some_and(|folder| !folder.exists())
+        remote::address(output).is_some() || self.create_folders && parent.is_some_and(|folder| !folder.exists())
     }
 
     /// Writes the plan for `input` to `output`, or reports what it would write. `target` is the result of
@@ -176,7 +185,8 @@ impl OutputOptions<'_> {
                 let is_new = self.is_in_new_folder(output);
                 let side_file = SideFile::plan(input, output, &mut resolved, &wanted, yaml, self.overwrite, is_new)?;
                 // It is complete on the disk before the checkpoint is, and takes its name right after it.
-                let staged = side_file.as_ref().filter(|_| mode == Mode::Write).map(SideFile::stage).transpose()?;
+                let staged =
+                    side_file.as_ref().filter(|_| mode == Mode::Write).map(SideFile::stage).transpose()?.flatten();
                 let structure = structure::of_output(input, target, &mut resolved);
                 let written = self.write_file(output, target, &resolved, &structure, mode);
                 let written = written.map_err(|error| self.at_input(error, &resolved.ledger, input))?;
@@ -246,7 +256,17 @@ impl OutputOptions<'_> {
             }
             Mode::Write => {
                 let options = self.write_options().structure(structure);
-                containers::write(output, target, state_dict, metadata, &options)
+                if remote::address(output).is_none() {
+                    return containers::write(output, target, state_dict, metadata, &options);
+                }
+                // Written and verified here first: the parts of an upload are sent in order, and can be read only once it is
+                // complete.
+                let staging = Staging::new()?;
+                let staged = staging.path_of(output)?;
+                let written = containers::write(&staged, target, state_dict, metadata, &options);
+                let written = written.map_err(|error| staging.naming(output, error))?;
+                remote::store(output, &staged, self.overwrite, self.progress)?;
+                Ok(written)
             }
         }
     }

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::staging::Staging;
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::error::Hint;
-use trinart_ckpt_formats::io::{AtomicFile, Overwrite};
+use trinart_ckpt_formats::io::{AtomicFile, NoProgress, Overwrite, remote};
 use trinart_ckpt_formats::{Error, Result};
 use trinart_ckpt_models::parameterization::{self, Parameterization, SideYaml};
 use trinart_ckpt_models::plan::{Resolved, express};
@@ -81,12 +82,21 @@ impl SideFile {
         &self.path
     }
 
-    /// Writes the file to the disk. It replaces the destination when it is persisted.
-    pub(super) fn stage(&self) -> Result<AtomicFile> {
+    /// Writes the file to the disk. It replaces the destination when it is persisted. At an address it is stored at once: a
+    /// checkpoint without it would be used wrongly.
+    pub(super) fn stage(&self) -> Result<Option<AtomicFile>> {
+        if remote::address(&self.path).is_some() {
+            let staging = Staging::new()?;
+            let staged = staging.path_of(&self.path)?;
+            let written = std::fs::write(&staged, &self.text);
+            written.map_err(|error| Error::io("cannot write", error).in_file(&staged))?;
+            remote::store(&self.path, &staged, self.overwrite, &NoProgress)?;
+            return Ok(None);
+        }
         let file = AtomicFile::create(&self.path, self.overwrite)?;
         file.reserve(self.text.len() as u64)?;
         file.write_at(0, self.text.as_bytes())?;
         file.sync()?;
-        Ok(file)
+        Ok(Some(file))
     }
 }

@@ -25,6 +25,8 @@ mod convert;
 mod diffusers_folder;
 mod diffusers_write;
 mod extract;
+#[cfg(all(unix, feature = "remote"))]
+mod fleet;
 mod folder_kinds;
 mod folder_parts;
 mod fuzz;
@@ -55,6 +57,8 @@ mod remote_faults;
 mod render_check;
 mod repair;
 mod roots;
+#[cfg(feature = "remote")]
+mod s3;
 mod scan;
 mod scan_peers;
 mod security;

@@ -2,12 +2,14 @@ use reqwest::Url;
 use trinart_ckpt_formats::error::{Error, Result};
 
 use crate::hub::Place;
+use crate::s3::Object;
 
 /// A parsed address.
 #[derive(Debug, Clone)]
 pub(crate) enum Address {
     Web(Url),
     Hub(Place),
+    S3(Object),
 }
 
 impl Address {
@@ -16,8 +18,8 @@ impl Address {
         if let Some(rest) = text.strip_prefix("hf://") {
             return Place::parse(rest).map(Address::Hub);
         }
-        if text.starts_with("s3://") {
-            return Err(Error::unsupported("s3:// addresses are not supported yet"));
+        if let Some(rest) = text.strip_prefix("s3://") {
+            return Object::parse(rest).map(Address::S3);
         }
         let url = Url::parse(text).map_err(|error| Error::usage(format!("not an address: {error}")))?;
         match url.host_str() {
@@ -26,15 +28,6 @@ impl Address {
                 Err(Error::usage("not an address; expected https://HOST/PATH, hf://OWNER/NAME/PATH or s3://BUCKET/KEY"))
             }
         }
-    }
-}
-
-/// Whether a host is this machine.
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some("localhost") => true,
-        Some(host) => host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|host| host.is_loopback()),
-        None => false,
     }
 }
 
@@ -65,12 +58,5 @@ mod tests {
         for text in ["https://u:p@h/a.ckpt", "https://u@h/a.ckpt", "https://h/a.ckpt?token=x", "https://h/a.ckpt#x"] {
             assert_eq!(shown(text).as_deref(), Some("https://h/a.ckpt"), "{text}");
         }
-    }
-
-    #[test]
-    fn loopback_is_this_machine_alone() {
-        let is = |text: &str| is_loopback(&Url::parse(text).unwrap());
-        assert!(is("http://127.0.0.1:8000/x") && is("http://localhost/x") && is("http://[::1]/x"));
-        assert!(!is("http://127.0.0.1.example.com/x") && !is("http://10.0.0.1/x") && !is("http://example.com"));
     }
 }

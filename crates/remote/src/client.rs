@@ -10,7 +10,7 @@ use reqwest::{Response, StatusCode, Url};
 use tokio::sync::Semaphore;
 use trinart_ckpt_formats::error::{Error, Kind, Result};
 
-use crate::address::is_loopback;
+use crate::loopback::is_loopback;
 
 /// Requests at a time.
 const CONNECTIONS: usize = 8;
@@ -96,6 +96,10 @@ impl Client {
         self.plain_http.store(true, Ordering::Relaxed);
     }
 
+    pub(crate) fn takes_plain_http(&self) -> bool {
+        self.plain_http.load(Ordering::Relaxed)
+    }
+
     /// Counts bytes that were received.
     pub(crate) fn count(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -171,7 +175,7 @@ impl Client {
     }
 
     fn check_scheme(&self, url: &Url) -> Result<()> {
-        if url.scheme() == "https" || is_loopback(url) || self.plain_http.load(Ordering::Relaxed) {
+        if url.scheme() == "https" || is_loopback(url) || self.takes_plain_http() {
             return Ok(());
         }
         Err(Error::usage("an address without encryption; expected https://, or the option --plain-http"))

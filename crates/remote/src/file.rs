@@ -141,20 +141,22 @@ impl CachedFile {
         let found = sequences.iter().position(|sequence| range.start.abs_diff(sequence.end) <= NEAR);
         let mut sequence = found.map_or(Sequence { end: range.start, read: 0 }, |found| sequences.remove(found));
         let (before, bytes) = (sequence.read, range.end - range.start);
-        sequence.end = sequence.end.max(range.end);
-        sequence.read += bytes;
-        let (end, is_long) = (sequence.end, sequence.read > BEFORE_AHEAD);
+        // What is read again counts once.
+        let end = sequence.end.max(range.end);
+        sequence.read += end - sequence.end;
+        sequence.end = end;
+        let is_long = sequence.read > BEFORE_AHEAD;
         // The latest is the last one.
         sequences.push(sequence);
         if sequences.len() > SEQUENCES {
             sequences.remove(0);
         }
         let ahead = if is_long { end + AHEAD } else { 0 };
-        let now = match bytes >= DATA || before >= 2 * HEAD {
-            true => range.end.next_multiple_of(PIECE),
-            // A header is read bit by bit.
-            false if range.start < HEAD => range.end.max(HEAD),
-            false => range.end + before.min(PIECE) / 2,
+        let now = match range.start {
+            // A header, read whole or bit by bit.
+            ..HEAD => range.end.max(HEAD),
+            _ if bytes >= DATA || before >= 2 * HEAD => range.end.next_multiple_of(PIECE),
+            _ => range.end + before.min(PIECE) / 2,
         };
         (now.min(self.opened.bytes), ahead.min(self.opened.bytes))
     }

@@ -22,7 +22,10 @@ mod client;
 mod file;
 pub mod hub;
 mod listing;
+mod loopback;
 mod network;
+mod s3;
+mod upload;
 mod web;
 
 pub use network::Network;

@@ -23,6 +23,14 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
+    pub(crate) fn add(&mut self, address: String) {
+        self.files.insert(address);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.files.len()
+    }
+
     pub(crate) fn kind(&self, address: &str) -> Option<RemoteKind> {
         let address = address.trim_end_matches('/');
         if self.files.contains(address) {

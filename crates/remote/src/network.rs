@@ -1,15 +1,21 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use object_store::aws::AmazonS3;
+use object_store::path::Path as Key;
 use reqwest::Url;
 use trinart_ckpt_formats::error::{Error, Kind, Result};
+use trinart_ckpt_formats::io::Progress;
 use trinart_ckpt_formats::io::remote::{self, Remote, RemoteFile, RemoteKind, SCHEMES};
 
 use crate::address::{Address, without_secrets};
 use crate::file::{CachedFile, Shared};
 use crate::hub::{Hub, Place};
 use crate::listing::{self, Listing};
+use crate::s3::{self, Object};
+use crate::upload;
 use crate::web;
 
 /// The endings of files that a hub's address may name without a look at the list of files.
@@ -34,7 +40,8 @@ struct Known {
     secret: HashMap<String, Url>,
     open: HashMap<String, Weak<CachedFile>>,
     recent: Vec<Arc<CachedFile>>,
-    /// The files of repositories, by their addresses.
+    buckets: HashMap<String, Arc<AmazonS3>>,
+    /// The files of repositories and prefixes, by their addresses.
     listings: HashMap<String, Arc<Listing>>,
     /// The commits of repositories, so that all their files come from one.
     commits: HashMap<String, String>,
@@ -146,6 +153,53 @@ impl Network {
         Ok(CachedFile::new(Arc::clone(shared), found.opened))
     }
 
+    fn open_s3(&self, object: &Object) -> Result<CachedFile> {
+        if object.key.is_empty() {
+            return Err(Error::unsupported("a bucket; expected s3://BUCKET/KEY"));
+        }
+        let shared = self.shared()?;
+        let opened = shared.runtime.block_on(s3::open(shared, self.bucket(&object.bucket)?, object.path()?))?;
+        Ok(CachedFile::new(Arc::clone(shared), opened))
+    }
+
+    /// The store of a bucket.
+    fn bucket(&self, name: &str) -> Result<Arc<AmazonS3>> {
+        if let Some(store) = self.known().buckets.get(name) {
+            return Ok(Arc::clone(store));
+        }
+        let store = s3::store(self.shared()?, name)?;
+        self.known().buckets.insert(name.to_owned(), Arc::clone(&store));
+        Ok(store)
+    }
+
+    /// A list of files that was made before and covers an address.
+    fn known_listing(&self, address: &str) -> Option<Arc<Listing>> {
+        let covers =
+            |root: &str| address.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        self.known().listings.iter().find(|(root, _)| covers(root)).map(|(_, listing)| Arc::clone(listing))
+    }
+
+    /// The objects below an address. Asks the store once.
+    fn objects(&self, address: &str, object: &Object) -> Result<Arc<Listing>> {
+        if let Some(listing) = self.known_listing(address) {
+            return Ok(listing);
+        }
+        let (shared, store) = (self.shared()?, self.bucket(&object.bucket)?);
+        let listing = Arc::new(shared.runtime.block_on(s3::list(&store, object))?);
+        self.known().listings.insert(address.trim_end_matches('/').to_owned(), Arc::clone(&listing));
+        Ok(listing)
+    }
+
+    /// The object of an output. Fails for addresses that nothing can be written to.
+    fn destination(&self, address: &str) -> Result<(Arc<AmazonS3>, Key)> {
+        match Address::parse(address)? {
+            Address::S3(object) if !object.key.is_empty() => Ok((self.bucket(&object.bucket)?, object.path()?)),
+            _ => {
+                Err(Error::unsupported("outputs cannot be written to this address; expected a path or s3://BUCKET/KEY"))
+            }
+        }
+    }
+
     /// The files of the repository of a place. Asks the hub once.
     fn listing(&self, place: &Place) -> Result<Arc<Listing>> {
         let root = place.root();
@@ -167,6 +221,7 @@ impl Remote for Network {
         let file = Arc::new(match Address::parse(address)? {
             Address::Web(url) => self.open_web(address, &url)?,
             Address::Hub(place) => self.open_hub(&place)?,
+            Address::S3(object) => self.open_s3(&object)?,
         });
         let mut known = self.known();
         known.open.insert(address.to_owned(), Arc::downgrade(&file));
@@ -178,21 +233,40 @@ impl Remote for Network {
     }
 
     fn kind(&self, address: &str) -> Result<Option<RemoteKind>> {
-        let place = match Address::parse(address)? {
-            Address::Web(_) => return Ok(Some(RemoteKind::File)),
-            Address::Hub(place) => place,
-        };
-        let is_known = self.known().listings.contains_key(&place.root());
-        if !is_known && FILES.iter().any(|ending| place.path.ends_with(ending)) {
+        let parsed = Address::parse(address)?;
+        if matches!(parsed, Address::Web(_)) {
             return Ok(Some(RemoteKind::File));
         }
-        Ok(self.listing(&place)?.kind(address))
+        if let Some(listing) = self.known_listing(address) {
+            return Ok(listing.kind(address));
+        }
+        if FILES.iter().any(|ending| address.ends_with(ending)) {
+            return Ok(Some(RemoteKind::File));
+        }
+        match parsed {
+            Address::Hub(place) => Ok(self.listing(&place)?.kind(address)),
+            // A prefix of nothing may be the name of an object.
+            Address::S3(object) => Ok(Some(self.objects(address, &object)?.kind(address).unwrap_or(RemoteKind::File))),
+            Address::Web(_) => Ok(Some(RemoteKind::File)),
+        }
     }
 
     fn list(&self, address: &str) -> Result<Vec<String>> {
         match Address::parse(address)? {
             Address::Web(_) => Err(Error::unsupported("a server lists no files; expected the address of a file")),
             Address::Hub(place) => Ok(self.listing(&place)?.below(address).cloned().collect()),
+            Address::S3(object) => Ok(self.objects(address, &object)?.below(address).cloned().collect()),
         }
+    }
+
+    fn exists(&self, address: &str) -> Result<bool> {
+        let (store, key) = self.destination(address)?;
+        self.shared()?.runtime.block_on(upload::exists(&store, &key))
+    }
+
+    fn store(&self, address: &str, file: &Path, replace: bool, progress: &dyn Progress) -> Result<()> {
+        let (store, key) = self.destination(address)?;
+        let shared = self.shared()?;
+        shared.runtime.block_on(upload::upload(&store, &key, file, replace, progress))
     }
 }

@@ -13,7 +13,7 @@ use crate::report::{count, size};
 use trinart_ckpt_formats::Level;
 use trinart_ckpt_formats::containers::{Container, Target};
 use trinart_ckpt_formats::error::Result;
-use trinart_ckpt_formats::io::Progress;
+use trinart_ckpt_formats::io::{Progress, is_file};
 use trinart_ckpt_formats::scan::{self, FileScan};
 use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::plan::repair::RepairKind;
@@ -38,7 +38,7 @@ pub(super) fn examine(path: &Path, known: &KnownStructures, progress: &dyn Progr
     // Interrupts end the audit.
     progress.check()?;
     let is_torch = |container: Container| matches!(container, Container::TorchZip | Container::TorchLegacy);
-    let is_scanned = inspected.as_ref().map_or(true, |found| is_torch(found.container)) && path.is_file();
+    let is_scanned = inspected.as_ref().map_or(true, |found| is_torch(found.container)) && is_file(path);
     if is_scanned && let Ok(scan) = scan::scan_file(path) {
         findings.extend(pickles(&file, path, &scan, inspected.is_ok()));
     }

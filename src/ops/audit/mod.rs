@@ -19,7 +19,7 @@ use super::run_methods::run_methods;
 use crate::report::{AuditFinding, AuditReport, AuditedFile, FindingCode, VaeState};
 use file::{Examined, examine};
 use trinart_ckpt_formats::error::{Error, Result};
-use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
+use trinart_ckpt_formats::io::{NoProgress, Progress, parallel, remote};
 use trinart_ckpt_formats::walk;
 use trinart_ckpt_models::FileKind;
 
@@ -172,7 +172,7 @@ impl<'a> Audit<'a> {
         let (mut all, mut models) = (BTreeSet::new(), BTreeSet::new());
         for root in self.paths.iter().flat_map(|path| roots(path)) {
             let listing = walk::list_models(&root);
-            if !root.exists() {
+            if remote::address(&root).is_none() && !root.exists() {
                 let error = Error::missing("no such file or folder");
                 findings.push(AuditFinding::new(root.to_string_lossy(), FindingCode::Damaged, error.message()));
                 continue;

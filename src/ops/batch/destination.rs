@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::ops::inputs::Inputs;
 use trinart_ckpt_formats::containers::diffusers;
+use trinart_ckpt_formats::io::is_dir;
 use trinart_ckpt_formats::{Error, Result, Target};
 
 /// Returns the path of an input's output in a folder: with the name of the input, and the extension of `format` if one is
@@ -18,7 +19,7 @@ pub fn output_in(folder: &Path, input: &Path, format: Option<Target>) -> Result<
         Some(_) => input.to_owned(),
         None => input.canonicalize().map_err(|_| no_name())?,
     };
-    let is_folder = resolved.is_dir();
+    let is_folder = is_dir(&resolved);
     let own = if is_folder { Some(Target::Diffusers) } else { Target::from_extension(&resolved) };
     let name = match (format.or(own), own) {
         (Some(format), Some(own)) if format == own => resolved.file_name().ok_or_else(no_name)?.to_owned(),

@@ -12,7 +12,7 @@ use recipe::Recipes;
 use super::inputs::{Input, Inputs};
 use crate::report::{BatchOutcome, BatchSummary, SkipReason};
 use trinart_ckpt_formats::error::{Hint, Kind, Result};
-use trinart_ckpt_formats::io::Overwrite;
+use trinart_ckpt_formats::io::{Overwrite, remote};
 use trinart_ckpt_formats::{Error, Target};
 use trinart_ckpt_models::sidecar;
 
@@ -173,7 +173,10 @@ impl<'a> Batch<'a> {
         recipes: &mut Recipes,
         work: &mut impl FnMut(&Input, &Path, bool) -> Result<BatchOutcome>,
     ) -> Result<BatchOutcome> {
-        let exists = output.exists();
+        let exists = match remote::address(output) {
+            Some(_) => remote::exists(output)?,
+            None => output.exists(),
+        };
         let overwrite = match self.existing {
             Existing::Refuse => false,
             Existing::Replace => true,

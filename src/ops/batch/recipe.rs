@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
-use trinart_ckpt_formats::io::{AtomicFile, Overwrite};
+use trinart_ckpt_formats::io::{AtomicFile, Overwrite, Source, remote};
 
 /// The name of the record in the folder of the outputs.
 const NAME: &str = ".trinart-ckpt.json";
@@ -21,13 +21,18 @@ const MOST_BYTES: u64 = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp {
     bytes: u64,
-    /// Nanoseconds since 1970, as text: numbers of JSON have no such precision.
+    /// Nanoseconds since 1970, as text: numbers of JSON have no such precision; or the tag that a server states.
     modified: String,
 }
 
 impl Stamp {
-    /// Returns that of a file, or of the newest file in a folder with the size of all.
+    /// Returns that of a file, or of the newest file in a folder with the size of all. The tag of a file behind an address
+    /// stands for its time.
     fn of(path: &Path) -> io::Result<Self> {
+        if remote::address(path).is_some() {
+            let file = Source::open(path).map_err(io::Error::other)?;
+            return Ok(Stamp { bytes: file.len(), modified: file.version().unwrap_or_default() });
+        }
         let (mut bytes, mut newest) = (0, 0);
         add(path, &mut bytes, &mut newest)?;
         Ok(Stamp { bytes, modified: newest.to_string() })
@@ -65,6 +70,10 @@ impl Recipes {
     pub(super) fn open(folder: &Path, is_on: bool) -> Result<Self> {
         let mut recipes = Recipes { folder: folder.to_owned(), is_on, outputs: BTreeMap::new() };
         let path = folder.join(NAME);
+        if is_on && remote::address(folder).is_some() {
+            let found = "outputs at an address have no record of earlier runs; expected a folder, or another option";
+            return Err(Error::unsupported(found).in_file(folder));
+        }
         if !is_on || !path.exists() {
             return Ok(recipes);
         }

@@ -1,5 +1,7 @@
 //! Test helpers: running the program, and the shared helpers of `crates/formats/tests/support`.
 
+#[cfg(feature = "remote")]
+pub(crate) mod cloud;
 #[path = "../../../crates/formats/tests/support/mod.rs"]
 mod files;
 #[cfg(feature = "remote")]

@@ -237,7 +237,7 @@ impl Error {
 
     /// Replaces a file path below `from` by the same path below `to`.
     #[must_use]
-    pub(crate) fn relocated(mut self, from: &Path, to: &Path) -> Self {
+    pub fn relocated(mut self, from: &Path, to: &Path) -> Self {
         if let Some(rest) = self.0.file.as_deref().and_then(|file| file.strip_prefix(from).ok()) {
             self.0.file = Some(to.join(rest));
         }

@@ -10,7 +10,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::error::{Error, Result};
+use super::overwrite::Overwrite;
+use super::progress::Progress;
+use crate::error::{Error, Hint, Kind, OrInternal, Result};
 
 /// How addresses begin.
 pub const SCHEMES: [&str; 4] = ["https://", "http://", "hf://", "s3://"];
@@ -55,6 +57,13 @@ pub trait Remote: Send + Sync {
 
     /// The addresses of all files below a folder, sorted.
     fn list(&self, address: &str) -> Result<Vec<String>>;
+
+    /// Whether there is a file. Asks the server. Fails for addresses that nothing can be written to.
+    fn exists(&self, address: &str) -> Result<bool>;
+
+    /// Stores the content of a file on this machine. It appears whole or not at all. Fails if there is a file already,
+    /// unless `replace`.
+    fn store(&self, address: &str, file: &Path, replace: bool, progress: &dyn Progress) -> Result<()>;
 }
 
 static REMOTE: OnceLock<Arc<dyn Remote>> = OnceLock::new();
@@ -84,6 +93,32 @@ pub(super) fn open(address: &str) -> Result<Arc<dyn RemoteFile>> {
 /// What an address leads to; `None` for nothing, and for what cannot be asked: opening the address reports the error.
 pub(super) fn kind(address: &str) -> Option<RemoteKind> {
     remote().ok()?.kind(address).ok()?
+}
+
+/// Fails if an output may not be written to an address: none can be, or there is a file that must not be replaced.
+pub fn check_destination(path: &Path, overwrite: Overwrite) -> Result<()> {
+    let address = address(path).or_internal("a path where an address is expected")?;
+    match remote().and_then(|remote| remote.exists(&address)) {
+        Ok(true) if overwrite == Overwrite::Refuse => Err(already_exists(path)),
+        found => found.map(drop).map_err(|error| error.in_file(path)),
+    }
+}
+
+/// Whether there is an output at an address. Asks the server.
+pub fn exists(path: &Path) -> Result<bool> {
+    let address = address(path).or_internal("a path where an address is expected")?;
+    remote().and_then(|remote| remote.exists(&address)).map_err(|error| error.in_file(path))
+}
+
+/// Stores the content of a file on this machine at an address, where it appears whole or not at all.
+pub fn store(path: &Path, file: &Path, overwrite: Overwrite, progress: &dyn Progress) -> Result<()> {
+    let address = address(path).or_internal("a path where an address is expected")?;
+    let stored = remote()?.store(&address, file, overwrite == Overwrite::Replace, progress);
+    stored.map_err(|error| if error.kind() == Kind::Conflict { already_exists(path) } else { error.in_file(path) })
+}
+
+fn already_exists(path: &Path) -> Error {
+    Error::conflict("already exists").with_hint(Hint::Overwrite).in_file(path)
 }
 
 /// Lists all files below the address of a folder, sorted.

@@ -87,6 +87,14 @@ impl Source {
         self.len
     }
 
+    /// Text that differs if the content of a file behind an address does; `None` for a file on this machine.
+    pub fn version(&self) -> Option<String> {
+        match &self.bytes {
+            Bytes::Remote { file, .. } => Some(file.version()),
+            Bytes::Here { .. } => None,
+        }
+    }
+
     /// Fills `out` with the bytes at `offset`. Fails if the file ends before.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         // A file that grew since it was opened must not make a read succeed past `len`.
