@@ -14,6 +14,7 @@ use crate::ops::{Batch, Existing, Input, Inputs, resolve_output};
 use crate::report::{BatchOutcome, BatchSummary, WriteReport};
 use trinart_ckpt_formats::Target;
 use trinart_ckpt_formats::error::{Error, Kind, Result};
+use trinart_ckpt_models::Checkpoint;
 
 /// What a command writes where.
 pub(super) struct Outputs<'a> {
@@ -72,10 +73,16 @@ impl Outputs<'_> {
                 Ok((Some(input.clone()), output))
             }
             (None, files) => {
-                let count = files.len();
+                // The folder of a component that no Stable Diffusion has.
+                if only.join("config.json").is_file() {
+                    Checkpoint::open(only)?;
+                }
+                let there = match files.len() {
+                    1 => "there is 1 checkpoint".to_owned(),
+                    count => format!("there are {count} checkpoints"),
+                };
                 let found = format!(
-                    "a folder without model_index.json or config.json, in which there are {count} checkpoints; --output \
-                     takes one, use --out-dir"
+                    "a folder without model_index.json or config.json, in which {there}; --output takes one, use --out-dir"
                 );
                 Err(Error::usage(found).in_file(only))
             }

@@ -72,6 +72,12 @@ fn a_controlnet_beside_its_model_is_a_component() {
     let own = model.0.len();
     model.0.extend(narrow("sd1"));
     model.save(&whole, &[]);
+    let inspected = run!["inspect", &whole, "--json"].json();
+    let found = &inspected["files"][0];
+    assert_eq!(
+        (&found["name"], &found["also"]),
+        (&json!("Stable Diffusion checkpoint (SD v1), with a ControlNet"), &json!([]))
+    );
     let report = run!["convert", &whole, "-o", &alone, "--component", "controlnet", "--json"].json();
     assert_eq!(report["tensors"], 340);
     save(&folder.join("expected.safetensors"), narrow("sd1"));
@@ -110,7 +116,23 @@ fn refuses_controlnets_of_wrong_shapes_and_other_kinds() {
     refused(lacking, &["in.safetensors: tensor ", last, "missing"]);
     // The difference to the UNet of a model, which this program would have to add.
     let difference = narrow("sd1").into_iter().chain([("difference".to_owned(), filled(&[1]))]).collect();
-    refused(difference, &["in.safetensors: tensor difference"]);
+    refused(difference, &["in.safetensors: tensor difference", "differences to the weights of its base model"]);
+    let bare = narrow("sd1").into_iter().map(|(key, tensor)| (key.replacen("control_model.", "", 1), tensor));
+    let difference = bare.chain([("difference".to_owned(), filled(&[1]))]).collect();
+    refused(difference, &["in.safetensors: tensor difference", "differences to the weights of its base model"]);
     let union = narrow("sdxl").into_iter().chain([("control_model.task_embedding".to_owned(), filled(&[6, 10]))]);
     refused(union.collect(), &["in.safetensors: tensor control_model.task_embedding"]);
+}
+
+#[test]
+fn names_the_class_of_a_folder_that_it_does_not_take() {
+    let folder = Folder::new();
+    let input = folder.join("flux");
+    fs::create_dir(&input).unwrap();
+    fs::write(input.join("config.json"), r#"{"_class_name": "FluxControlNetModel"}"#).unwrap();
+    save(
+        &input.join("diffusion_pytorch_model.safetensors"),
+        [("controlnet_x_embedder.weight".to_owned(), filled(&[2, 2]))],
+    );
+    run!["convert", &input, "-o", folder.join("out.ckpt")].refused(&["flux: ", "FluxControlNetModel", "as a file"]);
 }

@@ -31,7 +31,10 @@ fn takes_one_text_encoder_of_sdxl_and_puts_it_into_another() {
             .filter_map(|(key, dtype, shape, hash)| Some((key.strip_prefix(prefix)?.to_owned(), dtype, shape, hash)))
             .collect();
         assert_rows(&read(&alone), &expected);
-        assert_eq!(report["tensors"], expected.len());
+        assert_eq!((&report["tensors"], &report["notices"]), (&json!(expected.len()), &json!([])));
+        let output = folder.join(&format!("{word}-folder"));
+        run!["convert", &whole, "-o", &output, "--to", "diffusers", "--component", word].done();
+        assert_eq!(read(&output.join("model.safetensors")), read(&pipeline.join(part).join("model.safetensors")));
         // The same from a folder, and from the encoder alone in the names of transformers.
         for input in [pipeline.clone(), pipeline.join(part).join("model.safetensors")] {
             let other = folder.join("other.safetensors");

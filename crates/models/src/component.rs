@@ -60,6 +60,9 @@ const PREFIXES: &[(&str, Component)] = &[
     ("discriminator.", Component::TrainingResidue),
 ];
 
+/// The mark of a ControlNet whose weights are differences to those of the model that it steers.
+pub(crate) const CONTROL_DIFFERENCE: &str = "difference";
+
 /// The buffers that Latent Diffusion and its successor for SDXL register for their schedules, and the log variance that some versions learn.
 const SCHEDULE: &[&str] = &[
     "betas",
@@ -96,6 +99,9 @@ impl Component {
     pub fn from_key(key: &str) -> Self {
         if SCHEDULE.contains(&key) {
             return Component::Schedule;
+        }
+        if key == CONTROL_DIFFERENCE {
+            return Component::ControlNet;
         }
         let found = PREFIXES.iter().find(|(prefix, _)| key.starts_with(prefix));
         found.map_or(Component::Other, |&(_, component)| component)

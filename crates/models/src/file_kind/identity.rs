@@ -44,6 +44,9 @@ const DIFFUSION: &[&str] = &[
     "decoder/",
 ];
 
+/// Where the original ControlNets have theirs, some beside the whole checkpoint that it steers.
+const CONTROL: &str = "control_model.";
+
 /// Where whole checkpoints and folders have their autoencoder.
 const VAE: &[&str] = &["first_stage_model.", "vae.", "vae/", "vqgan/", "vqmodel/", "movq/", "audio_vae."];
 
@@ -151,7 +154,8 @@ fn of_unwrapped(view: &View<'_>) -> Identity {
     let prefix = DIFFUSION.iter().find(|prefix| is_diffusion(&view.under(prefix)));
     if let Some(prefix) = prefix.filter(|_| !adapter.is_some_and(FileKind::is_adapter) || has_more(view)) {
         let mut identity = whole(view, prefix);
-        identity.also.extend(adapter.filter(|kind| !is_a_part(*kind, view, prefix)));
+        let is_control = |kind: FileKind| kind == FileKind::ControlNet && view.has(CONTROL);
+        identity.also.extend(adapter.filter(|&kind| !is_control(kind) && !is_a_part(kind, view, prefix)));
         return identity;
     }
     if let Some(kind) = adapter {
@@ -212,7 +216,8 @@ fn whole(view: &View<'_>, prefix: &str) -> Identity {
         parts.extend(encoders);
         details.push(format!("with {}", parts.join(", ")));
     }
-    let known = [DIFFUSION, VAE, ENCODERS].concat();
+    details.extend(view.has(CONTROL).then(|| "with a ControlNet".to_owned()));
+    let known = [DIFFUSION, VAE, ENCODERS, &[CONTROL]].concat();
     let strays = rest.without(|key| starts_with_any(key, &known) || key.starts_with("model_ema."));
     let strays = alone(&strays).map(|found| found.kind).filter(|_| strays.len() > 2);
     let also = strays.into_iter().chain(second_encoder(&rest, found)).collect();

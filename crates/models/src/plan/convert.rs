@@ -58,7 +58,8 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
     }
     let is_unknown =
         |key: &&str| drops.component(key) == Component::Other && !is_mark_key(key) && !quantization::is_marker(key);
-    let unknown = draft.state_dict.keys().filter(is_unknown).count();
+    // Those of a component that was asked for are of that component, whatever names they get.
+    let unknown = draft.state_dict.keys().filter(|_| options.component.is_none()).filter(is_unknown).count();
     if options.component == Some(Component::Vae) {
         refuse_partial_vae(&draft.state_dict).map_err(|error| error.in_file(checkpoint.path()))?;
     }
@@ -271,7 +272,9 @@ impl<'a> Conversion<'a> {
         let cast = self.options.cast_of(self.drops.component(key));
         let (mut tensor, cast) = Cast::apply(cast, key, tensor).map_err(|error| error.in_tensor(input))?;
         let component = self.options.component;
-        let mut output = component.map_or(key, |component| extract::bare_key(component, self.options.only, key));
+        // The names of a folder follow from those with a prefix.
+        let alone = component.filter(|_| !self.options.dequantize);
+        let mut output = alone.map_or(key, |component| extract::bare_key(component, self.options.only, key));
         if component == Some(Component::Vae) {
             output = self.vae_key(key)?;
             if let Some(shape) = self.vae_shape(output, &tensor)? {

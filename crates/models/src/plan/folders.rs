@@ -7,6 +7,7 @@ use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 use trinart_ckpt_formats::{Metadata, StateDict};
 
+use crate::component::CONTROL_DIFFERENCE;
 use crate::detection::{Detection, detect};
 use crate::family::{Architecture, Task};
 use crate::file_kind;
@@ -18,7 +19,7 @@ use crate::pipeline::Pipeline;
 use crate::plan::folder_files::{self, check_prediction, find};
 pub use crate::plan::folder_plan::FolderPlan;
 use crate::plan::{Account, Draft, Resolved, as_stored, carry, express};
-use crate::{Component, position_ids, quantization, vae};
+use crate::{Component, FileKind, position_ids, quantization, vae};
 
 /// Plans the folder of a checkpoint, or of its only component.
 ///
@@ -48,6 +49,11 @@ pub fn to_folder(
         let found = "the unCLIP pipeline of SD v2 needs an image_encoder, a feature_extractor and an image_normalizer, \
                      which this program cannot make from embedder.*";
         return Err(Error::unsupported(found).in_tensor(key));
+    }
+    if state_dict.contains(CONTROL_DIFFERENCE) && FileKind::of(&state_dict) == FileKind::ControlNet {
+        let found =
+            "a ControlNet of differences to the weights of its base model; a folder needs the weights themselves";
+        return Err(Error::unsupported(found).in_tensor(CONTROL_DIFFERENCE));
     }
     let architecture = architecture(&detection, &folders, wanted).map_err(|doubt| {
         let what = file_kind::describe(&state_dict);

@@ -110,9 +110,12 @@ fn only_vae(base: &Checkpoint, parts: &Parts<'_>, options: &AssembleOptions) -> 
 /// Returns the architecture of the output: that of its UNet. Fails if it is unknown, or if the checkpoint has another one.
 fn architecture(base: Option<&Checkpoint>, unet: Option<&Checkpoint>) -> Result<Architecture> {
     let known = |detection: &Detection, file: &Checkpoint| {
-        let doubt = || match detection.foreign() {
-            Some(model) => format!("the UNet of {model}, whose components this program cannot replace"),
-            None => format!("a UNet of unknown architecture ({})", detection.doubt()),
+        let doubt = || {
+            let found = file_kind::describe(file.state_dict());
+            format!(
+                "a UNet of unknown architecture ({}), so that no component can be replaced; found {found}",
+                detection.doubt()
+            )
         };
         detection.architecture().ok_or_else(|| Error::unsupported(doubt()).in_file(file.path()))
     };
