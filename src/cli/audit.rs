@@ -1,6 +1,6 @@
 //! The command `audit`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 
@@ -11,7 +11,8 @@ use super::remedies;
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
 use crate::ops::{Audit, Memory};
-use crate::report::AuditReport;
+use crate::report::{AuditLine, AuditReport};
+use trinart_ckpt_formats::containers::diffusers;
 use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::io::{AtomicFile, Overwrite};
 
@@ -39,11 +40,18 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         }
         Ok(report)
     });
+    let is_folder = |path: &PathBuf| path.is_dir() && !diffusers::is_model(path);
+    terminal.expect_several(command.paths.len() > 1 || command.paths.iter().any(is_folder));
     if let (true, Ok(report)) = (terminal.is_lines(), &report) {
-        report.files.iter().for_each(|file| terminal.line(file));
-        report.findings.iter().for_each(|finding| terminal.line(finding));
+        let is_wanted = |line: &&AuditLine<'_>| !command.only_problems || !line.findings.is_empty();
+        report.lines().iter().filter(is_wanted).for_each(|line| terminal.line(line));
+        terminal.summary(&report.summary());
         return exit(report);
     }
+    let report = match command.only_problems && terminal.is_json() {
+        true => report.map(AuditReport::without_files_without_findings),
+        false => report,
+    };
     terminal.finish(report, |report| report.to_text_with(command.only_problems, terminal.colors()), exit)
 }
 

@@ -2,16 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use super::args::{OutputFileOrFolder, Writing};
+use super::envelopes::BatchReport;
 use super::exit::Exit;
 use super::hints;
 use super::progress::Queue;
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
 use crate::ops::{Batch, Existing, Input, Inputs, resolve_output};
-use crate::report::{BatchOutcome, BatchSummary, WriteReport};
+use crate::report::{BatchOutcome, WriteReport};
 use trinart_ckpt_formats::Target;
 use trinart_ckpt_formats::error::{Error, Kind, Result};
 use trinart_ckpt_models::Checkpoint;
@@ -25,14 +24,6 @@ pub(super) struct Outputs<'a> {
     pub recipe: String,
     /// Whether VAEs beside the inputs are merged.
     pub merges_vae: bool,
-}
-
-/// The JSON document of several inputs.
-#[derive(Serialize)]
-struct Document<'a> {
-    results: Vec<BatchOutcome>,
-    #[serde(flatten)]
-    summary: &'a BatchSummary,
 }
 
 impl Outputs<'_> {
@@ -101,6 +92,7 @@ impl Outputs<'_> {
         work: impl Fn(Option<&Input>, &Path, bool) -> Result<BatchOutcome>,
     ) -> Exit {
         let inputs = Inputs::list(self.inputs).without_below(folder);
+        terminal.expect_several(inputs.are_several());
         let existing = match (self.writing.force, self.output.skip_existing, self.output.update) {
             (true, ..) => Existing::Replace,
             (_, true, _) => Existing::Skip,
@@ -136,7 +128,10 @@ impl Outputs<'_> {
             },
         );
         terminal.text(|| summary.to_text());
-        terminal.document(&Document { results, summary: &summary });
+        match terminal.is_lines() {
+            true => terminal.summary(&summary),
+            false => terminal.document(&BatchReport { results, summary: &summary }),
+        }
         exit
     }
 }

@@ -1,14 +1,16 @@
 //! The command `completions`.
 
 use clap_complete::Shell;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::args::{Arguments, Completions as Command};
 use super::exit::Exit;
 use super::terminal::Terminal;
 
-#[derive(Serialize)]
-struct Script {
+/// A completion script.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Script {
     shell: String,
     script: String,
 }

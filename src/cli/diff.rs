@@ -23,7 +23,14 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
             (false, true) => Exit::Success,
             (false, false) => Exit::Negative,
         };
-        return terminal.finish(folders(command, terminal), FolderDifference::to_text, exit);
+        terminal.expect_several(true);
+        let difference = folders(command, terminal);
+        if let (true, Ok(difference)) = (terminal.is_lines(), &difference) {
+            difference.files.iter().for_each(|file| terminal.line(file));
+            terminal.summary(&difference.summary());
+            return exit(difference);
+        }
+        return terminal.finish(difference, FolderDifference::to_text, exit);
     }
     let exit = |difference: &Difference| if difference.equal { Exit::Success } else { Exit::Negative };
     terminal.finish(diff(command, terminal), |report| report.to_text_with(&hints::tip, terminal.colors()), exit)

@@ -1,7 +1,7 @@
 //! The command `hash`.
 
 use super::args::Hash as Command;
-use super::each::{Names, each};
+use super::each::each;
 use super::exit::Exit;
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
@@ -15,10 +15,9 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         Ok(known) => known,
         Err(exit) => return exit,
     };
-    let names = Names { list: "files", file: "file", between: "\n" };
     let hash = |path: &_| {
         let hash = HashCheckpoint::new(path).progress(terminal).set_if_some(known.as_ref(), HashCheckpoint::known_vaes);
         hash.set_if_some(terminal.jobs(), HashCheckpoint::jobs).run()
     };
-    each(&command.files, &names, terminal, hash, Hashes::to_text)
+    each(&command.files, terminal, hash, Hashes::to_text)
 }

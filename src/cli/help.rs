@@ -72,7 +72,7 @@ pub(super) const PAGES: &[Page] = &[
             ("Show what is in a file", "inspect model.ckpt"),
             ("List its tensors", "inspect model.ckpt --keys"),
             ("Find NaN and odd weights", "inspect vae.pt --stats"),
-            ("Inspect a folder, for a script", "inspect models/ --json=lines"),
+            ("Inspect a folder, for a script", "inspect models/ --json"),
         ],
     },
     Page {

@@ -1,7 +1,7 @@
 //! The command `inspect`.
 
 use super::args::Inspect as Command;
-use super::each::{Names, each};
+use super::each::each;
 use super::exit::Exit;
 use super::hints;
 use super::set_if_some::SetIfSome;
@@ -16,12 +16,11 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         Ok(known) => known,
         Err(exit) => return exit,
     };
-    let names = Names { list: "files", file: "file", between: "\n" };
     let inspect = |path: &_| {
         let inspect = Inspect::new(path).keys(command.keys).statistics(command.stats).progress(terminal);
         let inspect = inspect.set_if_some(terminal.jobs(), Inspect::jobs);
         inspect.set_if_some(known.as_ref(), Inspect::known_vaes).run()
     };
     let text = |report: &Inspection| report.to_text_with(&hints::tip, terminal.colors());
-    each(&command.files, &names, terminal, inspect, text)
+    each(&command.files, terminal, inspect, text)
 }

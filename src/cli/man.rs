@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::args::{Arguments, Man as Command};
@@ -18,12 +19,13 @@ use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result};
 /// the same pages every day.
 const DATE: &str = "2026-11-26";
 
-#[derive(Serialize)]
-struct Pages {
+/// Pages of the manual.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Pages {
     pages: Vec<Page>,
 }
 
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 struct Page {
     /// `trinart-ckpt-convert.1`
     name: String,

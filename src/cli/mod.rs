@@ -10,6 +10,7 @@ mod completions;
 mod convert;
 mod diff;
 mod each;
+mod envelopes;
 mod exit;
 mod hash;
 mod help;
@@ -24,6 +25,7 @@ mod remedies;
 #[cfg(feature = "render")]
 mod render_check;
 mod scan;
+mod schema;
 mod set_if_some;
 mod styles;
 mod sys;
@@ -39,6 +41,7 @@ use clap::{ColorChoice, FromArgMatches};
 
 use args::{Arguments, Command};
 use exit::Exit;
+pub use schema::schemas;
 pub use sys::end_at_once;
 use terminal::Terminal;
 use trinart_ckpt_formats::error::printable;

@@ -5,31 +5,40 @@ use super::exit::Exit;
 use super::hints;
 use super::terminal::Terminal;
 use crate::ops::Scan;
-use crate::report::ScannedFile;
+use crate::report::{ScanReport, ScannedFile};
 use trinart_ckpt_formats::danger::Allowed;
 use trinart_ckpt_formats::error::Result;
 
 /// Scans each path. Exits with 1 if a file is dangerous or unknown, even if others could not be scanned.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
-    let print_error = |file: &ScannedFile| {
+    terminal.expect_several(command.paths.len() > 1 || command.paths.iter().any(|path| path.is_dir()));
+    let print = |file: &ScannedFile| {
         if let Some(error) = &file.error {
             terminal.error(error);
         }
+        if terminal.is_lines() {
+            terminal.line(file);
+        }
     };
     let report = allowed(&command.allow)
-        .and_then(|allowed| Scan::new(&command.paths).allow(allowed).progress(terminal).run_each(print_error));
-    terminal.finish_always(
-        report,
-        |report| match terminal.is_quiet() {
-            true => report.findings_to_text_with(&hints::tip, terminal.colors()),
-            false => report.to_text_with(&hints::tip, terminal.colors()),
-        },
-        |report| match (report.dangerous + report.unknown, report.unreadable) {
-            (0, 0) => Exit::Success,
-            (0, _) => Exit::Error,
-            _ => Exit::Negative,
-        },
-    )
+        .and_then(|allowed| Scan::new(&command.paths).allow(allowed).progress(terminal).run_each(print));
+    if let (true, Ok(report)) = (terminal.is_lines(), &report) {
+        terminal.summary(&report.summary());
+        return exit(report);
+    }
+    let text = |report: &ScanReport| match terminal.is_quiet() {
+        true => report.findings_to_text_with(&hints::tip, terminal.colors()),
+        false => report.to_text_with(&hints::tip, terminal.colors()),
+    };
+    terminal.finish_always(report, text, exit)
+}
+
+fn exit(report: &ScanReport) -> Exit {
+    match (report.dangerous + report.unknown, report.unreadable) {
+        (0, 0) => Exit::Success,
+        (0, _) => Exit::Error,
+        _ => Exit::Negative,
+    }
 }
 
 /// Collects the names of the option `--allow`, each a pattern or a file of patterns.

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::args::{Common, JsonArgument};
 use super::color;
+use super::envelopes::{ErrorReport, SummaryLine};
 use super::exit::Exit;
 use super::{hints, sys};
 use crate::report::{BAD, Colors, Failure, to_json, to_json_line};
@@ -28,6 +29,8 @@ pub(super) struct Terminal {
     bar: ProgressBar,
     is_ticking: AtomicBool,
     interrupted: Arc<AtomicBool>,
+    /// Whether the command has several inputs.
+    has_several: AtomicBool,
     /// Whether a result could not be printed.
     lost_result: AtomicBool,
 }
@@ -50,6 +53,7 @@ impl Terminal {
             bar,
             is_ticking: AtomicBool::new(false),
             interrupted,
+            has_several: AtomicBool::new(false),
             lost_result: AtomicBool::new(false),
         }
     }
@@ -105,9 +109,18 @@ impl Terminal {
         self.json.is_some()
     }
 
+    /// Sets whether the command has several inputs, which decides how JSON is printed unless the command line does.
+    pub(super) fn expect_several(&self, has_several: bool) {
+        self.has_several.store(has_several, Ordering::Relaxed);
+    }
+
     /// Whether each result is printed at once, as a JSON document on a line.
     pub(super) fn is_lines(&self) -> bool {
-        self.json == Some(JsonArgument::Lines)
+        match self.json {
+            Some(JsonArgument::Auto) => self.has_several.load(Ordering::Relaxed),
+            Some(JsonArgument::Lines) => true,
+            Some(JsonArgument::Document) | None => false,
+        }
     }
 
     /// Prints the result of one of several files as a line of JSON.
@@ -115,9 +128,14 @@ impl Terminal {
         self.print_json(to_json_line(result));
     }
 
+    /// Prints the last line of JSON, behind those of all files.
+    pub(super) fn summary(&self, summary: &impl Serialize) {
+        self.line(&SummaryLine { summary });
+    }
+
     /// Prints the results of all files as one JSON document, if that is requested.
     pub(super) fn document(&self, results: &impl Serialize) {
-        if self.json == Some(JsonArgument::Document) {
+        if self.is_json() && !self.is_lines() {
             self.print_json(to_json(results));
         }
     }
@@ -140,10 +158,10 @@ impl Terminal {
     }
 
     fn print(&self, text: impl FnOnce() -> String, document: &impl Serialize) {
-        match self.json {
-            None => self.write(&text()),
-            Some(JsonArgument::Document) => self.print_json(to_json(document)),
-            Some(JsonArgument::Lines) => self.print_json(to_json_line(document)),
+        match self.is_json() {
+            false => self.write(&text()),
+            true if self.is_lines() => self.print_json(to_json_line(document)),
+            true => self.print_json(to_json(document)),
         }
     }
 
@@ -199,13 +217,9 @@ impl Terminal {
 
     /// Prints an error that ends the command, on stdout too if JSON was requested.
     pub(super) fn failure(&self, error: &Error) {
-        #[derive(Serialize)]
-        struct Document {
-            error: Failure,
-        }
         self.error(error);
         if self.is_json() {
-            self.result(String::new, &Document { error: Failure::from(error) });
+            self.result(String::new, &ErrorReport { error: Failure::from(error) });
         }
     }
 }

@@ -205,6 +205,7 @@ impl OutputOptions<'_> {
             bytes: written.bytes,
             dry_run: mode == Mode::Plan,
             verified: written.verified,
+            sha256: written.sha256,
             also_wrote,
             vae: None,
             replaced: Vec::new(),

@@ -9,6 +9,7 @@ use trinart_ckpt_formats::error::{Error, printable};
 
 /// What became of one input of a [`Batch`](crate::ops::Batch).
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum BatchOutcome {
@@ -34,6 +35,7 @@ pub enum BatchOutcome {
 
 /// Why an input of a batch was skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SkipReason {
@@ -90,6 +92,7 @@ impl BatchOutcome {
 
 /// The numbers of a batch, and its failures.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct BatchSummary {
     /// Outputs that were written; in a dry run, those that would be.

@@ -12,6 +12,7 @@ use trinart_ckpt_models::{Component, Components, FileKind};
 
 /// The figures of one component of a checkpoint.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ComponentSummary {
     /// The component.

@@ -15,6 +15,7 @@ const LISTED: usize = 8;
 
 /// The differences between two checkpoints, as [`Compare`](crate::Compare) returns them.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Difference {
     /// The path of the first checkpoint.
@@ -35,6 +36,7 @@ pub struct Difference {
 
 /// The tensors with NaN or infinite values on each side of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct NonFiniteSides {
     /// Those of the first checkpoint.
@@ -45,6 +47,7 @@ pub struct NonFiniteSides {
 
 /// The differences of one component.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ComponentDifference {
     /// The component.
@@ -58,6 +61,7 @@ pub struct ComponentDifference {
 
 /// A key whose tensors differ.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct TensorDifference {
     /// The key in LDM names.
@@ -69,6 +73,7 @@ pub struct TensorDifference {
 
 /// How the tensors of a key differ.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "found", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum KeyDifference {
@@ -90,6 +95,7 @@ pub enum KeyDifference {
 
 /// The dtype and the shape of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct TensorSummary {
     /// The dtype.

@@ -4,6 +4,7 @@ use trinart_ckpt_formats::error::{Error, Hint, Kind};
 
 /// An error as JSON.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Failure {
     /// The kind of error.

@@ -9,6 +9,7 @@ use trinart_ckpt_formats::error::{Error, printable};
 
 /// The differences between two folders, as [`CompareFolders`](crate::ops::CompareFolders) returns them.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct FolderDifference {
     /// The path of the first folder.
@@ -21,8 +22,22 @@ pub struct FolderDifference {
     pub files: Vec<FileDifference>,
 }
 
+/// The result of comparing two folders, without their files.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct FolderDifferenceSummary<'a> {
+    /// The path of the first folder.
+    pub a: &'a str,
+    /// The path of the second folder.
+    pub b: &'a str,
+    /// Whether each file has an equal one under the same name.
+    pub equal: bool,
+}
+
 /// A file of one folder or of both.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct FileDifference {
     /// The path below the first folder.
@@ -36,6 +51,7 @@ pub struct FileDifference {
 
 /// The result of comparing two files of folders.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "result", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum FileResult {
@@ -87,6 +103,11 @@ impl FolderDifference {
     pub(crate) fn new(a: &Path, b: &Path, files: Vec<FileDifference>) -> Self {
         let equal = files.iter().all(|file| matches!(file.result, FileResult::Equal));
         FolderDifference { a: a.to_string_lossy().into_owned(), b: b.to_string_lossy().into_owned(), equal, files }
+    }
+
+    /// The result without the files.
+    pub fn summary(&self) -> FolderDifferenceSummary<'_> {
+        FolderDifferenceSummary { a: &self.a, b: &self.b, equal: self.equal }
     }
 
     /// Whether a file could not be read.

@@ -13,6 +13,7 @@ use trinart_ckpt_models::published::PublishedFile;
 
 /// The hashes of one file, as [`HashCheckpoint`](crate::HashCheckpoint) returns them. All are lower-case hexadecimal.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Hashes {
     /// The path of the file or folder.

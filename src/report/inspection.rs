@@ -30,6 +30,7 @@ const SHOWN: usize = 100;
 
 /// The contents of a file, as [`Inspect`](crate::Inspect) returns them.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Inspection {
     /// The path of the file or folder.
@@ -88,6 +89,7 @@ pub struct Inspection {
     pub opaque: Vec<LeftOut>,
     /// What the pickle could run when loaded with Python.
     #[serde(serialize_with = "as_texts")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub dangers: Vec<Finding>,
     /// Tensors that no output can hold.
     pub unreadable: Vec<LeftOut>,
@@ -160,6 +162,17 @@ impl PositionIds {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for PositionIds {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PositionIds".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "enum": ["ok", "wrong-dtype", "wrong-values", "missing", "unreadable"] })
+    }
+}
+
 impl Serialize for PositionIds {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
@@ -168,6 +181,7 @@ impl Serialize for PositionIds {
 
 /// One tensor.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct TensorEntry {
     /// The key in the file.

@@ -21,7 +21,10 @@ mod tip;
 mod units;
 mod write_report;
 
-pub use audit::{AuditFinding, AuditReport, AuditedFile, AuditedHashes, FindingCode, Remedy, RemedyWords, VaeState};
+pub use audit::{
+    AuditFinding, AuditLine, AuditReport, AuditSummary, AuditedFile, AuditedHashes, FindingCode, LineFile, Remedy,
+    RemedyWords, VaeState,
+};
 pub use batch::{BatchOutcome, BatchSummary, SkipReason};
 #[cfg(feature = "cli")]
 pub(crate) use colors::BAD;
@@ -31,7 +34,7 @@ pub(crate) use components::components;
 pub use difference::{ComponentDifference, Difference, KeyDifference, NonFiniteSides, TensorDifference, TensorSummary};
 pub use document::{SCHEMA, to_json, to_json_line};
 pub use failure::Failure;
-pub use folder_difference::{FileDifference, FileResult, FolderDifference};
+pub use folder_difference::{FileDifference, FileResult, FolderDifference, FolderDifferenceSummary};
 pub use hashes::Hashes;
 pub(crate) use inspection::Contents;
 pub use inspection::{Inspection, PositionIds, TensorEntry};
@@ -39,7 +42,7 @@ pub use inspection::{Inspection, PositionIds, TensorEntry};
 pub use render::RenderCheckReport;
 #[cfg(feature = "render")]
 pub(crate) use render::RenderPaths;
-pub use scan::{FindingReport, ScanReport, ScanVerdict, ScannedFile};
+pub use scan::{FindingReport, ScanReport, ScanSummary, ScanVerdict, ScannedFile};
 pub use tip::{Tip, TipWords};
 pub(crate) use units::count;
 pub use units::size;

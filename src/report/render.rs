@@ -22,6 +22,7 @@ pub(crate) struct RenderPaths {
 
 /// The result of a render check, as [`RenderCheck`](crate::RenderCheck) returns it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct RenderCheckReport {
     /// The path of the checkpoint.

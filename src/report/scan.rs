@@ -18,6 +18,7 @@ const SHOWN: usize = 20;
 
 /// The result of scanning a file. Ordered by urgency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ScanVerdict {
@@ -64,6 +65,7 @@ impl ScanVerdict {
 
 /// The report of scanning one file.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ScannedFile {
     /// The path of the file.
@@ -82,11 +84,13 @@ pub struct ScannedFile {
     pub unread_bytes: u64,
     /// Why the file, or a part of it, could not be scanned.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_failure")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Failure>"))]
     pub error: Option<Error>,
 }
 
 /// One finding.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct FindingReport {
     /// The path to the pickle within the file. Empty if the file itself is the pickle.
@@ -226,6 +230,7 @@ impl ScannedFile {
 
 /// The report of scanning all paths.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ScanReport {
     /// The checkpoints, the other files with pickles, and the files that could not be scanned.
@@ -240,12 +245,40 @@ pub struct ScanReport {
     pub unreadable: usize,
     /// The numbers of files in folders that no loader of models would run, by format.
     #[serde(serialize_with = "by_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, usize>"))]
     pub skipped: Vec<(ScannedFormat, usize)>,
     /// The patterns of [`Scan::allow`](crate::Scan::allow) that vouch for names in these files.
     pub allowed: BTreeSet<String>,
 }
 
+/// The numbers of a scan, as in [`ScanReport`].
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct ScanSummary<'a> {
+    /// The number of dangerous files.
+    pub dangerous: usize,
+    /// The number of unknown files.
+    pub unknown: usize,
+    /// The number of safe files.
+    pub safe: usize,
+    /// The number of files that could not be scanned completely and are not known to be dangerous.
+    pub unreadable: usize,
+    /// The numbers of files that are not scanned, by format.
+    #[serde(serialize_with = "by_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, usize>"))]
+    pub skipped: &'a [(ScannedFormat, usize)],
+    /// The patterns that vouch for names in these files.
+    pub allowed: &'a BTreeSet<String>,
+}
+
 impl ScanReport {
+    /// The numbers, without the files.
+    pub fn summary(&self) -> ScanSummary<'_> {
+        let ScanReport { dangerous, unknown, safe, unreadable, .. } = *self;
+        ScanSummary { dangerous, unknown, safe, unreadable, skipped: &self.skipped, allowed: &self.allowed }
+    }
+
     /// Adds a file and counts its verdict.
     pub(crate) fn push(&mut self, file: ScannedFile) {
         match file.verdict {

@@ -16,6 +16,7 @@ use trinart_ckpt_models::published::PublishedFile;
 
 /// A value or tensor that is not in the output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct LeftOut {
     /// The path in the file.
@@ -45,6 +46,7 @@ impl LeftOut {
 
 /// The result of writing a checkpoint, or of planning to.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct WriteReport {
     /// The input path.
@@ -61,6 +63,8 @@ pub struct WriteReport {
     pub dry_run: bool,
     /// Whether the output was read back and compared with the plan.
     pub verified: bool,
+    /// The sha256 of the output, computed when it was read back; `None` for folders, and without verification.
+    pub sha256: Option<String>,
     /// The paths of other files that were written: the `.yaml` beside a checkpoint that WebUI needs.
     pub also_wrote: Vec<String>,
     /// The merge of a VAE, if there was one.
@@ -84,6 +88,7 @@ pub struct WriteReport {
 
 /// A component that comes from another file than the checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct PartReport {
     /// The component, as the ledger names it.
@@ -105,6 +110,7 @@ impl PartReport {
 
 /// The VAE before and after a merge.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct VaeReport {
     /// The VAE file.
@@ -125,6 +131,7 @@ pub struct VaeReport {
 
 /// The effect of a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 #[serde(rename_all = "kebab-case")]
 pub enum Merged {
@@ -136,6 +143,7 @@ pub enum Merged {
 
 /// The figures of a VAE.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct VaeSummary {
     /// Tensors, parameters, bytes, dtypes.
@@ -187,6 +195,9 @@ impl WriteReport {
     /// Formats the report as [`Self::to_text`], with these words for tips.
     pub fn to_text_with(&self, words: TipWords<'_>) -> String {
         let mut out = self.first_line();
+        if let Some(sha256) = &self.sha256 {
+            let _ = writeln!(out, "  sha256       {sha256}");
+        }
         match self.repairs.as_deref() {
             Some([]) => out.push_str("  repaired     nothing: the file has no defect that a repair removes\n"),
             Some(repairs) => {

@@ -1,11 +1,12 @@
 //! Folders as inputs, and many outputs in one run.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Folder, Ran, fixture, read};
+use crate::support::{Folder, Ran, fixture, read, run};
 
 /// A folder of models as WebUI users have it: subfolders, sidecars, spaces, a broken file, a diffusers folder.
 fn models() -> Folder {
@@ -39,7 +40,7 @@ fn inspect_and_hash_walk_folders_and_print_a_line_for_each_file() {
     let folder = models();
     folder.write("broken.safetensors", "<html>");
     for command in ["inspect", "hash"] {
-        let ran = run![command, folder.path(), "--json=lines"];
+        let ran = run![command, folder.path(), "--json"];
         let found = lines(&ran);
         let names: Vec<&Path> = found.iter().map(|line| Path::new(line["file"].as_str().unwrap())).collect();
         let expected = ["a.ckpt", "a.vae.pt", "broken.safetensors", "other/deep/a.ckpt", "sub/b c.safetensors"];
@@ -51,6 +52,57 @@ fn inspect_and_hash_walk_folders_and_print_a_line_for_each_file() {
     }
     let empty = Folder::new();
     run!["inspect", empty.path()].refused(&["the folder has no checkpoints"]);
+}
+
+#[test]
+fn json_has_a_line_for_each_of_several_files_and_a_summary() {
+    let folder = models();
+    folder.write("left.safetensors.crdownload", "half");
+    let (one, all, out) = (folder.join("a.ckpt"), folder.path(), Folder::new());
+    let given = |command: &str, path: &Path, json: &str| -> String {
+        let mut words: Vec<OsString> = vec![command.into(), path.into(), json.into()];
+        if command == "convert" {
+            words.extend(["--dry-run", "--to", "safetensors", "--out-dir"].map(Into::into));
+            words.push(out.path().into());
+        }
+        let ran = run(&words);
+        assert_eq!(ran.stderr, "");
+        ran.stdout
+    };
+    let parsed = |json: &str| -> Value { serde_json::from_str(json).unwrap() };
+    let commands: [(&str, &str, &[&str]); 5] = [
+        ("inspect", "files", &[]),
+        ("hash", "files", &[]),
+        ("scan", "files", &["dangerous", "unknown", "safe", "unreadable", "skipped", "allowed"]),
+        ("audit", "files", &["files", "findings", "bytes", "deep", "remembered"]),
+        ("convert", "results", &["written", "skipped", "failed", "bytes", "dry_run"]),
+    ];
+    for (command, list, numbers) in commands {
+        assert_eq!(parsed(&given(command, &one, "--json"))[list].as_array().unwrap().len(), 1, "{command}");
+        let whole = parsed(&given(command, all, "--json=document"));
+        let entries = whole[list].as_array().unwrap();
+        let mut found: Vec<Value> = given(command, all, "--json").lines().map(parsed).collect();
+        assert!(found.iter().all(|line| line["schema"] == "trinart-ckpt/1"), "{command}");
+        if !numbers.is_empty() {
+            let summary = found.pop().unwrap();
+            assert_eq!(summary["summary"].as_object().unwrap().keys().collect::<Vec<_>>(), numbers, "{command}");
+        }
+        if command == "audit" {
+            assert_eq!(found.pop().unwrap()["findings"][0]["code"], "leftover");
+        }
+        assert!(found.len() >= 4 && found.len() == entries.len(), "{command}: {found:?}");
+        for entry in entries {
+            let is_same = |line: &&Value| line["file"] == entry["file"] && line["input"] == entry["input"];
+            let line = found.iter().find(is_same).unwrap();
+            assert!(entry.as_object().unwrap().iter().all(|(field, value)| line[field] == *value), "{line} {entry}");
+        }
+        let of_one = given(command, &one, "--json=lines");
+        assert_eq!(of_one.lines().count(), 1 + usize::from(!numbers.is_empty()), "{command}");
+    }
+    let found = lines(&run!["audit", all, "--json", "--only-problems", "--select", "leftover"]);
+    assert_eq!((found.len(), &found[1]["summary"]["findings"]), (2, &1.into()));
+    let found = lines(&run!["diff", all, all, "--json"]);
+    assert_eq!((found.len(), &found[4]["summary"]["equal"]), (5, &true.into()));
 }
 
 #[test]
@@ -85,7 +137,7 @@ fn clashes_and_failures_stop_only_their_files() {
     folder.copy_fixture("tiny-sd1.safetensors", "b.safetensors");
     folder.write("c.safetensors", "");
     let out = folder.join("out");
-    let ran = run!["convert", folder.path(), "--out-dir", &out, "--to", "safetensors", "--json"];
+    let ran = run!["convert", folder.path(), "--out-dir", &out, "--to", "safetensors", "--json=document"];
     assert_eq!((ran.code, tree(&out)), (Some(2), vec!["b.safetensors".to_owned()]));
     let document: Value = serde_json::from_str(&ran.stdout).unwrap();
     let numbers = ["written", "skipped", "failed"].map(|name| document[name].as_u64().unwrap());
@@ -235,7 +287,7 @@ fn diff_compares_folders_by_path_and_by_content() {
     assert!(text.contains("half.ckpt and half.safetensors: equal except for dtype"), "{text}");
     run!["diff", &a, &b, "--ignore", "dtype"].done();
     put("views.ckpt", "b/only.ckpt");
-    let report = run!["diff", &a, &b, "--ignore", "dtype", "--json"].json_of_no();
+    let report = run!["diff", &a, &b, "--ignore", "dtype", "--json=document"].json_of_no();
     let only: Vec<&Value> =
         report["files"].as_array().unwrap().iter().filter(|file| file["result"] == "only-in-b").collect();
     assert!(only.len() == 1 && only[0]["b"] == "only.ckpt" && only[0]["a"].is_null(), "{report}");

@@ -251,7 +251,7 @@ fn continues_after_an_input_that_fails() {
     let out = folder.join("out");
     fs::create_dir(&out).unwrap();
     let (first, last) = (fixture("tiny-vae.ckpt"), fixture("views.ckpt"));
-    let ran = run!["convert", &first, &bad, &last, "--out-dir", &out, "--to", "safetensors", "--json"];
+    let ran = run!["convert", &first, &bad, &last, "--out-dir", &out, "--to", "safetensors", "--json=document"];
     assert_eq!(ran.code, Some(2));
     assert_one_line(&ran.stderr, &["bad.ckpt: "]);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();

@@ -205,7 +205,7 @@ fn continues_after_a_file_that_fails() {
     let folder = Folder::new();
     let (good, missing) = (fixture("tiny-vae.vae.pt"), folder.join("missing.ckpt"));
     let bad = folder.write("bad.ckpt", "not a checkpoint");
-    let ran = run!["hash", &good, &bad, fixture("views.ckpt"), "--json"];
+    let ran = run!["hash", &good, &bad, fixture("views.ckpt"), "--json=document"];
     assert_eq!(ran.code, Some(2));
     assert_one_line(&ran.stderr, &["bad.ckpt: "]);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();

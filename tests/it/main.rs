@@ -61,6 +61,7 @@ mod roots;
 mod s3;
 mod scan;
 mod scan_peers;
+mod schema;
 mod security;
 mod shells;
 mod uses;

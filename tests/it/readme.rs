@@ -65,13 +65,13 @@ fn the_json_table_lists_every_field() {
     let (base, vae) = (fixture("tiny-sd1.ckpt"), fixture("tiny-vae.ckpt"));
     let output = folder.join("out.safetensors");
     let runs = [
-        ("`merge-vae`,", run!["merge-vae", &base, "--vae", &vae, "-o", &output, "--json"]),
+        ("[`merge-vae`]", run!["merge-vae", &base, "--vae", &vae, "-o", &output, "--json"]),
         ("`convert --out-dir`", run!["convert", &base, "--out-dir", folder.path(), "--to", "ckpt", "--json"]),
-        ("`inspect`", run!["inspect", &base, "--keys", "--json"]),
-        ("`hash`", run!["hash", &base, "--json"]),
-        ("`audit`", run!["audit", &base, "--deep", "--no-cache", "--json"]),
-        ("`diff`", run!["diff", &base, &vae, "--json"]),
-        ("`scan`", run!["scan", &base, "--json"]),
+        ("[`inspect`]", run!["inspect", &base, "--keys", "--json"]),
+        ("[`hash`]", run!["hash", &base, "--json"]),
+        ("[`audit`]", run!["audit", &base, "--deep", "--no-cache", "--json"]),
+        ("[`diff`]", run!["diff", &base, &vae, "--json"]),
+        ("[`scan`]", run!["scan", &base, "--json"]),
         ("An error", run!["inspect", "--json", folder.join("missing"), "-q"]),
     ];
     for (start, ran) in runs {

@@ -433,7 +433,7 @@ fn rates_classes_of_ordinary_checkpoints_at_most_unknown() {
         case("counter.pkl", b"ccollections\nCounter\n((dtR.", Safe),
     ]);
     for name in FIXTURES.iter().chain(&["diffusers/sd1"]) {
-        let ran = run!["scan", fixture(name), "--json"];
+        let ran = run!["scan", fixture(name), "--json=document"];
         assert_eq!((ran.stderr.as_str(), ran.stdout.contains("\"dangerous\": 0")), ("", true), "{name}");
     }
 }
@@ -504,7 +504,7 @@ fn searches_folders_and_counts_other_files() {
     let quiet = run!["scan", folder.join("a"), "-q"].no();
     assert!(text.starts_with(&quiet) && quiet.lines().count() == 2, "{quiet}");
     write("a/empty.ckpt", b"");
-    let ran = run!["scan", folder.join("a"), "--json"];
+    let ran = run!["scan", folder.join("a"), "--json=document"];
     assert_eq!(ran.code, Some(1));
     support::assert_one_line(&ran.stderr, &["empty.ckpt", "an empty file"]);
     let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();

@@ -14,7 +14,7 @@ use crate::support::{self, Folder};
 
 /// The path and the verdict of each file in a folder that the scan lists.
 fn verdicts(folder: &Path) -> Vec<(String, String)> {
-    let document: Value = serde_json::from_str(&run!["scan", folder, "--json"].stdout).unwrap();
+    let document: Value = serde_json::from_str(&run!["scan", folder, "--json=document"].stdout).unwrap();
     let text = |file: &Value, field: &str| file[field].as_str().unwrap().to_owned();
     document["files"].as_array().unwrap().iter().map(|file| (text(file, "file"), text(file, "verdict"))).collect()
 }

@@ -15,6 +15,18 @@ macro_rules! serialize_as_name {
             fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.name())
             }
+        }
+
+        #[cfg(feature = "schema")]
+        impl ::schemars::JsonSchema for $type {
+            fn schema_name() -> ::std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut ::schemars::SchemaGenerator) -> ::schemars::Schema {
+                // Newer versions have more words.
+                ::schemars::json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9_.-]+$" })
+            }
         })*
     };
 }

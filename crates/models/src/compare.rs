@@ -13,6 +13,7 @@ const ELEMENTS: u64 = 128 << 10;
 
 /// The result of comparing two tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "result", rename_all = "kebab-case")]
 pub enum TensorComparison {
     /// The dtype, the shape and the bytes are the same.

@@ -13,6 +13,7 @@ use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The missing and extra tensors of a component.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Completeness {
     /// Keys of the architecture that the file lacks under every known spelling. Tensors that rendering does not use

@@ -24,6 +24,7 @@ pub enum Naming {
 
 /// One tensor, and the architectures that can have it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Evidence {
     /// The key of the tensor.

@@ -8,6 +8,7 @@ use trinart_ckpt_formats::tensor::Dtype;
 
 /// The input that a key comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Origin {
@@ -42,6 +43,7 @@ impl Origin {
 
 /// A change to a tensor between input and output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "change", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Change {
@@ -260,6 +262,7 @@ impl DropReason {
 
 /// What happened to a key of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Disposition {
     /// The tensor is in the output.
@@ -287,6 +290,7 @@ pub enum Disposition {
 
 /// One key of one input, and its disposition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct LedgerLine {
     /// The input.
@@ -300,6 +304,7 @@ pub struct LedgerLine {
 
 /// The account of a plan: exactly one line per key of each input, exactly one origin per key of the output.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Ledger {
     lines: Vec<LedgerLine>,

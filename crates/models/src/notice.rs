@@ -2,6 +2,7 @@ use serde::Serialize;
 
 /// A fact about a plan that the user should know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Notice {
     /// The kind of notice, for scripts.
@@ -19,6 +20,7 @@ impl Notice {
 
 /// The kinds of notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum NoticeCode {

@@ -12,6 +12,7 @@ use crate::hash::file_sha256;
 
 /// A published file.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct PublishedFile {
     /// The file name in the model repository.

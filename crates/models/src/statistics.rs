@@ -13,6 +13,7 @@ const PIECE: usize = 1 << 20;
 
 /// The statistics of a tensor, computed in f64. Complex numbers have none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Statistics {
     /// The smallest finite value; `None` without one.

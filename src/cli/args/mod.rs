@@ -83,11 +83,13 @@ impl Arguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = heading::GENERAL)]
 pub(super) struct Common {
-    /// Print one JSON document on stdout, or with =lines one per file
+    /// Print JSON on stdout: a line for each of several files
     ///
-    /// --json=lines prints each result at once, as a JSON document on a line.
+    /// One input has one JSON document. Folders and several inputs have JSON lines: the result of each file on a line, as soon
+    /// as it is done, and a last line with a summary. --json=lines and --json=document print one of the two whatever the inputs,
+    /// for scripts.
     #[arg(long, global = true, value_enum, value_name = "HOW", hide_possible_values = true)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "document")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
     pub json: Option<JsonArgument>,
     /// Print errors only
     #[arg(short, long, global = true)]
@@ -117,6 +119,8 @@ pub(super) struct Common {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum JsonArgument {
+    /// A document for one input, lines for several.
+    Auto,
     Document,
     Lines,
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// One file of an audit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct AuditedFile {
     /// The path.
@@ -44,6 +45,7 @@ pub struct AuditedFile {
 
 /// Where the VAE of a checkpoint is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum VaeState {
@@ -75,6 +77,7 @@ impl VaeState {
 
 /// The hashes of a file, lower-case hexadecimal.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct AuditedHashes {
     /// The sha256 of the file; empty for folders.

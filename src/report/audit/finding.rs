@@ -5,6 +5,7 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident $word:literal $title:literal,)*) => {
         /// What is wrong with a file.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[non_exhaustive]
         pub enum FindingCode {
             $($(#[$doc])* #[serde(rename = $word)] $variant,)*
@@ -78,6 +79,7 @@ codes! {
 
 /// What removes a finding. The file is the one of the finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Remedy {
@@ -105,6 +107,7 @@ pub enum Remedy {
 
 /// One finding of an audit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct AuditFinding {
     /// The file.

@@ -3,6 +3,7 @@
 mod file;
 mod finding;
 mod html;
+mod line;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 pub use file::{AuditedFile, AuditedHashes, VaeState};
 pub use finding::{AuditFinding, FindingCode, Remedy};
+pub use line::{AuditLine, AuditSummary, LineFile};
 
 use crate::report::colors::{BAD, Colors, DOUBTFUL};
 use crate::report::units::{count, size};
@@ -22,6 +24,7 @@ const KIND: usize = 26;
 
 /// The report of an [`Audit`](crate::ops::Audit).
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct AuditReport {
     /// The checkpoints and other model files, sorted by path.

@@ -26,7 +26,7 @@ pub(super) fn copy(path: &Path, source: &Arc<Source>, options: &WriteOptions<'_>
     file.sync()?;
     if options.verify {
         options.progress.begin("verifying", bytes);
-        if payload::checksums(&file, bytes, &records, options.jobs, options.progress)? != written {
+        if payload::checksums(&file, bytes, &records, options.jobs, options.progress)?.sums != written {
             return Err(Error::unverified("the copy differs from the file when it is read back").in_file(source.path()));
         }
     }

@@ -5,6 +5,7 @@
 
 mod copy;
 pub mod diffusers;
+mod file_hash;
 mod file_layout;
 mod payload;
 pub mod safetensors;

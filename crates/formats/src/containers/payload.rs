@@ -2,6 +2,7 @@
 
 use crc32fast::Hasher;
 
+use crate::containers::file_hash::FileHash;
 use crate::containers::file_layout::Record;
 use crate::error::{Error, OrInternal, Result};
 use crate::io::{AlignedBuffer, AtomicFile, Progress, parallel};
@@ -120,16 +121,25 @@ fn read_part(part: &RecordPart<'_>, out: &mut [u8], inflated: &mut InflatedGuard
     Ok(sums)
 }
 
-/// Computes the CRC-32 of each record from the bytes that are in the file now.
+/// The checksums of a file that was read back.
+pub(super) struct Checksums {
+    /// The CRC-32 of each record.
+    pub sums: Vec<u32>,
+    /// The sha256 of the whole file, lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// Computes the checksums from the bytes that are in the file now. Reads each once.
 pub(super) fn checksums(
     file: &AtomicFile,
     bytes: u64,
     records: &[Record],
     jobs: usize,
     progress: &dyn Progress,
-) -> Result<Vec<u32>> {
+) -> Result<Checksums> {
     let chunks = chunks(bytes)?;
-    let sums = parallel::map(jobs, &chunks, AlignedBuffer::new, |buffer, chunk| {
+    let hash = FileHash::default();
+    let read = |buffer: &mut AlignedBuffer, chunk: &Chunk| {
         progress.check()?;
         file.read_block(chunk.offset, buffer, chunk.len)?;
         let sums = chunk.parts(records).map(|part| {
@@ -138,10 +148,17 @@ pub(super) fn checksums(
             Ok((part.index, sums))
         });
         let sums = sums.collect::<Result<Vec<_>>>()?;
+        let index = usize::try_from(chunk.offset / AlignedBuffer::LEN as u64);
+        hash.add(index.ok().or_internal("more chunks than were listed")?, buffer.slice(0..chunk.len)?);
         progress.advance(chunk.len as u64);
         Ok(sums)
+    };
+    let sums = parallel::map(jobs, &chunks, AlignedBuffer::new, |buffer, chunk| {
+        // Other threads wait for their turn.
+        read(buffer, chunk).inspect_err(|_| hash.give_up())
     })?;
-    Ok(combine(records, &sums)?.into_iter().map(|total| total.written.finalize()).collect())
+    let sums = combine(records, &sums)?.into_iter().map(|total| total.written.finalize()).collect();
+    Ok(Checksums { sums, sha256: hash.finish() })
 }
 
 /// Combines the checksums of parts, which are in the order of the file, to those of whole records.

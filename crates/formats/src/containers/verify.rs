@@ -20,10 +20,10 @@ pub(super) struct Plan<'a> {
 }
 
 /// Opens the output and compares keys, order, dtypes, shapes, offsets and metadata with the plan. Then reads every record
-/// and compares its checksum with that of the written bytes.
+/// and compares its checksum with that of the written bytes. Returns the sha256 of the file, computed from the same reads.
 ///
 /// Fails with [`Kind::Unverified`](crate::error::Kind::Unverified) at the first difference.
-pub(super) fn verify(file: &AtomicFile, plan: &Plan<'_>, jobs: usize, progress: &dyn Progress) -> Result<()> {
+pub(super) fn verify(file: &AtomicFile, plan: &Plan<'_>, jobs: usize, progress: &dyn Progress) -> Result<String> {
     if plan.locations.len() != plan.state_dict.len() || plan.sums.len() != plan.records.len() {
         return Err(Error::internal("the plan of an output has no location or checksum for a tensor"));
     }
@@ -50,13 +50,13 @@ pub(super) fn verify(file: &AtomicFile, plan: &Plan<'_>, jobs: usize, progress: 
     if !same_metadata(&found.metadata, plan.metadata) {
         return Err(fail("its metadata differ".into()));
     }
-    let sums = payload::checksums(file, plan.bytes, plan.records, jobs, progress)?;
-    for (record, (found, written)) in plan.records.iter().zip(sums.iter().zip(plan.sums)) {
+    let found = payload::checksums(file, plan.bytes, plan.records, jobs, progress)?;
+    for (record, (found, written)) in plan.records.iter().zip(found.sums.iter().zip(plan.sums)) {
         if found != written {
             return Err(fail("its bytes differ from those that were written".into()).in_tensor(record.key.as_str()));
         }
     }
-    Ok(())
+    Ok(found.sha256)
 }
 
 /// Returns whether a tensor of the output lies where it was planned. `record` is the offset of its record.
@@ -79,6 +79,8 @@ fn same_metadata(found: &Metadata, planned: &Metadata) -> bool {
 mod tests {
     use super::*;
 
+    use sha2::{Digest, Sha256};
+
     use crate::containers::file_layout::FileLayout;
     use crate::containers::{Structure, safetensors, torch};
     use crate::error::Kind;
@@ -99,7 +101,7 @@ mod tests {
     fn verified(
         make: fn(&StateDict, &Metadata) -> Result<FileLayout>,
         damage: impl Fn(&AtomicFile, &FileLayout),
-    ) -> Result<()> {
+    ) -> Result<(String, Vec<u8>)> {
         let (state_dict, metadata) = (state_dict(), Metadata::from([("epoch".to_owned(), PyValue::Int(3))]));
         let folder = tempfile::tempdir().unwrap();
         let file = AtomicFile::create(&folder.path().join("out"), Overwrite::Refuse).unwrap();
@@ -114,7 +116,7 @@ mod tests {
         let FileLayout { records, locations, bytes, .. } = &layout;
         let plan =
             Plan { state_dict: &state_dict, metadata: &metadata, records, locations, sums: &sums, bytes: *bytes };
-        verify(&file, &plan, 2, &NoProgress)
+        Ok((verify(&file, &plan, 2, &NoProgress)?, std::fs::read(file.path()).unwrap()))
     }
 
     #[test]
@@ -122,7 +124,9 @@ mod tests {
         for make in [safetensors::layout as fn(&StateDict, &Metadata) -> Result<FileLayout>, |state_dict, metadata| {
             torch::layout(state_dict, metadata, &Structure::StateDict)
         }] {
-            verified(make, |_, _| {}).unwrap();
+            let (sha256, bytes) = verified(make, |_, _| {}).unwrap();
+            let expected: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(sha256, expected);
             let element = |file: &AtomicFile, layout: &FileLayout| {
                 file.write_at(layout.records[1].offset + 23, &[9]).unwrap();
             };

@@ -169,7 +169,7 @@ pub fn write_folder(path: &Path, entries: &[diffusers::Entry], options: &WriteOp
     }
     options.progress.check()?;
     folder.persist()?;
-    Ok(Written { bytes, verified: options.verify, non_finite })
+    Ok(Written { bytes, verified: options.verify, sha256: None, non_finite })
 }
 
 /// Fails if the folder `path` must not be replaced by these files; see [`AtomicFolder::check_destination`]. Fails also if
@@ -212,25 +212,28 @@ fn write_file(
     }
     check_inputs(state_dict)?;
     // The sync keeps the disk busy while the comparison keeps the CPU busy.
-    thread::scope(|scope| {
+    let sha256 = thread::scope(|scope| {
         let sync = thread::Builder::new().spawn_scoped(scope, || file.sync());
-        if options.verify {
+        let sha256 = if options.verify {
             options.progress.begin("verifying", bytes);
             let plan =
                 verify::Plan { state_dict, metadata, records: &records, locations: &locations, sums: &sums, bytes };
-            verify::verify(&file, &plan, options.jobs, options.progress)?;
-        }
-        match sync {
+            Some(verify::verify(&file, &plan, options.jobs, options.progress)?)
+        } else {
+            None
+        };
+        let synced = match sync {
             Ok(sync) => {
                 sync.join().unwrap_or_else(|_| Err(Error::internal("the thread that syncs the output panicked")))
             }
             // The system allows no further thread.
             Err(_) => file.sync(),
-        }
+        };
+        synced.map(|()| sha256)
     })?;
     options.progress.check()?;
     file.persist()?;
-    Ok(Written { bytes, verified: options.verify, non_finite })
+    Ok(Written { bytes, verified: options.verify, sha256, non_finite })
 }
 
 /// Fails if a file that tensors came from has changed since it was opened.

@@ -88,6 +88,8 @@ pub struct Written {
     pub bytes: u64,
     /// Whether the output was read back and compared with the plan.
     pub verified: bool,
+    /// The sha256 of the file that was read back, lower-case hexadecimal. `None` for folders, and without verification.
+    pub sha256: Option<String>,
     /// The tensors with NaN or infinite values, in the order of the file. Tensors that share their data are listed once.
     pub non_finite: Vec<NonFiniteTensor>,
 }
@@ -95,6 +97,6 @@ pub struct Written {
 impl Written {
     /// What a write would produce, from its size alone.
     pub fn planned(bytes: u64) -> Self {
-        Written { bytes, verified: false, non_finite: Vec::new() }
+        Written { bytes, verified: false, sha256: None, non_finite: Vec::new() }
     }
 }

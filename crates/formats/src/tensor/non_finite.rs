@@ -10,6 +10,7 @@ const NAMED: usize = 8;
 
 /// How many NaN and infinite values some elements have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct NonFinite {
     /// NaN.
@@ -123,6 +124,7 @@ fn eighth(bytes: &[u8], special: impl Fn(u8) -> Option<Special>) -> NonFinite {
 
 /// A tensor with NaN or infinite values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct NonFiniteTensor {
     /// The key of the tensor.

@@ -135,6 +135,23 @@ impl Mark {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Mark {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Mark".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let text = || serde_json::json!({ "type": "string" });
+        schemars::json_schema!({
+            "description": "A mark: what it says about a field, and where it was found.",
+            "type": "object",
+            "properties": { "source": text(), "place": text(), "field": text(), "value": text() },
+            "required": ["source", "place", "field", "value"]
+        })
+    }
+}
+
 impl Serialize for Mark {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut fields = serializer.serialize_struct("Mark", 4)?;

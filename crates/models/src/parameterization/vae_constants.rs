@@ -8,6 +8,7 @@ use crate::family::Architecture;
 /// A latent `z` of the encoder becomes `(z - mean) * scaling_factor / std` for the UNet, or `(z - shift) * scaling_factor`.
 /// The names are those of `vae/config.json` in diffusers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct VaeConstants {
     /// The factor between the latents of the VAE and those of the UNet.

@@ -6,6 +6,7 @@ use crate::family::{Architecture, Prediction, Task};
 
 /// What a model predicts, its schedule and the constants of its VAE, with the marks that say so.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Parameterization {
     /// What the UNet predicts.

@@ -14,6 +14,7 @@ pub(crate) use statistics::{Statistics, cosine};
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// As expected.
@@ -30,6 +31,7 @@ pub enum Verdict {
 
 /// A check of a render.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Check {
     /// The name of the check.

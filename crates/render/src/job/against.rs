@@ -41,6 +41,7 @@ pub enum Against {
 
 /// The comparison of a render with another picture or checkpoint.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct AgainstReport {
     /// The other file.
@@ -55,6 +56,7 @@ pub struct AgainstReport {
 
 /// The difference of two latents.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct LatentDistance {
     /// Whether they are bit-identical.

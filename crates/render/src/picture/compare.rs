@@ -5,6 +5,7 @@ use trinart_ckpt_formats::error::{Error, Result};
 
 /// The difference between two pictures of the same size.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct PictureComparison {
     /// The peak signal-to-noise ratio in decibels; `None` for identical pictures.

@@ -41,6 +41,7 @@ pub use model::Model;
 
 /// Duration of each stage in seconds.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Timings {
     /// Loading and running the text encoder.

@@ -2,6 +2,7 @@ use serde::Serialize;
 
 /// A kind of defect that a repair removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum RepairKind {
@@ -72,6 +73,7 @@ impl RepairKind {
 
 /// One repair: a defect of some tensors, and what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Repair {
     /// The kind of defect.
