@@ -11,12 +11,13 @@ use crate::report::Hashes;
 
 /// Hashes each file.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
-    let known = match vae_dir::read(&command.vae_dir, terminal) {
-        Ok(known) => known,
+    let vaes = match vae_dir::read(&command.vae_dir, &command.files, terminal) {
+        Ok(vaes) => vaes,
         Err(exit) => return exit,
     };
     let hash = |path: &_| {
-        let hash = HashCheckpoint::new(path).progress(terminal).set_if_some(known.as_ref(), HashCheckpoint::known_vaes);
+        let hash =
+            HashCheckpoint::new(path).progress(terminal).set_if_some(vaes.known.as_ref(), HashCheckpoint::known_vaes);
         hash.set_if_some(terminal.jobs(), HashCheckpoint::jobs).run()
     };
     each(&command.files, terminal, hash, Hashes::to_text)

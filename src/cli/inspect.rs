@@ -12,14 +12,18 @@ use crate::report::Inspection;
 
 /// Inspects each file.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
-    let known = match vae_dir::read(&command.vae_dir, terminal) {
-        Ok(known) => known,
+    let vaes = match vae_dir::read(&command.vae_dir, &command.files, terminal) {
+        Ok(vaes) => vaes,
         Err(exit) => return exit,
     };
     let inspect = |path: &_| {
-        let inspect = Inspect::new(path).keys(command.keys).statistics(command.stats).progress(terminal);
+        let inspect = Inspect::new(path)
+            .keys(command.keys)
+            .statistics(command.stats)
+            .hint_vae(vaes.is_requested)
+            .progress(terminal);
         let inspect = inspect.set_if_some(terminal.jobs(), Inspect::jobs);
-        inspect.set_if_some(known.as_ref(), Inspect::known_vaes).run()
+        inspect.set_if_some(vaes.known.as_ref(), Inspect::known_vaes).run()
     };
     let text = |report: &Inspection| report.to_text_with(&hints::tip, terminal.colors());
     each(&command.files, terminal, inspect, text)

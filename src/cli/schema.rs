@@ -10,8 +10,6 @@ use serde_json::Value;
 use super::completions::Script;
 use super::envelopes::{BatchReport, ErrorReport, FileEntry, FileList, SummaryLine};
 use super::man::Pages;
-#[cfg(feature = "render")]
-use crate::report::RenderCheckReport;
 use crate::report::{
     AuditLine, AuditReport, AuditSummary, BatchOutcome, BatchSummary, Difference, FileDifference, FolderDifference,
     FolderDifferenceSummary, Hashes, Inspection, ScanReport, ScanSummary, ScannedFile,
@@ -79,8 +77,6 @@ pub fn schemas() -> Vec<(&'static str, Schema)> {
         ("diff", of::<Summed<Compared, FileDifference, FolderDifferenceSummary<'static>>>("diff")),
         ("hash", of::<Listed<Hashes>>("hash")),
         ("scan", of::<Summed<ScanReport, ScannedFile, ScanSummary<'static>>>("scan")),
-        #[cfg(feature = "render")]
-        ("render-check", of::<Single<RenderCheckReport>>("render-check")),
         ("completions", of::<Single<Script>>("completions")),
         ("man", of::<Single<Pages>>("man")),
     ]

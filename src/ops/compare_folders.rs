@@ -8,7 +8,6 @@ use super::run_methods::run_methods;
 use crate::report::{FileDifference, FileResult, FolderDifference};
 use trinart_ckpt_formats::error::Kind;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
-use trinart_ckpt_formats::tensor::Dtype;
 use trinart_ckpt_formats::{OpenOptions, Result};
 use trinart_ckpt_models::{Checkpoint, Component};
 
@@ -89,7 +88,7 @@ impl<'a> CompareFolders<'a> {
         self.progress.check()?;
         let Ok(checkpoint) = Checkpoint::open_with(path, &OpenOptions::new().keep_dangers()) else { return Ok(None) };
         let is_main = |it| !matches!(it, Component::Ema | Component::Schedule | Component::TrainingResidue);
-        match Contents::read_only(&checkpoint, is_main, Dtype::F16, self.jobs, self.progress) {
+        match Contents::read_only(&checkpoint, |component, _| is_main(component), self.jobs, self.progress) {
             Ok(contents) => {
                 let parts = contents.components().filter_map(|it| Some((it.name(), contents.rounded(it)?)));
                 Ok(Some(parts.map(|(name, hash)| format!("{name} {hash} ")).collect()))

@@ -7,7 +7,7 @@ use trinart_ckpt_formats::containers::{Container, safetensors};
 use trinart_ckpt_formats::io::{Progress, Source};
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFiniteTensor};
 use trinart_ckpt_formats::{Result, StateDict};
-use trinart_ckpt_models::hash::{FileHashes, TensorValues, hash_of, read_values, rounded_hash, stored_hash};
+use trinart_ckpt_models::hash::{FileHashes, Request, TensorValues, bf16_hash, hash_of, read_values, rounded_hash};
 use trinart_ckpt_models::toolkit::Sums;
 use trinart_ckpt_models::{Checkpoint, Component, Components, vae};
 
@@ -16,6 +16,22 @@ pub(super) struct Contents<'c> {
     /// `None` for folders, and if only tensors were read.
     pub(super) file: Option<FileHashes>,
     tensors: Vec<Named<'c>>,
+}
+
+/// The hashes of the values of a VAE, by which it is compared with others whatever their dtypes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RoundedVae {
+    pub(super) f16: String,
+    pub(super) bf16: String,
+    /// Whether it is stored in BF16.
+    pub(super) is_bf16: bool,
+}
+
+impl RoundedVae {
+    /// Whether two VAEs are equal by rounding: to F16, or to BF16 if one of them is no more precise.
+    pub(super) fn is_equal(&self, other: &Self) -> bool {
+        self.f16 == other.f16 || (self.is_bf16 || other.is_bf16) && self.bf16 == other.bf16
+    }
 }
 
 /// A tensor with its component, its key in content hashes, and its values.
@@ -37,43 +53,54 @@ impl<'c> Contents<'c> {
             }
             _ => Some((checkpoint.file()?, None)),
         };
-        Self::of_tensors(checkpoint, source, named, |_| true, Dtype::F16, jobs, progress)
+        Self::of_tensors(checkpoint, source, named, |_, _| true, jobs, progress)
     }
 
-    /// Reads the tensors of some components. Rounds to `round_to`.
+    /// Reads some tensors.
     pub(super) fn read_only(
         checkpoint: &Checkpoint,
-        wanted: impl Fn(Component) -> bool,
-        round_to: Dtype,
+        wanted: impl Fn(Component, &LazyTensor) -> bool,
         jobs: usize,
         progress: &dyn Progress,
     ) -> Result<Contents<'static>> {
         let named = checkpoint.in_ldm_names();
-        let found = Contents::of_tensors(checkpoint, None, named.state_dict(), wanted, round_to, jobs, progress)?;
+        let found = Contents::of_tensors(checkpoint, None, named.state_dict(), wanted, jobs, progress)?;
         let owned = |(component, key, tensor, values): Named<'_>| (component, key.into_owned().into(), tensor, values);
         Ok(Contents { file: None, tensors: found.tensors.into_iter().map(owned).collect() })
     }
 
-    /// Reads the wanted components of `named`, and with a source the whole file.
+    /// Reads the wanted tensors of `named`, and with a source the whole file.
     fn of_tensors(
         checkpoint: &Checkpoint,
         source: Option<(&Arc<Source>, Option<u64>)>,
         named: &'c StateDict,
-        wanted: impl Fn(Component) -> bool,
-        round_to: Dtype,
+        wanted: impl Fn(Component, &LazyTensor) -> bool,
         jobs: usize,
         progress: &dyn Progress,
     ) -> Result<Self> {
         let of = Components::of(named);
         let all = named.iter().map(|(key, tensor)| (of.of_key(key), key, tensor));
-        let tensors: Vec<_> = all.filter(|(component, ..)| wanted(*component)).collect();
-        let list: Vec<&LazyTensor> = tensors.iter().map(|(.., tensor)| *tensor).collect();
-        let read = read_values(source, &list, round_to, jobs, progress);
+        let tensors: Vec<_> = all.filter(|(component, _, tensor)| wanted(*component, tensor)).collect();
+        let request = |(component, _, tensor): &(Component, &str, &'c LazyTensor)| Request {
+            tensor,
+            rounds_to_bf16: *component == Component::Vae,
+        };
+        let list: Vec<Request<'_>> = tensors.iter().map(request).collect();
+        let read = read_values(source, &list, jobs, progress);
         let read = read.map_err(|error| error.in_file(checkpoint.path()))?;
         let named = |((component, key, tensor), values): ((Component, &'c str, &LazyTensor), TensorValues)| {
             (component, canonical(component, key), tensor.clone(), values)
         };
         Ok(Contents { file: read.file, tensors: tensors.into_iter().zip(read.tensors).map(named).collect() })
+    }
+
+    /// The contents without the tensors that are not wanted.
+    pub(super) fn only(&self, wanted: impl Fn(Component, &LazyTensor) -> bool) -> Contents<'_> {
+        let tensors = self.tensors.iter().filter(|(component, _, tensor, _)| wanted(*component, tensor));
+        let borrowed = |(component, key, tensor, values): &'_ Named<'c>| {
+            (*component, key.clone().into_owned().into(), tensor.clone(), values.clone())
+        };
+        Contents { file: None, tensors: tensors.map(borrowed).collect() }
     }
 
     /// The components that the file has.
@@ -97,11 +124,12 @@ impl<'c> Contents<'c> {
         self.of(component).next().is_some().then(|| rounded_hash(self.of(component)))
     }
 
-    /// The hash of a component that is in BF16, to compare with one that is rounded to BF16.
-    pub(super) fn bf16(&self, component: Component) -> Option<String> {
-        let mut dtypes = self.of(component).map(|(_, tensor, _)| tensor.dtype());
-        (dtypes.next() == Some(Dtype::BF16) && dtypes.all(|it| it == Dtype::BF16))
-            .then(|| stored_hash(self.of(component)))
+    /// The values of the VAE, to compare with other VAEs; `None` without one.
+    pub(super) fn vae(&self) -> Option<RoundedVae> {
+        let tensors = || self.of(Component::Vae);
+        let floats = || tensors().map(|(_, tensor, _)| tensor.dtype()).filter(|dtype| dtype.is_float());
+        let is_bf16 = floats().next().is_some() && floats().all(|dtype| dtype == Dtype::BF16);
+        Some(RoundedVae { f16: self.rounded(Component::Vae)?, bf16: bf16_hash(tensors()), is_bf16 })
     }
 
     /// model-toolkit's sums.

@@ -52,7 +52,11 @@ impl<'a> HashCheckpoint<'a> {
         hashes.rounded = rounded.collect();
         hashes.toolkit =
             Some(contents.sums().to_text()).filter(|text| text.contains(|letter: char| letter.is_ascii_digit()));
-        hashes.which_vae = which_vae::identify(&self.path, &contents, self.known_vaes);
+        hashes.which_vae = which_vae::identify(&self.path, &contents, self.known_vaes, self.progress);
+        hashes.which_text_encoder = contents
+            .sums()
+            .text_encoder_name()
+            .map(|name| format!("like {name}, by model-toolkit's number; perhaps not equal"));
         Ok(hashes)
     }
 }

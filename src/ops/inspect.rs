@@ -1,19 +1,18 @@
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
-use super::contents::Contents as Values;
 use super::jobs::check_jobs;
 use super::known_structures::{KnownStructures, Structure};
 use super::run_methods::run_methods;
-use super::which_vae::{self, KnownVaes};
+use super::which_vae::KnownVaes;
 use crate::report::{Contents, Inspection};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
-use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
+use trinart_ckpt_formats::tensor::LazyTensor;
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
 use trinart_ckpt_models::plan::uses;
 use trinart_ckpt_models::statistics::statistics;
-use trinart_ckpt_models::{Checkpoint, Component, parameterization, published};
+use trinart_ckpt_models::{Checkpoint, parameterization, published};
 
 /// The size of the largest file that is hashed to identify it. Hashing larger files would take seconds.
 const HASHED_BYTES: u64 = 1 << 29;
@@ -29,6 +28,7 @@ pub struct Inspect<'a> {
     statistics: bool,
     jobs: usize,
     known_vaes: Option<&'a KnownVaes>,
+    hints_vae: bool,
     known_structures: Option<&'a KnownStructures>,
     progress: &'a dyn Progress,
 }
@@ -44,6 +44,7 @@ impl<'a> Inspect<'a> {
             statistics: false,
             jobs: parallel::default_jobs(),
             known_vaes: None,
+            hints_vae: true,
             known_structures: None,
             progress: &NoProgress,
         }
@@ -69,10 +70,17 @@ impl<'a> Inspect<'a> {
         self
     }
 
-    /// Identifies the VAE with these files. Then the VAE is read.
+    /// Identifies the VAE with these files. Reads its small tensors, and all if they are those of a file.
     #[must_use]
     pub fn known_vaes(mut self, known: &'a KnownVaes) -> Self {
         self.known_vaes = Some(known);
+        self
+    }
+
+    /// Sets whether a VAE that is equal to no known file is read for a hint which one it is. By default it is.
+    #[must_use]
+    pub fn hint_vae(mut self, hints: bool) -> Self {
+        self.hints_vae = hints;
         self
     }
 
@@ -118,12 +126,10 @@ impl<'a> Inspect<'a> {
             let found = statistics(&tensors, self.jobs, self.progress).map_err(|error| error.in_file(&self.path))?;
             entries.iter_mut().zip(found).for_each(|(entry, found)| entry.statistics = found);
         }
-        if self.known_vaes.is_some()
+        if let Some(known) = self.known_vaes
             && let Ok(checkpoint) = translated()
         {
-            let (only, jobs) = (|component| component == Component::Vae, parallel::default_jobs());
-            let values = Values::read_only(checkpoint, only, Dtype::F16, jobs, self.progress)?;
-            inspection.which_vae = which_vae::identify(&self.path, &values, self.known_vaes);
+            inspection.which_vae = known.identify(checkpoint, self.hints_vae, self.progress)?;
         }
         Ok(inspection)
     }

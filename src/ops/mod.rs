@@ -51,4 +51,4 @@ pub use merge_vae::MergeVae;
 #[cfg(feature = "render")]
 pub use render_check::RenderCheck;
 pub use scan::Scan;
-pub use which_vae::KnownVaes;
+pub use which_vae::{KnownVaes, vae_folder_of};

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::report::units::{count, size};
 use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::state_dict::StateDict;
-use trinart_ckpt_formats::tensor::LazyTensor;
+use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 use trinart_ckpt_models::completeness::{Completeness, completeness};
 use trinart_ckpt_models::family::Architecture;
 use trinart_ckpt_models::{Component, Components, FileKind};
@@ -24,6 +24,8 @@ pub struct ComponentSummary {
     pub parameters: u64,
     /// The size in bytes.
     pub bytes: u64,
+    /// The size in bytes with wider floats in F16.
+    pub f16_bytes: u64,
     /// The number of tensors of each dtype, by its name.
     pub dtypes: BTreeMap<&'static str, usize>,
     /// The missing and extra tensors, if the schema of the component is known.
@@ -35,12 +37,16 @@ impl ComponentSummary {
     /// Summarizes the tensors of a component.
     pub(crate) fn new<'a>(component: Component, tensors: impl Iterator<Item = &'a LazyTensor>) -> Self {
         let (dtypes, completeness) = (BTreeMap::new(), None);
-        let mut summary = ComponentSummary { component, tensors: 0, parameters: 0, bytes: 0, dtypes, completeness };
+        let mut summary =
+            ComponentSummary { component, tensors: 0, parameters: 0, bytes: 0, f16_bytes: 0, dtypes, completeness };
         for tensor in tensors {
             summary.tensors += 1;
             // Tensors of forged files can share elements, so the sums can exceed any size.
             summary.parameters = summary.parameters.saturating_add(tensor.shape().elements());
             summary.bytes = summary.bytes.saturating_add(tensor.bytes());
+            let is_wide = tensor.dtype().is_float() && tensor.dtype().size() > Dtype::F16.size();
+            let f16_bytes = if is_wide { tensor.shape().bytes(Dtype::F16) } else { tensor.bytes() };
+            summary.f16_bytes = summary.f16_bytes.saturating_add(f16_bytes);
             *summary.dtypes.entry(tensor.dtype().name()).or_default() += 1;
         }
         summary
@@ -79,7 +85,7 @@ impl ComponentSummary {
 }
 
 /// Formats a number of parameters.
-fn short(number: u64) -> String {
+pub(super) fn short(number: u64) -> String {
     let value = number as f64;
     match number {
         0..10_000 => number.to_string(),

@@ -37,6 +37,8 @@ pub struct Hashes {
     pub toolkit: Option<String>,
     /// Which VAE it is, in words: a file with the same values, or a hint.
     pub which_vae: Option<String>,
+    /// A hint which text encoder it is, in words.
+    pub which_text_encoder: Option<String>,
     /// Tensors that cannot be read. No hash of a component covers them.
     pub unreadable: Vec<LeftOut>,
     /// The tensors with NaN or infinite values.
@@ -64,6 +66,7 @@ impl Hashes {
             rounded: IndexMap::new(),
             toolkit: None,
             which_vae: None,
+            which_text_encoder: None,
             unreadable,
             non_finite,
         }
@@ -96,7 +99,11 @@ impl Hashes {
         for (component, hash) in self.rounded.iter().filter(|(component, _)| is_part(component)) {
             line(&format!("{} F16", component.text()), hash);
         }
-        for (label, text) in [("which VAE", &self.which_vae), ("model-toolkit", &self.toolkit)] {
+        for (label, text) in [
+            ("which VAE", &self.which_vae),
+            ("which encoder", &self.which_text_encoder),
+            ("model-toolkit", &self.toolkit),
+        ] {
             if let Some(text) = text {
                 line(label, &printable(text));
             }

@@ -4,7 +4,8 @@ use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
 use crate::report::colors::{BAD, Colors, DOUBTFUL};
-use crate::report::components::ComponentSummary;
+use crate::report::components::{ComponentSummary, short};
+use crate::report::position_ids::PositionIds;
 use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use crate::report::units::{count, size};
 use crate::report::write_report::LeftOut;
@@ -12,18 +13,19 @@ use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::danger::Finding;
 use trinart_ckpt_formats::error::printable;
-use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 use trinart_ckpt_models::detection::{Detection, Evidence};
 use trinart_ckpt_models::family::{Architecture, Prediction, Task};
 use trinart_ckpt_models::file_kind::{Identity, Model, Use};
 use trinart_ckpt_models::parameterization::{MarkSource, Parameterization};
 use trinart_ckpt_models::plan::repair::Repair;
-use trinart_ckpt_models::position_ids::{self, State};
 use trinart_ckpt_models::published::PublishedFile;
 use trinart_ckpt_models::quantization::Method;
 use trinart_ckpt_models::statistics::Statistics;
 use trinart_ckpt_models::{Component, FileKind};
+
+/// The size in percent that a checkpoint has at most once it is pruned and in F16, for the text to show it.
+const WASTE: u64 = 95;
 
 /// Characters of a metadata value that the text shows. JSON has the whole value.
 const SHOWN: usize = 100;
@@ -68,6 +70,8 @@ pub struct Inspection {
     pub parameters: u64,
     /// The size of all tensors in bytes.
     pub tensor_bytes: u64,
+    /// The size in bytes of what inference needs, with wider floats in F16: without EMA weights and training residue.
+    pub pruned_bytes: u64,
     /// The components that the file has tensors of.
     pub components: Vec<ComponentSummary>,
     /// The number of quantized weights, by how they are quantized.
@@ -98,85 +102,6 @@ pub struct Inspection {
     /// All tensors, if they were requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<TensorEntry>>,
-}
-
-/// The state of a text encoder's position_ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PositionIds {
-    /// I64, 0 to the last position.
-    Correct,
-    /// The correct values in this dtype.
-    WrongDtype(Dtype),
-    /// Other values, in this dtype.
-    WrongValues(Dtype),
-    /// The text encoder has none.
-    Missing,
-    /// They could not be read, for this reason.
-    Unreadable(String),
-}
-
-impl PositionIds {
-    /// Checks position_ids; `None` without a text encoder. This is the only tensor that an inspection reads.
-    fn of(state_dict: &StateDict) -> Option<Self> {
-        let Some((key, tensor)) = state_dict.iter().find(|(key, _)| position_ids::is_key(key)) else {
-            return state_dict.keys().find_map(position_ids::key_beside).map(|_| PositionIds::Missing);
-        };
-        Some(match position_ids::check(tensor, position_ids::positions(state_dict, key)) {
-            Ok(State::Correct) => PositionIds::Correct,
-            Ok(State::WrongDtype) => PositionIds::WrongDtype(tensor.dtype()),
-            Ok(State::WrongValues) => PositionIds::WrongValues(tensor.dtype()),
-            Err(error) => PositionIds::Unreadable(error.to_string()),
-        })
-    }
-
-    /// The word for scripts, as in JSON.
-    pub fn name(&self) -> &'static str {
-        match self {
-            PositionIds::Correct => State::Correct.name(),
-            PositionIds::WrongDtype(_) => State::WrongDtype.name(),
-            PositionIds::WrongValues(_) => State::WrongValues.name(),
-            PositionIds::Missing => "missing",
-            PositionIds::Unreadable(_) => "unreadable",
-        }
-    }
-
-    /// The state in words.
-    pub fn to_text(&self) -> String {
-        match self {
-            PositionIds::Correct => "ok".to_owned(),
-            PositionIds::WrongDtype(dtype) => format!("{dtype} instead of I64"),
-            PositionIds::WrongValues(dtype) => format!("WRONG values, {dtype}"),
-            PositionIds::Missing => "missing".to_owned(),
-            PositionIds::Unreadable(reason) => reason.clone(),
-        }
-    }
-
-    /// The tip that corrects the state, if a conversion can do that.
-    fn tip(&self) -> Option<Tip> {
-        match self {
-            PositionIds::WrongDtype(_) | PositionIds::WrongValues(_) => Some(Tip::WrongPositionIds),
-            PositionIds::Missing => Some(Tip::MissingPositionIds),
-            PositionIds::Correct | PositionIds::Unreadable(_) => None,
-        }
-    }
-}
-
-#[cfg(feature = "schema")]
-impl schemars::JsonSchema for PositionIds {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "PositionIds".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "enum": ["ok", "wrong-dtype", "wrong-values", "missing", "unreadable"] })
-    }
-}
-
-impl Serialize for PositionIds {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
 }
 
 /// One tensor.
@@ -230,6 +155,7 @@ impl Inspection {
             };
             checkpoint.state_dict().iter().map(key).collect()
         };
+        let is_inferred = |it: &&ComponentSummary| !matches!(it.component, Component::Ema | Component::TrainingResidue);
         let is_part = |component: &ComponentSummary| matches!(component.component, Component::Unet | Component::Vae);
         let has_model = detection.task.is_some() || components.iter().any(is_part);
         Inspection {
@@ -250,6 +176,11 @@ impl Inspection {
             tensors: checkpoint.state_dict().len(),
             parameters: components.iter().map(|summary| summary.parameters).sum(),
             tensor_bytes: checkpoint.state_dict().bytes(),
+            pruned_bytes: components
+                .iter()
+                .filter(|it| is_inferred(it))
+                .map(|it| it.f16_bytes)
+                .fold(0, u64::saturating_add),
             components,
             quantization: contents.quantization,
             // Newer folders omit them, and programs that read folders do not use them.
@@ -322,7 +253,10 @@ impl Inspection {
         if let Some(which) = &self.which_vae {
             line("which VAE", &printable(which));
         }
-        line("tensors", &format!("{}, {}", self.tensors, size(self.tensor_bytes)));
+        let has_waste = self.kind == FileKind::Checkpoint && self.pruned_bytes < self.tensor_bytes / 100 * WASTE;
+        let pruned = if has_waste { format!(", pruned to F16 {}", size(self.pruned_bytes)) } else { String::new() };
+        let parameters = short(self.parameters);
+        line("tensors", &format!("{}, {parameters} parameters, {}{pruned}", self.tensors, size(self.tensor_bytes)));
         for component in &self.components {
             let completeness = component.completeness_text();
             let completeness =
@@ -379,14 +313,14 @@ impl Inspection {
 /// `, min -1, max 2.5, mean 0.25, std 1.5, 3 zeros, 1 NaN`.
 fn statistics_text(found: &Statistics) -> String {
     let numbers = [("min", found.min), ("max", found.max), ("mean", found.mean), ("std", found.std)];
-    let numbers = numbers.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", short(value?))));
+    let numbers = numbers.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", short_value(value?))));
     let counts = [(found.zeros, "zeros"), (found.nan, "NaN"), (found.infinite, "infinite")];
     let counts = counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}"));
     numbers.chain(counts).collect()
 }
 
 /// Formats a number with five significant digits.
-fn short(value: f64) -> String {
+fn short_value(value: f64) -> String {
     let magnitude = value.abs();
     if value == 0.0 || (1e-4..1e7).contains(&magnitude) {
         let digits = if value == 0.0 { 0 } else { (4 - magnitude.log10().floor() as i32).max(0) as usize };

@@ -14,6 +14,7 @@ mod failure;
 mod folder_difference;
 mod hashes;
 mod inspection;
+mod position_ids;
 #[cfg(feature = "render")]
 mod render;
 mod scan;
@@ -37,7 +38,8 @@ pub use failure::Failure;
 pub use folder_difference::{FileDifference, FileResult, FolderDifference, FolderDifferenceSummary};
 pub use hashes::Hashes;
 pub(crate) use inspection::Contents;
-pub use inspection::{Inspection, PositionIds, TensorEntry};
+pub use inspection::{Inspection, TensorEntry};
+pub use position_ids::PositionIds;
 #[cfg(feature = "render")]
 pub use render::RenderCheckReport;
 #[cfg(feature = "render")]

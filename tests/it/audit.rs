@@ -313,6 +313,70 @@ fn names_the_vae_in_any_dtype() {
     run!["hash", folder.join("other.safetensors"), "--vae-dir", folder.join("none")].refused(&["not a folder of VAEs"]);
 }
 
+/// A VAE that exists only in BF16 is that of checkpoints with more precise values that round to it.
+#[test]
+fn names_a_vae_in_bf16_in_more_precise_checkpoints() {
+    let ui = WebUi::new();
+    let exact = cast(vae(&model(1)), Dtype::F32);
+    save(&ui.path("VAE/known.safetensors"), cast(exact, Dtype::BF16));
+    save(&ui.path("Stable-diffusion/f32.safetensors"), cast(model(2), Dtype::F32));
+    let mut other = cast(model(3), Dtype::F32);
+    change(&mut other, "first_stage_model.decoder.conv_in.weight", |bytes| bytes[2] ^= 0x80);
+    save(&ui.path("Stable-diffusion/other.safetensors"), other);
+    // Equal in BF16 to the first, and neither is in BF16.
+    let mut near = cast(vae(&model(1)), Dtype::F32);
+    change(&mut near, "decoder.conv_in.weight", |bytes| bytes[1] ^= 0x40);
+    save(&ui.folder.join("near.safetensors"), near);
+    let which = |ran: &Value| ran["files"][0]["which_vae"].as_str().unwrap_or_default().to_owned();
+    // The folder of VAEs of the WebUI is known without an option.
+    for command in ["inspect", "hash"] {
+        let found = which(&run![command, ui.path("Stable-diffusion/f32.safetensors"), "--json"].json());
+        assert!(found.starts_with("equal to ") && found.ends_with("known.safetensors"), "{command}: {found}");
+        let found = which(&run![command, ui.path("Stable-diffusion/other.safetensors"), "--json"].json());
+        assert!(!found.starts_with("equal"), "{command}: {found}");
+        let f32_vae = ui.path("Stable-diffusion/f32.safetensors");
+        let found = which(&run![command, &f32_vae, "--vae-dir", near_folder(&ui), "--json"].json());
+        assert!(!found.starts_with("equal"), "{command}: {found}");
+    }
+    let report = audit(&ui, &["--deep", "--no-cache", "--json=document"]);
+    let report: Value = serde_json::from_str(&report.stdout).unwrap();
+    let row = |name: &str| {
+        let rows = report["files"].as_array().unwrap();
+        rows.iter().find(|row| row["file"].as_str().unwrap().ends_with(name)).unwrap().clone()
+    };
+    assert!(row("f32.safetensors")["which_vae"].as_str().unwrap().ends_with("known.safetensors"));
+    assert!(!row("other.safetensors")["which_vae"].as_str().unwrap_or_default().starts_with("equal"));
+}
+
+/// A folder with the VAE `near.safetensors` alone.
+fn near_folder(ui: &WebUi) -> PathBuf {
+    let folder = ui.folder.join("near");
+    fs::create_dir_all(&folder).unwrap();
+    fs::copy(ui.folder.join("near.safetensors"), folder.join("near.safetensors")).unwrap();
+    folder
+}
+
+/// Without --deep, copies of files are found by their bytes; one value makes a difference.
+#[test]
+fn finds_copies_without_reading_values() {
+    let ui = WebUi::new();
+    save(&ui.path("Stable-diffusion/a.safetensors"), model(1));
+    fs::copy(ui.path("Stable-diffusion/a.safetensors"), ui.path("Stable-diffusion/sub folder/b.safetensors")).unwrap();
+    save(&ui.path("Stable-diffusion/c.safetensors"), model(2));
+    fs::copy(ui.path("Stable-diffusion/c.safetensors"), ui.path("Stable-diffusion/d.safetensors")).unwrap();
+    save(&ui.path("Stable-diffusion/e.safetensors"), model(3));
+    let report = audit(&ui, &["--json=document"]).json_of_no();
+    let names = found(&report);
+    let expected: BTreeSet<(String, &str)> = ["sub folder/b.safetensors", "d.safetensors"]
+        .map(|name| (ui.path(&format!("Stable-diffusion/{name}")).to_str().unwrap().to_owned(), "duplicate"))
+        .into();
+    assert_eq!(names, expected);
+    let texts: Vec<&str> =
+        report["findings"].as_array().unwrap().iter().map(|finding| finding["text"].as_str().unwrap()).collect();
+    assert!(texts.iter().all(|text| text.starts_with("is the same file as ")), "{texts:?}");
+    assert_eq!(audit(&ui, &["--ignore", "duplicate"]).code, Some(0));
+}
+
 /// The program of Chromium, under the names that systems give it.
 fn chromium() -> Option<PathBuf> {
     let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
@@ -353,6 +417,7 @@ fn the_page_sorts_and_filters_in_a_browser_and_loads_nothing() {
     let seen: Value = serde_json::from_slice(&ran.stdout).unwrap();
     let names = |step: &str| -> Vec<String> { serde_json::from_value(seen[step].clone()).unwrap() };
     assert_eq!((&seen["errors"], &seen["requests"]), (&json!([]), &json!([])));
+    assert_eq!((&seen["light"], &seen["dark"]), (&json!("rgb(255, 255, 255)"), &json!("rgb(20, 23, 28)")));
     let all = names("at first");
     let report = audit(&ui, &["--json=document"]).json_of_no();
     let mut rows: Vec<(u64, &str)> = report["files"]

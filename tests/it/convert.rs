@@ -3,6 +3,7 @@
 use std::fs;
 #[cfg(unix)]
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 #[cfg(unix)]
 use std::process::Command;
 
@@ -12,6 +13,7 @@ use crate::support::{
 };
 use half::{bf16, f16};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use trinart_ckpt::formats::containers::Container;
 use trinart_ckpt::formats::metadata::PyValue;
 use trinart_ckpt::formats::pickle::Encoder;
@@ -267,6 +269,31 @@ fn continues_after_an_input_that_fails() {
     assert_rows(&read(&out.join("views.safetensors")), &expected("views.ckpt"));
     let good = run!["convert", &first, &last, "--out-dir", &out, "--to", "ckpt"].done();
     assert_eq!(good.lines().filter(|line| line.contains(" -> ")).count(), 2, "{good}");
+}
+
+#[test]
+fn prints_the_sha256_of_the_verified_output() {
+    let folder = Folder::new();
+    let sha256 = |path: &Path| -> String {
+        Sha256::digest(fs::read(path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    for (input, extension) in [("tiny-sd1.ckpt", "safetensors"), ("tiny-sd1.safetensors", "ckpt"), ("views.ckpt", "pt")]
+    {
+        for jobs in ["1", "4"] {
+            let output = folder.join(&format!("{jobs}.{extension}"));
+            let report = run!["convert", fixture(input), "-o", &output, "--jobs", jobs, "--force", "--json"].json();
+            assert_eq!((&report["sha256"], &report["verified"]), (&sha256(&output).into(), &true.into()), "{input}");
+        }
+    }
+    let output = folder.join("merged.safetensors");
+    let (base, vae) = (fixture("tiny-sd1.ckpt"), fixture("tiny-vae.ckpt"));
+    let text = run!["merge-vae", &base, "--vae", &vae, "-o", &output].done();
+    assert!(text.contains(&format!("\n  sha256       {}\n", sha256(&output))), "{text}");
+    let folder_output = folder.join("diffusers");
+    for (output, option) in [(&output, "--no-verify"), (&output, "--dry-run"), (&folder_output, "--to=diffusers")] {
+        let report = run!["convert", &base, "-o", output, option, "--force", "--json"].json();
+        assert!(report["sha256"].is_null(), "{option}");
+    }
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn hashes_the_bytes_of_a_file() {
                 "rounded",
                 "toolkit",
                 "which_vae",
+                "which_text_encoder",
                 "unreadable",
                 "non_finite"
             ]

@@ -19,7 +19,7 @@ fn folder() -> PathBuf {
 #[test]
 fn the_files_are_those_of_the_reports() {
     let is_update = std::env::var_os("UPDATE_SCHEMAS").is_some();
-    let mut expected = vec!["render-check.json".to_owned()];
+    let mut expected = Vec::new();
     for (command, schema) in schemas() {
         let (path, text) =
             (folder().join(format!("{command}.json")), serde_json::to_string_pretty(&schema).unwrap() + "\n");

@@ -102,6 +102,10 @@ def main():
         if len(sys.argv) > 3:
             picture = browser.call("Page.captureScreenshot", format="png")["data"]
             Path(sys.argv[3]).write_bytes(base64.b64decode(picture))
+        back = "getComputedStyle(document.body).backgroundColor"
+        found["light"] = browser.value(back)
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+        found["dark"] = browser.value(back)
         browser.click(head("Size"))
         found["by size"] = browser.value(names)
         found["sort"] = browser.value(f"{head('Size')}.parentElement.getAttribute('aria-sort')")

@@ -62,19 +62,35 @@ pub fn check(tensor: &LazyTensor, positions: Option<u64>) -> Result<State> {
         return Ok(State::WrongValues);
     }
     let expected = (0..tensor.shape().elements()).map(|position| position as f64);
-    let values = match tensor.dtype() {
+    let values = values(tensor)?;
+    Ok(match (values.iter().copied().eq(expected), tensor.dtype()) {
+        (true, Dtype::I64) => State::Correct,
+        (true, _) => State::WrongDtype,
+        (false, _) => State::WrongValues,
+    })
+}
+
+/// Returns the positions that position_ids lack once they are integers, as WebUI truncates them. Reads the tensor.
+pub fn missing(tensor: &LazyTensor, positions: Option<u64>) -> Result<Vec<u64>> {
+    let elements = tensor.shape().elements();
+    if elements > MOST_POSITIONS || !tensor.dtype().is_float() && !matches!(tensor.dtype(), Dtype::I64 | Dtype::I32) {
+        return Ok(Vec::new());
+    }
+    let values: Vec<f64> = values(tensor)?.iter().map(|value| value.trunc()).collect();
+    let expected = 0..positions.unwrap_or(elements).min(MOST_POSITIONS);
+    Ok(expected.filter(|&position| !values.contains(&(position as f64))).collect())
+}
+
+/// Reads position_ids; empty for a dtype that they never have.
+fn values(tensor: &LazyTensor) -> Result<Vec<f64>> {
+    Ok(match tensor.dtype() {
         Dtype::I64 => tensor.to_bytes()?.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as f64).collect(),
         Dtype::I32 => tensor.to_bytes()?.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect(),
         dtype if dtype.is_float() => {
             let singles = tensor.clone().cast(Dtype::F32, Overflow::Saturate)?.to_bytes()?;
             singles.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes).into()).collect()
         }
-        _ => Vec::<f64>::new(),
-    };
-    Ok(match (values.iter().copied().eq(expected), tensor.dtype()) {
-        (true, Dtype::I64) => State::Correct,
-        (true, _) => State::WrongDtype,
-        (false, _) => State::WrongValues,
+        _ => Vec::new(),
     })
 }
 
@@ -154,5 +170,10 @@ mod tests {
         assert_eq!(check(&floats(&|index| index as f32), None).unwrap(), State::WrongDtype);
         assert_eq!(check(&floats(&|index| index as f32 * 0.9999), None).unwrap(), State::WrongValues);
         assert_eq!(check(&floats(&|index| index as f32 + 1.0), None).unwrap(), State::WrongValues);
+        assert_eq!(missing(&right, Some(78)).unwrap(), [77]);
+        assert_eq!(missing(&floats(&|index| index as f32 + 0.5), Some(77)).unwrap(), [0_u64; 0]);
+        // 41 truncates to 40.
+        let off = |index| if index == 41 { 40.9 } else { index as f32 };
+        assert_eq!(missing(&floats(&off), Some(77)).unwrap(), [41]);
     }
 }

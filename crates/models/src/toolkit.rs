@@ -31,6 +31,10 @@ const VAES: &[(&str, &str)] = &[
     ("0041", "Waifu Diffusion, the second"),
 ];
 
+/// The numbers of well-known text encoders.
+const CLIPS: &[(&str, &str)] = &[("0000", "that of SD v1")];
+const OPEN_CLIPS: &[(&str, &str)] = &[("1141", "that of SD v2"), ("2543", "Waifu Diffusion 1.4")];
+
 /// The sums of the components of a file.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
@@ -62,13 +66,22 @@ impl Sums {
         number(self.vae, VAE, SCALE)
     }
 
-    /// The numbers of UNet, VAE and text encoder: `2020/2982/0130`.
-    pub fn to_text(&self) -> String {
-        let clip = match self.open_clip == 0.0 {
+    /// The number of the text encoder; `----` without one.
+    fn text_encoder(&self) -> String {
+        match self.open_clip == 0.0 {
             true => number(self.clip, CLIP, CLIP_SCALE),
             false => number(self.open_clip, OPEN_CLIP, SCALE),
-        };
-        format!("{}/{}/{clip}", number(self.unet, UNET, SCALE), self.vae())
+        }
+    }
+
+    /// The well-known text encoder with the number of this one; see [`text_encoder_name`].
+    pub fn text_encoder_name(&self) -> Option<&'static str> {
+        text_encoder_name(&self.text_encoder(), self.open_clip != 0.0)
+    }
+
+    /// The numbers of UNet, VAE and text encoder: `2020/2982/0130`.
+    pub fn to_text(&self) -> String {
+        format!("{}/{}/{}", number(self.unet, UNET, SCALE), self.vae(), self.text_encoder())
     }
 }
 
@@ -84,9 +97,21 @@ fn number(sum: f64, reference: f64, scale: f64) -> String {
     format!("{number:04.0}")
 }
 
-/// Returns the well-known VAE with this number: a hint, because different files can have it.
+/// Returns the well-known VAE with this number, or with the next one, as the toolkit does: a hint, because different files can
+/// have it.
 pub fn vae_name(number: &str) -> Option<&'static str> {
-    VAES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+    name(VAES, number)
+}
+
+/// Returns the well-known text encoder with this number, of CLIP ViT-L or of OpenCLIP, as [`vae_name`].
+pub fn text_encoder_name(number: &str, is_open_clip: bool) -> Option<&'static str> {
+    name(if is_open_clip { OPEN_CLIPS } else { CLIPS }, number)
+}
+
+fn name(known: &[(&str, &'static str)], number: &str) -> Option<&'static str> {
+    let number: i32 = number.parse().ok()?;
+    let is_near = |known: &str| known.parse::<i32>().is_ok_and(|known| (known - number).abs() <= 1);
+    known.iter().find(|(known, _)| is_near(known)).map(|(_, name)| *name)
 }
 
 #[cfg(test)]
@@ -103,6 +128,13 @@ mod tests {
         }
         assert_eq!(number(0.0, VAE, SCALE), "----");
         assert_eq!(number(f64::NAN, VAE, SCALE), "----");
-        assert_eq!(vae_name("2982"), Some("NAI"));
+    }
+
+    #[test]
+    fn names_what_has_a_known_number_or_the_next() {
+        assert_eq!(["2981", "2982", "2983", "2984"].map(vae_name), [Some("NAI"), Some("NAI"), Some("NAI"), None]);
+        assert_eq!(["0000", "9999", "----", ""].map(vae_name), [Some("that of SD v1"), None, None, None]);
+        assert_eq!(text_encoder_name("1141", true), Some("that of SD v2"));
+        assert_eq!(text_encoder_name("1141", false), None);
     }
 }

@@ -21,7 +21,7 @@ pub(in crate::cli) struct Audit {
     /// Folders and files to look through
     #[arg(required = true, value_name = "PATH", help_heading = INPUT)]
     pub paths: Vec<PathBuf>,
-    /// Read all values: find NaN, zeros and duplicates, and identify VAEs
+    /// Read all values: find NaN, zeros and the same values in other files, and identify VAEs
     ///
     /// Reads each file once for sha256, AutoV2, AutoV3 and the content hashes, and remembers the results in the user's cache
     /// folder, by path, size, time and inode. The next run reads only files that have changed.
@@ -71,7 +71,10 @@ fn finding_codes() -> Choices<FindingCode> {
 /// be a published file are hashed.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Inspect {
-    /// Identify the VAE with the files in this folder; reads the VAE
+    /// Identify the VAE with the files in this folder [default: models/VAE of the WebUI]
+    ///
+    /// Without it, a file in the tree of a WebUI or ComfyUI is compared with the VAEs there. The VAE is read only if it may be
+    /// equal to a file; with the option, it is always read, for a hint which one it is.
     #[arg(long, value_name = "DIR", help_heading = INPUT, value_hint = clap::ValueHint::DirPath)]
     pub vae_dir: Vec<PathBuf>,
     /// Files, diffusers folders, or folders of such
@@ -120,7 +123,9 @@ pub(in crate::cli) struct Diff {
 /// rounded to F16, does not depend on the dtype either.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Hash {
-    /// Identify VAEs with the files in this folder
+    /// Identify VAEs with the files in this folder [default: models/VAE of the WebUI]
+    ///
+    /// Without it, a file in the tree of a WebUI or ComfyUI is compared with the VAEs there.
     #[arg(long, value_name = "DIR", help_heading = INPUT, value_hint = clap::ValueHint::DirPath)]
     pub vae_dir: Vec<PathBuf>,
     /// Files, diffusers folders, or folders of such

@@ -32,13 +32,15 @@ pub(super) fn find(files: &[AuditedFile]) -> Vec<AuditFinding> {
         group.sort_by_key(|file| rank(file));
         let Some((first, others)) = group.split_first() else { continue };
         for file in others {
+            let other = &first.file;
             let text = match (&file.hashes, &first.hashes) {
-                (Some(a), Some(b)) if !a.sha256.is_empty() && a.sha256 == b.sha256 => "is the same file as",
-                _ if file.dtype != first.dtype => "has the same values in another dtype as",
-                _ if file.container != first.container => "has the same tensors in another container as",
-                _ => "has the same model as",
+                (Some(a), Some(b)) if !a.sha256.is_empty() && a.sha256 == b.sha256 => same_file(other),
+                _ if file.dtype != first.dtype => format!("has the same values in another dtype as {other}"),
+                _ if file.container != first.container => {
+                    format!("has the same tensors in another container as {other}")
+                }
+                _ => format!("has the same model as {other}"),
             };
-            let text = format!("{text} {}", first.file);
             let finding = AuditFinding::new(file.file.as_str(), FindingCode::Duplicate, text);
             findings.push(finding.with(Remedy::Compare(first.file.clone())).saving(file.bytes));
         }
@@ -46,8 +48,13 @@ pub(super) fn find(files: &[AuditedFile]) -> Vec<AuditFinding> {
     findings
 }
 
+/// The text of a finding about two files with the same bytes.
+pub(super) fn same_file(other: &str) -> String {
+    format!("is the same file as {other}")
+}
+
 /// The lowest is kept: it has the most precise values and the most components.
-fn rank(file: &AuditedFile) -> (Reverse<u64>, bool, usize, &str) {
+pub(super) fn rank(file: &AuditedFile) -> (Reverse<u64>, bool, usize, &str) {
     let tensors: u64 = file.components.values().copied().fold(0, u64::saturating_add);
     (Reverse(tensors), file.container != "safetensors", file.file.len(), &file.file)
 }

@@ -138,7 +138,7 @@ fn contents(file: &str, path: &Path, inspection: &Inspection) -> Vec<AuditFindin
         let text = format!("{} says {} {b}, {} says {a}", other.place, other.claim.field(), first.place);
         add(FindingCode::MarksContradict, text, Some(Remedy::Inspect));
     }
-    if let Some(found @ (PositionIds::WrongDtype(_) | PositionIds::WrongValues(_))) = &inspection.position_ids {
+    if let Some(found @ (PositionIds::WrongDtype(_) | PositionIds::WrongValues(..))) = &inspection.position_ids {
         add(FindingCode::PositionIds, format!("position_ids: {}", found.to_text()), Some(Remedy::FixPositionIds));
     }
     let bytes_of = |wanted| inspection.components.iter().filter(move |it| it.component == wanted).map(|it| it.bytes);

@@ -1,5 +1,6 @@
 //! The overview of folders of checkpoints.
 
+mod copies;
 mod duplicates;
 mod file;
 mod folders;
@@ -124,10 +125,14 @@ impl<'a> Audit<'a> {
         findings.extend(folders::misplaced(&kinds));
         let models: BTreeSet<PathBuf> = models.into_iter().collect();
         findings.extend(neighbors::strays(&all, &models));
-        findings.extend(duplicates::find(&report.files));
-        findings.retain(|finding| {
-            (self.select.is_empty() || self.select.contains(&finding.code)) && !self.ignore.contains(&finding.code)
+        let is_wanted =
+            |code: FindingCode| (self.select.is_empty() || self.select.contains(&code)) && !self.ignore.contains(&code);
+        findings.extend(match self.deep {
+            true => duplicates::find(&report.files),
+            false if is_wanted(FindingCode::Duplicate) => copies::find(&report.files, self.progress)?,
+            false => Vec::new(),
         });
+        findings.retain(|finding| is_wanted(finding.code));
         findings.sort_by(|a, b| (a.code, &a.file, &a.text).cmp(&(b.code, &b.file, &b.text)));
         report.findings = findings;
         Ok(report)

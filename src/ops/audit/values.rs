@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::file::{Examined, examine as examine_headers};
 use super::memory::{Memory, Remembered};
-use crate::ops::contents::Contents;
+use crate::ops::contents::{Contents, RoundedVae};
 use crate::ops::inputs::bytes;
 use crate::ops::known_structures::KnownStructures;
 use crate::ops::which_vae;
@@ -13,7 +13,7 @@ use crate::report::{AuditFinding, AuditedFile, AuditedHashes, FindingCode, Remed
 use trinart_ckpt_formats::OpenOptions;
 use trinart_ckpt_formats::error::{Kind, Result};
 use trinart_ckpt_formats::io::{Progress, parallel};
-use trinart_ckpt_formats::tensor::{Dtype, non_finite};
+use trinart_ckpt_formats::tensor::non_finite;
 use trinart_ckpt_models::{Checkpoint, Component, FileKind, published};
 
 /// Files that are read at the same time: more make a disk seek.
@@ -106,11 +106,8 @@ fn read(path: &Path, examined: &mut Examined, jobs: usize, progress: &dyn Progre
         hashes.components.insert(component.name().to_owned(), contents.exact(component));
         hashes.rounded.extend(contents.rounded(component).map(|hash| (component.name().to_owned(), hash)));
     }
-    hashes.vae_bf16 = contents.bf16(Component::Vae);
-    // Others are compared with it.
-    if examined.kind == Some(FileKind::Vae) && hashes.vae_bf16.is_none() {
-        let rounded = Contents::read_only(&checkpoint, |it| it == Component::Vae, Dtype::BF16, jobs, progress)?;
-        hashes.vae_bf16 = rounded.rounded(Component::Vae);
+    if let Some(vae) = contents.vae() {
+        (hashes.vae_bf16, hashes.vae_is_bf16) = (Some(vae.bf16), vae.is_bf16);
     }
     let file = examined.row.file.as_str();
     let mut found = Vec::new();
@@ -152,13 +149,16 @@ fn read(path: &Path, examined: &mut Examined, jobs: usize, progress: &dyn Progre
 /// Identifies the VAE of a file: by a file with the same values, or by a hint.
 pub(super) fn which_vae(path: &Path, row: &AuditedFile, known: &[AuditedFile]) -> Option<String> {
     let hashes = row.hashes.as_ref()?;
-    let f16 = hashes.rounded.get(Component::Vae.name())?;
+    let own = rounded(hashes)?;
     let is_equal = |vae: &&AuditedFile| {
-        let Some(of_vae) = &vae.hashes else { return false };
-        let is_f16 = of_vae.rounded.get(Component::Vae.name()) == Some(f16);
-        let is_bf16 = hashes.vae_bf16.is_some() && of_vae.vae_bf16 == hashes.vae_bf16;
-        Path::new(&vae.file) != path && (is_f16 || is_bf16)
+        Path::new(&vae.file) != path && vae.hashes.as_ref().and_then(rounded).is_some_and(|vae| vae.is_equal(&own))
     };
     let equal = known.iter().find(is_equal).map(|vae| format!("equal to {}", vae.file));
     equal.or_else(|| which_vae::hint(hashes.metric.split('/').nth(1)?))
+}
+
+/// The values of the VAE of a file; `None` without one.
+fn rounded(hashes: &AuditedHashes) -> Option<RoundedVae> {
+    let f16 = hashes.rounded.get(Component::Vae.name())?.clone();
+    Some(RoundedVae { f16, bf16: hashes.vae_bf16.clone()?, is_bf16: hashes.vae_is_bf16 })
 }

@@ -92,9 +92,12 @@ pub struct AuditedHashes {
     pub components: BTreeMap<String, String>,
     /// The content hash of each component whatever its dtype: of values rounded to f16.
     pub rounded: BTreeMap<String, String>,
-    /// The hash of the VAE rounded to bf16, of VAE files and of VAEs in BF16.
+    /// The content hash of the VAE rounded to bf16, and whether it is stored so.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub vae_bf16: Option<String>,
+    /// Whether the VAE is stored in BF16.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub vae_is_bf16: bool,
     /// model-toolkit's numbers of UNet, VAE and text encoder.
     pub metric: String,
 }

@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 
 use trinart_ckpt_formats::error::{OrInternal, Result};
 use trinart_ckpt_formats::io::{NoProgress, Progress, Source, parallel};
-use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFinite, NonFiniteTensor};
+use trinart_ckpt_formats::tensor::{LazyTensor, NonFinite, NonFiniteTensor};
 
 pub use structure::structure_hash;
-pub use values::{TensorValues, Values, hash_of, read_values, rounded_hash, stored_hash};
+pub use values::{Request, TensorValues, Values, bf16_hash, hash_of, read_values, rounded_hash};
 
 /// Bytes per read.
 const PIECE: usize = 1 << 20;
@@ -42,7 +42,7 @@ impl FileHashes {
 
     /// Hashes a file. `data` is the end of the header of a safetensors file. Reads the file once.
     pub fn new(source: &Arc<Source>, data: Option<u64>, jobs: usize, progress: &dyn Progress) -> Result<Self> {
-        let read = read_values(Some((source, data)), &[], Dtype::F16, jobs, progress)?;
+        let read = read_values(Some((source, data)), &[], jobs, progress)?;
         read.file.or_internal("a file was not hashed")
     }
 }

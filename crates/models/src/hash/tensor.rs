@@ -17,14 +17,25 @@ static SIGMOIDS: LazyLock<Vec<f32>> = LazyLock::new(|| {
     (0..=u16::MAX).map(of).collect()
 });
 
+/// A tensor whose values are to be read.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'t> {
+    /// The tensor.
+    pub tensor: &'t LazyTensor,
+    /// Whether to round to bf16 too.
+    pub rounds_to_bf16: bool,
+}
+
 /// What the values of a tensor are.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TensorValues {
     /// The sha256 of the elements as they are stored, hexadecimal.
     pub exact: String,
-    /// The sha256 of the elements rounded to f16, or to the dtype that was requested. The same as `exact` for integers.
+    /// The sha256 of the elements rounded to f16. The same as `exact` for integers.
     pub rounded: String,
+    /// The sha256 of the elements rounded to bf16, if that was requested. The same as `exact` for integers.
+    pub bf16: Option<String>,
     /// NaN and infinite values.
     pub non_finite: NonFinite,
     /// Whether all elements are zero, and there is one.
@@ -38,10 +49,11 @@ pub struct TensorValues {
 /// Computes [`TensorValues`] from the elements of a tensor in pieces.
 pub(super) struct Reader {
     dtype: Dtype,
-    round_to: Dtype,
     exact: Sha256,
     /// `None` where it would be the same as `exact`.
     rounded: Option<Sha256>,
+    bf16: Option<Sha256>,
+    is_bf16_wanted: bool,
     crc32: Option<(u32, crc32fast::Hasher)>,
     non_finite: NonFinite,
     has_value: bool,
@@ -49,29 +61,31 @@ pub(super) struct Reader {
     sigmoids: f64,
     /// The first bytes of an element whose other bytes are in the next piece.
     begun: Vec<u8>,
-    buffer: Vec<u8>,
     halves: Vec<u8>,
+    bfloats: Vec<u8>,
 }
 
 impl Reader {
     /// `has_stored_bytes`: whether the pieces will be the bytes of the file.
-    pub(super) fn new(tensor: &LazyTensor, round_to: Dtype, has_stored_bytes: bool) -> Self {
+    pub(super) fn new(request: Request<'_>, has_stored_bytes: bool) -> Self {
+        let Request { tensor, rounds_to_bf16 } = request;
         let dtype = tensor.dtype();
-        let is_rounded = dtype != round_to && cast::is_supported(dtype, round_to);
+        let is_rounded = |to: Dtype| dtype != to && cast::is_supported(dtype, to);
         let crc32 = tensor.expected_crc32().filter(|_| has_stored_bytes);
         Reader {
             dtype,
-            round_to,
             exact: Sha256::new(),
-            rounded: is_rounded.then(Sha256::new),
+            rounded: is_rounded(Dtype::F16).then(Sha256::new),
+            bf16: (rounds_to_bf16 && is_rounded(Dtype::BF16)).then(Sha256::new),
+            is_bf16_wanted: rounds_to_bf16,
             crc32: crc32.map(|expected| (expected, crc32fast::Hasher::new())),
             non_finite: NonFinite::default(),
             has_value: false,
             is_zero: true,
             sigmoids: 0.0,
             begun: Vec::new(),
-            buffer: Vec::new(),
             halves: Vec::new(),
+            bfloats: Vec::new(),
         }
     }
 
@@ -104,20 +118,22 @@ impl Reader {
         self.has_value = true;
         self.non_finite += NonFinite::count(self.dtype, bytes);
         self.is_zero = self.is_zero && is_zero(self.dtype, bytes);
-        if let Some(rounded) = &mut self.rounded {
-            self.buffer.resize(bytes.len() / self.dtype.size() * self.round_to.size(), 0);
-            cast::cast(self.dtype, bytes, self.round_to, &mut self.buffer, Overflow::Saturate, 0)?;
-            rounded.update(&self.buffer);
+        let cast = |to: Dtype, out: &mut Vec<u8>| {
+            out.resize(bytes.len() / self.dtype.size() * to.size(), 0);
+            cast::cast(self.dtype, bytes, to, out, Overflow::Saturate, 0)
+        };
+        if let Some(bf16) = &mut self.bf16 {
+            cast(Dtype::BF16, &mut self.bfloats)?;
+            bf16.update(&self.bfloats);
         }
-        let halves = match (self.dtype, self.rounded.is_some() && self.round_to == Dtype::F16) {
-            (Dtype::F16, _) => bytes,
-            (_, true) => &self.buffer,
-            (dtype, false) if cast::is_supported(dtype, Dtype::F16) => {
-                self.halves.resize(bytes.len() / dtype.size() * 2, 0);
-                cast::cast(dtype, bytes, Dtype::F16, &mut self.halves, Overflow::Saturate, 0)?;
+        let halves = match &mut self.rounded {
+            Some(rounded) => {
+                cast(Dtype::F16, &mut self.halves)?;
+                rounded.update(&self.halves);
                 &self.halves
             }
-            _ => return Ok(()),
+            None if self.dtype == Dtype::F16 => bytes,
+            None => return Ok(()),
         };
         let sigmoid = |half: &[u8; 2]| SIGMOIDS.get(usize::from(u16::from_le_bytes(*half))).copied().unwrap_or(0.0);
         self.sigmoids += halves.as_chunks::<2>().0.iter().map(|half| f64::from(sigmoid(half))).sum::<f64>();
@@ -128,6 +144,9 @@ impl Reader {
         let exact = super::hexadecimal(&self.exact.finalize());
         TensorValues {
             rounded: self.rounded.map_or_else(|| exact.clone(), |rounded| super::hexadecimal(&rounded.finalize())),
+            bf16: self
+                .is_bf16_wanted
+                .then(|| self.bf16.map_or_else(|| exact.clone(), |bf16| super::hexadecimal(&bf16.finalize()))),
             exact,
             non_finite: self.non_finite,
             is_zero: self.is_zero && self.has_value,

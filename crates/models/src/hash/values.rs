@@ -9,12 +9,12 @@ use std::thread;
 use sha2::{Digest, Sha256};
 
 use super::tensor::Reader;
-pub use super::tensor::TensorValues;
+pub use super::tensor::{Request, TensorValues};
 use super::{FileHashes, LEGACY, digits, each_piece, hexadecimal};
 use crate::position_ids;
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::io::{Progress, Source, parallel};
-use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
+use trinart_ckpt_formats::tensor::LazyTensor;
 
 /// Bytes of a file that are read at a time, and how many such pieces a thread may lag behind.
 const PIECE: u64 = 2 << 20;
@@ -47,24 +47,20 @@ impl Piece {
 /// Computes something from all pieces of a file in their order.
 enum Consumer<'t> {
     Range(Range<u64>, Sha256),
-    Tensors {
-        waiting: VecDeque<(usize, Range<u64>, &'t LazyTensor)>,
-        open: Vec<(usize, Range<u64>, Reader)>,
-        done: Done,
-    },
+    Tensors { waiting: VecDeque<(usize, Range<u64>, Request<'t>)>, open: Vec<(usize, Range<u64>, Reader)>, done: Done },
 }
 
 type Done = Vec<(usize, TensorValues)>;
 
 impl Consumer<'_> {
-    fn add(&mut self, piece: &Piece, round_to: Dtype) -> Result<()> {
+    fn add(&mut self, piece: &Piece) -> Result<()> {
         match self {
             Consumer::Range(range, hasher) => hasher.update(piece.within(range)),
             Consumer::Tensors { waiting, open, done } => {
                 let end = piece.offset + piece.bytes.len() as u64;
                 while waiting.front().is_some_and(|(_, range, _)| range.start < end) {
                     let next = waiting.pop_front();
-                    open.extend(next.map(|(index, range, tensor)| (index, range, Reader::new(tensor, round_to, true))));
+                    open.extend(next.map(|(index, range, request)| (index, range, Reader::new(request, true))));
                 }
                 for (_, range, reader) in open.iter_mut() {
                     reader.add(piece.within(range))?;
@@ -78,13 +74,12 @@ impl Consumer<'_> {
 }
 
 /// Reads a file once, and the values of its tensors. `file` is the file, and the end of its header if it is a safetensors
-/// file; `None` for a folder, whose tensors are read alone. `round_to` is the dtype of [`TensorValues::rounded`].
+/// file; `None` for a folder, whose tensors are read alone.
 ///
 /// Elements that do not lie in the file as they are (compressed, transposed, cast) are read a second time.
 pub fn read_values(
     file: Option<(&Arc<Source>, Option<u64>)>,
-    tensors: &[&LazyTensor],
-    round_to: Dtype,
+    tensors: &[Request<'_>],
     jobs: usize,
     progress: &dyn Progress,
 ) -> Result<Values> {
@@ -93,20 +88,20 @@ pub fn read_values(
         let is_of_file = tensor.storages().iter().all(|storage| Arc::ptr_eq(storage.source(), source));
         tensor.file_range().filter(|range| is_of_file && range.end <= source.len() && !range.is_empty())
     };
-    let mut ranged: Vec<(usize, Range<u64>, &LazyTensor)> = Vec::new();
-    let mut others: Vec<(usize, &LazyTensor)> = Vec::new();
-    for (index, tensor) in tensors.iter().enumerate() {
-        match range_of(tensor) {
-            Some(range) => ranged.push((index, range, tensor)),
-            None => others.push((index, tensor)),
+    let mut ranged: Vec<(usize, Range<u64>, Request<'_>)> = Vec::new();
+    let mut others: Vec<(usize, Request<'_>)> = Vec::new();
+    for (index, &request) in tensors.iter().enumerate() {
+        match range_of(request.tensor) {
+            Some(range) => ranged.push((index, range, request)),
+            None => others.push((index, request)),
         }
     }
     ranged.sort_by_key(|(index, range, _)| (range.start, *index));
-    let of_others: u64 = others.iter().map(|(_, tensor)| tensor.bytes()).fold(0, u64::saturating_add);
+    let of_others: u64 = others.iter().map(|(_, request)| request.tensor.bytes()).fold(0, u64::saturating_add);
     progress.begin("reading", file.map_or(0, |(source, _)| source.len()).saturating_add(of_others));
     let (hashes, mut done) = match file {
         Some((source, data)) => {
-            let (hashes, done) = in_file(source, data, ranged, round_to, jobs, progress)?;
+            let (hashes, done) = in_file(source, data, ranged, jobs, progress)?;
             (Some(hashes), done)
         }
         None => (None, Vec::new()),
@@ -115,7 +110,7 @@ pub fn read_values(
         jobs,
         &others,
         || vec![0; PIECE as usize],
-        |buffer, (index, tensor)| Ok((*index, alone(tensor, round_to, buffer, progress)?)),
+        |buffer, (index, request)| Ok((*index, alone(*request, buffer, progress)?)),
     )?);
     done.sort_by_key(|(index, _)| *index);
     if done.len() != tensors.len() {
@@ -127,8 +122,7 @@ pub fn read_values(
 fn in_file(
     source: &Arc<Source>,
     data: Option<u64>,
-    ranged: Vec<(usize, Range<u64>, &LazyTensor)>,
-    round_to: Dtype,
+    ranged: Vec<(usize, Range<u64>, Request<'_>)>,
     jobs: usize,
     progress: &dyn Progress,
 ) -> Result<(FileHashes, Done)> {
@@ -145,7 +139,7 @@ fn in_file(
     }
     let tensors = |waiting| Mutex::new(Consumer::Tensors { waiting, open: Vec::new(), done: Vec::new() });
     consumers.extend(shares.into_iter().map(tensors));
-    pass(source, &consumers, round_to, jobs, progress)?;
+    pass(source, &consumers, jobs, progress)?;
 
     let (mut hashes, mut done) = (Vec::new(), Vec::new());
     for consumer in consumers {
@@ -162,18 +156,12 @@ fn in_file(
 }
 
 /// Reads the file, and passes each piece to each consumer: in a thread of its own, or in this one if there is no other.
-fn pass(
-    source: &Source,
-    consumers: &[Mutex<Consumer<'_>>],
-    round_to: Dtype,
-    jobs: usize,
-    progress: &dyn Progress,
-) -> Result<()> {
+fn pass(source: &Source, consumers: &[Mutex<Consumer<'_>>], jobs: usize, progress: &dyn Progress) -> Result<()> {
     let failed: Mutex<Option<Error>> = Mutex::new(None);
     let work = |consumer: &Mutex<Consumer<'_>>, pieces: Receiver<Arc<Piece>>| {
         let mut consumer = consumer.lock().unwrap_or_else(PoisonError::into_inner);
         for piece in pieces {
-            if let Err(error) = consumer.add(&piece, round_to) {
+            if let Err(error) = consumer.add(&piece) {
                 failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 // Returning drops the receiver, so the next send of the reader fails.
                 return;
@@ -197,7 +185,7 @@ fn pass(
             let count = bytes.len() as u64;
             let piece = Arc::new(Piece { offset, bytes });
             for consumer in &own {
-                consumer.lock().unwrap_or_else(PoisonError::into_inner).add(&piece, round_to)?;
+                consumer.lock().unwrap_or_else(PoisonError::into_inner).add(&piece)?;
             }
             if senders.iter().any(|sender| sender.send(Arc::clone(&piece)).is_err()) {
                 break;
@@ -215,9 +203,9 @@ fn pass(
 }
 
 /// Reads a tensor by itself.
-fn alone(tensor: &LazyTensor, round_to: Dtype, buffer: &mut [u8], progress: &dyn Progress) -> Result<TensorValues> {
-    let mut reader = Reader::new(tensor, round_to, false);
-    each_piece(tensor, buffer, progress, |piece| reader.add(piece))?;
+fn alone(request: Request<'_>, buffer: &mut [u8], progress: &dyn Progress) -> Result<TensorValues> {
+    let mut reader = Reader::new(request, false);
+    each_piece(request.tensor, buffer, progress, |piece| reader.add(piece))?;
     Ok(reader.finish())
 }
 
@@ -226,8 +214,7 @@ pub fn hash_of<'a, K: AsRef<str>>(tensors: impl Iterator<Item = (K, &'a LazyTens
     hash_lines(tensors, |key, tensor, values| format!("{key} {} {} {}\n", tensor.dtype(), tensor.shape(), values.exact))
 }
 
-/// Returns the content hash of tensors whatever their dtypes: that of their values rounded to f16, or to the dtype with which
-/// they were read.
+/// Returns the content hash of tensors whatever their dtypes: that of their values rounded to f16.
 ///
 /// It is the sha256, hexadecimal, of one line per tensor, sorted by key: `KEY [SHAPE] SHA256-OF-ROUNDED-ELEMENTS`. position_ids
 /// do not count: they are a constant that files store in many ways.
@@ -236,10 +223,13 @@ pub fn rounded_hash<'a, K: AsRef<str>>(tensors: impl Iterator<Item = (K, &'a Laz
     hash_lines(tensors, |key, tensor, values| format!("{key} {} {}\n", tensor.shape(), values.rounded))
 }
 
-/// Returns the hash of tensors as [`rounded_hash`] does if they are stored in the dtype to which others are rounded.
-pub fn stored_hash<'a, K: AsRef<str>>(tensors: impl Iterator<Item = (K, &'a LazyTensor, &'a TensorValues)>) -> String {
-    let tensors = tensors.filter(|(key, _, _)| !position_ids::is_key(key.as_ref()));
-    hash_lines(tensors, |key, tensor, values| format!("{key} {} {}\n", tensor.shape(), values.exact))
+/// Returns the hash of tensors as [`rounded_hash`] does, of their values rounded to bf16. Tensors of which that was not requested
+/// do not count.
+pub fn bf16_hash<'a, K: AsRef<str>>(tensors: impl Iterator<Item = (K, &'a LazyTensor, &'a TensorValues)>) -> String {
+    let tensors = tensors.filter(|(key, _, values)| !position_ids::is_key(key.as_ref()) && values.bf16.is_some());
+    hash_lines(tensors, |key, tensor, values| {
+        format!("{key} {} {}\n", tensor.shape(), values.bf16.as_deref().unwrap_or_default())
+    })
 }
 
 fn hash_lines<'a, K: AsRef<str>>(
