@@ -63,11 +63,7 @@ fn memory() -> Option<Memory> {
 
 fn write_page(report: &AuditReport, path: &Path, overwrite: Overwrite) -> Result<()> {
     let page = report.to_html(&pictures::data_address)?;
-    let file = AtomicFile::create(path, overwrite)?;
-    file.reserve(page.len() as u64)?;
-    file.write_at(0, page.as_bytes())?;
-    file.sync()?;
-    file.persist()
+    AtomicFile::write(path, overwrite, page.as_bytes())
 }
 
 fn exit(report: &AuditReport) -> Exit {

@@ -93,10 +93,6 @@ impl SideFile {
             remote::store(&self.path, &staged, self.overwrite, &NoProgress)?;
             return Ok(None);
         }
-        let file = AtomicFile::create(&self.path, self.overwrite)?;
-        file.reserve(self.text.len() as u64)?;
-        file.write_at(0, self.text.as_bytes())?;
-        file.sync()?;
-        Ok(Some(file))
+        AtomicFile::stage(&self.path, self.overwrite, self.text.as_bytes()).map(Some)
     }
 }

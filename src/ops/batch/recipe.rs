@@ -110,10 +110,6 @@ impl Recipes {
         let entry = Entry { recipe: recipe.to_owned(), input: stamp(input)?, output: stamp(output)? };
         self.outputs.insert(self.key(output), entry);
         let text = serde_json::to_string_pretty(&self.outputs).or_internal("a record cannot be written as JSON")?;
-        let file = AtomicFile::create(&self.folder.join(NAME), Overwrite::Replace)?;
-        file.reserve(text.len() as u64)?;
-        file.write_at(0, text.as_bytes())?;
-        file.sync()?;
-        file.persist()
+        AtomicFile::write(&self.folder.join(NAME), Overwrite::Replace, text.as_bytes())
     }
 }

@@ -109,6 +109,21 @@ impl AtomicFile {
         }
     }
 
+    /// Writes a whole file to the disk, which replaces the destination when it is persisted. Fails as [`Self::create`] does, or
+    /// if the disk is full.
+    pub fn stage(destination: &Path, overwrite: Overwrite, bytes: &[u8]) -> Result<Self> {
+        let file = Self::create(destination, overwrite)?;
+        file.reserve(bytes.len() as u64)?;
+        file.write_at(0, bytes)?;
+        file.sync()?;
+        Ok(file)
+    }
+
+    /// Writes a whole file under its final name. Fails as [`Self::stage`] and [`Self::persist`] do.
+    pub fn write(destination: &Path, overwrite: Overwrite, bytes: &[u8]) -> Result<()> {
+        Self::stage(destination, overwrite, bytes)?.persist()
+    }
+
     /// Sets the file's length to `len` bytes and allocates the space. Fails if the disk has too little.
     pub fn reserve(&self, len: u64) -> Result<()> {
         if len == 0 {
