@@ -112,6 +112,8 @@ pub(super) const PAGES: &[Page] = &[
         exit_codes: &[(0, "all checks passed"), (1, "a check failed"), (2, "error")],
         examples: &[
             ("Check that a checkpoint renders", "render-check model.safetensors -o check.png"),
+            ("Do it quickly, for a first look", "render-check model.safetensors -o check.png --quick"),
+            ("Render each checkpoint of a folder", "render-check models --out-dir pictures --quick"),
             ("See what another VAE changes", "render-check model.ckpt -o a.png --against merged.safetensors"),
             ("Render a picture of WebUI again", "render-check model.ckpt -o again.png --like picture.png"),
         ],

@@ -29,6 +29,8 @@ mod parts;
 mod pipeline_parts;
 #[cfg(feature = "render")]
 mod render_check;
+#[cfg(feature = "render")]
+mod render_sheet;
 mod repairable;
 mod run_methods;
 mod scan;
@@ -50,5 +52,7 @@ pub use inspect::Inspect;
 pub use merge_vae::MergeVae;
 #[cfg(feature = "render")]
 pub use render_check::RenderCheck;
+#[cfg(feature = "render")]
+pub use render_sheet::RenderSheet;
 pub use scan::Scan;
 pub use which_vae::{KnownVaes, vae_folder_of};

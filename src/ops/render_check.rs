@@ -177,9 +177,9 @@ impl<'a> RenderCheck<'a> {
             containers::write(path, Target::Safetensors, dump, &Metadata::default(), &options)?;
         }
         if let (Some(path), Some(sheet)) = (&sheet, &report.sheet) {
-            self.write_file(path, &sheet.to_png("")?)?;
+            AtomicFile::write(path, self.overwrite, &sheet.to_png("")?)?;
         }
-        self.write_file(output, &report.to_png()?)?;
+        AtomicFile::write(output, self.overwrite, &report.to_png()?)?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let paths = RenderPaths {
             checkpoint: text(self.checkpoint.path()),
@@ -239,15 +239,6 @@ impl<'a> RenderCheck<'a> {
             seen.push(path);
         }
         Ok(())
-    }
-
-    /// Writes a file atomically.
-    fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let file = AtomicFile::create(path, self.overwrite)?;
-        file.reserve(bytes.len() as u64)?;
-        file.write_at(0, bytes)?;
-        file.sync()?;
-        file.persist()
     }
 }
 

@@ -12,24 +12,30 @@ use trinart_ckpt_render::settings::parse_size;
 
 /// Render a picture with a checkpoint and check it
 ///
-/// Runs txt2img of SD v1, SD v2 or SDXL on the CPU or an NVIDIA GPU, without any file besides the checkpoint. Noise, samplers and prompt syntax are
-/// those of WebUI, and the PNG contains WebUI's parameters.
+/// Runs txt2img of SD v1, SD v2 or SDXL on the CPU or an NVIDIA GPU, without any file besides the checkpoint. Noise,
+/// samplers and prompt syntax are those of WebUI, and the PNG contains WebUI's parameters.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RenderCheck {
-    /// Checkpoint to render with
-    #[arg(help_heading = INPUT)]
-    pub checkpoint: PathBuf,
+    /// Checkpoints to render with, and folders of such with --out-dir
+    #[arg(required = true, value_name = "CHECKPOINT", help_heading = INPUT)]
+    pub checkpoints: Vec<PathBuf>,
     /// Render with this VAE instead of the checkpoint's own
     #[arg(long, value_name = "VAE", help_heading = INPUT)]
     pub vae: Option<PathBuf>,
     /// Let this checkpoint take over for the last steps, as the SDXL refiner does
     ///
     /// The latent is decoded with the VAE of CHECKPOINT.
-    #[arg(long, value_name = "CHECKPOINT", help_heading = INPUT)]
+    #[arg(long, value_name = "CHECKPOINT", help_heading = INPUT, hide_short_help = true)]
     pub refiner: Option<PathBuf>,
     /// Write the picture to this PNG file
-    #[arg(short, long, value_name = "PICTURE", help_heading = OUTPUT)]
-    pub output: PathBuf,
+    #[arg(short, long, value_name = "PICTURE", required_unless_present = "out_dir", help_heading = OUTPUT)]
+    pub output: Option<PathBuf>,
+    /// Write a picture per checkpoint to this folder, and a contact sheet of all
+    ///
+    /// Keeps the subfolders of the inputs. In folders, files without a Stable Diffusion UNet are skipped.
+    #[arg(long, value_name = "DIR", conflicts_with = "output", help_heading = OUTPUT)]
+    #[arg(value_hint = clap::ValueHint::DirPath)]
+    pub out_dir: Option<PathBuf>,
     /// Replace existing output files
     #[arg(long, help_heading = OUTPUT)]
     pub force: bool,
@@ -40,6 +46,9 @@ pub(in crate::cli) struct RenderCheck {
     #[arg(long, value_name = "SAFETENSORS", help_heading = OUTPUT, hide_short_help = true)]
     pub dump: Option<PathBuf>,
 
+    /// Render 256x256 pixels in 10 steps, unless --size or --steps is given
+    #[arg(long, help_heading = RENDERING)]
+    pub quick: bool,
     /// Set the prompt, in WebUI's syntax
     ///
     /// (word:1.2), [word], [before:after:0.5], [one|two], BREAK and AND have their meaning there.
@@ -98,7 +107,7 @@ pub(in crate::cli) struct RenderCheck {
     pub size: Option<(usize, usize)>,
     /// Use the text encoder's Nth layer from the end [default: 1]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=12), help_heading = RENDERING)]
-    #[arg(value_name = "N")]
+    #[arg(value_name = "N", hide_short_help = true)]
     pub clip_skip: Option<u8>,
     /// Set the noise generator [default: nv]
     #[arg(long, value_enum, help_heading = RENDERING, hide_short_help = true)]
@@ -129,10 +138,11 @@ pub(in crate::cli) struct RenderCheck {
     /// Options on the command line override the picture's parameters.
     #[arg(long, value_name = "PICTURE", conflicts_with = "against", help_heading = COMPARISON)]
     pub like: Option<PathBuf>,
-    /// Write the contact sheet here [default: NAME.sheet.png]
+    /// Write the contact sheet here [default: NAME.sheet.png or DIR/sheet.png]
     ///
-    /// The sheet shows both pictures and their difference, amplified eight times.
-    #[arg(long, value_name = "PICTURE", help_heading = COMPARISON)]
+    /// The sheet of a comparison shows both pictures and their difference, amplified eight times. That of --out-dir shows the
+    /// pictures of all checkpoints. Small pictures are enlarged.
+    #[arg(long, value_name = "PICTURE", help_heading = COMPARISON, hide_short_help = true)]
     pub sheet: Option<PathBuf>,
 }
 

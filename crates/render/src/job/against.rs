@@ -9,7 +9,7 @@ use super::input::RenderInput;
 use crate::checks::{self, Check};
 use crate::kernels::Accelerator;
 use crate::observer::Trace;
-use crate::picture::{Picture, PictureComparison, compare, contact_sheet};
+use crate::picture::{Picture, PictureComparison, compare, contact_sheet, difference};
 use crate::pipeline::{Model, Rendered, render};
 use crate::settings::Settings;
 use trinart_ckpt_formats::error::{Error, Result};
@@ -149,7 +149,8 @@ impl Other {
             format!("B: {}", name(&self.path)),
             format!("A - B, x8: {}{latent}", summary(&report.comparison)),
         ];
-        contact_sheet(picture, &self.picture, captions.each_ref().map(String::as_str))
+        let [a, b, both] = captions.each_ref().map(String::as_str);
+        contact_sheet(&[(picture, a), (&self.picture, b), (&difference(picture, &self.picture), both)])
     }
 }
 

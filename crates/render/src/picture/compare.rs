@@ -18,6 +18,15 @@ pub struct PictureComparison {
     pub changed: f64,
 }
 
+/// Amplification of a difference that is drawn. Makes a difference of 1 in 255 visible.
+const AMPLIFIED: u8 = 8;
+
+/// Draws the difference of two pictures of the same size, amplified eight times.
+pub fn difference(a: &Picture, b: &Picture) -> Picture {
+    let values = a.rgb.iter().zip(&b.rgb).map(|(a, b)| a.abs_diff(*b).saturating_mul(AMPLIFIED));
+    Picture { width: a.width, height: a.height, rgb: values.collect() }
+}
+
 /// Compares two pictures. Fails if their sizes differ.
 pub fn compare(a: &Picture, b: &Picture) -> Result<PictureComparison> {
     if (a.width, a.height) != (b.width, b.height) {

@@ -8,7 +8,7 @@ mod sheet;
 use candle_core::{DType, Tensor};
 
 use crate::errors::from_candle;
-pub use compare::{PictureComparison, compare};
+pub use compare::{PictureComparison, compare, difference};
 pub use decode::{DecodedPicture, is_picture};
 pub use sheet::contact_sheet;
 use trinart_ckpt_formats::error::{Error, Result};
