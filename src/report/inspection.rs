@@ -14,6 +14,7 @@ use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::danger::Finding;
 use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
+use trinart_ckpt_models::completeness::Completeness;
 use trinart_ckpt_models::detection::{Detection, Evidence};
 use trinart_ckpt_models::family::{Architecture, Prediction, Task};
 use trinart_ckpt_models::file_kind::{Identity, Model, Use};
@@ -258,9 +259,10 @@ impl Inspection {
         let parameters = short(self.parameters);
         line("tensors", &format!("{}, {parameters} parameters, {}{pruned}", self.tensors, size(self.tensor_bytes)));
         for component in &self.components {
+            let is_complete = component.completeness == Some(Completeness::default());
+            let paint = |text: String| if is_complete { text } else { colors.paint(&text, DOUBTFUL) };
             let completeness = component.completeness_text();
-            let completeness =
-                completeness.map_or_else(String::new, |text| format!(", {}", colors.paint(&text, DOUBTFUL)));
+            let completeness = completeness.map_or_else(String::new, |text| format!(", {}", paint(text)));
             line(component.component.text(), &format!("{}{completeness}", component.to_text()));
         }
         for (method, weights) in &self.quantization {

@@ -9,6 +9,7 @@ use crate::Component;
 use crate::family::Architecture;
 use crate::layout::{self, Folder, Layout};
 use crate::{quantization, vae, vae_schema};
+use trinart_ckpt_formats::error::{Error, Hint, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The missing and extra tensors of a component.
@@ -63,6 +64,21 @@ pub fn completeness(
     // The parts of a fused projection share a key.
     found.missing.dedup();
     Some(found)
+}
+
+/// Fails if a checkpoint in LDM names has no VAE, or only a part of one.
+pub fn refuse_incomplete_vae(state_dict: &StateDict) -> Result<()> {
+    let missing = completeness(state_dict, Component::Vae, None).map_or_else(Vec::new, |found| found.missing);
+    let Some(first) = missing.first() else { return Ok(()) };
+    let has_any = state_dict.keys().any(|key| Component::from_key(key) == Component::Vae);
+    let error = match has_any {
+        true => {
+            let (count, all) = (missing.len(), vae::keys().len());
+            Error::missing(format!("the VAE is incomplete: {count} of {all} tensors are missing, the first is {first}"))
+        }
+        false => Error::missing("contains no VAE"),
+    };
+    Err(error.with_hint(Hint::NameVae))
 }
 
 /// Returns whether a tensor is a scale or table of a quantized weight of the file, or marks such weights.

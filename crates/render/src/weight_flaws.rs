@@ -13,6 +13,9 @@ pub enum WeightFlaw {
     NotFinite,
     /// All values are zero.
     Zero,
+    /// Some values of an 8-bit tensor are the largest of its dtype. In many tensors, it means that each was divided by a
+    /// scale.
+    FullRange,
 }
 
 /// The flawed tensors among all loaded tensors.
@@ -105,7 +108,10 @@ pub(super) fn of_elements<T: WithDType>(elements: &[T]) -> Option<WeightFlaw> {
 /// Returns the flaw of a tensor of F8_E4M3, which has two NaNs, two zeros and no infinity.
 pub(super) fn of_f8e4m3(bytes: &[u8]) -> Option<WeightFlaw> {
     let scan = |byte: &u8| FlawScan { finite: byte & 0x7f != 0x7f, zero: byte & 0x7f == 0 };
-    bytes.iter().map(scan).fold(FlawScan::NOTHING, FlawScan::and).flaw(bytes.len())
+    let flaw = bytes.iter().map(scan).fold(FlawScan::NOTHING, FlawScan::and).flaw(bytes.len());
+    // 448
+    let is_full = || bytes.iter().any(|byte| byte & 0x7f == 0x7e);
+    flaw.or_else(|| is_full().then_some(WeightFlaw::FullRange))
 }
 
 #[cfg(test)]

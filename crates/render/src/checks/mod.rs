@@ -7,7 +7,7 @@ mod statistics;
 use serde::Serialize;
 
 use crate::picture::{Picture, PictureComparison};
-pub(crate) use answer::answer;
+pub(crate) use answer::{answer, denoising};
 pub(crate) use distilled::distilled;
 pub use statistics::relative_distance;
 pub(crate) use statistics::{Statistics, cosine};
@@ -64,8 +64,8 @@ impl Check {
 }
 
 /// Allowed standard deviation of a latent, relative to that of the model's training. Scale factors make it about 1; EDM
-/// models may have another one.
-const LATENT_DEVIATION: (f64, f64) = (0.3, 3.0);
+/// models may have another one. Guidance stretches the latents of pictures in few colors to 5; a broken UNet gives 20.
+const LATENT_DEVIATION: (f64, f64) = (0.2, 8.0);
 
 /// A picture is black if its brightest value (0 to 255) is below this.
 const BLACK: u8 = 8;
@@ -219,7 +219,7 @@ pub(crate) fn same_family(comparison: &PictureComparison) -> Check {
 /// only for checkpoints with identical latents. Affects only checks that fail for untrained UNets as well as broken ones.
 pub(crate) fn downgrade_shared_failures(checks: &mut [Check], other: &str, others: &[Check]) {
     let fails_there = |name| others.iter().any(|other| other.name == name && other.verdict == Verdict::Fail);
-    for check in checks.iter_mut().filter(|check| ["noise", "latent", "not noise"].contains(&check.name)) {
+    for check in checks.iter_mut().filter(|check| ["noise", "denoising", "latent", "not noise"].contains(&check.name)) {
         if check.verdict == Verdict::Fail && fails_there(check.name) {
             check.verdict = Verdict::Warning;
             check.found.push_str(&format!("; {other} fails it too"));

@@ -66,13 +66,13 @@ fn share_before(timestep: usize) -> f32 {
 /// Calls the UNet with guidance, and records the calls.
 pub(super) struct UnetCalls<'a> {
     /// Always present, except while the refiner is loaded.
-    expert: Option<Expert<'a>>,
+    pub(super) expert: Option<Expert<'a>>,
     successor: Option<Successor<'a>>,
     stages: &'a Trace,
     progress: &'a dyn Progress,
     /// The duration of each call.
     pub(super) seconds: Vec<f64>,
-    /// The prediction of the first call.
+    /// What the UNet predicts for the input of the first call, which is noise, without guidance.
     pub(super) first: Option<Vec<f32>>,
     /// The first call with NaN or infinite values.
     pub(super) non_finite: Option<NonFiniteCall>,
@@ -119,18 +119,19 @@ impl<'a> UnetCalls<'a> {
             self.refined_from = Some(call + 1);
         }
         let expert = self.expert.as_mut().or_internal("no UNet is loaded")?;
+        if self.first.is_none() {
+            self.first = Some(values(&expert.guidance.unguided(&expert.unet, x, time)?)?);
+        }
         let begin = Instant::now();
         let predicted = expert.guidance.predict(&expert.unet, x, time, call)?;
         self.seconds.push(begin.elapsed().as_secs_f64());
         let number = self.seconds.len();
         self.stages.seen(&format!("epsilon.{number}"), &predicted.guided);
-        let predicted_values = values(&predicted.guided)?;
-        let statistics = Statistics::of(&predicted_values);
+        let statistics = Statistics::of(&values(&predicted.guided)?);
         if self.non_finite.is_none() && !statistics.is_finite() {
             let layer = find_layer(expert, x, time, call)?;
             self.non_finite = Some(NonFiniteCall { number, statistics, layer });
         }
-        self.first.get_or_insert(predicted_values);
         self.progress.advance(1);
         Ok(predicted)
     }

@@ -158,16 +158,26 @@ impl<'a> Guidance<'a> {
         Ok((parts, negative))
     }
 
+    /// Calls the UNet with a latent and an empty prompt, without guidance.
+    pub(super) fn unguided(&self, unet: &Unet, x: &Tensor, time: f64) -> Result<Tensor> {
+        unet.forward(&self.with_image(x)?, time, &unet.prepare(&self.text.empty)?)
+    }
+
+    /// The input of the UNet: a latent, and the image that it takes besides.
+    fn with_image(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.image {
+            Some(image) => Tensor::cat(&[x, image], 1).map_err(from_candle),
+            None => Ok(x.clone()),
+        }
+    }
+
     /// Calls the UNet with a latent, with guidance. `call` is the number of calls before this one.
     pub(super) fn predict(&self, unet: &Unet, x: &Tensor, time: f64, call: usize) -> Result<Prediction> {
         let mut total: Option<Tensor> = None;
         let mut negative = None;
         let sigma = self.levels.as_ref().map_or(time, |(denoiser, schedule)| denoiser.sigma(time, schedule));
         let skips = self.skips.skips(call, self.steps, sigma);
-        let x = match &self.image {
-            Some(image) => Tensor::cat(&[x, image], 1).map_err(from_candle)?,
-            None => x.clone(),
-        };
+        let x = self.with_image(x)?;
         for Group { prepared, factors, kept } in self.groups(unet, call, skips)?.iter() {
             let batch = x.repeat((factors.len(), 1, 1, 1)).map_err(from_candle)?;
             let predicted = unet.forward(&batch, time, prepared)?;

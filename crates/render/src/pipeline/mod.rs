@@ -5,6 +5,7 @@ mod guidance;
 mod model;
 mod noise;
 mod nonfinite;
+mod probes;
 mod target;
 mod text;
 
@@ -17,7 +18,7 @@ use serde::Serialize;
 use crate::checks::{self, Check, Statistics, Verdict};
 use crate::errors::from_candle;
 use crate::kernels::Accelerator;
-use crate::networks::{Conditioning, TextEncoders, Unet, Vae};
+use crate::networks::{Conditioning, TextEncoders, Unet};
 use crate::observer::Trace;
 use crate::ops::Engine;
 use crate::picture::Picture;
@@ -34,6 +35,7 @@ use text::EncodedText;
 pub(super) use text::ParsedPrompts;
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::io::Progress;
+use trinart_ckpt_models::completeness::refuse_incomplete_vae;
 use trinart_ckpt_models::family::Architecture;
 use trinart_ckpt_models::renderable;
 
@@ -103,10 +105,11 @@ pub fn render(
 
     let begin = Instant::now();
     let image = render.image_conditioning(&target)?;
+    let encoded = render.encoded_picture(&target)?;
     let unet = Unet::load(&target.weights())?;
     render.timings.load = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
-    let latent = render.sample(unet, &text, image, refiner.as_ref(), progress)?;
+    let latent = render.sample(unet, &text, [image, encoded], refiner.as_ref(), progress)?;
     render.timings.sampling = begin.elapsed().as_secs_f64();
 
     let begin = Instant::now();
@@ -132,10 +135,11 @@ struct PreparedRefiner<'a> {
     text: EncodedText,
 }
 
-/// Fails if a model cannot be rendered with these settings: the refiner alone, or an EDM model, which has no timesteps,
+/// Fails if a model cannot be rendered with these settings: the refiner alone, one without a whole VAE, or an EDM model, which has no timesteps,
 /// with a sampler that needs them.
 pub(crate) fn check(model: &Model, settings: &Settings) -> Result<()> {
     renderable::check(model.architecture(), model.parameterization().prediction)?;
+    refuse_incomplete_vae(model.state_dict())?;
     let sampler = settings.sampler;
     match model.denoiser()?.is_edm() && (!sampler.has_schedule() || sampler == Sampler::Lcm) {
         true => Err(Error::usage(format!(
@@ -207,7 +211,7 @@ impl Render<'_> {
         }
         let Settings { width, height, .. } = *self.settings;
         let gray = Tensor::zeros((1, 3, height, width), DType::F32, &Device::Cpu).map_err(from_candle)?;
-        let (mean, _) = Vae::load(&target.weights())?.encode(&gray)?;
+        let mean = target.encode(&gray)?;
         // Instruct-pix2pix takes the latent of the VAE without scaling, except for CosXL Edit.
         let has_mask = channels == LATENT_CHANNELS + 1;
         let is_scaled = has_mask || self.model.denoiser()?.is_edm();
@@ -234,12 +238,22 @@ impl Render<'_> {
         self.checks.push(Check::judge(name, statistics.is_finite(), found, "no NaN or infinite values"));
     }
 
-    /// Samples a latent, in the UNet's scale.
+    /// The latent of a picture, for the check of whether the UNet knows the latents of this VAE. `None` for models that
+    /// take an image: theirs has the size of the render.
+    fn encoded_picture(&self, target: &RenderTarget) -> Result<Option<Tensor>> {
+        if self.model.takes_image() {
+            return Ok(None);
+        }
+        let picture = probes::picture(self.settings.width, self.settings.height).to_tensor(&Device::Cpu)?;
+        self.model.to_unet(&target.encode(&picture)?).map(Some)
+    }
+
+    /// Samples a latent, in the UNet's scale. `encoded` is that of [`Self::encoded_picture`].
     fn sample(
         &mut self,
         unet: Unet,
         text: &EncodedText,
-        image: Option<Tensor>,
+        [image, encoded]: [Option<Tensor>; 2],
         refiner: Option<&PreparedRefiner<'_>>,
         progress: &dyn Progress,
     ) -> Result<Tensor> {
@@ -277,7 +291,7 @@ impl Render<'_> {
         };
         let latent = sample(settings.sampler, &noise, &mut context)?;
         stages.seen("latent", &latent);
-        let UnetCalls { seconds, first, non_finite, refined_from, .. } = calls;
+        let UnetCalls { expert, seconds, first, non_finite, refined_from, .. } = calls;
         let count = seconds.len();
         self.timings.calls = seconds;
         if refiner.is_some() {
@@ -291,6 +305,11 @@ impl Render<'_> {
         // The refiner only knows latents with little noise.
         if let Some(first) = first.filter(|_| refined_from != Some(1)) {
             self.checks.push(checks::answer(&values(&noise)?, &first, settings.width / 8, denoiser));
+        }
+        if let Some((expert, encoded)) = expert.zip(encoded).filter(|_| refined_from.is_none()) {
+            let found = |latent: &Tensor, level| probes::found_noise(&expert, denoiser, &noise_schedule, latent, level);
+            let encoded = found(&encoded, probes::IN_ENCODED_PICTURE)?;
+            self.checks.push(checks::denoising(encoded, found(&latent, probes::IN_OWN_LATENT)?));
         }
         match non_finite {
             None => self.check_finite("UNet finite", &Statistics::default(), String::new),

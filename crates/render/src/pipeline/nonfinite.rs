@@ -58,7 +58,10 @@ impl Observer for NonFiniteFinder {
     }
 }
 
-/// Checks the loaded weights. NaN or infinite values are a failure. All-zero tensors, which only untrained networks
+/// Number of fp8 tensors that reach the largest value of their dtype if they were scaled. Casts clamp a few at most.
+const SCALED_TENSORS: usize = 10;
+
+/// Checks the loaded weights. Fp8 weights that need scales are a failure. NaN or infinite values are a failure. All-zero tensors, which only untrained networks
 /// have, are a warning.
 pub(super) fn weight_checks(flaws: &WeightFlaws) -> Vec<Check> {
     let non_finite = summarize(&flaws.keys(WeightFlaw::NotFinite));
@@ -67,7 +70,13 @@ pub(super) fn weight_checks(flaws: &WeightFlaws) -> Vec<Check> {
     let zeros: Vec<String> = flaws.keys(WeightFlaw::Zero).into_iter().filter(|key| key.ends_with(".weight")).collect();
     let zeros = summarize(&zeros);
     let zeros = zeros.map(|it| Check::warn("weights not zero", false, it, "none: trained weights are not all zero"));
-    non_finite.into_iter().chain(zeros).collect()
+    let full = flaws.keys(WeightFlaw::FullRange);
+    let full = (full.len() >= SCALED_TENSORS).then(|| {
+        let found =
+            format!("{} fp8 tensors reach 448, the largest value: the scales of the weights are missing", full.len());
+        Check::judge("weight scales", false, found, "fp8 weights without scales are below 10")
+    });
+    non_finite.into_iter().chain(zeros).chain(full).collect()
 }
 
 /// Lists the first key of each model, and the number of further keys.

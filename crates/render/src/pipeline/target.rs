@@ -63,17 +63,33 @@ impl RenderTarget {
         WeightLoader::new(Arc::clone(state_dict), engine).recording_flaws(&self.flaws)
     }
 
-    /// Decodes on the CPU, in f32. The largest value after each layer shows whether f16 would overflow.
-    pub(super) fn decode_on_cpu(&self, z: &Tensor) -> Result<Decoded> {
-        let mut weights_overflow = None;
-        let mut vae = match Vae::load(&self.weights()) {
+    /// Loads the VAE on the CPU, with its own weights if they overflow f16. Returns a text about such an overflow.
+    fn load_vae_on_cpu(&self) -> Result<(Vae, Option<String>)> {
+        match Vae::load(&self.weights()) {
             // Full precision only helps if weights exceed the range of f16.
             Err(error) if self.dtype == Dtype::F16 => {
-                weights_overflow = Some(format!("{error}; decoded with f32 weights"));
-                Vae::load(&self.loader(&self.full_precision, &self.engine))?
+                let vae = Vae::load(&self.loader(&self.full_precision, &self.engine))?;
+                Ok((vae, Some(format!("{error}; decoded with f32 weights"))))
             }
-            loaded => loaded?,
+            loaded => Ok((loaded?, None)),
+        }
+    }
+
+    /// Encodes a picture `[1, 3, height, width]`. Values are f32 on each engine, because VAEs overflow half precision.
+    pub(super) fn encode(&self, picture: &Tensor) -> Result<Tensor> {
+        let vae = match &self.engine {
+            Engine::Candle => self.load_vae_on_cpu()?.0,
+            Engine::Kernels(kernels) => {
+                let kernels = kernels.in_dtype(DType::F32).map_err(from_candle)?;
+                Vae::load(&self.loader(&self.full_precision, &Engine::Kernels(kernels)))?
+            }
         };
+        Ok(vae.encode(picture)?.0)
+    }
+
+    /// Decodes on the CPU, in f32. The largest value after each layer shows whether f16 would overflow.
+    pub(super) fn decode_on_cpu(&self, z: &Tensor) -> Result<Decoded> {
+        let (mut vae, weights_overflow) = self.load_vae_on_cpu()?;
         let finder = Arc::new(NonFiniteFinder::default());
         vae.observe(Trace::to(Arc::clone(&finder) as Arc<dyn Observer>));
         let image = vae.decode(z)?;
