@@ -19,6 +19,8 @@ mod inspect;
 mod man;
 mod merge_vae;
 mod output;
+#[cfg(test)]
+mod pages;
 mod pictures;
 mod progress;
 mod remedies;

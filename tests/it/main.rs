@@ -24,6 +24,7 @@ mod controlnets;
 mod convert;
 mod diffusers_folder;
 mod diffusers_write;
+mod docs;
 mod extract;
 #[cfg(all(unix, feature = "remote"))]
 mod fleet;
@@ -48,13 +49,14 @@ mod patterns;
 mod peers;
 mod pipelines;
 mod quantized;
-mod readme;
 #[cfg(feature = "remote")]
 mod remote;
 #[cfg(feature = "remote")]
 mod remote_faults;
 #[cfg(feature = "render")]
 mod render_check;
+#[cfg(feature = "render")]
+mod render_many;
 mod repair;
 mod roots;
 #[cfg(feature = "remote")]
@@ -64,6 +66,8 @@ mod scan_peers;
 mod schema;
 mod security;
 mod shells;
+#[cfg(feature = "render")]
+mod small_model;
 mod uses;
 mod verdict;
 #[cfg(unix)]
