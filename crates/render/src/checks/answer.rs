@@ -32,10 +32,10 @@ pub(crate) fn denoising(encoded: f64, own: f64) -> Check {
     let mut found = format!("cosine {encoded:.4} between noise that was added to a picture and what the UNet finds");
     if !passed {
         found.push_str(&match own > OWN_COSINE {
-            true => format!(", {own:.4} in its own latent: the UNet works, but the VAE is not for this model"),
+            true => format!(", {own:.4} in its own latent: probably the VAE is not for this model"),
             false => format!(
-                ", {own:.4} in its own latent: weights of the UNet are swapped or damaged, or come from several models or \
-                 training states"
+                ", {own:.4} in its own latent: probably weights of the UNet are swapped or damaged, or come from several \
+                 models or training states"
             ),
         });
     }
