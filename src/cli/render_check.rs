@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::args::{RenderCheck as Command, RngArgument, SyntaxArgument};
-use super::each::{Names, each};
+use super::each::each;
 use super::exit::Exit;
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
@@ -69,8 +69,7 @@ fn many(command: &Command, folder: &Path, terminal: &Terminal) -> Exit {
         worst.set(worst.get().max(exit(&report)));
         Ok(report)
     };
-    let names = Names { list: "results", file: "checkpoint", between: "\n" };
-    let exit = each(&paths, &names, terminal, work, RenderCheckReport::to_text);
+    let exit = each(&paths, terminal, work, RenderCheckReport::to_text);
     if !skipped.is_empty() {
         terminal.text(|| format!("{} skipped: no Stable Diffusion checkpoints\n", skipped.len()));
     }

@@ -37,13 +37,13 @@ fn renders_each_checkpoint_of_a_folder_and_draws_them_on_one_sheet() {
     let sheet = picture(&out.join("sheet.png"));
     assert_eq!(sheet.width, 2 * 256 + 3 * 8);
     // Without --force, nothing is replaced.
-    let again = arguments(&["--json"]);
+    let again = arguments(&["--json=document"]);
     assert_eq!(again.code, Some(2));
     let document: Value = serde_json::from_str(&again.stdout).unwrap();
-    let errors: Vec<_> = document["results"].as_array().unwrap().iter().map(|it| it["error"]["hint"].clone()).collect();
+    let errors: Vec<_> = document["files"].as_array().unwrap().iter().map(|it| it["error"]["hint"].clone()).collect();
     assert_eq!(errors, ["overwrite", "overwrite"]);
-    let replaced: Value = serde_json::from_str(&arguments(&["--json", "--force"]).stdout).unwrap();
-    let result = &replaced["results"][1];
+    let replaced: Value = serde_json::from_str(&arguments(&["--json=document", "--force"]).stdout).unwrap();
+    let result = &replaced["files"][1];
     assert!(result["picture"].as_str().unwrap().ends_with("猫.png"), "{result:#}");
     assert!(result["sheet"].as_str().unwrap().ends_with("sheet.png"), "{result:#}");
     assert_eq!(picture(&out.join("sheet.png")), sheet);
