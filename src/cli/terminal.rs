@@ -226,8 +226,7 @@ impl Terminal {
 
 impl Progress for Terminal {
     fn begin(&self, what: &'static str, bytes: u64) {
-        let template =
-            "{prefix}{msg:>9} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta}";
+        let template = "{prefix}{msg:>9} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} ETA {eta}{network}";
         self.show(what, bytes, template);
     }
 
@@ -255,7 +254,7 @@ impl Terminal {
         self.bar.set_message(what);
         self.bar.set_length(length);
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        self.bar.set_style(style.with_key("pace", write_pace).progress_chars("=> "));
+        self.bar.set_style(style.with_key("pace", write_pace).with_key("network", write_network).progress_chars("=> "));
         self.bar.reset();
         self.start_ticking();
     }
@@ -276,6 +275,16 @@ impl Terminal {
             }
         });
     }
+}
+
+/// Writes the bytes that were received from servers, if there are any.
+fn write_network(_: &ProgressState, out: &mut dyn std::fmt::Write) {
+    #[cfg(feature = "remote")]
+    if let received @ 1.. = super::addresses::received() {
+        let _ = write!(out, ", {} received", indicatif::DecimalBytes(received));
+    }
+    #[cfg(not(feature = "remote"))]
+    let _ = out;
 }
 
 /// Writes the steps per second, or the seconds per step if a step takes longer, as WebUI does.

@@ -61,8 +61,8 @@ impl Network {
     }
 
     /// Sets this network as what opens addresses in this process. Returns whether it is the first.
-    pub fn connect(self) -> bool {
-        remote::connect(Arc::new(self))
+    pub fn connect(self: &Arc<Self>) -> bool {
+        remote::connect(Arc::clone(self) as Arc<dyn Remote>)
     }
 
     /// Returns an address without its secrets, and remembers them: the user name, the password and the query. Everything
