@@ -77,6 +77,8 @@ pub fn schemas() -> Vec<(&'static str, Schema)> {
         ("diff", of::<Summed<Compared, FileDifference, FolderDifferenceSummary<'static>>>("diff")),
         ("hash", of::<Listed<Hashes>>("hash")),
         ("scan", of::<Summed<ScanReport, ScannedFile, ScanSummary<'static>>>("scan")),
+        #[cfg(feature = "render")]
+        ("render-check", of::<Listed<crate::report::RenderCheckReport>>("render-check")),
         ("completions", of::<Single<Script>>("completions")),
         ("man", of::<Single<Pages>>("man")),
     ]

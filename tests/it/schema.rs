@@ -31,6 +31,9 @@ fn the_files_are_those_of_the_reports() {
         assert!(is_current, "{} is outdated; UPDATE_SCHEMAS=1 cargo test --test it schema:: writes it", path.display());
         expected.push(format!("{command}.json"));
     }
+    if !cfg!(feature = "render") {
+        expected.push("render-check.json".to_owned());
+    }
     let names = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let unknown: Vec<String> = names.filter(|name| !expected.contains(name)).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
@@ -113,5 +116,14 @@ fn what_the_commands_print_fits() {
     checked(&[&"diff", &base, &missing, &"--json"], 1);
     checked(&[&"diff", &models, &folder.join("new"), &"--json=document"], 1);
     checked(&[&"completions", &"bash", &"--json"], 1);
+    #[cfg(feature = "render")]
+    {
+        let (model, picture) = (fixture("small_model/small.ckpt"), folder.join("a.png"));
+        let options = ["--steps", "2", "--size", "64x64", "--json"];
+        let [steps, two, size, small, json] = options.each_ref();
+        checked(&[&"render-check", &model, &"-o", &picture, steps, two, size, small, json], 1);
+        let models = [&models, &folder.join("pictures")];
+        checked(&[&"render-check", models[0], &"--out-dir", models[1], size, small, steps, two, json], 4);
+    }
     checked(&[&"man", &"convert", &"--json"], 1);
 }
