@@ -107,6 +107,50 @@ fn transcripts_match_the_output() {
     assert!(count >= 15, "only {count} commands in transcripts");
 }
 
+/// The commands of the program in a block of shell code, without what follows them in a pipe.
+#[cfg(unix)]
+fn shell_commands(block: &str) -> Vec<String> {
+    let joined = block.replace("\\\n", " ").replace("|\n", "|");
+    let lines = joined.lines().filter_map(|line| line.trim_start().strip_prefix("trinart-ckpt "));
+    let end = |line: &str| {
+        // Neither is in an argument of the pages, except in quotation marks.
+        let mut is_quoted = false;
+        let at = line.char_indices().find(|(_, letter)| {
+            is_quoted ^= *letter == '\'';
+            !is_quoted && "|>#".contains(*letter)
+        });
+        at.map_or(line.len(), |(at, _)| at)
+    };
+    lines.map(|line| line[..end(line)].trim().replace('\'', "\"")).collect()
+}
+
+/// The transcripts run their commands. Those of shell code name files that do not exist, so they end with an error; but it
+/// must not be one of usage. Addresses are left out, because each would be asked for.
+#[cfg(unix)]
+#[test]
+fn commands_in_shell_code_are_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut count = 0;
+    for (path, page) in pages() {
+        let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+        let tables =
+            page.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.split("`trinart-ckpt ").nth(1));
+        let tables = tables.map(|command| format!("trinart-ckpt {}", command.split('`').next().unwrap()));
+        let commands = blocks.map(str::to_owned).chain(tables).flat_map(|block| shell_commands(&block));
+        for command in commands.filter(|command| !command.contains("://") && !command.contains('$')) {
+            if command.starts_with("render-check") && !cfg!(feature = "render") {
+                continue;
+            }
+            count += 1;
+            let program = env!("CARGO_BIN_EXE_trinart-ckpt");
+            let ran = Command::new(program).args(words(&command)).current_dir(folder.path()).output().unwrap();
+            let error = String::from_utf8(ran.stderr).unwrap();
+            assert!(!error.contains("--help"), "{}: {command}: {error}", path.display());
+        }
+    }
+    assert!(count >= 50, "only {count} commands");
+}
+
 /// Fails unless the contact sheet that the README shows is this one, but for rounding and for letters that tell of it.
 #[cfg(all(unix, feature = "render"))]
 fn compare_with_contact_sheet(path: &Path) {
