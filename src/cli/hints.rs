@@ -9,7 +9,7 @@ pub(super) fn option(hint: Hint) -> Option<&'static str> {
     Some(match hint {
         Hint::Overwrite => "replace it with --force",
         Hint::Saturate => "clamp such values with --saturate",
-        Hint::Sanitize => "take only the tensors with --sanitize",
+        Hint::Sanitize => "take only the tensors with convert --sanitize",
         Hint::Partial => "keep the checkpoint's own tensors with --partial",
         Hint::AllowWithdrawn => "use it anyway with --allow-withdrawn",
         Hint::AllowLoss => "leave such tensors out with --allow-loss",

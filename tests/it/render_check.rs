@@ -305,6 +305,20 @@ fn renders_the_same_latent_and_another_picture_after_a_merge() {
 }
 
 #[test]
+fn says_what_a_file_is_that_cannot_be_rendered() {
+    let folder = Folder::new();
+    let cases = [
+        ("tiny-vae.ckpt", &["VAE", "expected a checkpoint of SD v1"][..]),
+        ("views.ckpt", &["no known keys", "expected a checkpoint of SD v1"]),
+        ("hostile/calls-system.ckpt", &["posix.system", "convert --sanitize"]),
+        ("README.md", &["not a checkpoint"]),
+    ];
+    for (file, words) in cases {
+        run!["render-check", fixture(file), "-o", folder.join("a.png")].refused(words);
+    }
+}
+
+#[test]
 fn names_a_nan_weight() {
     let folder = Folder::new();
     let key = "model.diffusion_model.middle_block.0.in_layers.2.weight";

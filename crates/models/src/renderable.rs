@@ -5,6 +5,7 @@ use trinart_ckpt_formats::state_dict::StateDict;
 
 use crate::detection::{self, detect_by};
 use crate::family::{Architecture, Prediction, Task};
+use crate::file_kind;
 
 /// The key prefix of the UNet.
 const UNET: &str = "model.diffusion_model.";
@@ -21,6 +22,11 @@ pub fn architecture(state_dict: &StateDict) -> Result<Architecture> {
     }
     let of_unet = |name: &str| dims(&format!("{UNET}{name}"));
     let Some(attention) = first_attention(|name| of_unet(name).is_some()) else {
+        if !state_dict.keys().any(|key| key.starts_with(UNET)) {
+            let found = file_kind::describe(state_dict);
+            let expected = "expected a checkpoint of SD v1, SD v2 or SDXL";
+            return Err(Error::unsupported(format!("cannot be rendered: {found}; {expected}")));
+        }
         let key = format!("{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight");
         return Err(Error::missing("the UNet has no cross-attention; it cannot follow a prompt").in_tensor(key));
     };
@@ -119,6 +125,14 @@ mod tests {
         for (tensors, expected) in cases {
             assert_eq!(architecture(&model(tensors)).unwrap(), expected, "{tensors:?}");
         }
+        let mut vae = StateDict::new();
+        let tensor = LazyTensor::owned(Dtype::U8, Shape::new([0]).unwrap(), []).unwrap();
+        vae.insert("first_stage_model.decoder.conv_in.weight", tensor).unwrap();
+        let error = architecture(&vae).unwrap_err().to_string();
+        assert!(
+            error.contains("no known keys (first_stage_model.decoder.conv_in.weight); expected a checkpoint"),
+            "{error}"
+        );
         assert!(architecture(&model(&[(LABEL, &[4, 2816])])).is_err());
         assert!(check(Architecture::SdxlRefiner, Prediction::Epsilon).is_err());
         assert!(check(Architecture::SdxlBase, Prediction::Flow).is_err());
