@@ -19,7 +19,8 @@ mod inspect;
 mod man;
 mod merge_vae;
 mod output;
-#[cfg(test)]
+// The pages describe the program with all of its features.
+#[cfg(all(test, feature = "remote", feature = "render"))]
 mod pages;
 mod pictures;
 mod progress;
