@@ -23,7 +23,7 @@ lint:
 
 # Run clippy on the feature cuda; needs no CUDA toolkit
 cuda-lint:
-    {{cuda_lint_env}} cargo clippy --workspace --all-targets --features cuda --target-dir target/cuda-lints -- -D warnings
+    {{cuda_lint_env}} cargo clippy -p trinart-ckpt-render --all-targets --features cuda --target-dir target/cuda-lints -- -D warnings
 
 # Run all tests of the workspace, or those that match a filter: `just test scan::`
 test *filter:
