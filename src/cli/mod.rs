@@ -20,7 +20,8 @@ mod man;
 mod merge_vae;
 mod output;
 // The pages describe the program with all of its features.
-#[cfg(all(test, feature = "remote", feature = "render"))]
+#[cfg(test)]
+#[cfg(all(feature = "remote", feature = "render"))]
 mod pages;
 mod pictures;
 mod progress;
