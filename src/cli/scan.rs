@@ -8,10 +8,11 @@ use crate::ops::Scan;
 use crate::report::{ScanReport, ScannedFile};
 use trinart_ckpt_formats::danger::Allowed;
 use trinart_ckpt_formats::error::Result;
+use trinart_ckpt_formats::io::is_dir;
 
 /// Scans each path. Exits with 1 if a file is dangerous or unknown, even if others could not be scanned.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
-    terminal.expect_several(command.paths.len() > 1 || command.paths.iter().any(|path| path.is_dir()));
+    terminal.expect_several(command.paths.len() > 1 || command.paths.iter().any(|path| is_dir(path)));
     let print = |file: &ScannedFile| {
         if let Some(error) = &file.error {
             terminal.error(error);
@@ -23,7 +24,7 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     let report = allowed(&command.allow)
         .and_then(|allowed| Scan::new(&command.paths).allow(allowed).progress(terminal).run_each(print));
     if let (true, Ok(report)) = (terminal.is_lines(), &report) {
-        terminal.summary(&report.summary());
+        terminal.summary(&report.summary);
         return exit(report);
     }
     let text = |report: &ScanReport| match terminal.is_quiet() {
@@ -34,7 +35,7 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
 }
 
 fn exit(report: &ScanReport) -> Exit {
-    match (report.dangerous + report.unknown, report.unreadable) {
+    match (report.summary.dangerous + report.summary.unknown, report.summary.unreadable) {
         (0, 0) => Exit::Success,
         (0, _) => Exit::Error,
         _ => Exit::Negative,

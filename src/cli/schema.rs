@@ -76,7 +76,7 @@ pub fn schemas() -> Vec<(&'static str, Schema)> {
         ("inspect", of::<Listed<Inspection>>("inspect")),
         ("diff", of::<Summed<Compared, FileDifference, FolderDifferenceSummary<'static>>>("diff")),
         ("hash", of::<Listed<Hashes>>("hash")),
-        ("scan", of::<Summed<ScanReport, ScannedFile, ScanSummary<'static>>>("scan")),
+        ("scan", of::<Summed<ScanReport, ScannedFile, ScanSummary>>("scan")),
         #[cfg(feature = "render")]
         ("render-check", of::<Listed<crate::report::RenderCheckReport>>("render-check")),
         ("completions", of::<Single<Script>>("completions")),

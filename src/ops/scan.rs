@@ -14,7 +14,7 @@ use trinart_ckpt_formats::walk::{self, Listing};
 ///
 /// # fn main() -> trinart_ckpt::Result<()> {
 /// let report = Scan::new(["models"]).run()?;
-/// assert_eq!(report.dangerous + report.unknown, 0);
+/// assert_eq!(report.summary.dangerous + report.summary.unknown, 0);
 /// # Ok(())
 /// # }
 /// ```

@@ -235,6 +235,16 @@ impl ScannedFile {
 pub struct ScanReport {
     /// The checkpoints, the other files with pickles, and the files that could not be scanned.
     pub files: Vec<ScannedFile>,
+    /// The numbers.
+    #[serde(flatten)]
+    pub summary: ScanSummary,
+}
+
+/// The numbers of a scan.
+#[derive(Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct ScanSummary {
     /// The number of dangerous files.
     pub dangerous: usize,
     /// The number of unknown files.
@@ -251,51 +261,26 @@ pub struct ScanReport {
     pub allowed: BTreeSet<String>,
 }
 
-/// The numbers of a scan, as in [`ScanReport`].
-#[derive(Debug, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[non_exhaustive]
-pub struct ScanSummary<'a> {
-    /// The number of dangerous files.
-    pub dangerous: usize,
-    /// The number of unknown files.
-    pub unknown: usize,
-    /// The number of safe files.
-    pub safe: usize,
-    /// The number of files that could not be scanned completely and are not known to be dangerous.
-    pub unreadable: usize,
-    /// The numbers of files that are not scanned, by format.
-    #[serde(serialize_with = "by_name")]
-    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, usize>"))]
-    pub skipped: &'a [(ScannedFormat, usize)],
-    /// The patterns that vouch for names in these files.
-    pub allowed: &'a BTreeSet<String>,
-}
-
 impl ScanReport {
-    /// The numbers, without the files.
-    pub fn summary(&self) -> ScanSummary<'_> {
-        let ScanReport { dangerous, unknown, safe, unreadable, .. } = *self;
-        ScanSummary { dangerous, unknown, safe, unreadable, skipped: &self.skipped, allowed: &self.allowed }
-    }
-
     /// Adds a file and counts its verdict.
     pub(crate) fn push(&mut self, file: ScannedFile) {
+        let summary = &mut self.summary;
         match file.verdict {
-            ScanVerdict::Safe => self.safe += 1,
-            ScanVerdict::Unknown => self.unknown += 1,
-            ScanVerdict::Dangerous => self.dangerous += 1,
-            ScanVerdict::Unreadable => self.unreadable += 1,
+            ScanVerdict::Safe => summary.safe += 1,
+            ScanVerdict::Unknown => summary.unknown += 1,
+            ScanVerdict::Dangerous => summary.dangerous += 1,
+            ScanVerdict::Unreadable => summary.unreadable += 1,
         }
-        self.allowed.extend(file.allowed_names().into_keys().map(str::to_owned));
+        summary.allowed.extend(file.allowed_names().into_keys().map(str::to_owned));
         self.files.push(file);
     }
 
     /// Counts files that are not scanned because of their format.
     pub(crate) fn skip(&mut self, format: ScannedFormat, number: usize) {
-        match self.skipped.iter_mut().find(|(known, _)| *known == format) {
+        let skipped = &mut self.summary.skipped;
+        match skipped.iter_mut().find(|(known, _)| *known == format) {
             Some((_, count)) => *count += number,
-            None if number > 0 => self.skipped.push((format, number)),
+            None if number > 0 => skipped.push((format, number)),
             None => {}
         }
     }
@@ -303,7 +288,7 @@ impl ScanReport {
     /// Sorts the files: the dangerous ones first, then those that are unknown, not readable and safe.
     pub(crate) fn sort(&mut self) {
         self.files.sort_by_key(|file| file.verdict);
-        self.skipped.sort_by_key(|(format, _)| format.name());
+        self.summary.skipped.sort_by_key(|(format, _)| format.name());
     }
 
     /// Returns the lines of all files, and a summary unless there is only one file.
@@ -314,21 +299,22 @@ impl ScanReport {
     /// Formats the report as [`Self::to_text`], with these words for tips, and in colors.
     pub fn to_text_with(&self, words: TipWords<'_>, colors: Colors) -> String {
         let mut out: String = self.files.iter().map(|file| file.to_text_with(words, colors)).collect();
-        if self.files.len() == 1 && self.skipped.is_empty() {
+        if self.files.len() == 1 && self.summary.skipped.is_empty() {
             return out;
         }
         let _ = write!(out, "{} scanned", count(self.files.len(), "file"));
+        let summary = &self.summary;
         let parts = [
-            (self.dangerous, ScanVerdict::Dangerous),
-            (self.unknown, ScanVerdict::Unknown),
-            (self.unreadable, ScanVerdict::Unreadable),
-            (self.safe, ScanVerdict::Safe),
+            (summary.dangerous, ScanVerdict::Dangerous),
+            (summary.unknown, ScanVerdict::Unknown),
+            (summary.unreadable, ScanVerdict::Unreadable),
+            (summary.safe, ScanVerdict::Safe),
         ];
         for (number, verdict) in parts.iter().filter(|(number, _)| *number > 0) {
             let part = colors.paint(&format!("{number} {}", verdict.text()), verdict.style());
             let _ = write!(out, ", {part}");
         }
-        let skipped: Vec<_> = self.skipped.iter().map(|(format, number)| count(*number, format.noun())).collect();
+        let skipped: Vec<_> = summary.skipped.iter().map(|(format, number)| count(*number, format.noun())).collect();
         if !skipped.is_empty() {
             let _ = write!(out, "; skipped: {}", skipped.join(", "));
         }

@@ -132,5 +132,5 @@ fn thousands_of_allowed_names_hide_nothing() {
     let mut allowed = Allowed::new();
     allowed.add("x.*").unwrap();
     let report: ScanReport = Scan::new([path]).allow(allowed).run().unwrap();
-    assert_eq!(report.unknown, 1, "{}", report.to_text());
+    assert_eq!(report.summary.unknown, 1, "{}", report.to_text());
 }
