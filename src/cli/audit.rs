@@ -1,6 +1,6 @@
 //! The command `audit`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use etcetera::BaseStrategy;
 
@@ -12,9 +12,9 @@ use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
 use crate::ops::{Audit, Memory};
 use crate::report::{AuditLine, AuditReport};
-use trinart_ckpt_formats::containers::diffusers;
 use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::io::{AtomicFile, Overwrite};
+use trinart_ckpt_formats::walk;
 
 /// Audits folders. Exits with 1 if there are findings.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
@@ -40,8 +40,7 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         }
         Ok(report)
     });
-    let is_folder = |path: &PathBuf| path.is_dir() && !diffusers::is_model(path);
-    terminal.expect_several(command.paths.len() > 1 || command.paths.iter().any(is_folder));
+    terminal.expect_several(command.paths.len() > 1 || command.paths.iter().any(|path| walk::is_folder_of_files(path)));
     if let (true, Ok(report)) = (terminal.is_lines(), &report) {
         let is_wanted = |line: &&AuditLine<'_>| !command.only_problems || !line.findings.is_empty();
         report.lines().iter().filter(is_wanted).for_each(|line| terminal.line(line));

@@ -1,7 +1,5 @@
 //! The command `diff`.
 
-use std::path::Path;
-
 use super::args::Diff as Command;
 use super::exit::Exit;
 use super::hints;
@@ -9,15 +7,12 @@ use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
 use crate::ops::{Compare, CompareFolders, CompareOptions};
 use crate::report::{Difference, FolderDifference};
-use trinart_ckpt_formats::containers::diffusers;
-use trinart_ckpt_formats::io::is_dir;
-use trinart_ckpt_formats::{OpenOptions, Result};
+use trinart_ckpt_formats::{OpenOptions, Result, walk};
 use trinart_ckpt_models::Checkpoint;
 
 /// Compares two checkpoints, or two folders of them. Exits with 1 if they differ.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
-    let is_folder = |path: &Path| is_dir(path) && !diffusers::is_model(path);
-    if is_folder(&command.a) && is_folder(&command.b) {
+    if walk::is_folder_of_files(&command.a) && walk::is_folder_of_files(&command.b) {
         let exit = |difference: &FolderDifference| match (difference.has_failed(), difference.equal) {
             (true, _) => Exit::Error,
             (false, true) => Exit::Success,

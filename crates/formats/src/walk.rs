@@ -91,6 +91,11 @@ fn is_checkpoint(path: &Path) -> bool {
     }
 }
 
+/// Returns whether a path or an address leads to a folder that is no diffusers folder, and so stands for the files in it.
+pub fn is_folder_of_files(path: &Path) -> bool {
+    is_dir(path) && !diffusers::is_model(path)
+}
+
 fn list(path: &Path, keeps_models: bool) -> Listing {
     if !is_dir(path) || (keeps_models && diffusers::is_model(path)) {
         return Listing { files: vec![path.to_owned()], ..Listing::default() };
