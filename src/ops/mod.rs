@@ -38,6 +38,7 @@ mod side_file;
 mod staging;
 mod structure;
 mod vae_file;
+mod webui;
 mod which_vae;
 
 pub use audit::{Audit, Memory};
@@ -55,4 +56,5 @@ pub use render_check::RenderCheck;
 #[cfg(feature = "render")]
 pub use render_sheet::RenderSheet;
 pub use scan::Scan;
-pub use which_vae::{KnownVaes, vae_folder_of};
+pub use webui::vae_folder_of;
+pub use which_vae::KnownVaes;

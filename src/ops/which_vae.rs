@@ -109,15 +109,3 @@ pub(super) fn identify(
 pub(super) fn hint(number: &str) -> Option<String> {
     toolkit::vae_name(number).map(|name| format!("like {name}, by model-toolkit's number {number}; perhaps not equal"))
 }
-
-/// Returns the folder of VAEs of the WebUI or ComfyUI in which a file lies; `None` elsewhere.
-pub fn vae_folder_of(file: &Path) -> Option<PathBuf> {
-    const FOLDERS: [(&str, &str); 2] =
-        [("models/Stable-diffusion", "models/VAE"), ("models/checkpoints", "models/vae")];
-    let file = std::path::absolute(file).ok()?;
-    let found = |root: &Path| {
-        let of = FOLDERS.iter().find(|(checkpoints, _)| root.join(checkpoints).is_dir())?;
-        Some(root.join(of.1)).filter(|folder| folder.is_dir())
-    };
-    file.ancestors().skip(1).find_map(found)
-}

@@ -17,6 +17,7 @@ pub use memory::Memory;
 use super::jobs::check_jobs;
 use super::known_structures::KnownStructures;
 use super::run_methods::run_methods;
+use super::webui;
 use crate::report::{AuditFinding, AuditReport, AuditedFile, FindingCode, VaeState};
 use file::{Examined, examine};
 use trinart_ckpt_formats::error::{Error, Result};
@@ -52,9 +53,6 @@ pub struct Audit<'a> {
 
 /// The folders of a WebUI root that hold models.
 const WEBUI: [&str; 2] = ["models", "embeddings"];
-
-/// The folders of models that only the root of WebUI or ComfyUI has.
-const MARKS: [&str; 2] = ["models/Stable-diffusion", "models/checkpoints"];
 
 run_methods!(Audit, jobs, progress);
 
@@ -209,7 +207,7 @@ impl Progress for Quiet<'_> {
 
 /// The folders of models in the root of a WebUI, or else the path itself.
 fn roots(path: &Path) -> Vec<PathBuf> {
-    if MARKS.iter().any(|mark| path.join(mark).is_dir()) {
+    if webui::is_root(path) {
         WEBUI.iter().map(|name| path.join(name)).filter(|folder| folder.is_dir()).collect()
     } else {
         vec![path.to_owned()]
