@@ -2,9 +2,7 @@
 
 use serde_json::Value;
 use trinart_ckpt_formats::StateDict;
-use trinart_ckpt_formats::containers::diffusers::{
-    COMPONENTS, LONE_COMPONENTS, MODEL_INDEX, OTHER_COMPONENTS, SEPARATOR, parse_json, write_json,
-};
+use trinart_ckpt_formats::containers::diffusers::{MODEL_INDEX, SEPARATOR, is_component, parse_json, write_json};
 use trinart_ckpt_formats::error::{Error, Result};
 
 use crate::parameterization::{Parameterization, Patch, patch_scheduler};
@@ -15,7 +13,7 @@ use crate::quantization;
 /// Returns the component that a key of a folder begins with; `None` for LDM names.
 fn component(key: &str) -> Option<&str> {
     let (component, _) = key.split_once(SEPARATOR)?;
-    COMPONENTS.iter().chain(OTHER_COMPONENTS).chain(LONE_COMPONENTS).any(|it| *it == component).then_some(component)
+    is_component(component).then_some(component)
 }
 
 /// Returns whether the keys are those that a folder stores.

@@ -47,5 +47,15 @@ pub(crate) fn is_weights(name: &str) -> bool {
         let (safetensors, bin) = stems(component);
         [safetensors, bin].iter().any(|stem| name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(['.', '-'])))
     };
-    COMPONENTS.iter().chain(OTHER_COMPONENTS).chain(LONE_COMPONENTS).any(|component| is_of(component))
+    components().any(is_of)
+}
+
+/// Returns whether a component with tensors may have this name.
+pub fn is_component(name: &str) -> bool {
+    components().any(|component| component == name)
+}
+
+/// The names of all components with tensors.
+fn components() -> impl Iterator<Item = &'static str> {
+    COMPONENTS.iter().chain(OTHER_COMPONENTS).chain(LONE_COMPONENTS).copied()
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use super::{COMPONENTS, LONE_COMPONENTS, MODEL_INDEX, OTHER_COMPONENTS, Part, SEPARATOR, stems};
+use super::{COMPONENTS, MODEL_INDEX, Part, SEPARATOR, is_component, stems};
 use crate::containers::write::check_paths;
 use crate::error::{Error, OrInternal, Result};
 use crate::io::Source;
@@ -146,9 +146,7 @@ pub fn entries(state_dict: &StateDict, metadata: &Metadata, files: &Files<'_>) -
 
 /// Splits a key into component and name. Fails if the component is unknown.
 fn split(key: &str) -> Result<(&str, &str)> {
-    let is_known =
-        |component: &str| COMPONENTS.iter().chain(OTHER_COMPONENTS).chain(LONE_COMPONENTS).any(|it| *it == component);
-    key.split_once(SEPARATOR).filter(|(component, _)| is_known(component)).ok_or_else(|| {
+    key.split_once(SEPARATOR).filter(|(component, _)| is_component(component)).ok_or_else(|| {
         let found = format!("the key does not begin with a component: {}", COMPONENTS.join(", "));
         Error::unsupported(found).in_tensor(key)
     })
