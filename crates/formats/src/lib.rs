@@ -135,6 +135,7 @@
 pub mod containers;
 pub mod danger;
 pub mod error;
+mod hexadecimal;
 pub mod io;
 pub mod limits;
 pub mod metadata;
@@ -148,6 +149,7 @@ pub mod walk;
 pub use containers::{Container, Dangers, OpenOptions, StoredCheckpoint, Target, WriteOptions, Written};
 pub use danger::Level;
 pub use error::{Error, Hint, Kind, Result};
+pub use hexadecimal::hexadecimal;
 pub use io::{NoProgress, Overwrite, Progress};
 pub use metadata::{Metadata, PyValue};
 pub use scan::{FileScan, scan_file};

@@ -1,9 +1,10 @@
 //! The sha256 of a file whose pieces several threads read.
 
-use std::fmt::Write;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
+
+use crate::hexadecimal::hexadecimal;
 
 /// Takes the pieces of a file in any order, and hashes them in theirs. A thread with a piece waits for the threads with the pieces
 /// before it, so that no piece is read twice or kept. Each piece must be added, or given up.
@@ -48,10 +49,7 @@ impl FileHash {
     /// Returns the sha256 of the pieces, lower-case hexadecimal.
     pub(super) fn finish(self) -> String {
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        state.hasher.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hexadecimal(&state.hasher.finalize())
     }
 }
 

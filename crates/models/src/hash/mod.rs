@@ -4,12 +4,12 @@ mod structure;
 mod tensor;
 mod values;
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use trinart_ckpt_formats::error::{OrInternal, Result};
+pub(crate) use trinart_ckpt_formats::hexadecimal;
 use trinart_ckpt_formats::io::{NoProgress, Progress, Source, parallel};
 use trinart_ckpt_formats::tensor::{LazyTensor, NonFinite, NonFiniteTensor};
 
@@ -179,13 +179,6 @@ pub(crate) fn each_piece(
         progress.advance(count as u64);
     }
     Ok(())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]
