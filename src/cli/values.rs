@@ -8,6 +8,7 @@ pub(super) mod sampling;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 
 pub(super) use choices::{Choice, Choices};
 
@@ -128,33 +129,45 @@ impl From<ComponentArgument> for Component {
 }
 
 /// A component that `convert --component` extracts.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum ExtractArgument {
-    Unet,
-    Vae,
-    #[value(aliases = ["text_encoder", "te", "clip"])]
-    TextEncoder,
-    #[value(name = "text-encoder-1", aliases = ["text_encoder_1", "clip-l", "clip_l"])]
-    TextEncoder1,
-    #[value(name = "text-encoder-2", aliases = ["text_encoder_2", "clip-g", "clip_g"])]
-    TextEncoder2,
-    #[value(aliases = ["image_encoder", "clip-vision", "clip_vision"])]
-    ImageEncoder,
-    #[value(name = "controlnet", aliases = ["control-net", "control_net", "control"])]
-    ControlNet,
+    Component(ComponentArgument),
+    TextEncoder(TextEncoder),
+}
+
+impl ValueEnum for ExtractArgument {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            ExtractArgument::Component(ComponentArgument::Unet),
+            ExtractArgument::Component(ComponentArgument::Vae),
+            ExtractArgument::Component(ComponentArgument::TextEncoder),
+            ExtractArgument::TextEncoder(TextEncoder::First),
+            ExtractArgument::TextEncoder(TextEncoder::Second),
+            ExtractArgument::Component(ComponentArgument::ImageEncoder),
+            ExtractArgument::Component(ComponentArgument::ControlNet),
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            ExtractArgument::Component(component) => component.to_possible_value(),
+            ExtractArgument::TextEncoder(TextEncoder::First) => {
+                Some(PossibleValue::new("text-encoder-1").aliases(["text_encoder_1", "clip-l", "clip_l"]))
+            }
+            ExtractArgument::TextEncoder(TextEncoder::Second) => {
+                Some(PossibleValue::new("text-encoder-2").aliases(["text_encoder_2", "clip-g", "clip_g"]))
+            }
+            ExtractArgument::TextEncoder(_) => None,
+        }
+    }
 }
 
 impl ExtractArgument {
     /// Sets the component of a conversion.
     pub(super) fn apply(self, convert: Convert<'_>) -> Convert<'_> {
         match self {
-            ExtractArgument::Unet => convert.component(Component::Unet),
-            ExtractArgument::Vae => convert.component(Component::Vae),
-            ExtractArgument::TextEncoder => convert.component(Component::TextEncoder),
-            ExtractArgument::TextEncoder1 => convert.text_encoder(TextEncoder::First),
-            ExtractArgument::TextEncoder2 => convert.text_encoder(TextEncoder::Second),
-            ExtractArgument::ImageEncoder => convert.component(Component::ImageEncoder),
-            ExtractArgument::ControlNet => convert.component(Component::ControlNet),
+            ExtractArgument::Component(component) => convert.component(component.into()),
+            ExtractArgument::TextEncoder(only) => convert.text_encoder(only),
         }
     }
 }
