@@ -34,6 +34,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Redirects that are followed.
 const REDIRECTS: usize = 10;
 
+/// The value of the header `User-Agent`.
+pub(crate) const AGENT: &str = concat!("trinart-ckpt/", env!("CARGO_PKG_VERSION"));
+
 /// Sends requests.
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -67,12 +70,11 @@ impl Client {
     pub(crate) fn new() -> Result<Self> {
         // Fails if the process has a provider already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let agent = concat!("trinart-ckpt/", env!("CARGO_PKG_VERSION"));
         let mut headers = HeaderMap::new();
         // Ranges of compressed content would be of no use.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let http = reqwest::Client::builder()
-            .user_agent(agent)
+            .user_agent(AGENT)
             .default_headers(headers)
             .redirect(Policy::none())
             .referer(false)

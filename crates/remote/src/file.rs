@@ -47,6 +47,11 @@ pub(crate) trait Fetch: fmt::Debug + Send + Sync {
     fn check(&self) -> Boxed<'_, ()>;
 }
 
+/// The error for a file that is not the one that was opened.
+pub(crate) fn changed(what: &str) -> Error {
+    Error::mismatch(format!("the file on the server changed while it was being read: {what}"))
+}
+
 /// What all files have in common: threads, connections, blocks.
 pub(crate) struct Shared {
     pub(crate) runtime: Runtime,

@@ -16,7 +16,8 @@ use reqwest::Url;
 use trinart_ckpt_formats::error::{Error, Kind, Result};
 use trinart_ckpt_formats::limits;
 
-use crate::file::{Boxed, Fetch, HEAD, Opened, Shared};
+use crate::client::AGENT;
+use crate::file::{Boxed, Fetch, HEAD, Opened, Shared, changed};
 use crate::listing::Listing;
 use crate::loopback::is_loopback;
 
@@ -56,10 +57,7 @@ pub(crate) fn store(shared: &Shared, bucket: &str) -> Result<Arc<AmazonS3>> {
     let endpoint = endpoint.iter().find_map(|key| builder.get_config_value(key)).and_then(|it| Url::parse(&it).ok());
     let is_allowed = shared.client.takes_plain_http() || endpoint.as_ref().is_some_and(is_loopback);
     let options = ClientOptions::new().with_connect_timeout(Duration::from_secs(20)).with_timeout(PATIENCE);
-    let mut options = options.with_user_agent(reqwest::header::HeaderValue::from_static(concat!(
-        "trinart-ckpt/",
-        env!("CARGO_PKG_VERSION")
-    )));
+    let mut options = options.with_user_agent(reqwest::header::HeaderValue::from_static(AGENT));
     if is_allowed {
         options = options.with_allow_http(true);
     }
@@ -73,9 +71,7 @@ pub(crate) fn store(shared: &Shared, bucket: &str) -> Result<Arc<AmazonS3>> {
 pub(crate) fn failure(error: object_store::Error) -> Error {
     match &error {
         object_store::Error::NotFound { .. } => Error::missing("the store has no such object"),
-        object_store::Error::Precondition { .. } => {
-            Error::mismatch("the file on the server changed while it was being read: it has another tag")
-        }
+        object_store::Error::Precondition { .. } => changed("it has another tag"),
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             Error::unsupported(
                 "the store refuses the credentials, or asks for some (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
@@ -172,14 +168,11 @@ impl ObjectFile {
     }
 
     fn compare(&self, bytes: u64, tag: Option<&str>) -> Result<()> {
-        let changed = |what: String| {
-            Err(Error::mismatch(format!("the file on the server changed while it was being read: {what}")))
-        };
         if bytes != self.bytes {
-            return changed(format!("it has {bytes} bytes, and had {}", self.bytes));
+            return Err(changed(&format!("it has {bytes} bytes, and had {}", self.bytes)));
         }
         if tag != self.tag.as_deref() {
-            return changed("it has another tag".to_owned());
+            return Err(changed("it has another tag"));
         }
         Ok(())
     }

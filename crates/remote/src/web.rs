@@ -9,7 +9,7 @@ use reqwest::{Response, StatusCode, Url};
 use trinart_ckpt_formats::error::{Error, Kind, OrInternal, Result};
 
 use crate::client::{Answer, Request, backoff, cause, status_error};
-use crate::file::{Boxed, Fetch, HEAD, Opened, Shared};
+use crate::file::{Boxed, Fetch, HEAD, Opened, Shared, changed};
 
 /// Bytes of the largest file that is read whole from a server that sends no ranges.
 const WHOLE: u64 = 8 << 20;
@@ -78,10 +78,6 @@ fn refuse_encoding(headers: &HeaderMap) -> Result<()> {
         Some(value) if value.as_bytes() != b"identity" => Err(Error::unsupported("the server compresses the file")),
         _ => Ok(()),
     }
-}
-
-fn changed(what: &str) -> Error {
-    Error::mismatch(format!("the file on the server changed while it was being read: {what}"))
 }
 
 /// What opening an address found.

@@ -173,9 +173,11 @@ impl<'a> Batch<'a> {
         recipes: &mut Recipes,
         work: &mut impl FnMut(&Input, &Path, bool) -> Result<BatchOutcome>,
     ) -> Result<BatchOutcome> {
-        let exists = match remote::address(output) {
-            Some(_) => remote::exists(output)?,
-            None => output.exists(),
+        // Of an address, this is a request.
+        let exists = match self.existing {
+            Existing::Refuse | Existing::Replace => false,
+            _ if remote::address(output).is_some() => remote::exists(output)?,
+            _ => output.exists(),
         };
         let overwrite = match self.existing {
             Existing::Refuse => false,

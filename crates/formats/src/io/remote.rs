@@ -1,7 +1,8 @@
 //! Files that are not on this machine: addresses in place of paths.
 //!
-//! This crate has no network code. A program that has [connects](connect) a [`Remote`], and then [`Source::open`] and [`is_file`](super::is_file) and its siblings accept addresses such as `https://host/model.safetensors` where they accept paths. A path that begins
-//! like an address is never looked for on this machine.
+//! This crate has no network code. A program with such code [connects](connect) a [`Remote`]. Then [`Source::open`],
+//! [`is_file`](super::is_file) and [`is_dir`](super::is_dir) accept addresses such as `https://host/model.safetensors` in
+//! place of paths. A path that begins like an address is never looked for on this machine.
 //!
 //! [`Source::open`]: super::Source::open
 
@@ -97,10 +98,9 @@ pub(super) fn kind(address: &str) -> Option<RemoteKind> {
 
 /// Fails if an output may not be written to an address: none can be, or there is a file that must not be replaced.
 pub fn check_destination(path: &Path, overwrite: Overwrite) -> Result<()> {
-    let address = address(path).or_internal("a path where an address is expected")?;
-    match remote().and_then(|remote| remote.exists(&address)) {
-        Ok(true) if overwrite == Overwrite::Refuse => Err(already_exists(path)),
-        found => found.map(drop).map_err(|error| error.in_file(path)),
+    match exists(path)? {
+        true if overwrite == Overwrite::Refuse => Err(already_exists(path)),
+        _ => Ok(()),
     }
 }
 
