@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use trinart_ckpt_formats::Error;
-use trinart_ckpt_formats::io;
+use trinart_ckpt_formats::io::file_bytes;
 use trinart_ckpt_formats::walk::{self, Listing};
 
 /// A file or diffusers folder to work on.
@@ -75,11 +75,6 @@ impl Inputs {
 
     /// The size of all files together, in bytes. That of a diffusers folder counts as 0.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|input| bytes(&input.path)).fold(0, u64::saturating_add)
+        self.files.iter().map(|input| file_bytes(&input.path)).fold(0, u64::saturating_add)
     }
-}
-
-/// The size of a file in bytes; 0 for a folder and for what cannot be read.
-pub(super) fn bytes(path: &Path) -> u64 {
-    io::file_bytes(path)
 }

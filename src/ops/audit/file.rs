@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::ops::Inspect;
-use crate::ops::inputs::bytes;
 use crate::ops::known_structures::KnownStructures;
 use crate::report::{
     AuditFinding, AuditedFile, ComponentSummary, FindingCode, Inspection, PositionIds, Remedy, VaeState,
@@ -13,7 +12,7 @@ use crate::report::{count, size};
 use trinart_ckpt_formats::Level;
 use trinart_ckpt_formats::containers::{Container, Target};
 use trinart_ckpt_formats::error::Result;
-use trinart_ckpt_formats::io::{Progress, is_file};
+use trinart_ckpt_formats::io::{Progress, file_bytes, is_file};
 use trinart_ckpt_formats::scan::{self, FileScan};
 use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::plan::repair::RepairKind;
@@ -50,7 +49,7 @@ pub(super) fn examine(path: &Path, known: &KnownStructures, progress: &dyn Progr
             if findings.is_empty() {
                 findings.push(AuditFinding::new(file.as_str(), FindingCode::Damaged, text));
             }
-            let row = AuditedFile { file, bytes: bytes(path), ..AuditedFile::default() };
+            let row = AuditedFile { file, bytes: file_bytes(path), ..AuditedFile::default() };
             return Ok(Examined { row, findings, kind: None });
         }
     };

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::place::Role;
-use crate::ops::inputs::bytes;
 use crate::report::{AuditFinding, AuditedFile, FindingCode, Remedy, size};
 use trinart_ckpt_formats::containers::Target;
+use trinart_ckpt_formats::io::file_bytes;
 use trinart_ckpt_models::sidecar;
 
 /// The ends of names of incomplete files: of this program, of browsers, of download managers, and of Hugging Face's library.
@@ -50,7 +50,7 @@ pub(super) fn strays(files: &[PathBuf], models: &BTreeSet<PathBuf>) -> Vec<Audit
     let mut by_folder: BTreeMap<&Path, Vec<&PathBuf>> = BTreeMap::new();
     for file in files {
         if is_leftover(file) {
-            let bytes = bytes(file);
+            let bytes = file_bytes(file);
             let text = format!("{} that a download or a run has not finished", size(bytes));
             let finding = AuditFinding::new(file.to_string_lossy(), FindingCode::Leftover, text);
             findings.push(finding.with(Remedy::Delete).saving(bytes));
@@ -105,7 +105,7 @@ fn orphans(folder: &Path, files: &[&PathBuf], models: &BTreeSet<PathBuf>) -> Vec
             if is_orphan {
                 let text = format!("belongs to {stem}, which is not there");
                 let finding = AuditFinding::new(file.to_string_lossy(), FindingCode::OrphanedSidecar, text);
-                findings.push(finding.with(Remedy::Delete).saving(bytes(file)));
+                findings.push(finding.with(Remedy::Delete).saving(file_bytes(file)));
             }
         }
     }
@@ -119,7 +119,7 @@ pub(super) fn is_vae_sidecar(path: &Path) -> bool {
 }
 
 fn read(path: &Path) -> Option<String> {
-    if bytes(path) > DESCRIPTION {
+    if file_bytes(path) > DESCRIPTION {
         return None;
     }
     fs::read_to_string(path).ok()

@@ -6,13 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use super::file::{Examined, examine as examine_headers};
 use super::memory::{Memory, Remembered};
 use crate::ops::contents::{Contents, RoundedVae};
-use crate::ops::inputs::bytes;
 use crate::ops::known_structures::KnownStructures;
 use crate::ops::which_vae;
 use crate::report::{AuditFinding, AuditedFile, AuditedHashes, FindingCode, Remedy, count};
 use trinart_ckpt_formats::OpenOptions;
 use trinart_ckpt_formats::error::{Kind, Result};
-use trinart_ckpt_formats::io::{Progress, parallel};
+use trinart_ckpt_formats::io::{Progress, file_bytes, parallel};
 use trinart_ckpt_formats::tensor::non_finite;
 use trinart_ckpt_models::{Checkpoint, Component, FileKind, published};
 
@@ -32,7 +31,7 @@ pub(super) fn examine(
     };
     let count = remembered.iter().filter(|it| lock(it).is_some()).count();
     let is_new = |index: &usize| remembered.get(*index).is_some_and(|it| lock(it).is_none());
-    let total = (0..models.len()).filter(is_new).filter_map(|index| models.get(index)).map(|path| bytes(path));
+    let total = (0..models.len()).filter(is_new).filter_map(|index| models.get(index)).map(|path| file_bytes(path));
     progress.begin("reading", total.fold(0, u64::saturating_add));
     let items: Vec<(&PathBuf, &Mutex<Option<Remembered>>)> = models.iter().zip(&remembered).collect();
     let inner = (jobs / AT_ONCE).max(1);
