@@ -67,7 +67,7 @@ impl Store {
         assert!(self.ask("PUT", &format!("/models/{key}"), content).starts_with("HTTP/1.1 200"));
     }
 
-    /// The content of an object; `None` if there is none.
+    /// The content of an object; `None` if the store lacks it.
     pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
         let answer = self.ask_bytes("GET", &format!("/_test/object?{key}"), b"");
         let begin = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;

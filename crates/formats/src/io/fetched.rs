@@ -32,7 +32,7 @@ impl Image {
     }
 }
 
-/// Parts of a file at their places, with zeros between. Zeros that nobody writes take no memory.
+/// Parts of a file at their places, with zeros between. Ranges that are not fetched take no memory.
 pub(crate) struct Parts<'a> {
     source: &'a Source,
     map: MmapMut,
