@@ -32,7 +32,7 @@ fn reads_and_writes_objects() {
     let log = store.log();
     assert!(log.len() == 1 && log[0].2 < 1_000_000, "{log:?}");
     // A prefix is a folder.
-    let report: Value = store.run(&["inspect", "s3://models/in", "--json"]).json();
+    let report: Value = store.run(&["inspect", "s3://models/in", "--json=document"]).json();
     let files: Vec<&str> = report["files"].as_array().unwrap().iter().map(|it| it["file"].as_str().unwrap()).collect();
     let found = ["large.safetensors", "sub/tiny-sd1.ckpt", "sub/tiny-vae.vae.pt"];
     assert_eq!(files, found.map(|name| format!("s3://models/in/{name}")));
@@ -53,7 +53,7 @@ fn reads_and_writes_objects() {
     assert!(store.get("out/large.safetensors").unwrap().len() < 2_000_000);
     // A folder of inputs and outputs.
     let batch = ["merge-vae", "s3://models/in/sub/tiny-sd1.ckpt", "--vae", "s3://models/in/sub/tiny-vae.vae.pt"];
-    let batch = [&batch[..], &["--out-dir", "s3://models/merged", "--skip-existing", "--json"]].concat();
+    let batch = [&batch[..], &["--out-dir", "s3://models/merged", "--skip-existing", "--json=document"]].concat();
     store.run(&batch).json();
     let (vae, expected) = (fixture("tiny-vae.vae.pt"), folder.join("expected.ckpt"));
     store
