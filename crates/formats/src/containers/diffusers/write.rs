@@ -79,8 +79,8 @@ pub fn check_variant(variant: &str) -> Result<()> {
 /// weights of the first component, except the recipe of a merged VAE, which goes into those of the VAE. The order of the
 /// components is that of their first tensors.
 ///
-/// Fails if a key does not begin with a component (see [`is_component`]), if several components lack a `model_index.json`, if two files
-/// have the same path or a path leads out of the folder, if the variant is invalid, or if the bytes per file are 0.
+/// Fails if a key does not begin with a component (see [`is_component`]), if several components lack a `model_index.json`, if
+/// two files have the same path or a path leads out of the folder, if the variant is invalid, or if the bytes per file are 0.
 pub fn entries(state_dict: &StateDict, metadata: &Metadata, files: &Files<'_>) -> Result<Vec<Entry>> {
     if let Some(variant) = files.variant {
         check_variant(variant)?;
