@@ -124,6 +124,54 @@ fn refuses_controlnets_of_wrong_shapes_and_other_kinds() {
     refused(union.collect(), &["in.safetensors: tensor control_model.task_embedding"]);
 }
 
+/// A prefix that training puts before all keys goes from ControlNets in every spelling, as from other files.
+#[test]
+fn a_repair_removes_prefixes() {
+    let folder = Folder::new();
+    let sd1 = folder.join("sd1.safetensors");
+    save(&sd1, narrow("sd1"));
+    run!["convert", &sd1, "-o", folder.join("folder"), "--to", "diffusers"].done();
+    let in_diffusers_names = tensors(&folder.join("folder/diffusion_pytorch_model.safetensors"));
+    let bare = |tensors: Vec<(String, LazyTensor)>| -> Vec<(String, LazyTensor)> {
+        tensors.into_iter().map(|(key, tensor)| (key.replacen("control_model.", "", 1), tensor)).collect()
+    };
+    let union = || {
+        let task = [("task_embedding", [6, 10]), ("control_add_embedding.linear_1.weight", [40, 10])];
+        let task = task.map(|(key, dims)| (key.to_owned(), filled(&dims)));
+        in_diffusers_names.iter().cloned().chain(task).collect::<Vec<_>>()
+    };
+    let adapter =
+        vec![("body.0.block1.weight".to_owned(), filled(&[4, 4])), ("conv_in.weight".into(), filled(&[4, 64]))];
+    let t5 = [("shared.weight", [8, 4]), ("encoder.block.0.layer.0.SelfAttention.q.weight", [4, 4])];
+    let t5 = t5.map(|(key, dims)| (key.to_owned(), filled(&dims)));
+    let cases = [
+        ("sd1", narrow("sd1"), "module."),
+        ("sd2", narrow("sd2"), "module."),
+        ("sdxl", narrow("sdxl"), "model."),
+        ("bare", bare(narrow("sd1")), "_orig_mod.module."),
+        ("diffusers", in_diffusers_names.clone(), "module."),
+        ("union", union(), "module."),
+        ("t2i-adapter", adapter, "module."),
+        ("t5", t5.into(), "_orig_mod."),
+    ];
+    for (name, right, prefix) in cases {
+        let healthy = folder.join(&format!("{name}-right.safetensors"));
+        save(&healthy, right.clone());
+        assert_eq!(run!["inspect", &healthy, "--json"].json()["files"][0]["repairs"], json!([]), "{name}");
+        let broken = folder.join(&format!("{name}-broken.ckpt"));
+        save(&broken, right.into_iter().map(|(key, tensor)| (format!("{prefix}{key}"), tensor)));
+        let output = folder.join(&format!("{name}-out.safetensors"));
+        let report = run!["convert", &broken, "--repair", "-o", &output, "--json"].json();
+        assert_eq!(report["repairs"][0]["kind"], "prefix", "{name}: {}", report["repairs"]);
+        let sorted = |path: &Path| {
+            let mut rows = read(path);
+            rows.sort();
+            rows
+        };
+        assert_rows(&sorted(&output), &sorted(&healthy));
+    }
+}
+
 #[test]
 fn names_the_class_of_a_folder_that_it_does_not_take() {
     let folder = Folder::new();

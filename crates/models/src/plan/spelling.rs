@@ -61,6 +61,9 @@ const CONTROL_NET: &[&str] = &["control_model.", ""];
 const UNET_IN: [(&str, &str); 2] =
     [("input_blocks.0.0.weight", "time_embed.0.weight"), ("conv_in.weight", "time_embedding.linear_1.weight")];
 
+/// The key of the first convolution of a ControlNet's own, in both layouts.
+const CONTROL_NET_IN: [&str; 2] = ["zero_convs.0.0.weight", "controlnet_down_blocks.0.weight"];
+
 /// The prefixes that files give the keys of a component.
 fn prefixes(folder: Folder, architecture: Architecture) -> &'static [&'static str] {
     match (folder, architecture) {
@@ -91,6 +94,20 @@ pub(in crate::plan) fn unet_anywhere(state_dict: &StateDict) -> Option<&str> {
             state_dict.contains(&format!("{prefix}{beside}")).then_some(prefix)
         })
     })
+}
+
+/// Returns the prefix of the ControlNet of a file, in whatever names. `None` without one.
+pub(in crate::plan) fn control_net_prefix(state_dict: &StateDict) -> Option<&str> {
+    let is_prefix = |prefix: &str| unwrapped(prefix).any(|rest| CONTROL_NET.contains(&rest));
+    let before = |key| CONTROL_NET_IN.iter().find_map(|first| str::strip_suffix(key, first));
+    state_dict.keys().find_map(before).filter(|prefix| is_prefix(prefix))
+}
+
+/// Returns whether a prefix of all keys is one that training puts there and no network has of its own.
+pub(in crate::plan) fn is_of_training(prefix: &str) -> bool {
+    let parts = ["module.", "_orig_mod."];
+    let rest = std::iter::successors(Some(prefix), |rest| parts.iter().find_map(|part| rest.strip_prefix(part))).last();
+    !prefix.is_empty() && rest == Some("")
 }
 
 /// Detects the architecture of the UNet whose keys have this prefix.

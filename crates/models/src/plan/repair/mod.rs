@@ -50,7 +50,8 @@ struct Source<'a> {
     kind: Option<RepairKind>,
 }
 
-/// Plans the repair of a checkpoint, a UNet, a VAE or a text encoder. Other files have only defects of the file itself.
+/// Plans the repair of a checkpoint, a UNet, a ControlNet, a VAE or a text encoder. Other files have only defects of the file
+/// itself, and a prefix that training put before all their keys.
 ///
 /// Reads position_ids, and tensors that occur twice. Fails if a defect cannot be repaired: two tensors claim the same name
 /// and differ, a component lacks tensors, or a shape is not that of the architecture.
@@ -249,7 +250,7 @@ impl<'a> Work<'a> {
         expected: Option<&[u64]>,
     ) -> Result<()> {
         let first = *keys.first().or_internal("a place has no source")?;
-        let is_known = !matches!(self.names, Names::Other);
+        let is_known = !matches!(self.names, Names::Wrapped { .. } | Names::Other);
         // position_ids of another dtype are replaced, whatever their shape.
         let is_replaced = position_ids::is_key(place) && tensor.dtype() != Dtype::I64;
         if let Some(expected) = expected.filter(|expected| !is_replaced && *expected != tensor.shape().dims()) {
@@ -341,7 +342,7 @@ fn refuse_incomplete(checkpoint: &Checkpoint, names: &Names<'_>) -> Result<()> {
             missing.sort_unstable();
             refuse(Component::Vae, &missing)
         }
-        Names::Unet { .. } | Names::TextEncoder(_) | Names::Other => Ok(()),
+        Names::Network { .. } | Names::TextEncoder(_) | Names::Wrapped { .. } | Names::Other => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::kind::RepairKind;
 use crate::checkpoint::Checkpoint;
 use crate::family::Architecture;
-use crate::file_kind::FileKind;
+use crate::file_kind::{FileKind, Identity};
 use crate::layout::{self, Folder, Layout, Mapped};
 use crate::parameterization::is_mark_key;
 use crate::plan::spelling;
@@ -31,12 +31,14 @@ pub(super) enum Place<'l> {
 pub(super) enum Names<'a> {
     /// A checkpoint: its layout, the prefix of its UNet, and what precedes all keys.
     Whole { layout: &'static Layout, unet: &'a str, wrapper: &'a str },
-    /// A UNet alone: its layout, its prefix, and what of it is needless.
-    Unet { layout: &'static Layout, unet: &'a str, wrapper: &'a str },
+    /// A UNet or a ControlNet alone: its layout, its prefix, and what of it is needless.
+    Network { layout: &'static Layout, folder: Folder, prefix: &'a str, wrapper: &'a str },
     /// A VAE alone: its prefix, what of it is needless, and whether its names are those of diffusers.
     Vae { prefix: &'a str, wrapper: &'a str, is_diffusers: bool },
     /// A text encoder alone, and which one; `None` if its layers are those of no architecture.
     TextEncoder(Option<LoneText>),
+    /// Another known kind of file, all of whose keys have a needless prefix.
+    Wrapped { wrapper: String },
     /// Anything else: nothing is known about its names.
     Other,
 }
@@ -45,8 +47,17 @@ impl<'a> Names<'a> {
     /// Finds out what a file is.
     pub(super) fn of(checkpoint: &'a Checkpoint) -> Self {
         let state_dict = checkpoint.state_dict();
+        let identity = Identity::of(state_dict);
+        if identity.kind == FileKind::ControlNet
+            && let Some(prefix) = spelling::control_net_prefix(state_dict)
+            && let Some(layout) = spelling::detect_at(state_dict, prefix).architecture().map(Layout::of)
+        {
+            return Names::Network { layout, folder: Folder::ControlNet, prefix, wrapper: spelling::wrapper(prefix) };
+        }
         if let Some(unet) = spelling::unet_prefix(state_dict) {
-            let Some(architecture) = spelling::detect_at(state_dict, unet).architecture() else { return Names::Other };
+            let Some(architecture) = spelling::detect_at(state_dict, unet).architecture() else {
+                return Names::wrapped(identity);
+            };
             let layout = Layout::of(architecture);
             let wrapper = spelling::wrapper_of_unet(unet);
             let whole = Names::Whole { layout, unet, wrapper };
@@ -54,9 +65,12 @@ impl<'a> Names<'a> {
                 Place::Moved { key, .. } => is_of_other_parts(&key),
                 Place::Right | Place::Stray => is_of_other_parts(key),
             };
-            return if state_dict.keys().any(is_part) { whole } else { Names::Unet { layout, unet, wrapper } };
+            return match state_dict.keys().any(is_part) {
+                true => whole,
+                false => Names::Network { layout, folder: Folder::Unet, prefix: unet, wrapper },
+            };
         }
-        match FileKind::of(state_dict) {
+        match identity.kind {
             FileKind::Vae => {
                 let mut found = vae_schema::prefixes(state_dict.keys());
                 found.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -67,7 +81,17 @@ impl<'a> Names<'a> {
             FileKind::ClipL | FileKind::ClipH | FileKind::ClipG | FileKind::Clip => {
                 Names::TextEncoder(LoneText::of(state_dict))
             }
-            _ => Names::Other,
+            _ => Names::wrapped(identity),
+        }
+    }
+
+    /// Returns a file of another known kind, if training put a prefix before all its keys.
+    fn wrapped(identity: Identity) -> Self {
+        // RIFE's loader reads only keys with the prefix.
+        let is_known = !matches!(identity.kind, FileKind::Unknown | FileKind::FrameInterpolator);
+        match is_known && identity.also.is_empty() && spelling::is_of_training(&identity.wrapper) {
+            true => Names::Wrapped { wrapper: identity.wrapper },
+            false => Names::Other,
         }
     }
 
@@ -86,7 +110,8 @@ impl<'a> Names<'a> {
         }
         match self {
             Names::Whole { layout, unet, wrapper } => whole(layout, unet, wrapper, key),
-            Names::Unet { wrapper, .. } => stripped(key, wrapper),
+            Names::Network { wrapper, .. } => stripped(key, wrapper),
+            Names::Wrapped { wrapper } => stripped(key, wrapper),
             Names::Vae { prefix, wrapper, is_diffusers } => lone_vae(prefix, wrapper, *is_diffusers, key),
             Names::TextEncoder(_) => lone_text_encoder(key),
             Names::Other => Place::Right,

@@ -15,12 +15,12 @@ pub(super) fn expected(names: &Names<'_>, dims: &dyn Fn(&str) -> Option<Vec<u64>
             let kept = prefix.strip_prefix(wrapper).unwrap_or(prefix);
             lone_vae(kept, *is_diffusers, dims)
         }
-        Names::Unet { layout, unet, wrapper } => {
-            let kept = unet.strip_prefix(wrapper).unwrap_or(unet);
-            lone(layout, Folder::Unet, kept, dims)
+        Names::Network { layout, folder, prefix, wrapper } => {
+            let kept = prefix.strip_prefix(wrapper).unwrap_or(prefix);
+            lone(layout, *folder, kept, dims)
         }
         Names::TextEncoder(Some(text)) => lone(text.layout, text.folder, &text.prefix, dims),
-        Names::TextEncoder(None) | Names::Other => HashMap::new(),
+        Names::TextEncoder(None) | Names::Wrapped { .. } | Names::Other => HashMap::new(),
     }
 }
 
