@@ -22,7 +22,7 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         return Exit::Error;
     }
     let parts = format!("{:?}", (&command.replace, command.unet_dtype, command.vae_dtype, command.text_encoder_dtype));
-    let content = format!("{:?}", (command.prune, command.ema, command.component, command.repair));
+    let content = format!("{:?}", (command.prune, command.ema, command.component, command.repair, command.lora_names));
     let switches = [command.partial, command.allow_family_mismatch, command.fix_position_ids];
     let outputs = Outputs {
         inputs: &command.inputs,
@@ -77,6 +77,7 @@ fn convert(
         .create_folders(command.output.out_dir.is_some())
         .set_if_some(command.ema.map(Into::into), Convert::ema)
         .set_if_some(command.component, |convert, component| component.apply(convert))
+        .set_if_some(command.lora_names.map(Into::into), Convert::lora_names)
         .set_if_some(command.unet_dtype, Convert::unet_dtype)
         .set_if_some(command.vae_dtype, Convert::vae_dtype)
         .set_if_some(command.text_encoder_dtype, Convert::text_encoder_dtype)

@@ -16,6 +16,7 @@ use crate::ops::{Convert, Ignored};
 use trinart_ckpt_formats::containers::Target;
 use trinart_ckpt_models::Component;
 use trinart_ckpt_models::family::Prediction;
+use trinart_ckpt_models::lora::LoraNames;
 use trinart_ckpt_models::plan::TextEncoder;
 use trinart_ckpt_models::plan::convert::Ema;
 
@@ -54,6 +55,24 @@ impl From<TargetArgument> for Target {
             TargetArgument::Safetensors => Target::Safetensors,
             TargetArgument::Ckpt => Target::Torch,
             TargetArgument::Diffusers => Target::Diffusers,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum LoraNamesArgument {
+    #[value(aliases = ["webui", "comfyui", "sd-scripts"])]
+    Kohya,
+    Diffusers,
+    Peft,
+}
+
+impl From<LoraNamesArgument> for LoraNames {
+    fn from(argument: LoraNamesArgument) -> Self {
+        match argument {
+            LoraNamesArgument::Kohya => LoraNames::Kohya,
+            LoraNamesArgument::Diffusers => LoraNames::Diffusers,
+            LoraNamesArgument::Peft => LoraNames::Peft,
         }
     }
 }

@@ -8,11 +8,12 @@ use crate::report::WriteReport;
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::error::Hint;
 use trinart_ckpt_formats::{Error, Result, Target};
+use trinart_ckpt_models::lora::LoraNames;
 use trinart_ckpt_models::plan::assemble::Parts;
 use trinart_ckpt_models::plan::convert::{self, ConvertOptions, Ema};
 use trinart_ckpt_models::plan::patterns::{Pattern, Renaming, Selection};
-use trinart_ckpt_models::plan::repair;
 use trinart_ckpt_models::plan::{ComponentDtype, Resolved, TextEncoder};
+use trinart_ckpt_models::plan::{lora, repair};
 use trinart_ckpt_models::{Checkpoint, Component};
 
 /// Converts a checkpoint to another container, layout or dtype, or extracts a part of it.
@@ -32,6 +33,7 @@ pub struct Convert<'a> {
     replacements: Replacements<'a>,
     selection: Selection,
     repair: bool,
+    lora_names: Option<LoraNames>,
     options: ConvertOptions,
     output: OutputOptions<'a>,
 }
@@ -70,7 +72,7 @@ impl<'a> Convert<'a> {
     fn with(checkpoint: Option<&'a Checkpoint>, parts: Parts<'a>) -> Self {
         let (options, output) = (ConvertOptions::default(), OutputOptions::default());
         let (replacements, selection) = (Replacements::new(parts), Selection::default());
-        Convert { checkpoint, replacements, selection, repair: false, options, output }
+        Convert { checkpoint, replacements, selection, repair: false, lora_names: None, options, output }
     }
 
     /// Replaces components of the checkpoint by those of other files. A file may hold the component alone or be a whole
@@ -113,6 +115,16 @@ impl<'a> Convert<'a> {
     #[must_use]
     pub fn repair(mut self, repair: bool) -> Self {
         self.repair = repair;
+        self
+    }
+
+    /// Gives the tensors of a LoRA for SD v1, SD v2 or SDXL these names. The scale of each change stays the same. Names of PEFT
+    /// come with an `adapter_config.json` beside the output.
+    ///
+    /// A file of another kind is an error, and so is a kind of change that the names cannot express.
+    #[must_use]
+    pub fn lora_names(mut self, names: LoraNames) -> Self {
+        self.lora_names = Some(names);
         self
     }
 
@@ -222,24 +234,37 @@ impl<'a> Convert<'a> {
             Error::usage("neither a checkpoint nor a file for the UNet").with_hint(Hint::NameComponents)
         })?;
         let repaired = checkpoint.filter(|_| self.repair).map(repair::plan).transpose()?;
-        let mut report = match &repaired {
-            Some(repaired) if !repaired.repairs.is_empty() => {
-                let mut writing = self.output.clone();
-                if input.container() != Container::Diffusers {
-                    writing.found = Some(repaired.checkpoint.parameterization()?);
-                }
-                let resolved = repaired.resolved.clone();
-                let earlier = selected.map_or(Ok(resolved.clone()), |selected| selected.clone().then(resolved))?;
-                let base = Base { checkpoint: Some(&repaired.checkpoint), earlier: Some(earlier) };
-                self.convert(input, base, &options, &writing, output, target, mode)?
+        let mut writing = self.output.clone();
+        let mut base = Base { checkpoint, earlier: selected.cloned() };
+        if let Some(repaired) = repaired.as_ref().filter(|repaired| !repaired.repairs.is_empty()) {
+            if input.container() != Container::Diffusers {
+                writing.found = Some(repaired.checkpoint.parameterization()?);
             }
-            _ => {
-                let base = Base { checkpoint, earlier: selected.cloned() };
-                self.convert(input, base, &options, &self.output, output, target, mode)?
-            }
-        };
+            base = base.then(&repaired.checkpoint, repaired.resolved.clone())?;
+        }
+        let named = self.named(base.checkpoint, target)?;
+        if let Some(named) = &named {
+            writing.adapter_config.clone_from(&named.config);
+            base = base.then(&named.checkpoint, named.resolved.clone())?;
+        }
+        let mut report = self.convert(input, base, &options, &writing, output, target, mode)?;
         report.repairs = repaired.map(|repaired| repaired.repairs);
         Ok(report)
+    }
+
+    /// Gives the tensors of a LoRA their new names, if some are requested.
+    fn named(&self, checkpoint: Option<&Checkpoint>, target: Target) -> Result<Option<lora::Named>> {
+        let (Some(names), Some(checkpoint)) = (self.lora_names, checkpoint) else { return Ok(None) };
+        if target == Target::Diffusers {
+            return Err(Error::usage("a LoRA is a file, also in the names of diffusers"));
+        }
+        let named = lora::plan(checkpoint, names)?;
+        if named.needs_metadata && target != Target::Safetensors {
+            let found =
+                "the scale (alpha) of a LoRA in the names of diffusers is metadata, which only .safetensors files have";
+            return Err(Error::unsupported(found).in_file(checkpoint.path()));
+        }
+        Ok(Some(named))
     }
 
     /// Converts the checkpoint with the components of other files.
@@ -275,6 +300,17 @@ impl<'a> Convert<'a> {
 /// The checkpoint that is converted: the input, or what earlier plans have made of it.
 struct Base<'c> {
     checkpoint: Option<&'c Checkpoint>,
-    /// The plans before the conversion: a selection, a repair.
+    /// The plans before the conversion: a selection, a repair, new names for a LoRA.
     earlier: Option<Resolved>,
+}
+
+impl<'c> Base<'c> {
+    /// The checkpoint after another plan.
+    fn then(self, checkpoint: &'c Checkpoint, resolved: Resolved) -> Result<Self> {
+        let earlier = match self.earlier {
+            Some(earlier) => earlier.then(resolved)?,
+            None => resolved,
+        };
+        Ok(Base { checkpoint: Some(checkpoint), earlier: Some(earlier) })
+    }
 }

@@ -53,6 +53,8 @@ pub(super) struct OutputOptions<'a> {
     pub(super) found: Option<Parameterization>,
     /// Whether the UNet is another than that of the checkpoint.
     pub(super) replaces_unet: bool,
+    /// The configuration of a PEFT adapter, to write beside the output.
+    pub(super) adapter_config: Option<String>,
     /// The other inputs, by their origin in the ledger.
     pub(super) others: Vec<(Origin, PathBuf)>,
 }
@@ -76,6 +78,7 @@ impl Default for OutputOptions<'_> {
             renamings: Vec::new(),
             found: None,
             replaces_unet: false,
+            adapter_config: None,
             others: Vec::new(),
         }
     }
@@ -184,14 +187,19 @@ impl OutputOptions<'_> {
                 resolved.notices.extend(self.metadata.apply(&mut resolved.metadata));
                 let is_new = self.is_in_new_folder(output);
                 let side_file = SideFile::plan(input, output, &mut resolved, &wanted, yaml, self.overwrite, is_new)?;
-                // It is complete on the disk before the checkpoint is, and takes its name right after it.
-                let staged =
-                    side_file.as_ref().filter(|_| mode == Mode::Write).map(SideFile::stage).transpose()?.flatten();
+                let adapter = match &self.adapter_config {
+                    Some(text) => SideFile::adapter(output, text, self.overwrite, is_new)?,
+                    None => None,
+                };
+                let side_files: Vec<SideFile> = side_file.into_iter().chain(adapter).collect();
+                // They are complete on the disk before the checkpoint is, and take their names right after it.
+                let to_stage = side_files.iter().filter(|_| mode == Mode::Write);
+                let staged = to_stage.map(SideFile::stage).collect::<Result<Vec<_>>>()?;
                 let structure = structure::of_output(input, target, &mut resolved);
                 let written = self.write_file(output, target, &resolved, &structure, mode);
                 let written = written.map_err(|error| self.at_input(error, &resolved.ledger, input))?;
-                staged.map(AtomicFile::persist).transpose()?;
-                also_wrote.extend(side_file.map(|side_file| side_file.path().to_string_lossy().into_owned()));
+                staged.into_iter().flatten().try_for_each(AtomicFile::persist)?;
+                also_wrote.extend(side_files.iter().map(|side_file| side_file.path().to_string_lossy().into_owned()));
                 (resolved, written)
             }
         };

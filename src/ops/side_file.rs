@@ -1,4 +1,4 @@
-//! The `.yaml` beside a checkpoint file, which tells WebUI what the model predicts.
+//! The files beside an output: the `.yaml` that tells WebUI what the model predicts, and the configuration of a PEFT adapter.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,12 @@ use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::error::Hint;
 use trinart_ckpt_formats::io::{AtomicFile, NoProgress, Overwrite, remote};
 use trinart_ckpt_formats::{Error, Result};
+use trinart_ckpt_models::lora::ADAPTER_CONFIG;
 use trinart_ckpt_models::parameterization::{self, Parameterization, SideYaml};
 use trinart_ckpt_models::plan::{Resolved, express};
 use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
 
-/// A `.yaml` to write beside an output.
+/// A text to write beside an output.
 pub(super) struct SideFile {
     path: PathBuf,
     text: String,
@@ -75,6 +76,25 @@ impl SideFile {
             AtomicFile::check_destination(&path, overwrite)?;
         }
         Ok(Some(SideFile { path, text, overwrite }))
+    }
+
+    /// Decides whether `output` gets the configuration of a PEFT adapter beside it.
+    ///
+    /// Fails if another one is there that must not be replaced.
+    pub(super) fn adapter(
+        output: &Path,
+        text: &str,
+        overwrite: Overwrite,
+        is_in_new_folder: bool,
+    ) -> Result<Option<Self>> {
+        let path = output.with_file_name(ADAPTER_CONFIG);
+        if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
+            return Ok(None);
+        }
+        if !is_in_new_folder {
+            AtomicFile::check_destination(&path, overwrite)?;
+        }
+        Ok(Some(SideFile { path, text: text.to_owned(), overwrite }))
     }
 
     /// The path.

@@ -39,6 +39,7 @@ mod layouts;
 mod library;
 mod loaders;
 mod lone_components;
+mod loras;
 mod marks;
 mod marks_in_folders;
 mod merge_vae;

@@ -160,6 +160,8 @@ pub enum DropReason {
     UnusedByTextEncoder,
     /// A mark of what the UNet predicts, which the folder's configuration records.
     RecordedInFolder,
+    /// The alpha of a change of a LoRA, which the configuration of the output records.
+    RecordedInConfig,
     /// A mark of what the UNet predicts that contradicts the requested prediction.
     Superseded,
     /// A tensor that folders have no place for.
@@ -193,6 +195,7 @@ impl DropReason {
             | DropReason::ResidueNotInFolders
             | DropReason::UnusedByTextEncoder
             | DropReason::RecordedInFolder
+            | DropReason::RecordedInConfig
             | DropReason::Dequantized => Loss::Harmless,
             DropReason::EmaUnmatched | DropReason::NotInFolders => Loss::Lost,
         }
@@ -222,6 +225,7 @@ impl DropReason {
             DropReason::ResidueNotInFolders => "residue-not-in-folders",
             DropReason::UnusedByTextEncoder => "unused-by-text-encoder",
             DropReason::RecordedInFolder => "recorded-in-folder",
+            DropReason::RecordedInConfig => "recorded-in-config",
             DropReason::Superseded => "superseded",
             DropReason::NotInFolders => "not-in-folders",
             DropReason::Dequantized => "dequantized",
@@ -252,6 +256,7 @@ impl DropReason {
             DropReason::ResidueNotInFolders => "training residue; folders do not hold it",
             DropReason::UnusedByTextEncoder => "unused by rendering; folders do not hold it",
             DropReason::RecordedInFolder => "mark of the prediction; the folder's configuration records it",
+            DropReason::RecordedInConfig => "alpha of a LoRA; the configuration of the output records it",
             DropReason::Superseded => "mark of another prediction than the requested one",
             DropReason::NotInFolders => "folders have no place for it",
             DropReason::Dequantized => "part of quantized weights; not needed any more",

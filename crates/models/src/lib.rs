@@ -177,6 +177,7 @@ pub mod hash;
 pub mod layout;
 pub mod ledger;
 mod lone;
+pub mod lora;
 mod notice;
 pub mod parameterization;
 mod pipeline;

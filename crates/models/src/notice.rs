@@ -32,6 +32,8 @@ pub enum NoticeCode {
     Selected,
     /// Tensors were renamed by patterns.
     Renamed,
+    /// The scale of a LoRA is assumed.
+    LoraScaleAssumed,
     /// What the UNet predicts is assumed.
     PredictionAssumed,
     /// Programs that read the output will not see what the UNet predicts.

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::heading::{CONTENT, INPUT};
 use super::{Content, FolderWriting, OutputFileOrFolder, Reading, Writing};
-use crate::cli::values::{EmaArgument, ExtractArgument, Replacement, dtype};
+use crate::cli::values::{EmaArgument, ExtractArgument, LoraNamesArgument, Replacement, dtype};
 use trinart_ckpt_models::plan::ComponentDtype;
 use trinart_ckpt_models::plan::patterns::{Pattern, Renaming};
 
@@ -100,6 +100,13 @@ pub(in crate::cli) struct Convert {
     /// that cannot be repaired is an error.
     #[arg(long, requires = "inputs", help_heading = CONTENT)]
     pub repair: bool,
+    /// Give a LoRA the names of kohya, diffusers or peft
+    ///
+    /// Converts LoRAs for SD v1, SD v2 and SDXL, also with convolutions and DoRA; peft also LoHa. The scale of each module (alpha
+    /// and rank) stays the same: alpha is a tensor in kohya's names, and metadata or adapter_config.json in the others. WebUI
+    /// and ComfyUI read kohya's names. An adapter of PEFT is for one network; take it with --select.
+    #[arg(long, value_enum, value_name = "NAMES", requires = "inputs", conflicts_with_all = ["replace", "component"], hide_possible_values = true, hide_short_help = true, help_heading = CONTENT)]
+    pub lora_names: Option<LoraNamesArgument>,
     /// Correct or add the text encoder's position_ids
     ///
     /// Correct ones are I64, from 0 to 76.

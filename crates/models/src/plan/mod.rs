@@ -15,6 +15,7 @@ mod folder_files;
 mod folder_plan;
 pub mod folders;
 mod guard;
+pub mod lora;
 pub mod merge_vae;
 pub mod patterns;
 pub mod record;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::names::candidates;
+use super::candidates::candidates;
 use super::recipe::{Changed, Term};
 use super::request::Lora;
 use crate::checks::Check;

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 
 use super::change::Change;
-use super::names::split_key;
 use trinart_ckpt_formats::containers::{Container, safetensors};
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::io::NoProgress;
 use trinart_ckpt_formats::tensor::LazyTensor;
 use trinart_ckpt_formats::{PyValue, StoredCheckpoint};
 use trinart_ckpt_models::hash::FileHashes;
+use trinart_ckpt_models::lora::split_key;
 
 /// The metadata field with the hash that a trainer recorded.
 const RECORDED_HASH: &str = "sshs_model_hash";

@@ -1,10 +1,10 @@
 //! LoRAs: changes of weights that a prompt loads by name, as WebUI applies them.
 
 mod apply;
+mod candidates;
 mod change;
 mod file;
 mod folder;
-mod names;
 mod recipe;
 mod request;
 

@@ -1,71 +1,8 @@
-//! Names of modules in LoRAs.
-//!
-//! Kohya's trainer joins the parts of a module's name by underscores: `lora_unet_down_blocks_0_attentions_0_proj_in`.
-//! Diffusers and PEFT keep the dots: `unet.down_blocks.0.attentions.0.proj_in`. WebUI only knows kohya's names; those of
-//! diffusers are converted to them.
+//! The names under which WebUI looks for the modules of LoRAs.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
-
-/// Networks in the names of diffusers and PEFT, with kohya's prefix.
-const NETWORKS: [(&str, &str); 5] = [
-    ("unet.", "lora_unet_"),
-    ("text_encoder_2.", "lora_te2_"),
-    ("text_encoder.", "lora_te_"),
-    ("base_model.model.", "lora_unet_"),
-    ("transformer.text_model.", "lora_te_text_model_"),
-];
-
-/// Names of a change's tensors in diffusers and PEFT, and those of kohya's trainer.
-const PARTS: [(&str, &str); 8] = [
-    (".lora_A.default.weight", "lora_down.weight"),
-    (".lora_B.default.weight", "lora_up.weight"),
-    (".lora_A.weight", "lora_down.weight"),
-    (".lora_B.weight", "lora_up.weight"),
-    (".lora_linear_layer.down.weight", "lora_down.weight"),
-    (".lora_linear_layer.up.weight", "lora_up.weight"),
-    ("_lora.down.weight", "lora_down.weight"),
-    ("_lora.up.weight", "lora_up.weight"),
-];
-
-/// Splits a key of a LoRA into the module's name in kohya's spelling, and the name of the tensor.
-pub(super) fn split_key(key: &str) -> (String, String) {
-    let network = NETWORKS.iter().find_map(|(prefix, kohya)| Some((kohya, key.strip_prefix(prefix)?)));
-    let (module, part) = match network {
-        Some((kohya, rest)) => {
-            let known = PARTS.iter().find_map(|(suffix, part)| Some((rest.strip_suffix(suffix)?, *part)));
-            let (module, part) = known.or_else(|| rest.rsplit_once('.')).unwrap_or((rest, ""));
-            // Attention processors of early versions of diffusers hold the layers of their attention.
-            let module = module.replace(".processor.", ".").replace(".to_out.0", ".to_out_0").replace('.', "_");
-            let module = match module.strip_suffix("to_out") {
-                Some(before) => format!("{before}to_out_0"),
-                None => module,
-            };
-            (format!("{kohya}{}", of_text_encoder(kohya, &module)), part)
-        }
-        None => {
-            let (module, part) = key.split_once('.').unwrap_or((key, ""));
-            (module.to_owned(), part)
-        }
-    };
-    let part = match part {
-        "lora_A.weight" => "lora_down.weight",
-        "lora_B.weight" => "lora_up.weight",
-        other => other,
-    };
-    (module, part.to_owned())
-}
-
-/// Early versions of diffusers name the projections of a text encoder like those of a UNet.
-fn of_text_encoder(network: &str, module: &str) -> String {
-    if network == "lora_unet_" {
-        return module.to_owned();
-    }
-    let names = [("_to_q", "_q_proj"), ("_to_k", "_k_proj"), ("_to_v", "_v_proj"), ("_to_out_0", "_out_proj")];
-    let renamed = names.iter().find_map(|(from, to)| Some(format!("{}{to}", module.strip_suffix(from)?)));
-    renamed.unwrap_or_else(|| module.to_owned())
-}
 
 /// A pattern of a name, and how to convert it.
 type Rule = (Regex, Convert);
@@ -172,35 +109,6 @@ fn of_openclip(layer: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_the_names_of_kohya_diffusers_and_peft() {
-        let q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
-        let down = "lora_down.weight";
-        for (key, module, part) in [
-            (format!("{q}.lora_down.weight"), q, down),
-            (format!("{q}.lora_A.weight"), q, down),
-            ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight".into(), q, down),
-            (
-                "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight".into(),
-                q,
-                down,
-            ),
-            (format!("{q}.alpha"), q, "alpha"),
-            (
-                "text_encoder.text_model.encoder.layers.3.self_attn.to_out_lora.up.weight".into(),
-                "lora_te_text_model_encoder_layers_3_self_attn_out_proj",
-                "lora_up.weight",
-            ),
-            (
-                "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0.lora_B.weight".into(),
-                "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0",
-                "lora_up.weight",
-            ),
-        ] {
-            assert_eq!(split_key(&key), (module.to_owned(), part.to_owned()), "{key}");
-        }
-    }
 
     #[test]
     fn converts_names_like_webui() {
