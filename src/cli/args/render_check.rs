@@ -71,10 +71,10 @@ pub(in crate::cli) struct RenderCheck {
     /// Look for the prompt's LoRAs (<lora:name:0.8>) in this folder
     ///
     /// A LoRA is found by its file name without the extension, or by the name that it was trained under.
-    #[arg(long, value_name = "DIR", help_heading = RENDERING)]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath, help_heading = RENDERING)]
     pub lora_dir: Option<PathBuf>,
     /// Look for the textual inversions that the prompts name in this folder
-    #[arg(long, value_name = "DIR", help_heading = RENDERING)]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath, help_heading = RENDERING)]
     pub embeddings_dir: Option<PathBuf>,
     /// Set the seed [default: 0]
     #[arg(long, help_heading = RENDERING)]
