@@ -1,8 +1,7 @@
 //! The command `man`: manual pages in the format of man(7).
 
-use std::fs::OpenOptions;
-use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
@@ -13,7 +12,8 @@ use super::args::{Arguments, Man as Command};
 use super::exit::Exit;
 use super::help;
 use super::terminal::Terminal;
-use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result};
+use trinart_ckpt_formats::error::{OrInternal, Result};
+use trinart_ckpt_formats::io::{AtomicFile, Overwrite};
 
 /// The date of the last change of the manual that is more than a correction. It is no clock time, so that a program prints
 /// the same pages every day.
@@ -66,10 +66,11 @@ fn pages(command: &Command) -> Result<Pages> {
         (Some(_), None) => [vec![page(&definition)], of_commands.into_iter().map(page).collect()].concat(),
         (_, Some(_)) => of_commands.into_iter().map(page).collect(),
     };
+    let overwrite = if command.force { Overwrite::Replace } else { Overwrite::Refuse };
     let pages = pages.into_iter().map(|mut page| {
         if let Some(folder) = &command.out_dir {
             let path = folder.join(&page.name);
-            write(&path, &page.text, command.force)?;
+            AtomicFile::write(&path, overwrite, page.text.as_bytes())?;
             page.file = Some(path);
         }
         Ok(page)
@@ -77,20 +78,12 @@ fn pages(command: &Command) -> Result<Pages> {
     Ok(Pages { pages: pages.collect::<Result<_>>()? })
 }
 
-fn write(path: &Path, text: &str, replace: bool) -> Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).truncate(replace).create(replace).create_new(!replace);
-    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => Error::conflict("already exists").with_hint(Hint::Overwrite).in_file(path),
-        _ => Error::io("cannot write the page", error).in_file(path),
-    })
-}
-
 /// The page of one command.
 fn page(command: &clap::Command) -> Page {
     let man = man(command);
     let name = man.get_filename();
+    let title = command.get_display_name().unwrap_or_else(|| command.get_name()).to_uppercase();
+    let man = man.title(title);
     let text = rendered(|out| {
         man.render_title(out)?;
         sections(&man, command, out)
@@ -147,7 +140,11 @@ fn sections(man: &Man, command: &clap::Command, out: &mut Vec<u8>) -> io::Result
     roff.to_writer(out)
 }
 
-/// Returns what `render` writes, with vertical space for empty lines, and without line breaks beside it.
+/// The length of lines in bytes that `mandoc -T lint` accepts.
+const LINE: usize = 80;
+
+/// Returns what `render` writes, with vertical space for empty lines, and without line breaks beside it. Long lines of text
+/// are broken at spaces, where man fills the lines again.
 fn rendered(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
     let mut out = Vec::new();
     // Writing to memory does not fail.
@@ -161,5 +158,33 @@ fn rendered(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
             _ => lines.push(line),
         }
     }
-    lines.join("\n") + "\n"
+    let mut text = String::new();
+    let mut is_tag = false;
+    for line in lines {
+        // The line behind .TP is a tag, and the next one belongs to its description.
+        if line.starts_with('.') || is_tag || line.len() <= LINE {
+            text.push_str(line);
+        } else {
+            fill(line, &mut text);
+        }
+        is_tag = line.starts_with(".TP");
+        text.push('\n');
+    }
+    text
+}
+
+/// Appends a line of text, with line breaks in place of spaces.
+fn fill(line: &str, text: &mut String) {
+    let mut length = 0;
+    for (index, word) in line.split(' ').enumerate() {
+        // At the start of a line, these would be requests, and two spaces a line break.
+        let may_start = !word.starts_with(['.', '\'']) && !word.is_empty();
+        if index > 0 {
+            let breaks = may_start && length + 1 + word.len() > LINE;
+            text.push(if breaks { '\n' } else { ' ' });
+            length = if breaks { 0 } else { length + 1 };
+        }
+        text.push_str(word);
+        length += word.len();
+    }
 }
