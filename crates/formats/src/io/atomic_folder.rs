@@ -52,7 +52,7 @@ impl AtomicFolder {
     /// or holds an entry whose name does not pass `replaced` and which would be lost; it is a dangling symbolic link; its
     /// parent folder does not exist; or its name is not one of a folder.
     pub fn check_destination(destination: &Path, overwrite: Overwrite, replaced: &dyn Fn(&str) -> bool) -> Result<()> {
-        let fail = |error| Error::io("cannot list the folder", error).in_file(destination);
+        let fail = |error| replace_error("cannot list the folder", error, destination);
         check_name(destination)?;
         match fs::metadata(destination) {
             Err(_) => return check_parent(destination),

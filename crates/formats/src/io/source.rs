@@ -43,7 +43,10 @@ impl Source {
                 bytes: Bytes::Remote { file, image: OnceLock::new() },
             }));
         }
-        let fail = |error| Error::io("cannot open", error).in_file(path);
+        let fail = |error| {
+            let held = "cannot open it: another program has it open and does not share it; close it there";
+            Error::io(if sys::is_held(&error) { held } else { "cannot open" }, error).in_file(path)
+        };
         // Checked before opening: opening a pipe would wait for a writer.
         let kind = fs::metadata(path).map_err(fail)?;
         if !kind.is_file() {

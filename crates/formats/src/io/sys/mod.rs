@@ -27,9 +27,9 @@ use std::path::Path;
 
 pub(super) use family::{
     Hold, RENAMES_OPEN_FOLDERS, check_name, check_replaceable, create_staged, discard, discard_folder, exchange,
-    free_space, hold_folder, is_in_use, is_regular, lock_abandoned, move_to_free, open_input, permissions_to_keep,
-    permissions_while_written, plain_canonicalize, release_pages, remove_file, rename, rename_folder, sync_folder,
-    temporary_folder,
+    free_space, hold_folder, is_held, is_in_use, is_regular, lock_abandoned, move_to_free, open_input,
+    permissions_to_keep, permissions_while_written, plain_canonicalize, release_pages, remove_file, rename,
+    rename_folder, sync_folder, temporary_folder,
 };
 pub(crate) use family::{Identity, identity};
 pub(super) use system::{create_nameless, link, open_uncached, prefetch, reserve, unreserve};

@@ -100,6 +100,11 @@ pub(crate) fn check_replaceable(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns whether an operation has failed because another program has a file open. It never does here.
+pub(crate) fn is_held(_: &io::Error) -> bool {
+    false
+}
+
 /// Returns whether an operation may have failed because a file is open. It never does here.
 pub(crate) fn is_in_use(_: &io::Error) -> bool {
     false

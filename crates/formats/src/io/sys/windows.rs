@@ -167,10 +167,15 @@ pub(crate) fn check_replaceable(destination: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns whether an operation has failed because another program has a file open and shares it with no other.
+pub(crate) fn is_held(error: &io::Error) -> bool {
+    is_one_of(error, &[ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION])
+}
+
 /// Returns whether an operation may have failed because a file is open: here, in another program, or for a moment in a
 /// virus scanner.
 pub(crate) fn is_in_use(error: &io::Error) -> bool {
-    is_one_of(error, &[ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION, ERROR_USER_MAPPED_FILE, ERROR_ACCESS_DENIED])
+    is_held(error) || is_one_of(error, &[ERROR_USER_MAPPED_FILE, ERROR_ACCESS_DENIED])
 }
 
 fn is_one_of(error: &io::Error, codes: &[u32]) -> bool {
