@@ -15,7 +15,7 @@ use trinart_ckpt_formats::io::identity_text;
 use trinart_ckpt_models::FileKind;
 
 /// The entries by path. The number changes when entries change their meaning.
-const TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("files-2");
+const TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("files-3");
 
 /// How often, and after which time, to try again if another program has the database open. It is open for moments only.
 const ATTEMPTS: u32 = 100;

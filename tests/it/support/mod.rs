@@ -119,3 +119,13 @@ pub(crate) fn records(path: &Path) -> Vec<String> {
     let archive = zip::ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
     archive.file_names().map(|name| name.unwrap().split_once('/').unwrap().1.to_owned()).collect()
 }
+
+/// The content hashes that `fixtures/make_hashes.py` computed, by file and component.
+pub(crate) fn content_hashes() -> Value {
+    serde_json::from_str(&fs::read_to_string(fixture("content-hashes.json")).unwrap()).unwrap()
+}
+
+/// The content hash of a component of a fixture.
+pub(crate) fn content_hash(file: &str, component: &str) -> String {
+    content_hashes()[file][component]["exact"].as_str().unwrap().to_owned()
+}

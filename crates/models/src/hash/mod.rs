@@ -1,5 +1,10 @@
 //! Hashes of files and of tensors.
 
+mod file;
+mod pair;
+mod pass;
+#[cfg(target_arch = "x86_64")]
+mod sha_ni;
 mod structure;
 mod tensor;
 mod values;
@@ -109,7 +114,7 @@ pub struct ContentHash {
 
 /// Returns the content hash of a set of tensors. It does not depend on the file, the container or the order.
 ///
-/// It is the sha256, hexadecimal, of one line per tensor, sorted by key: `KEY DTYPE [SHAPE] SHA256-OF-ELEMENTS`. Elements
+/// It is the BLAKE3 hash, hexadecimal, of one line per tensor, sorted by key: `KEY DTYPE [SHAPE] BLAKE3-OF-ELEMENTS`. Elements
 /// are row-major and little-endian. Another dtype gives another hash.
 pub fn content_hash<'a, K: AsRef<str> + Sync>(
     tensors: impl Iterator<Item = (K, &'a LazyTensor)>,
@@ -139,24 +144,24 @@ pub fn read_content<'a, K: AsRef<str> + Sync>(
             Ok((line, NonFiniteTensor::new(key, values)))
         },
     )?;
-    let mut hasher = Sha256::new();
+    let mut hasher = blake3::Hasher::new();
     let mut non_finite = Vec::new();
     for (line, found) in lines {
-        hasher.update(line);
+        hasher.update(line.as_bytes());
         non_finite.extend(found);
     }
-    Ok(ContentHash { hash: hexadecimal(&hasher.finalize()), non_finite })
+    Ok(ContentHash { hash: hexadecimal(hasher.finalize().as_bytes()), non_finite })
 }
 
 fn digest(tensor: &LazyTensor, buffer: &mut [u8], progress: &dyn Progress) -> Result<(String, NonFinite)> {
-    let mut hasher = Sha256::new();
+    let mut hasher = blake3::Hasher::new();
     let mut non_finite = NonFinite::default();
     each_piece(tensor, buffer, progress, |piece| {
         hasher.update(piece);
         non_finite += NonFinite::count(tensor.dtype(), piece);
         Ok(())
     })?;
-    Ok((hexadecimal(&hasher.finalize()), non_finite))
+    Ok((hexadecimal(hasher.finalize().as_bytes()), non_finite))
 }
 
 /// Reads a tensor in pieces of the size of the buffer, which is a multiple of every dtype's size, and passes each to `each`.

@@ -2,11 +2,18 @@
 
 use std::sync::LazyLock;
 
+use blake3::Hasher;
 use half::f16;
-use sha2::{Digest, Sha256};
 
 use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFinite, Overflow, cast};
+
+/// Bytes that all computations take before the next ones: they stay in the cache, and are many enough for the vectors of BLAKE3.
+const BLOCK: usize = 64 << 10;
+
+/// Sums that are added to in turns, so that an addition does not wait for the one before it. Terms are multiples of 2^-25, and
+/// sums below 2^28 are exact: the order has no influence.
+const SUMS: usize = 8;
 
 /// sigmoid(x) - 0.5 of each value of an f16, by its bits. NaN counts as nothing, so that it does not spread.
 static SIGMOIDS: LazyLock<Vec<f32>> = LazyLock::new(|| {
@@ -30,11 +37,11 @@ pub struct Request<'t> {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TensorValues {
-    /// The sha256 of the elements as they are stored, hexadecimal.
+    /// The BLAKE3 hash of the elements as they are stored, hexadecimal.
     pub exact: String,
-    /// The sha256 of the elements rounded to f16. The same as `exact` for integers.
+    /// The BLAKE3 hash of the elements rounded to f16. The same as `exact` for integers.
     pub rounded: String,
-    /// The sha256 of the elements rounded to bf16, if that was requested. The same as `exact` for integers.
+    /// The BLAKE3 hash of the elements rounded to bf16, if that was requested. The same as `exact` for integers.
     pub bf16: Option<String>,
     /// NaN and infinite values.
     pub non_finite: NonFinite,
@@ -49,16 +56,17 @@ pub struct TensorValues {
 /// Computes [`TensorValues`] from the elements of a tensor in pieces.
 pub(super) struct Reader {
     dtype: Dtype,
-    exact: Sha256,
+    exact: Hasher,
     /// `None` where it would be the same as `exact`.
-    rounded: Option<Sha256>,
-    bf16: Option<Sha256>,
+    rounded: Option<Hasher>,
+    bf16: Option<Hasher>,
     is_bf16_wanted: bool,
     crc32: Option<(u32, crc32fast::Hasher)>,
     non_finite: NonFinite,
-    has_value: bool,
     is_zero: bool,
-    sigmoids: f64,
+    sigmoids: [f64; SUMS],
+    /// How many bytes there were.
+    bytes: u64,
     /// The first bytes of an element whose other bytes are in the next piece.
     begun: Vec<u8>,
     halves: Vec<u8>,
@@ -74,15 +82,15 @@ impl Reader {
         let crc32 = tensor.expected_crc32().filter(|_| has_stored_bytes);
         Reader {
             dtype,
-            exact: Sha256::new(),
-            rounded: is_rounded(Dtype::F16).then(Sha256::new),
-            bf16: (rounds_to_bf16 && is_rounded(Dtype::BF16)).then(Sha256::new),
+            exact: Hasher::new(),
+            rounded: is_rounded(Dtype::F16).then(Hasher::new),
+            bf16: (rounds_to_bf16 && is_rounded(Dtype::BF16)).then(Hasher::new),
             is_bf16_wanted: rounds_to_bf16,
             crc32: crc32.map(|expected| (expected, crc32fast::Hasher::new())),
             non_finite: NonFinite::default(),
-            has_value: false,
             is_zero: true,
-            sigmoids: 0.0,
+            sigmoids: [0.0; SUMS],
+            bytes: 0,
             begun: Vec::new(),
             halves: Vec::new(),
             bfloats: Vec::new(),
@@ -91,10 +99,6 @@ impl Reader {
 
     /// Takes the next bytes, which may end within an element.
     pub(super) fn add(&mut self, mut bytes: &[u8]) -> Result<()> {
-        self.exact.update(bytes);
-        if let Some((_, hasher)) = &mut self.crc32 {
-            hasher.update(bytes);
-        }
         let size = self.dtype.size();
         if !self.begun.is_empty() {
             let (head, rest) = bytes.split_at((size - self.begun.len()).min(bytes.len()));
@@ -106,16 +110,24 @@ impl Reader {
             let whole = std::mem::take(&mut self.begun);
             self.elements(&whole)?;
         }
-        let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % size);
+        let (mut whole, rest) = bytes.split_at(bytes.len() - bytes.len() % size);
         self.begun.extend_from_slice(rest);
-        self.elements(whole)
+        while !whole.is_empty() {
+            // BLAKE3 is a tree: blocks that begin at multiples of their length are whole branches of it.
+            let (block, rest) = whole.split_at((BLOCK - self.bytes as usize % BLOCK).min(whole.len()));
+            self.elements(block)?;
+            whole = rest;
+        }
+        Ok(())
     }
 
+    /// Takes whole elements.
     fn elements(&mut self, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
+        self.bytes += bytes.len() as u64;
+        self.exact.update(bytes);
+        if let Some((_, hasher)) = &mut self.crc32 {
+            hasher.update(bytes);
         }
-        self.has_value = true;
         self.non_finite += NonFinite::count(self.dtype, bytes);
         self.is_zero = self.is_zero && is_zero(self.dtype, bytes);
         let cast = |to: Dtype, out: &mut Vec<u8>| {
@@ -136,21 +148,25 @@ impl Reader {
             None => return Ok(()),
         };
         let sigmoid = |half: &[u8; 2]| SIGMOIDS.get(usize::from(u16::from_le_bytes(*half))).copied().unwrap_or(0.0);
-        self.sigmoids += halves.as_chunks::<2>().0.iter().map(|half| f64::from(sigmoid(half))).sum::<f64>();
+        let (groups, rest) = halves.as_chunks::<2>().0.as_chunks::<SUMS>();
+        let add = |sums: &mut [f64; SUMS], group: &[[u8; 2]]| {
+            sums.iter_mut().zip(group).for_each(|(sum, half)| *sum += f64::from(sigmoid(half)));
+        };
+        groups.iter().for_each(|group| add(&mut self.sigmoids, group));
+        add(&mut self.sigmoids, rest);
         Ok(())
     }
 
     pub(super) fn finish(self) -> TensorValues {
-        let exact = super::hexadecimal(&self.exact.finalize());
+        let text = |hasher: Hasher| super::hexadecimal(hasher.finalize().as_bytes());
+        let exact = text(self.exact);
         TensorValues {
-            rounded: self.rounded.map_or_else(|| exact.clone(), |rounded| super::hexadecimal(&rounded.finalize())),
-            bf16: self
-                .is_bf16_wanted
-                .then(|| self.bf16.map_or_else(|| exact.clone(), |bf16| super::hexadecimal(&bf16.finalize()))),
+            rounded: self.rounded.map_or_else(|| exact.clone(), text),
+            bf16: self.is_bf16_wanted.then(|| self.bf16.map_or_else(|| exact.clone(), text)),
             exact,
             non_finite: self.non_finite,
-            is_zero: self.is_zero && self.has_value,
-            sigmoids: self.sigmoids,
+            is_zero: self.is_zero && self.bytes > 0,
+            sigmoids: self.sigmoids.iter().sum(),
             is_damaged: self.crc32.is_some_and(|(expected, found)| found.finalize() != expected),
         }
     }
