@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read};
 
 use super::content::{Archive, recognize_archive};
-use super::numpy::NumpyFile;
+use super::numpy::{Elements, NumpyFile};
 use super::role::Role;
 use super::scanned_format::ScannedFormat;
 use super::scanner::{Scanner, nested_place};
@@ -91,9 +91,10 @@ fn may_continue(content: &[u8], role: Role) -> bool {
     }
     match recognize_archive(content) {
         Some(Archive::Zip | Archive::Tar) => true,
-        Some(Archive::Numpy) => {
-            NumpyFile::parse(content).is_none_or(|file| file.has_objects && pickles_continue(file.content))
-        }
+        Some(Archive::Numpy) => NumpyFile::parse(content).is_none_or(|file| match file.elements {
+            Elements::Objects | Elements::Unclear => pickles_continue(file.content),
+            Elements::Plain(len) => len <= file.content.len(),
+        }),
         None => pickles_continue(content),
     }
 }

@@ -1,5 +1,5 @@
 use super::content::{Archive, Content, is_native_code, recognize, recognize_archive};
-use super::numpy::NumpyFile;
+use super::numpy::{Elements, NumpyFile};
 use super::role::Role;
 use super::scanned_format::ScannedFormat;
 use crate::containers::{Container, StorageSize};
@@ -104,6 +104,10 @@ impl<'a> Scanner<'a> {
         if !is_pickle && found.is_none() && depth == 0 {
             self.embedded(bytes, place, 0, depth);
         }
+        // Python finds a zip at the end of a member, whatever precedes it. For a whole file, `scan_bytes` looks for it.
+        if depth > 0 {
+            self.zip_at_end(bytes, place, depth);
+        }
         if let Some(obstacle) = found.and_then(ScannedFormat::obstacle) {
             self.fail(Error::unsupported(obstacle), place);
         }
@@ -151,8 +155,15 @@ impl<'a> Scanner<'a> {
                 }
                 return;
             };
-            let end =
-                if array.has_objects { self.pickles(array.content, place, Role::Loaded, depth) } else { array.len };
+            let end = match array.elements {
+                Elements::Objects => self.pickles(array.content, place, Role::Loaded, depth),
+                Elements::Plain(len) => Some(len),
+                Elements::Unclear => {
+                    let found = "a NumPy header that NumPy does not write; what follows it may not have been scanned";
+                    self.fail(Error::unsupported(found), place);
+                    self.pickles(array.content, place, Role::Loaded, depth)
+                }
+            };
             rest = end.and_then(|end| array.content.get(end..)).unwrap_or_default();
         }
         let found = format!("more than {} arrays in succession", limits::SCAN_STACKED);

@@ -50,6 +50,13 @@ fn before_nul(name: &str) -> &str {
 }
 
 impl Scanner<'_> {
+    /// Scans the zip that bytes end with, if there is one.
+    pub(super) fn zip_at_end(&mut self, bytes: &[u8], place: &str, depth: usize) {
+        if ends_with_zip(bytes) {
+            self.zip(bytes, place, depth);
+        }
+    }
+
     /// Scans every record of a zip. Returns its format.
     pub(super) fn zip(&mut self, bytes: &[u8], place: &str, depth: usize) -> ScannedFormat {
         self.records += RECORDS_PER_ZIP;
