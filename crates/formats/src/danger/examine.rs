@@ -56,18 +56,23 @@ pub fn examine(pickle: &Pickle) -> Vec<Finding> {
 /// Examines a pickle as [`examine`]. Allowed names are safe, whatever the pickle does with them.
 pub fn examine_allowing(pickle: &Pickle, allowed: &Allowed) -> Vec<Finding> {
     let values = Values::new(pickle, allowed);
-    let mut examiner =
-        Examiner { pickle, values: &values, findings: Vec::new(), indices: HashMap::new(), listed: HashMap::new() };
+    let mut examiner = Examiner {
+        pickle,
+        values: &values,
+        copies: Copies::default(),
+        findings: Vec::new(),
+        indices: HashMap::new(),
+        listed: HashMap::new(),
+    };
     for global in pickle.globals() {
         examiner.named(&global.name, global.offset);
     }
-    let mut copies = Copies::default();
     for node in pickle.nodes() {
         match node {
             Node::Object(object) => {
                 examiner.called(object);
                 examiner.hashed(object);
-                copies.add(&values, object);
+                examiner.copies.add(&values, object);
             }
             Node::Dict(pairs) => examiner.keys(pairs.iter().map(|(key, _)| key)),
             Node::Set(items) => examiner.keys(items.iter()),
@@ -77,9 +82,9 @@ pub fn examine_allowing(pickle: &Pickle, allowed: &Allowed) -> Vec<Finding> {
     for odd in pickle.oddities() {
         examiner.odd(*odd);
     }
-    if copies.are_too_many(pickle.bytes().len()) {
-        let judgement = Judgement::unknown("makes Python copy far more than the pickle contains");
-        examiner.unnamed("a value that many calls take", judgement, Usage::Contains, 0);
+    if examiner.copies.are_too_many(pickle.bytes().len()) {
+        let judgement = Judgement::unknown("makes Python copy or compare far more than the pickle contains");
+        examiner.unnamed("a value that is used many times", judgement, Usage::Contains, 0);
     }
     if let Some(bomb) = find_bomb(pickle) {
         let what = match bomb {
@@ -109,6 +114,7 @@ enum FindingKey {
 struct Examiner<'a> {
     pickle: &'a Pickle,
     values: &'a Values<'a>,
+    copies: Copies,
     findings: Vec<Finding>,
     /// Indices into `findings`; `None` for those over the limit.
     indices: HashMap<FindingKey, Option<usize>>,
@@ -248,6 +254,7 @@ impl Examiner<'_> {
     fn keys<'k>(&mut self, keys: impl ExactSizeIterator<Item = &'k Id> + Clone) {
         self.collisions(keys.clone());
         for &key in keys {
+            self.copies.add_key(self.values, key);
             match self.values.bad_key(key) {
                 None => {}
                 Some(BadKey::Object(name)) => {

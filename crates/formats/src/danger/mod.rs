@@ -9,6 +9,7 @@ mod bomb;
 mod checks;
 mod examine;
 mod hashes;
+mod keys;
 mod names;
 mod oddities;
 mod packages;

@@ -86,7 +86,7 @@ fn dangerous_call(values: &Values<'_>, name: &Name, args: &[Id]) -> Option<Judge
     reason.map(Judgement::dangerous)
 }
 
-/// What all calls of a pickle take.
+/// What all calls of a pickle take, and what its keys are compared with.
 #[derive(Default)]
 pub(super) struct Copies {
     /// Bytes and items.
@@ -124,6 +124,11 @@ impl Copies {
             }
             _ => {}
         }
+    }
+
+    /// Adds a key of a dict or a member of a set. An equal key may be in it already, which Python compares with this one.
+    pub(super) fn add_key(&mut self, values: &Values<'_>, key: Id) {
+        self.parts = self.parts.saturating_add(values.key_bytes(key));
     }
 
     /// Whether they are far more than the pickle contains.

@@ -17,6 +17,7 @@ pub(super) fn holds(check: Check, values: &Values<'_>, object: &Object) -> bool 
     match check {
         Check::Nothing => true,
         Check::FewBytes => python::has_few_bytes(values, object),
+        Check::NumberState => python::has_the_state_of_a_number(values, object),
         Check::Reconstructs => python::reconstructs_without_arguments(values, object),
         Check::FitsStorage => torch::fits_its_storage(values, object),
         Check::FitsStorageWhole => torch::fits_its_storage_whole(values, object),

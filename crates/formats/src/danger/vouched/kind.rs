@@ -132,6 +132,8 @@ pub(in super::super) enum Check {
     Nothing,
     /// A date or time has a state of few bytes.
     FewBytes,
+    /// BUILD sets the number of a UUID, which is its hash.
+    NumberState,
     /// `_reconstructor` makes an object as a call without arguments does.
     Reconstructs,
     /// A tensor lies within its storage.

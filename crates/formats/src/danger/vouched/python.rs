@@ -157,7 +157,11 @@ pub(super) const ENTRIES: &[Entry] = &[
         Call { args: &[Args::Each(Is::Str)], key: true, ..Call::VALUE },
     ),
     Entry::named(&["typing"], &["Any"], Kind::AnyType),
-    Entry::class(&["uuid"], &["UUID"], Call { state: Some(Is::Attributes), key: true, ..Call::VALUE }),
+    Entry::class(
+        &["uuid"],
+        &["UUID"],
+        Call { check: Check::NumberState, state: Some(Is::Attributes), key: true, ..Call::VALUE },
+    ),
     // Members of enumerations: a call returns the member of this value.
     Entry::class(&["calendar"], &["Day", "Month"], MEMBER),
     Entry::class(&["http"], &["HTTPStatus"], MEMBER),
