@@ -312,6 +312,10 @@ fn finds_pickles_that_zip_tricks_hide() {
         dangerous("behind_safetensors.safetensors", raw_zip(&safetensors(b"{}", 0), &[evil()])),
         dangerous("zip_in_zip.ckpt", more(record("archive/model.pt", &torch(PAYLOAD)))),
         dangerous("deflated_zip_in_zip.ckpt", more(record("archive/model.pt", &torch(PAYLOAD)).deflated())),
+        dangerous("behind_in_zip.ckpt", more(record("archive/x", &raw_zip(b"some bytes", &[evil()])))),
+        dangerous("behind_in_deflated.ckpt", more(record("archive/x", &raw_zip(b"some bytes", &[evil()])).deflated())),
+        dangerous("behind_png_in_zip.ckpt", more(record("archive/x.png", &raw_zip(b"\x89PNG\r\n\x1a\n", &[evil()])))),
+        dangerous("behind_in_tar.tar", tar(&[("x", &raw_zip(b"some bytes", &[evil()]))])),
         dangerous("array.npy", &npy),
         dangerous("array.npz", raw_zip(b"", &[record("a.npy", &npy).deflated()])),
         dangerous("script.pt", more(record("archive/constants.pkl", PAYLOAD))),
@@ -340,6 +344,11 @@ fn sees_what_each_reader_takes() {
         let mut end_record = outer[outer_end..].to_vec();
         end_record[12..16].copy_from_slice(&((end - begin) as u32).to_le_bytes());
         [&outer[..outer_end], &inner[begin..end], &end_record].concat()
+    };
+    // Numbers in another base have as many bytes for NumPy, but not here.
+    let odd_shape = {
+        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (0x1,)}";
+        [&b"\x93NUMPY\x01\0"[..], &(header.len() as u16).to_le_bytes(), header.as_bytes(), b"abcd", &objects].concat()
     };
     // An extended header names the next member, whose own name is empty.
     let empty_name = [&tar(&[("a", b"x")])[..1024], &tar(&[("", PAYLOAD)])].concat();
@@ -372,6 +381,15 @@ fn sees_what_each_reader_takes() {
     assert_verdicts(&[
         dangerous("comment.npy", numbers("#'descr': '<f4'\n '|O'", PAYLOAD)),
         dangerous("joined.npy", numbers("'<f4' ',O'", PAYLOAD)),
+        dangerous("date_and_object.npy", numbers("'M8[ns],O'", PAYLOAD)),
+        dangerous("field_of_objects.npy", numbers("[('a', 'm8[s],O')]", PAYLOAD)),
+        dangerous(
+            "behind_fields.npy",
+            numbers("[('a', '<f4'), ('b', '|S3', (2,))]", &[b"0123456789", &objects[..]].concat()),
+        ),
+        dangerous("behind_date.npy", numbers("'<M8[ns]'", &[b"01234567", &objects[..]].concat())),
+        case("odd_shape.npy", odd_shape, Unreadable),
+        case("behind_fields_alone.npy", numbers("[('a', '<f4')]", b"0123"), Safe),
         case("directories.npz", two_directories, Unreadable),
         dangerous("storage.ckpt", raw_zip(b"", &array_as_storage)),
         dangerous("empty_name.tar", empty_name),

@@ -115,6 +115,9 @@ def honest(folder):
         "numpy.pkl": pickle.dumps({key: value.numpy() for key, value in state.items()}),
         "floats.npy": array(numpy.random.randn(5, 5).astype("f4")),
         "records.npy": array(numpy.zeros(3, dtype=[("a", "<f4"), ("b", "S3")])),
+        "fields.npy": array(numpy.zeros(2, dtype=[("a'b", "<f4"), ('c"d', "U2", (3,)), ("", [("x", "M8[25s]")])])),
+        "fields-and-more.npy": array(numpy.zeros(3, dtype=[("a", "<f4"), ("b", "S3")]), numpy.arange(3)),
+        "dates.npy": array(numpy.zeros(3, "M8[ns]"), numpy.zeros(3, "m8[25us]")),
         "texts.npy": array(numpy.array(["abc", "de"])),
         "two.npy": array(numpy.arange(3), numpy.arange(4.0)),
         "objects.npy": array(numpy.array([{"a": 1}, [2]], dtype=object), allow_pickle=True),
@@ -179,9 +182,13 @@ def polyglot():
     return struct.pack("<Q", length) + header.ljust(length - 1) + b"\n" + data
 
 
+def raw_array(descr, content, shape="(1,)"):
+    header = ("{'descr': %s, 'fortran_order': False, 'shape': %s, }" % (descr, shape)).encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header + content
+
+
 def object_array(descr):
-    header = ("{'descr': %s, 'fortran_order': False, 'shape': (1,), }" % descr).encode().ljust(117) + b"\n"
-    return b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header + CALL + b"."
+    return raw_array(descr, CALL + b".")
 
 
 def by_torch(path):
@@ -216,6 +223,12 @@ def by_member(open_archive, path):
                 pass
 
 
+def by_inner_zip(path):
+    archive = zipfile.ZipFile(path)
+    for name in archive.namelist():
+        by_member(zipfile.ZipFile, io.BytesIO(archive.read(name)))
+
+
 def by_decompressing(decompress, path):
     """As joblib does."""
     pickle.loads(decompress(path.read_bytes()))
@@ -248,12 +261,22 @@ def acting_files():
                        "pickle": pickle.dumps({}, 2)}
             yield f"torch-{member}-{name}.pt", tarred({**members, member: body}), by_torch
     objects = numpy.array([Acts()], dtype=object)
-    for index, descr in enumerate(["'|O'", "'object'", "'\\x4f'", "'O8'", "'O,i4'", "'|' 'O'", "[('a', 'O')]"]):
+    for index, descr in enumerate(["'|O'", "'object'", "'\\x4f'", "'O8'", "'O,i4'", "'|' 'O'", "[('a', 'O')]", "'M8[ns],O'",
+                                "[('a', 'm8[s],O')]", "('O', (2,))", "'i4,(2,)O'"]):
         yield f"array-{index}.npy", object_array(descr), by_numpy
     buffer = io.BytesIO()
     numpy.savez_compressed(buffer, a=numpy.arange(3), b=objects)
     yield "arrays.npz", buffer.getvalue(), by_numpy
     yield "second.npy", array(numpy.arange(3), objects, allow_pickle=True), by_numpy
+    # Other objects behind an array, where only a reader that understands its header looks for them.
+    firsts = [("'<f4'", "(0x1,)", 4), ("'<f4'", "((1),)", 4), ("[('a', '<f4'), ('b', '<i8')]", "(1,)", 12),
+              ("[('a', '<f4', (2,))]", "(1,)", 8), ("'d'", "(1,)", 8), ("'M8[ns]'", "(1,)", 8)]
+    for index, (descr, shape, size) in enumerate(firsts):
+        yield f"behind-{index}.npy", raw_array(descr, bytes(size) + object_array("'|O'"), shape), by_numpy
+        yield f"pickle-behind-{index}.npy", raw_array(descr, bytes(size) + CALL + b".", shape), by_numpy
+    inner = bytes(100) + zipped({"data.pkl": CALL + b"."})
+    yield "zip-behind-bytes.zip", zipped({"inner": inner}), by_inner_zip
+    yield "zip-behind-bytes-deflated.zip", zipped({"inner": inner}, zipfile.ZIP_DEFLATED), by_inner_zip
     yield "polyglot.safetensors", polyglot(), by_pickle
     magic = b"L119547037146038801333356L\n."
     yield "text-magic", magic + b"I1001\n." + CALL + b".", by_torch
