@@ -9,7 +9,7 @@ use super::hints;
 use super::progress::Queue;
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
-use crate::ops::{Batch, Existing, Input, Inputs, resolve_output};
+use crate::ops::{Batch, Destination, Existing, Input, Inputs, resolve_output, version_of};
 use crate::report::{BatchOutcome, WriteReport};
 use trinart_ckpt_formats::Target;
 use trinart_ckpt_formats::error::{Error, Kind, Result};
@@ -22,16 +22,23 @@ pub(super) struct Outputs<'a> {
     pub writing: &'a Writing,
     /// What decides the content of the outputs, beside the inputs.
     pub recipe: String,
-    /// Whether VAEs beside the inputs are merged.
+    /// Whether VAEs are merged into the inputs, and whether they are those beside them.
     pub merges_vae: bool,
+    pub reads_vae: bool,
+}
+
+/// The versions of files that decide what the outputs contain, beside the inputs. What cannot be read is an error when it
+/// is opened.
+pub(super) fn versions<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> String {
+    files.into_iter().map(|file| version_of(file).unwrap_or_default()).collect::<Vec<_>>().join(" ")
 }
 
 impl Outputs<'_> {
-    /// Runs `work` on each input, with the path of its output and whether that may be replaced, and prints the results.
+    /// Runs `work` on each input with the destination of its output, and prints the results.
     pub(super) fn run(
         &self,
         terminal: &Terminal,
-        work: impl Fn(Option<&Input>, &Path, bool) -> Result<BatchOutcome>,
+        work: impl Fn(Option<&Input>, &Destination<'_>) -> Result<BatchOutcome>,
     ) -> Exit {
         match &self.output.out_dir {
             Some(folder) => self.many(folder, terminal, work),
@@ -39,8 +46,21 @@ impl Outputs<'_> {
         }
     }
 
-    fn one(&self, terminal: &Terminal, work: impl Fn(Option<&Input>, &Path, bool) -> Result<BatchOutcome>) -> Exit {
-        let result = self.single().and_then(|(input, output)| work(input.as_ref(), &output, self.writing.force));
+    fn one(
+        &self,
+        terminal: &Terminal,
+        work: impl Fn(Option<&Input>, &Destination<'_>) -> Result<BatchOutcome>,
+    ) -> Exit {
+        let result = self.single().and_then(|(input, output)| match input {
+            Some(input) => {
+                let (folder, inputs) = (output.parent().unwrap_or(Path::new("")), Inputs::default());
+                self.batch(&inputs, folder).run_one(&input, &output, |input, to| work(Some(input), to))
+            }
+            None if self.output.update || self.output.skip_existing => {
+                Err(Error::usage("--update and --skip-existing need an input that the output is made of"))
+            }
+            None => work(None, &Destination::new(&output, self.writing.force)),
+        });
         let text = |outcome: &BatchOutcome| match outcome {
             BatchOutcome::Written(report) => self.text(report),
             other => other.to_text(&hints::tip),
@@ -85,14 +105,8 @@ impl Outputs<'_> {
         report.to_text_with(&hints::tip) + &ledger
     }
 
-    fn many(
-        &self,
-        folder: &Path,
-        terminal: &Terminal,
-        work: impl Fn(Option<&Input>, &Path, bool) -> Result<BatchOutcome>,
-    ) -> Exit {
-        let inputs = Inputs::list(self.inputs).without_below(folder);
-        terminal.expect_several(inputs.are_several());
+    /// What becomes of outputs in a folder.
+    fn batch<'i>(&self, inputs: &'i Inputs, folder: &Path) -> Batch<'i> {
         let existing = match (self.writing.force, self.output.skip_existing, self.output.update) {
             (true, ..) => Existing::Replace,
             (_, true, _) => Existing::Skip,
@@ -100,19 +114,31 @@ impl Outputs<'_> {
             _ => Existing::Refuse,
         };
         let format: Option<Target> = self.writing.to.map(Into::into);
-        let batch = Batch::new(&inputs, folder)
+        Batch::new(inputs, folder)
             .set_if_some(format, Batch::format)
             .existing(existing)
             .recipe(&self.recipe)
             .carry_sidecars(self.output.sidecars.is_some())
             .merges_vae(self.merges_vae)
-            .dry_run(self.writing.dry_run);
+            .reads_vae(self.reads_vae)
+            .dry_run(self.writing.dry_run)
+    }
+
+    fn many(
+        &self,
+        folder: &Path,
+        terminal: &Terminal,
+        work: impl Fn(Option<&Input>, &Destination<'_>) -> Result<BatchOutcome>,
+    ) -> Exit {
+        let inputs = Inputs::list(self.inputs).without_below(folder);
+        terminal.expect_several(inputs.are_several());
+        let batch = self.batch(&inputs, folder);
         let mut queue = Queue::new(&inputs, terminal);
         let (mut exit, mut results) = (Exit::Success, Vec::new());
         let summary = batch.run(
-            |input, output, overwrite| {
+            |input, to| {
                 queue.next(&input.path);
-                work(Some(input), output, overwrite)
+                work(Some(input), to)
             },
             |outcome| {
                 if let BatchOutcome::Failed { error, .. } = outcome {

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::args::Convert as Command;
-use super::batch::Outputs;
+use super::batch::{Outputs, versions};
 use super::exit::Exit;
 use super::output::{recipe, set_writing_options};
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
 use super::values::PartArgument;
-use crate::ops::Convert;
+use crate::ops::{Convert, Destination};
 use crate::report::{BatchOutcome, WriteReport};
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_models::Checkpoint;
@@ -23,16 +23,23 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     }
     let parts = format!("{:?}", (&command.replace, command.unet_dtype, command.vae_dtype, command.text_encoder_dtype));
     let content = format!("{:?}", (command.prune, command.ema, command.component, command.repair, command.lora_names));
+    let replacements = command.replace.iter().filter(|_| command.output.update).map(|replacement| &replacement.file);
     let switches = [command.partial, command.allow_family_mismatch, command.fix_position_ids];
     let outputs = Outputs {
         inputs: &command.inputs,
         output: &command.output,
         writing: &command.writing,
-        recipe: recipe(&command.writing, &command.content, &command.folder, &[parts, content, format!("{switches:?}")]),
+        recipe: recipe(
+            &command.writing,
+            &command.content,
+            &command.folder,
+            &[parts, content, format!("{switches:?}"), versions(replacements)],
+        ),
         merges_vae: false,
+        reads_vae: false,
     };
-    outputs.run(terminal, |input, output, overwrite| {
-        let report = convert(command, input.map(|input| input.path.as_path()), output, overwrite, terminal);
+    outputs.run(terminal, |input, to| {
+        let report = convert(command, input.map(|input| input.path.as_path()), to, terminal);
         report.map(BatchOutcome::written)
     })
 }
@@ -49,13 +56,7 @@ fn check_usage(command: &Command) -> Result<()> {
     Ok(())
 }
 
-fn convert(
-    command: &Command,
-    input: Option<&Path>,
-    output: &Path,
-    overwrite: bool,
-    terminal: &Terminal,
-) -> Result<WriteReport> {
+fn convert(command: &Command, input: Option<&Path>, to: &Destination<'_>, terminal: &Terminal) -> Result<WriteReport> {
     let options = command.reading.open_options();
     let open = |path: &Path| Checkpoint::open_with(path, &options);
     let of_input = if command.repair { options.keep_trailing_bytes() } else { options };
@@ -73,7 +74,8 @@ fn convert(
         None => Convert::from_parts(parts),
     };
     let convert = set_writing_options!(convert, command, terminal)
-        .overwrite(overwrite)
+        .overwrite(to.overwrite)
+        .record(to.record)
         .create_folders(command.output.out_dir.is_some())
         .set_if_some(command.ema.map(Into::into), Convert::ema)
         .set_if_some(command.component, |convert, component| component.apply(convert))
@@ -90,5 +92,5 @@ fn convert(
     let convert = command.select.iter().cloned().fold(convert, Convert::select);
     let convert = command.drop.iter().cloned().fold(convert, Convert::leave_out);
     let convert = command.rename.iter().cloned().fold(convert, Convert::rename);
-    if command.writing.dry_run { convert.plan(output) } else { convert.write(output) }
+    if command.writing.dry_run { convert.plan(to.path) } else { convert.write(to.path) }
 }

@@ -1,14 +1,14 @@
 //! The command `merge-vae`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::args::MergeVae as Command;
-use super::batch::Outputs;
+use super::batch::{Outputs, versions};
 use super::exit::Exit;
 use super::output::{recipe, set_writing_options};
 use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
-use crate::ops::{Input, MergeVae};
+use crate::ops::{Destination, Input, MergeVae};
 use crate::report::{BatchOutcome, SkipReason};
 use trinart_ckpt_formats::error::{Error, Hint, OrInternal, Result};
 use trinart_ckpt_models::Checkpoint;
@@ -31,32 +31,29 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         }
     };
     let switches = [command.partial, command.allow_family_mismatch, command.allow_withdrawn];
-    let others = [format!("{:?} {switches:?} {:?}", command.vae_dtype, command.vae), modified(command.vae.as_deref())];
+    let others = [
+        format!("{:?} {switches:?} {:?}", command.vae_dtype, command.vae),
+        if command.output.update { versions(&command.vae) } else { String::new() },
+    ];
     let outputs = Outputs {
         inputs: &command.checkpoints,
         output: &command.output,
         writing: &command.writing,
         recipe: recipe(&command.writing, &command.content, &command.folder, &others),
         merges_vae: true,
+        reads_vae: command.vae.is_none(),
     };
-    outputs.run(terminal, |input, output, overwrite| {
+    outputs.run(terminal, |input, to| {
         let input = input.or_internal("a merge without a checkpoint")?;
-        merge(command, vae.as_ref(), input, output, overwrite, terminal)
+        merge(command, vae.as_ref(), input, to, terminal)
     })
-}
-
-/// The size and the time of the last change of the VAE.
-fn modified(vae: Option<&Path>) -> String {
-    let found = vae.and_then(|vae| vae.metadata().ok());
-    found.map_or_else(String::new, |found| format!("{} {:?}", found.len(), found.modified().ok()))
 }
 
 fn merge(
     command: &Command,
     vae: Option<&Checkpoint>,
     input: &Input,
-    output: &Path,
-    overwrite: bool,
+    to: &Destination<'_>,
     terminal: &Terminal,
 ) -> Result<BatchOutcome> {
     let options = command.reading.open_options();
@@ -76,12 +73,13 @@ fn merge(
         },
     };
     let merge = set_writing_options!(merge, command, terminal)
-        .overwrite(overwrite)
+        .overwrite(to.overwrite)
+        .record(to.record)
         .create_folders(command.output.out_dir.is_some())
         .set_if_some(command.vae_dtype, MergeVae::vae_dtype)
         .partial(command.partial)
         .allow_family_mismatch(command.allow_family_mismatch)
         .allow_withdrawn(command.allow_withdrawn);
-    let report = if command.writing.dry_run { merge.plan(output) } else { merge.write(output) };
+    let report = if command.writing.dry_run { merge.plan(to.path) } else { merge.write(to.path) };
     report.map(BatchOutcome::written)
 }

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use trinart_ckpt_formats::Error;
-use trinart_ckpt_formats::io::file_bytes;
+use trinart_ckpt_formats::io::{file_bytes, remote};
 use trinart_ckpt_formats::walk::{self, Listing};
 
 /// A file or diffusers folder to work on.
@@ -57,7 +57,9 @@ impl Inputs {
     /// Leaves out what was found below a folder, such as the outputs of an earlier run. Files that were given themselves stay.
     #[must_use]
     pub fn without_below(mut self, folder: &Path) -> Self {
-        if let Ok(folder) = folder.canonicalize() {
+        if remote::address(folder).is_some() {
+            self.files.retain(|input| !input.is_found || !input.path.starts_with(folder));
+        } else if let Ok(folder) = folder.canonicalize() {
             let is_below = |path: &Path| path.canonicalize().is_ok_and(|path| path.starts_with(&folder));
             self.files.retain(|input| !input.is_found || !is_below(&input.path));
         }

@@ -10,6 +10,7 @@ use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
 use trinart_ckpt_formats::tensor::LazyTensor;
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
+use trinart_ckpt_models::parameterization::SideYaml;
 use trinart_ckpt_models::plan::uses;
 use trinart_ckpt_models::statistics::statistics;
 use trinart_ckpt_models::{Checkpoint, parameterization, published};
@@ -99,7 +100,8 @@ impl<'a> Inspect<'a> {
         let in_ldm_names = if structure.is_as_stored { None } else { translated().as_ref().ok() };
         let state_dict = in_ldm_names.map_or_else(|| stored.state_dict(), Checkpoint::state_dict);
         let metadata = in_ldm_names.map_or_else(|| stored.metadata(), Checkpoint::metadata);
-        let parameterization = parameterization::read(&stored, state_dict, metadata, &structure.detection)?;
+        let yaml = SideYaml::beside_here;
+        let parameterization = parameterization::read(&stored, state_dict, metadata, &structure.detection, yaml)?;
         let uses = match self.known_structures {
             None => translated().as_ref().map_or_else(|_| Vec::new(), |it| uses::of(it, &parameterization)),
             // An audit does not report them.

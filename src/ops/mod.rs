@@ -42,7 +42,7 @@ mod webui;
 mod which_vae;
 
 pub use audit::{Audit, Memory};
-pub use batch::{Batch, Existing, output_in, resolve_output};
+pub use batch::{Batch, Destination, Existing, output_in, resolve_output, version_of};
 pub use compare::{Compare, CompareOptions, ComparePlan, Ignored};
 pub use compare_folders::CompareFolders;
 pub use convert::Convert;

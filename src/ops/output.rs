@@ -13,7 +13,8 @@ use crate::report::{LeftOut, WriteReport};
 use trinart_ckpt_formats::containers::diffusers::{self, Companions, Files};
 use trinart_ckpt_formats::containers::{self, Container, Structure, Target, WriteOptions, Written};
 use trinart_ckpt_formats::error::Kind;
-use trinart_ckpt_formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel, remote};
+use trinart_ckpt_formats::io::remote::{self, Storing};
+use trinart_ckpt_formats::io::{AtomicFile, AtomicFolder, NoProgress, Overwrite, Progress, parallel};
 use trinart_ckpt_formats::tensor::{Dtype, Overflow, non_finite};
 use trinart_ckpt_formats::{Error, Result};
 use trinart_ckpt_models::family::Prediction;
@@ -36,6 +37,8 @@ pub(super) struct OutputOptions<'a> {
     /// `None` follows the extension of the output.
     pub(super) format: Option<Target>,
     pub(super) overwrite: Overwrite,
+    /// What an output at an address keeps for later runs.
+    pub(super) record: Option<String>,
     /// Whether missing folders above the output are created.
     pub(super) create_folders: bool,
     pub(super) verify: bool,
@@ -66,6 +69,7 @@ impl Default for OutputOptions<'_> {
             overflow: Overflow::Refuse,
             format: None,
             overwrite: Overwrite::Refuse,
+            record: None,
             create_folders: false,
             verify: true,
             strict: false,
@@ -274,7 +278,8 @@ impl OutputOptions<'_> {
                 let staged = staging.path_of(output)?;
                 let written = containers::write(&staged, target, state_dict, metadata, &options);
                 let written = written.map_err(|error| staging.naming(output, error))?;
-                remote::store(output, &staged, self.overwrite, self.progress)?;
+                let (overwrite, record) = (self.overwrite, self.record.as_deref());
+                remote::store(output, &staged, &Storing { overwrite, record, progress: self.progress })?;
                 Ok(written)
             }
         }

@@ -36,6 +36,16 @@ macro_rules! output_methods {
                 self
             }
 
+            /// Keeps a line of printable ASCII with an output at an address, as [`Destination::record`] asks for. It has no
+            /// effect on files.
+            ///
+            /// [`Destination::record`]: crate::ops::Destination::record
+            #[must_use]
+            pub fn record(mut self, record: Option<&str>) -> Self {
+                self.output.record = record.map(str::to_owned);
+                self
+            }
+
             /// Creates the folders above the output that are missing. By default a missing folder is an error.
             #[must_use]
             pub fn create_folders(mut self, create: bool) -> Self {

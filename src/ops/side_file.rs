@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::staging::Staging;
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::error::Hint;
-use trinart_ckpt_formats::io::{AtomicFile, NoProgress, Overwrite, remote};
+use trinart_ckpt_formats::io::remote::{self, Storing};
+use trinart_ckpt_formats::io::{AtomicFile, NoProgress, Overwrite};
 use trinart_ckpt_formats::{Error, Result};
 use trinart_ckpt_models::lora::ADAPTER_CONFIG;
 use trinart_ckpt_models::parameterization::{self, Parameterization, SideYaml};
@@ -110,7 +111,8 @@ impl SideFile {
             let staged = staging.path_of(&self.path)?;
             let written = std::fs::write(&staged, &self.text);
             written.map_err(|error| Error::io("cannot write", error).in_file(&staged))?;
-            remote::store(&self.path, &staged, self.overwrite, &NoProgress)?;
+            let how = Storing { overwrite: self.overwrite, record: None, progress: &NoProgress };
+            remote::store(&self.path, &staged, &how)?;
             return Ok(None);
         }
         AtomicFile::stage(&self.path, self.overwrite, self.text.as_bytes()).map(Some)

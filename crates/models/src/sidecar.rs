@@ -1,8 +1,11 @@
 //! The files beside a checkpoint that belong to it, by the names that WebUI gives them: its VAE, configuration, preview.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use trinart_ckpt_formats::error::Hint;
+use trinart_ckpt_formats::io::{is_dir, remote};
 use trinart_ckpt_formats::{Error, Result, Target};
 
 /// The ends of the name of a VAE file, in WebUI's order.
@@ -45,8 +48,8 @@ impl Companion {
 }
 
 /// Returns the name of a checkpoint without its extension. A folder, and a file with an unknown extension, has none.
-fn name_of(checkpoint: &Path) -> Option<&std::ffi::OsStr> {
-    if checkpoint.is_dir() || Target::from_extension(checkpoint).is_none() {
+fn name_of(checkpoint: &Path) -> Option<&OsStr> {
+    if is_dir(checkpoint) || Target::from_extension(checkpoint).is_none() {
         checkpoint.file_name()
     } else {
         checkpoint.file_stem()
@@ -55,15 +58,51 @@ fn name_of(checkpoint: &Path) -> Option<&std::ffi::OsStr> {
 
 /// Returns the path of a companion with this ending beside a checkpoint.
 pub fn beside(checkpoint: &Path, ending: &str) -> PathBuf {
-    let mut name = name_of(checkpoint).map(std::ffi::OsStr::to_owned).unwrap_or_default();
+    let mut name = name_of(checkpoint).map(OsStr::to_owned).unwrap_or_default();
     name.push(ending);
     checkpoint.with_file_name(name)
 }
 
-/// Lists the files beside a checkpoint that belong to it.
-pub fn companions(checkpoint: &Path) -> Vec<Companion> {
+/// What stands beside a checkpoint.
+enum Surroundings {
+    /// A folder of this machine, in which each file can be looked for.
+    Folder,
+    /// The names that begin as that of the checkpoint, on a server that lists files.
+    Listed(BTreeSet<String>),
+    /// A server that lists no files.
+    Unlisted,
+}
+
+impl Surroundings {
+    /// Looks beside a checkpoint. Beside an address, this is a request.
+    fn of(checkpoint: &Path) -> Result<Self> {
+        if remote::address(checkpoint).is_none() {
+            return Ok(Surroundings::Folder);
+        }
+        let Some(files) = remote::beside(&beside(checkpoint, ""))? else { return Ok(Surroundings::Unlisted) };
+        let name = |file: &PathBuf| Some(file.file_name()?.to_string_lossy().into_owned());
+        Ok(Surroundings::Listed(files.iter().filter_map(name).collect()))
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        match self {
+            Surroundings::Folder => path.is_file(),
+            Surroundings::Listed(names) => {
+                path.file_name().is_some_and(|name| names.contains(name.to_string_lossy().as_ref()))
+            }
+            Surroundings::Unlisted => false,
+        }
+    }
+}
+
+/// Lists the files beside a checkpoint that belong to it. `None` if it is on a server that lists no files.
+pub fn companions(checkpoint: &Path) -> Result<Option<Vec<Companion>>> {
+    let surroundings = Surroundings::of(checkpoint)?;
+    if matches!(surroundings, Surroundings::Unlisted) {
+        return Ok(None);
+    }
     let all = ENDINGS.iter().chain(&OTHER_ENDINGS).map(|ending| (beside(checkpoint, ending), *ending));
-    all.filter(|(path, _)| path.is_file()).map(|(path, ending)| Companion { path, ending }).collect()
+    Ok(Some(all.filter(|(path, _)| surroundings.has(path)).map(|(path, ending)| Companion { path, ending }).collect()))
 }
 
 /// Splits the name of a file that is named as a companion into that of its checkpoint and its ending. The longest ending
@@ -75,12 +114,14 @@ pub fn split(name: &str) -> Option<(&str, &'static str)> {
     Some(found.fold(first, |best, other| if other.0.len() < best.0.len() { other } else { best }))
 }
 
-/// Returns the checkpoint that a VAE file lies beside and belongs to by its name; `None` for any other file.
+/// Returns the checkpoint that a VAE file lies beside and belongs to by its name; `None` for any other file, and on a server
+/// that does not tell.
 pub fn owner(vae: &Path) -> Option<PathBuf> {
     let name = vae.file_name()?.to_str()?;
     let stem = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending))?;
     let paths = ["safetensors", "ckpt", "pt", "pth", "bin"].map(|it| vae.with_file_name(format!("{stem}.{it}")));
-    paths.into_iter().find(|path| path.is_file())
+    let surroundings = Surroundings::of(paths.first()?).ok()?;
+    paths.into_iter().find(|path| surroundings.has(path))
 }
 
 /// The VAE file beside a checkpoint.
@@ -106,40 +147,52 @@ fn candidates(checkpoint: &Path) -> Vec<PathBuf> {
 }
 
 /// Finds the VAE file beside a checkpoint: the first of `NAME.vae.ckpt`, `NAME.vae.pt` and `NAME.vae.safetensors` that
-/// exists. Fails if none does.
+/// exists. Fails if none does, or if the checkpoint is on a server that lists no files.
 ///
 /// WebUI also takes files whose names only begin with that of the checkpoint, as `NAME-v2.vae.pt`. Such a file may belong
 /// to another checkpoint, so it is reported and not taken.
 pub fn find(checkpoint: &Path) -> Result<Sidecar> {
     let candidates = candidates(checkpoint);
+    let surroundings = Surroundings::of(checkpoint)?;
     let others = |taken: Option<&Path>| {
-        let mut names = similar(checkpoint);
+        let mut names = similar(checkpoint, &surroundings);
         names.retain(|name| taken.and_then(Path::file_name).is_none_or(|taken| taken.to_string_lossy() != *name));
         names
     };
-    if let Some(path) = candidates.iter().find(|path| path.exists()) {
+    if let Some(path) = candidates.iter().find(|path| surroundings.has(path)) {
         return Ok(Sidecar { path: path.clone(), others: others(Some(path)) });
     }
     let names = candidates.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy());
     let names = names.collect::<Vec<_>>().join(", ");
     let others = others(None);
-    let others = match others.is_empty() {
-        true => String::new(),
-        false => format!("; found {}, which may belong to another checkpoint", list(&others)),
+    let found = match (&surroundings, others.is_empty()) {
+        (Surroundings::Unlisted, _) => {
+            "the server lists no files, so no VAE was looked for beside the checkpoint".to_owned()
+        }
+        (_, true) => format!("no VAE beside the checkpoint; looked for {names}"),
+        (_, false) => format!(
+            "no VAE beside the checkpoint; looked for {names}; found {}, which may belong to another checkpoint",
+            list(&others)
+        ),
     };
-    let found = format!("no VAE beside the checkpoint; looked for {names}{others}");
     Err(Error::usage(found).with_hint(Hint::NameVae).in_file(checkpoint))
 }
 
 /// Returns the sorted names in the checkpoint's folder that begin with its name and end as those of VAE files. Empty if
 /// the folder cannot be read: the files that matter are looked up by name.
-fn similar(checkpoint: &Path) -> Vec<String> {
+fn similar(checkpoint: &Path, surroundings: &Surroundings) -> Vec<String> {
     let folder = checkpoint.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let stem = checkpoint.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let (Some(stem), Ok(entries)) = (stem, std::fs::read_dir(folder)) else { return Vec::new() };
-    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+    let Some(stem) = checkpoint.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { return Vec::new() };
+    let names: Vec<String> = match surroundings {
+        Surroundings::Folder => {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        }
+        Surroundings::Listed(names) => names.iter().cloned().collect(),
+        Surroundings::Unlisted => Vec::new(),
+    };
     let is_similar = |name: &String| name.starts_with(&stem) && ENDINGS.iter().any(|ending| name.ends_with(ending));
-    let mut names: Vec<String> = names.filter(is_similar).collect();
+    let mut names: Vec<String> = names.into_iter().filter(is_similar).collect();
     names.sort();
     names
 }

@@ -96,6 +96,13 @@ pub(crate) struct Opened {
     pub(crate) head: Bytes,
 }
 
+impl Opened {
+    /// Text that differs if the content does, as far as the server tells.
+    pub(crate) fn version(&self) -> String {
+        format!("{} {}", self.bytes, self.tag.as_deref().unwrap_or_default())
+    }
+}
+
 /// A file whose blocks are kept, and read ahead.
 pub(crate) struct CachedFile {
     shared: Arc<Shared>,
@@ -299,6 +306,6 @@ impl RemoteFile for CachedFile {
     }
 
     fn version(&self) -> String {
-        format!("{} {}", self.opened.bytes, self.opened.tag.as_deref().unwrap_or_default())
+        self.opened.version()
     }
 }

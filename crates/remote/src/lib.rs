@@ -19,6 +19,7 @@
 mod address;
 mod cache;
 mod client;
+mod failure;
 mod file;
 pub mod hub;
 mod listing;

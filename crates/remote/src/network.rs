@@ -7,14 +7,13 @@ use object_store::aws::AmazonS3;
 use object_store::path::Path as Key;
 use reqwest::Url;
 use trinart_ckpt_formats::error::{Error, Kind, Result};
-use trinart_ckpt_formats::io::Progress;
-use trinart_ckpt_formats::io::remote::{self, Remote, RemoteFile, RemoteKind, SCHEMES};
+use trinart_ckpt_formats::io::remote::{self, Remote, RemoteFile, RemoteKind, SCHEMES, Stored, Storing};
 
 use crate::address::{Address, without_secrets};
-use crate::file::{CachedFile, Shared};
+use crate::file::{CachedFile, HEAD, Shared};
 use crate::hub::{Hub, Place};
 use crate::listing::{self, Listing};
-use crate::s3::{self, Object};
+use crate::s3::{self, Object, Use};
 use crate::upload;
 use crate::web;
 
@@ -40,11 +39,18 @@ struct Known {
     secret: HashMap<String, Url>,
     open: HashMap<String, Weak<CachedFile>>,
     recent: Vec<Arc<CachedFile>>,
-    buckets: HashMap<String, Arc<AmazonS3>>,
+    buckets: HashMap<(String, Use), Arc<AmazonS3>>,
     /// The files of repositories and prefixes, by their addresses.
     listings: HashMap<String, Arc<Listing>>,
+    /// The objects beside an object that begin as it does, by its address.
+    beside: HashMap<String, Option<Vec<String>>>,
     /// The commits of repositories, so that all their files come from one.
     commits: HashMap<String, String>,
+}
+
+/// Whether an address is that of a folder, or is within it.
+fn covers(folder: &str, address: &str) -> bool {
+    address.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl Network {
@@ -158,25 +164,29 @@ impl Network {
             return Err(Error::unsupported("a bucket; expected s3://BUCKET/KEY"));
         }
         let shared = self.shared()?;
-        let opened = shared.runtime.block_on(s3::open(shared, self.bucket(&object.bucket)?, object.path()?))?;
+        let opened = shared.runtime.block_on(s3::open(
+            shared,
+            self.bucket(&object.bucket, Use::Reading)?,
+            object.path()?,
+            HEAD,
+        ))?;
         Ok(CachedFile::new(Arc::clone(shared), opened))
     }
 
     /// The store of a bucket.
-    fn bucket(&self, name: &str) -> Result<Arc<AmazonS3>> {
-        if let Some(store) = self.known().buckets.get(name) {
+    fn bucket(&self, name: &str, to: Use) -> Result<Arc<AmazonS3>> {
+        let key = (name.to_owned(), to);
+        if let Some(store) = self.known().buckets.get(&key) {
             return Ok(Arc::clone(store));
         }
-        let store = s3::store(self.shared()?, name)?;
-        self.known().buckets.insert(name.to_owned(), Arc::clone(&store));
+        let store = s3::store(self.shared()?, name, to)?;
+        self.known().buckets.insert(key, Arc::clone(&store));
         Ok(store)
     }
 
     /// A list of files that was made before and covers an address.
     fn known_listing(&self, address: &str) -> Option<Arc<Listing>> {
-        let covers =
-            |root: &str| address.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        self.known().listings.iter().find(|(root, _)| covers(root)).map(|(_, listing)| Arc::clone(listing))
+        self.known().listings.iter().find(|(root, _)| covers(root, address)).map(|(_, listing)| Arc::clone(listing))
     }
 
     /// The objects below an address. Asks the store once.
@@ -184,7 +194,7 @@ impl Network {
         if let Some(listing) = self.known_listing(address) {
             return Ok(listing);
         }
-        let (shared, store) = (self.shared()?, self.bucket(&object.bucket)?);
+        let (shared, store) = (self.shared()?, self.bucket(&object.bucket, Use::Reading)?);
         let listing = Arc::new(shared.runtime.block_on(s3::list(&store, object))?);
         self.known().listings.insert(address.trim_end_matches('/').to_owned(), Arc::clone(&listing));
         Ok(listing)
@@ -193,7 +203,9 @@ impl Network {
     /// The object of an output. Fails for addresses that nothing can be written to.
     fn destination(&self, address: &str) -> Result<(Arc<AmazonS3>, Key)> {
         match Address::parse(address)? {
-            Address::S3(object) if !object.key.is_empty() => Ok((self.bucket(&object.bucket)?, object.path()?)),
+            Address::S3(object) if !object.key.is_empty() => {
+                Ok((self.bucket(&object.bucket, Use::Writing)?, object.path()?))
+            }
             _ => {
                 Err(Error::unsupported("outputs cannot be written to this address; expected a path or s3://BUCKET/KEY"))
             }
@@ -232,6 +244,19 @@ impl Remote for Network {
         Ok(file)
     }
 
+    fn version(&self, address: &str) -> Result<String> {
+        let open = self.known().open.get(address).and_then(Weak::upgrade);
+        match (open, Address::parse(address)?) {
+            (None, Address::S3(object)) => {
+                let (shared, store) = (self.shared()?, self.bucket(&object.bucket, Use::Reading)?);
+                let opened = shared.runtime.block_on(s3::open(shared, store, object.path()?, 1))?;
+                Ok(opened.version())
+            }
+            (Some(file), _) => Ok(file.version()),
+            (None, _) => Ok(self.open(address)?.version()),
+        }
+    }
+
     fn kind(&self, address: &str) -> Result<Option<RemoteKind>> {
         let parsed = Address::parse(address)?;
         if matches!(parsed, Address::Web(_)) {
@@ -259,14 +284,47 @@ impl Remote for Network {
         }
     }
 
-    fn exists(&self, address: &str) -> Result<bool> {
-        let (store, key) = self.destination(address)?;
-        self.shared()?.runtime.block_on(upload::exists(&store, &key))
+    fn beside(&self, address: &str) -> Result<Option<Vec<String>>> {
+        let parsed = Address::parse(address)?;
+        let folder = address.rsplit_once('/').map_or(address, |(folder, _)| folder);
+        let is_beside =
+            |file: &&String| file.starts_with(address) && file.rsplit_once('/').is_some_and(|(of, _)| of == folder);
+        let within = |listing: &Listing| Some(listing.below(folder).filter(is_beside).cloned().collect());
+        if let Some(listing) = self.known_listing(folder) {
+            return Ok(within(&listing));
+        }
+        match parsed {
+            Address::Web(_) => Ok(None),
+            Address::Hub(place) => match self.listing(&place) {
+                Ok(listing) => Ok(within(&listing)),
+                // Mirrors have files and no lists.
+                Err(error) if matches!(error.kind(), Kind::Missing | Kind::Unsupported) => Ok(None),
+                Err(error) => Err(error),
+            },
+            Address::S3(object) => {
+                if let Some(found) = self.known().beside.get(address) {
+                    return Ok(found.clone());
+                }
+                let (shared, store) = (self.shared()?, self.bucket(&object.bucket, Use::Reading)?);
+                let found = shared.runtime.block_on(s3::beside(&store, &object))?;
+                self.known().beside.insert(address.to_owned(), found.clone());
+                Ok(found)
+            }
+        }
     }
 
-    fn store(&self, address: &str, file: &Path, replace: bool, progress: &dyn Progress) -> Result<()> {
+    fn stored(&self, address: &str) -> Result<Option<Stored>> {
         let (store, key) = self.destination(address)?;
-        let shared = self.shared()?;
-        shared.runtime.block_on(upload::upload(&store, &key, file, replace, progress))
+        self.shared()?.runtime.block_on(upload::stored(&store, &key))
+    }
+
+    fn store(&self, address: &str, file: &Path, how: &Storing<'_>) -> Result<()> {
+        let (store, key) = self.destination(address)?;
+        let result = self.shared()?.runtime.block_on(upload::upload(&store, &key, file, how));
+        // Lists that lack the new object, or may.
+        let mut known = self.known();
+        known.beside.clear();
+        known.listings.retain(|root, _| !covers(root, address));
+        result
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path as Key;
 use object_store::{ClientOptions, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, RetryConfig};
 use reqwest::Url;
@@ -17,13 +18,35 @@ use trinart_ckpt_formats::error::{Error, Kind, Result};
 use trinart_ckpt_formats::limits;
 
 use crate::client::AGENT;
-use crate::file::{Boxed, Fetch, HEAD, Opened, Shared, changed};
+use crate::failure::{cause, failure};
+use crate::file::{Boxed, Fetch, Opened, Shared, changed};
 use crate::listing::Listing;
 use crate::loopback::is_loopback;
 
-/// How often a request is repeated, and for how long.
+/// How often a request is repeated, and for how long: requests are signed once.
 const RETRIES: usize = 5;
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Time to connect.
+const CONNECT: Duration = Duration::from_secs(20);
+
+/// What a store is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Use {
+    Reading,
+    Writing,
+}
+
+impl Use {
+    /// The longest time without a byte of an answer. That to a part comes once the part is sent, which takes long over a
+    /// slow line.
+    fn silence(self) -> Duration {
+        Duration::from_secs(match self {
+            Use::Reading => 60,
+            Use::Writing => 240,
+        })
+    }
+}
 
 /// A place in a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +74,14 @@ impl Object {
 }
 
 /// Returns the store of a bucket, as the environment describes it.
-pub(crate) fn store(shared: &Shared, bucket: &str) -> Result<Arc<AmazonS3>> {
+pub(crate) fn store(shared: &Shared, bucket: &str, to: Use) -> Result<Arc<AmazonS3>> {
     let builder = AmazonS3Builder::from_env();
     let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
     let endpoint = endpoint.iter().find_map(|key| builder.get_config_value(key)).and_then(|it| Url::parse(&it).ok());
     let is_allowed = shared.client.takes_plain_http() || endpoint.as_ref().is_some_and(is_loopback);
-    let options = ClientOptions::new().with_connect_timeout(Duration::from_secs(20)).with_timeout(PATIENCE);
+    let options = ClientOptions::new().with_connect_timeout(CONNECT);
+    // A transfer may take any time while bytes arrive.
+    let options = options.with_timeout_disabled().with_read_timeout(to.silence());
     let mut options = options.with_user_agent(reqwest::header::HeaderValue::from_static(AGENT));
     if is_allowed {
         options = options.with_allow_http(true);
@@ -65,31 +90,6 @@ pub(crate) fn store(shared: &Shared, bucket: &str) -> Result<Arc<AmazonS3>> {
     let builder = builder.with_client_options(options).with_retry(retry).with_bucket_name(bucket);
     let store = builder.with_checksum_algorithm(Checksum::SHA256).build();
     store.map(Arc::new).map_err(|error| Error::usage(format!("S3 cannot be used: {}", cause(&error))))
-}
-
-/// The error of a store, without the addresses in it.
-pub(crate) fn failure(error: object_store::Error) -> Error {
-    match &error {
-        object_store::Error::NotFound { .. } => Error::missing("the store has no such object"),
-        object_store::Error::Precondition { .. } => changed("it has another tag"),
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            Error::unsupported(
-                "the store refuses the credentials, or asks for some (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
-            )
-        }
-        object_store::Error::AlreadyExists { .. } => Error::conflict("already exists"),
-        error => Error::new(Kind::Io, format!("the store does not answer as expected: {}", cause(error))),
-    }
-}
-
-/// The innermost cause of an error.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut found = error;
-    while let Some(inner) = found.source() {
-        found = inner;
-    }
-    // The text of a server, at most a line of it.
-    found.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// An object.
@@ -107,10 +107,10 @@ impl std::fmt::Debug for ObjectFile {
     }
 }
 
-/// Opens an object: asks for its first bytes.
-pub(crate) async fn open(shared: &Arc<Shared>, store: Arc<AmazonS3>, key: Key) -> Result<Opened> {
+/// Opens an object: asks for its first bytes, as many as `first`.
+pub(crate) async fn open(shared: &Arc<Shared>, store: Arc<AmazonS3>, key: Key, first: u64) -> Result<Opened> {
     let permit = shared.client.connection().await?;
-    let first = GetOptions { range: Some(GetRange::Bounded(0..HEAD)), ..GetOptions::default() };
+    let first = GetOptions { range: Some(GetRange::Bounded(0..first)), ..GetOptions::default() };
     let (meta, head) = match store.get_opts(&key, first).await {
         Ok(found) => {
             let meta = found.meta.clone();
@@ -185,8 +185,12 @@ impl Fetch for ObjectFile {
 
     fn check(&self) -> Boxed<'_, ()> {
         Box::pin(async {
-            let meta = self.store.head(&self.key).await.map_err(failure)?;
-            self.compare(meta.size, meta.e_tag.as_deref())
+            if self.bytes == 0 {
+                let meta = self.store.head(&self.key).await.map_err(failure)?;
+                return self.compare(meta.size, self.tag.as_deref());
+            }
+            // Not every store states the tag without content.
+            self.bring(0..1, &mut |_| {}).await
         })
     }
 }
@@ -203,6 +207,30 @@ pub(crate) async fn list(store: &AmazonS3, object: &Object) -> Result<Listing> {
         }
     }
     Ok(listing)
+}
+
+/// Lists the objects in the folder of an object whose names begin as its own does. `None` if the store refuses to list.
+pub(crate) async fn beside(store: &AmazonS3, object: &Object) -> Result<Option<Vec<String>>> {
+    let mut found = Vec::new();
+    let mut page_token = None;
+    loop {
+        let options =
+            PaginatedListOptions { delimiter: Some("/".into()), page_token, ..PaginatedListOptions::default() };
+        let page = match store.list_paginated(Some(&object.key), options).await {
+            Ok(page) => page,
+            Err(object_store::Error::PermissionDenied { .. }) => return Ok(None),
+            Err(error) => return Err(failure(error)),
+        };
+        let objects = page.result.objects.into_iter();
+        found.extend(objects.map(|meta| format!("s3://{}/{}", object.bucket, meta.location)));
+        if found.len() > limits::FOLDER_FILES {
+            return Err(Error::limit(format!("more objects than the limit of {}", limits::FOLDER_FILES)));
+        }
+        page_token = page.page_token;
+        if page_token.is_none() {
+            return Ok(Some(found));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -55,13 +55,13 @@ pub(in crate::cli) struct OutputFileOrFolder {
     #[arg(long, value_name = "DIR", conflicts_with = "output", value_hint = clap::ValueHint::DirPath)]
     pub out_dir: Option<PathBuf>,
     /// Skip inputs whose output exists
-    #[arg(long, requires = "out_dir", conflicts_with_all = ["force", "update"])]
+    #[arg(long, conflicts_with_all = ["force", "update"])]
     pub skip_existing: bool,
     /// Write only what has changed since the last run with this option
     ///
-    /// Compares the inputs, the outputs and the options with those of the run that wrote each output, which DIR/.trinart-ckpt.json
-    /// records.
-    #[arg(long, requires = "out_dir", conflicts_with = "force", hide_short_help = true)]
+    /// Compares the inputs, the outputs and the options with those of the run that wrote each output. The file
+    /// .trinart-ckpt.json beside the outputs records them; in S3, the metadata of each object do.
+    #[arg(long, conflicts_with = "force", hide_short_help = true)]
     pub update: bool,
     /// Use carry to copy previews, .yaml, .json, .txt and .vae.* too
     ///

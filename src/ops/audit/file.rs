@@ -16,7 +16,8 @@ use trinart_ckpt_formats::io::{Progress, file_bytes, is_file};
 use trinart_ckpt_formats::scan::{self, FileScan};
 use trinart_ckpt_models::family::Prediction;
 use trinart_ckpt_models::plan::repair::RepairKind;
-use trinart_ckpt_models::{Component, FileKind, sidecar};
+use trinart_ckpt_models::sidecar::{self, Companion};
+use trinart_ckpt_models::{Component, FileKind};
 
 /// The share of a file, in percent, that EMA weights or training residue must have to be a finding.
 const WORTH: u64 = 1;
@@ -197,7 +198,9 @@ fn row(file: String, inspection: &Inspection) -> AuditedFile {
         Some(vae) if is_broken(vae) => VaeState::Broken,
         Some(_) => VaeState::Own,
         None if inspection.kind != FileKind::Checkpoint => VaeState::NotApplicable,
-        None if sidecar::companions(path).iter().any(sidecar::Companion::is_vae) => VaeState::Beside,
+        None if sidecar::companions(path).is_ok_and(|found| found.iter().flatten().any(Companion::is_vae)) => {
+            VaeState::Beside
+        }
         None => VaeState::Missing,
     };
     let bytes_of = |it: &ComponentSummary| (it.component.name().to_owned(), it.bytes);

@@ -7,14 +7,15 @@ mod sidecars;
 use std::path::{Path, PathBuf};
 
 pub use destination::{output_in, resolve_output};
-use recipe::Recipes;
+pub use recipe::version_of;
+use recipe::{Recipes, State};
 
 use super::inputs::{Input, Inputs};
 use crate::report::{BatchOutcome, BatchSummary, SkipReason};
 use trinart_ckpt_formats::error::{Hint, Kind, Result};
 use trinart_ckpt_formats::io::{Overwrite, remote};
 use trinart_ckpt_formats::{Error, Target};
-use trinart_ckpt_models::sidecar;
+use trinart_ckpt_models::sidecar::{self, Companion};
 
 /// What a batch does with an output that exists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,6 +32,25 @@ pub enum Existing {
     Update,
 }
 
+/// Where the output of an input goes.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Destination<'a> {
+    /// The path or the address.
+    pub path: &'a Path,
+    /// Whether it may be replaced.
+    pub overwrite: bool,
+    /// What an output at an address is to keep for later runs, as [`Convert::record`](crate::Convert::record) does.
+    pub record: Option<&'a str>,
+}
+
+impl<'a> Destination<'a> {
+    /// Returns a destination that keeps no record.
+    pub fn new(path: &'a Path, overwrite: bool) -> Self {
+        Destination { path, overwrite, record: None }
+    }
+}
+
 /// Writes one output for each input into a folder, which gets the subfolders of the inputs.
 ///
 /// ```no_run
@@ -41,10 +61,11 @@ pub enum Existing {
 /// # fn main() -> trinart_ckpt::Result<()> {
 /// let inputs = Inputs::list(["models"]);
 /// let summary = Batch::new(&inputs, "small").run(
-///     |input, output, overwrite| {
+///     |input, to| {
 ///         let checkpoint = Checkpoint::open(&input.path)?;
-///         let convert = Convert::new(&checkpoint).dtype(Dtype::F16).prune(true).create_folders(true).overwrite(overwrite);
-///         Ok(BatchOutcome::written(convert.write(output)?))
+///         let convert = Convert::new(&checkpoint).dtype(Dtype::F16).create_folders(true);
+///         let convert = convert.overwrite(to.overwrite).record(to.record);
+///         Ok(BatchOutcome::written(convert.write(to.path)?))
 ///     },
 ///     |_| {},
 /// );
@@ -61,6 +82,7 @@ pub struct Batch<'a> {
     recipe: String,
     carry: bool,
     merges_vae: bool,
+    reads_vae: bool,
     dry_run: bool,
 }
 
@@ -76,6 +98,7 @@ impl<'a> Batch<'a> {
             recipe: String::new(),
             carry: false,
             merges_vae: false,
+            reads_vae: false,
             dry_run: false,
         }
     }
@@ -116,6 +139,13 @@ impl<'a> Batch<'a> {
         self
     }
 
+    /// Says that the VAEs beside the inputs decide what the outputs contain.
+    #[must_use]
+    pub fn reads_vae(mut self, reads: bool) -> Self {
+        self.reads_vae = reads;
+        self
+    }
+
     /// Says that nothing is written.
     #[must_use]
     pub fn dry_run(mut self, dry_run: bool) -> Self {
@@ -123,11 +153,11 @@ impl<'a> Batch<'a> {
         self
     }
 
-    /// Calls `work` with each input, the path of its output, and whether the output may be replaced. Passes each outcome to
+    /// Calls `work` with each input and the destination of its output. Passes each outcome to
     /// `each` at once. Stops if `work` is interrupted.
     pub fn run(
         &self,
-        mut work: impl FnMut(&Input, &Path, bool) -> Result<BatchOutcome>,
+        mut work: impl FnMut(&Input, &Destination<'_>) -> Result<BatchOutcome>,
         mut each: impl FnMut(&BatchOutcome),
     ) -> BatchSummary {
         let mut summary = BatchSummary::default();
@@ -166,46 +196,78 @@ impl<'a> Batch<'a> {
         summary
     }
 
+    /// Does the same for one input, with an output that the folder of this batch contains. Its error names the file that
+    /// it is about.
+    pub fn run_one(
+        &self,
+        input: &Input,
+        output: &Path,
+        mut work: impl FnMut(&Input, &Destination<'_>) -> Result<BatchOutcome>,
+    ) -> Result<BatchOutcome> {
+        let mut recipes = Recipes::open(&self.folder, self.existing == Existing::Update)?;
+        self.one(input, output, &mut recipes, &mut work)
+    }
+
     fn one(
         &self,
         input: &Input,
         output: &Path,
         recipes: &mut Recipes,
-        work: &mut impl FnMut(&Input, &Path, bool) -> Result<BatchOutcome>,
+        work: &mut impl FnMut(&Input, &Destination<'_>) -> Result<BatchOutcome>,
     ) -> Result<BatchOutcome> {
-        // Of an address, this is a request.
-        let exists = match self.existing {
-            Existing::Refuse | Existing::Replace => false,
-            _ if remote::address(output).is_some() => remote::exists(output)?,
-            _ => output.exists(),
-        };
+        let recipe = self.recipe_for(&input.path)?;
+        let mark = recipes.mark(output, &input.path, &recipe)?;
+        let skipped = |reason| Ok(BatchOutcome::skipped(&input.path, reason));
         let overwrite = match self.existing {
             Existing::Refuse => false,
             Existing::Replace => true,
-            Existing::Skip if exists => return Ok(BatchOutcome::skipped(&input.path, SkipReason::Exists)),
-            Existing::Update if exists => match recipes.is_current(output, &input.path, &self.recipe) {
-                Some(true) => return Ok(BatchOutcome::skipped(&input.path, SkipReason::UpToDate)),
-                Some(false) => true,
-                None => {
+            Existing::Skip if exists(output)? => return skipped(SkipReason::Exists),
+            Existing::Skip => false,
+            Existing::Update => match recipes.state(output, &input.path, &recipe, mark.as_deref())? {
+                State::Missing => false,
+                State::Current => return skipped(SkipReason::UpToDate),
+                State::Outdated => true,
+                State::Unknown => {
                     let found = "already exists, and no run with a record of it has written it";
                     return Err(Error::conflict(found).with_hint(Hint::Overwrite).in_file(output));
                 }
             },
-            Existing::Skip | Existing::Update => false,
         };
-        let mut report = match work(input, output, overwrite)? {
+        let to = Destination { path: output, overwrite, record: mark.as_deref() };
+        let mut report = match work(input, &to)? {
             BatchOutcome::Written(report) => report,
             other => return Ok(other),
         };
         if self.carry {
             let replace = if overwrite { Overwrite::Replace } else { Overwrite::Refuse };
-            let found = sidecars::Sidecars::of(&input.path, output, self.merges_vae);
-            found.copy(replace, self.dry_run, &mut report)?;
+            sidecars::carry(&input.path, output, self.merges_vae, replace, self.dry_run, &mut report)?;
         }
         if !self.dry_run {
-            recipes.record(output, &input.path, &self.recipe)?;
+            recipes.record(output, &input.path, &recipe)?;
         }
         Ok(BatchOutcome::Written(report))
+    }
+}
+
+impl Batch<'_> {
+    /// The recipe, and the versions of the files beside an input that decide what its output contains.
+    fn recipe_for(&self, input: &Path) -> Result<String> {
+        let mut recipe = self.recipe.clone();
+        if self.existing == Existing::Update {
+            let counts = |found: &&Companion| found.ending == ".yaml" || self.reads_vae && found.is_vae();
+            for found in sidecar::companions(input)?.unwrap_or_default().iter().filter(counts) {
+                recipe += &format!(" {} {}", found.ending, version_of(&found.path)?);
+            }
+        }
+        Ok(recipe)
+    }
+}
+
+/// Whether there is an output. At an address, this is a request.
+fn exists(output: &Path) -> Result<bool> {
+    match remote::address(output) {
+        Some(_) => Ok(remote::stored(output)?.is_some()),
+        None => Ok(output.exists()),
     }
 }
 

@@ -3,50 +3,78 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::ops::staging::Staging;
 use crate::report::WriteReport;
 use trinart_ckpt_formats::Result;
-use trinart_ckpt_formats::io::{AtomicFile, Overwrite, Source};
+use trinart_ckpt_formats::io::remote::{self, Storing};
+use trinart_ckpt_formats::io::{AtomicFile, NoProgress, Overwrite, Source};
 use trinart_ckpt_models::sidecar;
 use trinart_ckpt_models::{Notice, NoticeCode};
 
 /// Bytes of a copy in one piece.
 const PIECE: u64 = 1 << 20;
 
-/// The files beside a checkpoint, and their places beside its output.
-pub(super) struct Sidecars(Vec<(PathBuf, PathBuf)>);
-
-impl Sidecars {
-    /// Finds the files beside `input`, by the names that WebUI gives them. `without_vae` leaves out VAEs.
-    pub(super) fn of(input: &Path, output: &Path, without_vae: bool) -> Self {
-        let found = sidecar::companions(input).into_iter().filter(|found| !(without_vae && found.is_vae()));
-        let pairs = found.map(|found| (found.path.clone(), sidecar::beside(output, found.ending)));
-        Sidecars(pairs.filter(|(from, to)| from != to).collect())
-    }
-
-    /// Copies the files. One that is there already stays, with a note if its content is another and must not be replaced.
-    pub(super) fn copy(&self, overwrite: Overwrite, dry_run: bool, report: &mut WriteReport) -> Result<()> {
-        for (from, to) in &self.0 {
-            let shown = to.to_string_lossy().into_owned();
-            // The conversion has written this one.
-            if report.also_wrote.contains(&shown) {
+/// Copies the files beside `input` beside `output`, by the names that WebUI gives them. `without_vae` leaves out VAEs. A file
+/// that is there already stays, with a note if its content is another and must not be replaced.
+pub(super) fn carry(
+    input: &Path,
+    output: &Path,
+    without_vae: bool,
+    overwrite: Overwrite,
+    dry_run: bool,
+    report: &mut WriteReport,
+) -> Result<()> {
+    let Some(companions) = sidecar::companions(input)? else {
+        let text = format!("did not look for files beside {}: its server lists none", input.display());
+        report.notices.push(Notice::new(NoticeCode::SidecarNotCarried, text));
+        return Ok(());
+    };
+    let there = Places::of(output)?;
+    for found in companions.iter().filter(|found| !(without_vae && found.is_vae())) {
+        let (from, to) = (&found.path, sidecar::beside(output, found.ending));
+        let shown = to.to_string_lossy().into_owned();
+        // The conversion has written this one.
+        if *from == to || report.also_wrote.contains(&shown) {
+            continue;
+        }
+        if there.has(&to) {
+            if is_equal(from, &to)? {
                 continue;
             }
-            if to.exists() {
-                if is_equal(from, to)? {
-                    continue;
-                }
-                if overwrite == Overwrite::Refuse {
-                    let text = format!("did not carry over {}: {} is another file", from.display(), to.display());
-                    report.notices.push(Notice::new(NoticeCode::SidecarNotCarried, text));
-                    continue;
-                }
+            if overwrite == Overwrite::Refuse {
+                let text = format!("did not carry over {}: {} is another file", from.display(), to.display());
+                report.notices.push(Notice::new(NoticeCode::SidecarNotCarried, text));
+                continue;
             }
-            if !dry_run {
-                copy(from, to, overwrite)?;
-            }
-            report.also_wrote.push(shown);
         }
-        Ok(())
+        if !dry_run {
+            copy(from, &to, overwrite)?;
+        }
+        report.also_wrote.push(shown);
+    }
+    Ok(())
+}
+
+/// Which files are beside an output.
+enum Places {
+    Here,
+    /// Those at an address; one that the store does not list is replaced only on request, too.
+    Listed(Vec<PathBuf>),
+}
+
+impl Places {
+    fn of(output: &Path) -> Result<Self> {
+        match remote::address(output) {
+            Some(_) => Ok(Places::Listed(remote::beside(&sidecar::beside(output, ""))?.unwrap_or_default())),
+            None => Ok(Places::Here),
+        }
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        match self {
+            Places::Here => path.exists(),
+            Places::Listed(files) => files.iter().any(|file| file == path),
+        }
     }
 }
 
@@ -67,8 +95,19 @@ fn is_equal(a: &Path, b: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Copies a file; the copy appears whole or not at all. It keeps the time of the last change.
+/// Copies a file; the copy appears whole or not at all.
 fn copy(from: &Path, to: &Path, overwrite: Overwrite) -> Result<()> {
+    if remote::address(to).is_none() {
+        return copy_here(from, to, overwrite);
+    }
+    let staging = Staging::new()?;
+    let staged = staging.path_of(to)?;
+    copy_here(from, &staged, Overwrite::Refuse)?;
+    remote::store(to, &staged, &Storing { overwrite, record: None, progress: &NoProgress })
+}
+
+/// Copies a file to this machine. The copy of a local file keeps the time of the last change.
+fn copy_here(from: &Path, to: &Path, overwrite: Overwrite) -> Result<()> {
     let source = Source::open(from)?;
     let file = AtomicFile::create(to, overwrite)?;
     file.reserve(source.len())?;
@@ -78,6 +117,7 @@ fn copy(from: &Path, to: &Path, overwrite: Overwrite) -> Result<()> {
         file.write_at(offset, &bytes)?;
         offset += bytes.len() as u64;
     }
+    source.check_unchanged()?;
     file.sync()?;
     file.persist()?;
     // The time is a convenience: a file system that does not keep it loses nothing else.

@@ -47,8 +47,8 @@ pub(crate) fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Reads a file of at most `most` bytes. `what` names the content in the error of a larger file.
-pub(crate) fn read_small(path: &Path, what: &str, most: u64) -> Result<Vec<u8>> {
+/// Reads a file of at most `most` bytes, or one behind an address. `what` names the content in the error of a larger file.
+pub fn read_small(path: &Path, what: &str, most: u64) -> Result<Vec<u8>> {
     let too_large = |bytes: u64| Error::limit(format!("{bytes} bytes of {what}, the limit is {most}")).in_file(path);
     if address(path).is_some() {
         let source = Source::open(path)?;

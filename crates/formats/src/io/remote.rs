@@ -53,18 +53,44 @@ pub trait Remote: Send + Sync {
     /// Opens a file. Opening one again returns the same file while it is in use.
     fn open(&self, address: &str) -> Result<Arc<dyn RemoteFile>>;
 
+    /// The [version](RemoteFile::version) of a file, with one small request at most.
+    fn version(&self, address: &str) -> Result<String>;
+
     /// What an address leads to; `None` for nothing. Makes no request where the address itself tells.
     fn kind(&self, address: &str) -> Result<Option<RemoteKind>>;
 
     /// The addresses of all files below a folder, sorted.
     fn list(&self, address: &str) -> Result<Vec<String>>;
 
-    /// Whether there is a file. Asks the server. Fails for addresses that nothing can be written to.
-    fn exists(&self, address: &str) -> Result<bool>;
+    /// The addresses of the files in the same folder whose names begin as that of this address. `None` where the server
+    /// lists no files, or refuses to.
+    fn beside(&self, address: &str) -> Result<Option<Vec<String>>>;
+
+    /// What is known of an output; `None` if there is none. Asks the server. Fails for addresses that nothing can be
+    /// written to.
+    fn stored(&self, address: &str) -> Result<Option<Stored>>;
 
     /// Stores the content of a file on this machine. It appears whole or not at all. Fails if there is a file already,
-    /// unless `replace`.
-    fn store(&self, address: &str, file: &Path, replace: bool, progress: &dyn Progress) -> Result<()>;
+    /// unless it may be replaced.
+    fn store(&self, address: &str, file: &Path, how: &Storing<'_>) -> Result<()>;
+}
+
+/// An output at an address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// The text that it was [stored](Storing::record) with.
+    pub record: Option<String>,
+}
+
+/// How to store an output.
+#[derive(Clone, Copy)]
+pub struct Storing<'a> {
+    /// Whether what is there may be replaced.
+    pub overwrite: Overwrite,
+    /// A line of printable ASCII to keep with the output, as [`Stored`] returns it.
+    pub record: Option<&'a str>,
+    /// What observes the transfer.
+    pub progress: &'a dyn Progress,
 }
 
 static REMOTE: OnceLock<Arc<dyn Remote>> = OnceLock::new();
@@ -98,22 +124,35 @@ pub(super) fn kind(address: &str) -> Option<RemoteKind> {
 
 /// Fails if an output may not be written to an address: none can be, or there is a file that must not be replaced.
 pub fn check_destination(path: &Path, overwrite: Overwrite) -> Result<()> {
-    match exists(path)? {
-        true if overwrite == Overwrite::Refuse => Err(already_exists(path)),
+    match stored(path)? {
+        Some(_) if overwrite == Overwrite::Refuse => Err(already_exists(path)),
         _ => Ok(()),
     }
 }
 
-/// Whether there is an output at an address. Asks the server.
-pub fn exists(path: &Path) -> Result<bool> {
+/// What is known of the output at an address; `None` if there is none. Asks the server.
+pub fn stored(path: &Path) -> Result<Option<Stored>> {
     let address = address(path).or_internal("a path where an address is expected")?;
-    remote().and_then(|remote| remote.exists(&address)).map_err(|error| error.in_file(path))
+    remote().and_then(|remote| remote.stored(&address)).map_err(|error| error.in_file(path))
+}
+
+/// Text that differs if the content of the file behind an address does, as far as its server tells.
+pub fn version(path: &Path) -> Result<String> {
+    let address = address(path).or_internal("a path where an address is expected")?;
+    remote().and_then(|remote| remote.version(&address)).map_err(|error| error.in_file(path))
+}
+
+/// The files in the folder of an address whose names begin as its own does. `None` where the server lists no files.
+pub fn beside(path: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let address = address(path).or_internal("a path where an address is expected")?;
+    let found = remote().and_then(|remote| remote.beside(&address)).map_err(|error| error.in_file(path))?;
+    Ok(found.map(|files| files.into_iter().map(PathBuf::from).collect()))
 }
 
 /// Stores the content of a file on this machine at an address, where it appears whole or not at all.
-pub fn store(path: &Path, file: &Path, overwrite: Overwrite, progress: &dyn Progress) -> Result<()> {
+pub fn store(path: &Path, file: &Path, how: &Storing<'_>) -> Result<()> {
     let address = address(path).or_internal("a path where an address is expected")?;
-    let stored = remote()?.store(&address, file, overwrite == Overwrite::Replace, progress);
+    let stored = remote()?.store(&address, file, how);
     stored.map_err(|error| if error.kind() == Kind::Conflict { already_exists(path) } else { error.in_file(path) })
 }
 

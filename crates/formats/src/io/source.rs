@@ -90,14 +90,6 @@ impl Source {
         self.len
     }
 
-    /// Text that differs if the content of a file behind an address does; `None` for a file on this machine.
-    pub fn version(&self) -> Option<String> {
-        match &self.bytes {
-            Bytes::Remote { file, .. } => Some(file.version()),
-            Bytes::Here { .. } => None,
-        }
-    }
-
     /// Fills `out` with the bytes at `offset`. Fails if the file ends before.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         // A file that grew since it was opened must not make a read succeed past `len`.
@@ -186,7 +178,7 @@ impl Source {
 
     /// Fails if the file's length or modification time changed since it was opened: what was read may be inconsistent.
     /// Asks the server for a file behind an address.
-    pub(crate) fn check_unchanged(&self) -> Result<()> {
+    pub fn check_unchanged(&self) -> Result<()> {
         let (file, modified) = match &self.bytes {
             Bytes::Here { file, modified, .. } => (file, modified),
             Bytes::Remote { file, .. } => return file.check_unchanged().map_err(|error| error.in_file(&self.path)),

@@ -17,7 +17,7 @@ use trinart_ckpt_formats::{Metadata, OpenOptions, Result, StateDict, StoredCheck
 
 use crate::detection::Detection;
 use crate::hash::{FileHashes, file_sha256};
-use crate::parameterization::{self, Parameterization};
+use crate::parameterization::{self, Parameterization, SideYaml};
 use crate::quantization::{self, Wanted};
 use crate::vae;
 pub use translate::Translation;
@@ -119,7 +119,8 @@ impl Checkpoint {
     /// Reads small tensors, the configurations of a folder, and the `.yaml` beside a file; see
     /// [`parameterization::read`].
     pub fn parameterization(&self) -> Result<Parameterization> {
-        parameterization::read(&self.stored, &self.state_dict, &self.metadata, &Self::detect(&self.stored))
+        let detection = Self::detect(&self.stored);
+        parameterization::read(&self.stored, &self.state_dict, &self.metadata, &detection, SideYaml::beside)
     }
 
     /// Returns the checkpoint with its networks under the keys that they have in a whole checkpoint in LDM names, such as

@@ -65,6 +65,11 @@ pub fn legacy_hash(source: &Source) -> Result<String> {
     Ok(digits(range_sha256(source, legacy_range(source.len()), &NoProgress)?, 8))
 }
 
+/// Returns the sha256 of bytes, hexadecimal.
+pub fn bytes_sha256(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
 /// Returns the sha256 of a file, hexadecimal.
 pub fn file_sha256(source: &Source, progress: &dyn Progress) -> Result<String> {
     progress.begin("hashing", source.len());

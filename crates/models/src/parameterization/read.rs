@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
@@ -14,6 +16,8 @@ use crate::family::{Architecture, Prediction, Task};
 /// Reads what a model predicts and the constants of its VAE from a checkpoint in LDM names, its metadata, its
 /// configurations and the `.yaml` beside it. `stored` is the checkpoint as its file spells it.
 ///
+/// `yaml` reads the `.yaml` beside a file: [`SideYaml::beside`], or [`SideYaml::beside_here`] to spare a request.
+///
 /// Reads the tensors that are marks, and for SD v2 without marks one norm of the UNet. Fails if one of them cannot be
 /// read, or if the `.yaml` is malformed or exceeds a limit.
 pub fn read(
@@ -21,6 +25,7 @@ pub fn read(
     state_dict: &StateDict,
     metadata: &Metadata,
     detection: &Detection,
+    yaml: fn(&Path) -> Result<Option<SideYaml>>,
 ) -> Result<Parameterization> {
     let mut found = Vec::new();
     keys(state_dict, &mut found).map_err(|error| error.in_file(stored.path()))?;
@@ -28,7 +33,7 @@ pub fn read(
     if stored.container() == Container::Diffusers {
         config::read(stored, &mut found);
     } else if detection.task.is_some()
-        && let Some(yaml) = SideYaml::beside(stored.path())?
+        && let Some(yaml) = yaml(stored.path())?
     {
         found.extend(yaml.marks()?);
     }

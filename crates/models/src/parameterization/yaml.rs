@@ -1,11 +1,11 @@
 //! The `.yaml` beside a checkpoint: the configuration of the original code, which WebUI and Forge read.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use saphyr_parser::{Event, Parser};
 use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::io::{read_small, remote};
 use trinart_ckpt_formats::limits;
 
 use super::claim::{Claim, Mark, MarkSource};
@@ -41,22 +41,27 @@ impl SideYaml {
         checkpoint.with_extension("yaml")
     }
 
+    /// Reads the `.yaml` beside a checkpoint file on this machine. `None` for an address.
+    pub fn beside_here(checkpoint: &Path) -> Result<Option<Self>> {
+        if remote::address(checkpoint).is_some() { Ok(None) } else { Self::beside(checkpoint) }
+    }
+
     /// Reads the `.yaml` beside a checkpoint file. `None` if there is none. Fails if it is larger than any configuration.
     pub fn beside(checkpoint: &Path) -> Result<Option<Self>> {
         Self::open(&Self::path_beside(checkpoint))
     }
 
-    /// Reads a `.yaml`. `None` if it does not exist or is not a regular file.
+    /// Reads a `.yaml`. `None` if it does not exist or is not a regular file, and on a server that lists no files. At an
+    /// address, this costs a request.
     pub fn open(path: &Path) -> Result<Option<Self>> {
-        let Ok(found) = fs::metadata(path) else { return Ok(None) };
-        if !found.is_file() {
+        let is_there = match remote::address(path) {
+            Some(_) => remote::beside(path)?.is_some_and(|files| files.iter().any(|file| file == path)),
+            None => path.is_file(),
+        };
+        if !is_there {
             return Ok(None);
         }
-        if found.len() > limits::YAML_FILE {
-            let found = format!("{} bytes, the limit for a configuration is {}", found.len(), limits::YAML_FILE);
-            return Err(Error::limit(found).in_file(path));
-        }
-        let bytes = fs::read(path).map_err(|error| Error::io("cannot read", error).in_file(path))?;
+        let bytes = read_small(path, "configuration", limits::YAML_FILE)?;
         let text = String::from_utf8(bytes).map_err(|_| Error::malformed("not UTF-8 text").in_file(path))?;
         Ok(Some(SideYaml { path: path.to_owned(), text }))
     }
