@@ -62,6 +62,8 @@ mod repair;
 mod roots;
 #[cfg(feature = "remote")]
 mod s3;
+#[cfg(feature = "remote")]
+mod s3_faults;
 mod scan;
 mod scan_peers;
 mod schema;

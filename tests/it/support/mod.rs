@@ -10,6 +10,8 @@ pub(crate) mod narrow;
 pub(crate) mod peers;
 pub(crate) mod promises;
 #[cfg(feature = "remote")]
+pub(crate) mod proxy;
+#[cfg(feature = "remote")]
 pub(crate) mod server;
 
 pub(crate) use files::*;
