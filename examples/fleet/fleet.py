@@ -6,9 +6,10 @@ INPUT and OUTPUT are s3://BUCKET/PREFIX or folders that all nodes share. COMMAND
 OUTPUT's files). Each file is a task: one process of trinart-ckpt. Ray places the tasks, starts nodes for them, and retries
 those whose node or worker died. On each node, at most N files are worked on at a time (1 by default: a disk).
 
-A file is done if its record below OUTPUT/.fleet names the version of the input and the command, and the output exists:
-running the same again does nothing. The results are JSON lines in FILE (fleet.jsonl), in the order of the names; failures
-are listed at the end, and the exit code is 1. With audit, the lines are also collected into a page, FILE.html.
+Running the same again writes nothing: outputs are written with --update, which skips what is up to date. An audit has no
+outputs; its results are kept below OUTPUT/.fleet, with the version of each input. The results are JSON lines in FILE
+(fleet.jsonl), in the order of the names; failures are listed at the end, and the exit code is 1. With audit, the lines are
+also collected into a page, FILE.html.
 """
 
 import argparse
@@ -79,7 +80,8 @@ class Bucket:
             for entry in page.get("Contents", []):
                 name = entry["Key"].removeprefix(self.prefix)
                 if not name.startswith(".fleet/"):
-                    found[name] = f"{entry['Size']} {entry['ETag']}"
+                    # Not every store lists tags.
+                    found[name] = f"{entry['Size']} {entry.get('ETag') or entry['LastModified']}"
         return found
 
     def address(self, name):
@@ -104,11 +106,11 @@ def place(address):
 
 
 @contextlib.contextmanager
-def slot(count):
+def slot(node, count):
     """Waits until fewer than `count` files are worked on by this node. The lock ends with the process that holds it."""
     while True:
         for number in range(count):
-            with open(os.path.join(tempfile.gettempdir(), f"trinart-fleet-{number}.lock"), "w") as lock:
+            with open(os.path.join(tempfile.gettempdir(), f"trinart-fleet-{node}-{number}.lock"), "w") as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -132,35 +134,37 @@ def output_of(name, command):
 
 @ray.remote(num_cpus=1, max_retries=5, retry_exceptions=False)
 def work(source, target, name, version, command, recipe, program, per_node):
-    """Works on one file. Returns its record: what is written below .fleet once the output is complete."""
+    """Works on one file. Returns its record."""
     inputs, outputs = place(source), place(target)
-    output = output_of(name, command)
+    is_audit = command[0] == "audit"
     arguments = [program, command[0], inputs.address(name), *command[1:], "--json"]
-    if command[0] != "audit":
+    if not is_audit:
+        output = output_of(name, command)
         outputs.prepare(output)
-        # What an earlier version of the input, or a task that died behind its output, has left is replaced.
-        arguments += ["-o", outputs.address(output), "--force"]
-    with slot(per_node):
+        # A task that died behind its output has left it whole, with the record that --update looks for.
+        arguments += ["-o", outputs.address(output), "--update"]
+    node = ray.get_runtime_context().get_node_id()
+    with slot(node, per_node):
         ran = subprocess.run(arguments, capture_output=True, text=True)
-    # An audit with findings exits with 1.
-    done = ran.returncode == 0 or (command[0] == "audit" and ran.returncode == 1)
-    record = {"file": name, "input": version, "recipe": recipe, "output": output, "exit": ran.returncode}
+    record = {"file": name, "input": version, "recipe": recipe, "node": node, "exit": ran.returncode}
     record["report"] = json.loads(ran.stdout) if ran.stdout else None
-    if done:
-        outputs.write(record_of(name), json.dumps(record).encode())
-    else:
+    # An audit with findings exits with 1.
+    if ran.returncode != 0 and not (is_audit and ran.returncode == 1):
         record["error"] = ran.stderr.strip()
+    elif is_audit:
+        outputs.write(record_of(name), json.dumps(record).encode())
     return record
 
 
-def current(outputs, existing, name, version, recipe):
-    """The record of a file that is done; None for one that is not."""
-    content = outputs.read(record_of(name))
+def current(outputs, name, version, recipe):
+    """The record of a file whose audit is kept; None for one that is to be worked on."""
+    content = outputs.read(record_of(name)) if recipe.split(" ")[0] == "audit" else None
     record = json.loads(content) if content else None
-    if record is None or (record["input"], record["recipe"]) != (version, recipe):
-        return None
-    is_there = record["report"] is not None and (recipe.startswith("audit") or record["output"] in existing)
-    return record if is_there else None
+    return record if record and (record["input"], record["recipe"]) == (version, recipe) else None
+
+
+def is_up_to_date(record):
+    return record["report"] is not None and record["report"].get("skipped") == "up-to-date"
 
 
 def write_page(path, records):
@@ -189,10 +193,9 @@ def main():
     recipe = " ".join(options.command)
     inputs, outputs = place(options.input), place(options.output)
     files = {name: version for name, version in sorted(inputs.list().items()) if name.endswith(ENDINGS)}
-    existing = outputs.list()
-    records = {name: current(outputs, existing, name, version, recipe) for name, version in files.items()}
+    records = {name: current(outputs, name, version, recipe) for name, version in files.items()}
     todo = [name for name, record in records.items() if record is None]
-    print(f"{len(files)} files, {len(files) - len(todo)} up to date", flush=True)
+    print(f"{len(files)} files, {len(files) - len(todo)} audited before", flush=True)
     if todo:
         # An address of a cluster comes from RAY_ADDRESS; without one, Ray starts on this machine.
         ray.init(log_to_driver=False)
@@ -211,7 +214,8 @@ def main():
             except ray.exceptions.RayError as error:
                 text = f"the task failed: {type(error).__name__}"
                 records[name] = {"file": name, "report": None, "error": text}
-            print(f"{name}: {records[name].get('error') or 'done'}", flush=True)
+            state = "up to date" if is_up_to_date(records[name]) else "done"
+            print(f"{name}: {records[name].get('error') or state}", flush=True)
     lines = [json.dumps(record) for record in records.values()]
     options.report.write_text("".join(line + "\n" for line in lines))
     if options.command[0] == "audit":
@@ -219,7 +223,8 @@ def main():
     failed = [record for record in records.values() if "error" in record]
     for record in failed:
         print(f"failed: {record['file']}: {record['error']}")
-    print(f"{len(todo) - len(failed)} done, {len(files) - len(todo)} up to date, {len(failed)} failed")
+    same = len(files) - len(todo) + sum(is_up_to_date(records[name]) for name in todo)
+    print(f"{len(files) - same - len(failed)} done, {same} up to date, {len(failed)} failed")
     return 1 if failed else 0
 
 
