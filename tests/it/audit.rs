@@ -95,6 +95,7 @@ fn webui() -> WebUi {
     for (name, text) in [
         ("models/Stable-diffusion/good.preview.png", "picture"),
         ("models/Stable-diffusion/good.png", "picture"),
+        ("models/Stable-diffusion/good.txt", "notes"),
         ("models/Stable-diffusion/Put checkpoints here.txt", ""),
         ("venv/junk.pt", "junk"),
     ] {
@@ -204,6 +205,31 @@ fn commands_of_findings_remove_them() {
     }
     let left = audit(&ui, &["--json=document", "--select", select]);
     assert_eq!(left.code, Some(0), "{}", left.stdout);
+}
+
+#[test]
+fn moves_files_into_the_folders_that_are_there() {
+    let folder = Folder::new();
+    for root in ["webui/models/Stable-diffusion", "comfy/models/checkpoints"] {
+        fs::create_dir_all(folder.join(root)).unwrap();
+    }
+    for (from, all, to, text) in [
+        ("webui/embeddings", lora(), "webui/models/Lora", "a LoRA (kohya) in a folder of embeddings"),
+        ("webui/models/Lora", model(1), "webui/models/Stable-diffusion", "checkpoint in a folder of LoRAs"),
+        ("comfy/models/loras", model(2), "comfy/models/checkpoints", "checkpoint in a folder of LoRAs"),
+        ("comfy/models/embeddings", lora(), "comfy/models/loras", "a LoRA (kohya) in a folder of embeddings"),
+        ("comfy/models/vae", lora(), "comfy/models/loras", "a LoRA (kohya) in a folder of VAEs"),
+    ] {
+        fs::create_dir_all(folder.join(from)).unwrap();
+        let path = folder.join(from).join("file.safetensors");
+        save(&path, all);
+        let root = folder.join(from.split('/').next().unwrap());
+        let report = run!["audit", &root, "--select", "wrong-folder", "--json=document"].json_of_no();
+        let [finding] = report["findings"].as_array().unwrap().as_slice() else { panic!("{report}") };
+        assert!(finding["text"].as_str().unwrap().ends_with(text), "{finding}");
+        assert_eq!(finding["remedy"], json!({"move": folder.join(to).join("file.safetensors")}));
+        fs::remove_file(path).unwrap();
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Files in folders for other kinds of files.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::neighbors::is_vae_sidecar;
@@ -22,7 +23,7 @@ pub(super) fn misplaced(files: &[(PathBuf, FileKind)]) -> Vec<AuditFinding> {
             // A VAE beside its checkpoint.
             Some(Role::Checkpoints) if is_vae_sidecar(path) => {}
             Some(role) if !role.takes(*kind) => {
-                let text = format!("a {} in a folder of {}", kind.text(), role.text());
+                let text = format!("{} in a folder of {}", with_article(*kind), role.text());
                 let finding = AuditFinding::new(path.to_string_lossy(), FindingCode::WrongFolder, text);
                 findings.push(match destination(path, *kind) {
                     Some(to) => finding.with(Remedy::Move(to)),
@@ -40,7 +41,7 @@ pub(super) fn misplaced(files: &[(PathBuf, FileKind)]) -> Vec<AuditFinding> {
             continue;
         }
         for (path, kind) in strays {
-            let text = format!("a {} among {checkpoints} checkpoints", kind.text());
+            let text = format!("{} among {checkpoints} checkpoints", with_article(*kind));
             let finding = AuditFinding::new(path.to_string_lossy(), FindingCode::WrongFolder, text);
             let folder = Role::folder_for(*kind).zip(path.parent()).zip(path.file_name());
             let to = folder.map(|((name, parent), file)| parent.join(name).join(file).to_string_lossy().into_owned());
@@ -51,6 +52,13 @@ pub(super) fn misplaced(files: &[(PathBuf, FileKind)]) -> Vec<AuditFinding> {
         }
     }
     findings
+}
+
+/// `a VAE`, `an upscaler`.
+fn with_article(kind: FileKind) -> String {
+    // "UNet" is spoken with a consonant.
+    let article = if kind.text().starts_with(['A', 'E', 'I', 'O', 'a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {}", kind.text())
 }
 
 /// Whether a kind has no place among checkpoints.
@@ -66,9 +74,25 @@ fn destination(path: &Path, kind: FileKind) -> Option<String> {
         let parent = folder.parent().map(|parent| parent.join("file"));
         Role::of(&folder.join("file")).is_some() && parent.is_none_or(|parent| Role::of(&parent).is_none())
     })?;
-    let models = of_role.parent()?;
+    let above = of_role.parent()?;
     // WebUI has its embeddings beside the folder of models.
-    let beside = models.parent().map(|root| root.join(name)).filter(|folder| folder.is_dir());
-    let folder = if name == "embeddings" { beside.unwrap_or_else(|| models.join(name)) } else { models.join(name) };
+    let (root, models) = match above.join("models") {
+        models if models.is_dir() => (Some(above), models),
+        _ => (above.parent(), above.to_owned()),
+    };
+    let embeddings = root.map(|root| root.join(name)).filter(|folder| name == "embeddings" && folder.is_dir());
+    let folder = embeddings.unwrap_or_else(|| folder_in(&models, name));
     Some(folder.join(path.file_name()?).to_string_lossy().into_owned())
+}
+
+/// The folder with this name, or else one for the same kind of files, as ComfyUI names it; if there is none, one to be created.
+fn folder_in(models: &Path, name: &str) -> PathBuf {
+    let folder = models.join(name);
+    if folder.is_dir() {
+        return folder;
+    }
+    let role = Role::named(name.as_ref());
+    let others = fs::read_dir(models).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_same = |other: &PathBuf| other.is_dir() && other.file_name().is_some_and(|name| Role::named(name) == role);
+    others.filter(is_same).min().unwrap_or(folder)
 }

@@ -99,8 +99,8 @@ fn orphans(folder: &Path, files: &[&PathBuf], models: &BTreeSet<PathBuf>) -> Vec
                 _ if CERTAIN.contains(&ending) => true,
                 ".yaml" => has_models && is_configuration(file),
                 ".json" => is_description(file),
-                // Other pictures and texts are sidecars where most of them are.
-                _ => usual >= files.len(),
+                // Other pictures and texts are sidecars where most of them are. WebUI keeps empty texts in its folders.
+                _ => usual >= files.len() && file_bytes(file) > 0,
             };
             if is_orphan {
                 let text = format!("belongs to {stem}, which is not there");

@@ -1,5 +1,6 @@
 //! What a folder is for, by the names that WebUI, Forge and ComfyUI give it, and whether a file belongs there.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use trinart_ckpt_models::FileKind;
@@ -44,11 +45,13 @@ impl Role {
     /// Returns the role of the innermost folder above a file that has one.
     pub(super) fn of(file: &Path) -> Option<Self> {
         let folders = file.ancestors().skip(1).filter_map(|folder| folder.file_name());
-        let found = |name: &std::ffi::OsStr| {
-            let name = name.to_string_lossy().to_lowercase();
-            NAMES.iter().find(|(known, _)| *known == name).map(|(_, role)| *role)
-        };
-        folders.filter_map(found).next()
+        folders.filter_map(Self::named).next()
+    }
+
+    /// Returns the role of a folder with this name.
+    pub(super) fn named(folder: &OsStr) -> Option<Self> {
+        let folder = folder.to_string_lossy().to_lowercase();
+        NAMES.iter().find(|(known, _)| *known == folder).map(|(_, role)| *role)
     }
 
     /// Returns whether a kind of file belongs into the folder. What is not known may be right.
