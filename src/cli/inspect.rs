@@ -1,5 +1,7 @@
 //! The command `inspect`.
 
+use std::num::NonZeroUsize;
+
 use super::args::Inspect as Command;
 use super::each::each;
 use super::exit::Exit;
@@ -23,6 +25,8 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
             .hint_vae(vaes.is_requested)
             .progress(terminal);
         let inspect = inspect.set_if_some(terminal.jobs(), Inspect::jobs);
+        let depth = command.tree.map(|depth| depth.map_or(usize::MAX, NonZeroUsize::get));
+        let inspect = inspect.set_if_some(depth, Inspect::tree);
         inspect.set_if_some(vaes.known.as_ref(), Inspect::known_vaes).run()
     };
     let text = |report: &Inspection| report.to_text_with(&hints::tip, terminal.colors());

@@ -5,7 +5,7 @@ use super::jobs::check_jobs;
 use super::known_structures::{KnownStructures, Structure};
 use super::run_methods::run_methods;
 use super::which_vae::KnownVaes;
-use crate::report::{Contents, Inspection};
+use crate::report::{Contents, Inspection, TensorTree};
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
 use trinart_ckpt_formats::tensor::LazyTensor;
@@ -27,6 +27,7 @@ pub struct Inspect<'a> {
     path: PathBuf,
     keys: bool,
     statistics: bool,
+    tree: Option<usize>,
     jobs: usize,
     known_vaes: Option<&'a KnownVaes>,
     hints_vae: bool,
@@ -43,6 +44,7 @@ impl<'a> Inspect<'a> {
             path: path.as_ref().to_owned(),
             keys: false,
             statistics: false,
+            tree: None,
             jobs: parallel::default_jobs(),
             known_vaes: None,
             hints_vae: true,
@@ -62,6 +64,13 @@ impl<'a> Inspect<'a> {
     #[must_use]
     pub fn statistics(mut self, statistics: bool) -> Self {
         self.statistics = statistics;
+        self
+    }
+
+    /// Shows the names of the tensors as a tree of this depth.
+    #[must_use]
+    pub fn tree(mut self, depth: usize) -> Self {
+        self.tree = Some(depth);
         self
     }
 
@@ -123,6 +132,7 @@ impl<'a> Inspect<'a> {
             },
             self.keys || self.statistics,
         );
+        inspection.tree = self.tree.map(|depth| TensorTree::of(stored.state_dict(), depth));
         if let Some(entries) = inspection.keys.as_mut().filter(|_| self.statistics) {
             let tensors: Vec<&LazyTensor> = stored.state_dict().iter().map(|(_, tensor)| tensor).collect();
             let found = statistics(&tensors, self.jobs, self.progress).map_err(|error| error.in_file(&self.path))?;

@@ -71,17 +71,17 @@ impl ComponentSummary {
 
     /// One line: `248 tensors, 83.7 M parameters, 335 MB, F32`.
     pub fn to_text(&self) -> String {
-        let dtypes = match self.dtypes.len() {
-            0 | 1 => self.dtypes.keys().copied().collect::<Vec<_>>().join(""),
-            _ => self.dtypes.iter().map(|(dtype, count)| format!("{dtype} {count}")).collect::<Vec<_>>().join(" + "),
-        };
-        format!(
-            "{}, {} parameters, {}, {dtypes}",
-            count(self.tensors, "tensor"),
-            short(self.parameters),
-            size(self.bytes)
-        )
+        figures(self.tensors, self.parameters, self.bytes, &self.dtypes)
     }
+}
+
+/// `248 tensors, 83.7 M parameters, 335 MB, F32`.
+pub(super) fn figures(tensors: usize, parameters: u64, bytes: u64, dtypes: &BTreeMap<&'static str, usize>) -> String {
+    let dtypes = match dtypes.len() {
+        0 | 1 => dtypes.keys().copied().collect::<Vec<_>>().join(""),
+        _ => dtypes.iter().map(|(dtype, count)| format!("{dtype} {count}")).collect::<Vec<_>>().join(" + "),
+    };
+    format!("{}, {} parameters, {}, {dtypes}", count(tensors, "tensor"), short(parameters), size(bytes))
 }
 
 /// Formats a number of parameters.

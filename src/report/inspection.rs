@@ -7,6 +7,7 @@ use crate::report::colors::{BAD, Colors, DOUBTFUL};
 use crate::report::components::{ComponentSummary, short};
 use crate::report::position_ids::PositionIds;
 use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
+use crate::report::tree::TensorTree;
 use crate::report::units::{count, size};
 use crate::report::write_report::LeftOut;
 use trinart_ckpt_formats::StoredCheckpoint;
@@ -103,6 +104,9 @@ pub struct Inspection {
     /// All tensors, if they were requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<TensorEntry>>,
+    /// The names of the tensors as a tree, if that was requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Vec<TensorTree>>,
 }
 
 /// One tensor.
@@ -199,6 +203,7 @@ impl Inspection {
             unreadable: LeftOut::unreadable(checkpoint),
             globals,
             keys: keys.then(list),
+            tree: None,
         }
     }
 
@@ -308,6 +313,7 @@ impl Inspection {
             let found = key.statistics.as_ref().map_or_else(String::new, statistics_text);
             let _ = writeln!(out, "  {:<7} {:?} {}{found}", key.dtype, key.shape, printable(&key.key));
         }
+        TensorTree::write(self.tree.as_deref().unwrap_or_default(), "  ", &mut out);
         format!("{}\n{out}", printable(&self.file))
     }
 }

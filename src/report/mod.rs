@@ -19,6 +19,7 @@ mod position_ids;
 mod render;
 mod scan;
 mod tip;
+mod tree;
 mod units;
 mod write_report;
 
@@ -46,6 +47,7 @@ pub use render::RenderCheckReport;
 pub(crate) use render::RenderPaths;
 pub use scan::{FindingReport, ScanReport, ScanSummary, ScanVerdict, ScannedFile};
 pub use tip::{Tip, TipWords};
+pub use tree::TensorTree;
 pub(crate) use units::count;
 pub use units::size;
 pub use write_report::{LeftOut, Merged, PartReport, VaeReport, VaeSummary, WriteReport};

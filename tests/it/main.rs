@@ -71,6 +71,7 @@ mod security;
 mod shells;
 #[cfg(feature = "render")]
 mod small_model;
+mod tree;
 mod uses;
 mod verdict;
 #[cfg(unix)]

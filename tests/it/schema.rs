@@ -106,7 +106,7 @@ fn what_the_commands_print_fits() {
         checked(&[&command, &models, &"--json"], 5);
         checked(&[&command, &missing, &"--json"], 1);
     }
-    checked(&[&"inspect", &merged, &"--keys", &"--vae-dir", &models, &"--json"], 1);
+    checked(&[&"inspect", &merged, &"--keys", &"--tree=3", &"--vae-dir", &models, &"--json"], 1);
     checked(&[&"audit", &models, &"--json"], 7);
     checked(&[&"audit", &models, &"--json=document", &"--deep", &"--no-cache"], 1);
     checked(&[&"scan", &models, &"--json"], 6);

@@ -1,5 +1,6 @@
 //! The commands that only read.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -89,6 +90,11 @@ pub(in crate::cli) struct Inspect {
     /// infinite values.
     #[arg(long, help_heading = OUTPUT)]
     pub stats: bool,
+    /// Show the names of tensors as a tree, of DEPTH levels if given
+    ///
+    /// Names are split at their dots. Each line has the number of tensors below it, their parameters, bytes and dtypes.
+    #[arg(long, value_name = "DEPTH", num_args = 0..=1, require_equals = true, help_heading = OUTPUT)]
+    pub tree: Option<Option<NonZeroUsize>>,
 }
 
 /// Compare two checkpoints, or two folders of them
