@@ -8,6 +8,7 @@ use super::args::{RenderCheck as Command, RngArgument, SyntaxArgument};
 use super::each::each;
 use super::exit::Exit;
 use super::set_if_some::SetIfSome;
+use super::sys::keep_freed_memory;
 use super::terminal::Terminal;
 use crate::ops::{Inputs, MergeVae, RenderCheck, RenderSheet};
 use crate::report::RenderCheckReport;
@@ -22,6 +23,7 @@ const QUICK: ((usize, usize), usize) = ((256, 256), 10);
 
 /// Renders, writes the files and prints the report. Exits with 1 if a check failed.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
+    keep_freed_memory();
     match &command.out_dir {
         Some(folder) => many(command, folder, terminal),
         None => terminal.finish(one(command, terminal), RenderCheckReport::to_text, exit),

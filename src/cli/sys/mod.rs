@@ -1,4 +1,4 @@
-//! What differs between operating systems in a program: interrupts, and the end without any cleanup.
+//! What differs between operating systems in a program: interrupts, memory, and the end without any cleanup.
 
 #[cfg(unix)]
 mod unix;
@@ -11,6 +11,8 @@ use unix as system;
 use windows as system;
 
 pub(super) use system::catch_interrupts;
+#[cfg(feature = "render")]
+pub(super) use system::keep_freed_memory;
 
 use std::io::Write;
 

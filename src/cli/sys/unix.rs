@@ -37,3 +37,17 @@ pub(crate) fn stderr() -> Option<ManuallyDrop<File>> {
 pub(crate) fn exit(code: i32) -> ! {
     signal_hook::low_level::exit(code)
 }
+
+/// Keeps freed memory for the next allocation. A render frees and allocates the activations of each layer: with glibc's
+/// defaults, the kernel takes them back and clears them each time.
+#[cfg(feature = "render")]
+pub(crate) fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: changes two numbers of the allocator, under its lock.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        }
+    }
+}

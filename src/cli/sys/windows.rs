@@ -53,3 +53,7 @@ pub(crate) fn exit(code: i32) -> ! {
     // Not reached: a process may always end itself.
     std::process::abort()
 }
+
+/// The heap of Windows keeps freed memory as it is.
+#[cfg(feature = "render")]
+pub(crate) fn keep_freed_memory() {}

@@ -1,8 +1,8 @@
 //! Multi-head attention.
 //!
-//! On the CPU with F32, panels of 32 queries attend to all keys. The scores `[keys][32]` of a panel fit into the
-//! second-level cache, where they are normalized and multiplied with the values by the microkernel. The full matrix of
-//! scores is never stored.
+//! On the CPU with F32, panels of 32 queries attend to a block of keys at a time. The scores of a block stay in the
+//! first-level cache, where they become weights and are multiplied with the values by the microkernel. The results of
+//! earlier blocks are scaled down when a later one has a greater maximum, as in FlashAttention (Dao et al. 2022).
 
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
@@ -11,7 +11,8 @@ use super::cpu::{is_f32_on_cpu, with_elements, zeros};
 use super::disjoint::DisjointWriter;
 use super::engine::Engine;
 use super::matmul::pack_row;
-use super::microkernel::{COLUMNS, ROWS, Tile, ZEROS, dispatch_simd, exp, multiply};
+use super::microkernel::{COLUMNS, ROWS, Tile, ZEROS, multiply};
+use super::simd::{exp2, simd};
 use crate::kernels;
 
 /// Computes `softmax(q * k^T / sqrt(width)) * v` for each head.
@@ -81,6 +82,9 @@ fn fast(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Resul
     Tensor::from_vec(out, (batch, queries, width), q.device())
 }
 
+/// Keys in a block. Their scores are 20 KiB.
+const BLOCK: usize = 16 * ROWS;
+
 /// Heads that are packed at a time. The panels are a second copy of their keys and values.
 const HEADS_AT_ONCE: usize = 16;
 
@@ -107,11 +111,27 @@ struct Head {
 }
 
 /// The buffers of a thread.
-#[derive(Default)]
 struct Scratch {
+    /// `[head][COLUMNS]`
     queries: Vec<f32>,
-    scores: Vec<Tile>,
-    out: Vec<f32>,
+    /// The scores of a block, and then its weights.
+    scores: [Tile; BLOCK / ROWS],
+    /// The sums of weighted values, `[head][COLUMNS]` in tiles.
+    sums: Vec<Tile>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Scratch { queries: Vec::new(), scores: [ZEROS; BLOCK / ROWS], sums: Vec::new() }
+    }
+}
+
+/// The state of the softmax of a panel of queries, after some of the keys.
+struct Softmax {
+    /// The greatest scores.
+    maxima: [f32; COLUMNS],
+    /// The sums of the weights.
+    totals: [f32; COLUMNS],
 }
 
 impl Shape {
@@ -145,73 +165,105 @@ impl Head {
 
     /// Computes the result for at most `COLUMNS` queries, starting at `query`.
     fn attend(&self, shape: &Shape, q: &[f32], query: usize, scratch: &mut Scratch, writer: &DisjointWriter) {
-        let Scratch { queries, scores, out } = scratch;
+        let Scratch { queries, scores, sums } = scratch;
         queries.clear();
         queries.resize(shape.head * COLUMNS, 0.0);
         let tokens = query..shape.queries.min(query + COLUMNS);
         for (column, token) in tokens.clone().enumerate() {
             pack_row::<COLUMNS, f32>(shape.part(q, shape.queries, self.image, token, self.first), column, queries);
         }
-        let scale = 1.0 / (shape.head as f32).sqrt();
+        // The weights are powers of 2.
+        let scale = std::f32::consts::LOG2_E / (shape.head as f32).sqrt();
         queries.iter_mut().for_each(|value| *value *= scale);
 
-        scores.clear();
-        scores.resize(shape.keys.div_ceil(ROWS), ZEROS);
-        for (keys, tile) in self.keys.chunks_exact(ROWS * shape.head).zip(scores.iter_mut()) {
-            multiply(keys, queries, tile);
-        }
-        // Consecutive tiles form a panel `[keys][COLUMNS]`, without the padding of the last tile.
-        let scores = scores.as_flattened_mut().split_at_mut(shape.keys).0;
-        if shape.causal {
-            for (key, line) in scores.iter_mut().enumerate() {
-                // Queries before this key do not attend to it.
-                line.iter_mut().take(key.saturating_sub(query)).for_each(|score| *score = f32::NEG_INFINITY);
+        sums.clear();
+        sums.resize(shape.head.div_ceil(ROWS), ZEROS);
+        let mut softmax = Softmax { maxima: [f32::MIN; COLUMNS], totals: [0.0; COLUMNS] };
+        // No query of this panel attends to later keys.
+        let keys = if shape.causal { shape.keys.min(tokens.end) } else { shape.keys };
+        for first in (0..keys).step_by(BLOCK) {
+            let count = BLOCK.min(shape.keys - first);
+            scores.fill(ZEROS);
+            let panels = self.keys.split_at(first * shape.head).1.chunks_exact(ROWS * shape.head);
+            for (keys, tile) in panels.zip(scores.iter_mut()) {
+                multiply(keys, queries, tile);
             }
-        }
-        let sums = dispatch_simd(|| exponentiate(scores));
-
-        let width = shape.head.div_ceil(ROWS) * ROWS;
-        out.clear();
-        out.resize(width * COLUMNS, 0.0);
-        for (index, values) in self.values.chunks_exact(ROWS * shape.keys).enumerate() {
-            let mut tile = ZEROS;
-            multiply(values, scores.as_flattened(), &mut tile);
-            for (row, line) in (index * ROWS..).zip(&tile) {
-                for ((token, value), sum) in out.chunks_exact_mut(width).zip(line).zip(&sums) {
-                    #[expect(clippy::indexing_slicing, reason = "`row` is less than `width`, the length of the chunk")]
-                    {
-                        token[row] = value / sum;
-                    }
+            // Consecutive tiles form a panel `[keys][COLUMNS]`, without the padding of the last tile.
+            let scores = scores.as_flattened_mut().split_at_mut(count).0;
+            if shape.causal {
+                for (key, line) in (first..).zip(scores.iter_mut()) {
+                    // Queries before this key do not attend to it.
+                    line.iter_mut().take(key.saturating_sub(query)).for_each(|score| *score = f32::NEG_INFINITY);
                 }
             }
+            weigh(&mut softmax, scores, sums);
+            for (values, sums) in self.values.chunks_exact(ROWS * shape.keys).zip(sums.iter_mut()) {
+                let values = values.split_at(first * ROWS).1.split_at(count * ROWS).0;
+                multiply(values, scores.as_flattened(), sums);
+            }
         }
-        for (token, values) in tokens.zip(out.chunks_exact(width)) {
+        let totals = softmax.totals();
+        for ((column, token), total) in tokens.enumerate().zip(totals) {
             let start = (self.image * shape.queries + token) * shape.width + self.first;
             // SAFETY: each pair of a head and a panel of queries is one unit of work, and no two units share a value of
             // a token.
             let place = unsafe { writer.claim(start..start + shape.head) };
-            place.copy_from_slice(values.split_at(shape.head).0);
+            for (value, line) in place.iter_mut().zip(sums.as_flattened()) {
+                #[expect(clippy::indexing_slicing, reason = "`column` is less than the columns of a tile")]
+                {
+                    *value = line[column] / total;
+                }
+            }
         }
     }
 }
 
-/// Replaces each score with `e^(score - maximum of its column)` and returns the sum of each column.
-#[inline(always)]
-fn exponentiate(scores: &mut [[f32; COLUMNS]]) -> [f32; COLUMNS] {
-    let mut maxima = [f32::NEG_INFINITY; COLUMNS];
-    for line in scores.iter() {
-        for (maximum, x) in maxima.iter_mut().zip(line) {
-            *maximum = if *x > *maximum { *x } else { *maximum };
+impl Softmax {
+    /// Returns the sums of the weights: NaN for a query without a score above negative infinity.
+    fn totals(&self) -> [f32; COLUMNS] {
+        let mut totals = self.totals;
+        for (total, maximum) in totals.iter_mut().zip(&self.maxima) {
+            if *maximum == f32::MIN {
+                *total = f32::NAN;
+            }
         }
+        totals
     }
-    let mut sums = [0f32; COLUMNS];
-    for line in scores {
-        for ((x, maximum), sum) in line.iter_mut().zip(&maxima).zip(&mut sums) {
-            *x = exp(*x - maximum);
-            *sum += *x;
+}
+
+simd! {
+    /// Replaces the scores of a block, which are logarithms to base 2, with weights relative to the greatest score so far.
+    /// Scales down the earlier `sums` where this block has a greater score.
+    fn weigh(softmax: &mut Softmax, scores: &mut [[f32; COLUMNS]], sums: &mut [Tile]) {
+        let mut maxima = softmax.maxima;
+        for line in scores.iter() {
+            for (maximum, x) in maxima.iter_mut().zip(line) {
+                *maximum = if *x > *maximum { *x } else { *maximum };
+            }
         }
+        let mut totals = [0f32; COLUMNS];
+        for line in scores {
+            for ((x, maximum), total) in line.iter_mut().zip(&maxima).zip(&mut totals) {
+                *x = exp2::<FMA>(*x - maximum);
+                *total += *x;
+            }
+        }
+        let mut factors = [0f32; COLUMNS];
+        for ((factor, old), new) in factors.iter_mut().zip(&softmax.maxima).zip(&maxima) {
+            *factor = exp2::<FMA>(*old - new);
+        }
+        for ((sum, factor), total) in softmax.totals.iter_mut().zip(&factors).zip(&totals) {
+            *sum = *sum * factor + total;
+        }
+        if maxima != softmax.maxima {
+            for line in sums.as_flattened_mut() {
+                for (sum, factor) in line.iter_mut().zip(&factors) {
+                    *sum *= factor;
+                }
+            }
+        }
+        softmax.maxima = maxima;
     }
-    sums
 }
 
 #[cfg(test)]
@@ -221,9 +273,14 @@ mod tests {
 
     #[test]
     fn attention_matches_candle() {
-        for (batch, queries, keys, heads, head) in
-            [(1, 1, 1, 1, 1), (2, 77, 77, 4, 8), (2, 100, 77, 8, 40), (1, 64, 1000, 1, 33), (3, 33, 10, 2, 10)]
-        {
+        for (batch, queries, keys, heads, head) in [
+            (1, 1, 1, 1, 1),
+            (2, 77, 77, 4, 8),
+            (2, 100, 77, 8, 40),
+            (1, 64, 1000, 1, 33),
+            (3, 33, 10, 2, 10),
+            (1, 400, 400, 1, 21),
+        ] {
             let q = (random(&[batch, queries, heads * head]) * 2.0).unwrap();
             let (k, v) = (random(&[batch, keys, heads * head]), random(&[batch, keys, heads * head]));
             let case = format!("{batch} x {queries} to {keys}, {heads} of {head}");
@@ -234,6 +291,16 @@ mod tests {
                 assert_close(&found, &plain(&q, &k, &v, heads, true).unwrap(), 2e-6, &format!("{case}, causal"));
             }
         }
+    }
+
+    #[test]
+    fn later_keys_with_greater_scores_outweigh_earlier_blocks() {
+        let keys = 3 * BLOCK + 7;
+        let growing: Vec<f32> = (0..keys).map(|key| key as f32 / 50.0).collect();
+        let k = Tensor::from_vec(growing, (1, keys, 1), &candle_core::Device::Cpu).unwrap();
+        let (q, v) = ((random(&[1, 40, 1]) * 3.0).unwrap(), random(&[1, keys, 1]));
+        let found = fast(&q, &k, &v, 1, false).unwrap();
+        assert_close(&found, &plain(&q, &k, &v, 1, false).unwrap(), 2e-6, "growing keys");
     }
 
     #[test]

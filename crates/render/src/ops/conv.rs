@@ -12,6 +12,7 @@ use super::engine::Engine;
 use super::geometry::{Geometry, Output, runs};
 use super::image::Image;
 use super::matmul::PackedMatrix;
+use super::microkernel::ROWS;
 use super::winograd;
 use crate::kernels::{self, Window};
 
@@ -52,7 +53,7 @@ pub(crate) struct Conv2d {
 
 enum Weight {
     /// The packed weight. The tensor itself is not kept.
-    Packed(PackedMatrix),
+    Packed(PackedMatrix<ROWS>),
     Tensor(Tensor),
     Kernels(kernels::Convolution),
 }
@@ -120,7 +121,13 @@ impl Conv2d {
         }
     }
 
-    fn packed(&self, weight: &PackedMatrix, x: &Tensor, upsampled: bool, epilogue: Epilogue<'_>) -> Result<Tensor> {
+    fn packed(
+        &self,
+        weight: &PackedMatrix<ROWS>,
+        x: &Tensor,
+        upsampled: bool,
+        epilogue: Epilogue<'_>,
+    ) -> Result<Tensor> {
         let geometry = self.geometry(weight, x, upsampled)?;
         let dims = (geometry.batch, weight.rows(), geometry.out_height, geometry.out_width);
         let bias = self.bias(epilogue)?;
@@ -147,7 +154,7 @@ impl Conv2d {
         Tensor::from_vec(images, dims, x.device())
     }
 
-    fn geometry(&self, weight: &PackedMatrix, x: &Tensor, upsampled: bool) -> Result<Geometry> {
+    fn geometry(&self, weight: &PackedMatrix<ROWS>, x: &Tensor, upsampled: bool) -> Result<Geometry> {
         let (batch, channels, mut height, mut width) = x.dims4()?;
         if upsampled {
             (height, width) = (2 * height, 2 * width);
@@ -180,7 +187,7 @@ impl Conv2d {
     }
 }
 
-fn convolve(geometry: &Geometry, weight: &PackedMatrix, images: &[f32], output: &Output) {
+fn convolve(geometry: &Geometry, weight: &PackedMatrix<ROWS>, images: &[f32], output: &Output) {
     if winograd::is_faster(geometry) {
         return winograd::convolve(geometry, weight, images, output);
     }

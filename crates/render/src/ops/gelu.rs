@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::cpu::{is_f32_on_cpu, with_elements, zeros};
 use super::engine::Engine;
-use super::microkernel::dispatch_simd;
+use super::simd::simd;
 use crate::kernels;
 
 /// Returns `value * gelu(gate)`, where the first half of the last dimension holds the values and the second half the
@@ -38,11 +38,7 @@ fn fast(x: &Tensor) -> Result<Tensor> {
     with_elements(x, |x| {
         out.par_chunks_exact_mut(half).zip(x.par_chunks_exact(2 * half)).for_each(|(out, x)| {
             let (values, gates) = x.split_at(half);
-            dispatch_simd(|| {
-                for ((out, value), gate) in out.iter_mut().zip(values).zip(gates) {
-                    *out = value * (0.5 * gate * (1.0 + erf(gate * std::f32::consts::FRAC_1_SQRT_2)));
-                }
-            });
+            gate(values, gates, out);
         });
         Ok(())
     })?;
@@ -50,6 +46,15 @@ fn fast(x: &Tensor) -> Result<Tensor> {
     dims.pop();
     dims.push(half);
     Tensor::from_vec(out, dims, x.device())
+}
+
+simd! {
+    /// Writes `value * gelu(gate)`.
+    fn gate(values: &[f32], gates: &[f32], out: &mut [f32]) {
+        for ((out, value), gate) in out.iter_mut().zip(values).zip(gates) {
+            *out = value * (0.5 * gate * (1.0 + erf(gate * std::f32::consts::FRAC_1_SQRT_2)));
+        }
+    }
 }
 
 /// The error function with an absolute error below 3e-7, as the quotient of polynomials that Eigen uses, which the
@@ -60,19 +65,30 @@ fn erf(x: f32) -> f32 {
     let x = if x < -4.0 { -4.0 } else { x };
     let x = if x > 4.0 { 4.0 } else { x };
     let square = x * x;
-    let polynomial =
-        |coefficients: &[f32]| coefficients.iter().fold(0.0, |sum, coefficient| sum * square + coefficient);
-    let above = polynomial(&[
-        -2.726_142_3e-10,
-        2.770_681_4e-8,
-        -2.101_024e-6,
-        -5.692_506_6e-5,
-        -7.349_906_4e-4,
-        -2.954_6e-3,
-        -1.609_603_3e-2,
-    ]);
-    let below = polynomial(&[-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2]);
+    let above = polynomial(
+        square,
+        [
+            -2.726_142_3e-10,
+            2.770_681_4e-8,
+            -2.101_024e-6,
+            -5.692_506_6e-5,
+            -7.349_906_4e-4,
+            -2.954_6e-3,
+            -1.609_603_3e-2,
+        ],
+    );
+    let below = polynomial(square, [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2]);
     x * above / below
+}
+
+/// Evaluates a polynomial. The coefficient of the highest power comes first.
+#[inline(always)]
+fn polynomial<const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
+    let mut sum = 0.0;
+    for coefficient in coefficients {
+        sum = sum * x + coefficient;
+    }
+    sum
 }
 
 /// Returns the exact GELU, the activation of OpenCLIP.

@@ -7,7 +7,7 @@ use super::disjoint::DisjointWriter;
 use super::elements::is_packable;
 use super::engine::Engine;
 use super::matmul::{PackedMatrix, pack};
-use super::microkernel::{COLUMNS, ROWS};
+use super::microkernel::{COLUMNS, ROWS, Tile};
 use crate::kernels;
 
 /// `x * weight^T + bias` over the last dimension.
@@ -20,7 +20,7 @@ pub(crate) struct Linear {
 
 enum Weight {
     /// The packed weight. The tensor itself is not kept.
-    Packed(PackedMatrix),
+    Packed(PackedMatrix<COLUMNS>),
     Tensor(Tensor),
     Kernels(kernels::Convolution),
 }
@@ -91,7 +91,13 @@ impl Linear {
         }
     }
 
-    fn packed(&self, weight: &PackedMatrix, x: &Tensor, dims: Vec<usize>, added: Option<&Tensor>) -> Result<Tensor> {
+    fn packed(
+        &self,
+        weight: &PackedMatrix<COLUMNS>,
+        x: &Tensor,
+        dims: Vec<usize>,
+        added: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let tokens = x.elem_count() / weight.depth();
         if x.dims().last() != Some(&self.width)
             || dims.iter().product::<usize>() != tokens * self.out
@@ -115,20 +121,15 @@ impl Linear {
             let out = DisjointWriter::new(&mut out);
             weight.multiply(
                 tokens,
-                |first, panel| pack::<COLUMNS, f32>(x.split_at(first * self.width).1, self.width, panel),
-                |row, first, tile| {
+                |first, panel| pack::<ROWS, f32>(x.split_at(first * self.width).1, self.width, panel),
+                |row, first, tile: &Tile| {
                     let bias = bias.split_at(row).1;
-                    for (column, token) in (first..tokens).take(COLUMNS).enumerate() {
+                    for (token, line) in (first..tokens).zip(tile) {
                         let start = token * self.out + row;
                         // SAFETY: each tile of the product is written once, and no two tiles share an output of a
                         // token.
-                        let values = unsafe { out.claim(start..start + bias.len().min(ROWS)) };
-                        for ((value, line), bias) in values.iter_mut().zip(tile).zip(bias) {
-                            #[expect(clippy::indexing_slicing, reason = "`column` is less than the columns of a tile")]
-                            {
-                                *value += line[column] + bias;
-                            }
-                        }
+                        let values = unsafe { out.claim(start..start + bias.len().min(COLUMNS)) };
+                        values.iter_mut().zip(line).zip(bias).for_each(|((value, x), bias)| *value += x + bias);
                     }
                 },
             );

@@ -1,4 +1,8 @@
 //! Multiplies a packed weight with columns that are gathered panel by panel.
+//!
+//! The tiles of the microkernel are wider than high. A convolution packs the rows of its weight in panels of [`ROWS`], and a
+//! tile has a line of pixels for each output channel. A linear layer packs them in panels of [`COLUMNS`], and a tile has a
+//! line of outputs for each token. So the lines of a tile are always adjacent in the result.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
@@ -13,34 +17,38 @@ const STRIP_ELEMENTS: usize = 2 << 20;
 /// Depth of the pieces in which panels are multiplied.
 const DEPTH: usize = 256;
 
-/// Panels of the weight, and of the columns, in one unit of work. The columns of a unit, `DEPTH` deep, are 256 KiB:
-/// they stay in the second-level cache while the weight is read.
+/// Panels of the weight, and of the columns, in one unit of work. The wider panels of a unit, `DEPTH` deep, are 256 KiB:
+/// they stay in the second-level cache.
 const GROUP: usize = 8;
 
-/// A matrix `[rows, depth]` stored in panels `[depth][ROWS]`. The last panel is padded with zeros.
-pub(super) struct PackedMatrix {
+/// A matrix `[rows, depth]` stored in panels `[depth][SIDE]`, where `SIDE` is [`ROWS`] or [`COLUMNS`]. The last panel is
+/// padded with zeros.
+pub(super) struct PackedMatrix<const SIDE: usize> {
     rows: usize,
     depth: usize,
     elements: Elements,
 }
 
-/// Arranges the rows of a matrix in panels.
-struct Panels {
+/// Arranges the rows of a matrix in panels `[depth][SIDE]`.
+struct Panels<const SIDE: usize> {
     depth: usize,
 }
 
-impl Arrange for Panels {
+impl<const SIDE: usize> Arrange for Panels<SIDE> {
     fn arrange<T: Copy + Default + Send + Sync>(&self, matrix: &[T]) -> Result<Vec<T>> {
         let depth = self.depth;
         let rows = matrix.len() / depth;
-        let mut elements = vec![T::default(); rows.div_ceil(ROWS) * ROWS * depth];
-        let panels = elements.chunks_exact_mut(ROWS * depth);
-        panels.zip(matrix.chunks(ROWS * depth)).for_each(|(panel, rows)| pack::<ROWS, T>(rows, depth, panel));
+        let mut elements = vec![T::default(); rows.div_ceil(SIDE) * SIDE * depth];
+        let panels = elements.chunks_exact_mut(SIDE * depth);
+        panels.zip(matrix.chunks(SIDE * depth)).for_each(|(panel, rows)| pack::<SIDE, T>(rows, depth, panel));
         Ok(elements)
     }
 }
 
-impl PackedMatrix {
+impl<const SIDE: usize> PackedMatrix<SIDE> {
+    /// Columns in a panel that is multiplied with one of this matrix.
+    const OTHER: usize = ROWS + COLUMNS - SIDE;
+
     /// Packs the elements of a tensor, in row-major order.
     ///
     /// Fails if `depth` is zero or does not divide the number of elements.
@@ -49,7 +57,7 @@ impl PackedMatrix {
         if depth == 0 || !count.is_multiple_of(depth) {
             bail!("a weight of {count} values cannot have rows of {depth}")
         }
-        Ok(PackedMatrix { rows: count / depth, depth, elements: Elements::of(matrix, &Panels { depth })? })
+        Ok(PackedMatrix { rows: count / depth, depth, elements: Elements::of(matrix, &Panels::<SIDE> { depth })? })
     }
 
     /// Returns the number of rows.
@@ -64,45 +72,46 @@ impl PackedMatrix {
 
     /// The number of panels.
     pub(super) fn panels(&self) -> usize {
-        self.rows.div_ceil(ROWS)
+        self.rows.div_ceil(SIDE)
     }
 
     /// Returns the part of a panel from `depth` on, of at most `count` lines. Uses `buffer` to widen it.
     #[inline]
     pub(super) fn piece<'a>(&'a self, panel: usize, depth: usize, count: usize, buffer: &'a mut Vec<f32>) -> &'a [f32] {
         let count = count.min(self.depth - depth.min(self.depth));
-        let start = (panel * self.depth + depth) * ROWS;
-        self.elements.widened(start..start + count * ROWS, buffer)
+        let start = (panel * self.depth + depth) * SIDE;
+        self.elements.widened(start..start + count * SIDE, buffer)
     }
 
     /// Multiplies the matrix with `columns` columns.
     ///
-    /// `gather(column, panel)` fills a zeroed panel `[depth][COLUMNS]` with the columns starting at `column`.
-    /// `put(row, column, tile)` receives each tile of the product exactly once, from several threads. The tiles at the
-    /// edges extend beyond the product.
+    /// `gather(column, panel)` fills a zeroed panel `[depth][ROWS or COLUMNS]`, whichever is not `SIDE`, with the columns
+    /// starting at `column`. `put(row, column, tile)` receives each tile of the product exactly once, from several threads:
+    /// the product if `SIDE` is [`ROWS`], and its transpose if `SIDE` is [`COLUMNS`]. The tiles at the edges extend beyond
+    /// the product.
     pub(super) fn multiply(
         &self,
         columns: usize,
         gather: impl Fn(usize, &mut [f32]) + Sync,
         put: impl Fn(usize, usize, &Tile) + Sync,
     ) {
-        let size = COLUMNS * self.depth;
-        let at_once = (STRIP_ELEMENTS / size).clamp(1, columns.div_ceil(COLUMNS).max(1));
+        let size = Self::OTHER * self.depth;
+        let at_once = (STRIP_ELEMENTS / size).clamp(1, columns.div_ceil(Self::OTHER).max(1));
         let mut gathered = zeros(at_once * size);
-        for first in (0..columns).step_by(at_once * COLUMNS) {
-            let panels = at_once.min((columns - first).div_ceil(COLUMNS));
+        for first in (0..columns).step_by(at_once * Self::OTHER) {
+            let panels = at_once.min((columns - first).div_ceil(Self::OTHER));
             let strip = gathered.split_at_mut(panels * size).0;
             strip.par_chunks_exact_mut(size).enumerate().for_each(|(index, panel)| {
                 panel.fill(0.0);
-                gather(first + index * COLUMNS, panel);
+                gather(first + index * Self::OTHER, panel);
             });
             self.multiply_strip(strip, &|row, column, tile: &Tile| put(row, first + column, tile));
         }
     }
 
     fn multiply_strip(&self, columns: &[f32], put: &(impl Fn(usize, usize, &Tile) + Sync)) {
-        let right = COLUMNS * self.depth;
-        let groups = columns.chunks(GROUP * right).enumerate();
+        let size = Self::OTHER * self.depth;
+        let groups = columns.chunks(GROUP * size).enumerate();
         let rows: Vec<usize> = (0..self.panels()).step_by(GROUP).collect();
         let work: Vec<_> = groups.flat_map(|columns| rows.iter().map(move |row| (*row, columns))).collect();
         work.into_par_iter().for_each_init(
@@ -113,14 +122,15 @@ impl PackedMatrix {
                 for depth in (0..self.depth).step_by(DEPTH) {
                     for (panel, tiles) in panels.clone().zip(tiles.chunks_mut(GROUP)) {
                         let rows = self.piece(panel, depth, DEPTH, buffer);
-                        for (column, tile) in columns.chunks_exact(right).zip(tiles) {
-                            multiply(rows, piece(column, COLUMNS, depth), tile);
+                        for (column, tile) in columns.chunks_exact(size).zip(tiles) {
+                            let column = piece(column, Self::OTHER, depth);
+                            if SIDE == ROWS { multiply(rows, column, tile) } else { multiply(column, rows, tile) }
                         }
                     }
                 }
                 for (panel, tiles) in panels.zip(tiles.chunks(GROUP)) {
-                    for ((_, column), tile) in columns.chunks_exact(right).zip(column * GROUP..).zip(tiles) {
-                        put(panel * ROWS, column * COLUMNS, tile);
+                    for ((_, column), tile) in columns.chunks_exact(size).zip(column * GROUP..).zip(tiles) {
+                        put(panel * SIDE, column * Self::OTHER, tile);
                     }
                 }
             },
@@ -159,7 +169,7 @@ mod tests {
     fn rejects_a_depth_that_does_not_fit() {
         let six = Tensor::zeros(6, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
         for depth in [0, 4] {
-            assert!(PackedMatrix::new(&six, depth).is_err());
+            assert!(PackedMatrix::<ROWS>::new(&six, depth).is_err());
         }
     }
 }

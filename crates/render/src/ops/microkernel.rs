@@ -1,4 +1,4 @@
-//! The product of two panels, which takes most of the time of a render, and dispatch to SIMD instruction sets.
+//! The product of two panels, which takes most of the time of a render.
 
 /// Rows of a tile. Ten rows of 32 columns leave AVX-512 registers for the operands, and ten divides the widths of SD v1.
 pub(super) const ROWS: usize = 10;
@@ -43,8 +43,8 @@ fn portable(left: &[f32], right: &[f32], tile: &mut Tile) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256, __m512, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_fmadd_ps,
-        _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
+        __m256, __m512, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
     };
 
     use super::{COLUMNS, ROWS, Tile};
@@ -56,7 +56,11 @@ mod x86 {
             // SAFETY: both halves have 16 elements, which is one vector.
             unsafe { [_mm512_loadu_ps(low.as_ptr()), _mm512_loadu_ps(high.as_ptr())] }
         };
-        let mut sums = tile.each_ref().map(load);
+        // A loop, because `map` of arrays is not inlined into functions with target features.
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        for (sum, row) in sums.iter_mut().zip(&*tile) {
+            *sum = load(row);
+        }
         for (left, right) in left.as_chunks::<ROWS>().0.iter().zip(right.as_chunks::<COLUMNS>().0) {
             let [low, high] = load(right);
             for (sum, left) in sums.iter_mut().zip(left) {
@@ -94,7 +98,10 @@ mod x86 {
         };
         #[expect(clippy::expect_used, reason = "`ROW` is 0 or 5, and a tile has ten rows")]
         let rows = tile.split_at_mut(ROW).1.first_chunk_mut::<5>().expect("five rows");
-        let mut sums = rows.each_ref().map(load);
+        let mut sums = [[_mm256_setzero_ps(); 2]; 5];
+        for (sum, row) in sums.iter_mut().zip(&*rows) {
+            *sum = load(row);
+        }
         for (left, right) in left.as_chunks::<ROWS>().0.iter().zip(right.as_chunks::<COLUMNS>().0) {
             let [low, high] = load(right);
             for (sum, left) in sums.iter_mut().zip(left.split_at(ROW).1) {
@@ -112,58 +119,6 @@ mod x86 {
             }
         }
     }
-}
-
-/// Calls `f`, compiled for the widest SIMD instructions that this processor supports.
-///
-/// This affects only the code that is inlined into `f`.
-#[inline]
-pub(super) fn dispatch_simd<T>(f: impl FnOnce() -> T) -> T {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-        fn wide<T>(f: impl FnOnce() -> T) -> T {
-            f()
-        }
-        #[target_feature(enable = "avx2,fma")]
-        fn narrow<T>(f: impl FnOnce() -> T) -> T {
-            f()
-        }
-        if std::is_x86_feature_detected!("avx512f")
-            && std::is_x86_feature_detected!("avx512vl")
-            && std::is_x86_feature_detected!("avx512dq")
-            && std::is_x86_feature_detected!("avx512bw")
-        {
-            // SAFETY: the processor supports AVX-512F, VL, DQ and BW, as detected above; AVX-512F implies AVX2 and FMA.
-            return unsafe { wide(f) };
-        }
-        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-            // SAFETY: the processor supports AVX2 and FMA, as detected above.
-            return unsafe { narrow(f) };
-        }
-    }
-    f()
-}
-
-/// Returns `e^x` with a relative error below 2e-7, in a form that the compiler vectorizes. Saturates near the limits of
-/// f32 and propagates NaN.
-#[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
-    // Uses comparisons, because `max` would replace NaN.
-    let x = if x < -87.0 { -87.0 } else { x };
-    let x = if x > 88.0 { 88.0 } else { x };
-    // Adding 1.5 * 2^23 rounds to an integer, which ends up in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let whole = shifted - ROUND;
-    // ln 2 is the sum of two parts. The first has so few bits that its product is exact.
-    let rest = (x - whole * 0.693_359_4) + whole * 2.121_944_4e-4;
-    let mut sum = 1.987_569_1e-4;
-    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        sum = sum * rest + coefficient;
-    }
-    let power = f32::from_bits(shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23);
-    (sum * rest * rest + rest + 1.0) * power
 }
 
 #[cfg(test)]
@@ -202,17 +157,5 @@ mod tests {
                 check(found, "AVX2");
             }
         }
-    }
-
-    #[test]
-    fn exp_is_accurate_and_propagates_nan() {
-        for index in -8600..8700 {
-            let x = index as f32 / 100.0;
-            let expected = f64::from(x).exp();
-            assert!((f64::from(exp(x)) / expected - 1.0).abs() < 2e-7, "{x}");
-        }
-        assert_eq!(exp(0.0), 1.0);
-        assert!(exp(f32::NAN).is_nan());
-        assert!(exp(f32::NEG_INFINITY) < 1e-37);
     }
 }

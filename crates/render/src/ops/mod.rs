@@ -16,6 +16,7 @@ mod linear;
 mod matmul;
 mod microkernel;
 mod norm;
+mod simd;
 #[cfg(test)]
 pub(super) mod testing;
 mod winograd;

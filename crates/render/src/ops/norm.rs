@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::cpu::{is_f32_on_cpu, with_elements, zeros};
 use super::engine::Engine;
 use super::image::Image;
-use super::microkernel::{dispatch_simd, exp};
+use super::simd::{exp, simd};
 use crate::kernels;
 
 /// Group normalization of an image.
@@ -80,7 +80,7 @@ impl GroupNorm {
             let groups = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size)).enumerate();
             groups.for_each(|(index, (out, x))| {
                 let first = index % self.groups * group_channels;
-                let (mean, variance) = dispatch_simd(|| moments(x));
+                let (mean, variance) = group_moments(x);
                 let scale = 1.0 / (variance + self.epsilon).sqrt();
                 let affine = weight.iter().zip(bias).skip(first);
                 let planes = out.chunks_exact_mut(plane).zip(x.chunks_exact(plane)).zip(affine);
@@ -88,7 +88,7 @@ impl GroupNorm {
                     let factor = f64::from(*weight) * scale;
                     let summand = f64::from(*bias) - mean * factor;
                     let (factor, summand) = (factor as f32, summand as f32);
-                    dispatch_simd(|| write(x, factor, summand, silu, out));
+                    write(x, factor, summand, silu, out);
                 }
             });
             Ok(())
@@ -100,17 +100,25 @@ impl GroupNorm {
     }
 }
 
-#[inline(always)]
-fn write(x: &[f32], factor: f32, summand: f32, silu: bool, out: &mut [f32]) {
-    if silu {
-        for (out, x) in out.iter_mut().zip(x) {
-            let y = x * factor + summand;
-            *out = y / (1.0 + exp(-y));
+simd! {
+    /// Writes `x * factor + summand`, or SiLU of it.
+    fn write(x: &[f32], factor: f32, summand: f32, silu: bool, out: &mut [f32]) {
+        if silu {
+            for (out, x) in out.iter_mut().zip(x) {
+                let y = x * factor + summand;
+                *out = y / (1.0 + exp(-y));
+            }
+        } else {
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = x * factor + summand;
+            }
         }
-    } else {
-        for (out, x) in out.iter_mut().zip(x) {
-            *out = x * factor + summand;
-        }
+    }
+}
+
+simd! {
+    fn group_moments(x: &[f32]) -> (f64, f64) {
+        moments(x)
     }
 }
 
@@ -205,14 +213,7 @@ impl LayerNorm {
             let size = TOKENS * width;
             out.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(out, x)| {
                 for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                    dispatch_simd(|| {
-                        let (mean, variance) = moments(x);
-                        let scale = 1.0 / (variance + f64::from(Self::EPSILON)).sqrt();
-                        let (mean, scale) = (mean as f32, scale as f32);
-                        for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-                            *out = (x - mean) * scale * weight + bias;
-                        }
-                    });
+                    normalize_token(x, weight, bias, out);
                 }
             });
             Ok(())
@@ -221,6 +222,17 @@ impl LayerNorm {
             with_elements(&self.weight, |weight| with_elements(&self.bias, |bias| { normalize }(x, weight, bias)))
         })?;
         Tensor::from_vec(out, x.dims(), x.device())
+    }
+}
+
+simd! {
+    fn normalize_token(x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
+        let (mean, variance) = moments(x);
+        let scale = 1.0 / (variance + f64::from(LayerNorm::EPSILON)).sqrt();
+        let (mean, scale) = (mean as f32, scale as f32);
+        for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+            *out = (x - mean) * scale * weight + bias;
+        }
     }
 }
 

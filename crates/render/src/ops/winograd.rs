@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use super::cpu::zeros;
 use super::geometry::{Geometry, Output, Run, runs};
 use super::matmul::PackedMatrix;
-use super::microkernel::{COLUMNS, ROWS, Tile, ZEROS, dispatch_simd, multiply};
+use super::microkernel::{COLUMNS, ROWS, Tile, ZEROS, multiply};
+use super::simd::simd;
 
 /// Values of a transformed tile of 4x4 pixels.
 const POINTS: usize = 16;
@@ -31,7 +32,7 @@ pub(super) fn is_faster(geometry: &Geometry) -> bool {
 }
 
 /// Convolves with a packed weight of depth `channels * 9`.
-pub(super) fn convolve(geometry: &Geometry, weight: &PackedMatrix, images: &[f32], output: &Output) {
+pub(super) fn convolve(geometry: &Geometry, weight: &PackedMatrix<ROWS>, images: &[f32], output: &Output) {
     let tiles = geometry.batch * geometry.out_height.div_ceil(2) * geometry.out_width.div_ceil(2);
     let size = POINTS * geometry.channels * COLUMNS;
     let at_once = (STRIP_ELEMENTS / size).clamp(1, tiles.div_ceil(COLUMNS));
@@ -43,7 +44,7 @@ pub(super) fn convolve(geometry: &Geometry, weight: &PackedMatrix, images: &[f32
         let panels = at_once.min((tiles - first).div_ceil(COLUMNS));
         let strip = transformed.split_at_mut(panels * size).0;
         strip.par_chunks_exact_mut(size).enumerate().for_each(|(index, panel)| {
-            dispatch_simd(|| transform_images(geometry, images, first + index * COLUMNS, panel));
+            transform_images(geometry, images, first + index * COLUMNS, panel);
         });
         groups.par_iter().for_each_init(
             || Group::new(geometry.channels, group),
@@ -80,12 +81,12 @@ impl Group {
     }
 
     /// Transforms `panels` panels of the weight, starting at `first`.
-    fn transform(&mut self, weight: &PackedMatrix, first: usize, panels: usize) {
+    fn transform(&mut self, weight: &PackedMatrix<ROWS>, first: usize, panels: usize) {
         let weights = self.weights.chunks_exact_mut(POINTS * self.channels * ROWS);
         for (panel, weights) in (first..).zip(weights).take(panels) {
             for channel in (0..self.channels).step_by(CHANNELS) {
                 let part = weight.piece(panel, 9 * channel, 9 * CHANNELS, &mut self.widened);
-                dispatch_simd(|| transform_weight(part, channel, self.channels, weights));
+                transform_weight(part, channel, self.channels, weights);
             }
         }
     }
@@ -106,25 +107,26 @@ impl Group {
     /// the first panel in the weight.
     fn write(&self, geometry: &Geometry, output: &Output, tile: usize, panel: usize, panels: usize) {
         for (panel, products) in (panel..).zip(&self.products).take(panels) {
-            dispatch_simd(|| write(geometry, output, tile, panel * ROWS, products));
+            write(geometry, output, tile, panel * ROWS, products);
         }
     }
 }
 
-/// Transforms a part `[..][9][ROWS]` of a panel of the weight, from the channel `first` on, to `[POINTS][channels][ROWS]`.
-#[inline(always)]
-fn transform_weight(panel: &[f32], first: usize, channels: usize, out: &mut [f32]) {
-    let lines = panel.as_chunks::<ROWS>().0.as_chunks::<9>().0;
-    let out = out.as_chunks_mut::<ROWS>().0;
-    for (channel, [a, b, c, d, e, f, g, h, i]) in (first..).zip(lines) {
-        // First down the columns, then along the rows.
-        let [left, middle, right] = [[a, d, g], [b, e, h], [c, f, i]].map(|[x, y, z]| spread(x, y, z));
-        let rows = left.iter().zip(&middle).zip(&right);
-        for (row, ((x, y), z)) in rows.enumerate() {
-            for (column, values) in spread(x, y, z).into_iter().enumerate() {
-                #[expect(clippy::indexing_slicing, reason = "the point is less than 16, the channel than `channels`")]
-                {
-                    out[(4 * row + column) * channels + channel] = values;
+simd! {
+    /// Transforms a part `[..][9][ROWS]` of a panel of the weight, from the channel `first` on, to `[POINTS][channels][ROWS]`.
+    fn transform_weight(panel: &[f32], first: usize, channels: usize, out: &mut [f32]) {
+        let lines = panel.as_chunks::<ROWS>().0.as_chunks::<9>().0;
+        let out = out.as_chunks_mut::<ROWS>().0;
+        for (channel, [a, b, c, d, e, f, g, h, i]) in (first..).zip(lines) {
+            // First down the columns, then along the rows.
+            let (left, middle, right) = (spread(a, d, g), spread(b, e, h), spread(c, f, i));
+            let rows = left.iter().zip(&middle).zip(&right);
+            for (row, ((x, y), z)) in rows.enumerate() {
+                for (column, values) in spread(x, y, z).into_iter().enumerate() {
+                    #[expect(clippy::indexing_slicing, reason = "the point is less than 16, the channel than `channels`")]
+                    {
+                        out[(4 * row + column) * channels + channel] = values;
+                    }
                 }
             }
         }
@@ -148,35 +150,36 @@ fn spread(x: &Line, y: &Line, z: &Line) -> [Line; 4] {
 
 type Lane = [f32; COLUMNS];
 
-/// Transforms the tiles of the image, starting at `first`, to `[POINTS][channels][COLUMNS]`.
-#[inline(always)]
-fn transform_images(geometry: &Geometry, images: &[f32], first: usize, panel: &mut [f32]) {
-    let (high, wide) = (geometry.out_height.div_ceil(2), geometry.out_width.div_ceil(2));
-    let runs: Vec<_> = runs(first, geometry.batch, high, wide).collect();
-    let panel = panel.as_chunks_mut::<COLUMNS>().0;
-    for channel in 0..geometry.channels {
-        let mut pixels = [[[0f32; COLUMNS]; 4]; 4];
-        for run in &runs {
-            read_tiles(geometry, geometry.channel(images, run.image, channel), run, &mut pixels);
-        }
-        let [top, upper, lower, bottom] = &pixels;
-        let rows = [
-            combined(top, lower, |a, b| a - b),
-            combined(upper, lower, |a, b| a + b),
-            combined(lower, upper, |a, b| a - b),
-            combined(upper, bottom, |a, b| a - b),
-        ];
-        for (row, [a, b, c, d]) in rows.iter().enumerate() {
-            let points = [
-                lane(a, c, |a, c| a - c),
-                lane(b, c, |b, c| b + c),
-                lane(c, b, |c, b| c - b),
-                lane(b, d, |b, d| b - d),
+simd! {
+    /// Transforms the tiles of the image, starting at `first`, to `[POINTS][channels][COLUMNS]`.
+    fn transform_images(geometry: &Geometry, images: &[f32], first: usize, panel: &mut [f32]) {
+        let (high, wide) = (geometry.out_height.div_ceil(2), geometry.out_width.div_ceil(2));
+        let runs: Vec<_> = runs(first, geometry.batch, high, wide).collect();
+        let panel = panel.as_chunks_mut::<COLUMNS>().0;
+        for channel in 0..geometry.channels {
+            let mut pixels = [[[0f32; COLUMNS]; 4]; 4];
+            for run in &runs {
+                read_tiles(geometry, geometry.channel(images, run.image, channel), run, &mut pixels);
+            }
+            let [top, upper, lower, bottom] = &pixels;
+            let rows = [
+                combined(top, lower, |a, b| a - b),
+                combined(upper, lower, |a, b| a + b),
+                combined(lower, upper, |a, b| a - b),
+                combined(upper, bottom, |a, b| a - b),
             ];
-            for (column, values) in points.into_iter().enumerate() {
-                #[expect(clippy::indexing_slicing, reason = "the point is less than 16, the channel than `channels`")]
-                {
-                    panel[(4 * row + column) * geometry.channels + channel] = values;
+            for (row, [a, b, c, d]) in rows.iter().enumerate() {
+                let points = [
+                    lane(a, c, |a, c| a - c),
+                    lane(b, c, |b, c| b + c),
+                    lane(c, b, |c, b| c - b),
+                    lane(b, d, |b, d| b - d),
+                ];
+                for (column, values) in points.into_iter().enumerate() {
+                    #[expect(clippy::indexing_slicing, reason = "the point is less than 16, the channel than `channels`")]
+                    {
+                        panel[(4 * row + column) * geometry.channels + channel] = values;
+                    }
                 }
             }
         }
@@ -194,7 +197,9 @@ fn read_tiles(geometry: &Geometry, plane: &[f32], run: &Run, pixels: &mut [[Lane
         geometry.read(plane, y, x, 1, line.split_at_mut(2 * run.len + 2).0);
         for (column, lane) in lanes.iter_mut().enumerate() {
             let from = line.split_at(column).1.iter().step_by(2);
-            run.of_mut(lane).iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            for (to, from) in run.of_mut(lane).iter_mut().zip(from) {
+                *to = *from;
+            }
         }
     }
 }
@@ -202,37 +207,42 @@ fn read_tiles(geometry: &Geometry, plane: &[f32], run: &Run, pixels: &mut [[Lane
 #[inline(always)]
 fn combined(first: &[Lane; 4], second: &[Lane; 4], f: impl Fn(f32, f32) -> f32) -> [Lane; 4] {
     let mut out = *first;
-    out.iter_mut().zip(second).for_each(|(out, second)| *out = lane(out, second, &f));
+    for (out, second) in out.iter_mut().zip(second) {
+        *out = lane(out, second, &f);
+    }
     out
 }
 
 #[inline(always)]
 fn lane(first: &Lane, second: &Lane, f: impl Fn(f32, f32) -> f32) -> Lane {
     let mut out = *first;
-    out.iter_mut().zip(second).for_each(|(out, second)| *out = f(*out, *second));
+    for (out, second) in out.iter_mut().zip(second) {
+        *out = f(*out, *second);
+    }
     out
 }
 
-/// Transforms products back to pixels and writes them, for the tiles starting at `first` and the channels starting at
-/// `row`.
-#[inline(always)]
-fn write(geometry: &Geometry, output: &Output, first: usize, row: usize, products: &[Tile; POINTS]) {
-    let (high, wide) = (geometry.out_height.div_ceil(2), geometry.out_width.div_ceil(2));
-    for channel in 0..ROWS {
-        let mut points = [[[0f32; COLUMNS]; 4]; 4];
-        for (point, tile) in points.as_flattened_mut().iter_mut().zip(products) {
-            #[expect(clippy::indexing_slicing, reason = "`channel` is less than the rows of a tile")]
-            {
-                *point = tile[channel];
+simd! {
+    /// Transforms products back to pixels and writes them, for the tiles starting at `first` and the channels starting at
+    /// `row`.
+    fn write(geometry: &Geometry, output: &Output, first: usize, row: usize, products: &[Tile; POINTS]) {
+        let (high, wide) = (geometry.out_height.div_ceil(2), geometry.out_width.div_ceil(2));
+        for channel in 0..ROWS {
+            let mut points = [[[0f32; COLUMNS]; 4]; 4];
+            for (point, tile) in points.as_flattened_mut().iter_mut().zip(products) {
+                #[expect(clippy::indexing_slicing, reason = "`channel` is less than the rows of a tile")]
+                {
+                    *point = tile[channel];
+                }
             }
-        }
-        let [a, b, c, d] = &points;
-        let upper = combined(&combined(a, b, |a, b| a + b), c, |a, c| a + c);
-        let lower = combined(&combined(b, c, |b, c| b - c), d, |b, d| b - d);
-        for run in runs(first, geometry.batch, high, wide) {
-            write_row(geometry, output, row + channel, &run, 2 * run.y, &upper);
-            if 2 * run.y + 1 < geometry.out_height {
-                write_row(geometry, output, row + channel, &run, 2 * run.y + 1, &lower);
+            let [a, b, c, d] = &points;
+            let upper = combined(&combined(a, b, |a, b| a + b), c, |a, c| a + c);
+            let lower = combined(&combined(b, c, |b, c| b - c), d, |b, d| b - d);
+            for run in runs(first, geometry.batch, high, wide) {
+                write_row(geometry, output, row + channel, &run, 2 * run.y, &upper);
+                if 2 * run.y + 1 < geometry.out_height {
+                    write_row(geometry, output, row + channel, &run, 2 * run.y + 1, &lower);
+                }
             }
         }
     }
