@@ -9,8 +9,8 @@ of memory). Both sides compute in f32, for which PyTorch needs 11 GB for SDXL.
 
 Our processes and those of PyTorch alternate. Each makes a warm-up call before the measured calls. The comparison uses CPU
 seconds of all threads, because wall time depends on the load of the machine. OpenMP threads sleep while they wait, so that
-PyTorch's CPU time does not include waiting. The allocator keeps freed memory in both. Peak memory includes loading; PyTorch creates its weights in place and reads no
-file.
+PyTorch's CPU time does not include waiting. The allocator keeps freed memory in both, as it does in the program. Peak memory
+includes loading; PyTorch creates its weights in place and reads no file.
 """
 
 import argparse
