@@ -85,7 +85,7 @@ fn an_adapter_of_peft_has_its_configuration_beside_it() {
 #[test]
 fn reads_the_names_of_early_versions_of_diffusers() {
     let folder = Folder::new();
-    let rename: [fn(&str) -> String; 3] = [
+    let rename: [fn(&str) -> String; 4] = [
         |key| key.replace(".lora_A.", ".lora.down.").replace(".lora_B.", ".lora.up."),
         |key| {
             let key = key.replace(".lora_A.", "_lora.down.").replace(".lora_B.", "_lora.up.");
@@ -96,6 +96,11 @@ fn reads_the_names_of_early_versions_of_diffusers() {
             }
         },
         |key| key.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default."),
+        // ComfyUI has the names of the original code with dots.
+        |key| match key.strip_prefix("unet.mid_block.attentions.0.") {
+            Some(rest) => format!("diffusion_model.middle_block.1.{rest}"),
+            None => key.to_owned(),
+        },
     ];
     let kohya = named(&folder, &fixture(DIFFUSERS), "kohya.safetensors", "kohya");
     let of_kohya: Vec<String> = names(&fixture(KOHYA)).into_iter().filter(|name| !name.ends_with(".alpha")).collect();
@@ -142,6 +147,11 @@ fn refuses_what_the_names_cannot_express() {
     let output = folder.join("out.safetensors");
     let of_sd = run!["convert", fixture("tiny-sd1.safetensors"), "-o", &output, "--lora-names", "kohya"];
     of_sd.refused(&["expected a LoRA", "Stable Diffusion checkpoint"]);
+    let mut half = tensors(&fixture(KOHYA));
+    half.retain(|(key, _)| key != "lora_unet_mid_block_attentions_0_proj_in.lora_up.weight");
+    save(&folder.join("half.safetensors"), half);
+    let of_half = run!["convert", folder.join("half.safetensors"), "-o", &output, "--lora-names", "diffusers"];
+    of_half.refused(&["tensor lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", "the other matrix"]);
     let mut flux = tensors(&fixture(KOHYA));
     flux.push(("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight".to_owned(), flux[1].1.clone()));
     save(&folder.join("flux.safetensors"), flux);

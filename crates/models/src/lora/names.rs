@@ -4,13 +4,15 @@
 //! Diffusers and PEFT keep the dots: `unet.down_blocks.0.attentions.0.proj_in`. All become kohya's names here.
 
 /// Networks in the names of diffusers and PEFT, with kohya's prefix.
-const NETWORKS: [(&str, &str); 10] = [
+const NETWORKS: [(&str, &str); 11] = [
     ("unet.", "lora_unet_"),
     ("text_encoder_2.", "lora_te2_"),
     ("text_encoder.", "lora_te_"),
     ("base_model.model.text_model.", "lora_te_text_model_"),
     ("base_model.model.encoder.layers.", "lora_te_text_model_encoder_layers_"),
     ("base_model.model.", "lora_unet_"),
+    // ComfyUI keeps the names of the original code.
+    ("diffusion_model.", "lora_unet_"),
     ("transformer.text_model.", "lora_te_text_model_"),
     // The first versions of diffusers saved the layers of the UNet without a prefix.
     ("down_blocks.", "lora_unet_down_blocks_"),

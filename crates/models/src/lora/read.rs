@@ -50,6 +50,19 @@ impl Change<'_> {
     }
 }
 
+impl Change<'_> {
+    /// Fails if one of the two matrices of a LoRA is missing.
+    fn refuse_half(&self) -> Result<()> {
+        let pair = ["lora_down.weight", "lora_up.weight"].map(|name| self.parts.get(name));
+        match pair {
+            [Some(only), None] | [None, Some(only)] => {
+                Err(Error::missing("the module lacks the other matrix of its LoRA").in_tensor(only.key))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A LoRA.
 pub(crate) struct Lora<'a> {
     pub(crate) architecture: Architecture,
@@ -84,7 +97,8 @@ impl<'a> Lora<'a> {
         let metadata = checkpoint.metadata();
         let names = LoraNames::of(state_dict.keys());
         let record = object(metadata, RECORD)?.unwrap_or_default();
-        let is_second = names == Some(LoraNames::Peft) && is_second_text_encoder(checkpoint.path(), &record);
+        let is_second = names == Some(LoraNames::Peft)
+            && (has_many_layers(state_dict) || is_second_text_encoder(checkpoint.path(), &record));
         let (architecture, modules) = architecture(state_dict, &identity, is_second)?;
         let mut spelling = Spelling::of(architecture);
         let mut is_bare = record.get(IS_BARE).and_then(Value::as_bool).unwrap_or(false);
@@ -117,6 +131,9 @@ impl<'a> Lora<'a> {
                 let found = format!("is for the same tensor of the same module as {}", other.key);
                 return Err(Error::conflict(found).in_tensor(key));
             }
+        }
+        for change in by_module.values() {
+            change.refuse_half()?;
         }
         let mut lora = Lora {
             architecture,
@@ -177,6 +194,12 @@ fn split(key: &str, is_second: bool) -> (String, String) {
     }
 }
 
+/// Whether a file has more layers than any first text encoder, which has 24 at most.
+fn has_many_layers(state_dict: &StateDict) -> bool {
+    let layer = |key: &str| key.split_once(".encoder.layers.")?.1.split('.').next()?.parse::<u64>().ok();
+    state_dict.keys().filter_map(layer).any(|layer| layer >= 24)
+}
+
 /// Whether a PEFT adapter, which does not name its network, is for the second text encoder.
 fn is_second_text_encoder(path: &Path, record: &Map<String, Value>) -> bool {
     let second = Folder::TextEncoder2.name();
@@ -235,7 +258,10 @@ pub(crate) fn scalar(tensor: &LazyTensor) -> Result<f64> {
         Dtype::I32 => i32::from_le_bytes(tensor.to_bytes()?.as_slice().try_into().map_err(|_| wrong())?).into(),
         _ => return Err(wrong()),
     };
-    if value.is_finite() { Ok(value) } else { Err(wrong()) }
+    match value.is_finite() {
+        true => Ok(value),
+        false => Err(Error::unsupported(format!("the value {value}, expected a finite number"))),
+    }
 }
 
 /// Parses a JSON object in the metadata. `None` without the field.
