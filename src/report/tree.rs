@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn bounds_the_levels_of_forged_names() {
-        let key = "a.".repeat(100_000);
+        let key = "a.".repeat(2000);
         let text = tree(&[&key, "a"], usize::MAX);
         assert_eq!(text.lines().count(), LEVELS);
         // The last level has the rest of the name.
