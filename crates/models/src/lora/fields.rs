@@ -12,8 +12,8 @@ pub(crate) const RECORD: &str = "trinart_ckpt.lora";
 /// What precedes the layers of a text encoder in diffusers and PEFT, before transformers 5.6.
 pub(crate) const TEXT_MODEL: &str = "text_model.";
 
-/// The field of [`RECORD`] for a file without [`TEXT_MODEL`].
-pub(crate) const IS_BARE: &str = "is_bare";
+/// The field of [`RECORD`] with the networks of a file that are without [`TEXT_MODEL`].
+pub(crate) const BARE: &str = "bare";
 
 /// The field of [`RECORD`] with the configuration of a PEFT adapter.
 pub(crate) const CONFIG: &str = "config";

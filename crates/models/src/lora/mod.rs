@@ -9,7 +9,7 @@ mod spelling;
 
 pub(crate) use config::{Adapter, Scale, agrees, to_config};
 pub use fields::ADAPTER_CONFIG;
-pub(crate) use fields::{ADAPTER_METADATA, CONFIG, IS_BARE, NETWORK, RECORD, TEXT_MODEL};
+pub(crate) use fields::{ADAPTER_METADATA, BARE, CONFIG, NETWORK, RECORD, TEXT_MODEL};
 pub use names::split_key;
 pub(crate) use names::{DORA_SCALE, MAGNITUDE};
 pub(crate) use read::{Change, Lora, Part, scalar};

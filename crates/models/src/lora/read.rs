@@ -11,7 +11,7 @@ use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow};
 use trinart_ckpt_formats::{Metadata, StateDict, limits};
 
 use super::config;
-use super::fields::{ADAPTER_CONFIG, ADAPTER_METADATA, IS_BARE, NETWORK, RECORD, TEXT_MODEL};
+use super::fields::{ADAPTER_CONFIG, ADAPTER_METADATA, BARE, NETWORK, RECORD, TEXT_MODEL};
 use super::modules::{Module, Modules};
 use super::names::split_key;
 use super::spelling::{LoraNames, Spelling};
@@ -71,8 +71,9 @@ pub(crate) struct Lora<'a> {
     pub(crate) names: Option<LoraNames>,
     /// How a file in kohya's names spells them.
     pub(crate) spelling: Spelling,
-    /// Whether text encoders have their layers without `text_model.`, in this file or in the one that it once was.
-    pub(crate) is_bare: bool,
+    /// The text encoders that have their layers without `text_model.`, in this file or in the one that it once was. In
+    /// transformers 5.6 and newer, the first one of SDXL has, and the second one has not.
+    pub(crate) bare: Vec<Folder>,
     /// In the order of the file.
     pub(crate) changes: Vec<Change<'a>>,
     /// What an earlier conversion recorded.
@@ -101,7 +102,8 @@ impl<'a> Lora<'a> {
             && (has_many_layers(state_dict) || is_second_text_encoder(checkpoint.path(), &record));
         let (architecture, modules) = architecture(state_dict, &identity, is_second)?;
         let mut spelling = Spelling::of(architecture);
-        let mut is_bare = record.get(IS_BARE).and_then(Value::as_bool).unwrap_or(false);
+        let recorded = record.get(BARE).and_then(Value::as_array).into_iter().flatten();
+        let mut bare: Vec<Folder> = recorded.filter_map(|name| Folder::from_name(name.as_str()?)).collect();
         let mut by_module: IndexMap<Module, Change<'a>> = IndexMap::new();
         for (key, tensor) in state_dict.iter() {
             let (kohya, name) = split(key, is_second);
@@ -112,7 +114,8 @@ impl<'a> Lora<'a> {
                 _ => {}
             }
             let is_dotted = matches!(names, Some(LoraNames::Diffusers | LoraNames::Peft));
-            is_bare |= is_dotted && module.name.starts_with(TEXT_MODEL) && !key.contains(TEXT_MODEL);
+            let is_bare = is_dotted && module.name.starts_with(TEXT_MODEL) && !key.contains(TEXT_MODEL);
+            bare.extend((is_bare && !bare.contains(&module.network)).then_some(module.network));
             let change = by_module.entry(module.clone()).or_insert_with(|| Change {
                 module: module.clone(),
                 parts: IndexMap::new(),
@@ -140,7 +143,7 @@ impl<'a> Lora<'a> {
             modules,
             names,
             spelling,
-            is_bare,
+            bare,
             changes: by_module.into_values().collect(),
             record,
             config: None,

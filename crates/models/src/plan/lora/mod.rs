@@ -16,8 +16,7 @@ use crate::checkpoint::Checkpoint;
 use crate::layout::Folder;
 use crate::ledger::{Change as Changed, DropReason, Origin};
 use crate::lora::{
-    self, ADAPTER_METADATA, CONFIG, DORA_SCALE, IS_BARE, Lora, LoraNames, MAGNITUDE, NETWORK, RECORD, Spelling,
-    TEXT_MODEL,
+    self, ADAPTER_METADATA, BARE, CONFIG, DORA_SCALE, Lora, LoraNames, MAGNITUDE, NETWORK, RECORD, Spelling, TEXT_MODEL,
 };
 use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Account, Draft, Resolved};
@@ -144,7 +143,7 @@ impl<'a> Output<'a> {
     /// Plans the tensors of a change.
     fn add(&mut self, change: &lora::Change<'a>) -> Result<()> {
         let module = &change.module;
-        let bare = module.name.strip_prefix(TEXT_MODEL).filter(|_| self.lora.is_bare);
+        let bare = module.name.strip_prefix(TEXT_MODEL).filter(|_| self.lora.bare.contains(&module.network));
         let name = bare.unwrap_or(&module.name);
         let stem = match self.names {
             LoraNames::Kohya => self.lora.modules.kohya(module, self.spelling()),
@@ -253,7 +252,8 @@ impl<'a> Output<'a> {
         match (self.names, networks) {
             (LoraNames::Kohya, _) => {
                 let earlier = earlier.filter(|text| !adapter::is_own_metadata(lora, networks, text));
-                record.extend(lora.is_bare.then(|| (IS_BARE.to_owned(), true.into())));
+                let bare: Vec<&str> = lora.bare.iter().map(|network| network.name()).collect();
+                record.extend((!bare.is_empty()).then(|| (BARE.to_owned(), bare.into())));
                 record.extend(earlier.map(|text| (ADAPTER_METADATA.to_owned(), text.into())));
                 record.extend(config);
             }
