@@ -616,7 +616,7 @@ fn takes_storages_for_data() {
         let header = [b"{}".as_slice(), &b" ".repeat(length - 2)].concat();
         cases.push(case(&format!("{length}.safetensors"), safetensors(&header, 0), Safe));
     }
-    let numbers = b"\x93NUMPY\x01\0\x34\0{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}";
+    let numbers = b"\x93NUMPY\x01\0\x37\0{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}";
     cases.push(case("numbers.npy", [&numbers[..], b"N.\0\0"].concat(), Safe));
     cases.push(case("numbers.npz", raw_zip(b"", &[record("a.npy", &numbers[..]).deflated()]), Safe));
     // A pickle that acts and ends is one, wherever it is.
