@@ -31,7 +31,7 @@ pub struct TensorTree {
     pub bytes: u64,
     /// The number of tensors of each dtype, by its name.
     pub dtypes: BTreeMap<&'static str, usize>,
-    /// The dimensions of the tensor whose name ends here; `None` if there is none.
+    /// The dimensions of the tensor whose name ends here. `None` if no name ends here.
     pub shape: Option<Vec<u64>>,
     /// The parts that follow, numbers by their value; empty below the requested depth.
     pub children: Vec<TensorTree>,

@@ -40,7 +40,7 @@ struct Present {
     upload: Option<String>,
 }
 
-/// Asks for an object; `None` if there is none.
+/// Asks the store about an object. Returns `None` if the object does not exist.
 async fn look(store: &AmazonS3, key: &Key) -> Result<Option<Present>> {
     let options = GetOptions { head: true, ..GetOptions::default() };
     match store.get_opts(key, options).await {
@@ -55,7 +55,7 @@ async fn look(store: &AmazonS3, key: &Key) -> Result<Option<Present>> {
     }
 }
 
-/// What is known of an object; `None` if there is none.
+/// Returns the record of an object. Returns `None` if the object does not exist.
 pub(crate) async fn stored(store: &AmazonS3, key: &Key) -> Result<Option<Stored>> {
     Ok(look(store, key).await?.map(|present| Stored { record: present.record }))
 }

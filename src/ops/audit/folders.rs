@@ -85,7 +85,8 @@ fn destination(path: &Path, kind: FileKind) -> Option<String> {
     Some(folder.join(path.file_name()?).to_string_lossy().into_owned())
 }
 
-/// The folder with this name, or else one for the same kind of files, as ComfyUI names it; if there is none, one to be created.
+/// Returns the folder with this name, or the one that ComfyUI has for the same kind of files. If neither exists, returns the
+/// path at which to create it.
 fn folder_in(models: &Path, name: &str) -> PathBuf {
     let folder = models.join(name);
     if folder.is_dir() {

@@ -39,7 +39,7 @@ pub struct AuditReport {
     pub remembered: usize,
 }
 
-/// Returns the command that applies a remedy to a file; `None` if there is none.
+/// Returns the command that applies a remedy to a file. Returns `None` if no command does.
 pub type RemedyWords<'a> = &'a dyn Fn(&str, &Remedy) -> Option<String>;
 
 impl AuditReport {

@@ -66,7 +66,7 @@ pub trait Remote: Send + Sync {
     /// lists no files, or refuses to.
     fn beside(&self, address: &str) -> Result<Option<Vec<String>>>;
 
-    /// What is known of an output; `None` if there is none. Asks the server. Fails for addresses that nothing can be
+    /// Asks the server about an output. Returns `None` if the output does not exist. Fails for addresses that cannot be
     /// written to.
     fn stored(&self, address: &str) -> Result<Option<Stored>>;
 
@@ -130,7 +130,7 @@ pub fn check_destination(path: &Path, overwrite: Overwrite) -> Result<()> {
     }
 }
 
-/// What is known of the output at an address; `None` if there is none. Asks the server.
+/// Asks the server about the output at an address. Returns `None` if the output does not exist.
 pub fn stored(path: &Path) -> Result<Option<Stored>> {
     let address = address(path).or_internal("a path where an address is expected")?;
     remote().and_then(|remote| remote.stored(&address)).map_err(|error| error.in_file(path))

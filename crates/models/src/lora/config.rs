@@ -36,7 +36,7 @@ fn most_common<T: PartialEq + Copy>(values: impl Iterator<Item = T>) -> Option<T
     counts.into_iter().find(|(_, count)| *count == most).map(|(value, _)| value)
 }
 
-/// Returns a number as people write it: without a fraction if there is none.
+/// Returns whole numbers as integers, so that JSON has `8` instead of `8.0`.
 fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }

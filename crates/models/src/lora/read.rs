@@ -87,7 +87,7 @@ pub(crate) struct Lora<'a> {
 impl<'a> Lora<'a> {
     /// Reads the names, the scales and the configuration of a LoRA.
     ///
-    /// Fails if the file is none, or if a name is of no module of SD v1, SD v2 or SDXL.
+    /// Fails if the file is not a LoRA, or if a name does not belong to a module of SD v1, SD v2 or SDXL.
     pub(crate) fn read(checkpoint: &'a Checkpoint) -> Result<Self> {
         let state_dict = checkpoint.state_dict();
         let identity = Identity::of(state_dict);
@@ -277,7 +277,7 @@ fn object(metadata: &Metadata, field: &str) -> Result<Option<Map<String, Value>>
     }
 }
 
-/// Reads the configuration beside a PEFT adapter. `None` if there is none.
+/// Reads the configuration beside a PEFT adapter. Returns `None` if the file does not exist.
 fn beside(path: &Path) -> Result<Option<(String, Map<String, Value>)>> {
     let path = path.with_file_name(ADAPTER_CONFIG);
     let Some(found) = fs::metadata(&path).ok().filter(fs::Metadata::is_file) else { return Ok(None) };

@@ -46,7 +46,8 @@ impl SideYaml {
         if remote::address(checkpoint).is_some() { Ok(None) } else { Self::beside(checkpoint) }
     }
 
-    /// Reads the `.yaml` beside a checkpoint file. `None` if there is none. Fails if it is larger than any configuration.
+    /// Reads the `.yaml` beside a checkpoint file. Returns `None` if it does not exist. Fails if it is larger than any
+    /// configuration.
     pub fn beside(checkpoint: &Path) -> Result<Option<Self>> {
         Self::open(&Self::path_beside(checkpoint))
     }

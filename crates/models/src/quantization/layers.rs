@@ -29,7 +29,7 @@ pub(super) fn check(description: &Map<String, Value>) -> Result<()> {
 
 /// The descriptions in the metadata of a file.
 pub(super) struct Layers {
-    /// The whole field; `None` if there is none.
+    /// The whole field. `None` if the file does not have it.
     document: Option<Value>,
 }
 

@@ -5,7 +5,7 @@ use super::literal::Literal;
 /// What an item of an array is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Item {
-    /// Numbers and texts of so many bytes.
+    /// Numbers and texts, with their size in bytes.
     Plain(usize),
     /// An object, or fields one of which is an object.
     Object,

@@ -17,7 +17,7 @@ pub(super) struct NumpyFile<'a> {
 /// The elements of an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Elements {
-    /// Numbers and texts of so many bytes.
+    /// Numbers and texts, with their size in bytes.
     Plain(usize),
     /// Objects, which NumPy unpickles.
     Objects,

@@ -75,7 +75,7 @@ impl<'a> OldVae<'a> {
         counts.into_iter().max_by_key(|(dtype, count)| (*count, dtype.name())).map(|(dtype, _)| dtype)
     }
 
-    /// Describes why WebUI would not load this VAE. `None` if it would, and if there is none.
+    /// Describes why WebUI would not load this VAE. Returns `None` if WebUI would load it, and if the checkpoint has no VAE.
     pub(super) fn flaws(&self, schema: &VaeSchema) -> Option<String> {
         if self.is_none() {
             return None;

@@ -108,8 +108,8 @@ impl Encoding {
     }
 }
 
-/// Returns the Windows-1252 character for a control character from 0x80 to 0x9f, or the control character if there is none.
-/// Returns `None` for any other character.
+/// Returns the Windows-1252 character for a control character from 0x80 to 0x9f, or the control character itself where
+/// Windows-1252 has no character. Returns `None` for any other character.
 pub(in crate::prompt) fn windows_1252(character: char) -> Option<char> {
     let index = u32::from(character).checked_sub(0x80).filter(|index| *index < 0x20)?;
     let found = WINDOWS_1252.chars().nth(index as usize)?;
