@@ -18,7 +18,7 @@ use trinart_ckpt_formats::walk;
 
 /// Audits folders. Exits with 1 if there are findings.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
-    let overwrite = if command.force { Overwrite::Replace } else { Overwrite::Refuse };
+    let overwrite = Overwrite::allowed(command.force);
     // An audit can take long.
     if let Some(Err(error)) = command.html.as_ref().map(|path| AtomicFile::check_destination(path, overwrite)) {
         terminal.failure(&error);

@@ -66,7 +66,7 @@ fn pages(command: &Command) -> Result<Pages> {
         (Some(_), None) => [vec![page(&definition)], of_commands.into_iter().map(page).collect()].concat(),
         (_, Some(_)) => of_commands.into_iter().map(page).collect(),
     };
-    let overwrite = if command.force { Overwrite::Replace } else { Overwrite::Refuse };
+    let overwrite = Overwrite::allowed(command.force);
     let pages = pages.into_iter().map(|mut page| {
         if let Some(folder) = &command.out_dir {
             let path = folder.join(&page.name);

@@ -31,8 +31,7 @@ macro_rules! output_methods {
             /// Replaces an existing output. By default an existing output is an error.
             #[must_use]
             pub fn overwrite(mut self, overwrite: bool) -> Self {
-                use trinart_ckpt_formats::io::Overwrite;
-                self.output.overwrite = if overwrite { Overwrite::Replace } else { Overwrite::Refuse };
+                self.output.overwrite = trinart_ckpt_formats::io::Overwrite::allowed(overwrite);
                 self
             }
 

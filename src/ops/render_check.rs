@@ -130,8 +130,7 @@ impl<'a> RenderCheck<'a> {
     /// Replaces existing outputs. By default an existing output is an error.
     #[must_use]
     pub fn overwrite(self, overwrite: bool) -> Self {
-        let overwrite = if overwrite { Overwrite::Replace } else { Overwrite::Refuse };
-        RenderCheck { overwrite, ..self }
+        RenderCheck { overwrite: Overwrite::allowed(overwrite), ..self }
     }
 
     /// Sets the number of threads, at least 1. By default, rendering uses all CPUs, and comparing and writing use two threads per CPU,

@@ -44,7 +44,7 @@ impl RenderSheet {
 
     fn overwrite(&self) -> Overwrite {
         // A sheet with pictures was written by this run.
-        if self.overwrite || !self.cells.is_empty() { Overwrite::Replace } else { Overwrite::Refuse }
+        Overwrite::allowed(self.overwrite || !self.cells.is_empty())
     }
 }
 

@@ -239,17 +239,15 @@ impl<'a> Batch<'a> {
             other => return Ok(other),
         };
         if self.carry {
-            let replace = if overwrite { Overwrite::Replace } else { Overwrite::Refuse };
-            sidecars::carry(&input.path, output, self.merges_vae, replace, self.dry_run, &mut report)?;
+            let overwrite = Overwrite::allowed(overwrite);
+            sidecars::carry(&input.path, output, self.merges_vae, overwrite, self.dry_run, &mut report)?;
         }
         if !self.dry_run {
             recipes.record(output, &input.path, &recipe)?;
         }
         Ok(BatchOutcome::Written(report))
     }
-}
 
-impl Batch<'_> {
     /// The recipe, and the versions of the files beside an input that decide what its output contains.
     fn recipe_for(&self, input: &Path) -> Result<String> {
         let mut recipe = self.recipe.clone();

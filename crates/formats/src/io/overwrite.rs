@@ -8,3 +8,10 @@ pub enum Overwrite {
     /// Replace it in one step, once the output is complete.
     Replace,
 }
+
+impl Overwrite {
+    /// Returns [`Overwrite::Replace`] if an existing destination may be replaced.
+    pub fn allowed(may_replace: bool) -> Self {
+        if may_replace { Overwrite::Replace } else { Overwrite::Refuse }
+    }
+}
