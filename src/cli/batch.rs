@@ -27,10 +27,11 @@ pub(super) struct Outputs<'a> {
     pub reads_vae: bool,
 }
 
-/// The versions of files that decide what the outputs contain, beside the inputs. What cannot be read is an error when it
-/// is opened.
-pub(super) fn versions<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> String {
-    files.into_iter().map(|file| version_of(file).unwrap_or_default()).collect::<Vec<_>>().join(" ")
+/// The versions of files that decide what the outputs contain, beside the inputs. Empty without `--update`, which compares
+/// them. What cannot be read is an error when it is opened.
+pub(super) fn versions<'a>(output: &OutputFileOrFolder, files: impl IntoIterator<Item = &'a PathBuf>) -> String {
+    let files = files.into_iter().filter(|_| output.update);
+    files.map(|file| version_of(file).unwrap_or_default()).collect::<Vec<_>>().join(" ")
 }
 
 impl Outputs<'_> {

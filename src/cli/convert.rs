@@ -23,7 +23,7 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
     }
     let parts = format!("{:?}", (&command.replace, command.unet_dtype, command.vae_dtype, command.text_encoder_dtype));
     let content = format!("{:?}", (command.prune, command.ema, command.component, command.repair, command.lora_names));
-    let replacements = command.replace.iter().filter(|_| command.output.update).map(|replacement| &replacement.file);
+    let replacements = command.replace.iter().map(|replacement| &replacement.file);
     let switches = [command.partial, command.allow_family_mismatch, command.fix_position_ids];
     let outputs = Outputs {
         inputs: &command.inputs,
@@ -33,7 +33,7 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
             &command.writing,
             &command.content,
             &command.folder,
-            &[parts, content, format!("{switches:?}"), versions(replacements)],
+            &[parts, content, format!("{switches:?}"), versions(&command.output, replacements)],
         ),
         merges_vae: false,
         reads_vae: false,

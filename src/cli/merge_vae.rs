@@ -31,10 +31,8 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
         }
     };
     let switches = [command.partial, command.allow_family_mismatch, command.allow_withdrawn];
-    let others = [
-        format!("{:?} {switches:?} {:?}", command.vae_dtype, command.vae),
-        if command.output.update { versions(&command.vae) } else { String::new() },
-    ];
+    let others =
+        [format!("{:?} {switches:?} {:?}", command.vae_dtype, command.vae), versions(&command.output, &command.vae)];
     let outputs = Outputs {
         inputs: &command.checkpoints,
         output: &command.output,
