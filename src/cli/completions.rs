@@ -45,13 +45,18 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
 /// its script lists values.
 fn without_spaces(mut script: String, definition: &Definition, listed: impl Fn(&[String]) -> String) -> String {
     for argument in definition.get_subcommands().flat_map(Definition::get_arguments) {
-        let names: Vec<_> = argument.get_possible_values().iter().map(|it| it.get_name().to_owned()).collect();
+        let names = values(argument);
         if names.iter().any(|name| name.contains(' ')) {
             let spelled: Vec<_> = names.iter().map(|name| name.replace(' ', "_").to_ascii_lowercase()).collect();
             script = script.replace(&listed(&names), &listed(&spelled));
         }
     }
     script
+}
+
+/// The names of the values of an argument.
+fn values(argument: &Arg) -> Vec<String> {
+    argument.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect()
 }
 
 /// Completes the values of positional arguments in fish, which clap_complete 4.6 leaves out.
@@ -61,7 +66,7 @@ fn fish_positional_values(definition: &Definition) -> String {
     let mut lines = String::new();
     for command in definition.get_subcommands() {
         for argument in command.get_positionals() {
-            let values: Vec<_> = argument.get_possible_values().iter().map(|it| it.get_name().to_owned()).collect();
+            let values = values(argument);
             if !values.is_empty() {
                 lines += &format!(
                     "complete -c {name} -n \"__fish_{function}_using_subcommand {}\" -f -a \"{}\"\n",
