@@ -15,14 +15,12 @@ import os
 import pathlib
 import statistics
 import struct
-import subprocess
 import sys
 import tempfile
-import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 
-from side_by_side import forget  # noqa: E402  (a neighbor)
+from side_by_side import forget, run  # noqa: E402  (a neighbor)
 
 # Values that all tensors are cut from, at places of their own.
 VALUES = 1 << 24
@@ -59,16 +57,9 @@ def create(path, number, shapes, values):
                 count -= len(part)
 
 
-def run(command, environment=None):
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - begin
-    process.returncode = os.waitstatus_to_exitcode(status)
+def measure(command, environment=None):
     # Findings exit 1.
-    if process.returncode > 1:
-        sys.exit(f"deep_audit.py: exit status {process.returncode} from: {' '.join(map(str, command))}")
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    return run(command, environment=environment, accepted=(0, 1))
 
 
 def spread(values):
@@ -102,19 +93,19 @@ def main():
                 if is_cold:
                     for path in files:
                         forget(path)
-                result = run(command)
+                result = measure(command)
                 # The first turn fills the page cache.
                 if is_cold or turn > 0:
                     results[name].append(result)
         for name, found in results.items():
             wall, cpu, peak = zip(*found)
-            ratios = [ours[0] / cat[0] for ours, cat in zip(found, results["cat"])]
+            ratios = [ours.seconds / cat.seconds for ours, cat in zip(found, results["cat"])]
             state = "cold" if is_cold else "warm"
             print(f"| {name} | {state} | {spread(wall)} | {spread(cpu)} | {spread(ratios)} | {max(peak) / 1e6:.0f} |")
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "XDG_CACHE_HOME": cache}
         for name in ("first", "second"):
-            print(f"{name} run with a cache: {run([*binary, 'audit', '--deep', *files], environment)[0]:.2f} s")
+            print(f"{name} run with a cache: {measure([*binary, 'audit', '--deep', *files], environment).seconds:.2f} s")
 
 
 if __name__ == "__main__":

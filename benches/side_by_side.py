@@ -46,7 +46,7 @@ save_file(tensors, sys.argv[2], metadata={"format": "pt"})
 
 # `ours` is a list of arguments without -o; `theirs` is a shell command that writes {output}.
 Task = collections.namedtuple("Task", "name ours extension baseline theirs")
-Run = collections.namedtuple("Run", "seconds peak_bytes")
+Run = collections.namedtuple("Run", "seconds cpu_seconds peak_bytes")
 
 
 def copy_of(name):
@@ -82,16 +82,17 @@ def tasks(peer_python):
 # --- Running ----------------------------------------------------------------------------------------
 
 
-def run(command, folder):
-    """Run a process, and return its wall time and the peak resident memory of it and its children."""
+def run(command, folder=None, environment=None, accepted=(0,)):
+    """Run a process, and return its wall time, its CPU time, and the peak resident memory of it and its children."""
     begin = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    streams = {"stdout": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=folder, env=environment, **streams)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - begin
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        sys.exit(f"side_by_side.py: exit status {process.returncode} from: {shlex.join(map(str, command))}")
-    return Run(seconds, usage.ru_maxrss * 1024)
+    if process.returncode not in accepted:
+        sys.exit(f"{pathlib.Path(sys.argv[0]).name}: exit status {process.returncode} from: {shlex.join(map(str, command))}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def remove(output):
