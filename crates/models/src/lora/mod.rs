@@ -12,6 +12,6 @@ pub use fields::ADAPTER_CONFIG;
 pub(crate) use fields::{ADAPTER_METADATA, BARE, CONFIG, NETWORK, RECORD, TEXT_MODEL};
 pub use names::split_key;
 pub(crate) use names::{DORA_SCALE, MAGNITUDE};
-pub(crate) use read::{Change, Lora, Part, scalar};
+pub(crate) use read::{Change, Lora, Part, of_network, scalar};
 pub use spelling::LoraNames;
 pub(crate) use spelling::Spelling;

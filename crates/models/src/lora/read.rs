@@ -1,11 +1,12 @@
 //! The changes of a LoRA by module, whatever its names.
 
-use std::fs;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::io::read_small;
 use trinart_ckpt_formats::metadata::PyValue;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow};
 use trinart_ckpt_formats::{Metadata, StateDict, limits};
@@ -48,9 +49,7 @@ impl Change<'_> {
         let part = names.iter().find_map(|name| self.parts.get(*name))?;
         part.tensor.shape().dims().first().copied()
     }
-}
 
-impl Change<'_> {
     /// Fails if one of the two matrices of a LoRA is missing.
     fn refuse_half(&self) -> Result<()> {
         let pair = ["lora_down.weight", "lora_up.weight"].map(|name| self.parts.get(name));
@@ -164,9 +163,14 @@ impl<'a> Lora<'a> {
         if of_diffusers.is_none() && of_peft.is_none() {
             return Ok(());
         }
+        let mut of_networks: BTreeMap<Folder, Map<String, Value>> = BTreeMap::new();
         for change in &mut self.changes {
-            let of_network = of_diffusers.as_ref().map(|all| of_network(all, change.module.network));
-            let config = of_peft.as_ref().map(|(_, config)| config).or(of_network.as_ref());
+            let network = change.module.network;
+            let config = match (&of_peft, &of_diffusers) {
+                (Some((_, config)), _) => Some(config),
+                (None, Some(all)) => Some(&*of_networks.entry(network).or_insert_with(|| of_network(all, network))),
+                (None, None) => None,
+            };
             let (Some(config), Some(rank)) = (config, change.rank()) else { continue };
             let alpha = config::alpha(config, &change.module.name, rank)?;
             if let (Some(stored), Some(alpha)) = (change.stored_alpha, alpha)
@@ -183,7 +187,7 @@ impl<'a> Lora<'a> {
 }
 
 /// Returns the configuration of a network in the metadata of diffusers.
-pub(super) fn of_network(all: &Map<String, Value>, network: Folder) -> Map<String, Value> {
+pub(crate) fn of_network(all: &Map<String, Value>, network: Folder) -> Map<String, Value> {
     let prefix = format!("{}.", network.name());
     let own = all.iter().filter_map(|(field, value)| Some((field.strip_prefix(&prefix)?.to_owned(), value.clone())));
     own.collect()
@@ -280,14 +284,12 @@ fn object(metadata: &Metadata, field: &str) -> Result<Option<Map<String, Value>>
 /// Reads the configuration beside a PEFT adapter. Returns `None` if the file does not exist.
 fn beside(path: &Path) -> Result<Option<(String, Map<String, Value>)>> {
     let path = path.with_file_name(ADAPTER_CONFIG);
-    let Some(found) = fs::metadata(&path).ok().filter(fs::Metadata::is_file) else { return Ok(None) };
-    if found.len() > limits::CONFIG_FILE {
-        let found = format!("{} bytes, the limit for a configuration is {}", found.len(), limits::CONFIG_FILE);
-        return Err(Error::limit(found).in_file(path));
+    if !path.is_file() {
+        return Ok(None);
     }
-    let text = fs::read_to_string(&path).map_err(|error| Error::io("cannot read", error).in_file(&path))?;
-    match serde_json::from_str(&text) {
-        Ok(Value::Object(config)) => Ok(Some((text, config))),
-        _ => Err(Error::malformed("not a JSON object, as the configuration of an adapter is").in_file(path)),
+    let text = String::from_utf8(read_small(&path, "a configuration", limits::CONFIG_FILE)?).ok();
+    match text.and_then(|text| Some((serde_json::from_str(&text).ok()?, text))) {
+        Some((config, text)) => Ok(Some((text, config))),
+        None => Err(Error::malformed("not a JSON object, as the configuration of an adapter is").in_file(path)),
     }
 }

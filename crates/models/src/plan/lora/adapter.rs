@@ -75,18 +75,19 @@ pub(super) fn is_own_config(lora: &Lora<'_>, networks: &[Folder], text: &str) ->
 
 /// Returns whether a text in the metadata has the scales of all networks.
 pub(super) fn agrees(lora: &Lora<'_>, networks: &[Folder], text: &str) -> bool {
-    networks.iter().all(|&network| has_scales(lora, network, &format!("{}.", network.name()), text))
+    let has_all = |all| networks.iter().all(|&network| has_scales(lora, network, &lora::of_network(&all, network)));
+    object(text).is_some_and(has_all)
 }
 
 /// Returns whether a configuration has the scales of a network.
 pub(super) fn config_agrees(lora: &Lora<'_>, network: Folder, text: &str) -> bool {
-    has_scales(lora, network, "", text)
+    object(text).is_some_and(|config| has_scales(lora, network, &config))
 }
 
-fn has_scales(lora: &Lora<'_>, network: Folder, prefix: &str, text: &str) -> bool {
-    let (Ok((_, scales)), Ok(Value::Object(fields))) = (adapter(lora, network), serde_json::from_str(text)) else {
-        return false;
-    };
-    let own = fields.into_iter().filter_map(|(field, value)| Some((field.strip_prefix(prefix)?.to_owned(), value)));
-    lora::agrees(&own.collect(), &scales)
+fn object(text: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(text).ok()
+}
+
+fn has_scales(lora: &Lora<'_>, network: Folder, config: &Map<String, Value>) -> bool {
+    adapter(lora, network).is_ok_and(|(_, scales)| lora::agrees(config, &scales))
 }
