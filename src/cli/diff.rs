@@ -7,8 +7,10 @@ use super::set_if_some::SetIfSome;
 use super::terminal::Terminal;
 use crate::ops::{Compare, CompareFolders, CompareOptions};
 use crate::report::{Difference, FolderDifference};
+use trinart_ckpt_formats::error::Error;
 use trinart_ckpt_formats::{OpenOptions, Result, walk};
 use trinart_ckpt_models::Checkpoint;
+use trinart_ckpt_models::measures::Tolerance;
 
 /// Compares two checkpoints, or two folders of them. Exits with 1 if they differ.
 pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
@@ -34,7 +36,13 @@ pub(super) fn run(command: &Command, terminal: &Terminal) -> Exit {
 fn options(command: &Command) -> CompareOptions {
     let options = CompareOptions::default();
     let options = command.component.iter().fold(options, |options, &it| options.component(it.into()));
-    command.ignore.iter().fold(options, |options, &it| options.ignore(it.into()))
+    let options = command.ignore.iter().fold(options, |options, &it| options.ignore(it.into()));
+    let default = Tolerance::default();
+    let tolerance = Tolerance {
+        relative: command.rtol.unwrap_or(default.relative),
+        absolute: command.atol.unwrap_or(default.absolute),
+    };
+    options.set_if_some(command.stats.then_some(tolerance), CompareOptions::measure)
 }
 
 fn diff(command: &Command, terminal: &Terminal) -> Result<Difference> {
@@ -47,6 +55,9 @@ fn diff(command: &Command, terminal: &Terminal) -> Result<Difference> {
 }
 
 fn folders(command: &Command, terminal: &Terminal) -> Result<FolderDifference> {
+    if command.stats {
+        return Err(Error::usage("--stats measures the differences of two checkpoints, not of folders"));
+    }
     let compare = CompareFolders::new(&command.a, &command.b).options(options(command)).progress(terminal);
     compare.set_if_some(terminal.jobs(), CompareFolders::jobs).run()
 }

@@ -2,12 +2,13 @@ use std::collections::BTreeSet;
 
 use super::jobs::check_jobs;
 use super::run_methods::run_methods;
-use crate::report::{Difference, NonFiniteSides};
+use crate::report::{ComparedTensors, Difference, NonFiniteSides};
 use trinart_ckpt_formats::Result;
 use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
 use trinart_ckpt_formats::tensor::NonFiniteTensor;
 use trinart_ckpt_models::compare::{KeyPair, TensorComparison, pair_up, read_both};
+use trinart_ckpt_models::measures::Tolerance;
 use trinart_ckpt_models::plan::folders;
 use trinart_ckpt_models::quantization::ByValue;
 use trinart_ckpt_models::{Checkpoint, Component, vae};
@@ -27,13 +28,15 @@ pub enum Ignored {
 }
 
 /// What is compared.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct CompareOptions {
     /// The components; empty means all.
     pub components: Vec<Component>,
     /// What makes no difference.
     pub ignored: Vec<Ignored>,
+    /// With a tolerance, measures how far the values are apart.
+    pub measured: Option<Tolerance>,
 }
 
 impl CompareOptions {
@@ -48,6 +51,13 @@ impl CompareOptions {
     #[must_use]
     pub fn ignore(mut self, ignored: Ignored) -> Self {
         self.ignored.push(ignored);
+        self
+    }
+
+    /// Measures how far the values are apart, and which are closer than this.
+    #[must_use]
+    pub fn measure(mut self, tolerance: Tolerance) -> Self {
+        self.measured = Some(tolerance);
         self
     }
 
@@ -146,7 +156,7 @@ impl<'a> Compare<'a> {
         let (of_a, of_b) = (values(&a, &b)?, values(&b, &a)?);
         pairs.retain(|(key, _, _)| !of_a.is_included(key) && !of_b.is_included(key));
         self.progress.begin("comparing", a.state_dict().bytes());
-        let compared = parallel::map(
+        let mut compared = parallel::map(
             self.jobs,
             &pairs,
             || (),
@@ -154,33 +164,30 @@ impl<'a> Compare<'a> {
                 let found = match (a, b) {
                     (Some(a), Some(b)) => {
                         let values = (of_a.get(key), of_b.get(key));
-                        let found = read_both(values.0.unwrap_or(a), values.1.unwrap_or(b), self.progress);
-                        Some(match found.map_err(|error| error.in_tensor(key.as_str()))? {
-                            (TensorComparison::Equal, counts) if values.0.or(values.1).is_some() => {
-                                (TensorComparison::SameValues, counts)
-                            }
-                            found => found,
-                        })
+                        let (a, b) = (values.0.unwrap_or(a), values.1.unwrap_or(b));
+                        let found = read_both(a, b, self.options.measured, self.progress);
+                        let mut found = found.map_err(|error| error.in_tensor(key.as_str()))?;
+                        if found.comparison == TensorComparison::Equal && values.0.or(values.1).is_some() {
+                            found.comparison = TensorComparison::SameValues;
+                        }
+                        Some(found)
                     }
                     _ => None,
                 };
-                Ok((key.clone(), *a, *b, found))
+                Ok(ComparedTensors { key: key.clone(), a: *a, b: *b, found })
             },
         )?;
         let mut non_finite = NonFiniteSides::default();
-        for (key, _, _, found) in &compared {
-            if let Some((_, [of_a, of_b])) = *found {
-                non_finite.a.extend(NonFiniteTensor::new(key, of_a));
-                non_finite.b.extend(NonFiniteTensor::new(key, of_b));
+        let is_dtype_ignored = self.options.ignores(Ignored::Dtype);
+        for ComparedTensors { key, found, .. } in &mut compared {
+            let Some(found) = found else { continue };
+            let [of_a, of_b] = found.non_finite;
+            non_finite.a.extend(NonFiniteTensor::new(key, of_a));
+            non_finite.b.extend(NonFiniteTensor::new(key, of_b));
+            if is_dtype_ignored && found.comparison == TensorComparison::SameValues {
+                found.comparison = TensorComparison::Equal;
             }
         }
-        let is_dtype_ignored = self.options.ignores(Ignored::Dtype);
-        let result = |found: TensorComparison| match found {
-            TensorComparison::SameValues if is_dtype_ignored => TensorComparison::Equal,
-            found => found,
-        };
-        let compared = compared.into_iter().map(|(key, a, b, found)| (key, a, b, found.map(|found| result(found.0))));
-        let compared = compared.collect();
         let name = |checkpoint: &Checkpoint| checkpoint.path().to_string_lossy().into_owned();
         let mut difference = Difference::new(name(self.a), name(self.b), compared, not_compared, non_finite);
         if !self.options.ignores(Ignored::Metadata) {

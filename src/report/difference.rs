@@ -8,9 +8,10 @@ use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFiniteTensor, non_finite};
 use trinart_ckpt_models::Component;
-use trinart_ckpt_models::compare::TensorComparison;
+use trinart_ckpt_models::compare::{BothRead, TensorComparison};
+use trinart_ckpt_models::measures::{Measures, Sums};
 
-/// Different tensors per component that the text lists. JSON lists all.
+/// Different tensors per component that the text lists, unless they are measured. JSON lists all.
 const LISTED: usize = 8;
 
 /// The differences between two checkpoints, as [`Compare`](crate::Compare) returns them.
@@ -57,6 +58,9 @@ pub struct ComponentDifference {
     pub equal: usize,
     /// The tensors that differ.
     pub different: Vec<TensorDifference>,
+    /// How far the values of all its tensors are apart, if that was requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measures: Option<Measures>,
 }
 
 /// A key whose tensors differ.
@@ -90,6 +94,10 @@ pub enum KeyDifference {
         /// The result of comparing them.
         #[serde(flatten)]
         comparison: TensorComparison,
+        /// How far the values are apart, if that was requested. Complex numbers and tensors of different shapes are not
+        /// measured.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        measures: Option<Measures>,
     },
 }
 
@@ -110,9 +118,13 @@ impl TensorSummary {
     }
 }
 
-/// A key, its tensors on both sides, and their comparison if both sides have the key.
-pub(crate) type ComparedTensors<'a> =
-    (String, Option<&'a LazyTensor>, Option<&'a LazyTensor>, Option<TensorComparison>);
+/// A key, its tensors on both sides, and what reading them told if both sides have the key.
+pub(crate) struct ComparedTensors<'a> {
+    pub(crate) key: String,
+    pub(crate) a: Option<&'a LazyTensor>,
+    pub(crate) b: Option<&'a LazyTensor>,
+    pub(crate) found: Option<BothRead>,
+}
 
 impl Difference {
     /// Groups compared tensors by component.
@@ -124,27 +136,34 @@ impl Difference {
         non_finite: NonFiniteSides,
     ) -> Self {
         let mut components = BTreeMap::new();
-        for (key, left, right, comparison) in compared {
+        for ComparedTensors { key, a, b, found } in compared {
             let component = Component::from_key(&key);
-            let difference = components.entry(component).or_insert_with(|| ComponentDifference {
-                component,
-                equal: 0,
-                different: Vec::new(),
+            let (difference, all) = components.entry(component).or_insert_with(|| {
+                (ComponentDifference { component, equal: 0, different: Vec::new(), measures: None }, None::<Sums>)
             });
-            let found = match (left, right, comparison) {
+            let sums = found.and_then(|found| found.sums);
+            if let Some(sums) = &sums {
+                all.get_or_insert_default().join(sums);
+            }
+            let found = match (a, b, found.map(|found| found.comparison)) {
                 (_, _, Some(TensorComparison::Equal)) => {
                     difference.equal += 1;
                     continue;
                 }
-                (Some(left), Some(right), Some(comparison)) => {
-                    KeyDifference::Both { a: TensorSummary::new(left), b: TensorSummary::new(right), comparison }
+                (Some(a), Some(b), Some(comparison)) => {
+                    let (a, b) = (TensorSummary::new(a), TensorSummary::new(b));
+                    KeyDifference::Both { a, b, comparison, measures: sums.map(|sums| sums.finish()) }
                 }
                 (Some(_), _, _) => KeyDifference::OnlyInA,
                 _ => KeyDifference::OnlyInB,
             };
             difference.different.push(TensorDifference { key, found });
         }
-        let components: Vec<_> = components.into_values().collect();
+        let finish = |(mut difference, sums): (ComponentDifference, Option<Sums>)| {
+            difference.measures = sums.map(|sums| sums.finish());
+            difference
+        };
+        let components: Vec<_> = components.into_values().map(finish).collect();
         let equal = components.iter().all(|component| component.different.is_empty());
         Difference { a, b, equal, components, not_compared, metadata: Vec::new(), non_finite }
     }
@@ -189,11 +208,12 @@ impl Difference {
             if component.is_one_sided() {
                 continue;
             }
-            for tensor in component.different.iter().take(LISTED) {
+            let listed = if component.measures.is_some() { usize::MAX } else { LISTED };
+            for tensor in component.different.iter().take(listed) {
                 let _ = writeln!(out, "    {}: {}", printable(&tensor.key), tensor.found.to_text());
             }
-            if component.different.len() > LISTED {
-                let (more, ending) = (component.different.len() - LISTED, ending(Tip::MoreEntries, words));
+            if component.different.len() > listed {
+                let (more, ending) = (component.different.len() - listed, ending(Tip::MoreEntries, words));
                 let _ = writeln!(out, "    and {more} more{ending}");
             }
         }
@@ -243,7 +263,8 @@ impl ComponentDifference {
             }
         }
         let counts = counts.iter().filter(|(_, count)| *count > 0).map(|(word, count)| format!("{count} {word}"));
-        counts.collect::<Vec<_>>().join(", ")
+        let measures = self.measures.filter(|_| !self.different.is_empty()).map(|found| found.to_text());
+        counts.chain(measures).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -262,14 +283,16 @@ impl KeyDifference {
     }
 
     fn to_text(&self) -> String {
-        let KeyDifference::Both { a, b, comparison } = self else { return self.word().to_owned() };
-        match comparison {
+        let KeyDifference::Both { a, b, comparison, measures } = self else { return self.word().to_owned() };
+        let text = match comparison {
             TensorComparison::Shape => format!("{:?} and {:?}", a.shape, b.shape),
             TensorComparison::Values { elements, max_abs } => {
                 let dtypes = if a.dtype == b.dtype { String::new() } else { format!("{} and {}, ", a.dtype, b.dtype) };
                 format!("{dtypes}{elements} elements differ by at most {max_abs:.3e}")
             }
             _ => format!("{} and {}", a.dtype, b.dtype),
-        }
+        };
+        let measures = measures.map_or_else(String::new, |found| format!(", {}", found.to_text()));
+        text + &measures
     }
 }

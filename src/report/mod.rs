@@ -33,6 +33,7 @@ pub(crate) use colors::BAD;
 pub use colors::Colors;
 pub use components::ComponentSummary;
 pub(crate) use components::components;
+pub(crate) use difference::ComparedTensors;
 pub use difference::{ComponentDifference, Difference, KeyDifference, NonFiniteSides, TensorDifference, TensorSummary};
 pub use document::{SCHEMA, to_json, to_json_line};
 pub use failure::Failure;

@@ -82,6 +82,7 @@ fn folder_of_examples() -> Folder {
         ("tiny-sd1.safetensors", "model.safetensors"),
         ("tiny-vae.ckpt", "vae.pt"),
         ("tiny-vae.ckpt", "model.vae.pt"),
+        ("render/networks/style.safetensors", "lora.safetensors"),
     ];
     for (from, to) in copies {
         fs::copy(fixture(from), folder.join(to)).unwrap();

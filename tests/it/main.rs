@@ -42,6 +42,7 @@ mod lone_components;
 mod loras;
 mod marks;
 mod marks_in_folders;
+mod measures;
 mod merge_vae;
 mod merge_vae_checks;
 mod metadata;

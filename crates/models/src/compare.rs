@@ -3,10 +3,12 @@
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use trinart_ckpt_formats::error::{OrInternal, Result};
+use crate::measures::{Sums, Tolerance};
+use crate::numbers::numbers;
+use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::io::Progress;
 use trinart_ckpt_formats::state_dict::StateDict;
-use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFinite, Overflow, cast};
+use trinart_ckpt_formats::tensor::{LazyTensor, NonFinite, Overflow, cast};
 
 /// Elements per read.
 const ELEMENTS: u64 = 128 << 10;
@@ -31,36 +33,63 @@ pub enum TensorComparison {
     },
 }
 
-/// Compares two tensors. Reads both in pieces, unless their shapes differ.
-pub fn compare(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<TensorComparison> {
-    Ok(read_both(a, b, progress)?.0)
+/// What reading two tensors tells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct BothRead {
+    /// The result of comparing them.
+    pub comparison: TensorComparison,
+    /// The NaN and infinite values of each. Tensors of different shapes are not read and count as finite.
+    pub non_finite: [NonFinite; 2],
+    /// The sums for measures, if they were requested; `None` for tensors of different shapes, and for complex numbers.
+    pub sums: Option<Sums>,
 }
 
-/// Compares two tensors as [`compare`] does, and counts the NaN and infinite values of both. Tensors of different shapes are
-/// not read and count as finite.
+/// Compares two tensors. Reads both in pieces, unless their shapes differ.
+pub fn compare(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<TensorComparison> {
+    Ok(read_both(a, b, None, progress)?.comparison)
+}
+
+/// Compares two tensors as [`compare`] does, counts the NaN and infinite values of both, and with a tolerance measures how
+/// far their values are apart.
 pub fn read_both(
     a: &LazyTensor,
     b: &LazyTensor,
+    measured: Option<Tolerance>,
     progress: &dyn Progress,
-) -> Result<(TensorComparison, [NonFinite; 2])> {
+) -> Result<BothRead> {
     if a.shape() != b.shape() {
-        return Ok((TensorComparison::Shape, Default::default()));
+        return Ok(BothRead { comparison: TensorComparison::Shape, non_finite: Default::default(), sums: None });
     }
     let held = (a.hold()?, b.hold()?);
-    let found = if a.dtype() == b.dtype() {
-        values(a, b, progress)?
-    } else if let (TensorComparison::Equal, counts) = rounded(a, b, progress)? {
-        (TensorComparison::SameValues, counts)
-    } else if let (TensorComparison::Equal, [of_b, of_a]) = rounded(b, a, progress)? {
-        (TensorComparison::SameValues, [of_a, of_b])
+    let measured = measured.filter(|_| !a.dtype().is_complex() && !b.dtype().is_complex());
+    let mut sums = measured.map(|tolerance| (Sums::default(), tolerance));
+    let (comparison, non_finite) = if a.dtype() == b.dtype() {
+        values(a, b, sums.as_mut(), progress)?
+    } else if let Some(non_finite) = same_when_rounded(a, b, progress)? {
+        if sums.is_some() {
+            values(a, b, sums.as_mut(), progress)?;
+        }
+        (TensorComparison::SameValues, non_finite)
     } else {
-        match values(a, b, progress)? {
+        match values(a, b, sums.as_mut(), progress)? {
             (TensorComparison::Equal, counts) => (TensorComparison::SameValues, counts),
             other => other,
         }
     };
     drop(held);
-    Ok(found)
+    Ok(BothRead { comparison, non_finite, sums: sums.map(|(sums, _)| sums) })
+}
+
+/// Returns the NaN and infinite values of both, if one has the values of the other, rounded to its dtype.
+fn same_when_rounded(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<Option<[NonFinite; 2]>> {
+    if let (TensorComparison::Equal, counts) = rounded(a, b, progress)? {
+        return Ok(Some(counts));
+    }
+    match rounded(b, a, progress)? {
+        (TensorComparison::Equal, [of_b, of_a]) => Ok(Some([of_a, of_b])),
+        _ => Ok(None),
+    }
 }
 
 /// Compares `narrow` with the values of `wide`, rounded to its dtype.
@@ -73,16 +102,22 @@ fn rounded(
         return Ok((TensorComparison::Shape, Default::default()));
     }
     let rounded = wide.clone().cast(narrow.dtype(), Overflow::Saturate)?;
-    values(&rounded, narrow, progress)
+    values(&rounded, narrow, None, progress)
 }
 
 /// Compares tensors of the same shape: bytes if the dtypes are the same, else numbers.
-fn values(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<(TensorComparison, [NonFinite; 2])> {
+fn values(
+    a: &LazyTensor,
+    b: &LazyTensor,
+    mut sums: Option<&mut (Sums, Tolerance)>,
+    progress: &dyn Progress,
+) -> Result<(TensorComparison, [NonFinite; 2])> {
     let mut counts = [NonFinite::default(); 2];
     let (sizes, dtypes) = ((a.dtype().size(), b.dtype().size()), (a.dtype(), b.dtype()));
     let is_one_dtype = dtypes.0 == dtypes.1;
     let piece = ELEMENTS.min(a.shape().elements()) as usize;
     let (mut left, mut right) = (vec![0; piece * sizes.0], vec![0; piece * sizes.1]);
+    let (mut of_left, mut of_right) = (Vec::new(), Vec::new());
     let (mut elements, mut max_abs) = (0, 0.0_f64);
     let mut first = 0;
     while first < a.shape().elements() {
@@ -97,8 +132,10 @@ fn values(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<(Te
         *of_a += NonFinite::count(dtypes.0, &left);
         *of_b += NonFinite::count(dtypes.1, &right);
         if !is_one_dtype || left != right {
-            for (left, right) in left.chunks_exact(sizes.0).zip(right.chunks_exact(sizes.1)) {
-                let (x, y) = (number(dtypes.0, left)?, number(dtypes.1, right)?);
+            numbers(dtypes.0, &left, &mut of_left)?;
+            numbers(dtypes.1, &right, &mut of_right)?;
+            let bytes = left.chunks_exact(sizes.0).zip(right.chunks_exact(sizes.1));
+            for ((left, right), (x, y)) in bytes.zip(of_left.iter().zip(&of_right)) {
                 let is_same = if is_one_dtype { left == right } else { x == y || x.is_nan() && y.is_nan() };
                 elements += u64::from(!is_same);
                 let distance = (x - y).abs();
@@ -106,6 +143,12 @@ fn values(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<(Te
                     max_abs = max_abs.max(distance);
                 }
             }
+            if let Some((sums, tolerance)) = &mut sums {
+                sums.add(&of_left, &of_right, *tolerance);
+            }
+        } else if let Some((sums, _)) = &mut sums {
+            numbers(dtypes.0, &left, &mut of_left)?;
+            sums.add_equal(&of_left);
         }
         first += count;
         progress.advance(left.len() as u64);
@@ -113,33 +156,6 @@ fn values(a: &LazyTensor, b: &LazyTensor, progress: &dyn Progress) -> Result<(Te
     let is_equal = elements == 0;
     let found = if is_equal { TensorComparison::Equal } else { TensorComparison::Values { elements, max_abs } };
     Ok((found, counts))
-}
-
-/// Returns an element as a number; NaN for dtypes without numbers.
-pub(crate) fn number(dtype: Dtype, bytes: &[u8]) -> Result<f64> {
-    fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
-        bytes.try_into().or_internal("an element does not have the size of its dtype")
-    }
-    Ok(match dtype {
-        Dtype::F64 => f64::from_le_bytes(array(bytes)?),
-        Dtype::F32 => f32::from_le_bytes(array(bytes)?).into(),
-        Dtype::F16 => half::f16::from_le_bytes(array(bytes)?).into(),
-        Dtype::BF16 => half::bf16::from_le_bytes(array(bytes)?).into(),
-        Dtype::Bool | Dtype::U8 => u8::from_le_bytes(array(bytes)?).into(),
-        Dtype::I8 => i8::from_le_bytes(array(bytes)?).into(),
-        Dtype::U16 => u16::from_le_bytes(array(bytes)?).into(),
-        Dtype::I16 => i16::from_le_bytes(array(bytes)?).into(),
-        Dtype::U32 => u32::from_le_bytes(array(bytes)?).into(),
-        Dtype::I32 => i32::from_le_bytes(array(bytes)?).into(),
-        Dtype::U64 => u64::from_le_bytes(array(bytes)?) as f64,
-        Dtype::I64 => i64::from_le_bytes(array(bytes)?) as f64,
-        small if small.is_float() => {
-            let mut wide = [0; 4];
-            cast::cast(small, bytes, Dtype::F32, &mut wide, Overflow::Saturate, 0)?;
-            f32::from_le_bytes(wide).into()
-        }
-        _ => f64::NAN,
-    })
 }
 
 /// A key, and its tensors in two state dicts. At least one side has it.
@@ -164,7 +180,7 @@ pub fn pair_up<'a>(a: &'a StateDict, b: &'a StateDict, canonical: impl Fn(&str) 
 mod tests {
     use super::*;
     use trinart_ckpt_formats::io::NoProgress;
-    use trinart_ckpt_formats::tensor::Shape;
+    use trinart_ckpt_formats::tensor::{Dtype, Shape};
 
     fn owned(dtype: Dtype, count: u64, bytes: Vec<u8>) -> LazyTensor {
         LazyTensor::owned(dtype, Shape::new([count]).unwrap(), bytes).unwrap()

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use crate::compare::number;
 use crate::hash::each_piece;
+use crate::numbers::numbers;
 use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::io::{Progress, parallel};
-use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
+use trinart_ckpt_formats::tensor::LazyTensor;
 
 /// Bytes of a tensor that are read at a time: a multiple of the size of every dtype.
 const PIECE: usize = 1 << 20;
@@ -37,17 +37,14 @@ pub struct Statistics {
 pub fn statistics(tensors: &[&LazyTensor], jobs: usize, progress: &dyn Progress) -> Result<Vec<Option<Statistics>>> {
     progress.begin("reading", tensors.iter().map(|tensor| tensor.bytes()).fold(0, u64::saturating_add));
     let buffers = || (vec![0; PIECE], Vec::new());
-    parallel::map(jobs, tensors, buffers, |(bytes, numbers): &mut (Vec<u8>, Vec<f64>), tensor| {
-        if matches!(tensor.dtype(), Dtype::C64 | Dtype::C128) {
+    parallel::map(jobs, tensors, buffers, |(bytes, found): &mut (Vec<u8>, Vec<f64>), tensor| {
+        if tensor.dtype().is_complex() {
             return Ok(None);
         }
         let mut sums = Sums::default();
         each_piece(tensor, bytes, progress, |piece| {
-            numbers.clear();
-            for element in piece.chunks_exact(tensor.dtype().size()) {
-                numbers.push(number(tensor.dtype(), element)?);
-            }
-            sums.add(numbers);
+            numbers(tensor.dtype(), piece, found)?;
+            sums.add(found);
             Ok(())
         })?;
         Ok(Some(sums.finish()))
@@ -104,7 +101,7 @@ impl Sums {
 mod tests {
     use super::*;
     use trinart_ckpt_formats::io::NoProgress;
-    use trinart_ckpt_formats::tensor::Shape;
+    use trinart_ckpt_formats::tensor::{Dtype, Shape};
 
     fn of(dtype: Dtype, bytes: Vec<u8>) -> Option<Statistics> {
         let count = (bytes.len() / dtype.size()) as u64;

@@ -68,7 +68,7 @@ fn finding_codes() -> Choices<FindingCode> {
 /// Show what files are, and what is in them: components, dtypes, metadata
 ///
 /// Names what each file is, the model that it belongs to and what this program can do with it, and lists missing tensors and
-/// defects. Reads only headers and a few small tensors, unless --vae-dir or --stats is given. Files of up to 512 MiB that may
+/// defects. Of a LoRA, it shows ranks, scales and layers. Reads only headers and a few small tensors, unless --vae-dir or --stats is given. Files of up to 512 MiB that may
 /// be a published file are hashed.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Inspect {
@@ -87,7 +87,8 @@ pub(in crate::cli) struct Inspect {
     /// List every tensor with statistics of its values; reads all of them
     ///
     /// Prints the smallest and the largest finite value, their mean and standard deviation, and the numbers of zeros, NaN and
-    /// infinite values.
+    /// infinite values. Of a LoRA, it also prints the norms and the largest singular value of each change, and the ranks that
+    /// have most of it.
     #[arg(long, help_heading = OUTPUT)]
     pub stats: bool,
     /// Show the names of tensors as a tree, of DEPTH levels if given
@@ -120,6 +121,26 @@ pub(in crate::cli) struct Diff {
     /// them.
     #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',', hide_possible_values = true, help_heading = INPUT)]
     pub ignore: Vec<IgnoreArgument>,
+    /// List every tensor that differs, with mean, L2 norm and cosine
+    ///
+    /// Prints the mean of the absolute differences, the L2 norm of the differences and its ratio to that of A, the cosine of the
+    /// angle between the two tensors, and whether all values are close, for each tensor that differs and for each component.
+    #[arg(long, help_heading = OUTPUT)]
+    pub stats: bool,
+    /// Call values close that differ by R times the value of B [default: 1e-5]
+    ///
+    /// --rtol and --atol are added, as by allclose of NumPy.
+    #[arg(long, value_name = "R", requires = "stats", value_parser = tolerance, help_heading = OUTPUT, hide_short_help = true)]
+    pub rtol: Option<f64>,
+    /// Call values close that differ by R [default: 1e-8]
+    #[arg(long, value_name = "R", requires = "stats", value_parser = tolerance, help_heading = OUTPUT, hide_short_help = true)]
+    pub atol: Option<f64>,
+}
+
+/// Parses a tolerance.
+fn tolerance(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0);
+    value.ok_or_else(|| "expected a number of 0 or more, such as 1e-3".to_owned())
 }
 
 /// Print the hashes of files and of their components

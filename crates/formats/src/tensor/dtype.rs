@@ -75,12 +75,14 @@ impl Dtype {
         matches!(self, F8E4M3 | F8E5M2 | F8E8M0 | F8E4M3Fnuz | F8E5M2Fnuz | F16 | BF16 | F32 | F64)
     }
 
+    /// Returns whether the elements are complex numbers.
+    pub const fn is_complex(self) -> bool {
+        matches!(self, Dtype::C64 | Dtype::C128)
+    }
+
     /// Bytes of the unit that byte order applies to: an element, or one half of a complex element.
     pub const fn word(self) -> usize {
-        match self {
-            Dtype::C64 | Dtype::C128 => self.size() / 2,
-            _ => self.size(),
-        }
+        if self.is_complex() { self.size() / 2 } else { self.size() }
     }
 }
 
