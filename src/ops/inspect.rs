@@ -10,6 +10,7 @@ use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
 use trinart_ckpt_formats::tensor::LazyTensor;
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
+use trinart_ckpt_models::lora::{LoraReading, LoraSummary};
 use trinart_ckpt_models::parameterization::SideYaml;
 use trinart_ckpt_models::plan::uses;
 use trinart_ckpt_models::statistics::statistics;
@@ -116,6 +117,20 @@ impl<'a> Inspect<'a> {
             // An audit does not report them.
             Some(_) => Vec::new(),
         };
+        let lora = match (structure.identity.kind.is_adapter(), self.known_structures, translated()) {
+            // An audit reads headers only.
+            (true, None, Ok(checkpoint)) => {
+                let reading = LoraReading {
+                    // Each alpha would be a request of its own.
+                    alphas: !is_remote || self.statistics,
+                    modules: self.keys || self.statistics,
+                    spectra: self.statistics,
+                };
+                let found = LoraSummary::read(checkpoint, structure.identity.model, reading, self.jobs, self.progress);
+                Some(found.map_err(|error| error.in_file(&self.path))?)
+            }
+            _ => None,
+        };
         let (repairs, unrepairable) = structure.defects.into_parts();
         let mut inspection = Inspection::new(
             &stored,
@@ -123,6 +138,7 @@ impl<'a> Inspect<'a> {
                 uses,
                 components: structure.components,
                 quantization: structure.quantization,
+                lora,
                 identity: structure.identity,
                 detection: structure.detection,
                 parameterization,

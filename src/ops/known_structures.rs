@@ -68,8 +68,9 @@ impl Structure {
     /// What is so for all files with these keys, dtypes and shapes, whatever else is in them; `None` if the values decide.
     fn of_all_files(&self) -> Option<Self> {
         let Defects::Repairs(repairs) = &self.defects else { return None };
-        let keys = self.components.iter().filter_map(|it| it.completeness.as_ref());
-        let keys: usize = keys.map(|it| it.missing.len() + it.extra.len() + it.duplicate.len()).sum();
+        let completeness = self.components.iter().filter_map(|it| it.completeness.as_ref());
+        let keys: usize = completeness.map(|it| it.missing.len() + it.extra.len() + it.duplicate.len()).sum();
+        let keys = keys + self.components.iter().map(|it| it.keys.len()).sum::<usize>();
         // That tensors are duplicates depends on their values.
         if keys > MOST_KEYS || repairs.iter().any(|repair| repair.kind == RepairKind::Duplicate) {
             return None;

@@ -28,6 +28,9 @@ pub struct ComponentSummary {
     pub f16_bytes: u64,
     /// The number of tensors of each dtype, by its name.
     pub dtypes: BTreeMap<&'static str, usize>,
+    /// The keys, for tensors of a checkpoint that belong to no known component.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
     /// The missing and extra tensors, if the schema of the component is known.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub completeness: Option<Completeness>,
@@ -36,9 +39,16 @@ pub struct ComponentSummary {
 impl ComponentSummary {
     /// Summarizes the tensors of a component.
     pub(crate) fn new<'a>(component: Component, tensors: impl Iterator<Item = &'a LazyTensor>) -> Self {
-        let (dtypes, completeness) = (BTreeMap::new(), None);
-        let mut summary =
-            ComponentSummary { component, tensors: 0, parameters: 0, bytes: 0, f16_bytes: 0, dtypes, completeness };
+        let mut summary = ComponentSummary {
+            component,
+            tensors: 0,
+            parameters: 0,
+            bytes: 0,
+            f16_bytes: 0,
+            dtypes: BTreeMap::new(),
+            keys: Vec::new(),
+            completeness: None,
+        };
         for tensor in tensors {
             summary.tensors += 1;
             // Tensors of forged files can share elements, so the sums can exceed any size.
@@ -66,12 +76,64 @@ impl ComponentSummary {
             part(&found.duplicate, "in two spellings"),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
-        Some(if parts.is_empty() { "complete".to_owned() } else { parts.join(", ") })
+        let complete =
+            if found.unused.is_empty() { "complete" } else { "complete without its last layer, which nothing uses" };
+        Some(if parts.is_empty() { complete.to_owned() } else { parts.join(", ") })
+    }
+
+    /// The first of its keys, for tensors that belong to no known component: `depth_model.model.pretrained.cls_token, …`.
+    pub(crate) fn keys_text(&self) -> Option<String> {
+        let more = if self.keys.len() > 1 { ", …" } else { "" };
+        Some(format!("{}{more}", printable(self.keys.first()?)))
     }
 
     /// One line: `248 tensors, 83.7 M parameters, 335 MB, F32`.
     pub fn to_text(&self) -> String {
         figures(self.tensors, self.parameters, self.bytes, &self.dtypes)
+    }
+}
+
+/// The figures of the tensors of a dtype.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct DtypeSummary {
+    /// The number of tensors.
+    pub tensors: usize,
+    /// The number of elements.
+    pub parameters: u64,
+    /// The size in bytes.
+    pub bytes: u64,
+}
+
+impl DtypeSummary {
+    /// Summarizes the tensors of each dtype, by its name.
+    pub(crate) fn of(state_dict: &StateDict) -> BTreeMap<&'static str, Self> {
+        let mut found: BTreeMap<&'static str, Self> = BTreeMap::new();
+        for (_, tensor) in state_dict.iter() {
+            let summary = found.entry(tensor.dtype().name()).or_default();
+            summary.tensors += 1;
+            // Tensors of forged files can share elements, so the sums can exceed any size.
+            summary.parameters = summary.parameters.saturating_add(tensor.shape().elements());
+            summary.bytes = summary.bytes.saturating_add(tensor.bytes());
+        }
+        found
+    }
+
+    /// Formats several dtypes, the one with the most bytes first: `F32 261, 391 kB (45.4 %); F16 882, …`.
+    pub(crate) fn to_text(all: &BTreeMap<&'static str, Self>) -> String {
+        let total = all.values().map(|it| it.bytes).fold(0, u64::saturating_add).max(1) as f64;
+        let mut sorted: Vec<_> = all.iter().collect();
+        sorted.sort_by_key(|(_, summary)| std::cmp::Reverse(summary.bytes));
+        let text = |(dtype, it): (&&str, &Self)| {
+            format!(
+                "{dtype} {}, {} ({:.1} %)",
+                count(it.tensors, "tensor"),
+                size(it.bytes),
+                it.bytes as f64 / total * 100.0
+            )
+        };
+        sorted.into_iter().map(text).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -104,11 +166,14 @@ pub(crate) fn components(
     let components = Components::of(state_dict);
     let of = |component: Component| {
         let is_plain = |key: &str| Component::from_key(key) == component;
-        let tensors = state_dict.iter().filter(|(key, _)| components.of_key(key) == component);
+        let tensors = || state_dict.iter().filter(|(key, _)| components.of_key(key) == component);
         // A schema has LDM names, and the widths of Stable Diffusion's autoencoder.
         let has_ldm_names = state_dict.keys().any(is_plain)
             && (component != Component::Vae || matches!(kind, FileKind::Vae | FileKind::Checkpoint | FileKind::Parts));
-        let mut summary = ComponentSummary::new(component, tensors.map(|(_, tensor)| tensor));
+        let mut summary = ComponentSummary::new(component, tensors().map(|(_, tensor)| tensor));
+        if component == Component::Other && kind == FileKind::Checkpoint {
+            summary.keys = tensors().map(|(key, _)| key.to_owned()).collect();
+        }
         summary.completeness = completeness(state_dict, component, architecture).filter(|_| has_ldm_names);
         summary
     };

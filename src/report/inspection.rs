@@ -1,14 +1,16 @@
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
 use crate::report::colors::{BAD, Colors, DOUBTFUL};
-use crate::report::components::{ComponentSummary, short};
+use crate::report::components::{ComponentSummary, DtypeSummary, short};
+use crate::report::lora;
 use crate::report::position_ids::PositionIds;
 use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use crate::report::tree::TensorTree;
-use crate::report::units::{count, size};
+use crate::report::units::{count, short_value, size};
 use crate::report::write_report::LeftOut;
 use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_formats::containers::Container;
@@ -19,6 +21,7 @@ use trinart_ckpt_models::completeness::Completeness;
 use trinart_ckpt_models::detection::{Detection, Evidence};
 use trinart_ckpt_models::family::{Architecture, Prediction, Task};
 use trinart_ckpt_models::file_kind::{Identity, Model, Use};
+use trinart_ckpt_models::lora::LoraSummary;
 use trinart_ckpt_models::parameterization::{MarkSource, Parameterization};
 use trinart_ckpt_models::plan::repair::Repair;
 use trinart_ckpt_models::published::PublishedFile;
@@ -74,10 +77,17 @@ pub struct Inspection {
     pub tensor_bytes: u64,
     /// The size in bytes of what inference needs, with wider floats in F16: without EMA weights and training residue.
     pub pruned_bytes: u64,
+    /// The tensors of each dtype, by its name.
+    pub dtypes: BTreeMap<&'static str, DtypeSummary>,
     /// The components that the file has tensors of.
     pub components: Vec<ComponentSummary>,
+    /// The components that a checkpoint needs, and that the file lacks.
+    pub missing_components: Vec<Component>,
     /// The number of quantized weights, by how they are quantized.
     pub quantization: IndexMap<Method, usize>,
+    /// What a LoRA changes, its ranks and scales; `None` for other files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSummary>,
     /// The state of the text encoder's position_ids; `None` without a text encoder, and for diffusers folders.
     pub position_ids: Option<PositionIds>,
     /// The defects that a repair removes.
@@ -134,6 +144,7 @@ pub(crate) struct Contents {
     pub(crate) detection: Detection,
     pub(crate) parameterization: Parameterization,
     pub(crate) quantization: IndexMap<Method, usize>,
+    pub(crate) lora: Option<LoraSummary>,
     pub(crate) repairs: Vec<Repair>,
     pub(crate) unrepairable: Option<String>,
     pub(crate) published: Option<&'static PublishedFile>,
@@ -186,8 +197,11 @@ impl Inspection {
                 .filter(|it| is_inferred(it))
                 .map(|it| it.f16_bytes)
                 .fold(0, u64::saturating_add),
+            dtypes: DtypeSummary::of(checkpoint.state_dict()),
+            missing_components: missing(identity.kind, &components),
             components,
             quantization: contents.quantization,
+            lora: contents.lora,
             // Newer folders omit them, and programs that read folders do not use them.
             position_ids: match checkpoint.container() {
                 Container::Diffusers => None,
@@ -263,12 +277,22 @@ impl Inspection {
         let pruned = if has_waste { format!(", pruned to F16 {}", size(self.pruned_bytes)) } else { String::new() };
         let parameters = short(self.parameters);
         line("tensors", &format!("{}, {parameters} parameters, {}{pruned}", self.tensors, size(self.tensor_bytes)));
+        if self.dtypes.len() > 1 {
+            line("dtypes", &DtypeSummary::to_text(&self.dtypes));
+        }
         for component in &self.components {
-            let is_complete = component.completeness == Some(Completeness::default());
+            let is_complete = component.completeness.as_ref().is_some_and(Completeness::is_complete);
             let paint = |text: String| if is_complete { text } else { colors.paint(&text, DOUBTFUL) };
             let completeness = component.completeness_text();
             let completeness = completeness.map_or_else(String::new, |text| format!(", {}", paint(text)));
-            line(component.component.text(), &format!("{}{completeness}", component.to_text()));
+            let keys = component.keys_text().map_or_else(String::new, |keys| format!(" ({keys})"));
+            line(component.component.text(), &format!("{}{keys}{completeness}", component.to_text()));
+        }
+        for component in &self.missing_components {
+            line(component.text(), &colors.paint("MISSING", DOUBTFUL));
+        }
+        if let Some(found) = &self.lora {
+            lora::lines(found, &mut line);
         }
         for (method, weights) in &self.quantization {
             line("quantized", &format!("{}, {}", count(*weights, "weight"), method.text()));
@@ -313,9 +337,19 @@ impl Inspection {
             let found = key.statistics.as_ref().map_or_else(String::new, statistics_text);
             let _ = writeln!(out, "  {:<7} {:?} {}{found}", key.dtype, key.shape, printable(&key.key));
         }
+        self.lora.iter().for_each(|found| lora::write_modules(found, &mut out));
         TensorTree::write(self.tree.as_deref().unwrap_or_default(), "  ", &mut out);
         format!("{}\n{out}", printable(&self.file))
     }
+}
+
+/// The components that a file of this kind needs and lacks. An image encoder takes the place of a text encoder.
+fn missing(kind: FileKind, components: &[ComponentSummary]) -> Vec<Component> {
+    let has = |component: Component| components.iter().any(|it| it.component == component);
+    let has_encoder = has(Component::TextEncoder) || has(Component::ImageEncoder);
+    let needed = [(Component::TextEncoder, has_encoder), (Component::Vae, has(Component::Vae))];
+    let lacks = needed.iter().filter(|(_, is_there)| kind == FileKind::Checkpoint && !is_there);
+    lacks.map(|(component, _)| *component).collect()
 }
 
 /// `, min -1, max 2.5, mean 0.25, std 1.5, 3 zeros, 1 NaN`.
@@ -325,16 +359,4 @@ fn statistics_text(found: &Statistics) -> String {
     let counts = [(found.zeros, "zeros"), (found.nan, "NaN"), (found.infinite, "infinite")];
     let counts = counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}"));
     numbers.chain(counts).collect()
-}
-
-/// Formats a number with five significant digits.
-fn short_value(value: f64) -> String {
-    let magnitude = value.abs();
-    if value == 0.0 || (1e-4..1e7).contains(&magnitude) {
-        let digits = if value == 0.0 { 0 } else { (4 - magnitude.log10().floor() as i32).max(0) as usize };
-        let text = format!("{value:.digits$}");
-        let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-        return if trimmed == "-0" { "0".to_owned() } else { trimmed.to_owned() };
-    }
-    format!("{value:.4e}")
 }

@@ -14,6 +14,7 @@ mod failure;
 mod folder_difference;
 mod hashes;
 mod inspection;
+mod lora;
 mod position_ids;
 #[cfg(feature = "render")]
 mod render;
@@ -31,8 +32,8 @@ pub use batch::{BatchOutcome, BatchSummary, SkipReason};
 #[cfg(feature = "cli")]
 pub(crate) use colors::BAD;
 pub use colors::Colors;
-pub use components::ComponentSummary;
 pub(crate) use components::components;
+pub use components::{ComponentSummary, DtypeSummary};
 pub(crate) use difference::ComparedTensors;
 pub use difference::{ComponentDifference, Difference, KeyDifference, NonFiniteSides, TensorDifference, TensorSummary};
 pub use document::{SCHEMA, to_json, to_json_line};

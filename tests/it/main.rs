@@ -35,10 +35,12 @@ mod hash_and_diff;
 mod help;
 #[cfg(feature = "render")]
 mod infotexts;
+mod inspection;
 mod layouts;
 mod library;
 mod loaders;
 mod lone_components;
+mod lora_summary;
 mod loras;
 mod marks;
 mod marks_in_folders;

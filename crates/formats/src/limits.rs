@@ -171,3 +171,7 @@ pub const TILE_COLUMNS: u64 = 1 << 16;
 
 /// Bytes of one tensor and of one output file: the maximum of a file offset.
 pub const FILE_BYTES: u64 = i64::MAX as u64;
+
+/// Ranks of a LoRA's module whose singular values are computed (4 to 128). Bounds the memory to 25 MB for each of a few threads, and
+/// the time, which grows with the third power, to seconds.
+pub const LORA_RANKS: usize = 1024;

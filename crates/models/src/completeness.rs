@@ -24,6 +24,15 @@ pub struct Completeness {
     pub extra: Vec<String>,
     /// Keys of tensors that the file has under another spelling too. A folder cannot hold both.
     pub duplicate: Vec<String>,
+    /// Keys that the file lacks of a layer that nothing uses: the last one of SD v2's text encoder.
+    pub unused: Vec<String>,
+}
+
+impl Completeness {
+    /// Returns whether the component has the tensors that its architecture needs, and no others.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.extra.is_empty() && self.duplicate.is_empty()
+    }
 }
 
 /// Compares a component of a state dict in LDM names with the schema of its architecture. `None` for components without
@@ -56,13 +65,18 @@ pub fn completeness(
             None => found.extra.push(key.to_owned()),
         }
     }
-    let wanted = layout.pairs().iter().filter(|pair| folders.contains(&pair.folder) && pair.in_folder);
+    let pairs = || layout.pairs().iter().filter(|pair| folders.contains(&pair.folder));
+    let wanted = pairs().filter(|pair| pair.in_folder);
     let dims = |key: &str| state_dict.get(names.get(key)?).map(|tensor| tensor.shape().dims().to_vec());
     let is_missing = |key: &&str| !present.contains(key) && layout::is_needed(key, &dims);
     let missing: Vec<&str> = wanted.map(|pair| pair.ldm.key.as_str()).filter(is_missing).collect();
     found.missing = missing.into_iter().map(str::to_owned).collect();
     // The parts of a fused projection share a key.
     found.missing.dedup();
+    let of_layers = pairs().filter(|pair| !pair.in_folder).map(|pair| pair.ldm.key.as_str());
+    let unused = of_layers.filter(|key| key.contains(".resblocks.") && !present.contains(key));
+    found.unused = unused.map(str::to_owned).collect();
+    found.unused.dedup();
     Some(found)
 }
 
@@ -133,6 +147,7 @@ mod tests {
                 missing: vec![gone.into()],
                 extra: vec!["first_stage_model.encoder.stray".into()],
                 duplicate: Vec::new(),
+                unused: Vec::new(),
             }
         );
     }

@@ -3,8 +3,10 @@
 //! Kohya's trainer joins the parts of a module's name by underscores: `lora_unet_down_blocks_0_attentions_0_proj_in`.
 //! Diffusers and PEFT keep the dots: `unet.down_blocks.0.attentions.0.proj_in`. All become kohya's names here.
 
+use super::kind::{MAGNITUDE, is_of_change};
+
 /// Networks in the names of diffusers and PEFT, with kohya's prefix.
-const NETWORKS: [(&str, &str); 11] = [
+const NETWORKS: [(&str, &str); 12] = [
     ("unet.", "lora_unet_"),
     ("text_encoder_2.", "lora_te2_"),
     ("text_encoder.", "lora_te_"),
@@ -14,6 +16,8 @@ const NETWORKS: [(&str, &str); 11] = [
     // ComfyUI keeps the names of the original code.
     ("diffusion_model.", "lora_unet_"),
     ("transformer.text_model.", "lora_te_text_model_"),
+    // Diffusers calls the diffusion models of other families a transformer.
+    ("transformer.", "lora_transformer_"),
     // The first versions of diffusers saved the layers of the UNet without a prefix.
     ("down_blocks.", "lora_unet_down_blocks_"),
     ("mid_block.", "lora_unet_mid_block_"),
@@ -41,13 +45,6 @@ const PARTS: [(&str, &str); 18] = [
     (".lora_magnitude_vector.default", MAGNITUDE),
     (".lora_magnitude_vector.default.weight", MAGNITUDE),
 ];
-
-/// The tensor of a module with the magnitudes of DoRA, as PEFT stores them: a number for each row. Kohya's `dora_scale` has
-/// another shape.
-pub(crate) const MAGNITUDE: &str = "lora_magnitude_vector";
-
-/// The tensor of a module with the magnitudes of DoRA, as LyCORIS and kohya's trainer store them.
-pub(crate) const DORA_SCALE: &str = "dora_scale";
 
 /// Splits a key of a LoRA into the module's name in kohya's spelling, and the name of the tensor.
 pub fn split_key(key: &str) -> (String, String) {
@@ -79,9 +76,36 @@ pub fn split_key(key: &str) -> (String, String) {
     (module, part.to_owned())
 }
 
+/// Splits a key as [`split_key`] does, also one of a network that this program does not know. `None` for tensors that belong to no
+/// change.
+pub(crate) fn split_any_key(key: &str) -> Option<(String, String)> {
+    const OTHERS: [&str; 5] = ["alpha", "scale", "bias", "weight", "rescale"];
+    let (module, part) = split_key(key);
+    if is_of_change(&part) || OTHERS.contains(&part.as_str()) && key.starts_with("lora_") {
+        return Some((module, part));
+    }
+    let joined = |module: &str| module.replace('.', "_");
+    // Those of x-flux: `double_blocks.0.processor.qkv_lora1.down.weight`.
+    let heads =
+        [(".down.weight", "lora_down.weight"), (".up.weight", "lora_up.weight")].into_iter().find_map(|(end, part)| {
+            let module =
+                key.strip_suffix(end).filter(|module| module.ends_with("_lora1") || module.ends_with("_lora2"))?;
+            Some((joined(module), part.to_owned()))
+        });
+    let known = PARTS.iter().find_map(|(suffix, part)| Some((joined(key.strip_suffix(suffix)?), (*part).to_owned())));
+    let split = || {
+        let parts = key.match_indices('.').filter_map(|(at, _)| key.split_at_checked(at));
+        let mut parts = parts.filter_map(|(module, part)| Some((module, part.strip_prefix('.')?)));
+        let is_part = |part: &str| is_of_change(part) || part == "alpha";
+        let (module, part) = parts.find(|(_, part)| is_part(part))?;
+        Some((joined(module), part.to_owned()))
+    };
+    heads.or(known).or_else(split)
+}
+
 /// Early versions of diffusers name the projections of a text encoder like those of a UNet.
 fn of_text_encoder(network: &str, module: &str) -> String {
-    if network.starts_with("lora_unet_") {
+    if !network.starts_with("lora_te") {
         return module.to_owned();
     }
     let names = [("_to_q", "_q_proj"), ("_to_k", "_k_proj"), ("_to_v", "_v_proj"), ("_to_out_0", "_out_proj")];
@@ -92,6 +116,36 @@ fn of_text_encoder(network: &str, module: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn splits_keys_of_any_network() {
+        for (key, module, part) in [
+            (
+                "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight",
+                "lora_unet_double_blocks_0_img_attn_qkv",
+                "lora_up.weight",
+            ),
+            ("lora_unet_conv_in.weight", "lora_unet_conv_in", "weight"),
+            (
+                "transformer.transformer_blocks.0.attn.to_out.0.lora_A.weight",
+                "lora_transformer_transformer_blocks_0_attn_to_out_0",
+                "lora_down.weight",
+            ),
+            ("model.layers.0.self_attn.q_proj.lora_B.weight", "model_layers_0_self_attn_q_proj", "lora_up.weight"),
+            ("blocks.0.attn.qkv.lokr_w1", "blocks_0_attn_qkv", "lokr_w1"),
+            ("blocks.0.attn.qkv.alpha", "blocks_0_attn_qkv", "alpha"),
+            (
+                "double_blocks.0.processor.qkv_lora1.down.weight",
+                "double_blocks_0_processor_qkv_lora1",
+                "lora_down.weight",
+            ),
+        ] {
+            assert_eq!(split_any_key(key), Some((module.to_owned(), part.to_owned())), "{key}");
+        }
+        for key in ["model.diffusion_model.out.2.weight", "bundle_emb.word.string_to_param.*", "alpha"] {
+            assert_eq!(split_any_key(key), None, "{key}");
+        }
+    }
 
     #[test]
     fn reads_the_names_of_kohya_diffusers_and_peft() {

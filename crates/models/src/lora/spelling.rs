@@ -1,4 +1,5 @@
 use crate::family::Architecture;
+use trinart_ckpt_formats::serialize_as_name;
 
 /// Whose names the tensors of a LoRA have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,6 +48,8 @@ impl LoraNames {
         keys.all(is_of_diffusers).then_some(LoraNames::Diffusers)
     }
 }
+
+serialize_as_name!(LoraNames);
 
 /// How kohya's trainer spells modules: not the same for each architecture, and other trainers differ from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

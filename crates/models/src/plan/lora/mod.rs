@@ -35,27 +35,6 @@ pub struct Named {
     pub needs_metadata: bool,
 }
 
-/// The kind of change that a tensor belongs to, for people, and whether PEFT has the kind.
-const KINDS: &[(&str, &str)] = &[
-    ("lora_mid.", "LoCon with a Tucker core"),
-    ("lora_up.bias", "LoRA with a bias"),
-    (DORA_SCALE, "DoRA"),
-    (MAGNITUDE, "DoRA"),
-    ("lora_", "LoRA"),
-    ("hada_", "LoHa"),
-    ("lokr_", "LoKr"),
-    ("oft_", "OFT"),
-    ("boft_", "BOFT"),
-    ("on_input", "IA3"),
-    ("a1.", "GLoRA"),
-    ("a2.", "GLoRA"),
-    ("b1.", "GLoRA"),
-    ("b2.", "GLoRA"),
-    ("diff", "full difference"),
-    ("w_norm", "change of a norm"),
-    ("b_norm", "change of a norm"),
-];
-
 /// Plans the names of a LoRA for SD v1, SD v2 or SDXL. A file that has these names already stays as it is.
 ///
 /// Fails for files of other kinds, for modules that no such model has, and for kinds of changes that the names cannot
@@ -226,7 +205,7 @@ impl<'a> Output<'a> {
 
     /// The error for a kind of change that the names cannot express.
     fn refused(&self, name: &str, part: &lora::Part<'a>) -> Error {
-        let kind = KINDS.iter().find(|(start, _)| name.starts_with(start)).map_or("unknown kind", |(_, kind)| kind);
+        let kind = lora::kind(std::iter::once(name));
         let known = match self.names {
             LoraNames::Kohya => "LoRA, DoRA and the kinds of LyCORIS",
             LoraNames::Diffusers => "LoRA and DoRA",
