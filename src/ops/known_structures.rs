@@ -20,6 +20,9 @@ use trinart_ckpt_models::quantization::{Method, Survey};
 const MOST: usize = 4096;
 const MOST_KEYS: usize = 1000;
 
+/// Where a textual inversion of WebUI has its tensors.
+const EMBEDDING: &str = "string_to_param";
+
 /// What the structure of a file tells.
 #[derive(Debug, Clone)]
 pub(super) struct Structure {
@@ -53,6 +56,7 @@ impl Structure {
         let pipeline = stored.configs().get("model_index").and_then(|index| index.get("_class_name")?.as_str());
         let identity = match pipeline {
             Some(class) => Identity::of(state_dict).in_folder_of(class),
+            None if stored.root() == EMBEDDING => Identity::under(EMBEDDING, state_dict),
             None => Identity::of(state_dict),
         };
         Structure {
@@ -118,8 +122,9 @@ impl KnownStructures {
     /// Returns what the structure of a file tells; `look` looks at the file, unless another file had the same structure.
     /// Leaves out the repairs of position_ids, whose values decide.
     pub(super) fn of(&self, stored: &StoredCheckpoint, look: impl FnOnce() -> Structure) -> Structure {
-        // What a folder is does not depend on its tensors alone.
-        if stored.container() == Container::Diffusers || !stored.unreadable().is_empty() {
+        // What a folder or an embedding is does not depend on its tensors alone.
+        let is_folder = stored.container() == Container::Diffusers;
+        if is_folder || stored.root() == EMBEDDING || !stored.unreadable().is_empty() {
             return look();
         }
         let hash = structure_hash(stored.state_dict());

@@ -110,6 +110,9 @@ fn webui() -> WebUi {
     ui.plant("Stable-diffusion/less.safetensors", "incomplete", |it| {
         save(it, without(model(7), "model.diffusion_model.out.2.weight"));
     });
+    ui.plant("Stable-diffusion/headless.safetensors", "incomplete", |it| {
+        save(it, without(model(14), "cond_stage_model."));
+    });
     ui.plant("Stable-diffusion/ids.safetensors", "position-ids", |it| {
         let mut all = model(8);
         change(&mut all, IDS, |bytes| bytes[8] = 9);
@@ -168,13 +171,48 @@ fn found(report: &Value) -> BTreeSet<(String, &str)> {
 }
 
 #[test]
+fn a_vae_without_its_checkpoint_is_moved_and_not_deleted() {
+    let ui = WebUi::new();
+    ui.healthy("Stable-diffusion/good.safetensors", model(1));
+    ui.healthy("Stable-diffusion/alone.vae.safetensors", vae(&model(2)));
+    let report = audit(&ui, &["--json=document"]).json_of_no();
+    let [finding] = report["findings"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    let (alone, moved) = (ui.path("Stable-diffusion/alone.vae.safetensors"), ui.path("VAE/alone.vae.safetensors"));
+    assert_eq!((&finding["code"], &finding["file"]), (&json!("orphaned-sidecar"), &json!(alone.to_str().unwrap())));
+    assert_eq!(finding["remedy"], json!({ "move": moved.to_str().unwrap() }));
+    assert!(finding.get("saves").is_none(), "{finding}");
+    // Elsewhere, it stays where it is.
+    let folder = Folder::new();
+    save(&folder.join("good.safetensors"), model(1));
+    save(&folder.join("alone.vae.safetensors"), vae(&model(2)));
+    let ran = run!["audit", folder.path(), "--json=document"].json_of_no();
+    assert!(ran["findings"].as_array().unwrap().iter().all(|finding| finding.get("remedy").is_none()), "{ran}");
+}
+
+#[test]
+fn a_copy_in_the_wrong_folder_is_the_duplicate() {
+    let ui = WebUi::new();
+    ui.healthy("Stable-diffusion/a-long-name.safetensors", model(1));
+    ui.healthy("VAE/b.safetensors", model(1));
+    let report = audit(&ui, &["--json=document", "--select", "duplicate"]).json_of_no();
+    let files: Vec<&Value> = report["findings"].as_array().unwrap().iter().map(|finding| &finding["file"]).collect();
+    assert_eq!(files, [ui.path("VAE/b.safetensors").to_str().unwrap()]);
+}
+
+#[test]
+fn knows_the_embeddings_of_webui() {
+    let found = run!["inspect", fixture("render/networks/word.pt"), "--json"].json()["files"][0].take();
+    assert_eq!((&found["kind"], &found["root"]), (&json!("textual-inversion"), &json!("string_to_param")));
+}
+
+#[test]
 fn finds_each_planted_problem_and_nothing_else() {
     let ui = webui();
     let report = audit(&ui, &["--json=document"]).json_of_no();
     let planted: BTreeSet<(String, &str)> = ui.planted.clone();
     assert_eq!(found(&report), planted);
     let commands = report["findings"].as_array().unwrap().iter().filter(|it| it["command"].is_string()).count();
-    assert!(commands >= planted.len() - 3, "only damaged and incomplete files have no remedy");
+    assert!(commands >= planted.len() - 4, "only damaged and incomplete files have no remedy");
     let rows = report["files"].as_array().unwrap();
     let row = |name: &str| rows.iter().find(|row| row["file"] == ui.path(name).to_str().unwrap()).unwrap();
     let good = row("Stable-diffusion/good.safetensors");

@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::place::Role;
 use crate::report::{AuditFinding, AuditedFile, FindingCode, Remedy};
-use trinart_ckpt_models::sidecar;
+use trinart_ckpt_models::{FileKind, sidecar};
 
 /// The components whose content makes files the same model.
 const PARTS: [&str; 4] = ["unet", "vae", "text-encoder", "other"];
@@ -53,8 +54,11 @@ pub(super) fn same_file(other: &str) -> String {
     format!("is the same file as {other}")
 }
 
-/// The lowest is kept: it has the most precise values and the most components.
-pub(super) fn rank(file: &AuditedFile) -> (Reverse<u64>, bool, usize, &str) {
+/// The lowest is kept: it has the most precise values and the most components, and is in the right folder.
+pub(super) fn rank(file: &AuditedFile) -> (Reverse<u64>, bool, bool, usize, &str) {
     let tensors: u64 = file.components.values().copied().fold(0, u64::saturating_add);
-    (Reverse(tensors), file.container != "safetensors", file.file.len(), &file.file)
+    let kind = FileKind::ALL.iter().find(|kind| kind.name() == file.kind);
+    let role = std::path::absolute(&file.file).ok().and_then(|path| Role::of(&path));
+    let is_misplaced = role.zip(kind).is_some_and(|(role, kind)| !role.takes(*kind));
+    (Reverse(tensors), is_misplaced, file.container != "safetensors", file.file.len(), &file.file)
 }

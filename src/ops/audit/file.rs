@@ -121,6 +121,10 @@ fn contents(file: &str, path: &Path, inspection: &Inspection) -> Vec<AuditFindin
             _ => add(FindingCode::Incomplete, text, None),
         }
     }
+    if inspection.missing_components.contains(&Component::TextEncoder) {
+        let text = "no text encoder in it; WebUI renders it with that of the model loaded before, or not at all";
+        add(FindingCode::Incomplete, text.to_owned(), None);
+    }
     let is_model = matches!(inspection.kind, FileKind::Checkpoint | FileKind::Vae | FileKind::Unet)
         || inspection.kind.is_text_encoder();
     for repair in &inspection.repairs {

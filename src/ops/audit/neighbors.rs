@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::place::Role;
+use super::place::{Role, destination};
 use crate::report::{AuditFinding, AuditedFile, FindingCode, Remedy, size};
 use trinart_ckpt_formats::containers::Target;
 use trinart_ckpt_formats::io::file_bytes;
-use trinart_ckpt_models::sidecar;
+use trinart_ckpt_models::{FileKind, sidecar};
 
 /// The ends of names of incomplete files: of this program, of browsers, of download managers, and of Hugging Face's library.
 const LEFTOVERS: &[&str] = &[
@@ -105,7 +105,13 @@ fn orphans(folder: &Path, files: &[&PathBuf], models: &BTreeSet<PathBuf>) -> Vec
             if is_orphan {
                 let text = format!("belongs to {stem}, which is not there");
                 let finding = AuditFinding::new(file.to_string_lossy(), FindingCode::OrphanedSidecar, text);
-                findings.push(finding.with(Remedy::Delete).saving(file_bytes(file)));
+                // A VAE may be the only one of its kind.
+                let place = destination(file, FileKind::Vae).filter(|_| is_vae);
+                findings.push(match place {
+                    Some(to) => finding.with(Remedy::Move(to)),
+                    None if is_vae => finding,
+                    None => finding.with(Remedy::Delete).saving(file_bytes(file)),
+                });
             }
         }
     }

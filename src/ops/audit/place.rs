@@ -1,7 +1,8 @@
 //! What a folder is for, by the names that WebUI, Forge and ComfyUI give it, and whether a file belongs there.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use trinart_ckpt_models::FileKind;
 
@@ -117,4 +118,35 @@ impl Role {
             Role::DiffusionModels => "diffusion models",
         }
     }
+}
+
+/// Where a file belongs: into the folder of its kind beside the one in which it is.
+pub(super) fn destination(path: &Path, kind: FileKind) -> Option<String> {
+    let name = Role::folder_for(kind)?;
+    let of_role = path.ancestors().skip(1).find(|folder| {
+        let parent = folder.parent().map(|parent| parent.join("file"));
+        Role::of(&folder.join("file")).is_some() && parent.is_none_or(|parent| Role::of(&parent).is_none())
+    })?;
+    let above = of_role.parent()?;
+    // WebUI has its embeddings beside the folder of models.
+    let (root, models) = match above.join("models") {
+        models if models.is_dir() => (Some(above), models),
+        _ => (above.parent(), above.to_owned()),
+    };
+    let embeddings = root.map(|root| root.join(name)).filter(|folder| name == "embeddings" && folder.is_dir());
+    let folder = embeddings.unwrap_or_else(|| folder_in(&models, name));
+    Some(folder.join(path.file_name()?).to_string_lossy().into_owned())
+}
+
+/// Returns the folder with this name, or the one that ComfyUI has for the same kind of files. If neither exists, returns the
+/// path at which to create it.
+fn folder_in(models: &Path, name: &str) -> PathBuf {
+    let folder = models.join(name);
+    if folder.is_dir() {
+        return folder;
+    }
+    let role = Role::named(name.as_ref());
+    let others = fs::read_dir(models).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_same = |other: &PathBuf| other.is_dir() && other.file_name().is_some_and(|name| Role::named(name) == role);
+    others.filter(is_same).min().unwrap_or(folder)
 }

@@ -49,7 +49,7 @@ codes! {
     BrokenVae "broken-vae" "broken VAE",
     /// The checkpoint has no VAE, and none lies beside it.
     NoVae "no-vae" "no VAE",
-    /// The UNet or a text encoder lacks tensors.
+    /// The text encoder is missing, or it or the UNet lacks tensors.
     Incomplete "incomplete" "missing tensors",
     /// Names, prefixes or dimensions keep programs from loading the file.
     Defect "defect" "defect that a repair removes",

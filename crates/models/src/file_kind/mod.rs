@@ -25,6 +25,8 @@ pub use kind::FileKind;
 pub use model::Model;
 pub use uses::Use;
 
+use view::View;
+
 /// A kind, the model and more words, as rules find them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
@@ -53,6 +55,15 @@ impl FileKind {
     /// Names what a state dict is, in LDM names or as its file stores it.
     pub fn of(state_dict: &StateDict) -> Self {
         Identity::of(state_dict).kind
+    }
+}
+
+impl Identity {
+    /// Names what a state dict is that its file has under this name, which is not in the keys: `string_to_param`.
+    pub fn under(root: &str, state_dict: &StateDict) -> Self {
+        let tensors = state_dict.iter().map(|(key, tensor)| (format!("{root}.{key}"), tensor.shape().dims()));
+        let tensors: Vec<(String, &[u64])> = tensors.collect();
+        Self::of_view(&View::of_tensors(tensors.iter().map(|(key, dims)| (key.as_str(), *dims)).collect()))
     }
 }
 

@@ -45,7 +45,7 @@ impl<'a> View<'a> {
         Self::of_tensors(state_dict.iter().map(dims).collect())
     }
 
-    fn of_tensors(tensors: Vec<(&'a str, &'a [u64])>) -> Self {
+    pub(super) fn of_tensors(tensors: Vec<(&'a str, &'a [u64])>) -> Self {
         View { tensors, text: OnceCell::new() }
     }
 
