@@ -31,7 +31,7 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
 pub(crate) fn short_value(value: f64) -> String {
     let magnitude = value.abs();
     if value == 0.0 || (1e-4..1e7).contains(&magnitude) {
-        let digits = if value == 0.0 { 0 } else { (4 - magnitude.log10().floor() as i32).max(0) as usize };
+        let digits = if value == 0.0 { 0 } else { (4 - libm::log10(magnitude).floor() as i32).max(0) as usize };
         let text = format!("{value:.digits$}");
         let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
         return if trimmed == "-0" { "0".to_owned() } else { trimmed.to_owned() };

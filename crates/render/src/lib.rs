@@ -138,6 +138,7 @@ pub mod pipeline;
 pub mod prompt;
 pub mod sampling;
 pub mod settings;
+mod single;
 pub mod weight_flaws;
 pub mod weights;
 

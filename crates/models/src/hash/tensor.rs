@@ -19,7 +19,7 @@ const SUMS: usize = 8;
 static SIGMOIDS: LazyLock<Vec<f32>> = LazyLock::new(|| {
     let of = |bits: u16| {
         let value = f16::from_bits(bits).to_f32();
-        if value.is_nan() { 0.0 } else { 1.0 / (1.0 + (-value).exp()) - 0.5 }
+        if value.is_nan() { 0.0 } else { 1.0 / (1.0 + libm::exp(f64::from(-value)) as f32) - 0.5 }
     };
     (0..=u16::MAX).map(of).collect()
 });

@@ -101,7 +101,7 @@ mod tests {
 
     fn smooth() -> Vec<f32> {
         (0..4 * WIDTH * WIDTH)
-            .map(|index| ((index % WIDTH) as f32 * 0.3).sin() + (index / WIDTH) as f32 * 0.01)
+            .map(|index| libm::sinf((index % WIDTH) as f32 * 0.3) + (index / WIDTH) as f32 * 0.01)
             .collect()
     }
 

@@ -30,12 +30,4 @@ impl Engine {
             Engine::Kernels(kernels) => kernels::to_host(kernels, tokens),
         }
     }
-
-    /// Returns `x * sigmoid(x)`.
-    pub(crate) fn silu(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Engine::Candle => x.silu(),
-            Engine::Kernels(kernels) => kernels::sigmoid_gate(kernels, x, 1.0),
-        }
-    }
 }

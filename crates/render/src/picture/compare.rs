@@ -41,7 +41,7 @@ pub fn compare(a: &Picture, b: &Picture) -> Result<PictureComparison> {
     };
     let ssim = (0..3).map(|index| ssim(&channel(a, index), &channel(b, index), a.width)).sum::<f64>() / 3.0;
     Ok(PictureComparison {
-        psnr: (error > 0.0).then(|| 10.0 * (255.0 * 255.0 / error).log10()),
+        psnr: (error > 0.0).then(|| 10.0 * libm::log10(255.0 * 255.0 / error)),
         ssim,
         max_difference: differences().max().unwrap_or(0),
         changed: differences().filter(|&it| it > 2).count() as f64 / count,
@@ -51,7 +51,7 @@ pub fn compare(a: &Picture, b: &Picture) -> Result<PictureComparison> {
 /// Returns the mean SSIM of one channel, over all windows within the picture.
 fn ssim(a: &[f64], b: &[f64], width: usize) -> f64 {
     const RADIUS: usize = 5;
-    let weight = |offset: usize| (-(offset as f64 - RADIUS as f64).powi(2) / (2.0 * 1.5 * 1.5)).exp();
+    let weight = |offset: usize| libm::exp(-(offset as f64 - RADIUS as f64).powi(2) / (2.0 * 1.5 * 1.5));
     let weights: Vec<f64> = (0..=2 * RADIUS).map(weight).collect();
     let total: f64 = weights.iter().sum();
     // Without columns, there are no rows.

@@ -5,6 +5,7 @@ use candle_core::{Device, Tensor};
 use crate::errors::from_candle;
 use crate::sampling::Generator;
 use crate::settings::{Settings, Variation};
+use crate::single::{acos, sin};
 use trinart_ckpt_formats::error::Result;
 
 /// Number of latent channels in Stable Diffusion.
@@ -76,8 +77,8 @@ fn mixed(noise: &[f32], other: &[f32], strength: f32, (height, width): (usize, u
     let cosines: Vec<f32> = columns().map(cosine).collect();
     let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
     let factors = |cosine: f32| {
-        let angle = cosine.acos();
-        (((1.0 - strength) * angle).sin() / angle.sin(), (strength * angle).sin() / angle.sin())
+        let angle = acos(cosine);
+        (sin((1.0 - strength) * angle) / sin(angle), sin(strength * angle) / sin(angle))
     };
     let factors: Vec<(f32, f32)> = match mean > PARALLEL {
         true => vec![(strength, 1.0 - strength); cosines.len()],

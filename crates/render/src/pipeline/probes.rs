@@ -60,7 +60,7 @@ pub(super) fn picture(width: usize, height: usize) -> Picture {
     let radius = 0.31 * width.min(height) as f64;
     let is_inside = |x: usize, y: usize| {
         let distance = |at: usize, side: usize| at as f64 + 0.5 - side as f64 / 2.0;
-        distance(x, width).hypot(distance(y, height)) < radius
+        libm::hypot(distance(x, width), distance(y, height)) < radius
     };
     let pixels = (0..height).flat_map(|y| (0..width).map(move |x| if is_inside(x, y) { DISK } else { GROUND }));
     Picture { width, height, rgb: pixels.flatten().collect() }

@@ -51,7 +51,7 @@ impl Denoiser {
     pub(crate) fn time(self, sigma: f64, schedule: &NoiseSchedule) -> f64 {
         match self {
             Denoiser::Epsilon | Denoiser::Velocity => schedule.time(sigma),
-            Denoiser::Edm { .. } | Denoiser::EdmVelocity { .. } => sigma.ln() / 4.0,
+            Denoiser::Edm { .. } | Denoiser::EdmVelocity { .. } => libm::log(sigma) / 4.0,
         }
     }
 
@@ -59,7 +59,7 @@ impl Denoiser {
     pub(crate) fn sigma(self, time: f64, schedule: &NoiseSchedule) -> f64 {
         match self {
             Denoiser::Epsilon | Denoiser::Velocity => schedule.sigma(time),
-            Denoiser::Edm { .. } | Denoiser::EdmVelocity { .. } => (4.0 * time).exp(),
+            Denoiser::Edm { .. } | Denoiser::EdmVelocity { .. } => libm::exp(4.0 * time),
         }
     }
 

@@ -5,7 +5,6 @@ mod denoiser;
 mod rng;
 mod sampler;
 mod schedule;
-mod single;
 
 pub use brownian::BrownianTree;
 pub use denoiser::Denoiser;

@@ -7,6 +7,7 @@ use crate::errors::from_candle;
 use crate::networks::family::{Extra, Family, UNET};
 use crate::networks::reader::Reader;
 use crate::prompt::{self, Chunk, Embeddings, Emphasis};
+use crate::single::{cos, exp, ln, sin};
 use crate::weights::WeightLoader;
 use trinart_ckpt_formats::error::{OrInternal, Result};
 
@@ -239,7 +240,7 @@ fn label_width(weights: &WeightLoader) -> Result<usize> {
 pub(in crate::networks) fn sinusoid(number: f32, length: usize) -> Vec<f32> {
     // Always in f32, because f16 would round a time of 867.33 to 867.5.
     let half = length / 2;
-    let frequency = |index| (-(10000f64.ln() as f32) * index as f32 / half as f32).exp();
+    let frequency = |index| exp(-ln(10000.0) * index as f32 / half as f32);
     let angles = (0..half).map(|index| number * frequency(index));
-    angles.clone().map(f32::cos).chain(angles.map(f32::sin)).collect()
+    angles.clone().map(cos).chain(angles.map(sin)).collect()
 }

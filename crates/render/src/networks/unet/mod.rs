@@ -17,7 +17,7 @@ use crate::networks::family::{Family, Heads, UNET};
 use crate::networks::reader::Reader;
 use crate::networks::text::{Conditioning, sinusoid};
 use crate::observer::Trace;
-use crate::ops::{Conv2d, Engine, GroupNorm, Image, Linear, Padding};
+use crate::ops::{Conv2d, Engine, GroupNorm, Image, Linear, Padding, silu};
 use crate::weights::WeightLoader;
 use attention::{KeysValues, Transformer};
 use resnet::Resnet;
@@ -163,7 +163,7 @@ impl Unet {
             let label = match (&self.label, vector) {
                 (Some([first, second]), Some(vector)) => {
                     let hidden = first.forward(&self.engine.from_host(vector)?)?;
-                    Some(second.forward(&self.engine.silu(&hidden)?)?)
+                    Some(second.forward(&silu(&self.engine, &hidden)?)?)
                 }
                 _ => None,
             };
@@ -226,14 +226,14 @@ impl Unet {
             Engine::Candle => sinusoid.to_device(&self.device)?.to_dtype(self.dtype)?,
             Engine::Kernels(_) => self.engine.from_host(&sinusoid)?,
         };
-        let hidden = self.engine.silu(&self.time_1.forward(&sinusoid)?)?;
+        let hidden = silu(&self.engine, &self.time_1.forward(&sinusoid)?)?;
         let embedded = match label {
             Some(label) => self.time_2.forward_add(&hidden, label)?,
             None => self.time_2.forward(&hidden)?,
         };
         self.trace.tokens("model.diffusion_model.time_embed", &self.engine, &embedded)?;
         // Every residual block applies this activation first.
-        self.time_projection.forward_to_f32(&self.engine.silu(&embedded)?)
+        self.time_projection.forward_to_f32(&silu(&self.engine, &embedded)?)
     }
 
     fn denoise(&self, x: &Image, time_embedding: &Tensor, prompt: &PreparedPrompt) -> CandleResult<Image> {

@@ -1,5 +1,7 @@
 use std::f64::consts::TAU;
 
+use crate::single::{cos, ln, sin};
+
 const LENGTH: usize = 624;
 const SHIFT: usize = 397;
 
@@ -91,9 +93,9 @@ impl Mt19937 {
         if let Some(waiting) = self.waiting.take() {
             return waiting;
         }
-        let (angle, radius) = (TAU * self.uniform_double(), (-2.0 * (-self.uniform_double()).ln_1p()).sqrt());
-        self.waiting = Some(radius * angle.sin());
-        radius * angle.cos()
+        let (angle, radius) = (TAU * self.uniform_double(), (-2.0 * libm::log1p(-self.uniform_double())).sqrt());
+        self.waiting = Some(radius * libm::sin(angle));
+        radius * libm::cos(angle)
     }
 }
 
@@ -101,9 +103,9 @@ impl Mt19937 {
 fn transform(block: &mut [f32]) {
     let (radii, angles) = block.split_at_mut(FILLED / 2);
     for (radius, angle) in radii.iter_mut().zip(angles) {
-        let length = (-2.0 * (1.0 - *radius).ln()).sqrt();
+        let length = (-2.0 * ln(1.0 - *radius)).sqrt();
         let turn = std::f32::consts::TAU * *angle;
-        (*radius, *angle) = (length * turn.cos(), length * turn.sin());
+        (*radius, *angle) = (length * cos(turn), length * sin(turn));
     }
 }
 

@@ -52,7 +52,7 @@ impl Philox {
 fn box_muller([radius, angle, _, _]: [u32; 4]) -> f32 {
     let u = f64::from(radius) * f64::from(UNIT) + f64::from(UNIT / 2.0);
     let v = f64::from(angle) * f64::from(UNIT_TURN) + f64::from(UNIT_TURN / 2.0);
-    ((-2.0 * u.ln()).sqrt() * v.sin()) as f32
+    ((-2.0 * libm::log(u)).sqrt() * libm::sin(v)) as f32
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::sampling::brownian::BrownianTree;
 use crate::sampling::denoiser::Denoiser;
 use crate::sampling::rng::NoiseSource;
 use crate::sampling::schedule::{NoiseSchedule, ScheduleType};
-use crate::sampling::single::{exp, ln};
+use crate::single::{exp, ln};
 use trinart_ckpt_formats::error::{OrInternal, Result};
 
 /// What a model predicts from a latent: the noise or the velocity, as the [`Denoiser`] tells.

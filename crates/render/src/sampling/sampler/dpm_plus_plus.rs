@@ -15,7 +15,7 @@ pub(super) fn dpmpp_2m(noise: &Tensor, context: &mut SamplerContext<'_>) -> Resu
             return Ok(denoised.clone());
         }
         let width = log_width(sigma, next);
-        let (kept, gained) = (next / sigma, -(-width).exp_m1());
+        let (kept, gained) = (next / sigma, -libm::expm1(-width));
         let moved = match &past {
             Some((before, width_before)) => {
                 let half = width / width_before / 2.0;
@@ -37,10 +37,10 @@ pub(super) fn dpmpp_2s_ancestral(noise: &Tensor, context: &mut SamplerContext<'_
             return add_noise(euler_step(x, denoised, sigma, down)?, up, next, context);
         }
         let width = log_width(sigma, down);
-        let middle = (-width / 2.0).exp();
-        let tentative = sum([(middle, x), (-(-width / 2.0).exp_m1(), denoised)])?;
+        let middle = libm::exp(-width / 2.0);
+        let tentative = sum([(middle, x), (-libm::expm1(-width / 2.0), denoised)])?;
         let denoised_middle = denoise(&tentative, middle * sigma, context)?;
-        let moved = sum([(down / sigma, x), (-(-width).exp_m1(), &denoised_middle)])?;
+        let moved = sum([(down / sigma, x), (-libm::expm1(-width), &denoised_middle)])?;
         add_noise(moved, up, next, context)
     })
 }

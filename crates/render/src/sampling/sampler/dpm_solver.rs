@@ -5,7 +5,7 @@ use candle_core::Tensor;
 
 use super::context::{SamplerContext, denoise, scaled_noise, slope, sum};
 use crate::errors::from_candle;
-use crate::sampling::single::{exp, exp_m1, linspace, ln};
+use crate::single::{exp, exp_m1, linspace, ln};
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 
 /// The tolerances of DPM adaptive.
@@ -85,7 +85,7 @@ pub(super) fn adaptive(noise: &Tensor, context: &mut SamplerContext<'_>) -> Resu
             (context.watch)(index, &high)?;
             return Ok(high);
         }
-        let factor = 1.0 + ((error + 1e-8).powf(-1.0 / order) - 1.0).atan();
+        let factor = 1.0 + libm::atan(libm::pow(error + 1e-8, -1.0 / order) - 1.0);
         if factor >= ACCEPTED {
             let drawn = (context.draw)()?;
             (before, x) = (low, sum([(1.0, &high), (f64::from(up), &drawn)])?);

@@ -4,7 +4,7 @@
 use candle_core::Tensor;
 
 use super::context::{BrownianNoise, SamplerContext, Step, denoise, euler_step, log_width, sum, walk};
-use crate::sampling::single::{exp, exp_m1, ln};
+use crate::single::{exp, exp_m1, ln};
 use trinart_ckpt_formats::error::Result;
 
 /// The correction for the curvature in the multistep solvers.
@@ -70,8 +70,8 @@ pub(super) fn dpmpp_2m_sde(noise: &Tensor, correction: Correction, context: &mut
         }
         let width = log_width(sigma, next);
         let total = width * (1.0 + eta);
-        let gained = -(-total).exp_m1();
-        let mut moved = sum([(next / sigma * (-eta * width).exp(), x), (gained, denoised)])?;
+        let gained = -libm::expm1(-total);
+        let mut moved = sum([(next / sigma * libm::exp(-eta * width), x), (gained, denoised)])?;
         if let Some((before, width_before)) = &past {
             let factor = match correction {
                 Correction::Midpoint => gained / 2.0,
@@ -98,8 +98,8 @@ pub(super) fn dpmpp_3m_sde(noise: &Tensor, context: &mut SamplerContext<'_>) -> 
         }
         let width = log_width(sigma, next);
         let total = width * (1.0 + eta);
-        let mut moved = sum([((-total).exp(), x), (-(-total).exp_m1(), denoised)])?;
-        let phi_2 = (-total).exp_m1() / total + 1.0;
+        let mut moved = sum([(libm::exp(-total), x), (-libm::expm1(-total), denoised)])?;
+        let phi_2 = libm::expm1(-total) / total + 1.0;
         match past.as_slice() {
             [(first, width_1), (second, width_2), ..] => {
                 let (ratio_0, ratio_1) = (width_1 / width, width_2 / width);
@@ -131,6 +131,6 @@ fn add_increment(
     eta: f64,
     s_noise: f64,
 ) -> Result<Tensor> {
-    let level = next * (-(-2.0 * eta * log_width(sigma, next)).exp_m1()).sqrt() * s_noise;
+    let level = next * (-libm::expm1(-2.0 * eta * log_width(sigma, next))).sqrt() * s_noise;
     sum([(1.0, x), (level, &brownian.between(sigma as f32, next as f32)?)])
 }

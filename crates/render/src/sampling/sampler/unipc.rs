@@ -52,10 +52,10 @@ impl Point {
     fn new(noise_schedule: &NoiseSchedule, time: f64) -> Self {
         // The published code interpolates ln(alpha) linearly between the times 1/1000, 2/1000 and so on.
         let position = (time * noise_schedule.times() as f64 - 1.0).max(0.0);
-        let log = |time: f64| noise_schedule.alpha(time as usize).ln() / 2.0;
+        let log = |time: f64| libm::log(noise_schedule.alpha(time as usize)) / 2.0;
         let log_alpha = (1.0 - position.fract()) * log(position.floor()) + position.fract() * log(position.ceil());
-        let sigma = (1.0 - (2.0 * log_alpha).exp()).sqrt();
-        Point { time, alpha: log_alpha.exp(), sigma, lambda: log_alpha - sigma.ln() }
+        let sigma = (1.0 - libm::exp(2.0 * log_alpha)).sqrt();
+        Point { time, alpha: libm::exp(log_alpha), sigma, lambda: log_alpha - libm::log(sigma) }
     }
 }
 
@@ -85,7 +85,7 @@ impl Update {
         let width = point.lambda - last.lambda;
         let h = -width;
         let distance = |(before, _): &(Point, Tensor)| (before.lambda - last.lambda) / width;
-        let phi_1 = h.exp_m1();
+        let phi_1 = libm::expm1(h);
         let mut phi = phi_1 / h - 1.0;
         let mut factorial = 1.0;
         let mut conditions = Vec::new();

@@ -30,7 +30,7 @@ pub(super) fn quantile(probability: f64, alpha: f64, beta: f64) -> f64 {
 /// The regularized incomplete beta function.
 fn cumulative(x: f64, alpha: f64, beta: f64) -> f64 {
     let log_beta = ln_gamma(alpha) + ln_gamma(beta) - ln_gamma(alpha + beta);
-    let front = |x: f64, a: f64, b: f64| (a * x.ln() + b * (-x).ln_1p() - log_beta).exp() / a;
+    let front = |x: f64, a: f64, b: f64| libm::exp(a * libm::log(x) + b * libm::log1p(-x) - log_beta) / a;
     // The fraction converges fast on this side of the mean.
     match x < (alpha + 1.0) / (alpha + beta + 2.0) {
         true => front(x, alpha, beta) * fraction(x, alpha, beta),
@@ -67,7 +67,7 @@ fn ln_gamma(x: f64) -> f64 {
     let t = x + 7.5;
     let terms = LANCZOS.iter().zip(1_u8..).map(|(coefficient, index)| coefficient / (x + f64::from(index)));
     let sum = 0.999_999_999_999_809_9 + terms.sum::<f64>();
-    (2.0 * std::f64::consts::PI).sqrt().ln() + (x + 0.5) * t.ln() - t + sum.ln()
+    libm::log((2.0 * std::f64::consts::PI).sqrt()) + (x + 0.5) * libm::log(t) - t + libm::log(sum)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::beta::quantile;
 use super::kind::ScheduleType;
 use super::table::LevelTable;
 use super::tuning::LevelTuning;
-use crate::sampling::single::{exp, linspace, powf};
+use crate::single::{atan, exp, linspace, powf, tan};
 
 /// The exponent of the Karras schedule.
 pub(super) const RHO: f64 = 7.0;
@@ -42,11 +42,12 @@ pub(super) fn levels(
         }
         ScheduleType::Karras => karras(steps, least, most, tuning.rho.unwrap_or(RHO)),
         ScheduleType::Exponential => {
-            let logarithms = linspace(most.ln() as f32, least.ln() as f32, steps);
+            let logarithms = linspace(libm::log(most) as f32, libm::log(least) as f32, steps);
             logarithms.into_iter().map(exp).collect()
         }
         ScheduleType::Polyexponential => {
-            let (width, lowest) = ((most.ln() - least.ln()) as f32, least.ln() as f32);
+            let (most, least) = (libm::log(most), libm::log(least));
+            let (width, lowest) = ((most - least) as f32, least as f32);
             let level = |progress: f32| exp(powf(progress, tuning.rho.unwrap_or(1.0)) * width + lowest);
             linspace(1.0, 0.0, steps).into_iter().map(level).collect()
         }
@@ -76,17 +77,16 @@ pub(super) fn levels(
 
 /// The levels of Karras et al. (2022), equation 5, without the final 0.
 pub(super) fn karras(steps: usize, least: f64, most: f64, rho: f64) -> Vec<f32> {
-    let root = |level: f64| level.powf(1.0 / rho);
+    let root = |level: f64| libm::pow(level, 1.0 / rho);
     let (highest, width) = (root(most) as f32, (root(least) - root(most)) as f32);
     linspace(0.0, 1.0, steps).into_iter().map(|progress| powf(highest + progress * width, rho)).collect()
 }
 
 fn kl_optimal(steps: usize, least: f32, most: f32) -> Vec<f32> {
-    let angle = |level: f32| f64::from(level).atan() as f32;
-    let (least, most) = (angle(least), angle(most));
+    let (least, most) = (atan(least), atan(most));
     let level = |step: usize| {
         let progress = step as f32 / steps as f32;
-        f64::from(progress * least + (1.0 - progress) * most).tan() as f32
+        tan(progress * least + (1.0 - progress) * most)
     };
     (0..=steps).map(level).collect()
 }
@@ -94,13 +94,13 @@ fn kl_optimal(steps: usize, least: f32, most: f32) -> Vec<f32> {
 /// Interpolates the published levels linearly in their logarithms, at evenly spaced places from the lowest to the highest.
 /// A single step is at the lowest level, as in WebUI.
 fn align_your_steps(published: &[f64], steps: usize) -> Vec<f32> {
-    let ascending: Vec<f64> = published.iter().rev().map(|level| level.ln()).collect();
+    let ascending: Vec<f64> = published.iter().rev().map(|level| libm::log(*level)).collect();
     let last = (ascending.len() - 1) as f64;
     let level = |progress: f64| {
         let place = progress * last;
         let pair = (ascending.get(place.floor() as usize), ascending.get(place.ceil() as usize));
         let (Some(low), Some(high)) = pair else { return 0.0 };
-        (low + place.fract() * (high - low)).exp() as f32
+        libm::exp(low + place.fract() * (high - low)) as f32
     };
     evenly(steps).into_iter().rev().map(level).collect()
 }

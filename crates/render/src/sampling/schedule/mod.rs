@@ -6,8 +6,9 @@ mod levels;
 mod table;
 mod tuning;
 
-use super::single::{exp, linspace};
 use trinart_ckpt_formats::error::{Error, Result};
+
+use crate::single::{exp, linspace};
 
 pub use kind::ScheduleType;
 use table::{Grid, LevelTable};
@@ -79,7 +80,8 @@ impl NoiseSchedule {
         if !(least > 0.0 && most > least && most.is_finite()) {
             return Err(Error::unsupported(format!("noise levels from {least} to {most}: expected 0 < least < most")));
         }
-        let sigmas: Vec<f32> = linspace(least.ln() as f32, most.ln() as f32, TIMES).into_iter().map(exp).collect();
+        let (lowest, highest) = (libm::log(least) as f32, libm::log(most) as f32);
+        let sigmas: Vec<f32> = linspace(lowest, highest, TIMES).into_iter().map(exp).collect();
         let alphas = sigmas.iter().map(|sigma| 1.0 / (1.0 + sigma * sigma)).collect();
         Ok(NoiseSchedule {
             alphas,

@@ -1,6 +1,6 @@
 //! The noise level of each timestep of a model.
 
-use crate::sampling::single::{exp, ln};
+use crate::single::{exp, ln};
 
 /// The ascending noise levels of a model, and their timesteps. As in k-diffusion, values are in single precision.
 #[derive(Debug, Clone)]

@@ -1,11 +1,11 @@
-//! The activations of the feed-forward layers.
+//! The activations between layers.
 
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
 use super::cpu::{is_f32_on_cpu, with_elements, zeros};
 use super::engine::Engine;
-use super::simd::simd;
+use super::simd::{exp, simd};
 use crate::kernels;
 
 /// Returns `value * gelu(gate)`, where the first half of the last dimension holds the values and the second half the
@@ -99,11 +99,48 @@ pub(crate) fn gelu(engine: &Engine, x: &Tensor) -> Result<Tensor> {
     }
 }
 
+/// Returns SiLU, `x * sigmoid(x)`.
+pub(crate) fn silu(engine: &Engine, x: &Tensor) -> Result<Tensor> {
+    sigmoid_gate(engine, x, 1.0)
+}
+
 /// Returns `x * sigmoid(1.702 * x)`, the GELU approximation that OpenAI's CLIP was trained with.
 pub(crate) fn quick_gelu(engine: &Engine, x: &Tensor) -> Result<Tensor> {
+    sigmoid_gate(engine, x, 1.702)
+}
+
+/// Returns `x * sigmoid(scale * x)`.
+fn sigmoid_gate(engine: &Engine, x: &Tensor, scale: f32) -> Result<Tensor> {
     match engine {
-        Engine::Kernels(kernels) => kernels::sigmoid_gate(kernels, x, 1.702),
-        Engine::Candle => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
+        Engine::Kernels(kernels) => kernels::sigmoid_gate(kernels, x, scale),
+        Engine::Candle if is_f32_on_cpu(&[x]) => fast_sigmoid_gate(x, scale),
+        Engine::Candle => plain_sigmoid_gate(x, scale),
+    }
+}
+
+fn plain_sigmoid_gate(x: &Tensor, scale: f32) -> Result<Tensor> {
+    x * candle_nn::ops::sigmoid(&(x * f64::from(scale))?)?
+}
+
+/// Does not use candle's operations, because their exponential function is that of the system.
+fn fast_sigmoid_gate(x: &Tensor, scale: f32) -> Result<Tensor> {
+    // Enough work for a thread.
+    const VALUES: usize = 16 << 10;
+    let mut out = zeros(x.elem_count());
+    with_elements(x, |x| {
+        let chunks = out.par_chunks_mut(VALUES).zip(x.par_chunks(VALUES));
+        chunks.for_each(|(out, x)| write_sigmoid_gate(x, scale, out));
+        Ok(())
+    })?;
+    Tensor::from_vec(out, x.dims(), x.device())
+}
+
+simd! {
+    /// Writes `x * sigmoid(scale * x)`.
+    fn write_sigmoid_gate(x: &[f32], scale: f32, out: &mut [f32]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = x / (1.0 + exp(-(x * scale)));
+        }
     }
 }
 
@@ -119,6 +156,22 @@ mod tests {
             let x = (random(&dims) * 3.0).unwrap();
             assert_close(&fast(&x).unwrap(), &plain(&x).unwrap(), 1e-6, &format!("{dims:?}"));
         }
+    }
+
+    #[test]
+    fn sigmoid_gates_match_candle() {
+        for dims in [[1, 1, 1280], [2, 77, 300], [1, 3, 5]] {
+            let x = (random(&dims) * 3.0).unwrap();
+            for scale in [1.0, 1.702] {
+                let (found, expected) = (fast_sigmoid_gate(&x, scale), plain_sigmoid_gate(&x, scale));
+                assert_close(&found.unwrap(), &expected.unwrap(), 1e-6, &format!("{dims:?}, {scale}"));
+            }
+        }
+        let x = Tensor::new(&[f32::NAN, -1e30, 1e30, 0.0], &candle_core::Device::Cpu).unwrap();
+        let found = fast_sigmoid_gate(&x, 1.0).unwrap().to_vec1::<f32>().unwrap();
+        assert!(found[0].is_nan());
+        assert!(found[1] <= 0.0 && found[1] > -1e-7, "{}", found[1]);
+        assert_eq!(found[2..], [1e30, 0.0]);
     }
 
     #[test]
