@@ -128,6 +128,7 @@ fn refuses_what_the_names_cannot_express() {
     for (module, kind) in [("to_v", "LoHa"), ("to_out_0", "LoKr")] {
         refused(&format!("{unet}{module}.*"), "diffusers", &["tensor lora_unet_", module, kind, "LoRA and DoRA"]);
     }
+    refused(&format!("{unet}to_out_0.*"), "peft", &["LoKr", "keep the names of kohya"]);
     refused(&format!("{unet}to_k.*"), "peft", &["dora_scale", "by column", "PEFT"]);
     refused("lora_te_text_model_encoder_layers_1_mlp_fc1.*", "peft", &["GLoRA", "a1.weight"]);
     refused("lora_te_text_model_encoder_layers_0_mlp_fc1.*", "diffusers", &["full difference", ".diff"]);

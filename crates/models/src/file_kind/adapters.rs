@@ -25,6 +25,9 @@ pub(super) fn base(kind: FileKind, view: &View<'_>) -> Found {
         }
         FileKind::MotionModule | FileKind::MotionLora => motion(kind, view),
         FileKind::PhotoMaker => found(Some(Model::SdxlBase)),
+        FileKind::Loha | FileKind::Lokr if view.keys().any(|key| key.ends_with(".dora_scale")) => {
+            found(network_base(view)).with("DoRA")
+        }
         _ if kind.is_adapter() || kind == FileKind::ControlNetLllite => found(network_base(view)),
         _ => found(None),
     }

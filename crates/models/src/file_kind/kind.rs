@@ -32,6 +32,7 @@ named! {
         Boft "boft" "BOFT (LyCORIS)",
         Ia3 "ia3" "IA3 (LyCORIS)",
         Glora "glora" "GLoRA (LyCORIS)",
+        TLora "t-lora" "T-LoRA (LyCORIS)",
         FullDiff "full-diff" "full difference (LyCORIS)",
         Dora "dora" "DoRA",
         MotionLora "motion-lora" "AnimateDiff motion LoRA",
@@ -72,7 +73,19 @@ impl FileKind {
         use FileKind::*;
         matches!(
             self,
-            LoraKohya | LoraPeft | LoraDiffusers | LoraHeads | Loha | Lokr | Oft | Boft | Ia3 | Glora | FullDiff | Dora
+            LoraKohya
+                | LoraPeft
+                | LoraDiffusers
+                | LoraHeads
+                | Loha
+                | Lokr
+                | Oft
+                | Boft
+                | Ia3
+                | Glora
+                | TLora
+                | FullDiff
+                | Dora
         )
     }
 

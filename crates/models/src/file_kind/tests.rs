@@ -1,5 +1,7 @@
 //! Names of real networks (`fixtures/kinds/`), and of files whose trainers are not among them.
 
+mod lycoris;
+
 use std::collections::BTreeSet;
 use std::io::Read;
 
@@ -20,6 +22,11 @@ fn networks() -> Vec<Network> {
     let packed = include_bytes!("../../../../fixtures/kinds/networks.txt.gz");
     let mut text = String::new();
     GzDecoder::new(&packed[..]).read_to_string(&mut text).unwrap();
+    parsed(&text)
+}
+
+/// Parses a list of networks: a line with name, kind and model, and a line for each tensor.
+fn parsed(text: &str) -> Vec<Network> {
     let mut networks: Vec<Network> = Vec::new();
     for line in text.lines() {
         if let Some(head) = line.strip_prefix("# ") {

@@ -1,5 +1,7 @@
 //! The kinds of changes in LoRAs.
 
+use trinart_ckpt_formats::tensor::LazyTensor;
+
 /// The tensor of a module with the magnitudes of DoRA, as PEFT stores them: a number for each row. Kohya's `dora_scale` has
 /// another shape.
 pub(crate) const MAGNITUDE: &str = "lora_magnitude_vector";
@@ -24,6 +26,10 @@ const KINDS: &[(&str, &str)] = &[
     ("a2.", "GLoRA"),
     ("b1.", "GLoRA"),
     ("b2.", "GLoRA"),
+    ("bm.", "GLoRA"),
+    ("q_layer.", "T-LoRA"),
+    ("p_layer.", "T-LoRA"),
+    ("lambda_layer", "T-LoRA"),
     ("diff", "full difference"),
     ("diff_b", "full difference"),
     ("w_norm", "change of a norm"),
@@ -39,8 +45,15 @@ pub(super) fn is_of_change(name: &str) -> bool {
     KINDS.iter().any(|(known, _)| fits(name, known))
 }
 
-/// Returns the kind of change that has tensors of these names, for people.
-pub(crate) fn kind<'n>(names: impl Iterator<Item = &'n str> + Clone) -> &'static str {
-    let found = KINDS.iter().find(|(known, _)| names.clone().any(|name| fits(name, known)));
+/// The tensor of a module with the rotations of OFT: blocks. BOFT has layers of blocks under the same name.
+const ROTATIONS: &str = "oft_blocks";
+
+/// Returns the kind of change that has these tensors by their names, for people.
+pub(crate) fn kind<'t>(tensors: impl Iterator<Item = (&'t str, &'t LazyTensor)> + Clone) -> &'static str {
+    let is_boft = |(name, tensor): (&str, &LazyTensor)| name == ROTATIONS && tensor.shape().dims().len() == 4;
+    if tensors.clone().any(is_boft) {
+        return "BOFT";
+    }
+    let found = KINDS.iter().find(|(known, _)| tensors.clone().any(|(name, _)| fits(name, known)));
     found.map_or("unknown kind", |(_, kind)| kind)
 }

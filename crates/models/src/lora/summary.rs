@@ -123,7 +123,7 @@ impl LoraSummary {
                 contradictions.push(found);
                 None
             });
-            let kind = kind(parts.keys().map(String::as_str));
+            let kind = kind(parts.iter().map(|(name, part)| (name.as_str(), part.tensor)));
             list.push(LoraModule { module: module.clone(), kind, rank: rank(parts), alpha, spectrum: None });
         }
         if reading.spectra {

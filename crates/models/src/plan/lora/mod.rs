@@ -205,14 +205,22 @@ impl<'a> Output<'a> {
 
     /// The error for a kind of change that the names cannot express.
     fn refused(&self, name: &str, part: &lora::Part<'a>) -> Error {
-        let kind = lora::kind(std::iter::once(name));
+        let kind = lora::kind(std::iter::once((name, part.tensor)));
         let known = match self.names {
             LoraNames::Kohya => "LoRA, DoRA and the kinds of LyCORIS",
             LoraNames::Diffusers => "LoRA and DoRA",
             LoraNames::Peft => "LoRA, DoRA and LoHa",
         };
-        let found =
-            format!("a change of the kind {kind}, for which {} has no names; it has for {known}", self.names.text());
+        let found = match (kind, self.names) {
+            ("LoKr", LoraNames::Peft) => {
+                "a change of the kind LoKr, which PEFT builds from factors in its configuration that no tensor shows; \
+                 keep the names of kohya, which WebUI and ComfyUI read"
+                    .to_owned()
+            }
+            (kind, names) => {
+                format!("a change of the kind {kind}, for which {} has no names; it has for {known}", names.text())
+            }
+        };
         Error::unsupported(found).in_tensor(part.key)
     }
 
