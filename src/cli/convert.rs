@@ -68,6 +68,7 @@ fn convert(command: &Command, input: Option<&Path>, to: &Destination<'_>, termin
         PartArgument::Vae => parts.vae(file),
         PartArgument::TextEncoder => parts.text_encoder(file),
         PartArgument::TextEncoder2 => parts.text_encoder_2(file),
+        PartArgument::ImageEncoder => parts.image_encoder(file),
     });
     let convert = match &checkpoint {
         Some(checkpoint) => Convert::new(checkpoint).replace(parts),

@@ -200,6 +200,8 @@ pub(super) enum PartArgument {
     TextEncoder,
     #[value(name = "text-encoder-2", alias = "text_encoder_2")]
     TextEncoder2,
+    #[value(alias = "image_encoder")]
+    ImageEncoder,
 }
 
 /// The value of `--replace`: a component, and the file to take it from.
@@ -212,8 +214,8 @@ pub(super) struct Replacement {
 impl Replacement {
     /// Parses `COMPONENT=FILE`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let expected =
-            "expected COMPONENT=FILE with unet, vae, text-encoder or text-encoder-2, such as vae=vae.safetensors";
+        let expected = "expected COMPONENT=FILE with unet, vae, text-encoder, text-encoder-2 or image-encoder, such as \
+             vae=vae.safetensors";
         let (part, file) = text.split_once('=').ok_or(expected)?;
         let part = PartArgument::from_str(part, true).map_err(|_| expected)?;
         if file.is_empty() {

@@ -168,8 +168,9 @@ pub(crate) fn components(
         let is_plain = |key: &str| Component::from_key(key) == component;
         let tensors = || state_dict.iter().filter(|(key, _)| components.of_key(key) == component);
         // A schema has LDM names, and the widths of Stable Diffusion's autoencoder.
-        let has_ldm_names = state_dict.keys().any(is_plain)
-            && (component != Component::Vae || matches!(kind, FileKind::Vae | FileKind::Checkpoint | FileKind::Parts));
+        let has_vae_schema = matches!(kind, FileKind::Vae | FileKind::Checkpoint | FileKind::Parts)
+            || architecture == Some(Architecture::StableVideo);
+        let has_ldm_names = state_dict.keys().any(is_plain) && (component != Component::Vae || has_vae_schema);
         let mut summary = ComponentSummary::new(component, tensors().map(|(_, tensor)| tensor));
         if component == Component::Other && kind == FileKind::Checkpoint {
             summary.keys = tensors().map(|(key, _)| key.to_owned()).collect();

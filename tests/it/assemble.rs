@@ -192,6 +192,25 @@ fn combines_replacements_with_casts_and_records_the_files() {
 }
 
 #[test]
+fn replaces_both_text_encoders_of_distilled_models() {
+    let folder = Folder::new();
+    for architecture in [Architecture::Ssd1b, Architecture::Vega] {
+        let model = Narrow::new(architecture);
+        let base = folder.join(&format!("{}.safetensors", architecture.name()));
+        model.save(&base, &[]);
+        let clip_l = saved(&folder, "l.safetensors", "", &part(&model, CLIP_L));
+        let clip_g = saved(&folder, "g.safetensors", "", &part(&model, CLIP_G));
+        let output = folder.join("out.safetensors");
+        let options = [replace("text-encoder", &clip_l), replace("text-encoder-2", &clip_g)];
+        run!["convert", &base, &options[0], &options[1], "-o", &output, "--force"].done();
+        assert_eq!((rows(&output, CLIP_L), rows(&output, CLIP_G)), (rows(&clip_l, ""), rows(&clip_g, "")));
+        assert_eq!(read(&output).len(), read(&base).len());
+        std::fs::remove_file(&clip_l).unwrap();
+        std::fs::remove_file(&clip_g).unwrap();
+    }
+}
+
+#[test]
 fn replaces_in_folders_and_drops_the_old_ema() {
     let folder = Folder::new();
     let pipeline = folder.join("pipeline");

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::support::narrow::{Narrow, filled};
 use crate::support::{Folder, assert_rows, read, save};
 use serde_json::json;
-use trinart_ckpt::models::family::Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
+use trinart_ckpt::models::family::Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, StableVideo};
 
 const FIRST: &str = "conditioner.embedders.0.transformer.";
 const SECOND: &str = "conditioner.embedders.1.model.";
@@ -74,34 +74,11 @@ fn models_with_one_text_encoder_have_no_second_one() {
     }
 }
 
-/// A narrow Stable Video Diffusion: the UNet of SD v2 with layers over time, a VAE with such layers in its decoder, the image
-/// encoder of OpenCLIP, and the encoder of the first frame. Keys: `svd.yaml` of github.com/Stability-AI/generative-models.
-fn video() -> Narrow {
-    let mut model = Narrow::new(Sd2).channels(8);
-    model.0.retain(|(key, _)| !key.starts_with("cond_stage_model.") && !key.contains("quant_conv"));
-    for (key, dims) in [
-        ("model.diffusion_model.input_blocks.1.0.time_stack.in_layers.0.weight", vec![10]),
-        ("model.diffusion_model.input_blocks.1.0.time_mixer.mix_factor", vec![1]),
-        ("model.diffusion_model.label_emb.0.0.weight", vec![40, 24]),
-        ("first_stage_model.decoder.mid.block_1.time_stack.in_layers.0.weight", vec![16]),
-        ("first_stage_model.decoder.mid.block_1.mix_factor", vec![1]),
-        ("first_stage_model.decoder.conv_out.time_mix_conv.weight", vec![3, 3, 3, 1, 1]),
-        ("conditioner.embedders.0.open_clip.model.visual.conv1.weight", vec![40, 3, 14, 14]),
-        ("conditioner.embedders.0.open_clip.model.visual.transformer.resblocks.0.attn.in_proj_weight", vec![120, 40]),
-        ("conditioner.embedders.0.open_clip.model.visual.proj", vec![40, 32]),
-        ("conditioner.embedders.3.encoder.encoder.conv_in.weight", vec![4, 3, 3, 3]),
-        ("conditioner.embedders.3.encoder.quant_conv.weight", vec![8, 8, 1, 1]),
-    ] {
-        model.0.push((key.to_owned(), filled(&dims)));
-    }
-    model
-}
-
 #[test]
 fn takes_stable_video_diffusion_apart() {
     let folder = Folder::new();
     let whole = folder.join("svd.safetensors");
-    video().save(&whole, &[]);
+    Narrow::new(StableVideo).save(&whole, &[]);
     let inspected = run!["inspect", &whole, "--json"].json();
     let report = &inspected["files"][0];
     assert_eq!((&report["kind"], &report["model"]), (&json!("checkpoint-other"), &json!("stable-video-diffusion")));
@@ -144,7 +121,7 @@ fn refuses_to_mix_video_models_with_stable_diffusion() {
     let folder = Folder::new();
     let (whole, sd, output) =
         (folder.join("svd.safetensors"), folder.join("sd.safetensors"), folder.join("out.safetensors"));
-    video().save(&whole, &[]);
+    Narrow::new(StableVideo).save(&whole, &[]);
     Narrow::new(Sd1).save(&sd, &[]);
     let vae = folder.join("vae.safetensors");
     run!["convert", &whole, "-o", &vae, "--component", "vae"].done();
@@ -156,7 +133,6 @@ fn refuses_to_mix_video_models_with_stable_diffusion() {
         run!["convert", &sd, "--replace", option, "-o", &output].refused(&[video]);
     }
     run!["convert", &whole, "--replace", format!("vae={}", sd.display()), "-o", &output].refused(&[video]);
-    run!["convert", &whole, "-o", folder.join("out"), "--to", "diffusers"].refused(&["svd.safetensors", video]);
     assert!(!output.exists());
 }
 

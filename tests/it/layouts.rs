@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, Vega};
-use Folder::{ControlNet, TextEncoder, TextEncoder2, Unet, Vae};
+use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, StableVideo, Vega};
+use Folder::{ControlNet, ImageEncoder, TextEncoder, TextEncoder2, Unet, Vae};
 use trinart_ckpt::models::detection::{self, Detection, Naming};
 use trinart_ckpt::models::family::{Architecture, Task};
 use trinart_ckpt::models::layout::{Folder, Layout, Qkv, TensorSchema, Transform};
@@ -47,6 +47,9 @@ fn lists(architecture: Architecture, folder: Folder) -> (Vec<(String, Vec<u64>)>
         (SdxlRefiner, Unet) => (list("layouts/refiner-unet.ldm.keys"), "refiner-unet"),
         (Ssd1b, Unet) => (list("layouts/ssd-1b-unet.ldm.keys"), "ssd-1b-unet"),
         (Vega, Unet) => (list("layouts/vega-unet.ldm.keys"), "vega-unet"),
+        (StableVideo, Unet) => (list("layouts/svd-unet.ldm.keys"), "svd-unet"),
+        (StableVideo, Vae) => (list("layouts/svd-vae.ldm.keys"), "svd-vae"),
+        (StableVideo, ImageEncoder) => (list("layouts/svd-image-encoder.ldm.keys"), "svd-image-encoder"),
         (_, Vae) => (list("layouts/autoencoder.ldm.keys"), "autoencoder"),
         (Sd1, TextEncoder) => (sd1("cond_stage_model."), "clip-l"),
         (Sd2, TextEncoder) => (list("layouts/sd2-openclip.ldm.keys"), "sd2-openclip"),
@@ -120,6 +123,9 @@ fn maps_each_tensor_as_the_diffusers_loader_does() {
         (Sd1, ControlNet, "sd1-controlnet"),
         (Sd2, ControlNet, "sd2-controlnet"),
         (SdxlBase, ControlNet, "sdxl-controlnet"),
+        (StableVideo, Unet, "svd-unet"),
+        (StableVideo, Vae, "svd-vae"),
+        (StableVideo, ImageEncoder, "svd-image-encoder"),
     ];
     for (architecture, folder, name) in lists {
         let text = fs::read_to_string(path(&format!("layouts/{name}.keys"))).unwrap();
@@ -173,6 +179,9 @@ fn counts_the_known_numbers_of_tensors_and_parameters() {
         (Vega, Vae, 248, 248),
         (Vega, TextEncoder, 197, 196),
         (Vega, TextEncoder2, 390, 517),
+        (StableVideo, Unet, 1428, 1428),
+        (StableVideo, Vae, 374, 374),
+        (StableVideo, ImageEncoder, 398, 520),
         (Sd1, ControlNet, 340, 340),
         (Sd2, ControlNet, 340, 340),
         (SdxlBase, ControlNet, 844, 844),
@@ -230,6 +239,8 @@ fn maps_a_folder_to_a_checkpoint() {
         // Folders lack position_ids, CLIP's logit scale and, for SD v2, the last layer and the text projection.
         let expected = match (architecture, folder) {
             (Sd2, TextEncoder) => 14,
+            // What the original code leaves of the text encoder.
+            (_, ImageEncoder) => 6,
             (_, TextEncoder | TextEncoder2) => 1,
             _ => 0,
         };
@@ -437,8 +448,12 @@ fn detects_checkpoints() {
         let mut shapes = checkpoint(architecture);
         let found = detect(&shapes);
         assert_eq!(found.architecture(), Some(architecture), "{found:#?}");
-        assert_eq!((found.naming, found.task), (Some(Naming::Ldm), Some(Task::TextToImage)));
         assert!(found.evidence.len() >= 4);
+        if architecture == StableVideo {
+            assert_eq!((found.naming, found.task), (Some(Naming::Ldm), Some(Task::ImageToVideo)));
+            continue;
+        }
+        assert_eq!((found.naming, found.task), (Some(Naming::Ldm), Some(Task::TextToImage)));
         for (channels, task) in
             [(9, Task::Inpainting), (8, Task::InstructPix2Pix), (5, Task::Depth), (7, Task::Other(7))]
         {
@@ -454,10 +469,14 @@ fn detects_checkpoints() {
 #[test]
 fn detects_components_of_folders() {
     for (architecture, folder) in each_component() {
+        // The image encoder is also that of IP-Adapter and unCLIP.
+        if folder == ImageEncoder {
+            continue;
+        }
         let found = detect(&lists(architecture, folder).1);
         assert_eq!(found.naming, Some(Naming::Diffusers));
         let expected = match (architecture, folder) {
-            (it, Unet | ControlNet) | (it @ Sd2, TextEncoder) => vec![it],
+            (it, Unet | ControlNet) | (it @ Sd2, TextEncoder) | (it @ StableVideo, Vae) => vec![it],
             (_, Vae) => vec![Sd1, Sd2, SdxlBase, SdxlRefiner],
             (_, TextEncoder) => vec![Sd1, SdxlBase],
             (_, TextEncoder2) => vec![SdxlBase, SdxlRefiner],

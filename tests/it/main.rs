@@ -77,5 +77,6 @@ mod small_model;
 mod tree;
 mod uses;
 mod verdict;
+mod video;
 #[cfg(unix)]
 mod write_faults;

@@ -127,6 +127,25 @@ def base_unet():
     return xl_unet(4)
 
 
+def video():
+    unet = network(
+        diffusers.UNetSpatioTemporalConditionModel, 1, sample_size=8, block_out_channels=(32, 64, 64, 64),
+        num_attention_heads=(1, 1, 1, 1), cross_attention_dim=64, addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24, num_frames=14)
+    decoder = network(
+        diffusers.AutoencoderKLTemporalDecoder, 3, block_out_channels=(32, 64, 64, 64), layers_per_block=2, sample_size=64,
+        down_block_types=("DownEncoderBlock2D",) * 4)
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=80, intermediate_size=96, num_hidden_layers=32, num_attention_heads=1, image_size=224, patch_size=14,
+        projection_dim=64, hidden_act="gelu")
+    scheduler = euler(
+        interpolation_type="linear", prediction_type="v_prediction", sigma_max=700.0, sigma_min=0.002, steps_offset=1,
+        timestep_spacing="leading", timestep_type="continuous", use_karras_sigmas=True)
+    return diffusers.StableVideoDiffusionPipeline(
+        unet=unet, vae=decoder, scheduler=scheduler, feature_extractor=transformers.CLIPImageProcessor(),
+        image_encoder=filled(transformers.CLIPVisionModelWithProjection(vision), 4))
+
+
 class Maker:
     def __init__(self, folder):
         save_vocabulary(folder)
@@ -212,6 +231,7 @@ KINDS = {
         f"{XL}Img2ImgPipeline", xl_unet(4, **REFINER), requires_aesthetics_score=True, force_zeros_for_empty_prompt=False),
     "ssd-1b": lambda it: it.xl(f"{XL}Pipeline", xl_unet(4, **SSD)),
     "vega": lambda it: it.xl(f"{XL}Pipeline", xl_unet(4, **VEGA)),
+    "svd": lambda it: video(),
 }
 
 
@@ -222,6 +242,10 @@ MASK = Image.fromarray(((np.arange(64 * 64).reshape(64, 64) // 32) % 2 * 255).as
 def picture(pipeline):
     name = type(pipeline).__name__
     pipeline.set_progress_bar_config(disable=True)
+    if name == "StableVideoDiffusionPipeline":
+        generator = torch.Generator().manual_seed(1)
+        return pipeline(
+            IMAGE, height=64, width=64, num_frames=2, num_inference_steps=2, output_type="np", generator=generator).frames[0]
     arguments = {"prompt": "a cat", "num_inference_steps": 1, "output_type": "np", "guidance_scale": 1.0}
     arguments["generator"] = torch.Generator().manual_seed(1)
     if "Inpaint" in name:
@@ -324,12 +348,23 @@ def judge(program, name, number, maker, folder):
         cast = folder / "cast"
         convert(program, source, "-o", cast, "--to", "diffusers", "--dtype", "f32")
         found["cast"] = differences(first, pictures(aligned(open_folder(cast)), number))
+    if name in ALSO_PLAIN:
+        plain = folder / "plain"
+        convert(program, file, "-o", plain, "--to", "diffusers", "--drop-metadata", "*")
+        found["plain"] = differences((first[0], {}), pictures(open_folder(plain), number))
+        # ComfyUI saves no autoencoder of the first frame, and encodes it with the other one, which was rounded to F16.
+        without = folder / "without"
+        convert(program, file, "-o", without, "--to", "diffusers", "--drop", "conditioner.embedders.3.*")
+        own, other = first[0], pictures(open_folder(without), number)[0]
+        found["without"] = [key for key in own if not np.allclose(own[key], other[key], atol=0.02)]
     return found
 
 
 # A single file has no place for the depth estimator.
 FOLDERS_ONLY = {"sd2-depth"}
 ALSO_CAST = {"sd1", "sd2-depth", "sdxl"}
+# Without the configurations that a single file records.
+ALSO_PLAIN = {"svd"}
 
 
 def main(program, kinds):

@@ -46,6 +46,9 @@ pub fn completeness(
         Component::Unet => &[Folder::Unet],
         Component::Vae => &[Folder::Vae],
         Component::TextEncoder => &[Folder::TextEncoder, Folder::TextEncoder2],
+        Component::ImageEncoder if architecture.is_some_and(|it| Folder::of(it).contains(&Folder::ImageEncoder)) => {
+            &[Folder::ImageEncoder]
+        }
         Component::ControlNet => &[Folder::ControlNet],
         _ => return None,
     };
@@ -55,7 +58,7 @@ pub fn completeness(
     let mut found = Completeness::default();
     let mut names: HashMap<Cow<'_, str>, &str> = HashMap::new();
     for key in state_dict.keys().filter(|key| Component::from_key(key) == component) {
-        let canonical = canonical_key(component, key);
+        let canonical = canonical_key(layout, component, key);
         names.insert(canonical.clone(), key);
         let mapped = layout.to_diffusers(&canonical).next();
         match mapped.and_then(|mapped| layout.to_ldm(mapped.folder, mapped.key)) {
@@ -66,7 +69,7 @@ pub fn completeness(
         }
     }
     let pairs = || layout.pairs().iter().filter(|pair| folders.contains(&pair.folder));
-    let wanted = pairs().filter(|pair| pair.in_folder);
+    let wanted = pairs().filter(|pair| pair.in_folder && pair.in_checkpoint);
     let dims = |key: &str| state_dict.get(names.get(key)?).map(|tensor| tensor.shape().dims().to_vec());
     let is_missing = |key: &&str| !present.contains(key) && layout::is_needed(key, &dims);
     let missing: Vec<&str> = wanted.map(|pair| pair.ldm.key.as_str()).filter(is_missing).collect();
@@ -101,8 +104,14 @@ fn is_of_quantizer(state_dict: &StateDict, key: &str) -> bool {
 }
 
 /// Returns the key in LDM names. A file of a VAE alone may have the names of diffusers.
-fn canonical_key(component: Component, key: &str) -> Cow<'_, str> {
+fn canonical_key<'k>(layout: &Layout, component: Component, key: &'k str) -> Cow<'k, str> {
     let renamed = (component == Component::Vae).then(|| vae_schema::ldm_key(vae::bare_key(key))).flatten();
+    if component == Component::Vae
+        && renamed.is_none()
+        && let Some(mapped) = layout.to_ldm(Folder::Vae, vae::bare_key(key))
+    {
+        return mapped.key.to_owned().into();
+    }
     renamed.map_or_else(|| vae::canonical_key(key), |name| format!("{}{name}", vae::PREFIX).into())
 }
 

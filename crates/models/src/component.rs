@@ -53,6 +53,7 @@ const PREFIXES: &[(&str, Component)] = &[
     ("text_encoder/", Component::TextEncoder),
     ("text_encoder_2/", Component::TextEncoder),
     ("text_encoder_3/", Component::TextEncoder),
+    ("image_encoder/", Component::ImageEncoder),
     ("controlnet/", Component::ControlNet),
     ("loss.", Component::TrainingResidue),
     ("optimizer.", Component::TrainingResidue),

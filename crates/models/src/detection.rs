@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner};
+use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, StableVideo};
 
 use crate::family::{Architecture, Task};
 use crate::layout::UnetStructure;
@@ -53,7 +53,8 @@ pub struct Detection {
 impl Detection {
     /// Returns the architectures that all evidence allows. Empty without evidence, or if the evidence is contradictory.
     ///
-    /// SSD-1B and Vega differ from SDXL base in the UNet alone; without one, only SDXL base counts.
+    /// SSD-1B and Vega differ from SDXL base in the UNet alone; without one, only SDXL base counts. A video model has layers
+    /// over time; without them, the others count.
     pub fn candidates(&self) -> Vec<Architecture> {
         let possible =
             |architecture: &Architecture| self.evidence.iter().all(|seen| seen.candidates.contains(architecture));
@@ -61,6 +62,9 @@ impl Detection {
         let mut candidates: Vec<Architecture> = all.iter().copied().filter(possible).collect();
         if candidates.contains(&SdxlBase) {
             candidates.retain(|it| it.base() == *it);
+        }
+        if candidates.len() > 1 {
+            candidates.retain(|it| *it != StableVideo);
         }
         candidates
     }
@@ -73,10 +77,17 @@ impl Detection {
         }
     }
 
-    /// The name of the model, if a key shows one that this program does not support.
+    /// The name of the model, if a key shows one that this program does not render.
     pub fn foreign(&self) -> Option<&'static str> {
         let is_seen = |key: &str| self.evidence.iter().any(|seen| seen.key == key);
-        FOREIGN.iter().find(|(key, _)| is_seen(key)).map(|(_, model)| *model)
+        let found = FOREIGN.iter().find(|(key, _)| is_seen(key)).map(|(_, model)| *model);
+        found.or_else(|| self.is_video().then_some(StableVideo.text()))
+    }
+
+    /// Returns whether the UNet has layers over time.
+    fn is_video(&self) -> bool {
+        let ends = [LDM.time, DIFFUSERS_VIDEO.time];
+        self.evidence.iter().any(|seen| ends.iter().any(|end| seen.key.ends_with(end)))
     }
 
     /// Describes why [`Detection::architecture`] is `None`.
@@ -107,7 +118,13 @@ pub fn detect_by(dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Detection {
     for &(key, model) in FOREIGN {
         detector.at(key, |_| (format!("a key of {model}"), Vec::new()));
     }
-    for (keys, prefix) in [(&LDM, "model.diffusion_model."), (&LDM, "control_model."), (&LDM, ""), (&DIFFUSERS, "")] {
+    for (keys, prefix) in [
+        (&LDM, "model.diffusion_model."),
+        (&LDM, "control_model."),
+        (&LDM, ""),
+        (&DIFFUSERS, ""),
+        (&DIFFUSERS_VIDEO, ""),
+    ] {
         if detector.unet(keys, prefix) {
             break;
         }
@@ -117,11 +134,10 @@ pub fn detect_by(dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Detection {
     detector.detection
 }
 
-/// Keys of models that this program does not support, with the name of the model.
+/// Keys of models without a key layout, with the name of the model.
 const FOREIGN: &[(&str, &str)] = &[
     ("model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.bias", "SD v3"),
     ("model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
-    ("model.diffusion_model.input_blocks.1.0.time_stack.in_layers.0.weight", "Stable Video Diffusion"),
     ("embedder.model.ln_final.weight", "SD v2 unCLIP"),
     ("cond_stage_model.roberta.embeddings.word_embeddings.weight", "AltDiffusion"),
     ("cc_projection.weight", "Zero-1-to-3"),
@@ -138,6 +154,8 @@ struct UnetKeys {
     attention: fn(usize) -> String,
     /// A key that a ControlNet has, and a UNet lacks.
     control: &'static str,
+    /// A layer over time.
+    time: &'static str,
 }
 
 const LDM: UnetKeys = UnetKeys {
@@ -147,6 +165,7 @@ const LDM: UnetKeys = UnetKeys {
     block: |level| format!("input_blocks.{}.0.in_layers.0.weight", 3 * level + 1),
     attention: |level| format!("input_blocks.{}.1", 3 * level + 1),
     control: "zero_convs.0.0.weight",
+    time: "input_blocks.1.0.time_stack.in_layers.0.weight",
 };
 
 const DIFFUSERS: UnetKeys = UnetKeys {
@@ -156,7 +175,19 @@ const DIFFUSERS: UnetKeys = UnetKeys {
     block: |level| format!("down_blocks.{level}.resnets.0.norm1.weight"),
     attention: |level| format!("down_blocks.{level}.attentions.0"),
     control: "controlnet_down_blocks.0.weight",
+    time: "down_blocks.0.resnets.0.temporal_res_block.norm1.weight",
 };
+
+/// The names of UNetSpatioTemporalConditionModel, where the layers over space have a part of the name to themselves.
+const DIFFUSERS_VIDEO: UnetKeys =
+    UnetKeys { block: |level| format!("down_blocks.{level}.resnets.0.spatial_res_block.norm1.weight"), ..DIFFUSERS };
+
+/// Layers over time in the decoder of a VAE, in a checkpoint, alone, and in diffusers names.
+const VIDEO_DECODER: [&str; 3] = [
+    "first_stage_model.decoder.mid.block_1.time_stack.in_layers.0.weight",
+    "decoder.mid.block_1.time_stack.in_layers.0.weight",
+    "decoder.mid_block.resnets.0.temporal_res_block.norm1.weight",
+];
 
 /// The highest layer count: more than any model has.
 const MOST_LAYERS: usize = 100;
@@ -189,11 +220,14 @@ impl Detector<'_> {
         let channels = (self.dims)(&conv_in).and_then(|dims| dims.get(1).copied());
         // A ControlNet has no task of its own: the UNet that it steers has one.
         let is_unet = (self.dims)(&format!("{prefix}{}", keys.control)).is_none();
-        self.detection.task = channels.filter(|_| is_unet).map(Task::from_channels);
+        let time = format!("{prefix}{}", keys.time);
+        let is_video = (self.dims)(&time).is_some();
+        let task = |channels| Task::from_channels(channels, is_video);
+        self.detection.task = channels.filter(|_| is_unet).map(task);
         self.at(&conv_in, |_| {
             let finding = match channels {
                 Some(channels) if !is_unet => format!("{channels} input channels of a ControlNet"),
-                Some(channels) => format!("{channels} input channels: {}", Task::from_channels(channels).text()),
+                Some(channels) => format!("{channels} input channels: {}", task(channels).text()),
                 None => "no input channels: not the weight of a convolution".to_owned(),
             };
             (finding, Architecture::ALL.to_vec())
@@ -203,8 +237,13 @@ impl Detector<'_> {
         let depths: Vec<usize> = (0..levels).map(|level| self.count(|index| block(level, index))).collect();
         self.at(&format!("{prefix}{}", (keys.block)(last_level)), |_| {
             let finding = format!("last of {levels} resolutions; transformer blocks per attention: {depths:?}");
-            (finding, matching(|architecture| UnetStructure::of(architecture).depths == depths))
+            let is_like = |it: UnetStructure| it.depths == depths && it.video == is_video;
+            (finding, matching(|architecture| is_like(UnetStructure::of(architecture))))
         });
+        if is_video {
+            self.video(&time, &format!("{prefix}{}", keys.label));
+            return true;
+        }
         self.label(format!("{prefix}{}", keys.label));
         // Widths decide if a published model has them, otherwise ranks: SD v1 has 1x1 convolutions around its
         // transformer blocks.
@@ -224,6 +263,16 @@ impl Detector<'_> {
             });
         }
         true
+    }
+
+    /// The layers over time of a video model, and the layer that embeds its extra conditioning.
+    fn video(&mut self, time: &str, label: &str) {
+        self.at(time, |_| ("layers over time".to_owned(), vec![StableVideo]));
+        self.at(label, |dims| match dims.get(1) {
+            // One angle, or five of them.
+            Some(256 | 1280) => ("conditioning of Stable Video 3D".to_owned(), Vec::new()),
+            _ => ("extra conditioning".to_owned(), vec![StableVideo]),
+        });
     }
 
     /// The layer that embeds extra conditioning: SDXL has one, SD v1 and v2 do not.
@@ -289,6 +338,9 @@ impl Detector<'_> {
                 self.detection.naming = self.detection.naming.or(Some(naming));
                 self.at(key, |_| ("VAE, the same in all architectures".to_owned(), Architecture::ALL.to_vec()));
             }
+        }
+        for key in VIDEO_DECODER {
+            self.at(key, |_| ("layers over time in the decoder of the VAE".to_owned(), vec![StableVideo]));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Model families: the architecture, the task of the UNet and what it predicts.
 
-use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, Vega};
+use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, StableVideo, Vega};
 
 /// A family of models with the same keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,11 +18,13 @@ pub enum Architecture {
     Ssd1b,
     /// Vega of Segmind: as SSD-1B, with fewer blocks still.
     Vega,
+    /// Stable Video Diffusion: the UNet of SD v2 with layers over time, and the image encoder of OpenCLIP ViT-H.
+    StableVideo,
 }
 
 impl Architecture {
     /// All architectures.
-    pub const ALL: &'static [Architecture] = &[Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, Vega];
+    pub const ALL: &'static [Architecture] = &[Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, Vega, StableVideo];
 
     /// The word for scripts, as in JSON.
     pub fn name(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Architecture {
             SdxlRefiner => "sdxl-refiner",
             Ssd1b => "ssd-1b",
             Vega => "vega",
+            StableVideo => "stable-video-diffusion",
         }
     }
 
@@ -45,6 +48,7 @@ impl Architecture {
             SdxlRefiner => "SDXL refiner",
             Ssd1b => "SSD-1B",
             Vega => "Vega",
+            StableVideo => "Stable Video Diffusion",
         }
     }
 
@@ -61,13 +65,13 @@ impl Architecture {
     pub fn base(self) -> Self {
         match self {
             Ssd1b | Vega => SdxlBase,
-            Sd1 | Sd2 | SdxlBase | SdxlRefiner => self,
+            Sd1 | Sd2 | SdxlBase | SdxlRefiner | StableVideo => self,
         }
     }
 
     /// Returns whether the model is SDXL or distilled from it: it has the text encoders and the VAE of SDXL.
     pub fn is_xl(self) -> bool {
-        !matches!(self, Sd1 | Sd2)
+        !matches!(self, Sd1 | Sd2 | StableVideo)
     }
 
     /// Returns whether the model has both text encoders of SDXL, and its keys for them.
@@ -88,14 +92,18 @@ pub enum Task {
     InstructPix2Pix,
     /// 9 channels: a mask and the latent of the masked image.
     Inpainting,
+    /// 8 channels of a video model: the latent of the first frame.
+    ImageToVideo,
     /// Another number of channels.
     Other(u64),
 }
 
 impl Task {
-    /// The task of a UNet with this number of input channels.
-    pub(crate) fn from_channels(channels: u64) -> Self {
+    /// The task of a UNet with this number of input channels. `is_video` tells whether it has layers over time.
+    pub(crate) fn from_channels(channels: u64, is_video: bool) -> Self {
         match channels {
+            8 if is_video => Task::ImageToVideo,
+            other if is_video => Task::Other(other),
             4 => Task::TextToImage,
             5 => Task::Depth,
             8 => Task::InstructPix2Pix,
@@ -111,6 +119,7 @@ impl Task {
             Task::Depth => "depth-to-image",
             Task::InstructPix2Pix => "instruct-pix2pix",
             Task::Inpainting => "inpainting",
+            Task::ImageToVideo => "image-to-video",
             Task::Other(_) => "unknown",
         }
     }
@@ -120,6 +129,7 @@ impl Task {
         match self {
             Task::TextToImage => "text to image",
             Task::Depth => "depth to image",
+            Task::ImageToVideo => "image to video",
             Task::InstructPix2Pix | Task::Inpainting | Task::Other(_) => self.name(),
         }
     }

@@ -23,6 +23,8 @@ pub enum Origin {
     /// The file of the second text encoder that replaces the checkpoint's.
     #[serde(rename = "text-encoder-2")]
     TextEncoder2,
+    /// The file of the image encoder that replaces the checkpoint's.
+    ImageEncoder,
     /// No input: a constant that this program adds.
     Program,
 }
@@ -36,6 +38,7 @@ impl Origin {
             Origin::Unet => "UNet",
             Origin::TextEncoder => "text encoder",
             Origin::TextEncoder2 => "text encoder 2",
+            Origin::ImageEncoder => "image encoder",
             Origin::Program => "program",
         }
     }
@@ -158,6 +161,9 @@ pub enum DropReason {
     ResidueNotInFolders,
     /// A tensor of a text encoder that rendering does not use.
     UnusedByTextEncoder,
+    /// A part of one of the two autoencoders of a video model, which has the encoder of one and the decoder of the other in
+    /// a folder.
+    SecondAutoencoder,
     /// A mark of what the UNet predicts, which the folder's configuration records.
     RecordedInFolder,
     /// The alpha of a change of a LoRA, which the configuration of the output records.
@@ -194,6 +200,7 @@ impl DropReason {
             | DropReason::ScheduleNotInFolders
             | DropReason::ResidueNotInFolders
             | DropReason::UnusedByTextEncoder
+            | DropReason::SecondAutoencoder
             | DropReason::RecordedInFolder
             | DropReason::RecordedInConfig
             | DropReason::Dequantized => Loss::Harmless,
@@ -224,6 +231,7 @@ impl DropReason {
             DropReason::ScheduleNotInFolders => "schedule-not-in-folders",
             DropReason::ResidueNotInFolders => "residue-not-in-folders",
             DropReason::UnusedByTextEncoder => "unused-by-text-encoder",
+            DropReason::SecondAutoencoder => "second-autoencoder",
             DropReason::RecordedInFolder => "recorded-in-folder",
             DropReason::RecordedInConfig => "recorded-in-config",
             DropReason::Superseded => "superseded",
@@ -255,6 +263,7 @@ impl DropReason {
             DropReason::ScheduleNotInFolders => "schedule buffer; the folder's scheduler computes it",
             DropReason::ResidueNotInFolders => "training residue; folders do not hold it",
             DropReason::UnusedByTextEncoder => "unused by rendering; folders do not hold it",
+            DropReason::SecondAutoencoder => "part of a second autoencoder; a folder has one",
             DropReason::RecordedInFolder => "mark of the prediction; the folder's configuration records it",
             DropReason::RecordedInConfig => "alpha of a LoRA; the configuration of the output records it",
             DropReason::Superseded => "mark of another prediction than the requested one",

@@ -16,7 +16,10 @@ impl Components {
     pub fn of(state_dict: &StateDict) -> Self {
         let has = |keys: [&str; 2]| keys.iter().any(|key| state_dict.contains(key));
         let lone = match FileKind::of(state_dict) {
-            FileKind::Unet if has(["input_blocks.0.0.weight", "conv_in.weight"]) => Some(Component::Unet),
+            // Those of video models are among the other diffusion models.
+            FileKind::Unet | FileKind::DiffusionModel if has(["input_blocks.0.0.weight", "conv_in.weight"]) => {
+                Some(Component::Unet)
+            }
             // All keys of a file that a training tool wrote can have `module.` in front.
             FileKind::Unet if state_dict.keys().all(|key| key.starts_with("module.")) => Some(Component::Unet),
             FileKind::ControlNet => Some(Component::ControlNet),

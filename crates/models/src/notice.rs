@@ -34,6 +34,10 @@ pub enum NoticeCode {
     Renamed,
     /// The scale of a LoRA is assumed.
     LoraScaleAssumed,
+    /// The number of frames of a video is assumed.
+    FramesAssumed,
+    /// The encoder of a video model is in the output twice: for the first frame, and for videos.
+    EncoderTwice,
     /// What the UNet predicts is assumed.
     PredictionAssumed,
     /// Programs that read the output will not see what the UNet predicts.

@@ -45,9 +45,11 @@ pub fn is_key(key: &str) -> bool {
     key == NAME || key.strip_suffix(NAME).is_some_and(|prefix| prefix.ends_with('.'))
 }
 
-/// Returns the key of the position_ids that belong to this position embedding; `None` for other keys.
+/// Returns the key of the position_ids that belong to this position embedding of a text encoder; `None` for other keys.
 pub fn key_beside(key: &str) -> Option<String> {
-    key.strip_suffix(POSITIONS).map(|prefix| format!("{prefix}{NAME}"))
+    key.strip_suffix(POSITIONS)
+        .filter(|prefix| !prefix.ends_with("vision_model."))
+        .map(|prefix| format!("{prefix}{NAME}"))
 }
 
 /// Returns the key of the position embedding that belongs to these position_ids; `None` for other keys.

@@ -25,9 +25,9 @@ pub(in crate::cli) struct Convert {
     pub inputs: Vec<PathBuf>,
     /// Take a component from FILE, such as vae=vae.safetensors
     ///
-    /// COMPONENT is unet, vae, text-encoder or text-encoder-2; the option can be repeated. FILE may hold the component
-    /// alone or be a whole checkpoint, in a single file or a diffusers folder. The keys and shapes must be those of the
-    /// architecture of the UNet. What the UNet predicts goes with the UNet. The EMA of a replaced UNet is dropped.
+    /// COMPONENT is unet, vae, text-encoder, text-encoder-2 or image-encoder; the option can be repeated. FILE may hold the
+    /// component alone or be a whole checkpoint, in a single file or a diffusers folder. The keys and shapes must be those of
+    /// the architecture of the UNet. What the UNet predicts goes with the UNet. The EMA of a replaced UNet is dropped.
     #[arg(long, value_name = "COMPONENT=FILE", value_parser = Replacement::parse, help_heading = INPUT)]
     pub replace: Vec<Replacement>,
     /// Keep the checkpoint's own tensors where the VAE of --replace lacks them

@@ -32,10 +32,14 @@ impl Narrow {
             Architecture::Ssd1b => keys("layouts/ssd-1b-unet.ldm.keys"),
             Architecture::Vega => keys("layouts/vega-unet.ldm.keys"),
             Architecture::SdxlRefiner => keys("layouts/refiner-unet.ldm.keys"),
+            Architecture::StableVideo => keys("layouts/svd-unet.ldm.keys"),
             _ => keys("layouts/sdxl-unet.ldm.keys"),
         };
-        list.extend(keys("layouts/autoencoder.ldm.keys"));
+        if architecture != Architecture::StableVideo {
+            list.extend(keys("layouts/autoencoder.ldm.keys"));
+        }
         match architecture {
+            Architecture::StableVideo => list.extend(video()),
             Architecture::Sd1 => list.extend(sd1("cond_stage_model.")),
             Architecture::Sd2 => list.extend(keys("layouts/sd2-openclip.ldm.keys")),
             Architecture::SdxlRefiner => {
@@ -106,6 +110,16 @@ impl Narrow {
         let options = WriteOptions::default().verify(false).jobs(2);
         containers::write(path, Target::from_path(path).unwrap(), &state_dict, &metadata, &options).unwrap();
     }
+}
+
+/// The components of Stable Video Diffusion beside its UNet, as the original code has them: the image encoder, the
+/// autoencoder of the first frame, and the one whose decoder has layers over time.
+fn video() -> impl Iterator<Item = (String, Vec<u64>)> {
+    let first_frame = keys("layouts/autoencoder.ldm.keys").into_iter();
+    let first_frame =
+        first_frame.map(|(key, dims)| (key.replace("first_stage_model.", "conditioner.embedders.3.encoder."), dims));
+    let vae = keys("layouts/svd-vae.ldm.keys").into_iter().filter(|(key, _)| !key.contains(".quant_conv."));
+    keys("layouts/svd-image-encoder.ldm.keys").into_iter().chain(first_frame).chain(vae)
 }
 
 /// A mark without elements.

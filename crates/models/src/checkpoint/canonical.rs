@@ -7,6 +7,7 @@ use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 
 use super::networks::{self, Network};
 use super::translate::{FolderTensor, Translation, translate};
+use crate::family::Architecture;
 use crate::layout::{Folder, Layout, Transform, with_rank};
 use crate::ledger::Change;
 use crate::parameterization::is_mark_key;
@@ -75,13 +76,14 @@ pub(super) fn to_ldm(state_dict: &StateDict) -> Option<(StateDict, Translation)>
 fn target<'a>(layout: &'a Layout, network: &Network<'_>, key: &'a str) -> Option<Target<'a>> {
     let name = key.strip_prefix(network.prefix)?;
     let folder = network.folder;
-    if !network.is_ldm && folder != Folder::Vae {
+    // The attention of the VAE of Stable Diffusion has more names than the layouts have.
+    let is_plain_vae = folder == Folder::Vae && layout.architecture() != Architecture::StableVideo;
+    if !network.is_ldm && !is_plain_vae {
         let is_known = layout.to_ldm(folder, name).is_some() || layout.is_redundant(folder, name);
         return is_known.then_some(Target::Translated { folder, name });
     }
     let full = match folder {
-        // Its attention has more names than the layouts have.
-        Folder::Vae => format!("{}{}", vae::PREFIX, vae_schema::ldm_key(name)?),
+        Folder::Vae if is_plain_vae => format!("{}{}", vae::PREFIX, vae_schema::ldm_key(name)?),
         _ => format!("{}{name}", folder.ldm_prefix(layout.architecture())?),
     };
     let mapped = layout.to_diffusers(&full).next()?;

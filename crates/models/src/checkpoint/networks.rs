@@ -24,10 +24,12 @@ pub(super) struct Network<'a> {
 const SIGNATURES: &[(&str, &str, Folder, bool)] = &[
     ("output_blocks.0.0.in_layers.0.weight", "time_embed.0.weight", Folder::Unet, true),
     ("up_blocks.0.resnets.0.norm1.weight", "time_embedding.linear_1.weight", Folder::Unet, false),
+    ("up_blocks.0.resnets.0.spatial_res_block.norm1.weight", "time_embedding.linear_1.weight", Folder::Unet, false),
     ("zero_convs.0.0.weight", "time_embed.0.weight", Folder::ControlNet, true),
     ("controlnet_down_blocks.0.weight", "time_embedding.linear_1.weight", Folder::ControlNet, false),
     ("decoder.up.0.block.0.norm1.weight", "encoder.conv_in.weight", Folder::Vae, true),
     ("decoder.up_blocks.0.resnets.0.norm1.weight", "encoder.conv_in.weight", Folder::Vae, false),
+    ("decoder.up_blocks.0.resnets.0.spatial_res_block.norm1.weight", "encoder.conv_in.weight", Folder::Vae, false),
     ("text_model.embeddings.token_embedding.weight", CLIP_LAYER, Folder::TextEncoder, false),
     ("embeddings.token_embedding.weight", BARE_CLIP_LAYER, Folder::TextEncoder, false),
     ("token_embedding.weight", OPEN_CLIP_LAYER, Folder::TextEncoder, true),
@@ -75,7 +77,12 @@ fn network<'a>(state_dict: &StateDict, prefix: &'a str, folder: Folder, is_ldm: 
     let dims = |key: &str| state_dict.get(&format!("{prefix}{key}")).map(|tensor| tensor.shape().dims().to_vec());
     let (folder, candidates) = match folder {
         Folder::Unet | Folder::ControlNet => (folder, vec![detect_by(&dims).architecture()?]),
-        Folder::Vae => (folder, Architecture::ALL.to_vec()),
+        Folder::Vae => {
+            let is_video = detect_by(&dims).architecture() == Some(Architecture::StableVideo);
+            let fits = |it: &Architecture| (*it == Architecture::StableVideo) == is_video;
+            (folder, Architecture::ALL.iter().copied().filter(fits).collect())
+        }
+        Folder::ImageEncoder => return None,
         Folder::TextEncoder | Folder::TextEncoder2 => {
             let has_layer = |layer: &usize| {
                 let has = |key: &str| {

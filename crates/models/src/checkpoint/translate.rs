@@ -189,6 +189,9 @@ pub(super) fn folder_to_ldm(stored: &StoredCheckpoint, metadata: &mut Metadata) 
     }
 }
 
+/// A tensor of the last layer of OpenCLIP ViT-H, which smaller image encoders lack.
+const LAST_OF_VIT_H: &str = "image_encoder/vision_model.encoder.layers.31.layer_norm1.weight";
+
 fn names_to_ldm(stored: &StoredCheckpoint, state_dict: &StateDict, metadata: &mut Metadata) -> Result<Translated> {
     let unknown = |found: String, tensor: Option<&str>| {
         let unknown = Unknown { found, tensor: tensor.map(str::to_owned) };
@@ -207,6 +210,7 @@ fn names_to_ldm(stored: &StoredCheckpoint, state_dict: &StateDict, metadata: &mu
         // The VAE has the same keys in all architectures, and SDXL's first text encoder is that of SD v1.
         _ if is_alone(Folder::Vae) => Architecture::Sd1,
         [first, ..] if is_alone(Folder::TextEncoder) => *first,
+        _ if is_alone(Folder::ImageEncoder) && state_dict.contains(LAST_OF_VIT_H) => Architecture::StableVideo,
         _ => return unknown(format!("a folder of unknown architecture ({})", detection.doubt()), None),
     };
     let layout = Layout::of(architecture);

@@ -80,14 +80,14 @@ pub fn describe(state_dict: &StateDict) -> String {
 
 /// Returns whether a state dict in LDM names has a UNet of Stable Diffusion where WebUI looks for it.
 pub(crate) fn is_base(state_dict: &StateDict) -> bool {
+    // The UNet of a video model, whose VAE is another.
+    let is_video = |key: &str| key.starts_with("model.diffusion_model.") && key.contains(".time_stack.");
+    has_unet(state_dict) && !state_dict.keys().any(is_video)
+}
+
+/// Returns whether a state dict in LDM names has a UNet where the original code looks for it, of a video model too.
+pub(crate) fn has_unet(state_dict: &StateDict) -> bool {
     const PARTS: [&str; 3] = ["input_blocks.", "middle_block.", "output_blocks."];
-    let mut is_unet = false;
-    for key in state_dict.keys().filter_map(|key| key.strip_prefix("model.diffusion_model.")) {
-        is_unet |= PARTS.iter().any(|part| key.starts_with(part));
-        // The UNet of a video model, whose VAE is another.
-        if key.contains(".time_stack.") {
-            return false;
-        }
-    }
-    is_unet
+    let mut names = state_dict.keys().filter_map(|key| key.strip_prefix("model.diffusion_model."));
+    names.any(|name| PARTS.iter().any(|part| name.starts_with(part)))
 }

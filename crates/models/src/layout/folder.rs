@@ -4,6 +4,9 @@ use crate::vae;
 /// The prefix of a ControlNet in a file in LDM names.
 pub(super) const CONTROL_PREFIX: &str = "control_model.";
 
+/// The prefix of the image encoder of Stable Video Diffusion in a checkpoint.
+pub(crate) const IMAGE_ENCODER_PREFIX: &str = "conditioner.embedders.0.open_clip.model.";
+
 /// The prefix of the UNet in a checkpoint.
 pub(super) const UNET_PREFIX: &str = "model.diffusion_model.";
 
@@ -19,14 +22,22 @@ pub enum Folder {
     TextEncoder,
     /// The second text encoder: OpenCLIP ViT-bigG of SDXL base and refiner.
     TextEncoder2,
+    /// The image encoder of Stable Video Diffusion: OpenCLIP ViT-H.
+    ImageEncoder,
     /// A ControlNet, which belongs to no checkpoint: it has a folder of its own.
     ControlNet,
 }
 
 impl Folder {
     /// All components.
-    pub const ALL: &'static [Folder] =
-        &[Folder::Unet, Folder::Vae, Folder::TextEncoder, Folder::TextEncoder2, Folder::ControlNet];
+    pub const ALL: &'static [Folder] = &[
+        Folder::Unet,
+        Folder::Vae,
+        Folder::TextEncoder,
+        Folder::TextEncoder2,
+        Folder::ImageEncoder,
+        Folder::ControlNet,
+    ];
 
     /// Returns the components of a checkpoint of an architecture. The SDXL refiner has only the second text encoder.
     pub fn of(architecture: Architecture) -> &'static [Folder] {
@@ -36,6 +47,7 @@ impl Folder {
                 &[Folder::Unet, Folder::Vae, Folder::TextEncoder, Folder::TextEncoder2]
             }
             Architecture::SdxlRefiner => &[Folder::Unet, Folder::Vae, Folder::TextEncoder2],
+            Architecture::StableVideo => &[Folder::Unet, Folder::Vae, Folder::ImageEncoder],
         }
     }
 
@@ -46,6 +58,7 @@ impl Folder {
             Folder::Vae => "vae",
             Folder::TextEncoder => "text_encoder",
             Folder::TextEncoder2 => "text_encoder_2",
+            Folder::ImageEncoder => "image_encoder",
             Folder::ControlNet => "controlnet",
         }
     }
@@ -63,12 +76,17 @@ impl Folder {
             (Folder::ControlNet, Architecture::Sd1 | Architecture::Sd2 | Architecture::SdxlBase) => {
                 Some(CONTROL_PREFIX)
             }
-            (Folder::ControlNet, Architecture::SdxlRefiner | Architecture::Ssd1b | Architecture::Vega) => None,
+            (
+                Folder::ControlNet,
+                Architecture::SdxlRefiner | Architecture::Ssd1b | Architecture::Vega | Architecture::StableVideo,
+            ) => None,
+            (Folder::ImageEncoder, Architecture::StableVideo) => Some(IMAGE_ENCODER_PREFIX),
+            (Folder::ImageEncoder, _) => None,
             (Folder::TextEncoder, Architecture::Sd1) => Some("cond_stage_model.transformer."),
             (Folder::TextEncoder, Architecture::Sd2) => Some("cond_stage_model.model."),
             (Folder::TextEncoder2, Architecture::SdxlRefiner) => Some("conditioner.embedders.0.model."),
-            (Folder::TextEncoder, Architecture::SdxlRefiner)
-            | (Folder::TextEncoder2, Architecture::Sd1 | Architecture::Sd2) => None,
+            (Folder::TextEncoder, Architecture::SdxlRefiner | Architecture::StableVideo)
+            | (Folder::TextEncoder2, Architecture::Sd1 | Architecture::Sd2 | Architecture::StableVideo) => None,
             (Folder::TextEncoder, Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega) => {
                 Some("conditioner.embedders.0.transformer.")
             }

@@ -1,8 +1,8 @@
 //! Key layouts: maps each tensor of a checkpoint in LDM names to a diffusers folder, and back.
 //!
 //! A [`Layout`] is a table of [`Pair`]s, one for each tensor of a diffusers folder, built by walking the network once
-//! with both sets of names (`unet.rs`, `control_net.rs`, `vae.rs`, `clip.rs`,
-//! `openclip.rs`). Keys are looked up whole, never rewritten
+//! with both sets of names (`unet.rs`, `control_net.rs`, `vae.rs`, `video.rs`, `clip.rs`,
+//! `openclip.rs`, `vision.rs`). Keys are looked up whole, never rewritten
 //! piece by piece. The table also holds the spellings of other tools, for reading only:
 //!
 //! - text encoders without `text_model.`, in checkpoints (NAI) and in folders (transformers 5.6 and newer);
@@ -22,14 +22,18 @@ mod sizes;
 mod table;
 pub(crate) mod text_keys;
 mod transform;
+mod transformer;
 mod unet;
 mod vae;
+mod video;
+mod vision;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::family::Architecture;
 pub use folder::Folder;
+pub(crate) use folder::IMAGE_ENCODER_PREFIX;
 use sizes::Sizes;
 pub use table::{Pair, TensorSchema};
 pub(crate) use transform::with_rank;
@@ -59,7 +63,7 @@ pub(crate) fn is_needed(key: &str, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> b
 /// Images have 3 channels and latents 4, as in every Stable Diffusion.
 pub(crate) fn vae_pairs(widths: [u64; 4]) -> Vec<Pair> {
     let mut pairs = Vec::new();
-    vae::add(&mut pairs, &sizes::Vae { image: 3, latent: 4, widths });
+    vae::add(&mut pairs, &sizes::Vae { image: 3, latent: 4, widths }, false);
     pairs
 }
 
@@ -109,6 +113,7 @@ static SDXL_BASE: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architec
 static SDXL_REFINER: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::SdxlRefiner));
 static SSD_1B: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::Ssd1b));
 static VEGA: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::Vega));
+static STABLE_VIDEO: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::StableVideo));
 
 impl Layout {
     /// Returns the layout of an architecture, with the dimensions of the published models.
@@ -120,6 +125,7 @@ impl Layout {
             Architecture::SdxlRefiner => &SDXL_REFINER,
             Architecture::Ssd1b => &SSD_1B,
             Architecture::Vega => &VEGA,
+            Architecture::StableVideo => &STABLE_VIDEO,
         }
     }
 
@@ -153,7 +159,7 @@ impl Layout {
         if Folder::ControlNet.ldm_prefix(architecture).is_some() {
             control_net::add(&mut pairs, &structure, &sizes.control);
         }
-        vae::add(&mut pairs, &sizes.vae);
+        vae::add(&mut pairs, &sizes.vae, structure.video);
         match architecture {
             Architecture::Sd1 => {
                 let prefixes = ["cond_stage_model.transformer.text_model.", "cond_stage_model.transformer."];
@@ -171,6 +177,7 @@ impl Layout {
                 let model = openclip::vit_big_g(&["conditioner.embedders.0.model."]);
                 openclip::add(&mut pairs, &model, sizes.text_encoder_2);
             }
+            Architecture::StableVideo => vision::add(&mut pairs, &sizes.image_encoder),
         }
         let mut by_ldm = HashMap::<String, Vec<(usize, Transform)>>::new();
         let mut by_diffusers = HashMap::<Folder, HashMap<String, usize>>::new();

@@ -52,15 +52,15 @@ pub(super) fn add(pairs: &mut Vec<Pair>, model: &Model<'_>, sizes: sizes::Text) 
     }
     let mut component = PairBuilder { pairs, folder, ldm, diffusers: &["text_model.", ""] };
     for layer in 0..layers {
-        add_layer(&mut component, layer, sizes, layer < layers_in_folder);
+        add_layer(&mut component, layer, width, sizes.hidden, layer < layers_in_folder);
     }
     let token = "embeddings.token_embedding.weight";
     component.tensor(Row::new(&["token_embedding.weight"], &[token], &[vocabulary, width]));
     component.layer("ln_final", "final_layer_norm", &[width]);
 }
 
-fn add_layer(component: &mut PairBuilder<'_>, layer: usize, sizes: sizes::Text, in_folder: bool) {
-    let sizes::Text { width, hidden, .. } = sizes;
+/// Adds a layer of a text encoder or an image encoder.
+pub(super) fn add_layer(component: &mut PairBuilder<'_>, layer: usize, width: u64, hidden: u64, in_folder: bool) {
     let (ldm, diffusers) = (format!("transformer.resblocks.{layer}"), format!("encoder.layers.{layer}"));
     let whole = |component: &mut PairBuilder<'_>, in_ldm: &str, in_diffusers: &str, weight: &[u64]| {
         let (ldm, diffusers) = (format!("{ldm}.{in_ldm}"), format!("{diffusers}.{in_diffusers}"));

@@ -1,6 +1,6 @@
 //! Checks the shapes of a model against the sizes that a few of its tensors imply.
 
-use super::{Layout, with_rank};
+use super::{IMAGE_ENCODER_PREFIX, Layout, with_rank};
 use crate::family::Architecture;
 use crate::vae;
 use trinart_ckpt_formats::StateDict;
@@ -40,14 +40,11 @@ fn check_conditioning(layout: &Layout, dims: &dyn Fn(&str) -> Option<Vec<u64>>) 
         let pair = layout.pair_of_ldm(key)?;
         pair.ldm_spellings().find_map(dims)?.get(axis).copied()
     };
-    let mismatch = |key: &str, size: u64, expected: u64, why: &str| {
-        let found = format!("{size} columns, expected {expected}: {why}");
-        Err(Error::mismatch(found).in_tensor(key))
-    };
     let (first, second) = match architecture {
         Architecture::Sd1 => (Some("cond_stage_model.transformer.text_model.final_layer_norm.weight"), None),
         Architecture::Sd2 => (Some("cond_stage_model.model.ln_final.weight"), None),
         Architecture::SdxlRefiner => (None, Some("conditioner.embedders.0.model.")),
+        Architecture::StableVideo => return check_video(&at),
         Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega => (
             Some("conditioner.embedders.0.transformer.text_model.final_layer_norm.weight"),
             Some("conditioner.embedders.1.model."),
@@ -76,12 +73,38 @@ fn check_conditioning(layout: &Layout, dims: &dyn Fn(&str) -> Option<Vec<u64>>) 
     }
 }
 
-/// The embedding dimensions of each number in the extra conditioning of SDXL, as published.
+/// Fails if the UNet of a video model does not fit its image encoder, or if the size of its extra conditioning is none.
+fn check_video(at: &dyn Fn(&str, usize) -> Option<u64>) -> Result<()> {
+    let projection = format!("{IMAGE_ENCODER_PREFIX}visual.proj");
+    if let (Some(context), Some(expected)) = (at(CONTEXT, 1), at(&projection, 1))
+        && context != expected
+    {
+        return mismatch(CONTEXT, context, expected, "the projection of the image encoder");
+    }
+    match at(LABEL, 1) {
+        Some(label) if time_dim(Architecture::StableVideo, label, 0).is_none() => {
+            let count = sizes(Architecture::StableVideo);
+            mismatch(LABEL, label, count * TIME_DIM, &format!("{count} numbers: frames per second, motion and noise"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn mismatch(key: &str, size: u64, expected: u64, why: &str) -> Result<()> {
+    let found = format!("{size} columns, expected {expected}: {why}");
+    Err(Error::mismatch(found).in_tensor(key))
+}
+
+/// The embedding dimensions of each number in the extra conditioning of SDXL and of video models, as published.
 const TIME_DIM: u64 = 256;
 
-/// The numbers in the extra conditioning: three pairs of sizes, or two and an aesthetic score.
+/// The numbers in the extra conditioning: three pairs of sizes, or two and an aesthetic score. A video model has three.
 fn sizes(architecture: Architecture) -> u64 {
-    if architecture == Architecture::SdxlRefiner { 5 } else { 6 }
+    match architecture {
+        Architecture::StableVideo => 3,
+        Architecture::SdxlRefiner => 5,
+        _ => 6,
+    }
 }
 
 /// Returns the embedding dimensions of each number in the extra conditioning of `label` elements, beside the pooled text of

@@ -1,4 +1,4 @@
-use super::folder::{CONTROL_PREFIX, UNET_PREFIX};
+use super::folder::{CONTROL_PREFIX, IMAGE_ENCODER_PREFIX, UNET_PREFIX};
 use crate::family::Architecture;
 
 /// The sizes that determine all shapes of a model: those of a published model, or of a given file.
@@ -11,6 +11,8 @@ pub(super) struct Sizes {
     pub(super) text_encoder: Text,
     /// The second text encoder. Used for SDXL.
     pub(super) text_encoder_2: Text,
+    /// The image encoder. Used for Stable Video Diffusion.
+    pub(super) image_encoder: Vision,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +114,48 @@ impl Text {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Vision {
+    pub(super) width: u64,
+    /// Width of the hidden layer of the MLPs.
+    pub(super) hidden: u64,
+    /// Patches of a picture, and the class.
+    pub(super) positions: u64,
+    /// Width and height of a patch.
+    pub(super) patch: u64,
+    /// Channels of a picture.
+    pub(super) channels: u64,
+    pub(super) projection: u64,
+    /// What the original code leaves of the text encoder beside it.
+    pub(super) text: Text,
+}
+
+impl Vision {
+    /// ViT-H: pictures of 224 by 224.
+    const PUBLISHED: Vision = Vision {
+        width: 1280,
+        hidden: 5120,
+        positions: 16 * 16 + 1,
+        patch: 14,
+        channels: 3,
+        projection: 1024,
+        text: Text::published(1024),
+    };
+
+    /// Reads the sizes off the tensors of OpenCLIP. `size` gets a key without prefix, an axis and the published size.
+    fn measured(&self, text: Text, size: &dyn Fn(&str, usize, u64) -> u64) -> Self {
+        Vision {
+            width: size("visual.class_embedding", 0, self.width),
+            hidden: size("visual.transformer.resblocks.0.mlp.c_fc.weight", 0, self.hidden),
+            positions: size("visual.positional_embedding", 0, self.positions),
+            patch: size("visual.conv1.weight", 3, self.patch),
+            channels: size("visual.conv1.weight", 1, self.channels),
+            projection: size("visual.proj", 1, self.projection),
+            text,
+        }
+    }
+}
+
 /// The largest size that is read from a file. Larger ones are not plausible, and products of them could overflow.
 const LARGEST_SIZE: u64 = 1 << 32;
 
@@ -130,23 +174,27 @@ impl Sizes {
                 (Widths::new(320, [640, 1280]), 2048, 2816)
             }
             Architecture::SdxlRefiner => (Widths::new(384, [768, 1536, 1536]), 1280, 2560),
+            Architecture::StableVideo => (Widths::new(320, [640, 1280, 1280]), 1024, 768),
         };
         let time = 4 * widths.first;
         let text_width = if architecture == Architecture::Sd2 { 1024 } else { 768 };
-        let unet = Unet { input: 4, output: 4, widths, time, context, label };
+        // A video model also takes the latent of the first frame.
+        let input = if architecture == Architecture::StableVideo { 8 } else { 4 };
+        let unet = Unet { input, output: 4, widths, time, context, label };
         Sizes {
             control: Control { unet: unet.clone(), picture: 3, hint: [16, 32, 96, 256] },
             unet,
             vae: Vae { image: 3, latent: 4, widths: [128, 256, 512, 512] },
             text_encoder: Text::published(text_width),
             text_encoder_2: Text::published(1280),
+            image_encoder: Vision::PUBLISHED,
         }
     }
 
     /// Reads the sizes off the tensors of a model. `dims` gets keys in LDM names, as they are written. A missing tensor
     /// leaves the published size.
     pub(super) fn measured(architecture: Architecture, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Self {
-        let Sizes { unet, control, vae, text_encoder, text_encoder_2 } = Sizes::published(architecture);
+        let Sizes { unet, control, vae, text_encoder, text_encoder_2, image_encoder } = Sizes::published(architecture);
         let size = |key: &str, axis: usize, published: u64| {
             dims(key).and_then(|dims| dims.get(axis).copied()).filter(|&size| size <= LARGEST_SIZE).unwrap_or(published)
         };
@@ -210,7 +258,7 @@ impl Sizes {
                 Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega => {
                     in_text(TextNames::Clip, "conditioner.embedders.0.transformer.text_model.", text_encoder)
                 }
-                Architecture::SdxlRefiner => text_encoder,
+                Architecture::SdxlRefiner | Architecture::StableVideo => text_encoder,
             },
             text_encoder_2: match architecture {
                 Architecture::SdxlBase | Architecture::Ssd1b | Architecture::Vega => {
@@ -219,7 +267,16 @@ impl Sizes {
                 Architecture::SdxlRefiner => {
                     in_text(TextNames::OpenClip, "conditioner.embedders.0.model.", text_encoder_2)
                 }
-                Architecture::Sd1 | Architecture::Sd2 => text_encoder_2,
+                Architecture::Sd1 | Architecture::Sd2 | Architecture::StableVideo => text_encoder_2,
+            },
+            image_encoder: match architecture {
+                Architecture::StableVideo => {
+                    let text = in_text(TextNames::OpenClip, IMAGE_ENCODER_PREFIX, image_encoder.text);
+                    let size =
+                        |key: &str, axis, published| size(&format!("{IMAGE_ENCODER_PREFIX}{key}"), axis, published);
+                    image_encoder.measured(text, &size)
+                }
+                _ => image_encoder,
             },
         }
     }

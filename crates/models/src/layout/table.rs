@@ -25,6 +25,8 @@ pub struct Pair {
     /// layer and the projection of the SD v2 text encoder, which rendering does not use. They are read if a folder
     /// has them.
     pub in_folder: bool,
+    /// Whether checkpoints have the tensor. Those of Stable Video Diffusion lack the `quant_conv` of its VAE.
+    pub in_checkpoint: bool,
     ldm_aliases: Vec<(String, Transform)>,
     diffusers_aliases: Vec<String>,
 }
@@ -61,13 +63,23 @@ pub(super) struct Row<'a> {
     pub(super) diffusers_dims: Option<&'a [u64]>,
     pub(super) transform: Transform,
     pub(super) in_folder: bool,
+    pub(super) in_checkpoint: bool,
 }
 
 impl<'a> Row<'a> {
     /// A tensor that is the same in both layouts.
     pub(super) fn new(ldm: &'a [&'a str], diffusers: &'a [&'a str], dims: &'a [u64]) -> Self {
         let transform = Transform::None;
-        Row { ldm, ldm_unchanged: &[], diffusers, dims, diffusers_dims: None, transform, in_folder: true }
+        Row {
+            ldm,
+            ldm_unchanged: &[],
+            diffusers,
+            dims,
+            diffusers_dims: None,
+            transform,
+            in_folder: true,
+            in_checkpoint: true,
+        }
     }
 }
 
@@ -102,6 +114,7 @@ impl PairBuilder<'_> {
             },
             transform: row.transform,
             in_folder: row.in_folder,
+            in_checkpoint: row.in_checkpoint,
             ldm_aliases: ldm.map(|key| (key, row.transform)).chain(unchanged).collect(),
             diffusers_aliases: diffusers.collect(),
         });
@@ -118,6 +131,11 @@ impl PairBuilder<'_> {
             let diffusers: Vec<&str> = diffusers.iter().map(String::as_str).collect();
             self.tensor(Row { ldm: &ldm, diffusers: &diffusers, dims, diffusers_dims, ..row });
         }
+    }
+
+    /// Adds a tensor of one element.
+    pub(super) fn scalar(&mut self, ldm: &str, diffusers: &str) {
+        self.tensor(Row::new(&[ldm], &[diffusers], &[1]));
     }
 
     /// Adds a layer that has one name in each layout.

@@ -1,6 +1,8 @@
 use super::folder::{Folder, UNET_PREFIX};
 use super::sizes;
 use super::table::{Pair, PairBuilder, Row};
+use super::transformer::Block;
+use super::video;
 use crate::family::Architecture;
 
 /// Residual blocks per resolution in the down path. The up path has one more.
@@ -20,6 +22,8 @@ pub(crate) struct Structure {
     pub(crate) label: bool,
     /// Whether `proj_in` and `proj_out` are linear layers rather than 1x1 convolutions.
     pub(crate) linear: bool,
+    /// Whether each residual block and each attention has layers over time beside it.
+    pub(crate) video: bool,
     /// For each resolution, whether its width differs from the next higher resolution.
     widens: &'static [bool],
 }
@@ -31,7 +35,9 @@ impl Structure {
         const FOUR: &[bool] = &[false, true, true, false];
         const THREE: &[bool] = &[false, true, true];
         let (depths, up_depths, middle): (&[usize], &[[usize; BLOCKS + 1]], _) = match architecture {
-            Architecture::Sd1 | Architecture::Sd2 => (&[1, 1, 1, 0], &[[0; 3], [1; 3], [1; 3], [1; 3]], Some(1)),
+            Architecture::Sd1 | Architecture::Sd2 | Architecture::StableVideo => {
+                (&[1, 1, 1, 0], &[[0; 3], [1; 3], [1; 3], [1; 3]], Some(1))
+            }
             Architecture::SdxlBase => (&[0, 2, 10], &[[10; 3], [2; 3], [0; 3]], Some(10)),
             Architecture::SdxlRefiner => (&[0, 4, 4, 0], &[[0; 3], [4; 3], [4; 3], [0; 3]], Some(4)),
             Architecture::Ssd1b => (&[0, 2, 4], &[[4, 4, 10], [2, 1, 1], [0; 3]], None),
@@ -41,8 +47,9 @@ impl Structure {
             depths,
             up_depths,
             middle,
-            label: architecture.is_xl(),
+            label: architecture.is_xl() || architecture == Architecture::StableVideo,
             linear: architecture != Architecture::Sd1,
+            video: architecture == Architecture::StableVideo,
             widens: if depths.len() == THREE.len() { THREE } else { FOUR },
         }
     }
@@ -161,8 +168,13 @@ impl Walk<'_> {
             ("skip_connection", "conv_shortcut", &[output, input, 1, 1]),
         ];
         let count = if shortcut { layers.len() } else { layers.len() - 1 };
+        let space = if self.structure.video { "spatial_res_block." } else { "" };
         for (in_ldm, in_diffusers, weight) in layers.iter().take(count) {
-            self.component.layer(&format!("{ldm}.{in_ldm}"), &format!("{diffusers}.{in_diffusers}"), weight);
+            self.component.layer(&format!("{ldm}.{in_ldm}"), &format!("{diffusers}.{space}{in_diffusers}"), weight);
+        }
+        if self.structure.video {
+            video::residual(&mut self.component, ldm, diffusers, output, Some(self.sizes.time));
+            self.component.scalar(&format!("{ldm}.{}", video::MIX), &format!("{diffusers}.{}", video::MIX));
         }
     }
 
@@ -183,30 +195,28 @@ impl Walk<'_> {
             self.transformer_block(&ldm, &diffusers, width);
         }
         self.component.layer(&format!("{ldm}.proj_out"), &format!("{diffusers}.proj_out"), projection);
+        if self.structure.video {
+            for block in 0..depth {
+                let ldm = format!("{ldm}.time_stack.{block}");
+                let diffusers = format!("{diffusers}.temporal_transformer_blocks.{block}");
+                video::transformer_block(&mut self.component, &ldm, &diffusers, width, self.sizes.context);
+            }
+            for (in_ldm, in_diffusers, weight) in
+                [("0", "linear_1", [4 * width, width]), ("2", "linear_2", [width, 4 * width])]
+            {
+                let ldm = format!("{ldm}.time_pos_embed.{in_ldm}");
+                self.component.layer(&ldm, &format!("{diffusers}.time_pos_embed.{in_diffusers}"), &weight);
+            }
+            self.component.scalar(&format!("{ldm}.{}", video::MIX), &format!("{diffusers}.{}", video::MIX));
+        }
     }
 
     fn transformer_block(&mut self, ldm: &str, diffusers: &str, width: u64) {
-        let mut tensor = |name: &str, dims: &[u64]| {
-            let (ldm, diffusers) = (format!("{ldm}.{name}"), format!("{diffusers}.{name}"));
-            self.component.tensor(Row::new(&[&ldm], &[&diffusers], dims));
-        };
-        let attend = |tensor: &mut dyn FnMut(&str, &[u64]), name: &str, context: u64| {
-            tensor(&format!("{name}.to_q.weight"), &[width, width]);
-            tensor(&format!("{name}.to_k.weight"), &[width, context]);
-            tensor(&format!("{name}.to_v.weight"), &[width, context]);
-            tensor(&format!("{name}.to_out.0.weight"), &[width, width]);
-            tensor(&format!("{name}.to_out.0.bias"), &[width]);
-        };
-        attend(&mut tensor, "attn1", width);
-        tensor("ff.net.0.proj.weight", &[8 * width, width]);
-        tensor("ff.net.0.proj.bias", &[8 * width]);
-        tensor("ff.net.2.weight", &[width, 4 * width]);
-        tensor("ff.net.2.bias", &[width]);
-        attend(&mut tensor, "attn2", self.sizes.context);
-        for norm in ["norm1", "norm2", "norm3"] {
-            tensor(&format!("{norm}.weight"), &[width]);
-            tensor(&format!("{norm}.bias"), &[width]);
-        }
+        let mut block = Block { component: &mut self.component, ldm, diffusers, width };
+        block.attention("attn1", width);
+        block.feed_forward("ff");
+        block.attention("attn2", self.sizes.context);
+        ["norm1", "norm2", "norm3"].into_iter().for_each(|norm| block.norm(norm));
     }
 
     /// The resolutions: index, width, transformer blocks per attention, and whether the width changes.

@@ -1,6 +1,7 @@
 use super::folder::Folder;
 use super::sizes;
 use super::table::{Pair, PairBuilder, Row};
+use super::video;
 use crate::vae::PREFIX;
 
 /// Residual blocks per resolution of the encoder. The decoder has one more.
@@ -15,15 +16,16 @@ const ATTENTION: [(&str, [&str; 2]); 4] = [
     ("proj_out", ["to_out.0", "proj_attn"]),
 ];
 
-/// Adds the VAE, layer by layer, in the order of the original code.
-pub(super) fn add(pairs: &mut Vec<Pair>, sizes: &sizes::Vae) {
+/// Adds the VAE, layer by layer, in the order of the original code. `is_video` gives its decoder layers over time.
+pub(super) fn add(pairs: &mut Vec<Pair>, sizes: &sizes::Vae, is_video: bool) {
     let component = PairBuilder { pairs, folder: Folder::Vae, ldm: &[PREFIX], diffusers: &[""] };
-    Walk { component, sizes }.all();
+    Walk { component, sizes, is_video }.all();
 }
 
 struct Walk<'a> {
     component: PairBuilder<'a>,
     sizes: &'a sizes::Vae,
+    is_video: bool,
 }
 
 impl Walk<'_> {
@@ -41,8 +43,17 @@ impl Walk<'_> {
         self.up(last);
         self.norm_out("decoder", first);
         self.ends("decoder", "conv_out", &[image, first, 3, 3]);
-        self.component.layer("quant_conv", "quant_conv", &[moments, moments, 1, 1]);
-        self.component.layer("post_quant_conv", "post_quant_conv", &[latent, latent, 1, 1]);
+        if self.is_video {
+            let weight = video::convolution(image, image);
+            self.component.layer("decoder.conv_out.time_mix_conv", "decoder.time_conv_out", &weight);
+        }
+        self.component.layer_of(Row {
+            in_checkpoint: !self.is_video,
+            ..Row::new(&["quant_conv"], &["quant_conv"], &[moments, moments, 1, 1])
+        });
+        if !self.is_video {
+            self.component.layer("post_quant_conv", "post_quant_conv", &[latent, latent, 1, 1]);
+        }
     }
 
     fn ends(&mut self, part: &str, name: &str, weight: &[u64]) {
@@ -116,12 +127,20 @@ impl Walk<'_> {
             ("norm2", &[output]),
             ("conv2", &[output, output, 3, 3]),
         ];
+        let is_video = self.is_video && ldm.starts_with("decoder.");
+        let space = if is_video { "spatial_res_block." } else { "" };
+        if is_video {
+            self.component.scalar(&format!("{ldm}.mix_factor"), &format!("{diffusers}.{}", video::MIX));
+        }
         for (name, weight) in layers {
-            self.component.layer(&format!("{ldm}.{name}"), &format!("{diffusers}.{name}"), weight);
+            self.component.layer(&format!("{ldm}.{name}"), &format!("{diffusers}.{space}{name}"), weight);
         }
         if shortcut {
-            let (ldm, diffusers) = (format!("{ldm}.nin_shortcut"), format!("{diffusers}.conv_shortcut"));
+            let (ldm, diffusers) = (format!("{ldm}.nin_shortcut"), format!("{diffusers}.{space}conv_shortcut"));
             self.component.layer(&ldm, &diffusers, &[output, input, 1, 1]);
+        }
+        if is_video {
+            video::residual(&mut self.component, ldm, diffusers, output, None);
         }
     }
 }

@@ -33,7 +33,7 @@ fn prefixes(network: Folder) -> &'static [&'static str] {
         Folder::Unet => &["lora_unet_"],
         Folder::TextEncoder => &["lora_te_", "lora_te1_"],
         Folder::TextEncoder2 => &["lora_te2_"],
-        Folder::Vae | Folder::ControlNet => &[],
+        Folder::Vae | Folder::ImageEncoder | Folder::ControlNet => &[],
     }
 }
 

@@ -163,6 +163,7 @@ fn default(architecture: Option<Architecture>, task: Option<Task>) -> (Predictio
     let place = format!("default of {}, {}", architecture.text(), task.map_or("no UNet", Task::text));
     match (architecture, task) {
         (Architecture::Sd2, Some(Task::TextToImage)) => (Prediction::Unknown, place),
+        (Architecture::StableVideo, _) => (Prediction::Velocity, place),
         _ => (Prediction::Epsilon, place),
     }
 }

@@ -12,6 +12,7 @@ mod text_encoder;
 mod tokenizer;
 mod unet;
 mod vae;
+mod video;
 
 use serde_json::{Map, Value, json};
 
@@ -20,6 +21,7 @@ use crate::layout::Folder;
 use config::{dim, text};
 pub(crate) use definition::Pipeline;
 pub(crate) use scheduler::timestep_spacing;
+pub(crate) use video::FRAMES;
 
 /// The projection of a text encoder to the pooled text.
 const PROJECTION: &str = "text_projection.weight";
@@ -27,7 +29,7 @@ const PROJECTION: &str = "text_projection.weight";
 impl Pipeline<'_> {
     /// The diffusers class; `None` if the pipeline needs components that a checkpoint does not have.
     fn class(&self) -> Option<&'static str> {
-        use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, Vega};
+        use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, Ssd1b, StableVideo, Vega};
         match (self.architecture, self.task) {
             (Sd1 | Sd2, Task::TextToImage) => Some("StableDiffusionPipeline"),
             (Sd1 | Sd2, Task::Inpainting) => Some("StableDiffusionInpaintPipeline"),
@@ -36,6 +38,7 @@ impl Pipeline<'_> {
             (SdxlBase | Ssd1b | Vega, Task::Inpainting) => Some("StableDiffusionXLInpaintPipeline"),
             (SdxlBase | Ssd1b | Vega, Task::InstructPix2Pix) => Some("StableDiffusionXLInstructPix2PixPipeline"),
             (SdxlRefiner, Task::TextToImage) => Some("StableDiffusionXLImg2ImgPipeline"),
+            (StableVideo, Task::ImageToVideo) => Some("StableVideoDiffusionPipeline"),
             _ => None,
         }
     }
@@ -47,6 +50,11 @@ impl Pipeline<'_> {
         files.extend(self.configs(dims));
         for (folder, pad) in self.tokenizers() {
             files.extend(tokenizer::files(pad).into_iter().map(|(name, text)| (format!("{folder}/{name}"), text)));
+        }
+        if self.architecture == Architecture::StableVideo {
+            let size = video::picture_size(&|key| dims(Folder::ImageEncoder, key));
+            files
+                .push(("feature_extractor/preprocessor_config.json".to_owned(), text(&video::feature_extractor(size))));
         }
         Some(files)
     }
@@ -63,11 +71,16 @@ impl Pipeline<'_> {
     /// Returns `config.json` of a component.
     pub(crate) fn config(&self, folder: Folder, dims: &dyn Fn(Folder, &str) -> Option<Vec<u64>>) -> Value {
         let own = |key: &str| dims(folder, key);
-        match folder {
-            Folder::Unet => unet::config(self, &own, dim(&|key| dims(Folder::TextEncoder2, key), PROJECTION, 0, 1280)),
-            Folder::Vae => vae::config(self.architecture, &self.parameterization.vae, &own),
-            Folder::ControlNet => control_net::config(self, &own),
-            Folder::TextEncoder | Folder::TextEncoder2 => text_encoder::config(self.architecture, folder, &own),
+        match (folder, self.architecture) {
+            (Folder::Unet, Architecture::StableVideo) => video::unet(&own),
+            (Folder::Vae, Architecture::StableVideo) => video::vae(&self.parameterization.vae, &own),
+            (Folder::ImageEncoder, _) => video::image_encoder(&own),
+            (Folder::Unet, _) => {
+                unet::config(self, &own, dim(&|key| dims(Folder::TextEncoder2, key), PROJECTION, 0, 1280))
+            }
+            (Folder::Vae, _) => vae::config(self.architecture, &self.parameterization.vae, &own),
+            (Folder::ControlNet, _) => control_net::config(self, &own),
+            (Folder::TextEncoder | Folder::TextEncoder2, _) => text_encoder::config(self.architecture, folder, &own),
         }
     }
 
@@ -81,6 +94,7 @@ impl Pipeline<'_> {
                 &[("tokenizer", END), ("tokenizer_2", "!")]
             }
             Architecture::SdxlRefiner => &[("tokenizer_2", "!")],
+            Architecture::StableVideo => &[],
         }
     }
 
@@ -105,6 +119,14 @@ impl Pipeline<'_> {
         index.insert("_class_name".into(), self.class()?.into());
         // diffusers needs a version here to open a pipeline as one of another task.
         index.insert("_diffusers_version".into(), "0.42.1".into());
+        if self.architecture == Architecture::StableVideo {
+            index.insert("feature_extractor".into(), part("transformers", "CLIPImageProcessor"));
+            index.insert("image_encoder".into(), part("transformers", "CLIPVisionModelWithProjection"));
+            index.insert("scheduler".into(), part("diffusers", scheduler::class(self)));
+            index.insert("unet".into(), part("diffusers", "UNetSpatioTemporalConditionModel"));
+            index.insert("vae".into(), part("diffusers", "AutoencoderKLTemporalDecoder"));
+            return Some(Value::Object(index));
+        }
         index.insert("scheduler".into(), part("diffusers", scheduler::class(self)));
         index.insert("unet".into(), part("diffusers", "UNet2DConditionModel"));
         index.insert("vae".into(), part("diffusers", "AutoencoderKL"));

@@ -12,6 +12,7 @@ pub(crate) fn class(pipeline: &Pipeline<'_>) -> &'static str {
         // Playground 2.5 and CosXL.
         (Prediction::Edm, ..) => "EDMDPMSolverMultistepScheduler",
         (Prediction::EdmVelocity, ..) => "EDMEulerScheduler",
+        (_, Architecture::StableVideo, _) => "EulerDiscreteScheduler",
         (_, _, Task::InstructPix2Pix) => "EulerAncestralDiscreteScheduler",
         // PNDM cannot rescale its betas.
         (_, Architecture::Sd1, _) if wanted.zero_terminal_snr => "DDIMScheduler",
@@ -60,6 +61,9 @@ pub(crate) fn config(pipeline: &Pipeline<'_>) -> Value {
         "DDIMScheduler" => add(&mut config, [("clip_sample", false.into()), ("set_alpha_to_one", false.into())]),
         _ => {}
     }
+    if pipeline.architecture == Architecture::StableVideo {
+        add(&mut config, video());
+    }
     // SD-Turbo takes one step, from pure noise.
     let usual = if pipeline.is_turbo { Some("trailing") } else { timestep_spacing(wanted) };
     if let Some(spacing) = wanted.timestep_spacing.as_deref().or(usual) {
@@ -69,6 +73,19 @@ pub(crate) fn config(pipeline: &Pipeline<'_>) -> Value {
         add(&mut config, [("rescale_betas_zero_snr", true.into())]);
     }
     config
+}
+
+/// The fields of the published scheduler of Stable Video Diffusion, whose sigmas are those of EDM.
+fn video() -> [(&'static str, Value); 7] {
+    [
+        ("clip_sample", false.into()),
+        ("interpolation_type", "linear".into()),
+        ("set_alpha_to_one", false.into()),
+        ("sigma_max", 700.0.into()),
+        ("sigma_min", 0.002.into()),
+        ("timestep_type", "continuous".into()),
+        ("use_karras_sigmas", true.into()),
+    ]
 }
 
 /// Returns the configuration of an EDM scheduler with the other fields of the published models.

@@ -48,7 +48,7 @@ pub(super) fn first_half(class: &str, architecture: Architecture, dims: Dims<'_>
         _ => json!(widths.iter().map(|&width| heads(width)).collect::<Vec<_>>()),
     };
     let transformer_layers = match architecture {
-        Architecture::Sd1 | Architecture::Sd2 => json!(1),
+        Architecture::Sd1 | Architecture::Sd2 | Architecture::StableVideo => json!(1),
         Architecture::SdxlBase => json!([1, 2, 10]),
         Architecture::SdxlRefiner => json!(4),
         Architecture::Ssd1b => json!([1, [2, 2], [4, 4]]),

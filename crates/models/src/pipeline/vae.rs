@@ -4,12 +4,18 @@ use super::config::{Dims, add, dim, divisor};
 use crate::family::Architecture;
 use crate::parameterization::{SDXL_SCALING_FACTOR, VaeConstants};
 
+/// Resolutions of the VAE.
+pub(super) const LEVELS: usize = 4;
+
+/// Returns the widths of a VAE, the highest resolution first.
+pub(super) fn widths(dims: Dims<'_>) -> Vec<u64> {
+    let of_level = |level| dim(dims, &format!("encoder.down_blocks.{level}.resnets.0.conv2.weight"), 0, 128);
+    (0..LEVELS).map(of_level).collect()
+}
+
 /// Returns `config.json` of an AutoencoderKL.
 pub(super) fn config(architecture: Architecture, constants: &VaeConstants, dims: Dims<'_>) -> Value {
-    const LEVELS: usize = 4;
-    let widths: Vec<u64> = (0..LEVELS)
-        .map(|level| dim(dims, &format!("encoder.down_blocks.{level}.resnets.0.conv2.weight"), 0, 128))
-        .collect();
+    let widths = widths(dims);
     let is_xl = architecture.is_xl() || constants.scaling_factor == SDXL_SCALING_FACTOR;
     let mut config = json!({
         "_class_name": "AutoencoderKL",

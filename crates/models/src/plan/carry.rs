@@ -24,18 +24,20 @@ const OF_SHAPES: &[&str] = &[
     "cross_attention_dim",
     "down_block_types",
     "hidden_size",
+    "image_size",
     "in_channels",
     "intermediate_size",
     "latent_channels",
     "max_position_embeddings",
     "num_hidden_layers",
     "out_channels",
+    "patch_size",
     "projection_class_embeddings_input_dim",
     "up_block_types",
     "vocab_size",
 ];
 
-/// The pipelines that consist of a UNet, a VAE, text encoders, tokenizers and a scheduler.
+/// The pipelines that consist of a UNet, a VAE, text encoders with tokenizers or an image encoder, and a scheduler.
 const PIPELINES: &[&str] = &[
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
@@ -45,13 +47,15 @@ const PIPELINES: &[&str] = &[
     "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLInstructPix2PixPipeline",
+    "StableVideoDiffusionPipeline",
 ];
 
 /// Records the configurations of a folder in the metadata of a file with these tensors. The paths of machines are left
 /// out.
 pub fn record(metadata: &mut Metadata, configs: &IndexMap<String, Value>, state_dict: &StateDict) {
     let has = |component| state_dict.keys().any(|key| Component::from_key(key) == component);
-    let has_pipeline = [Component::Unet, Component::Vae, Component::TextEncoder].into_iter().all(has);
+    let has_encoder = has(Component::TextEncoder) || has(Component::ImageEncoder);
+    let has_pipeline = has_encoder && [Component::Unet, Component::Vae].into_iter().all(has);
     let mut recorded = Map::new();
     for (name, config) in configs {
         let is_wanted = match Folder::from_name(name) {
@@ -59,6 +63,7 @@ pub fn record(metadata: &mut Metadata, configs: &IndexMap<String, Value>, state_
             Some(Folder::Vae) => has(Component::Vae),
             Some(Folder::ControlNet) => has(Component::ControlNet),
             Some(Folder::TextEncoder | Folder::TextEncoder2) => has(Component::TextEncoder),
+            Some(Folder::ImageEncoder) => has(Component::ImageEncoder),
             None => has_pipeline,
         };
         let Value::Object(fields) = config else { continue };
@@ -82,6 +87,11 @@ pub(super) fn recorded(metadata: &Metadata) -> Map<String, Value> {
         Some(Ok(Value::Object(recorded))) => recorded,
         _ => Map::new(),
     }
+}
+
+/// Returns whether the configuration of a component is recorded.
+pub(super) fn has(metadata: &Metadata, folder: Folder) -> bool {
+    recorded(metadata).contains_key(folder.name())
 }
 
 /// Returns the recorded configurations that fit the generated ones, by path. Changes the generated index accordingly.

@@ -11,7 +11,7 @@ use crate::notice::{Notice, NoticeCode};
 use crate::parameterization::is_mark_key;
 pub use crate::plan::convert_options::{ConvertOptions, Ema};
 use crate::plan::drops::Drops;
-use crate::plan::{Account, Cast, Draft, Resolved, TextEncoder, extract};
+use crate::plan::{Account, Cast, Draft, Resolved, TextEncoder, extract, video};
 use crate::quantization;
 use crate::vae_schema::VaeSchema;
 use crate::{Component, FileKind, ema, position_ids, vae, vae_schema};
@@ -56,8 +56,8 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
             draft.notices.push(Notice::new(NoticeCode::DtypeWithoutComponent, text));
         }
     }
-    let is_unknown =
-        |key: &&str| drops.component(key) == Component::Other && !is_mark_key(key) && !quantization::is_marker(key);
+    let is_named = |key: &str| is_mark_key(key) || quantization::is_marker(key) || key.starts_with(video::FIRST_FRAME);
+    let is_unknown = |key: &&str| drops.component(key) == Component::Other && !is_named(key);
     // Those of a component that was asked for are of that component, whatever names they get.
     let unknown = draft.state_dict.keys().filter(|_| options.component.is_none()).filter(is_unknown).count();
     if options.component == Some(Component::Vae) {

@@ -13,7 +13,7 @@ use crate::parameterization::{
     self, Claim, EDM_SCALING_FACTOR, MarkSource, Parameterization, SD_SCALING_FACTOR, Sigmas, VaeConstants, metadata,
 };
 use crate::pipeline;
-use crate::plan::{Account, Resolved};
+use crate::plan::{Account, Resolved, video};
 
 /// A file whose tensors and metadata record a parameterization.
 #[derive(Debug, Clone)]
@@ -33,14 +33,20 @@ pub struct Expressed {
 /// Fails if a file cannot record it: flow or sample prediction, or EDM constants other than those that ComfyUI, Forge and
 /// WebUI assume.
 pub fn in_file(resolved: Resolved, wanted: &Parameterization, as_stored: bool) -> Result<Expressed> {
+    let mut resolved = resolved;
     let account = Account::of_ledger(&resolved.ledger);
+    video::for_file(&mut resolved)?;
     let has = |component| resolved.state_dict.keys().any(|key| Component::from_key(key) == component);
     let (has_unet, has_vae) = (has_unet(&resolved.state_dict), has(Component::Vae));
     let mut expressed = Expressed { resolved, yaml: None };
     let Expressed { resolved, yaml } = &mut expressed;
     if has_unet && !as_stored {
         set_keys(resolved, wanted)?;
-        let is_default = wanted.prediction == Prediction::Epsilon && wanted.architecture != Some(Architecture::Sd2);
+        let is_default = match wanted.architecture {
+            Some(Architecture::Sd2) => false,
+            Some(Architecture::StableVideo) => wanted.prediction == Prediction::Velocity,
+            _ => wanted.prediction == Prediction::Epsilon,
+        };
         metadata::set_prediction(&mut resolved.metadata, wanted.prediction, !is_default);
         let judged = judged(&resolved.state_dict, wanted)?;
         let needs_yaml = needs_yaml(wanted, judged);

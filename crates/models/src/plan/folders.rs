@@ -11,14 +11,14 @@ use crate::component::CONTROL_DIFFERENCE;
 use crate::detection::{Detection, detect};
 use crate::family::{Architecture, Task};
 use crate::file_kind;
-use crate::layout::{self, Folder, Layout, Mapped, shapes, text_keys};
+use crate::layout::{self, Folder, IMAGE_ENCODER_PREFIX, Layout, Mapped, shapes, text_keys};
 use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin};
 use crate::notice::{Notice, NoticeCode};
 use crate::parameterization::{Parameterization, is_mark_key};
 use crate::pipeline::Pipeline;
 use crate::plan::folder_files::{self, check_prediction, find};
 pub use crate::plan::folder_plan::FolderPlan;
-use crate::plan::{Account, Draft, Resolved, as_stored, carry, express};
+use crate::plan::{Account, Draft, Resolved, as_stored, carry, express, video};
 use crate::{Component, FileKind, position_ids, quantization, vae};
 
 /// Plans the folder of a checkpoint, or of its only component.
@@ -36,6 +36,8 @@ pub fn to_folder(
     if as_stored::is_stored(&resolved.state_dict) {
         return as_stored::plan(resolved, own, wanted, allow_loss);
     }
+    let mut resolved = resolved;
+    video::for_folder(&mut resolved)?;
     let Resolved { state_dict, metadata, ledger, mut notices, .. } = resolved;
     let account = Account::of_ledger(&ledger).allow_loss(allow_loss);
     if let Some(key) = state_dict.keys().find(|key| quantization::is_companion(key)) {
@@ -84,6 +86,13 @@ pub fn to_folder(
         && (state_dict.keys().any(|key| key.starts_with(TURBO)) || inputs.any(|key| key.starts_with(TURBO)));
     let task = detection.task.unwrap_or(Task::TextToImage);
     let pipeline = Pipeline { architecture, is_turbo, task, parameterization: wanted };
+    if architecture == Architecture::StableVideo
+        && has_scheduler
+        && own.is_empty()
+        && !carry::has(&metadata, Folder::Unet)
+    {
+        notices.push(video::frames_assumed());
+    }
     let files = folder_files::files(&pipeline, &folders, &tensors, own, &metadata)?;
     let not_in_folders =
         destinations.values().filter(|it| matches!(it, Destination::None(DropReason::NotInFolders))).count();
@@ -137,6 +146,7 @@ fn folders_of(state_dict: &StateDict, detection: &Detection) -> Vec<Folder> {
             has(&["cond_stage_model.", "conditioner.embedders.0.transformer."]) || is_v2 && has(&[TURBO])
         }
         Folder::TextEncoder2 => has(&["conditioner.embedders.1.model."]) || !is_v2 && has(&[TURBO]),
+        Folder::ImageEncoder => has(&[IMAGE_ENCODER_PREFIX]),
         // One beside the UNet that it steers has no place in the folder of a checkpoint.
         Folder::ControlNet => {
             state_dict.keys().all(|key| matches!(Component::from_key(key), Component::ControlNet | Component::Other))
@@ -157,6 +167,7 @@ fn architecture(
         // The VAE is the same in all architectures, and so is each text encoder.
         (_, [Folder::Vae]) => Ok(wanted.architecture.unwrap_or(Architecture::Sd1)),
         (&[first, ..], [Folder::TextEncoder | Folder::TextEncoder2]) => Ok(first),
+        (_, [Folder::ImageEncoder]) => Ok(Architecture::StableVideo),
         _ => Err(format!("unknown architecture ({})", detection.doubt())),
     }
 }
@@ -220,7 +231,7 @@ fn drop_reason(key: &str, is_known: bool) -> DropReason {
         Component::Schedule => DropReason::ScheduleNotInFolders,
         Component::TrainingResidue => DropReason::ResidueNotInFolders,
         Component::TextEncoder if position_ids::is_key(key) => DropReason::RedundantConstant,
-        Component::TextEncoder if is_known => DropReason::UnusedByTextEncoder,
+        Component::TextEncoder | Component::ImageEncoder if is_known => DropReason::UnusedByTextEncoder,
         _ => DropReason::NotInFolders,
     }
 }

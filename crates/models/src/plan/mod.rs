@@ -23,6 +23,7 @@ pub mod repair;
 mod resolved;
 mod spelling;
 pub mod uses;
+mod video;
 
 pub use cast::{Cast, ComponentDtype, ComponentDtypes};
 pub use extract::TextEncoder;

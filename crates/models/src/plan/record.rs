@@ -61,6 +61,7 @@ fn field(origin: Origin) -> &'static str {
         Origin::Unet => "unet",
         Origin::TextEncoder => "text_encoder",
         Origin::TextEncoder2 => "text_encoder_2",
+        Origin::ImageEncoder => "image_encoder",
         Origin::Checkpoint => "checkpoint",
         Origin::Program => "program",
     }

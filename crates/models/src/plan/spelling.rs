@@ -2,7 +2,7 @@
 
 use crate::detection::{Detection, detect_by};
 use crate::family::Architecture;
-use crate::layout::{Folder, Layout, Mapped, Transform};
+use crate::layout::{Folder, IMAGE_ENCODER_PREFIX, Layout, Mapped, Transform};
 use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The parts of a prefix that trainers and tools put before all keys of a file.
@@ -54,6 +54,12 @@ const CLIP_G: &[&str] = &[
     "",
 ];
 
+/// The prefixes of the VAE of a video model. That of Stable Diffusion is found by its own names.
+const VIDEO_VAE: &[&str] = &["first_stage_model.", "vae.", ""];
+
+/// The prefixes of the image encoder of a video model: in a checkpoint, in diffusers names in one file, and without.
+const IMAGE_ENCODER: &[&str] = &[IMAGE_ENCODER_PREFIX, "image_encoder.", ""];
+
 /// The prefixes of a ControlNet: in the original code, and without.
 const CONTROL_NET: &[&str] = &["control_model.", ""];
 
@@ -67,7 +73,9 @@ const CONTROL_NET_IN: [&str; 2] = ["zero_convs.0.0.weight", "controlnet_down_blo
 /// The prefixes that files give the keys of a component.
 fn prefixes(folder: Folder, architecture: Architecture) -> &'static [&'static str] {
     match (folder, architecture) {
+        (Folder::Vae, Architecture::StableVideo) => VIDEO_VAE,
         (Folder::Unet | Folder::Vae, _) => UNET,
+        (Folder::ImageEncoder, _) => IMAGE_ENCODER,
         (Folder::TextEncoder, Architecture::Sd2) => CLIP_H,
         (Folder::TextEncoder, _) => CLIP_L,
         (Folder::TextEncoder2, _) => CLIP_G,

@@ -37,12 +37,12 @@ pub fn companions(stored: &StoredCheckpoint) -> Result<Companions> {
     let Value::Object(mut index) = json(&index_path)? else {
         return Err(Error::malformed("not a JSON object").in_file(index_path));
     };
+    let read: Vec<&str> = components(path, stored.configs().get("model_index")).chain([SCHEDULER]).collect();
     for (name, part) in &mut index {
         if !is_part(part) {
             continue;
         }
-        let is_read = name == SCHEDULER || components(path).any(|component| component == name);
-        if is_read && is_dir(&path.join(name.as_str())) {
+        if read.contains(&name.as_str()) && is_dir(&path.join(name.as_str())) {
             take_texts(&mut found, &path.join(name.as_str()), &format!("{name}/"))?;
         } else if !stored.parts().iter().any(|part| part.name == *name) {
             *part = Value::Array(vec![Value::Null, Value::Null]);

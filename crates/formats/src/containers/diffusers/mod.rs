@@ -23,6 +23,13 @@ pub const COMPONENTS: &[&str] = &["unet", "vae", "text_encoder", "text_encoder_2
 /// Component folders that hold tensors in pipelines without a UNet, such as those of SD v3 and Flux.
 pub const OTHER_COMPONENTS: &[&str] = &["transformer", "transformer_2", "text_encoder_3"];
 
+/// Component folders that hold tensors in pipelines of Stable Video Diffusion. In others, they are parts that are copied as
+/// they are.
+pub const VIDEO_COMPONENTS: &[&str] = &["image_encoder"];
+
+/// The class of a pipeline with [`VIDEO_COMPONENTS`].
+const VIDEO_PIPELINE: &str = "StableVideoDiffusionPipeline";
+
 /// Components that are read from a folder of their own. In a pipeline, they are parts that are copied as they are.
 pub const LONE_COMPONENTS: &[&str] = &["controlnet"];
 
@@ -34,7 +41,7 @@ pub const MODEL_INDEX: &str = "model_index.json";
 
 /// Returns the file stems of a component's weights, as safetensors and as `.bin`.
 fn stems(component: &str) -> (&'static str, &'static str) {
-    if component.starts_with("text_encoder") {
+    if component.starts_with("text_encoder") || VIDEO_COMPONENTS.contains(&component) {
         ("model", "pytorch_model")
     } else {
         ("diffusion_pytorch_model", "diffusion_pytorch_model")
@@ -57,5 +64,5 @@ pub fn is_component(name: &str) -> bool {
 
 /// The names of all components with tensors.
 fn components() -> impl Iterator<Item = &'static str> {
-    COMPONENTS.iter().chain(OTHER_COMPONENTS).chain(LONE_COMPONENTS).copied()
+    COMPONENTS.iter().chain(OTHER_COMPONENTS).chain(VIDEO_COMPONENTS).chain(LONE_COMPONENTS).copied()
 }

@@ -19,7 +19,8 @@ const OTHERS: &[&str] = &["json", "txt", "model", "jinja", "md"];
 /// Reads the parts of a pipeline besides its components: the subfolders that the index names, and others that have a
 /// configuration. Lists subfolders and files that are left out among the opaque values.
 pub(super) fn read(contents: &mut StoredCheckpoint, path: &Path) -> Result<()> {
-    let is_read: BTreeSet<&str> = components(path).chain([SCHEDULER]).collect();
+    let index = contents.configs.get("model_index");
+    let is_read: BTreeSet<&str> = components(path, index).chain([SCHEDULER]).collect();
     let index = contents.configs.get("model_index").and_then(|index| index.as_object()).cloned().unwrap_or_default();
     for name in names(path)?.into_iter().filter(|name| !name.starts_with('.') && !is_read.contains(name.as_str())) {
         let folder = path.join(&name);

@@ -22,8 +22,10 @@ use crate::tensor::LazyTensor;
 pub(crate) fn read(path: &Path) -> Result<StoredCheckpoint> {
     let mut contents = StoredCheckpoint::new(path, Container::Diffusers);
     if is_file(&path.join(MODEL_INDEX)) {
-        contents.configs.insert("model_index".into(), json(&path.join(MODEL_INDEX))?);
-        for component in components(path) {
+        let index = json(&path.join(MODEL_INDEX))?;
+        let components = components(path, Some(&index));
+        contents.configs.insert("model_index".into(), index);
+        for component in components {
             let folder = path.join(component);
             if is_dir(&folder) {
                 read_component(&mut contents, component, &folder)?;
@@ -70,10 +72,11 @@ fn component_of(config: &Value) -> Result<&'static str> {
     let class = config.get("_class_name").and_then(Value::as_str);
     let architecture = config.pointer("/architectures/0").and_then(Value::as_str);
     match class.or(architecture) {
-        Some("UNet2DConditionModel") => Ok("unet"),
-        Some("AutoencoderKL") => Ok("vae"),
+        Some("UNet2DConditionModel" | "UNetSpatioTemporalConditionModel") => Ok("unet"),
+        Some("AutoencoderKL" | "AutoencoderKLTemporalDecoder") => Ok("vae"),
         Some("CLIPTextModel") => Ok("text_encoder"),
         Some("CLIPTextModelWithProjection") => Ok("text_encoder_2"),
+        Some("CLIPVisionModelWithProjection") => Ok("image_encoder"),
         Some("ControlNetModel") => Ok("controlnet"),
         Some(other) => {
             let found = format!("the folder of a {}, which no Stable Diffusion has", printable(other));

@@ -44,7 +44,9 @@ pub(in super::super) const ENCODERS: &[(FileKind, Option<Model>, &[Part])] = &[
     (LanguageModel, Some(Llama), &[Has("layers.0.self_attn.q_proj."), Has("layers.0.mlp.gate_proj.")]),
     (LanguageModel, None, &[Has("layers.0.self_attn.q_proj."), Has("embed_tokens.")]),
     (ClipBoth, None, &[Has("text_model.encoder.layers.0."), Has("vision_model.encoder.layers.0.")]),
-    (ClipBoth, Some(OpenClip), &[Start("visual."), Has("transformer.resblocks.0."), Has("token_embedding.")]),
+    (ClipVision, None, &[Has("open_clip.model.visual.")]),
+    // Stable Video Diffusion leaves a part of the text encoder beside the image encoder, without its transformer.
+    (ClipBoth, Some(OpenClip), &[Start("visual."), Start("transformer.resblocks.0."), Has("token_embedding.")]),
     (VisionModel, Some(SigLip), &[Has("vision_model.head.probe")]),
     (VisionModel, Some(SigLip), &[Has("head.probe"), Has("encoder.layers.0.")]),
     (ClipVision, None, &[Has("vision_model.encoder.layers.0.")]),

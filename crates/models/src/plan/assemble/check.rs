@@ -8,8 +8,13 @@ use crate::layout::{Folder, Layout, is_needed};
 use trinart_ckpt_formats::error::{Error, Result, printable};
 use trinart_ckpt_formats::state_dict::StateDict;
 
-/// The widths that SDXL adds to the pooled text for its sizes: six or five embeddings of 256.
-const SIZES: [(Architecture, u64); 2] = [(Architecture::SdxlBase, 6 * 256), (Architecture::SdxlRefiner, 5 * 256)];
+/// Returns the width that SDXL adds to the pooled text for its sizes: six or five embeddings of 256.
+fn sizes(architecture: Architecture) -> Option<u64> {
+    match architecture {
+        Architecture::SdxlRefiner => Some(5 * 256),
+        xl => xl.is_xl().then_some(6 * 256),
+    }
+}
 
 /// A cross-attention that reads the text, in every architecture.
 const CONTEXT: &str = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight";
@@ -18,7 +23,7 @@ const CONTEXT: &str = "model.diffusion_model.input_blocks.4.1.transformer_blocks
 pub(super) fn refuse_missing(part: &Part<'_>, layout: &Layout) -> Result<()> {
     let dims = |key: &str| part.pieces.get(key).map(|piece| piece.tensor.shape().dims().to_vec());
     let mut seen = HashSet::new();
-    let pairs = layout.pairs().iter().filter(|pair| pair.folder == part.folder && pair.in_folder);
+    let pairs = layout.pairs().iter().filter(|pair| pair.folder == part.folder && pair.in_folder && pair.in_checkpoint);
     let keys = pairs.map(|pair| pair.ldm.key.as_str()).filter(|key| seen.insert(*key));
     let missing: Vec<&str> = keys.filter(|key| !part.pieces.contains_key(*key) && is_needed(key, &dims)).collect();
     let Some(first) = missing.first() else { return Ok(()) };
@@ -64,14 +69,19 @@ pub(super) fn refuse_widths(parts: &[Part<'_>], architecture: Architecture, outp
             .zip(width(Folder::TextEncoder2))
             .and_then(|(first, second)| first.checked_add(second)),
         Architecture::SdxlRefiner => width(Folder::TextEncoder2),
+        Architecture::StableVideo => of_folder(Folder::ImageEncoder, "visual.proj", "visual.proj", 1),
     };
     let (Some(context), Some(text)) = (dim(CONTEXT, 1), text) else { return Ok(()) };
     if context != text {
-        let found = format!("the UNet reads text of width {context}, the text encoders give {text}");
+        let found = match architecture {
+            Architecture::StableVideo => {
+                format!("the UNet reads pictures of width {context}, the image encoder gives {text}")
+            }
+            _ => format!("the UNet reads text of width {context}, the text encoders give {text}"),
+        };
         return Err(of_parts(parts, Error::mismatch(found)));
     }
-    let sizes = SIZES.iter().find(|(of, _)| *of == architecture).map(|(_, sizes)| *sizes);
-    let pooled = dim("model.diffusion_model.label_emb.0.0.weight", 1).zip(sizes);
+    let pooled = dim("model.diffusion_model.label_emb.0.0.weight", 1).zip(sizes(architecture));
     // Narrowed models for tests have narrower embeddings of sizes too.
     let pooled = pooled.and_then(|(label, sizes)| label.checked_sub(sizes));
     let projection = of_folder(Folder::TextEncoder2, "text_projection", "text_projection", 1);

@@ -47,9 +47,9 @@ pub struct Assembled {
 /// architectures.
 pub fn plan(base: Option<&Checkpoint>, parts: &Parts<'_>, options: &AssembleOptions) -> Result<Assembled> {
     // A UNet alone is one of the parts.
-    let lone = base.filter(|base| !file_kind::is_base(base.state_dict()) && parts.unet.is_none());
+    let lone = base.filter(|base| !file_kind::has_unet(base.state_dict()) && parts.unet.is_none());
     let base = base.filter(|_| lone.is_none());
-    if let Some(base) = base.filter(|base| !file_kind::is_base(base.state_dict())) {
+    if let Some(base) = base.filter(|base| !file_kind::has_unet(base.state_dict())) {
         let found = file_kind::describe(base.state_dict());
         let found =
             format!("expected a checkpoint with a Stable Diffusion UNet (model.diffusion_model.…), found: {found}");
@@ -61,7 +61,10 @@ pub fn plan(base: Option<&Checkpoint>, parts: &Parts<'_>, options: &AssembleOpti
     };
     let architecture = architecture(base, unet.map(|(_, unet)| unet))?;
     let mut wanted: Vec<_> = unet.into_iter().map(|(origin, file)| (origin, Folder::Unet, file)).collect();
-    wanted.extend(parts.text_encoders(architecture)?);
+    wanted.extend(parts.encoders(architecture)?);
+    // The decoder of a video model has other layers than those that a merge knows.
+    let video_vae = parts.vae.filter(|_| architecture == Architecture::StableVideo);
+    wanted.extend(video_vae.map(|vae| (Origin::Vae, Folder::Vae, vae)));
     if base.is_none() {
         refuse_incomplete(architecture, &wanted, parts)?;
     }
@@ -82,7 +85,7 @@ pub fn plan(base: Option<&Checkpoint>, parts: &Parts<'_>, options: &AssembleOpti
         }
         None => return only_vae(first, parts, options),
     };
-    if let Some(vae) = parts.vae {
+    if let Some(vae) = parts.vae.filter(|_| video_vae.is_none()) {
         let merged = merge_vae::plan(&assembled.checkpoint, vae, &vae_options(options))?;
         assembled.resolved = assembled.resolved.then(merged)?;
         let Resolved { state_dict, metadata, .. } = &assembled.resolved;
@@ -208,7 +211,7 @@ fn networks(
 /// Returns what the output predicts: what the new UNet does, with the constants of the checkpoint's VAE.
 fn parameterization(base: Option<&Checkpoint>, unet: &Part<'_>) -> Result<Parameterization> {
     let donor = unet.donor.as_ref();
-    let of_unet = match file_kind::is_base(donor.state_dict()) {
+    let of_unet = match file_kind::has_unet(donor.state_dict()) {
         true => donor.parameterization()?,
         // Statistics and detection need the names of a checkpoint.
         false => donor.with_tensors(unet.as_checkpoint()?, donor.metadata().clone()).parameterization()?,

@@ -128,6 +128,8 @@ fn drop_reason(layout: &Layout, folder: Folder, prefix: &str, key: &str) -> Resu
         Folder::Unet => {
             &["input_blocks.", "middle_block.", "output_blocks.", "down_blocks.", "mid_block.", "up_blocks."]
         }
+        Folder::Vae => &["encoder.", "decoder."],
+        Folder::ImageEncoder => &["visual.", "vision_model."],
         _ => &["text_model.", "encoder.layers.", "transformer.resblocks.", "embeddings."],
     };
     if !prefix.is_empty() || parts.iter().any(|part| bare.starts_with(part)) {
@@ -175,6 +177,7 @@ pub(super) fn text(folder: Folder) -> &'static str {
         Folder::Vae => "VAE",
         Folder::TextEncoder => "text encoder",
         Folder::TextEncoder2 => "second text encoder",
+        Folder::ImageEncoder => "image encoder",
         Folder::ControlNet => "ControlNet",
     }
 }

@@ -17,6 +17,8 @@ pub struct Parts<'a> {
     pub text_encoder: Option<&'a Checkpoint>,
     /// The file of the second text encoder of SDXL base.
     pub text_encoder_2: Option<&'a Checkpoint>,
+    /// The file of the image encoder of Stable Video Diffusion.
+    pub image_encoder: Option<&'a Checkpoint>,
 }
 
 impl<'a> Parts<'a> {
@@ -44,6 +46,12 @@ impl<'a> Parts<'a> {
         Parts { text_encoder_2: Some(file), ..self }
     }
 
+    /// Takes the image encoder of Stable Video Diffusion from this file.
+    #[must_use]
+    pub fn image_encoder(self, file: &'a Checkpoint) -> Self {
+        Parts { image_encoder: Some(file), ..self }
+    }
+
     /// Returns whether no component is replaced.
     pub fn is_empty(&self) -> bool {
         self.all().next().is_none()
@@ -56,20 +64,36 @@ impl<'a> Parts<'a> {
             (Origin::Vae, self.vae),
             (Origin::TextEncoder, self.text_encoder),
             (Origin::TextEncoder2, self.text_encoder_2),
+            (Origin::ImageEncoder, self.image_encoder),
         ];
         all.into_iter().filter_map(|(origin, file)| Some((origin, file?)))
     }
 
-    /// The files of text encoders by component. Fails if the architecture has no second one.
-    pub(super) fn text_encoders(&self, architecture: Architecture) -> Result<Vec<(Origin, Folder, &'a Checkpoint)>> {
+    /// The files of text encoders and image encoders by component. Fails if the architecture has no such one.
+    pub(super) fn encoders(&self, architecture: Architecture) -> Result<Vec<(Origin, Folder, &'a Checkpoint)>> {
+        let refuse = |file: &Checkpoint, has: &str| {
+            Err(Error::usage(format!("{} has {has}", architecture.text())).in_file(file.path()))
+        };
+        if architecture == Architecture::StableVideo {
+            return match self.text_encoder.or(self.text_encoder_2) {
+                Some(text) => refuse(text, "no text encoder, but an image encoder"),
+                None => Ok(self
+                    .image_encoder
+                    .map(|file| (Origin::ImageEncoder, Folder::ImageEncoder, file))
+                    .into_iter()
+                    .collect()),
+            };
+        }
+        if let Some(image) = self.image_encoder {
+            return refuse(image, "no image encoder");
+        }
         let first = match architecture {
             // Its only text encoder is the second one of SDXL base.
             Architecture::SdxlRefiner => Folder::TextEncoder2,
             _ => Folder::TextEncoder,
         };
-        if let Some(second) = self.text_encoder_2.filter(|_| architecture != Architecture::SdxlBase) {
-            let found = format!("{} has only one text encoder", architecture.text());
-            return Err(Error::usage(found).in_file(second.path()));
+        if let Some(second) = self.text_encoder_2.filter(|_| !architecture.has_two_text_encoders()) {
+            return refuse(second, "only one text encoder");
         }
         let first = self.text_encoder.map(|file| (Origin::TextEncoder, first, file));
         let second = self.text_encoder_2.map(|file| (Origin::TextEncoder2, Folder::TextEncoder2, file));

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use super::part::{Part, text};
 use crate::checkpoint::Checkpoint;
 use crate::family::Architecture;
-use crate::layout::{Folder, Layout};
+use crate::layout::{Folder, IMAGE_ENCODER_PREFIX, Layout};
 use crate::ledger::{Change, DropReason, Origin};
 use crate::notice::{Notice, NoticeCode};
 use crate::parameterization::is_mark_key;
+use crate::plan::video::FIRST_FRAME;
 use crate::plan::{Draft, merge_vae};
 use crate::quantization::Wanted;
-use crate::{ema, position_ids};
+use crate::{ema, position_ids, vae};
 use trinart_ckpt_formats::error::{OrInternal, Result};
 use trinart_ckpt_formats::tensor::{LazyTensor, Overflow};
 
@@ -19,8 +20,11 @@ fn part_of<'p, 'a>(parts: &'p [Part<'a>], architecture: Architecture, key: &str)
     parts.iter().find(|part| {
         let prefixes: &[&str] = match (part.folder, architecture) {
             (Folder::Unet, _) => &["model.diffusion_model."],
-            (Folder::TextEncoder, Architecture::SdxlBase) => &["conditioner.embedders.0."],
-            (Folder::TextEncoder2, Architecture::SdxlBase) => &["conditioner.embedders.1."],
+            (Folder::TextEncoder, it) if it.has_two_text_encoders() => &["conditioner.embedders.0."],
+            (Folder::TextEncoder2, it) if it.has_two_text_encoders() => &["conditioner.embedders.1."],
+            (Folder::ImageEncoder, _) => &[IMAGE_ENCODER_PREFIX],
+            // The new VAE encodes the first frame too.
+            (Folder::Vae, Architecture::StableVideo) => &[vae::PREFIX, FIRST_FRAME],
             (Folder::TextEncoder | Folder::TextEncoder2, _) => &["cond_stage_model.", "conditioner.embedders.0."],
             (Folder::Vae | Folder::ControlNet, _) => &[],
         };

@@ -50,7 +50,7 @@ pub(super) fn is_base(checkpoint: &Checkpoint) -> bool {
 fn refuse_other_latents(base: &Checkpoint) -> Result<()> {
     const CONV_IN: &str = "model.diffusion_model.input_blocks.0.0.weight";
     let channels = base.state_dict().get(CONV_IN).and_then(|tensor| tensor.shape().dims().get(1).copied());
-    match channels.map(Task::from_channels) {
+    match channels.map(|channels| Task::from_channels(channels, false)) {
         Some(Task::Other(channels)) => {
             let found =
                 format!("a UNet with {channels} input channels, which is of another kind than Stable Diffusion");

@@ -164,7 +164,8 @@ fn whole(layout: &'static Layout, unet: &str, wrapper: &str, key: &str) -> Place
     }
     // SD-Turbo has its text encoder where the refiner has it.
     let is_turbo = layout.architecture() == Architecture::Sd2 && key.starts_with("conditioner.embedders.0.model.");
-    for &folder in Folder::of(layout.architecture()).iter().filter(|folder| **folder != Folder::Vae) {
+    let is_repaired = |folder: &&Folder| !matches!(folder, Folder::Vae | Folder::ImageEncoder);
+    for &folder in Folder::of(layout.architecture()).iter().filter(is_repaired) {
         let Some((prefix, mapped)) = spelling::split(layout, folder, key) else { continue };
         let bare = key.strip_prefix(prefix).unwrap_or(key);
         let is_other = match folder {
