@@ -224,6 +224,8 @@ impl<'a> RenderCheck<'a> {
             Container::Diffusers => None,
             _ => Some(vae.sha256(self.progress)?),
         };
+        let hyperparameters = self.checkpoint.hyperparameters()?.with_vae_of(&vae.hyperparameters()?);
+        let base = base.with_hyperparameters(hyperparameters);
         Ok(base.with_vae(values_of(self.checkpoint, &resolved.state_dict)?, &vae.file_name(), sha256.as_deref()))
     }
 
@@ -243,8 +245,10 @@ impl<'a> RenderCheck<'a> {
 
 fn input_of(checkpoint: &Checkpoint) -> Result<RenderInput> {
     checkpoint.refuse_unreadable()?;
-    let input = RenderInput::new(checkpoint.path(), values_of(checkpoint, checkpoint.state_dict())?);
+    let state_dict = checkpoint.to_render()?;
+    let input = RenderInput::new(checkpoint.path(), values_of(checkpoint, &state_dict)?);
     let input = input.with_parameterization(checkpoint.parameterization()?);
+    let input = input.with_hyperparameters(checkpoint.hyperparameters()?);
     Ok(match checkpoint.stored().sources() {
         [file] if checkpoint.container() != Container::Diffusers => input.with_file(Arc::clone(file)),
         // A folder has no hash.

@@ -174,6 +174,7 @@ mod ema;
 pub mod family;
 pub mod file_kind;
 pub mod hash;
+pub mod hyperparameters;
 pub mod layout;
 pub mod ledger;
 mod lone;

@@ -51,9 +51,16 @@ pub fn architecture(state_dict: &StateDict) -> Result<Architecture> {
     let text = format!("{attention}.transformer_blocks.0.attn2.to_k.weight");
     let by_text = by_width(&text, detection::with_text_width);
     let has_label = of_unet("label_emb.0.0.weight").is_some();
-    let is_refiner = || state_dict.keys().any(|key| key.starts_with("conditioner.embedders.0.model."));
+    let has_encoder = |prefix: &str| state_dict.keys().any(|key| key.starts_with(prefix));
+    let is_refiner = || has_encoder("conditioner.embedders.0.model.");
     let is_linear = || of_unet(&format!("{attention}.proj_in.weight")).is_some_and(|dims| dims.len() == 2);
     let by_label = by_width("label_emb.0.0.weight", detection::with_label_width);
+    match has_label {
+        // The names of a text encoder tell more than the sizes of a UNet that no published one equals.
+        false if has_encoder("cond_stage_model.transformer.") => return Ok(Architecture::Sd1),
+        false if has_encoder("cond_stage_model.model.") => return Ok(Architecture::Sd2),
+        _ => {}
+    }
     Ok(match (has_label, by_text.filter(|it| it.is_xl() == has_label).or(by_label)) {
         (_, Some(architecture)) => architecture,
         (true, None) if is_refiner() => Architecture::SdxlRefiner,

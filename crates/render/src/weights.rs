@@ -18,6 +18,7 @@ use crate::weight_flaws::{self, WeightFlaw, WeightFlaws};
 use trinart_ckpt_formats::error::{Error, Kind, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow};
+use trinart_ckpt_models::hyperparameters::Hyperparameters;
 
 /// Number of elements to read at a time. A piece stays in the second-level cache until it is decoded.
 const PIECE: usize = 32 << 10;
@@ -73,6 +74,7 @@ pub struct WeightLoader {
     dtype: DType,
     device: Device,
     flaws: WeightFlaws,
+    hyperparameters: Arc<Hyperparameters>,
 }
 
 impl WeightLoader {
@@ -83,7 +85,8 @@ impl WeightLoader {
             Engine::Candle => (DType::F32, Device::Cpu),
             Engine::Kernels(kernels) => (kernels.dtype(), kernels.accelerator().device().clone()),
         };
-        WeightLoader { state_dict, engine: engine.clone(), dtype, device, flaws: WeightFlaws::default() }
+        let (flaws, hyperparameters) = (WeightFlaws::default(), Arc::default());
+        WeightLoader { state_dict, engine: engine.clone(), dtype, device, flaws, hyperparameters }
     }
 
     /// Loads the weights as `dtype` instead.
@@ -96,6 +99,17 @@ impl WeightLoader {
     #[must_use]
     pub fn recording_flaws(self, flaws: &WeightFlaws) -> Self {
         WeightLoader { flaws: flaws.clone(), ..self }
+    }
+
+    /// Sets what the tensors do not show. By default, it is that of the published models.
+    #[must_use]
+    pub fn with_hyperparameters(self, hyperparameters: Arc<Hyperparameters>) -> Self {
+        WeightLoader { hyperparameters, ..self }
+    }
+
+    /// What the tensors do not show.
+    pub fn hyperparameters(&self) -> &Hyperparameters {
+        &self.hyperparameters
     }
 
     /// The state dict that the weights come from.

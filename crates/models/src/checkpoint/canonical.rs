@@ -62,7 +62,7 @@ pub(super) fn to_ldm(state_dict: &StateDict) -> Option<(StateDict, Translation)>
     if is_canonical {
         return None;
     }
-    let (mut found, mut translation) = translate(architecture, &known).ok()?;
+    let (mut found, mut translation) = translate(Layout::of(architecture), &known).ok()?;
     for (key, to, tensor, changes) in direct {
         found.insert(to, tensor).ok()?;
         if !changes.is_empty() {

@@ -4,6 +4,7 @@ mod canonical;
 mod networks;
 mod prefixes;
 mod single_file;
+mod structure;
 mod translate;
 
 use std::borrow::Cow;
@@ -17,6 +18,7 @@ use trinart_ckpt_formats::{Metadata, OpenOptions, Result, StateDict, StoredCheck
 
 use crate::detection::Detection;
 use crate::hash::{FileHashes, file_sha256};
+use crate::hyperparameters::Hyperparameters;
 use crate::parameterization::{self, Parameterization, SideYaml};
 use crate::quantization::{self, Wanted};
 use crate::vae;
@@ -123,6 +125,14 @@ impl Checkpoint {
         parameterization::read(&self.stored, &self.state_dict, &self.metadata, &detection, SideYaml::beside)
     }
 
+    /// Returns the hyperparameters of the networks that their tensors do not show, as the configurations of a folder have
+    /// them.
+    ///
+    /// Fails if a configuration describes another network than those of Stable Diffusion.
+    pub fn hyperparameters(&self) -> Result<Hyperparameters> {
+        Hyperparameters::read(&self.stored).map_err(|error| error.in_file(self.path()))
+    }
+
     /// Returns the checkpoint with its networks under the keys that they have in a whole checkpoint in LDM names, such as
     /// `model.diffusion_model.…` for a UNet alone in diffusers names. Unchanged for folders, and for files of unknown
     /// architecture. A file with a network alone keeps its keys on opening, because other programs look for them.
@@ -136,6 +146,18 @@ impl Checkpoint {
                 Cow::Owned(Checkpoint { state_dict, translation: Arc::new(translation), ..self.clone() })
             }
         }
+    }
+
+    /// Returns the tensors in LDM names, also those of a folder whose UNet has other numbers of blocks than published models,
+    /// to render it. No program reads a single file with such a UNet, so [`Self::state_dict`] keeps the names of the folder.
+    ///
+    /// Fails if a network of such a folder has tensors that Stable Diffusion lacks.
+    pub fn to_render(&self) -> Result<Cow<'_, StateDict>> {
+        let translated = match &self.unknown {
+            Some(_) => structure::to_ldm(&self.state_dict).map_err(|error| error.in_file(self.path()))?,
+            None => None,
+        };
+        Ok(translated.map_or(Cow::Borrowed(&self.state_dict), Cow::Owned))
     }
 
     /// Fails if this is a folder whose tensors have no LDM names: its architecture has no key layout, or not these keys.

@@ -31,7 +31,7 @@ pub(super) fn to_ldm(stored: &StoredCheckpoint) -> Option<(StateDict, Translatio
             None => others.push((key.to_owned(), key, tensor)),
         }
     }
-    let (mut translated, mut translation) = translate(layout.architecture(), &known).ok()?;
+    let (mut translated, mut translation) = translate(layout, &known).ok()?;
     let mut renamed = known.len();
     for (name, key, tensor) in others {
         translated.insert(name.as_str(), tensor.clone()).ok()?;

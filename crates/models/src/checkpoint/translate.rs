@@ -214,11 +214,13 @@ fn names_to_ldm(stored: &StoredCheckpoint, state_dict: &StateDict, metadata: &mu
         _ => return unknown(format!("a folder of unknown architecture ({})", detection.doubt()), None),
     };
     let layout = Layout::of(architecture);
-    let keys = state_dict.iter().map(|(key, tensor)| (split(key), key, tensor));
-    let keys = keys.filter_map(|(parts, key, tensor)| parts.map(|(folder, name)| (folder, name, key, tensor)));
-    let keys: Vec<_> = keys.collect();
-    let has_place = |folder, name: &str| layout.to_ldm(folder, name).is_some() || layout.is_redundant(folder, name);
-    if let Some((folder, name, key, _)) = keys.iter().find(|(folder, name, ..)| !has_place(*folder, name)) {
+    let keys = folder_tensors(state_dict);
+    let has_unet = keys.iter().any(|(folder, ..)| *folder == Folder::Unet);
+    if has_unet && !layout.has_blocks_of(&dims_under(state_dict, folder_prefix(Folder::Unet))) {
+        let blocks = format!("other numbers of residual blocks than {}", architecture.text());
+        return unknown(format!("the UNet has {blocks}: it stays a folder only"), None);
+    }
+    if let Some((folder, name, key, _)) = without_place(layout, &keys) {
         let (part, architecture) = (folder.name(), architecture.text());
         let found = match name.starts_with("class_embedding.") {
             true => "the UNet of unCLIP or of an upscaler, which stays a folder: no names for a single file are known"
@@ -227,7 +229,7 @@ fn names_to_ldm(stored: &StoredCheckpoint, state_dict: &StateDict, metadata: &mu
         };
         return unknown(found, Some(key));
     }
-    let (translated, translation) = translate(architecture, &keys).map_err(|error| error.in_file(stored.path()))?;
+    let (translated, translation) = translate(layout, &keys).map_err(|error| error.in_file(stored.path()))?;
     if keys.iter().any(|(_, _, key, _)| text_keys::is_bare(key)) {
         metadata.insert(text_keys::FIELD.to_owned(), PyValue::Str(text_keys::BARE.to_owned()));
     }
@@ -253,16 +255,30 @@ fn folder_prefix(folder: Folder) -> String {
 
 /// Detects the architecture of components whose keys have the prefix that `prefix` returns.
 fn detect_in_folders(state_dict: &StateDict, prefix: &dyn Fn(Folder) -> String) -> Detection {
-    let detect_in = |folder: Folder| {
-        let prefix = prefix(folder);
-        detect_by(&|key| state_dict.get(&format!("{prefix}{key}")).map(|tensor| tensor.shape().dims().to_vec()))
-    };
+    let detect_in = |folder: Folder| detect_by(&dims_under(state_dict, prefix(folder)));
     Folder::ALL.iter().map(|&folder| detect_in(folder)).reduce(Detection::and).unwrap_or_else(|| detect_by(&|_| None))
+}
+
+/// The dimensions of the tensors whose keys have a prefix, by the rest of the key.
+fn dims_under(state_dict: &StateDict, prefix: String) -> impl Fn(&str) -> Option<Vec<u64>> {
+    move |key| state_dict.get(&format!("{prefix}{key}")).map(|tensor| tensor.shape().dims().to_vec())
 }
 
 /// The component of each tensor in a folder.
 fn folders(stored: &StoredCheckpoint) -> impl Iterator<Item = Folder> {
     stored.state_dict().keys().filter_map(|key| Some(split(key)?.0))
+}
+
+/// Lists the tensors of a folder's components.
+pub(super) fn folder_tensors(state_dict: &StateDict) -> Vec<FolderTensor<'_>> {
+    let keys = state_dict.iter().map(|(key, tensor)| (split(key), key, tensor));
+    keys.filter_map(|(parts, key, tensor)| parts.map(|(folder, name)| (folder, name, key, tensor))).collect()
+}
+
+/// Returns the first tensor that a layout does not have.
+pub(super) fn without_place<'a, 'b>(layout: &Layout, keys: &'b [FolderTensor<'a>]) -> Option<&'b FolderTensor<'a>> {
+    let has_place = |folder, name: &str| layout.to_ldm(folder, name).is_some() || layout.is_redundant(folder, name);
+    keys.iter().find(|(folder, name, ..)| !has_place(*folder, name))
 }
 
 /// Splits the key of a folder into the component and the key in it.
@@ -274,9 +290,9 @@ fn split(key: &str) -> Option<(Folder, &str)> {
 /// A tensor of a folder: its component, its key in the component, its full key, and the tensor.
 pub(super) type FolderTensor<'a> = (Folder, &'a str, &'a str, &'a LazyTensor);
 
-/// Translates tensors in diffusers names. Fails if the architecture has no such key, or if a shape does not fit.
-pub(super) fn translate(architecture: Architecture, keys: &[FolderTensor<'_>]) -> Result<(StateDict, Translation)> {
-    let layout = Layout::of(architecture);
+/// Translates tensors in diffusers names. Fails if the layout has no such key, or if a shape does not fit.
+pub(super) fn translate(layout: &Layout, keys: &[FolderTensor<'_>]) -> Result<(StateDict, Translation)> {
+    let architecture = layout.architecture();
     let mut translation = Translation { is_from_diffusers: !keys.is_empty(), ..Translation::default() };
     let mut parts: HashMap<&str, Vec<MappedTensor<'_>>> = HashMap::new();
     for &(folder, name, key, tensor) in keys {

@@ -152,12 +152,30 @@ impl Layout {
         Layout::new(architecture, &sizes)
     }
 
+    /// Returns the layout of a model in a folder whose UNet has other numbers of blocks than the published models of its
+    /// architecture. `dims` returns the dimensions of the UNet's tensors. Only the ranks of the layout's dimensions are those
+    /// of the model.
+    pub fn of_structure(architecture: Architecture, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Layout {
+        let structure = UnetStructure::measured(dims);
+        let mut sizes = Sizes::published(architecture);
+        sizes.unet.widths = sizes.unet.widths.with_levels(structure.depths.len());
+        Layout::with(architecture, &structure, &sizes)
+    }
+
+    /// Returns whether a UNet in a folder has the residual blocks of this layout. The layout gives blocks of others wrong names.
+    pub fn has_blocks_of(&self, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> bool {
+        UnetStructure::is_of(self.architecture, dims)
+    }
+
     fn new(architecture: Architecture, sizes: &Sizes) -> Layout {
+        Layout::with(architecture, &UnetStructure::of(architecture), sizes)
+    }
+
+    fn with(architecture: Architecture, structure: &UnetStructure, sizes: &Sizes) -> Layout {
         let mut pairs = Vec::new();
-        let structure = UnetStructure::of(architecture);
-        unet::add(&mut pairs, &structure, &sizes.unet);
+        unet::add(&mut pairs, structure, &sizes.unet);
         if Folder::ControlNet.ldm_prefix(architecture).is_some() {
-            control_net::add(&mut pairs, &structure, &sizes.control);
+            control_net::add(&mut pairs, structure, &sizes.control);
         }
         vae::add(&mut pairs, &sizes.vae, structure.video);
         match architecture {

@@ -71,6 +71,15 @@ impl Widths {
         std::iter::once(self.first).chain(self.lower.iter().copied())
     }
 
+    /// Returns this number of widths; the last one is repeated.
+    pub(super) fn with_levels(&self, levels: usize) -> Self {
+        let last = self.last();
+        Widths {
+            first: self.first,
+            lower: (1..levels).map(|level| *self.lower.get(level - 1).unwrap_or(&last)).collect(),
+        }
+    }
+
     /// Replaces each width by the result of `measure`, which gets the level and the width.
     fn measured(&self, measure: impl Fn(usize, u64) -> u64) -> Self {
         let lower = self.lower.iter().enumerate().map(|(index, &width)| measure(index + 1, width)).collect();

@@ -5,19 +5,26 @@ use super::transformer::Block;
 use super::video;
 use crate::family::Architecture;
 
-/// Residual blocks per resolution in the down path. The up path has one more.
+/// Residual blocks per resolution in the down path of published models. The up path has one more.
 const BLOCKS: usize = 2;
+
+/// The highest number of blocks of a kind: more than any model has.
+const MOST: usize = 100;
 
 /// The layers of a UNet, whatever its widths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Structure {
     /// Transformer blocks per attention of the down path at each resolution, the highest resolution first; 0 without
     /// attention.
-    pub(crate) depths: &'static [usize],
-    /// Transformer blocks of each attention of the up path, in the order of execution.
-    pub(crate) up_depths: &'static [[usize; BLOCKS + 1]],
-    /// Transformer blocks of the middle block; `None` if it is a single residual block without attention.
+    pub(crate) depths: Vec<usize>,
+    /// Residual blocks of the down path at each resolution.
+    blocks: Vec<usize>,
+    /// Transformer blocks of the attention after each residual block of the up path, in the order of execution.
+    pub(crate) up_depths: Vec<Vec<usize>>,
+    /// Transformer blocks of the middle block; `None` without attention.
     pub(crate) middle: Option<usize>,
+    /// Whether the middle block has a residual block. Without attention, it has no second one.
+    has_middle: bool,
     /// Whether it takes extra conditioning besides time and text.
     pub(crate) label: bool,
     /// Whether `proj_in` and `proj_out` are linear layers rather than 1x1 convolutions.
@@ -25,7 +32,7 @@ pub(crate) struct Structure {
     /// Whether each residual block and each attention has layers over time beside it.
     pub(crate) video: bool,
     /// For each resolution, whether its width differs from the next higher resolution.
-    widens: &'static [bool],
+    widens: Vec<bool>,
 }
 
 impl Structure {
@@ -44,14 +51,60 @@ impl Structure {
             Architecture::Vega => (&[0, 1, 2], &[[2; 3], [1; 3], [0; 3]], None),
         };
         Structure {
-            depths,
-            up_depths,
+            depths: depths.to_vec(),
+            blocks: vec![BLOCKS; depths.len()],
+            up_depths: up_depths.iter().map(|depths| depths.to_vec()).collect(),
             middle,
+            has_middle: true,
             label: architecture.is_xl() || architecture == Architecture::StableVideo,
             linear: architecture != Architecture::Sd1,
             video: architecture == Architecture::StableVideo,
-            widens: if depths.len() == THREE.len() { THREE } else { FOUR },
+            widens: if depths.len() == THREE.len() { THREE } else { FOUR }.to_vec(),
         }
+    }
+
+    /// Reads the structure off the keys of a UNet in diffusers names. `dims` returns the dimensions of a tensor.
+    pub(super) fn measured(dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Self {
+        let count = |key: &dyn Fn(usize) -> String| (0..MOST).take_while(|&index| dims(&key(index)).is_some()).count();
+        let resnets = |path: &str| count(&|index| format!("{path}.resnets.{index}.norm1.weight"));
+        let depth = |path: String| count(&|index| format!("{path}.transformer_blocks.{index}.norm1.weight"));
+        let down: Vec<String> = (0..count(&|level| format!("down_blocks.{level}.resnets.0.norm1.weight")))
+            .map(|level| format!("down_blocks.{level}"))
+            .collect();
+        let depths: Vec<usize> = down.iter().map(|path| depth(format!("{path}.attentions.0"))).collect();
+        let up = (0..down.len()).map(|level| format!("up_blocks.{level}"));
+        let up_depths =
+            up.map(|path| (0..resnets(&path)).map(|index| depth(format!("{path}.attentions.{index}"))).collect());
+        let middle = depth("mid_block.attentions.0".to_owned());
+        let first = down.iter().zip(&depths).find(|(_, depth)| **depth > 0);
+        let projection = first.and_then(|(path, _)| dims(&format!("{path}.attentions.0.proj_in.weight")));
+        Structure {
+            blocks: down.iter().map(|path| resnets(path)).collect(),
+            up_depths: up_depths.collect(),
+            middle: (middle > 0).then_some(middle),
+            has_middle: resnets("mid_block") > 0,
+            label: dims("add_embedding.linear_1.weight").is_some(),
+            linear: projection.is_some_and(|dims| dims.len() == 2),
+            video: false,
+            widens: vec![true; depths.len()],
+            depths,
+        }
+    }
+}
+
+impl Structure {
+    /// Whether both have the same numbers of residual blocks.
+    fn has_blocks_of(&self, other: &Self) -> bool {
+        let up = |structure: &Self| structure.up_depths.iter().map(Vec::len).collect::<Vec<_>>();
+        (&self.blocks, up(self), self.has_middle) == (&other.blocks, up(other), other.has_middle)
+    }
+
+    /// Returns whether a UNet in diffusers names has the residual blocks of an architecture. `dims` returns the dimensions of a
+    /// tensor.
+    pub(super) fn is_of(architecture: Architecture, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> bool {
+        let own = Self::of(architecture);
+        // The names of a video model's blocks are others.
+        own.video || Self::measured(dims).has_blocks_of(&own)
     }
 }
 
@@ -95,7 +148,9 @@ impl Walk<'_> {
 
     /// Adds the middle block.
     pub(super) fn middle(&mut self, last: u64) {
-        self.residual("middle_block.0", "mid_block.resnets.0", last, last, false);
+        if self.structure.has_middle {
+            self.residual("middle_block.0", "mid_block.resnets.0", last, last, false);
+        }
         if let Some(depth) = self.structure.middle {
             self.attention("middle_block.1", "mid_block.attentions.0", last, depth);
             self.residual("middle_block.2", "mid_block.resnets.1", last, last, false);
@@ -108,7 +163,7 @@ impl Walk<'_> {
         let mut skips = vec![first];
         let mut width = first;
         for &(level, out, depth, widens) in &levels {
-            for index in 0..BLOCKS {
+            for index in 0..self.structure.blocks.get(level).copied().unwrap_or(BLOCKS) {
                 let block = format!("input_blocks.{}", skips.len());
                 let shortcut = index == 0 && widens;
                 let resnet = format!("down_blocks.{level}.resnets.{index}");
@@ -129,28 +184,29 @@ impl Walk<'_> {
 
     /// Adds the up path. Each block takes the last remaining skip connection.
     fn up(&mut self, mut width: u64, skips: Vec<u64>) {
-        let levels = self.levels().into_iter().rev().enumerate();
-        let blocks = levels.flat_map(|(up, level)| (0..=BLOCKS).map(move |index| (up, level, index)));
-        for (block, ((up, (level, out, depth, _), index), skip)) in blocks.zip(skips.into_iter().rev()).enumerate() {
+        let levels = self.levels().into_iter().rev().zip(&self.structure.up_depths).enumerate();
+        let blocks = levels.flat_map(|(up, (level, depths))| {
+            depths.iter().enumerate().map(move |(index, &depth)| (up, level, index, depth, index + 1 == depths.len()))
+        });
+        let blocks: Vec<_> = blocks.zip(skips.into_iter().rev()).collect();
+        for (block, ((up, (level, out, ..), index, depth, is_last), skip)) in blocks.into_iter().enumerate() {
             let resnet = format!("up_blocks.{up}.resnets.{index}");
             self.residual(&format!("output_blocks.{block}.0"), &resnet, width + skip, out, true);
             let attention = format!("up_blocks.{up}.attentions.{index}");
-            let up_depth = self.structure.up_depths.get(up).and_then(|depths| depths.get(index)).copied();
-            self.attention(&format!("output_blocks.{block}.1"), &attention, out, up_depth.unwrap_or(depth));
+            self.attention(&format!("output_blocks.{block}.1"), &attention, out, depth);
             width = out;
-            if index == BLOCKS && level > 0 {
-                self.upsampler(block, up, out, depth > 0);
+            if is_last && level > 0 {
+                self.upsampler(block, (up, index), out, depth > 0);
             }
         }
     }
 
     /// Adds an upsampler. Its index follows the attention's; without attention it takes the attention's index. Some
     /// converters have confused the two, or named it as an attention.
-    fn upsampler(&mut self, block: usize, up: usize, width: u64, behind_attention: bool) {
+    fn upsampler(&mut self, block: usize, (up, last): (usize, usize), width: u64, behind_attention: bool) {
         let (right, wrong) = if behind_attention { (2, 1) } else { (1, 2) };
         let ldm = [right, wrong].map(|index| format!("output_blocks.{block}.{index}.conv"));
-        let diffusers =
-            [format!("up_blocks.{up}.upsamplers.0.conv"), format!("up_blocks.{up}.attentions.{BLOCKS}.conv")];
+        let diffusers = [format!("up_blocks.{up}.upsamplers.0.conv"), format!("up_blocks.{up}.attentions.{last}.conv")];
         self.component.layer_of(Row::new(
             &ldm.each_ref().map(String::as_str),
             &diffusers.each_ref().map(String::as_str),
@@ -221,7 +277,7 @@ impl Walk<'_> {
 
     /// The resolutions: index, width, transformer blocks per attention, and whether the width changes.
     fn levels(&self) -> Vec<(usize, u64, usize, bool)> {
-        let rest = self.structure.depths.iter().zip(self.structure.widens);
+        let rest = self.structure.depths.iter().zip(&self.structure.widens);
         let levels = self.sizes.widths.iter().zip(rest).enumerate();
         levels.map(|(level, (width, (&depth, &widens)))| (level, width, depth, widens)).collect()
     }

@@ -10,6 +10,7 @@ use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::io::{NoProgress, Source};
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_models::hash::{file_sha256, legacy_hash};
+use trinart_ckpt_models::hyperparameters::Hyperparameters;
 use trinart_ckpt_models::parameterization::Parameterization;
 use trinart_ckpt_models::position_ids::{self, State};
 
@@ -23,6 +24,7 @@ pub struct RenderInput {
     path: PathBuf,
     hash: ModelHash,
     parameterization: Option<Arc<Parameterization>>,
+    hyperparameters: Arc<Hyperparameters>,
     vae: Option<(String, Option<String>)>,
 }
 
@@ -39,7 +41,14 @@ impl RenderInput {
     /// Returns an input without a hash. `path` names the checkpoint in errors and captions; parameters contain its file
     /// stem.
     pub fn new(path: impl Into<PathBuf>, state_dict: Arc<StateDict>) -> Self {
-        RenderInput { state_dict, path: path.into(), hash: ModelHash::None, parameterization: None, vae: None }
+        RenderInput {
+            state_dict,
+            path: path.into(),
+            hash: ModelHash::None,
+            parameterization: None,
+            hyperparameters: Arc::default(),
+            vae: None,
+        }
     }
 
     /// Sets the sha256 of the checkpoint's file, in hexadecimal.
@@ -67,15 +76,22 @@ impl RenderInput {
         RenderInput { parameterization: Some(Arc::new(parameterization)), ..self }
     }
 
+    /// Sets what the tensors do not show. By default, it is that of the published models.
+    #[must_use]
+    pub fn with_hyperparameters(self, hyperparameters: Hyperparameters) -> Self {
+        RenderInput { hyperparameters: Arc::new(hyperparameters), ..self }
+    }
+
     /// Returns the model.
     ///
     /// Fails for models that cannot be rendered.
     pub fn model(&self) -> Result<Model> {
         let state_dict = Arc::clone(&self.state_dict);
-        match &self.parameterization {
+        let model = match &self.parameterization {
             Some(parameterization) => Model::with_parameterization(state_dict, parameterization),
             None => Model::new(state_dict),
-        }
+        };
+        Ok(model?.with_hyperparameters(Arc::clone(&self.hyperparameters)))
     }
 
     /// Replaces the state dict with one that has other weights.

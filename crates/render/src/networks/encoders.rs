@@ -2,6 +2,8 @@
 
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
+use trinart_ckpt_models::hyperparameters::{Activation, Hyperparameters, TextHyperparameters};
+use trinart_ckpt_models::layout::Folder;
 
 /// Number of tokens in CLIP's vocabulary.
 const VOCABULARY: u64 = 49_408;
@@ -11,6 +13,8 @@ const VOCABULARY: u64 = 49_408;
 pub(super) struct EncoderTraits {
     /// The name for people.
     pub(super) name: &'static str,
+    /// The component of a folder.
+    folder: Folder,
     pub(super) names: &'static Names,
     /// The possible key prefixes. Writers disagree.
     prefixes: &'static [&'static str],
@@ -53,8 +57,8 @@ pub(super) struct Names {
     pub(super) fc1: &'static str,
     pub(super) fc2: &'static str,
     pub(super) final_norm: &'static str,
-    /// OpenAI's CLIP was trained with an approximation of GELU.
-    pub(super) has_quick_gelu: bool,
+    /// The activation of the MLPs in the published models.
+    activation: Activation,
 }
 
 /// The names of the query, key and value projections.
@@ -76,7 +80,7 @@ static CLIP: Names = Names {
     fc1: "mlp.fc1",
     fc2: "mlp.fc2",
     final_norm: "final_layer_norm",
-    has_quick_gelu: true,
+    activation: Activation::QuickGelu,
 };
 
 static OPEN_CLIP: Names = Names {
@@ -90,12 +94,13 @@ static OPEN_CLIP: Names = Names {
     fc1: "mlp.c_fc",
     fc2: "mlp.c_proj",
     final_norm: "ln_final",
-    has_quick_gelu: false,
+    activation: Activation::Gelu,
 };
 
 impl EncoderTraits {
     pub(super) const SD1: EncoderTraits = EncoderTraits {
         name: "the text encoder of SD v1",
+        folder: Folder::TextEncoder,
         names: &CLIP,
         // The second one is that of NovelAI's checkpoint.
         prefixes: &["cond_stage_model.transformer.text_model", "cond_stage_model.transformer"],
@@ -107,6 +112,7 @@ impl EncoderTraits {
 
     pub(super) const SD2: EncoderTraits = EncoderTraits {
         name: "the text encoder of SD v2",
+        folder: Folder::TextEncoder,
         names: &OPEN_CLIP,
         // The second one is that of SD Turbo.
         prefixes: &["cond_stage_model.model", "conditioner.embedders.0.model"],
@@ -126,6 +132,7 @@ impl EncoderTraits {
 
     pub(super) const SDXL_G: EncoderTraits = EncoderTraits {
         name: "the second text encoder of SDXL",
+        folder: Folder::TextEncoder2,
         prefixes: &["conditioner.embedders.1.model"],
         is_normalized: false,
         is_pooled: true,
@@ -137,6 +144,30 @@ impl EncoderTraits {
         prefixes: &["conditioner.embedders.0.model"],
         ..EncoderTraits::SDXL_G
     };
+
+    /// Returns the activation of the MLPs.
+    pub(super) fn activation(&self, hyperparameters: &Hyperparameters) -> Activation {
+        self.of(hyperparameters).activation.unwrap_or(self.names.activation)
+    }
+
+    /// Returns the number of attention heads in a text encoder of this width. Without hyperparameters, it is one per 64
+    /// values, as in CLIP and OpenCLIP, or 4 if the width is not a multiple of 64, as in small test models.
+    pub(super) fn heads(&self, hyperparameters: &Hyperparameters, width: usize) -> usize {
+        let published = if width.is_multiple_of(64) { width / 64 } else { 4 };
+        self.of(hyperparameters).heads.unwrap_or(published)
+    }
+
+    fn of(&self, hyperparameters: &Hyperparameters) -> TextHyperparameters {
+        match self.folder {
+            Folder::TextEncoder2 => hyperparameters.text_encoder_2,
+            _ => hyperparameters.text_encoder,
+        }
+    }
+
+    /// Whether the layers are those of OpenAI's CLIP.
+    pub(super) fn is_clip(&self) -> bool {
+        matches!(self.names.qkv, Qkv::Separate(_))
+    }
 
     /// Returns the key prefix of the text encoder in a checkpoint.
     ///

@@ -13,12 +13,22 @@ use trinart_ckpt_formats::error::{Error, Result};
 pub(super) struct Reader<'a> {
     weights: &'a WeightLoader,
     path: String,
+    /// The groups of each group norm.
+    groups: usize,
 }
+
+/// The groups of each group norm in all published models.
+const GROUPS: usize = 32;
 
 impl<'a> Reader<'a> {
     /// Returns a reader at the empty prefix. The layers it reads are for the loader's engine.
     pub(super) fn root(weights: &'a WeightLoader) -> Self {
-        Reader { weights, path: String::new() }
+        Reader { weights, path: String::new(), groups: GROUPS }
+    }
+
+    /// Returns a reader of group norms with this number of groups. `None` leaves that of the published models.
+    pub(super) fn with_groups(self, groups: Option<usize>) -> Self {
+        Reader { groups: groups.unwrap_or(self.groups), ..self }
     }
 
     /// The engine of the layers.
@@ -160,16 +170,16 @@ impl<'a> Reader<'a> {
         loaded(rows.and_then(|rows| Linear::new(self.engine(), rows, None)))
     }
 
-    /// Reads a group norm over `channels`, in the 32 groups that every Stable Diffusion model has.
+    /// Reads a group norm over `channels`.
     pub(super) fn group_norm(&self, name: &str, channels: usize, epsilon: f64) -> Result<GroupNorm> {
-        const GROUPS: usize = 32;
         let here = self.at(name);
-        if !channels.is_multiple_of(GROUPS) {
-            let message = format!("{channels} channels cannot be divided into {GROUPS} groups");
+        let groups = self.groups;
+        if !channels.is_multiple_of(groups) {
+            let message = format!("{channels} channels cannot be divided into {groups} groups");
             return Err(Error::unsupported(message).in_tensor(here.key("weight")));
         }
         let (weight, bias) = (here.affine("weight", &[channels])?, here.affine("bias", &[channels])?);
-        loaded(GroupNorm::new(self.engine(), weight, bias, GROUPS, epsilon))
+        loaded(GroupNorm::new(self.engine(), weight, bias, groups, epsilon))
     }
 
     /// Reads a layer norm over `width` values.

@@ -68,7 +68,7 @@ impl Vae {
     ///
     /// Fails if tensors are missing or have other shapes.
     pub fn load(weights: &WeightLoader) -> Result<Vae> {
-        let here = Reader::root(weights).at(PREFIX);
+        let here = Reader::root(weights).at(PREFIX).with_groups(weights.hyperparameters().vae_groups);
         let [latent_channels, _, _, _] = here.dims_of("post_quant_conv.weight")?;
         let [moments, _, _, _] = here.dims_of("encoder.conv_out.weight")?;
         Ok(Vae {

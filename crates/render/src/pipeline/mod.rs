@@ -94,7 +94,7 @@ pub fn render(
 ) -> Result<Rendered> {
     settings.check()?;
     check(model, settings)?;
-    let target = RenderTarget::new(model.state_dict(), settings.dtype, machine)?;
+    let target = RenderTarget::new(model, settings.dtype, machine)?;
     let (checks, timings) = (Vec::new(), Timings::default());
     let mut render = Render { model, settings, stages, checks, timings };
 
@@ -193,7 +193,7 @@ impl Render<'_> {
         model: &'m Model,
         machine: Option<&Arc<dyn Accelerator>>,
     ) -> Result<PreparedRefiner<'m>> {
-        let target = RenderTarget::new(model.state_dict(), self.settings.dtype, machine)?;
+        let target = RenderTarget::new(model, self.settings.dtype, machine)?;
         let tokenizer = Tokenizer::new()?;
         let prompts = ParsedPrompts::parse(self.settings, &tokenizer)?;
         let encoders = TextEncoders::load(&target.weights())?;

@@ -14,6 +14,7 @@ use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_models::detection::detect;
 use trinart_ckpt_models::family::{Architecture, Prediction};
+use trinart_ckpt_models::hyperparameters::Hyperparameters;
 use trinart_ckpt_models::parameterization::{Parameterization, VaeConstants, read_tensors};
 use trinart_ckpt_models::renderable;
 
@@ -22,6 +23,7 @@ use trinart_ckpt_models::renderable;
 pub struct Model {
     state_dict: Arc<StateDict>,
     parameterization: Parameterization,
+    hyperparameters: Arc<Hyperparameters>,
     family: &'static Family,
     refiner: Option<Arc<Model>>,
 }
@@ -41,9 +43,15 @@ impl Model {
     pub fn with_parameterization(state_dict: Arc<StateDict>, parameterization: &Parameterization) -> Result<Self> {
         let family = Family::of(&state_dict)?;
         let parameterization = parameterization.for_architecture(family.architecture);
-        let model = Model { state_dict, parameterization, family, refiner: None };
+        let model = Model { state_dict, parameterization, hyperparameters: Arc::default(), family, refiner: None };
         model.denoiser()?;
         Ok(model)
+    }
+
+    /// Sets what the tensors do not show. By default, it is that of the published models.
+    #[must_use]
+    pub fn with_hyperparameters(self, hyperparameters: Arc<Hyperparameters>) -> Self {
+        Model { hyperparameters, ..self }
     }
 
     /// Lets another model take over the last part of each render: [`Settings::refiner`] says when. The latent is decoded
@@ -76,6 +84,11 @@ impl Model {
         &self.state_dict
     }
 
+    /// What the tensors do not show.
+    pub fn hyperparameters(&self) -> &Arc<Hyperparameters> {
+        &self.hyperparameters
+    }
+
     /// The architecture, by which the checks choose what they expect.
     pub fn architecture(&self) -> Architecture {
         self.family.architecture
@@ -100,8 +113,9 @@ impl Model {
         }
     }
 
-    /// Returns the noise schedule: that of EDM, the checkpoint's own if it has a valid one, or the default of Stable
-    /// Diffusion, with zero terminal SNR if the model is marked so. WebUI does not read the schedule of SDXL.
+    /// Returns the noise schedule: that of EDM, that of a folder's scheduler, the checkpoint's own if it has a valid one, or
+    /// the default of Stable Diffusion, with zero terminal SNR if the model is marked so. WebUI does not read the schedule
+    /// of SDXL.
     pub(crate) fn noise_schedule(&self, settings: &Settings) -> Result<NoiseSchedule> {
         let Parameterization { sigma_min, sigma_max, zero_terminal_snr, .. } = &self.parameterization;
         let is_sdxl = self.family.has_vector();
@@ -114,9 +128,10 @@ impl Model {
         let is_valid = |own: &Vec<f32>| {
             own.windows(2).all(|pair| matches!(pair, [a, b] if a > b)) && own.iter().all(|it| *it > 0.0 && *it < 1.0)
         };
-        let schedule = match own.filter(is_valid) {
-            Some(own) => NoiseSchedule::from_alphas(own)?,
-            None => NoiseSchedule::stable_diffusion(),
+        let schedule = match (&self.hyperparameters.betas, own.filter(is_valid)) {
+            (Some(betas), _) => NoiseSchedule::from_betas(betas)?,
+            (None, Some(own)) => NoiseSchedule::from_alphas(own)?,
+            (None, None) => NoiseSchedule::stable_diffusion(),
         };
         let schedule = if settings.downcast_alphas { schedule.downcast()? } else { schedule };
         let schedule = if *zero_terminal_snr || settings.webui.zero_terminal_snr {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
+use super::model::Model;
 use super::nonfinite::{MODEL_PREFIXES, NonFiniteFinder};
 use crate::checks::Statistics;
 use crate::errors::from_candle;
@@ -16,6 +17,7 @@ use crate::weights::{WeightLoader, values};
 use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
 use trinart_ckpt_formats::tensor::{Dtype, Overflow};
+use trinart_ckpt_models::hyperparameters::Hyperparameters;
 
 /// The engine of a render, with the weights for it.
 pub(super) struct RenderTarget {
@@ -25,6 +27,7 @@ pub(super) struct RenderTarget {
     full_precision: Arc<StateDict>,
     /// The weights rounded to `dtype`, on the CPU; kernels round on their device.
     rounded: Arc<StateDict>,
+    hyperparameters: Arc<Hyperparameters>,
     /// The flaws of the weights loaded so far.
     pub(super) flaws: WeightFlaws,
 }
@@ -41,17 +44,14 @@ pub(super) struct Decoded {
 
 impl RenderTarget {
     /// Returns a target on `machine`, or on the CPU without one.
-    pub(super) fn new(
-        state_dict: &Arc<StateDict>,
-        dtype: Dtype,
-        machine: Option<&Arc<dyn Accelerator>>,
-    ) -> Result<Self> {
-        let full_precision = Arc::clone(state_dict);
+    pub(super) fn new(model: &Model, dtype: Dtype, machine: Option<&Arc<dyn Accelerator>>) -> Result<Self> {
+        let state_dict = model.state_dict();
+        let (full_precision, hyperparameters) = (Arc::clone(state_dict), Arc::clone(model.hyperparameters()));
         let (engine, rounded) = match machine {
             None => (Engine::Candle, rounded(state_dict, dtype)?),
             Some(machine) => (Engine::Kernels(kernels(machine, dtype)?), Arc::clone(state_dict)),
         };
-        Ok(RenderTarget { engine, dtype, full_precision, rounded, flaws: WeightFlaws::default() })
+        Ok(RenderTarget { engine, dtype, full_precision, rounded, hyperparameters, flaws: WeightFlaws::default() })
     }
 
     /// The weights for models that run on the engine.
@@ -60,7 +60,8 @@ impl RenderTarget {
     }
 
     fn loader(&self, state_dict: &Arc<StateDict>, engine: &Engine) -> WeightLoader {
-        WeightLoader::new(Arc::clone(state_dict), engine).recording_flaws(&self.flaws)
+        let loader = WeightLoader::new(Arc::clone(state_dict), engine).recording_flaws(&self.flaws);
+        loader.with_hyperparameters(Arc::clone(&self.hyperparameters))
     }
 
     /// Loads the VAE on the CPU, with its own weights if they overflow f16. Returns a text about such an overflow.

@@ -11,6 +11,7 @@
 
 mod families;
 mod files;
+mod folders;
 mod kernels;
 mod models;
 mod networks;

@@ -12,6 +12,7 @@ use crate::ops::{Engine, LayerNorm, Linear, attention, gelu, quick_gelu};
 use crate::prompt::{Embeddings, TOKENS};
 use crate::weights::WeightLoader;
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
+use trinart_ckpt_models::hyperparameters::Activation;
 
 /// A text encoder: turns tokens into the context of the UNet.
 pub struct TextEncoder {
@@ -28,6 +29,7 @@ pub struct TextEncoder {
     /// The number of layers up to the output, if "clip skip" does not choose.
     penultimate: usize,
     heads: usize,
+    activation: Activation,
     path: String,
     engine: Engine,
     trace: Trace,
@@ -55,8 +57,8 @@ pub(super) struct Encoded {
 impl TextEncoder {
     /// Loads the first text encoder of a checkpoint in LDM names. Infers the sizes from the shapes of the tensors.
     ///
-    /// The number of heads cannot be inferred. CLIP has one head per 64 values. If the width is not a multiple of 64,
-    /// as in small test models, the number is 4. [`TextEncoder::with_heads`] overrides it.
+    /// The number of heads cannot be inferred. Without hyperparameters, it is one per 64 values, as in CLIP, or 4 if the width
+    /// is not a multiple of 64, as in small test models. [`TextEncoder::with_heads`] overrides it.
     ///
     /// Fails if the checkpoint has no text encoder or a smaller vocabulary, or if tensors are missing or have other
     /// shapes.
@@ -85,11 +87,12 @@ impl TextEncoder {
             width,
             penultimate: penultimate(&here, traits, count),
             heads: 1,
+            activation: traits.activation(weights.hyperparameters()),
             path: here.path().to_owned(),
             engine: weights.engine().clone(),
             trace: Trace::default(),
         };
-        encoder.with_heads(if width.is_multiple_of(64) { width / 64 } else { 4 })
+        encoder.with_heads(traits.heads(weights.hyperparameters(), width))
     }
 
     /// Sets the number of attention heads. Fails if it does not divide the width.
@@ -194,7 +197,7 @@ impl TextEncoder {
             if index == output {
                 seen = Some(x.clone());
             }
-            x = layer.forward(&self.engine, &x, self.heads, self.traits.names)?;
+            x = layer.forward(&self.engine, &x, self.heads, self.activation)?;
             self.trace.tokens(&format!("{}.{}.{index}", self.path, self.traits.names.layers), &self.engine, &x)?;
         }
         let hidden = seen.as_ref().unwrap_or(&x);
@@ -238,7 +241,7 @@ impl TextEncoder {
 /// Returns the number of layers before the last one. Files made from a folder of SD v2 have neither the last layer nor the
 /// projection.
 fn penultimate(here: &Reader, traits: &EncoderTraits, layers: usize) -> usize {
-    let is_whole = traits.is_pooled || traits.names.has_quick_gelu || here.has("text_projection");
+    let is_whole = traits.is_pooled || traits.is_clip() || here.has("text_projection");
     layers - usize::from(is_whole && layers > 0)
 }
 
@@ -271,12 +274,15 @@ impl Layer {
         })
     }
 
-    fn forward(&self, engine: &Engine, x: &Tensor, heads: usize, names: &Names) -> CandleResult<Tensor> {
+    fn forward(&self, engine: &Engine, x: &Tensor, heads: usize, activation: Activation) -> CandleResult<Tensor> {
         let normed = self.norm_1.forward(x)?;
         let (q, k, v) = (self.q.forward(&normed)?, self.k.forward(&normed)?, self.v.forward(&normed)?);
         let x = self.out.forward_add(&attention(engine, &q, &k, &v, heads, true)?, x)?;
         let inner = self.fc1.forward(&self.norm_2.forward(&x)?)?;
-        let inner = if names.has_quick_gelu { quick_gelu(engine, &inner)? } else { gelu(engine, &inner)? };
+        let inner = match activation {
+            Activation::QuickGelu => quick_gelu(engine, &inner)?,
+            Activation::Gelu => gelu(engine, &inner)?,
+        };
         self.fc2.forward_add(&inner, &x)
     }
 }

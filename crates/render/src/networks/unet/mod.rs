@@ -1,7 +1,8 @@
 //! The UNet, which predicts the noise in a latent, or the velocity.
 //!
 //! The blocks are inferred from the keys of the checkpoint, so models of any width and any number of levels load. Only
-//! the numbers of heads and groups (32) cannot be inferred; heads depend on the family.
+//! the numbers of heads and groups cannot be inferred: a folder's configuration has them, and otherwise they are those of
+//! the family.
 
 mod attention;
 mod resnet;
@@ -36,7 +37,8 @@ pub struct Unet {
     /// Length of the sinusoidal embedding of a time.
     frequencies: usize,
     input_blocks: Vec<Block>,
-    middle: Block,
+    /// Missing in some distilled models.
+    middle: Option<Block>,
     output_blocks: Vec<Block>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
@@ -79,9 +81,10 @@ impl Unet {
     /// Fails for models that cannot be rendered, and if tensors are missing or have other shapes.
     pub fn load(weights: &WeightLoader) -> Result<Unet> {
         let family = Family::of(weights.state_dict())?;
-        let here = Reader::root(weights).at(UNET);
+        let hyperparameters = weights.hyperparameters();
+        let here = Reader::root(weights).at(UNET).with_groups(hyperparameters.unet_groups);
         let [time, frequencies] = here.dims_of("time_embed.0.weight")?;
-        let mut build = Build::new(context_width(&here)?, family.heads);
+        let mut build = Build::new(context_width(&here)?, family.heads, &hyperparameters.unet_heads);
 
         let [first, channels, _, _] = here.dims_of("input_blocks.0.0.weight")?;
         build.width = first;
@@ -94,7 +97,7 @@ impl Unet {
             input_blocks.push(block);
             build.kept.push(build.width);
         }
-        let middle = build.middle(&here.at("middle_block"))?;
+        let middle = build.block(&here.at("middle_block"))?;
         let mut output_blocks = Vec::new();
         for index in 0.. {
             let here = here.at(format!("output_blocks.{index}"));
@@ -244,7 +247,9 @@ impl Unet {
             x = block.forward(x, time_embedding, &mut prompt, &self.trace)?;
             kept.push(x.clone());
         }
-        x = self.middle.forward(x, time_embedding, &mut prompt, &self.trace)?;
+        if let Some(middle) = &self.middle {
+            x = middle.forward(x, time_embedding, &mut prompt, &self.trace)?;
+        }
         for block in &self.output_blocks {
             let Some(skip) = kept.pop() else { bail!("internal error: an output block without a skip connection") };
             // An odd side is one pixel longer after halving and doubling. As in WebUI, the image is cropped to the skip
@@ -258,7 +263,7 @@ impl Unet {
     }
 
     fn layers(&self) -> impl Iterator<Item = &(String, Layer)> {
-        let blocks = self.input_blocks.iter().chain([&self.middle]).chain(&self.output_blocks);
+        let blocks = self.input_blocks.iter().chain(&self.middle).chain(&self.output_blocks);
         blocks.flat_map(|block| &block.layers)
     }
 }
@@ -290,9 +295,14 @@ impl Block {
 }
 
 /// The state while the blocks are read.
-struct Build {
+struct Build<'a> {
     context: usize,
+    /// The heads of the family.
     heads: Heads,
+    /// The heads of each level, if known; the last number also counts for all lower levels.
+    heads_of_levels: &'a [usize],
+    /// The level of the blocks so far. 0 has the highest resolution.
+    level: usize,
     /// The keys of the time projections of the residual blocks so far, and the number of their values in total.
     time_projections: Vec<String>,
     time_values: usize,
@@ -302,9 +312,16 @@ struct Build {
     kept: Vec<usize>,
 }
 
-impl Build {
-    fn new(context: usize, heads: Heads) -> Self {
-        Build { context, heads, time_projections: Vec::new(), time_values: 0, width: 0, kept: Vec::new() }
+impl<'a> Build<'a> {
+    fn new(context: usize, heads: Heads, heads_of_levels: &'a [usize]) -> Self {
+        let (time_projections, kept) = (Vec::new(), Vec::new());
+        Build { context, heads, heads_of_levels, level: 0, time_projections, time_values: 0, width: 0, kept }
+    }
+
+    /// The heads of the current level.
+    fn heads(&self) -> Heads {
+        let own = self.heads_of_levels.get(self.level).or(self.heads_of_levels.last());
+        own.map_or(self.heads, |&heads| Heads::Count(heads))
     }
 
     /// Reads the block at this prefix, if there is one.
@@ -320,14 +337,6 @@ impl Build {
         Ok((!layers.is_empty()).then_some(Block { layers }))
     }
 
-    fn middle(&mut self, here: &Reader) -> Result<Block> {
-        match self.block(here)? {
-            Some(block) => Ok(block),
-            None => Err(Error::missing("required by the model, missing from the checkpoint")
-                .in_tensor(here.key("0.in_layers.0.weight"))),
-        }
-    }
-
     fn layer(&mut self, here: &Reader) -> Result<Option<Layer>> {
         if here.has("in_layers.0.weight") {
             let (resnet, width) = Resnet::read(here, self.width, self.time_values)?;
@@ -336,12 +345,14 @@ impl Build {
             self.width = width;
             Ok(Some(Layer::Resnet(Box::new(resnet))))
         } else if here.has("norm.weight") {
-            let transformer = Transformer::read(here, self.width, self.context, self.heads)?;
+            let transformer = Transformer::read(here, self.width, self.context, self.heads())?;
             Ok(Some(Layer::Transformer(Box::new(transformer))))
         } else if here.has("op.weight") {
             let padding = Some(Padding::around(1));
+            self.level += 1;
             Ok(Some(Layer::Conv(here.conv_with("op", self.width, 2, padding)?)))
         } else if here.has("conv.weight") {
+            self.level = self.level.saturating_sub(1);
             Ok(Some(Layer::Up(here.conv("conv", self.width)?)))
         } else {
             Ok(None)

@@ -37,11 +37,14 @@ impl NoiseSchedule {
     pub fn stable_diffusion() -> Self {
         let (first, last) = (0.00085_f64.sqrt(), 0.012_f64.sqrt());
         let beta = |time: usize| (first + (last - first) * time as f64 / (TIMES - 1) as f64).powi(2);
-        let alphas = (0..TIMES).scan(1.0, |product, time| {
-            *product *= 1.0 - beta(time);
-            Some(*product as f32)
-        });
-        Self::new(alphas.collect())
+        Self::new(alphas((0..TIMES).map(beta)))
+    }
+
+    /// Returns the schedule of these betas, the variance of the noise that each timestep adds.
+    ///
+    /// Fails for fewer than two values.
+    pub fn from_betas(betas: &[f64]) -> Result<Self> {
+        Self::from_alphas(alphas(betas.iter().copied()))
     }
 
     /// Returns the schedule of a checkpoint's `alphas_cumprod`, which WebUI prefers to the default one.
@@ -181,6 +184,15 @@ impl NoiseSchedule {
         let stride = (self.times() / steps.max(1)).max(1);
         (0..self.times()).step_by(stride).map(|time| (time + 1).min(self.times() - 1)).collect()
     }
+}
+
+/// Returns `alphas_cumprod` of betas.
+fn alphas(betas: impl Iterator<Item = f64>) -> Vec<f32> {
+    let shares = betas.scan(1.0, |product, beta| {
+        *product *= 1.0 - beta;
+        Some(*product as f32)
+    });
+    shares.collect()
 }
 
 fn without_penultimate(mut sigmas: Vec<f32>) -> Vec<f32> {
