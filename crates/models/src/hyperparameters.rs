@@ -14,6 +14,8 @@ use crate::layout::Folder;
 pub struct Hyperparameters {
     /// The attention heads of the UNet at each resolution, the highest first.
     pub unet_heads: Vec<usize>,
+    /// Whether the UNet has no middle block, as in some distilled models.
+    pub unet_lacks_middle: bool,
     /// The groups of each group norm of the UNet.
     pub unet_groups: Option<usize>,
     /// The groups of each group norm of the VAE.
@@ -124,6 +126,7 @@ impl Hyperparameters {
         if let Some(unet) = of(Folder::Unet) {
             unet.check(UNET)?;
             found.unet_heads = unet.heads()?;
+            found.unet_lacks_middle = unet.fields.get("mid_block_type").is_some_and(Value::is_null);
             found.unet_groups = unet.count("norm_num_groups")?;
         }
         if let Some(vae) = of(Folder::Vae) {

@@ -32,6 +32,7 @@ pub(crate) fn denoising(encoded: f64, own: f64) -> Check {
     let mut found = format!("cosine {encoded:.4} between noise that was added to a picture and what the UNet finds");
     if !passed {
         found.push_str(&match own > OWN_COSINE {
+            _ if encoded.is_nan() => ": the VAE or the UNet computes NaN".to_owned(),
             true => format!(", {own:.4} in its own latent: probably the VAE is not for this model"),
             false => format!(
                 ", {own:.4} in its own latent: probably weights of the UNet are swapped or damaged, or come from several \
@@ -137,7 +138,9 @@ mod tests {
         assert_eq!([of_vae.verdict, of_unet.verdict], [Verdict::Fail; 2]);
         assert!(of_vae.found.contains("the VAE is not for this model"), "{}", of_vae.found);
         assert!(of_unet.found.contains("weights of the UNet are swapped or damaged"), "{}", of_unet.found);
-        assert_eq!(denoising(f64::NAN, f64::NAN).verdict, Verdict::Fail);
+        let of_nan = denoising(f64::NAN, 0.9);
+        assert_eq!(of_nan.verdict, Verdict::Fail);
+        assert!(of_nan.found.ends_with("the VAE or the UNet computes NaN"), "{}", of_nan.found);
     }
 
     #[test]

@@ -33,7 +33,7 @@ use nonfinite::{F16_MAX, first_layer, weight_checks};
 use target::{Decoded, RenderTarget};
 use text::EncodedText;
 pub(super) use text::ParsedPrompts;
-use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_formats::error::{Error, Hint, Result};
 use trinart_ckpt_formats::io::Progress;
 use trinart_ckpt_models::completeness::refuse_incomplete_vae;
 use trinart_ckpt_models::family::Architecture;
@@ -140,6 +140,7 @@ struct PreparedRefiner<'a> {
 pub(crate) fn check(model: &Model, settings: &Settings) -> Result<()> {
     renderable::check(model.architecture(), model.parameterization().prediction)?;
     refuse_incomplete_vae(model.state_dict())?;
+    check_latent_channels(model)?;
     let sampler = settings.sampler;
     match model.denoiser()?.is_edm() && (!sampler.has_schedule() || sampler == Sampler::Lcm) {
         true => Err(Error::usage(format!(
@@ -147,6 +148,19 @@ pub(crate) fn check(model: &Model, settings: &Settings) -> Result<()> {
             sampler.name()
         ))),
         false => Ok(()),
+    }
+}
+
+/// Fails if the VAE is not for latents of Stable Diffusion.
+fn check_latent_channels(model: &Model) -> Result<()> {
+    const KEY: &str = "first_stage_model.decoder.conv_in.weight";
+    match model.state_dict().get(KEY).map(|tensor| tensor.shape().dims()) {
+        Some(&[_, channels, ..]) if channels != LATENT_CHANNELS as u64 => {
+            let expected = format!("expected {LATENT_CHANNELS}, as in every Stable Diffusion up to SDXL");
+            let found = format!("the VAE is of another family: its latents have {channels} channels, {expected}");
+            Err(Error::unsupported(found).in_tensor(KEY).with_hint(Hint::NameVae))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -124,3 +124,32 @@ fn a_folder_with_other_blocks_than_published_models_gets_no_names_for_a_single_f
     let error = Checkpoint::open(folder.path()).unwrap().require_ldm_names().unwrap_err().to_string();
     assert!(error.contains("other numbers of residual blocks than SD v1"), "{error}");
 }
+
+#[test]
+fn refuses_a_vae_with_another_number_of_latent_channels_by_name() {
+    for channels in [3, 8, 16] {
+        let mut components = configurations("small");
+        let shapes = components["vae"]["shapes"].as_object_mut().unwrap();
+        for (key, dims) in [
+            ("decoder.conv_in.weight", vec![32, channels, 3, 3]),
+            ("encoder.conv_out.weight", vec![2 * channels, 32, 3, 3]),
+            ("encoder.conv_out.bias", vec![2 * channels]),
+            ("quant_conv.weight", vec![2 * channels, 2 * channels, 1, 1]),
+            ("quant_conv.bias", vec![2 * channels]),
+            ("post_quant_conv.weight", vec![channels, channels, 1, 1]),
+            ("post_quant_conv.bias", vec![channels]),
+        ] {
+            shapes.insert(key.to_owned(), dims.into());
+        }
+        let error = render(&components).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(&format!("its latents have {channels} channels, expected 4")), "{error}");
+    }
+}
+
+#[test]
+fn a_lost_middle_block_is_an_error_unless_the_configuration_has_none() {
+    let mut components = configurations("small");
+    components["unet"]["config"]["mid_block_type"] = "UNetMidBlock2DCrossAttn".into();
+    let error = render(&components).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("middle_block.0.in_layers.0.weight: required by the model"), "{error}");
+}

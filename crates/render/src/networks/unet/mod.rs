@@ -98,14 +98,16 @@ impl Unet {
             build.kept.push(build.width);
         }
         let middle = build.block(&here.at("middle_block"))?;
+        if middle.is_none() && !hyperparameters.unet_lacks_middle {
+            return Err(missing_block(&here.at("middle_block")));
+        }
         let mut output_blocks = Vec::new();
         for index in 0.. {
             let here = here.at(format!("output_blocks.{index}"));
             let Some(kept) = build.kept.pop() else { break };
             build.width += kept;
             let Some(block) = build.block(&here)? else {
-                return Err(Error::missing("required by the model, missing from the checkpoint")
-                    .in_tensor(here.key("0.in_layers.0.weight")));
+                return Err(missing_block(&here));
             };
             output_blocks.push(block);
         }
@@ -358,6 +360,12 @@ impl<'a> Build<'a> {
             Ok(None)
         }
     }
+}
+
+/// The error for a block without layers.
+fn missing_block(here: &Reader) -> Error {
+    let error = Error::missing("required by the model, missing from the checkpoint");
+    error.in_tensor(here.key("0.in_layers.0.weight"))
 }
 
 /// Returns the context width, from the first cross-attention.
