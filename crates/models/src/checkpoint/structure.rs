@@ -3,7 +3,7 @@
 use trinart_ckpt_formats::StateDict;
 use trinart_ckpt_formats::error::{Error, Result};
 
-use super::translate::{FolderTensor, folder_tensors, translate, without_place};
+use super::translate::{FolderTensor, folder_tensors, translate};
 use crate::family::Architecture;
 use crate::layout::{Folder, Layout};
 
@@ -22,7 +22,7 @@ pub(super) fn to_ldm(state_dict: &StateDict) -> Result<Option<StateDict>> {
     let in_folder = |folder: Folder, name: &str| state_dict.get(&format!("{}/{name}", folder.name()));
     let dims = |name: &str| in_folder(Folder::Unet, name).map(|tensor| tensor.shape().dims().to_vec());
     let layout = Layout::of_structure(architecture(&tensors, &dims), &dims);
-    if let Some((.., key, _)) = without_place(&layout, &tensors) {
+    if let Some((.., key, _)) = tensors.iter().find(|(folder, name, ..)| !layout.has_place(*folder, name)) {
         return Err(Error::unsupported("cannot be rendered: Stable Diffusion has no such tensor").in_tensor(*key));
     }
     Ok(Some(translate(&layout, &tensors)?.0))

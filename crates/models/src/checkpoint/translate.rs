@@ -220,7 +220,7 @@ fn names_to_ldm(stored: &StoredCheckpoint, state_dict: &StateDict, metadata: &mu
         let blocks = format!("other numbers of residual blocks than {}", architecture.text());
         return unknown(format!("the UNet has {blocks}: it stays a folder only"), None);
     }
-    if let Some((folder, name, key, _)) = without_place(layout, &keys) {
+    if let Some((folder, name, key, _)) = keys.iter().find(|(folder, name, ..)| !layout.has_place(*folder, name)) {
         let (part, architecture) = (folder.name(), architecture.text());
         let found = match name.starts_with("class_embedding.") {
             true => "the UNet of unCLIP or of an upscaler, which stays a folder: no names for a single file are known"
@@ -273,12 +273,6 @@ fn folders(stored: &StoredCheckpoint) -> impl Iterator<Item = Folder> {
 pub(super) fn folder_tensors(state_dict: &StateDict) -> Vec<FolderTensor<'_>> {
     let keys = state_dict.iter().map(|(key, tensor)| (split(key), key, tensor));
     keys.filter_map(|(parts, key, tensor)| parts.map(|(folder, name)| (folder, name, key, tensor))).collect()
-}
-
-/// Returns the first tensor that a layout does not have.
-pub(super) fn without_place<'a, 'b>(layout: &Layout, keys: &'b [FolderTensor<'a>]) -> Option<&'b FolderTensor<'a>> {
-    let has_place = |folder, name: &str| layout.to_ldm(folder, name).is_some() || layout.is_redundant(folder, name);
-    keys.iter().find(|(folder, name, ..)| !has_place(*folder, name))
 }
 
 /// Splits the key of a folder into the component and the key in it.

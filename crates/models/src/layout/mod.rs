@@ -258,6 +258,11 @@ impl Layout {
             && self.to_ldm(folder, key).is_none()
     }
 
+    /// Returns whether a tensor of a folder has LDM names, or needs none.
+    pub(super) fn has_place(&self, folder: Folder, key: &str) -> bool {
+        self.to_ldm(folder, key).is_some() || self.is_redundant(folder, key)
+    }
+
     pub(super) fn pair_of_ldm(&self, key: &str) -> Option<&Pair> {
         Some(self.pair(self.by_ldm.get(key)?.first()?.0))
     }
