@@ -9,18 +9,16 @@ before it. Then it runs `audit --deep` with an empty cache folder and again.
 """
 
 import argparse
-import json
+import math
 import multiprocessing
 import os
 import pathlib
-import statistics
-import struct
 import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 
-from side_by_side import forget, run  # noqa: E402  (a neighbor)
+from side_by_side import forget, run, spread, write_header  # noqa: E402  (a neighbor)
 
 # Values that all tensors are cut from, at places of their own.
 VALUES = 1 << 24
@@ -34,23 +32,17 @@ def create_all(paths):
 
     values = numpy.random.default_rng(1).standard_normal(2 * VALUES, dtype=numpy.float32) * 0.05
     values = values.astype(numpy.float16)
-    shapes = {key: (list(shape), int(numpy.prod(shape))) for key, shape in sd1.shapes().items()}
+    shapes = sd1.shapes()
     for number, path in enumerate(paths):
         if not path.exists():
             create(path, number, shapes, values)
 
 
 def create(path, number, shapes, values):
-    header, offset, counts = {}, 0, []
-    for key, (shape, count) in shapes.items():
-        header[key] = {"dtype": "F16", "shape": shape, "data_offsets": [offset, offset + 2 * count]}
-        offset += 2 * count
-        counts.append(count)
-    text = json.dumps(header).encode()
     with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for index, count in enumerate(counts):
-            start = (7919 * index + 104_729 * number) % VALUES
+        write_header(file, shapes, f"checkpoint {number}")
+        for index, shape in enumerate(shapes.values()):
+            start, count = (7919 * index + 104_729 * number) % VALUES, math.prod(shape)
             while count > 0:
                 part = values[start : start + min(count, VALUES)]
                 file.write(memoryview(part).cast("B"))
@@ -60,10 +52,6 @@ def create(path, number, shapes, values):
 def measure(command, environment=None):
     # Findings exit 1.
     return run(command, environment=environment, accepted=(0, 1))
-
-
-def spread(values):
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def main():

@@ -8,16 +8,12 @@ prints a row of a Markdown table: the median, minimum and maximum of wall and CP
 """
 
 import argparse
-import json
-import math
 import pathlib
-import statistics
-import struct
 
 HERE = pathlib.Path(__file__).resolve().parent
 FIXTURES = HERE.parent / "fixtures"
 
-from side_by_side import run  # noqa: E402  (a neighbor)
+from side_by_side import run, spread, write_header  # noqa: E402  (a neighbor)
 
 # Lists of keys, and what the keys of each begin with.
 SD1 = {"sd1-ldm.keys": ""}
@@ -44,19 +40,9 @@ def shapes_of(lists):
 
 def create(path, shapes, number):
     """Write a header in front of a hole. The number makes each header unlike the others."""
-    header, offset = {"__metadata__": {"title": f"checkpoint {number}"}}, 0
-    for key, shape in shapes.items():
-        size = 2 * math.prod(shape)
-        header[key] = {"dtype": "F16", "shape": shape, "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header).encode()
     with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + offset)
-
-
-def spread(values):
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+        size = write_header(file, shapes, f"checkpoint {number}")
+        file.truncate(file.tell() + size)
 
 
 def main():

@@ -9,12 +9,15 @@ of a Markdown table. README.md in this folder explains the method.
 
 import argparse
 import collections
+import json
+import math
 import os
 import pathlib
 import platform
 import shlex
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -93,6 +96,22 @@ def run(command, folder=None, environment=None, accepted=(0,)):
     if process.returncode not in accepted:
         sys.exit(f"{pathlib.Path(sys.argv[0]).name}: exit status {process.returncode} from: {shlex.join(map(str, command))}")
     return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def spread(values):
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def write_header(file, shapes, title):
+    """Write the header of a safetensors file with these tensors in f16. Return the bytes of the values that belong behind it."""
+    header, offset = {"__metadata__": {"title": title}}, 0
+    for key, shape in shapes.items():
+        size = 2 * math.prod(shape)
+        header[key] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    file.write(struct.pack("<Q", len(text)) + text)
+    return offset
 
 
 def remove(output):
