@@ -65,15 +65,14 @@ fn check_conditioning(layout: &Layout, dims: &dyn Fn(&str) -> Option<Vec<u64>>) 
     let projection = second.and_then(|prefix| at(&format!("{prefix}text_projection"), 1));
     match (projection, at(LABEL, 1)) {
         (Some(projection), Some(label)) if time_dim(architecture, label, projection).is_none() => {
-            let count = sizes(architecture);
-            let why = format!("the projection of the text encoder and {count} sizes");
-            mismatch(LABEL, label, projection + count * TIME_DIM, &why)
+            let why = format!("the projection of the text encoder and {} sizes", sizes(architecture));
+            mismatch(LABEL, label, projection + sizes_width(architecture), &why)
         }
         _ => Ok(()),
     }
 }
 
-/// Fails if the UNet of a video model does not fit its image encoder, or if the size of its extra conditioning is none.
+/// Fails if the UNet of a video model does not fit its image encoder, or if its extra conditioning has an impossible size.
 fn check_video(at: &dyn Fn(&str, usize) -> Option<u64>) -> Result<()> {
     let projection = format!("{IMAGE_ENCODER_PREFIX}visual.proj");
     if let (Some(context), Some(expected)) = (at(CONTEXT, 1), at(&projection, 1))
@@ -83,8 +82,8 @@ fn check_video(at: &dyn Fn(&str, usize) -> Option<u64>) -> Result<()> {
     }
     match at(LABEL, 1) {
         Some(label) if time_dim(Architecture::StableVideo, label, 0).is_none() => {
-            let count = sizes(Architecture::StableVideo);
-            mismatch(LABEL, label, count * TIME_DIM, &format!("{count} numbers: frames per second, motion and noise"))
+            let why = format!("{} numbers: frames per second, motion and noise", sizes(Architecture::StableVideo));
+            mismatch(LABEL, label, sizes_width(Architecture::StableVideo), &why)
         }
         _ => Ok(()),
     }
@@ -105,6 +104,11 @@ fn sizes(architecture: Architecture) -> u64 {
         Architecture::SdxlRefiner => 5,
         _ => 6,
     }
+}
+
+/// The embedding dimensions of all numbers in the extra conditioning, as published.
+pub(crate) fn sizes_width(architecture: Architecture) -> u64 {
+    sizes(architecture) * TIME_DIM
 }
 
 /// Returns the embedding dimensions of each number in the extra conditioning of `label` elements, beside the pooled text of

@@ -4,17 +4,9 @@ use std::collections::HashSet;
 
 use super::part::Part;
 use crate::family::Architecture;
-use crate::layout::{Folder, Layout, is_needed};
+use crate::layout::{Folder, Layout, is_needed, shapes};
 use trinart_ckpt_formats::error::{Error, Result, printable};
 use trinart_ckpt_formats::state_dict::StateDict;
-
-/// Returns the width that SDXL adds to the pooled text for its sizes: six or five embeddings of 256.
-fn sizes(architecture: Architecture) -> Option<u64> {
-    match architecture {
-        Architecture::SdxlRefiner => Some(5 * 256),
-        xl => xl.is_xl().then_some(6 * 256),
-    }
-}
 
 /// A cross-attention that reads the text, in every architecture.
 const CONTEXT: &str = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight";
@@ -81,7 +73,8 @@ pub(super) fn refuse_widths(parts: &[Part<'_>], architecture: Architecture, outp
         };
         return Err(of_parts(parts, Error::mismatch(found)));
     }
-    let pooled = dim("model.diffusion_model.label_emb.0.0.weight", 1).zip(sizes(architecture));
+    let sizes = architecture.is_xl().then(|| shapes::sizes_width(architecture));
+    let pooled = dim("model.diffusion_model.label_emb.0.0.weight", 1).zip(sizes);
     // Narrowed models for tests have narrower embeddings of sizes too.
     let pooled = pooled.and_then(|(label, sizes)| label.checked_sub(sizes));
     let projection = of_folder(Folder::TextEncoder2, "text_projection", "text_projection", 1);
