@@ -166,6 +166,7 @@
 pub use trinart_ckpt_formats as formats;
 
 pub mod checkpoint;
+mod claimed_family;
 pub mod compare;
 pub mod completeness;
 pub mod component;

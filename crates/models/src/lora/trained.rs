@@ -3,6 +3,7 @@
 use trinart_ckpt_formats::Metadata;
 
 use super::scale::LoraScale;
+use crate::claimed_family::ClaimedFamily;
 use crate::file_kind::Model;
 
 /// The fields of kohya's trainer and of the metadata standard that name the model that a LoRA was trained on.
@@ -21,41 +22,17 @@ pub(super) fn base_model(metadata: &Metadata) -> Option<String> {
     (!found.is_empty()).then(|| found.join(", "))
 }
 
-/// A family of models whose layers differ from those of the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
-    Sd1,
-    Sd2,
-    Sdxl,
-    Flux,
-}
-
-impl Family {
-    /// The family that the metadata names.
-    fn of_name(name: &str) -> Option<Self> {
-        let name = name.to_lowercase().replace(['_', '.'], "-");
-        let starts = |words: &[&str]| words.iter().any(|word| name.starts_with(word));
-        Some(match () {
-            () if starts(&["sdxl", "stable-diffusion-xl"]) => Family::Sdxl,
-            () if starts(&["sd-v1", "stable-diffusion-v1"]) => Family::Sd1,
-            () if starts(&["sd-v2", "stable-diffusion-v2"]) => Family::Sd2,
-            () if starts(&["flux1", "flux-1"]) => Family::Flux,
-            () => return None,
-        })
-    }
-
-    /// Whether a model that the keys show is of another family.
-    fn contradicts(self, model: Model) -> bool {
-        let found = match model {
-            Model::Sd1 => Family::Sd1,
-            Model::Sd2 => Family::Sd2,
-            Model::SdxlBase | Model::SdxlRefiner => Family::Sdxl,
-            Model::Flux | Model::FluxDev | Model::FluxSchnell => Family::Flux,
-            Model::Sd1Or2 => return matches!(self, Family::Sdxl | Family::Flux),
-            _ => return false,
-        };
-        self != found
-    }
+/// Whether a model that the keys show is of another family than the metadata claims.
+fn contradicts(claim: ClaimedFamily, model: Model) -> bool {
+    let found = match model {
+        Model::Sd1 => ClaimedFamily::Sd1,
+        Model::Sd2 => ClaimedFamily::Sd2,
+        Model::SdxlBase | Model::SdxlRefiner => ClaimedFamily::Sdxl,
+        Model::Flux | Model::FluxDev | Model::FluxSchnell => ClaimedFamily::Flux,
+        Model::Sd1Or2 => return matches!(claim, ClaimedFamily::Sdxl | ClaimedFamily::Flux),
+        _ => return false,
+    };
+    claim != found
 }
 
 /// Returns the claims of the metadata that the tensors contradict, in words.
@@ -63,7 +40,7 @@ pub(super) fn contradictions(metadata: &Metadata, model: Option<Model>, scales: 
     let mut found = Vec::new();
     for name in ["ss_base_model_version", "modelspec.architecture"] {
         let Some((claim, model)) = field(metadata, name).zip(model) else { continue };
-        if Family::of_name(&claim).is_some_and(|family| family.contradicts(model)) {
+        if ClaimedFamily::of_name(&claim).is_some_and(|family| contradicts(family, model)) {
             found.push(format!("{name} is {claim}, and the layers are those of {}", model.text()));
         }
     }

@@ -1,4 +1,5 @@
 use crate::checkpoint::Checkpoint;
+use crate::claimed_family::ClaimedFamily;
 use crate::family::Architecture;
 use crate::notice::{Notice, NoticeCode};
 use crate::parameterization::{SD_SCALING_FACTOR, SDXL_SCALING_FACTOR, VaeConstants};
@@ -31,16 +32,10 @@ impl Latents {
         let text =
             |field: &str| checkpoint.metadata().get(field).map(|value| (field.to_owned(), PyValue::to_text(value)));
         let (field, text) = FIELDS.iter().find_map(|field| text(field))?;
-        let name = text.to_ascii_lowercase().replace('_', "-");
-        let scaling_factor = match name.as_str() {
-            name if name.starts_with("stable-diffusion-xl") || name.starts_with("sdxl") => SDXL_SCALING_FACTOR,
-            name if ["stable-diffusion-v1", "stable-diffusion-v2", "sd-v1", "sd-v2"]
-                .iter()
-                .any(|it| name.starts_with(it)) =>
-            {
-                SD_SCALING_FACTOR
-            }
-            _ => return None,
+        let scaling_factor = match ClaimedFamily::of_name(&text)? {
+            ClaimedFamily::Sdxl => SDXL_SCALING_FACTOR,
+            ClaimedFamily::Sd1 | ClaimedFamily::Sd2 => SD_SCALING_FACTOR,
+            ClaimedFamily::Flux => return None,
         };
         Some(Latents { scaling_factor, evidence: format!("{field} {text}") })
     }
