@@ -231,9 +231,9 @@ impl Config<'_> {
         if self.get("num_train_timesteps").is_some_and(|steps| steps.as_u64() != Some(TIMESTEPS)) {
             return Err(self.wrong("num_train_timesteps", "1000"));
         }
-        let power = match spacing {
-            "scaled_linear" => 2,
-            "linear" => 1,
+        let spaced: fn(f64, f64) -> Vec<f64> = match spacing {
+            "scaled_linear" => |first, last| scaled_linear(first, last).collect(),
+            "linear" => |first, last| linear(first, last).collect(),
             _ => return Err(self.wrong("beta_schedule", "\"scaled_linear\" or \"linear\"")),
         };
         for (field, beta) in [("beta_start", first), ("beta_end", last)] {
@@ -241,11 +241,18 @@ impl Config<'_> {
                 return Err(self.wrong(field, "a number between 0 and 1"));
             }
         }
-        let root = |beta: f64| if power == 2 { beta.sqrt() } else { beta };
-        let (first, last) = (root(first), root(last));
-        let beta = |time: u64| (first + (last - first) * time as f64 / (TIMESTEPS - 1) as f64).powi(power);
-        Ok(Some((0..TIMESTEPS).map(beta).collect()))
+        Ok(Some(spaced(first, last)))
     }
+}
+
+/// Returns values from `first` to `last`, one for each timestep, at equal distances.
+fn linear(first: f64, last: f64) -> impl Iterator<Item = f64> {
+    (0..TIMESTEPS).map(move |time| first + (last - first) * time as f64 / (TIMESTEPS - 1) as f64)
+}
+
+/// Returns the betas from `first` to `last`, one for each timestep, whose square roots are at equal distances.
+pub fn scaled_linear(first: f64, last: f64) -> impl Iterator<Item = f64> {
+    linear(first.sqrt(), last.sqrt()).map(|root| root.powi(2))
 }
 
 fn is_share(beta: &f64) -> bool {

@@ -6,9 +6,9 @@ mod levels;
 mod table;
 mod tuning;
 
-use trinart_ckpt_formats::error::{Error, Result};
-
 use crate::single::{exp, linspace};
+use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_models::hyperparameters::scaled_linear;
 
 pub use kind::ScheduleType;
 use table::{Grid, LevelTable};
@@ -35,9 +35,7 @@ const LEAST_ALPHA: f32 = 4.897_345e-8;
 impl NoiseSchedule {
     /// Returns the schedule of Stable Diffusion: betas from 0.00085 to 0.012, whose square roots are evenly spaced.
     pub fn stable_diffusion() -> Self {
-        let (first, last) = (0.00085_f64.sqrt(), 0.012_f64.sqrt());
-        let beta = |time: usize| (first + (last - first) * time as f64 / (TIMES - 1) as f64).powi(2);
-        Self::new(alphas((0..TIMES).map(beta)))
+        Self::new(alphas(scaled_linear(0.00085, 0.012)))
     }
 
     /// Returns the schedule of these betas, the variance of the noise that each timestep adds.
