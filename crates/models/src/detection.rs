@@ -9,7 +9,7 @@ use serde::Serialize;
 use Architecture::{Sd1, Sd2, SdxlBase, SdxlRefiner, StableVideo};
 
 use crate::family::{Architecture, Task};
-use crate::layout::UnetStructure;
+use crate::layout::{self, UnetStructure};
 use trinart_ckpt_formats::state_dict::StateDict;
 
 /// The naming scheme of the keys.
@@ -189,9 +189,6 @@ const VIDEO_DECODER: [&str; 3] = [
     "decoder.mid_block.resnets.0.temporal_res_block.norm1.weight",
 ];
 
-/// The highest layer count: more than any model has.
-const MOST_LAYERS: usize = 100;
-
 struct Detector<'a> {
     dims: &'a dyn Fn(&str) -> Option<Vec<u64>>,
     detection: Detection,
@@ -208,7 +205,7 @@ impl Detector<'_> {
 
     /// Counts consecutive indices whose key exists, from 0.
     fn count(&self, key: impl Fn(usize) -> String) -> usize {
-        (0..MOST_LAYERS).find(|&index| (self.dims)(&key(index)).is_none()).unwrap_or(MOST_LAYERS)
+        layout::count(|&index| (self.dims)(&key(index)).is_some())
     }
 
     /// Looks for a UNet with these keys. Returns whether there is one.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::detection::detect_by;
 use crate::family::Architecture;
-use crate::layout::Folder;
+use crate::layout::{self, Folder};
 use trinart_ckpt_formats::StateDict;
 
 /// A network in a file.
@@ -38,9 +38,6 @@ const SIGNATURES: &[(&str, &str, Folder, bool)] = &[
 const CLIP_LAYER: &str = "text_model.encoder.layers.0.layer_norm1.weight";
 const BARE_CLIP_LAYER: &str = "encoder.layers.0.layer_norm1.weight";
 const OPEN_CLIP_LAYER: &str = "transformer.resblocks.0.ln_1.weight";
-
-/// The layers of a text encoder: more than any has.
-const MOST_LAYERS: usize = 100;
 
 /// Finds the networks of a file, and the architecture that all of them can be of. Leaves out networks of others, and
 /// further networks of the same kind. `None` if there is no network, or if the architecture is unknown.
@@ -90,7 +87,7 @@ fn network<'a>(state_dict: &StateDict, prefix: &'a str, folder: Folder, is_ldm: 
                 };
                 [CLIP_LAYER, BARE_CLIP_LAYER, OPEN_CLIP_LAYER].into_iter().any(has)
             };
-            match (0..MOST_LAYERS).take_while(has_layer).count() {
+            match layout::count(has_layer) {
                 // The same network, in places of their own.
                 12 if prefix.starts_with("conditioner.") => (Folder::TextEncoder, Architecture::XL_BASES.to_vec()),
                 12 => (Folder::TextEncoder, Architecture::WITH_CLIP_L.to_vec()),

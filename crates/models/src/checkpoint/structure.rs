@@ -5,10 +5,7 @@ use trinart_ckpt_formats::error::{Error, Result};
 
 use super::translate::{FolderTensor, folder_tensors, translate};
 use crate::family::Architecture;
-use crate::layout::{Folder, Layout};
-
-/// The layers of a text encoder: more than any has.
-const MOST_LAYERS: usize = 100;
+use crate::layout::{self, Folder, Layout};
 
 /// Returns the tensors of a folder in LDM names, by the structure that the keys of its UNet show. `None` for the folder of a
 /// model without a UNet, or with networks of another kind.
@@ -34,7 +31,7 @@ fn architecture(tensors: &[FolderTensor<'_>], dims: &dyn Fn(&str) -> Option<Vec<
     if dims("add_embedding.linear_1.weight").is_some() {
         return if has(Folder::TextEncoder) { Architecture::SdxlBase } else { Architecture::SdxlRefiner };
     }
-    let layers = (0..MOST_LAYERS).take_while(|layer| {
+    let layers = layout::count(|layer| {
         let norms = ["text_model.", ""].map(|prefix| format!("{prefix}encoder.layers.{layer}.layer_norm1.weight"));
         tensors.iter().any(|(folder, name, ..)| *folder == Folder::TextEncoder && norms.iter().any(|norm| norm == name))
     });
@@ -42,7 +39,7 @@ fn architecture(tensors: &[FolderTensor<'_>], dims: &dyn Fn(&str) -> Option<Vec<
     let first = |name: &str| attention.iter().find_map(|path| dims(&format!("{path}.{name}")));
     let width = first("transformer_blocks.0.attn2.to_k.weight").and_then(|dims| dims.get(1).copied());
     let is_linear = || first("proj_in.weight").is_some_and(|dims| dims.len() == 2);
-    match (width, layers.count()) {
+    match (width, layers) {
         (Some(768), _) | (_, 12) => Architecture::Sd1,
         (Some(1024), _) | (_, 23 | 24) => Architecture::Sd2,
         _ if is_linear() => Architecture::Sd2,

@@ -107,6 +107,12 @@ pub struct Layout {
     by_diffusers: HashMap<Folder, HashMap<String, usize>>,
 }
 
+/// Counts the consecutive indices of layers or blocks that a model has, from 0. Looks at 100 at most: more than any model has.
+pub(crate) fn count(has: impl FnMut(&usize) -> bool) -> usize {
+    const MOST: usize = 100;
+    (0..MOST).take_while(has).count()
+}
+
 static SD1: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::Sd1));
 static SD2: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::Sd2));
 static SDXL_BASE: LazyLock<Layout> = LazyLock::new(|| Layout::published(Architecture::SdxlBase));

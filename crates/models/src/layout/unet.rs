@@ -8,9 +8,6 @@ use crate::family::Architecture;
 /// Residual blocks per resolution in the down path of published models. The up path has one more.
 const BLOCKS: usize = 2;
 
-/// The highest number of blocks of a kind: more than any model has.
-const MOST: usize = 100;
-
 /// The layers of a UNet, whatever its widths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Structure {
@@ -65,7 +62,7 @@ impl Structure {
 
     /// Reads the structure off the keys of a UNet in diffusers names. `dims` returns the dimensions of a tensor.
     pub(super) fn measured(dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Self {
-        let count = |key: &dyn Fn(usize) -> String| (0..MOST).take_while(|&index| dims(&key(index)).is_some()).count();
+        let count = |key: &dyn Fn(usize) -> String| super::count(|&index| dims(&key(index)).is_some());
         let resnets = |path: &str| count(&|index| format!("{path}.resnets.{index}.norm1.weight"));
         let depth = |path: String| count(&|index| format!("{path}.transformer_blocks.{index}.norm1.weight"));
         let down: Vec<String> = (0..count(&|level| format!("down_blocks.{level}.resnets.0.norm1.weight")))

@@ -241,7 +241,7 @@ impl LoneText {
         let start = key.strip_suffix(first)?;
         let has =
             |layer: usize| state_dict.contains(&format!("{start}{}", first.replacen(".0.", &format!(".{layer}."), 1)));
-        let (architecture, folder) = match (0..MOST_LAYERS).take_while(|layer| has(*layer)).count() {
+        let (architecture, folder) = match layout::count(|layer| has(*layer)) {
             12 => (Architecture::Sd1, Folder::TextEncoder),
             23 | 24 => (Architecture::Sd2, Folder::TextEncoder),
             32 => (Architecture::SdxlBase, Folder::TextEncoder2),
@@ -256,9 +256,6 @@ impl LoneText {
         Some(LoneText { layout: Layout::of(architecture), folder, prefix })
     }
 }
-
-/// The layers of a text encoder: more than any has.
-const MOST_LAYERS: usize = 100;
 
 /// Returns where a tensor of a text encoder alone belongs: under the names of transformers or OpenCLIP, without prefix.
 fn lone_text_encoder(key: &str) -> Place<'static> {
