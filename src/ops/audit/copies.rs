@@ -35,7 +35,7 @@ pub(super) fn find(files: &[AuditedFile], progress: &dyn Progress) -> Result<Vec
     let mut left = COMPARED;
     for group in by_size.into_values().flat_map(|group| split(group, ends)).flat_map(|group| split(group, samples)) {
         let mut group = group;
-        group.sort_by_key(|file| rank(file));
+        group.sort_by_cached_key(|file| rank(file));
         // Each has all files that are equal to its first one.
         let mut kept: Vec<&AuditedFile> = Vec::new();
         for file in group {

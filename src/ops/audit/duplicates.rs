@@ -30,7 +30,7 @@ pub(super) fn find(files: &[AuditedFile]) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     for group in groups.into_values() {
         let mut group = group;
-        group.sort_by_key(|file| rank(file));
+        group.sort_by_cached_key(|file| rank(file));
         let Some((first, others)) = group.split_first() else { continue };
         for file in others {
             let other = &first.file;
