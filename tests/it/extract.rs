@@ -103,8 +103,6 @@ fn takes_stable_video_diffusion_apart() {
         let found = run!["hash", &alone, "--json"].json();
         if word != "image-encoder" {
             assert_eq!(found["files"][0]["components"][word], hashes[word], "{word}");
-        }
-        if word != "image-encoder" {
             run!["diff", &whole, &alone, "--component", word].done();
         }
     }

@@ -140,7 +140,7 @@ impl LoraSummary {
         }
         let mut kinds: IndexMap<&'static str, usize> = IndexMap::new();
         list.iter().for_each(|module| *kinds.entry(module.kind).or_default() += 1);
-        let scales = scales(&list, modules.values(), alphas.are_known());
+        let scales = scales(&list, modules.values(), reading.alphas);
         contradictions.extend(trained::contradictions(checkpoint.metadata(), model, &scales));
         let places: Vec<Place<'_>> = modules.keys().map(|module| Place::of(module, model, names)).collect();
         Ok(LoraSummary {
@@ -174,10 +174,6 @@ impl<'a> Alphas<'a> {
             keys.collect()
         });
         Alphas { known, is_read }
-    }
-
-    fn are_known(&self) -> bool {
-        self.is_read
     }
 
     /// The alpha of a module. Fails with words for a tensor that is not one finite number.

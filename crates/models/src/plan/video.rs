@@ -9,6 +9,7 @@ use trinart_ckpt_formats::StateDict;
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, Overflow, Shape};
 
+use crate::file_kind::has_unet;
 use crate::ledger::{Change, Disposition, DropReason, LedgerLine, Origin};
 use crate::notice::{Notice, NoticeCode};
 use crate::pipeline::FRAMES;
@@ -85,14 +86,17 @@ fn take_first_frame(resolved: &mut Resolved) -> Result<()> {
             None if line.from == Origin::Program => return Vec::new(),
             None => Disposition::Dropped { reason: DropReason::SecondAutoencoder },
             Some(other) if other == *key => return vec![line],
-            Some(other) => {
-                let renamed = (!changes.contains(&Change::Renamed)).then_some(Change::Renamed);
-                Disposition::Written { key: other, changes: renamed.into_iter().chain(changes.clone()).collect() }
-            }
+            Some(other) => Disposition::Written { key: other, changes: renamed(changes) },
         };
         vec![LedgerLine { disposition, ..line }]
     });
     Ok(())
+}
+
+/// Returns the changes of a tensor that also gets another name.
+fn renamed(changes: &[Change]) -> Vec<Change> {
+    let renamed = (!changes.contains(&Change::Renamed)).then_some(Change::Renamed);
+    renamed.into_iter().chain(changes.iter().cloned()).collect()
 }
 
 /// Adds a `quant_conv` that changes nothing: the encoder has it folded into its last convolution.
@@ -103,7 +107,7 @@ fn add_identity(resolved: &mut Resolved, prefix: &str) -> Result<()> {
     let channels = last.shape().dims().first().copied().unwrap_or(0);
     let elements = channels.checked_mul(channels).filter(|&elements| elements <= MOST_ELEMENTS);
     let elements = elements.ok_or_else(|| too_large(last).in_tensor(&key))?;
-    let dtype = if last.dtype().is_float() { last.dtype() } else { Dtype::F32 };
+    let dtype = float_dtype(last);
     // Every row has its 1 one place further.
     let weight = (0..elements).map(|index| if index % (channels + 1) == 0 { 1.0 } else { 0.0 }).collect();
     let bias = (0..channels).map(|_| 0.0).collect();
@@ -123,8 +127,7 @@ pub(super) fn for_file(resolved: &mut Resolved) -> Result<()> {
     if !QUANT.iter().chain(&CONV_OUT).all(is_there) {
         return Ok(());
     }
-    let has_unet = resolved.state_dict.keys().any(|key| key.starts_with("model.diffusion_model."));
-    if has_unet { split(resolved, prefix) } else { fold_alone(resolved, prefix) }
+    if has_unet(&resolved.state_dict) { split(resolved, prefix) } else { fold_alone(resolved, prefix) }
 }
 
 /// Folds `quant_conv` into the last convolution of a VAE without a UNet.
@@ -182,10 +185,7 @@ fn split(resolved: &mut Resolved, prefix: &str) -> Result<()> {
         if let Disposition::Written { key, changes } = &line.disposition
             && let Some(other) = moved(key)
         {
-            let mut changes = changes.clone();
-            if !changes.contains(&Change::Renamed) {
-                changes.insert(0, Change::Renamed);
-            }
+            let changes = renamed(changes);
             line.disposition = match is_copied(key) {
                 true => Disposition::Split { keys: vec![other, key.clone()], changes },
                 false => Disposition::Written { key: other, changes },
@@ -237,13 +237,17 @@ fn fold(state_dict: &StateDict, prefix: &str) -> Result<[LazyTensor; 2]> {
             *sum += factor * bias;
         }
     }
-    let float = |tensor: &LazyTensor| if tensor.dtype().is_float() { tensor.dtype() } else { Dtype::F32 };
     let made = |values: Vec<f64>, tensor: &LazyTensor, key: &str| {
         let singles = values.into_iter().map(|value| value as f32).collect();
-        let made = of_values(singles, tensor.shape().dims().to_vec(), float(tensor));
+        let made = of_values(singles, tensor.shape().dims().to_vec(), float_dtype(tensor));
         made.map_err(|error| error.in_tensor(format!("{prefix}{key}")))
     };
     Ok([made(folded, weight, CONV_OUT[0])?, made(folded_bias, bias, CONV_OUT[1])?])
+}
+
+/// The dtype of a tensor that is computed from this one.
+fn float_dtype(tensor: &LazyTensor) -> Dtype {
+    if tensor.dtype().is_float() { tensor.dtype() } else { Dtype::F32 }
 }
 
 /// Reads the values of a small tensor.

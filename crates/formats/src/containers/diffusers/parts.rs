@@ -21,7 +21,7 @@ const OTHERS: &[&str] = &["json", "txt", "model", "jinja", "md"];
 pub(super) fn read(contents: &mut StoredCheckpoint, path: &Path) -> Result<()> {
     let index = contents.configs.get("model_index");
     let is_read: BTreeSet<&str> = components(path, index).chain([SCHEDULER]).collect();
-    let index = contents.configs.get("model_index").and_then(|index| index.as_object()).cloned().unwrap_or_default();
+    let index = index.and_then(|index| index.as_object()).cloned().unwrap_or_default();
     for name in names(path)?.into_iter().filter(|name| !name.starts_with('.') && !is_read.contains(name.as_str())) {
         let folder = path.join(&name);
         if !is_dir(&folder) {
