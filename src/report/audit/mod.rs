@@ -59,33 +59,26 @@ impl AuditReport {
             of_file.entry(&finding.file).or_default().push(finding);
         }
         let mut out = String::new();
-        let rows = self.files.iter().filter(|row| !only_problems || of_file.contains_key(row.file.as_str()));
-        let mut is_first = true;
-        for row in rows {
-            if std::mem::take(&mut is_first) {
-                let header = ["file", "kind", "architecture", "dtype", "size", "VAE", "EMA", "prediction", "findings"];
-                write_row(&mut out, header.map(str::to_owned));
-            }
+        let mut rows = Vec::new();
+        for row in self.files.iter().filter(|row| !only_problems || of_file.contains_key(row.file.as_str())) {
             let found = of_file.get(row.file.as_str()).map_or("", |_| "!");
             let numbers = of_file.get(row.file.as_str()).map_or(0, Vec::len);
             let found = if numbers > 0 { colors.paint(&format!("{found} {numbers}"), DOUBTFUL) } else { String::new() };
             let ema = if row.ema_bytes > 0 { size(row.ema_bytes) } else { "-".to_owned() };
             let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-            write_row(
-                &mut out,
-                [
-                    tail(&printable(&row.file), PATH),
-                    head(&or_dash(&row.kind), KIND),
-                    or_dash(&row.architecture),
-                    or_dash(&row.dtype),
-                    size(row.bytes),
-                    row.vae.text().to_owned(),
-                    ema,
-                    or_dash(&row.prediction),
-                    found,
-                ],
-            );
+            rows.push([
+                tail(&printable(&row.file), PATH),
+                head(&or_dash(&row.kind), KIND),
+                or_dash(&row.architecture),
+                or_dash(&row.dtype),
+                size(row.bytes),
+                row.vae.text().to_owned(),
+                ema,
+                or_dash(&row.prediction),
+                found,
+            ]);
         }
+        write_rows(&mut out, rows);
         for (file, findings) in self.by_file() {
             let _ = writeln!(out, "\n{}", printable(file));
             for finding in findings {
@@ -130,11 +123,39 @@ impl AuditReport {
     }
 }
 
-fn write_row(out: &mut String, [file, kind, architecture, dtype, size, vae, ema, prediction, found]: [String; 9]) {
-    let line = format!(
-        "{file:<PATH$}  {kind:<18}  {architecture:<14}  {dtype:<8}  {size:>8}  {vae:<6}  {ema:>8}  {prediction:<12}  {found}"
-    );
-    let _ = writeln!(out, "{}", line.trim_end());
+/// The header of each column, and the least width. A wider text widens its column, but for the last one.
+const COLUMNS: [(&str, usize); 9] = [
+    ("file", PATH),
+    ("kind", 18),
+    ("architecture", 14),
+    ("dtype", 8),
+    ("size", 8),
+    ("VAE", 6),
+    ("EMA", 8),
+    ("prediction", 12),
+    ("findings", 0),
+];
+
+/// Writes the header and the rows of the table; nothing without rows.
+fn write_rows(out: &mut String, rows: Vec<[String; 9]>) {
+    if rows.is_empty() {
+        return;
+    }
+    let mut widths = COLUMNS.map(|(_, least)| least);
+    for row in &rows {
+        for (width, text) in widths.iter_mut().zip(row) {
+            *width = (*width).max(text.chars().count());
+        }
+    }
+    let header = COLUMNS.map(|(name, _)| name.to_owned());
+    for [file, kind, architecture, dtype, size, vae, ema, prediction, found] in std::iter::once(header).chain(rows) {
+        let [path, of_kind, of_architecture, of_dtype, of_size, of_vae, of_ema, of_prediction, _] = widths;
+        let line = format!(
+            "{file:<path$}  {kind:<of_kind$}  {architecture:<of_architecture$}  {dtype:<of_dtype$}  {size:>of_size$}  \
+             {vae:<of_vae$}  {ema:>of_ema$}  {prediction:<of_prediction$}  {found}"
+        );
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
 }
 
 /// The end of a text, if it is too long.
@@ -147,4 +168,35 @@ fn tail(text: &str, most: usize) -> String {
 fn head(text: &str, most: usize) -> String {
     let is_long = text.chars().count() > most;
     if is_long { text.chars().take(most - 1).chain(['…']).collect() } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trinart_ckpt_models::family::Architecture;
+    use trinart_ckpt_models::file_kind::Model;
+
+    /// Each column begins where its header does, whatever the names of architectures and models in the rows.
+    #[test]
+    fn columns_fit_every_name_that_stands_in_them() {
+        let row = |architecture: &str| {
+            ["a.safetensors", "checkpoint", architecture, "F16", "2.13 GB", "own", "-", "epsilon", "! 1"]
+                .map(str::to_owned)
+        };
+        let names = Architecture::ALL.iter().map(|it| it.text()).chain(Model::ALL.iter().map(|it| it.text()));
+        let mut out = String::new();
+        write_rows(&mut out, names.map(row).collect());
+        let at = |line: &str, text: &str| line.find(text).map(|at| line[..at].chars().count());
+        let header = out.lines().next().unwrap();
+        for line in out.lines().skip(1) {
+            for (column, text) in [("dtype", "F16  "), ("VAE", "own "), ("prediction", "epsilon"), ("findings", "! 1")]
+            {
+                assert_eq!(at(line, text), at(header, column), "{column}: {line}");
+            }
+        }
+        // A table of short names stays narrow.
+        let mut short = String::new();
+        write_rows(&mut short, vec![row("SD v1")]);
+        assert!(short.lines().next().unwrap().chars().count() < header.chars().count(), "{short}");
+    }
 }
