@@ -40,7 +40,7 @@ use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 /// Fails if `base` has no Stable Diffusion UNet, if `vae` has no VAE or several, if it lacks a tensor of the schema or has
 /// an unknown one, if a shape does not fit, and if the families contradict each other.
 pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> Result<Resolved> {
-    roles::check(base, vae)?;
+    roles::check(base, vae, options)?;
     let account = Account::default().input(Origin::Checkpoint, base).input(Origin::Vae, vae);
     let merging = |error: Error| {
         error.during(format!("merging into {}", printable(&base.path().to_string_lossy()))).in_file(vae.path())

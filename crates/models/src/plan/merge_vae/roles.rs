@@ -1,21 +1,23 @@
 use crate::checkpoint::Checkpoint;
 use crate::family::Task;
 use crate::file_kind::{self, FileKind, Identity};
+use crate::plan::merge_vae::MergeVaeOptions;
 use crate::plan::spelling;
 use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::error::{Error, Hint, Result};
 use trinart_ckpt_formats::state_dict::StateDict;
 
-/// Fails if the file to merge into has no UNet of Stable Diffusion. If the file given as VAE has one, the error suggests
-/// the other order.
-pub(super) fn check(base: &Checkpoint, donor: &Checkpoint) -> Result<()> {
+/// Fails if the file to merge into has no UNet of Stable Diffusion. The error suggests the other order, if that merge can be
+/// planned.
+pub(super) fn check(base: &Checkpoint, donor: &Checkpoint, options: &MergeVaeOptions) -> Result<()> {
     if file_kind::is_base(base.state_dict()) {
         return refuse_other_latents(base);
     }
     let found = found(base.state_dict());
     let donor_path = printable(&donor.path().to_string_lossy());
     let expected = "expected a checkpoint with a Stable Diffusion UNet (model.diffusion_model.…)";
-    let error = if file_kind::is_base(donor.state_dict()) {
+    // The plan of the other order does not come here again: its base has the UNet.
+    let error = if file_kind::is_base(donor.state_dict()) && super::plan(donor, base, options).is_ok() {
         let found = format!("{expected}, found: {found}; {donor_path} is such a checkpoint");
         Error::usage(found).with_hint(Hint::SwapInputs)
     } else {

@@ -289,6 +289,14 @@ fn checks_the_roles_and_offers_the_other_order() {
     let lora = open("lora", &vec![("lora_unet_mid.lora_down.weight".to_owned(), vec![4, 8])]);
     let error = plan(&vae, &checkpoint, &MergeVaeOptions::default()).unwrap_err();
     assert_eq!((error.hint(), error.file()), (Some(Hint::SwapInputs), Some(vae.path())));
+    let with_video_vae =
+        open("video-vae", &vec![("decoder.mid.block_1.time_stack.in_layers.0.weight".to_owned(), vec![4])]);
+    // In the other order, the VAE would be refused.
+    for base in [&lora, &with_video_vae] {
+        let error = plan(base, &checkpoint, &MergeVaeOptions::default()).unwrap_err();
+        assert_eq!(error.hint(), None);
+        assert!(error.to_string().contains("expected a checkpoint with a Stable Diffusion UNet"), "{error}");
+    }
     for (base, found) in [(&lora, "found: LoRA (kohya)"), (&vae, "found: VAE")] {
         let error = plan(base, &vae, &MergeVaeOptions::default()).unwrap_err();
         assert_eq!(error.hint(), None);
