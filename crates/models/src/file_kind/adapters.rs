@@ -18,6 +18,8 @@ pub(super) fn base(kind: FileKind, view: &View<'_>) -> Found {
             _ => None,
         }),
         FileKind::IpAdapter => ip_adapter(view),
+        FileKind::InstantId => found(Some(Model::SdxlBase)),
+        FileKind::PuLid => found(Some(if view.has("pulid_ca.") { Model::Flux } else { Model::SdxlBase })),
         FileKind::StyleModel if view.has("redux_up.") => found(Some(Model::Redux)),
         FileKind::TextualInversion => {
             let widths: Vec<u64> = view.iter().filter_map(|(_, dims)| dims.last().copied()).collect();
@@ -45,6 +47,12 @@ fn of_text_width(width: u64) -> Option<Model> {
 }
 
 fn control_base(view: &View<'_>) -> Option<Model> {
+    if view.has("controlnet_blocks.0.y_rms.") || view.has("controlnet_blocks.0.x_rms.") {
+        return Some(Model::QwenImage);
+    }
+    if view.has("controlnet_patch_embedding.") {
+        return Some(Model::Wan);
+    }
     if view.has("control_all_x_embedder.") || view.has("control_noise_refiner.0.") {
         return Some(Model::ZImage);
     }
@@ -76,9 +84,12 @@ fn ip_adapter(view: &View<'_>) -> Found {
         Some(width) => of_text_width(width).filter(|model| *model != Model::SdxlRefiner),
         None => None,
     };
+    // Its image encoder is a ViT-L; that of the adapters for SDXL is a ViT-H.
+    let is_kolors = view.dim("image_proj.proj_in.weight", 1) == Some(1024);
+    let model = if is_kolors && model == Some(Model::SdxlBase) { Some(Model::Kolors) } else { model };
     let found = Found::new(FileKind::IpAdapter, model);
     match () {
-        () if view.keys().any(|key| key.contains(".lora")) => found.with("FaceID"),
+        () if view.keys().any(|key| key.contains(".lora") || key.contains("_lora.")) => found.with("FaceID"),
         () if view.has("image_proj.latents") => found.with("Plus"),
         () if view.has("image_proj.proj.3.") || view.has("image_proj.proj.0.") => found.with("full face"),
         () => found,
@@ -174,6 +185,9 @@ fn network_base(view: &View<'_>) -> Option<Model> {
     }
     if has("transformer_blocks_") && has("add_k_proj") {
         return Some(if blocks("transformer_blocks_") > 38 { Model::QwenImage } else { Model::Sd3 });
+    }
+    if has("ref_image_refiner_") {
+        return Some(Model::OmniGen2);
     }
     if has("layers_0_attention") || has("noise_refiner_") {
         let is_z = has("adaLN_modulation_0") || width("attention_") == Some(3840) || blocks("layers_") > 26;

@@ -110,6 +110,10 @@ pub(super) fn embedding(view: &View<'_>) -> Option<Found> {
 
 /// The model of a textual inversion, by the widths of its vectors.
 pub(super) fn of_widths(widths: &[u64]) -> Option<Model> {
+    if widths.contains(&4096) {
+        // T5, beside both encoders of CLIP or one.
+        return Some(if widths.contains(&1280) { Model::Sd3 } else { Model::Flux });
+    }
     Some(match (widths.contains(&1280), widths.contains(&768), widths.contains(&1024)) {
         (true, ..) => Model::SdxlBase,
         (_, true, false) => Model::Sd1,

@@ -1,10 +1,10 @@
 use trinart_ckpt_formats::error::printable;
 use trinart_ckpt_formats::state_dict::StateDict;
 
-use super::rules::{adapters as adapter_rules, autoencoders, diffusion, others, upscalers};
+use super::rules::{adapters as adapter_rules, diffusion, others, upscalers};
 use super::view::View;
-use super::{FileKind, Found, Model, adapters, encoders, unet};
-use crate::{position_ids, vae_schema};
+use super::{FileKind, Found, Model, adapters, autoencoder, encoders, unet};
+use crate::position_ids;
 
 /// What a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,7 +204,7 @@ fn whole(view: &View<'_>, prefix: &str) -> Identity {
     let has_parts = vae.is_some() || !encoders.is_empty();
     let is_sd = unet::is_unet(&model);
     let found = if is_sd { unet::model(&model, view).model } else { diffusion_model(&model) };
-    let is_video = matches!(found, Some(Model::StableVideo | Model::Sv3d));
+    let is_video = found.is_some_and(Model::is_video);
     let kind = match (is_sd && !is_video, has_parts) {
         (true, true) => FileKind::Checkpoint,
         (true, false) => FileKind::Unet,
@@ -265,7 +265,7 @@ fn text_of(found: &Found) -> String {
 /// Names a file without a diffusion model that has parts of a checkpoint under their prefixes.
 fn parts(view: &View<'_>) -> Option<Identity> {
     let encoders = text_encoders(view);
-    let vae = VAE.iter().find_map(|prefix| autoencoder(&view.under(prefix)));
+    let vae = VAE.iter().find_map(|prefix| autoencoder::named(&view.under(prefix)));
     match (encoders.as_slice(), vae) {
         ([], None) => None,
         ([], Some(vae)) => Some(vae.into()),
@@ -285,8 +285,11 @@ fn alone(view: &View<'_>) -> Option<Found> {
     }
     if unet::is_unet(view) {
         let model = unet::model(view, view).model;
-        let is_video = matches!(model, Some(Model::StableVideo | Model::Sv3d));
-        return Some(Found::new(if is_video { FileKind::DiffusionModel } else { FileKind::Unet }, model));
+        let is_video = model.is_some_and(Model::is_video);
+        let kind = if is_video { FileKind::DiffusionModel } else { FileKind::Unet };
+        // That of diffusers has the layers of a motion module within.
+        let has_motion = view.has("down_blocks.0.motion_modules.0.");
+        return Some(Found::new(kind, model).with_some(has_motion.then_some("with a motion module")));
     }
     if let Some(model) = diffusion_model(view) {
         return Some(Found::new(FileKind::DiffusionModel, Some(model)));
@@ -296,66 +299,10 @@ fn alone(view: &View<'_>) -> Option<Found> {
     upscaler()
         .map(|&(kind, model, _)| Found::new(kind, Some(model)))
         .or_else(|| other().map(|&(kind, model, _)| Found::new(kind, model)))
-        .or_else(|| autoencoder(view))
+        .or_else(|| autoencoder::named(view))
         .or_else(|| encoders::named(view))
         .or_else(|| encoders::embedding(view))
         .or_else(|| hypernetwork(view))
-}
-
-fn autoencoder(view: &View<'_>) -> Option<Found> {
-    let rule = autoencoders::RULES.iter().find(|(_, _, parts)| view.holds(parts));
-    if let Some(&(kind, model, _)) = rule {
-        return Some(if kind == FileKind::Taesd { taesd(view) } else { Found::new(kind, model) });
-    }
-    let prefix = vae_prefix(view.keys())?;
-    let dim = |key: &str, index| view.dim(&format!("{prefix}{key}"), index);
-    let latents = dim("decoder.conv_in.weight", 1).or_else(|| Some(dim("encoder.conv_out.weight", 0)? / 2));
-    let found = match latents {
-        None | Some(vae_schema::LATENT_CHANNELS) => Found::new(FileKind::Vae, None),
-        Some(16) => Found::new(FileKind::OtherVae, Some(Model::FluxOrSd3)).with("16 latent channels"),
-        Some(_) => Found::new(FileKind::OtherVae, None),
-    };
-    let has = |part: &str| view.keys().any(|key| key.strip_prefix(prefix).is_some_and(|key| key.starts_with(part)));
-    Some(match (has("encoder."), has("decoder.")) {
-        (true, false) => found.with("encoder only"),
-        (false, true) => found.with("decoder only"),
-        _ => found,
-    })
-}
-
-/// Adds which latents a tiny autoencoder is for, and which half it is.
-fn taesd(view: &View<'_>) -> Found {
-    let has_any = |parts: &[&str]| parts.iter().any(|part| view.has(part));
-    let decoder = has_any(&["taesd_decoder.", "decoder.layers.3.conv.0.", "decoder.3.conv.0.", "3.conv.0."]);
-    let encoder = has_any(&["taesd_encoder.", "encoder.layers.1.conv.0.", "encoder.1.conv.0.", "1.conv.0."]);
-    let names =
-        ["taesd_decoder.1.weight", "decoder.layers.1.weight", "decoder.1.weight", "layers.1.weight", "1.weight"];
-    let latents = names.iter().find_map(|name| view.dim(name, 1)).or_else(|| {
-        // The last convolution of an encoder has the latent as its output.
-        let last = view.blocks("taesd_encoder.").max(view.blocks("encoder.layers.")).max(view.blocks("layers."));
-        let last = last.max(view.blocks("encoder.")).max(view.blocks("")).checked_sub(1)?;
-        ["taesd_encoder.", "encoder.layers.", "layers.", "encoder.", ""]
-            .iter()
-            .find_map(|prefix| view.dim(&format!("{prefix}{last}.weight"), 0))
-    });
-    let found = Found::new(FileKind::Taesd, None).with_some(match latents {
-        Some(4) => Some("for SD or SDXL (4 latent channels)"),
-        Some(16) => Some("for Flux.1, SD v3, Wan or Qwen-Image (16 latent channels)"),
-        Some(32) => Some("for Flux.2 (32 latent channels)"),
-        _ => None,
-    });
-    match (encoder, decoder) {
-        (true, false) => found.with("encoder only"),
-        (false, true) => found.with("decoder only"),
-        _ => found,
-    }
-}
-
-/// Returns the prefix under which most keys are those of a VAE; `None` if there are fewer than three.
-fn vae_prefix<'a>(keys: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let mut found = vae_schema::prefixes(keys);
-    found.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    found.first().filter(|(_, count)| *count >= 3).map(|(prefix, _)| *prefix)
 }
 
 /// Recognizes a hypernetwork: linear layers under the width that they apply to.

@@ -5,6 +5,7 @@
 //! diffusers, of ComfyUI and of common trainers.
 
 mod adapters;
+mod autoencoder;
 mod encoders;
 mod identity;
 mod kind;
@@ -81,7 +82,8 @@ pub fn describe(state_dict: &StateDict) -> String {
 /// Returns whether a state dict in LDM names has a UNet of Stable Diffusion where WebUI looks for it.
 pub(crate) fn is_base(state_dict: &StateDict) -> bool {
     // The UNet of a video model, whose VAE is another.
-    let is_video = |key: &str| key.starts_with("model.diffusion_model.") && key.contains(".time_stack.");
+    let is_over_time = |key: &str| key.contains(".time_stack.") || key.contains(".temopral_conv.");
+    let is_video = |key: &str| key.starts_with("model.diffusion_model.") && is_over_time(key);
     has_unet(state_dict) && !state_dict.keys().any(is_video)
 }
 

@@ -1,6 +1,7 @@
 //! Names of real networks (`fixtures/kinds/`), and of files whose trainers are not among them.
 
 mod lycoris;
+mod others;
 
 use std::collections::BTreeSet;
 use std::io::Read;

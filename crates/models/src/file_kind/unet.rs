@@ -33,7 +33,18 @@ fn kin(unet: &View<'_>, whole: &View<'_>) -> Option<Model> {
         let is_3d = matches!(label, Some(256 | 1280));
         return Some(if is_3d { Model::Sv3d } else { Model::StableVideo });
     }
+    if unet.has("down_blocks.0.temp_convs.0.") {
+        return Some(Model::TextToVideo);
+    }
+    if unet.has("input_blocks.1.0.temopral_conv.") {
+        // That of ModelScope has no text encoder and no VAE beside it, and embeds no frame rate.
+        let is_crafter = ["init_attn.", "fps_embedding.", "framestride_embed."].iter().any(|part| unet.has(part));
+        return Some(if is_crafter { Model::VideoCrafter } else { Model::TextToVideo });
+    }
     let marks = [
+        ("camera_embed.", Model::MvDream),
+        ("project_modules.", Model::Supir),
+        ("structcond_stage_model.", Model::StableSr),
         ("edm_vpred.sigma_max", Model::CosXl),
         ("edm_mean", Model::Playground25),
         ("cc_projection.", Model::Zero123),

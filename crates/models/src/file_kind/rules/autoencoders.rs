@@ -41,6 +41,8 @@ pub(in super::super) const RULES: &[(FileKind, Option<Model>, &[Part])] = &[
         Some(Flux2),
         &[Has("decoder.conv_in."), Dim("decoder.conv_in.weight", 1, 32), Rank("decoder.conv_in.weight", 4)],
     ),
+    (OtherVae, Some(EasyAnimate), &[Has("encoder.down_blocks.0.convs.0."), Rank("decoder.conv_in.weight", 5)]),
+    (OtherVae, Some(SeedVr2), &[Has("encoder.down_blocks.0.resnets.0."), Rank("decoder.conv_in.weight", 5)]),
     (OtherVae, Some(Allegro), &[Has("decoder.temp_conv_in.")]),
     (OtherVae, Some(StableAudio), &[Has("decoder.layers.1.layers.0.beta")]),
     (OtherVae, Some(StableAudio), &[Has("encoder.block.0.res_unit1.snake1.")]),

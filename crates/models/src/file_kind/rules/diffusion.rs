@@ -110,6 +110,7 @@ pub(in super::super) const RULES: &[(Model, &[Part])] = &[
     (WanVace, &[Has("vace_blocks.0.")]),
     (WanAnimate, &[Has("face_adapter.")]),
     (WanAnimate, &[Has("motion_encoder."), Has("condition_embedder.")]),
+    (WanHumo, &[Has("audio_proj.audio_proj_glob_1.")]),
     (WanSpeech, &[Has("casual_audio_encoder.")]),
     (WanCamera, &[Has("control_adapter.conv."), Has("head.modulation")]),
     (WanTi2v, &[Has("head.modulation"), Dim("patch_embedding.weight", 1, 48)]),
@@ -146,4 +147,6 @@ pub(in super::super) const RULES: &[(Model, &[Part])] = &[
     (AceStep, &[Has("genre_embedder.")]),
     (AceStep, &[Has("encoder.lyric_encoder.")]),
     (Hunyuan3d, &[Has("latent_in."), Has("cond_in.")]),
+    (Hunyuan3d21, &[Has("t_embedder.mlp.2."), Has("blocks.0.attn2.to_k."), Has("x_embedder.")]),
+    (Kandinsky2, &[Has("prd_embedding"), Has("transformer_blocks.0."), Has("embedding_proj.")]),
 ];

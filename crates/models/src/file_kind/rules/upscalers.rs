@@ -15,6 +15,7 @@ pub(in super::super) const RULES: &[(FileKind, Model, &[Part])] = &[
         &[Has("quantize.embedding.weight"), Has("encoder.down.0.block.0.norm1."), Has("decoder.mid.attn_1.norm1.")],
     ),
     (FaceRestorer, RestoreFormer, &[Has("vqvae.quantize.embedding.weight")]),
+    (FaceRestorer, Gpen, &[Has("ecd0.0."), Has("generator.style.1.")]),
     (Inpainter, LaMa, &[Has("model.1.bn_l.running_mean")]),
     (Inpainter, Mat, &[Has("synthesis.first_stage.conv_first.")]),
     (Upscaler, Esrgan, &[Has("model.0.weight"), Has("model.1.sub.0.RDB1.")]),
