@@ -159,3 +159,32 @@ fn refuses_a_text_encoder_in_two_spellings() {
     save(&input, all.into_iter().chain(twice));
     run!["convert", &input, "-o", &output, "--component", "text-encoder"].refused(&["in.safetensors", "two spellings"]);
 }
+
+/// A UNet with other layers between those of Stable Diffusion stays whole: without them it would be another model.
+#[test]
+fn other_unets_are_neither_thinned_nor_renamed() {
+    use crate::support::narrow::Narrow;
+    use trinart_ckpt::models::family::Architecture;
+    let folder = Folder::new();
+    let (whole, pipeline) = (folder.join("whole.safetensors"), folder.join("pipeline"));
+    Narrow::new(Architecture::Sd1).save(&whole, &[]);
+    run!["convert", &whole, "-o", &pipeline, "--to", "diffusers"].done();
+    let unet = tensors(&pipeline.join("unet/diffusion_pytorch_model.safetensors"));
+    for (added, prefix) in
+        [("down_blocks.0.temp_convs.0.conv1.0.weight", ""), ("down_blocks.0.motion_modules.0.norm.weight", "unet.")]
+    {
+        let (input, output) = (folder.join("in.safetensors"), folder.join("out.safetensors"));
+        let more = (added.to_owned(), crate::support::f32s(&[1.0; 8]));
+        save(&input, unet.iter().cloned().chain([more]).map(|(key, tensor)| (format!("{prefix}{key}"), tensor)));
+        let _ = std::fs::remove_file(&output);
+        let ran = run!["convert", &input, "-o", &output, "--component", "unet"];
+        if ran.code == Some(0) {
+            assert_eq!(read(&output).len(), unet.len() + 1, "{added}");
+        } else {
+            assert!(!output.exists());
+        }
+        run!["convert", &input, "-o", folder.join("folder"), "--to", "diffusers"]
+            .refused(&["a folder cannot hold this file"]);
+        std::fs::remove_file(&input).unwrap();
+    }
+}

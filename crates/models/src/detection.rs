@@ -141,6 +141,10 @@ const FOREIGN: &[(&str, &str)] = &[
     ("embedder.model.ln_final.weight", "SD v2 unCLIP"),
     ("cond_stage_model.roberta.embeddings.word_embeddings.weight", "AltDiffusion"),
     ("cc_projection.weight", "Zero-1-to-3"),
+    ("model.diffusion_model.camera_embed.0.weight", "MVDream"),
+    ("model.diffusion_model.input_blocks.1.0.temopral_conv.conv1.0.weight", "VideoCrafter"),
+    ("input_blocks.1.0.temopral_conv.conv1.0.weight", "ModelScope text to video"),
+    ("down_blocks.0.temp_convs.0.conv1.0.weight", "ModelScope text to video"),
 ];
 
 /// The UNet keys that detection reads, in one naming scheme.
@@ -310,6 +314,10 @@ impl Detector<'_> {
         for &(naming, prefix, is_open, with_prefix) in LOCATIONS {
             let layers = if is_open { self.count(open_clip(prefix)) } else { self.count(clip(prefix)) };
             let Some(last) = layers.checked_sub(1) else { continue };
+            // An image encoder has the same layers.
+            if (self.dims)(&format!("{prefix}embeddings.class_embedding")).is_some() {
+                continue;
+            }
             // The layer count identifies the encoder. Folders hold 23 of the 24 layers of OpenCLIP ViT-H.
             let (encoder, with_layers): (_, &[Architecture]) = match layers {
                 12 => ("CLIP ViT-L", Architecture::WITH_CLIP_L),

@@ -11,7 +11,7 @@ use crate::family::Architecture;
 use crate::layout::{Folder, Layout, Transform, with_rank};
 use crate::ledger::Change;
 use crate::parameterization::is_mark_key;
-use crate::{quantization, vae, vae_schema};
+use crate::{Component, position_ids, quantization, vae, vae_schema};
 
 /// Where a tensor goes.
 enum Target<'a> {
@@ -25,7 +25,7 @@ enum Target<'a> {
 /// another one, or those of diffusers and transformers. Tensors of no network keep their keys and follow.
 ///
 /// `None` if all keys are those of the original code, and for files that are not understood: of an unknown architecture,
-/// with quantized weights, with other networks and no UNet, or with a tensor in two spellings.
+/// with quantized weights, with other networks and no UNet, with other tensors in the UNet, or with a tensor in two spellings.
 pub(super) fn to_ldm(state_dict: &StateDict) -> Option<(StateDict, Translation)> {
     let (architecture, mut networks) = networks::find(state_dict)?;
     if state_dict.keys().any(quantization::is_companion) {
@@ -55,6 +55,7 @@ pub(super) fn to_ldm(state_dict: &StateDict) -> Option<(StateDict, Translation)>
                 is_canonical &= changes.is_empty();
                 direct.push((key, to, moved, changes));
             }
+            None if is_of_unet(&networks, key) => return None,
             None if has_unet || is_mark_key(key) => direct.push((key, key, tensor.clone(), Vec::new())),
             None => return None,
         }
@@ -70,6 +71,16 @@ pub(super) fn to_ldm(state_dict: &StateDict) -> Option<(StateDict, Translation)>
         }
     }
     Some((found, translation))
+}
+
+/// Returns whether a key that no layout has is of the UNet of a file: then the UNet is another one. Without a prefix, so are
+/// those of no other part of a checkpoint.
+fn is_of_unet(networks: &[Network<'_>], key: &str) -> bool {
+    let Some(unet) = networks.iter().find(|network| network.folder == Folder::Unet) else { return false };
+    match unet.prefix {
+        "" => Component::from_key(key) == Component::Other && !is_mark_key(key) && !position_ids::is_key(key),
+        prefix => key.starts_with(prefix),
+    }
 }
 
 /// Returns where a tensor of a network goes; `None` if the network has no such key.

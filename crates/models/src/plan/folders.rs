@@ -10,7 +10,7 @@ use trinart_ckpt_formats::{Metadata, StateDict};
 use crate::component::CONTROL_DIFFERENCE;
 use crate::detection::{Detection, detect};
 use crate::family::{Architecture, Task};
-use crate::file_kind;
+use crate::file_kind::{self, Identity, Model};
 use crate::layout::{self, Folder, IMAGE_ENCODER_PREFIX, Layout, Mapped, shapes, text_keys};
 use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin};
 use crate::notice::{Notice, NoticeCode};
@@ -56,6 +56,10 @@ pub fn to_folder(
         let found =
             "a ControlNet of differences to the weights of its base model; a folder needs the weights themselves";
         return Err(Error::unsupported(found).in_tensor(CONTROL_DIFFERENCE));
+    }
+    if is_other(&state_dict, &folders) {
+        let found = format!("a folder cannot hold this file: {}", file_kind::describe(&state_dict));
+        return Err(Error::unsupported(found));
     }
     let architecture = architecture(&detection, &folders, wanted).map_err(|doubt| {
         let what = file_kind::describe(&state_dict);
@@ -154,6 +158,18 @@ fn folders_of(state_dict: &StateDict, detection: &Detection) -> Vec<Folder> {
         }
     };
     Folder::ALL.iter().copied().filter(|&folder| of_folder(folder)).collect()
+}
+
+/// Returns whether a file is a network that no folder of Stable Diffusion has. Some have an `encoder` and a `decoder` like a VAE.
+fn is_other(state_dict: &StateDict, folders: &[Folder]) -> bool {
+    let identity = Identity::of(state_dict);
+    let is_vae = identity.kind == FileKind::Vae || identity.model == Some(Model::StableVideo);
+    match folders {
+        _ if identity.kind == FileKind::Unknown => false,
+        [] => true,
+        [Folder::Vae] => !is_vae,
+        _ => false,
+    }
 }
 
 /// Returns the architecture of a folder, or why it is unknown.
