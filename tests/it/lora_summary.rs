@@ -204,3 +204,17 @@ fn summarizes_loras_of_other_models() {
     let list = found["module_list"].as_array().unwrap();
     assert!(list.iter().all(|module| module["rank"] == 8 && module["alpha"].is_null()), "{found}");
 }
+
+/// OFT and BOFT have blocks of rotations under the same name; those of BOFT come in layers.
+#[test]
+fn tells_boft_from_oft() {
+    let folder = Folder::new();
+    let module = "lora_unet_mid_block_attentions_0_proj_in";
+    for (name, dims, kind) in [("oft", &[4, 4, 4][..], "OFT"), ("boft", &[2, 4, 4, 4], "BOFT")] {
+        let file = folder.join(&format!("{name}.safetensors"));
+        save(&file, [(format!("{module}.oft_blocks"), zeros(dims)), (format!("{module}.alpha"), zeros(&[]))]);
+        let found = lora(&file, &["--keys"]);
+        assert_eq!(found["kinds"], json!({ kind: 1 }));
+        assert_eq!((&found["module_list"][0]["kind"], &found["other_tensors"]), (&json!(kind), &json!(0)));
+    }
+}

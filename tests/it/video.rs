@@ -180,10 +180,55 @@ fn names_what_a_video_model_lacks_or_has_not() {
     pictures.save(&input, &[]);
     to_folder().refused(&["first_stage_model.decoder.", "missing; the vae of a folder needs it"]);
     fs::remove_file(&input).unwrap();
-    // Stable Video 3D, for which diffusers has no pipeline.
-    let mut turning = Narrow::new(StableVideo);
-    let label = turning.0.iter_mut().find(|(key, _)| key.ends_with("label_emb.0.0.weight")).unwrap();
-    label.1 = filled(&[40, 256]);
-    turning.save(&input, &[]);
-    to_folder().refused(&["Stable Video 3D"]);
+}
+
+/// Of Stable Video 3D, diffusers has no pipeline: one model takes pictures from a given height, one from any.
+#[test]
+fn copies_stable_video_3d_and_makes_no_folder_of_it() {
+    let folder = Folder::new();
+    for (name, label) in [("sv3d_u.safetensors", 256), ("sv3d_p.safetensors", 1280)] {
+        let (input, output) = (folder.join(name), folder.join(&format!("{name}.ckpt")));
+        let mut model = Narrow::new(StableVideo);
+        for (key, tensor) in &mut model.0 {
+            *key = key.replace("conditioner.embedders.3.", "conditioner.embedders.1.");
+            if key.ends_with("label_emb.0.0.weight") {
+                *tensor = filled(&[40, label]);
+            }
+        }
+        model.save(&input, &[]);
+        let found = run!["inspect", &input, "--json"].json()["files"][0].clone();
+        assert_eq!((&found["kind"], &found["model"]), (&json!("checkpoint-other"), &json!("sv3d")), "{name}");
+        run!["convert", &input, "-o", folder.join("out"), "--to", "diffusers"].refused(&["Stable Video 3D"]);
+        let report = run!["convert", &input, "-o", &output, "--json"].json();
+        assert_eq!(report["notices"], json!([]), "{name}");
+    }
+}
+
+#[test]
+fn copies_to_another_file_note_nothing() {
+    let folder = Folder::new();
+    let (input, output) = (folder.join("svd.safetensors"), folder.join("svd.ckpt"));
+    Narrow::new(StableVideo).save(&input, &[]);
+    for dtype in ["f32", "bf16"] {
+        let report = run!["convert", &input, "-o", &output, "--dtype", dtype, "--force", "--json"].json();
+        assert_eq!(report["notices"], json!([]), "{dtype}");
+    }
+}
+
+#[test]
+fn suggests_to_swap_only_files_that_fit_the_other_way() {
+    let folder = Folder::new();
+    let (video, sd, vae) =
+        (folder.join("svd.safetensors"), folder.join("sd.safetensors"), folder.join("vae.safetensors"));
+    Narrow::new(StableVideo).save(&video, &[]);
+    Narrow::new(Sd1).save(&sd, &[]);
+    run!["convert", &sd, "-o", &vae, "--component", "vae"].done();
+    let tip = |base: &Path, vae: &Path| {
+        let ran = run!["merge-vae", base, "--vae", vae, "-o", folder.join("out.safetensors")];
+        ran.refused(&["expected a checkpoint with a Stable Diffusion UNet"]);
+        ran.stderr.contains("swap the two")
+    };
+    assert!(tip(&vae, &sd));
+    assert!(!tip(&video, &sd));
+    assert!(!tip(&video, &vae));
 }

@@ -56,7 +56,7 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
             draft.notices.push(Notice::new(NoticeCode::DtypeWithoutComponent, text));
         }
     }
-    let is_named = |key: &str| is_mark_key(key) || quantization::is_marker(key) || key.starts_with(video::FIRST_FRAME);
+    let is_named = |key: &str| is_mark_key(key) || quantization::is_marker(key) || video::is_of_first_frame(key);
     let is_unknown = |key: &&str| drops.component(key) == Component::Other && !is_named(key);
     // Those of a component that was asked for are of that component, whatever names they get.
     let unknown = draft.state_dict.keys().filter(|_| options.component.is_none()).filter(is_unknown).count();

@@ -19,6 +19,14 @@ use crate::vae::PREFIX;
 /// The prefix of the autoencoder of the first frame.
 pub(super) const FIRST_FRAME: &str = "conditioner.embedders.3.encoder.";
 
+/// The prefix of the same autoencoder in Stable Video 3D.
+const FIRST_FRAME_3D: &str = "conditioner.embedders.1.encoder.";
+
+/// Returns whether a tensor is of the autoencoder of the first frame, in a file of the original code.
+pub(super) fn is_of_first_frame(key: &str) -> bool {
+    key.starts_with(FIRST_FRAME) || key.starts_with(FIRST_FRAME_3D)
+}
+
 /// The layers between an encoder and its latents.
 const QUANT: [&str; 2] = ["quant_conv.weight", "quant_conv.bias"];
 
