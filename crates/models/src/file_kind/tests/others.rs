@@ -89,6 +89,7 @@ const CASES: &[Case] = &[
         "WD tagger image tagger",
     ),
     (&[("n_Conv_0.weight", WEIGHT), ("n_Conv_1.weight", WEIGHT)], "DeepDanbooru image tagger"),
+    (&[("0.step", &[]), ("0.exp_avg", WEIGHT), ("0.exp_avg_sq", WEIGHT)], "optimizer state of a training"),
     (&[("latent_tensor", &[1, 4, 64, 64]), ("latent_format_version_0", &[0])], "latent image"),
     (
         &[("initial_conv.weight", &[4, 128, 3, 3, 3]), ("post_upsample_res_blocks.0.conv1.weight", WEIGHT)],
