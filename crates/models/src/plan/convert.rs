@@ -58,8 +58,10 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
     }
     let is_named = |key: &str| is_mark_key(key) || quantization::is_marker(key) || video::is_of_first_frame(key);
     let is_unknown = |key: &&str| drops.component(key) == Component::Other && !is_named(key);
-    // Those of a component that was asked for are of that component, whatever names they get.
-    let unknown = draft.state_dict.keys().filter(|_| options.component.is_none()).filter(is_unknown).count();
+    // Those of a component that was asked for are of that component, whatever names they get, and those of a LoRA or an
+    // upscaler are of what the file is.
+    let is_of_parts = options.component.is_none() && has_components(FileKind::of(source));
+    let unknown = draft.state_dict.keys().filter(|_| is_of_parts).filter(is_unknown).count();
     if options.component == Some(Component::Vae) {
         refuse_partial_vae(&draft.state_dict).map_err(|error| error.in_file(checkpoint.path()))?;
     }
@@ -72,6 +74,12 @@ pub fn plan(checkpoint: &Checkpoint, options: &ConvertOptions) -> Result<Resolve
     checkpoint.translation().trace_back(Origin::Checkpoint, &mut draft.ledger);
     draft.notices.extend(checkpoint.translation().notices.iter().cloned());
     draft.check(&account).map_err(|error| error.in_file(checkpoint.path()))
+}
+
+/// Returns whether a file of this kind consists of the components of a checkpoint, or may.
+fn has_components(kind: FileKind) -> bool {
+    use FileKind::{Checkpoint, OtherCheckpoint, Parts, Unet, Unknown, Vae};
+    matches!(kind, Checkpoint | OtherCheckpoint | Parts | Unet | Unknown | Vae)
 }
 
 /// Fails if a component to extract has a tensor in two spellings: readers would differ in which they take.
