@@ -188,3 +188,94 @@ fn other_unets_are_neither_thinned_nor_renamed() {
         std::fs::remove_file(&input).unwrap();
     }
 }
+
+/// The tensors of a narrow image encoder in names of transformers.
+fn image_encoder(layers: usize) -> Vec<(String, LazyTensor)> {
+    use crate::support::narrow::filled;
+    let embeddings = "vision_model.embeddings";
+    let mut all = vec![
+        (format!("{embeddings}.class_embedding"), filled(&[16])),
+        (format!("{embeddings}.patch_embedding.weight"), filled(&[16, 3, 14, 14])),
+        (format!("{embeddings}.position_embedding.weight"), filled(&[5, 16])),
+        (format!("{embeddings}.position_ids"), filled(&[1, 5])),
+        ("visual_projection.weight".to_owned(), filled(&[8, 16])),
+    ];
+    let mut layer = |name: String, dims: &[u64]| {
+        all.push((format!("vision_model.{name}.weight"), filled(dims)));
+        all.push((format!("vision_model.{name}.bias"), filled(&dims[..1])));
+    };
+    layer("pre_layrnorm".to_owned(), &[16]);
+    layer("post_layernorm".to_owned(), &[16]);
+    for number in 0..layers {
+        for norm in ["layer_norm1", "layer_norm2"] {
+            layer(format!("encoder.layers.{number}.{norm}"), &[16]);
+        }
+        for name in ["q_proj", "k_proj", "v_proj", "out_proj"] {
+            layer(format!("encoder.layers.{number}.self_attn.{name}"), &[16, 16]);
+        }
+        layer(format!("encoder.layers.{number}.mlp.fc1"), &[32, 16]);
+        layer(format!("encoder.layers.{number}.mlp.fc2"), &[16, 32]);
+    }
+    all
+}
+
+#[test]
+fn an_image_encoder_alone_becomes_a_folder() {
+    let folder = Folder::new();
+    for (layers, activation, codes) in
+        [(24, "quick_gelu", &["activation-assumed"][..]), (32, "gelu", &[]), (48, "gelu", &[])]
+    {
+        let (input, output) = (folder.join(&format!("{layers}.safetensors")), folder.join(&format!("{layers}")));
+        save(&input, image_encoder(layers));
+        let report = run!["convert", &input, "-o", &output, "--to", "diffusers", "--json"].json();
+        let found: Vec<&str> =
+            report["notices"].as_array().unwrap().iter().map(|it| it["code"].as_str().unwrap()).collect();
+        assert_eq!(found, codes, "{layers}");
+        let config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(output.join("config.json")).unwrap()).unwrap();
+        let fields =
+            ["hidden_act", "num_hidden_layers", "hidden_size", "image_size", "intermediate_size", "projection_dim"];
+        let found = fields.map(|field| config[field].clone());
+        assert_eq!(serde_json::json!(found), serde_json::json!([activation, layers, 16, 28, 32, 8]));
+        let sorted = |path: &Path| {
+            let mut rows = read(path);
+            rows.retain(|row| !row.0.ends_with("position_ids"));
+            rows.sort();
+            rows
+        };
+        assert_eq!(sorted(&output.join("model.safetensors")), sorted(&input), "{layers}");
+    }
+}
+
+#[test]
+fn a_broken_image_encoder_is_refused_with_the_tensor() {
+    let folder = Folder::new();
+    let input = folder.join("in.safetensors");
+    let refused = |tensors: Vec<(String, LazyTensor)>, words: &[&str]| {
+        save(&input, tensors);
+        run!["convert", &input, "-o", folder.join("out"), "--to", "diffusers"].refused(words);
+        std::fs::remove_file(&input).unwrap();
+    };
+    let mut missing = image_encoder(32);
+    missing.retain(|(key, _)| key != "vision_model.encoder.layers.7.mlp.fc2.bias");
+    refused(missing, &["vision_model.encoder.layers.7.mlp.fc2.bias", "missing"]);
+    let mut wide = image_encoder(32);
+    wide.iter_mut().find(|(key, _)| key.ends_with("layers.3.mlp.fc1.weight")).unwrap().1 =
+        crate::support::narrow::filled(&[32, 8]);
+    refused(wide, &["layers.3.mlp.fc1.weight", "shape [32, 8], expected [32, 16]"]);
+    let mut unknown = image_encoder(32);
+    unknown.push(("vision_model.adapter.weight".to_owned(), crate::support::narrow::filled(&[4])));
+    refused(unknown, &["vision_model.adapter.weight", "unknown key"]);
+}
+
+#[test]
+fn transformers_opens_image_encoders_with_the_same_outputs() {
+    use crate::support::peers::Peers;
+    let Some(peers) = Peers::find_with("diffusers") else { return };
+    let found = peers.script("image_encoders.py", &[std::ffi::OsStr::new(crate::support::PROGRAM).as_ref()]);
+    let found = found.as_object().unwrap();
+    assert_eq!(found.len(), 4, "{found:?}");
+    for (kind, apart) in found {
+        assert!(apart.as_f64().is_some_and(|apart| apart < 1e-4), "{kind}: {apart}");
+    }
+}

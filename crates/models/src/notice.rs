@@ -36,6 +36,8 @@ pub enum NoticeCode {
     LoraScaleAssumed,
     /// The number of frames of a video is assumed.
     FramesAssumed,
+    /// The activation of an image encoder is assumed.
+    ActivationAssumed,
     /// The encoder of a video model is in the output twice: for the first frame, and for videos.
     EncoderTwice,
     /// What the UNet predicts is assumed.

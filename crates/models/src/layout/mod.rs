@@ -203,6 +203,18 @@ impl Layout {
             }
             Architecture::StableVideo => vision::add(&mut pairs, &sizes.image_encoder),
         }
+        Layout::of_pairs(architecture, pairs)
+    }
+
+    /// Returns the layout of an image encoder of CLIP alone, under the names that it has in Stable Video Diffusion. `dims`
+    /// returns the dimensions of its tensors by their names in transformers.
+    pub(crate) fn of_image_encoder(layers: usize, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Layout {
+        let mut pairs = Vec::new();
+        vision::add(&mut pairs, &sizes::Vision::alone(layers, dims));
+        Layout::of_pairs(Architecture::StableVideo, pairs)
+    }
+
+    fn of_pairs(architecture: Architecture, pairs: Vec<Pair>) -> Layout {
         let mut by_ldm = HashMap::<String, Vec<(usize, Transform)>>::new();
         let mut by_diffusers = HashMap::<Folder, HashMap<String, usize>>::new();
         for (index, pair) in pairs.iter().enumerate() {

@@ -125,6 +125,7 @@ impl Text {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Vision {
+    pub(super) layers: usize,
     pub(super) width: u64,
     /// Width of the hidden layer of the MLPs.
     pub(super) hidden: u64,
@@ -142,6 +143,7 @@ pub(super) struct Vision {
 impl Vision {
     /// ViT-H: pictures of 224 by 224.
     const PUBLISHED: Vision = Vision {
+        layers: 32,
         width: 1280,
         hidden: 5120,
         positions: 16 * 16 + 1,
@@ -151,9 +153,29 @@ impl Vision {
         text: Text::published(1024),
     };
 
+    /// Reads the sizes of an image encoder alone off its tensors in names of transformers.
+    pub(super) fn alone(layers: usize, dims: &dyn Fn(&str) -> Option<Vec<u64>>) -> Self {
+        let size = |key: &str, axis: usize, published: u64| {
+            let found = dims(key).and_then(|dims| dims.get(axis).copied());
+            found.filter(|&size| size <= LARGEST_SIZE).unwrap_or(published)
+        };
+        let of = Self::PUBLISHED;
+        Vision {
+            layers,
+            width: size("vision_model.embeddings.class_embedding", 0, of.width),
+            hidden: size("vision_model.encoder.layers.0.mlp.fc1.weight", 0, of.hidden),
+            positions: size("vision_model.embeddings.position_embedding.weight", 0, of.positions),
+            patch: size("vision_model.embeddings.patch_embedding.weight", 3, of.patch),
+            channels: size("vision_model.embeddings.patch_embedding.weight", 1, of.channels),
+            projection: size("visual_projection.weight", 0, of.projection),
+            text: of.text,
+        }
+    }
+
     /// Reads the sizes off the tensors of OpenCLIP. `size` gets a key without prefix, an axis and the published size.
     fn measured(&self, text: Text, size: &dyn Fn(&str, usize, u64) -> u64) -> Self {
         Vision {
+            layers: self.layers,
             width: size("visual.class_embedding", 0, self.width),
             hidden: size("visual.transformer.resblocks.0.mlp.c_fc.weight", 0, self.hidden),
             positions: size("visual.positional_embedding", 0, self.positions),

@@ -1,4 +1,4 @@
-//! The image encoder of OpenCLIP ViT-H, as Stable Video Diffusion has it. Names: `VisionTransformer` of open_clip, and
+//! The image encoder of CLIP: that of Stable Video Diffusion (OpenCLIP ViT-H), or one alone. Names: `VisionTransformer` of open_clip, and
 //! `CLIPVisionModelWithProjection` of transformers.
 
 use super::folder::{Folder, IMAGE_ENCODER_PREFIX};
@@ -7,16 +7,13 @@ use super::sizes;
 use super::table::{Pair, PairBuilder, Row};
 use super::transform::Transform;
 
-/// Layers of ViT-H.
-const LAYERS: usize = 32;
-
 /// The prefix of the image encoder within OpenCLIP.
 const VISUAL: &str = "conditioner.embedders.0.open_clip.model.visual.";
 
 /// Adds the image encoder, in the order of the original code. That code leaves a part of the text encoder beside it, which
 /// it does not use.
 pub(super) fn add(pairs: &mut Vec<Pair>, sizes: &sizes::Vision) {
-    let &sizes::Vision { width, hidden, positions, patch, channels, projection, text } = sizes;
+    let &sizes::Vision { layers, width, hidden, positions, patch, channels, projection, text } = sizes;
     let unused = |pairs: &mut Vec<Pair>, name: &str, dims: &[u64]| {
         let mut component =
             PairBuilder { pairs, folder: Folder::ImageEncoder, ldm: &[IMAGE_ENCODER_PREFIX], diffusers: &[""] };
@@ -41,7 +38,7 @@ pub(super) fn add(pairs: &mut Vec<Pair>, sizes: &sizes::Vision) {
         component.tensor(Row::new(&["conv1.weight"], &[patches], &[width, channels, patch, patch]));
         // transformers spells the name so.
         component.layer("ln_pre", "pre_layrnorm", &[width]);
-        for layer in 0..LAYERS {
+        for layer in 0..layers {
             openclip::add_layer(&mut component, layer, width, hidden, true);
         }
         component.layer("ln_post", "post_layernorm", &[width]);

@@ -21,7 +21,7 @@ use crate::layout::Folder;
 use config::{dim, text};
 pub(crate) use definition::Pipeline;
 pub(crate) use scheduler::timestep_spacing;
-pub(crate) use video::FRAMES;
+pub(crate) use video::{FRAMES, image_encoder};
 
 /// The projection of a text encoder to the pooled text.
 const PROJECTION: &str = "text_projection.weight";
@@ -74,7 +74,7 @@ impl Pipeline<'_> {
         match (folder, self.architecture) {
             (Folder::Unet, Architecture::StableVideo) => video::unet(&own),
             (Folder::Vae, Architecture::StableVideo) => video::vae(&self.parameterization.vae, &own),
-            (Folder::ImageEncoder, _) => video::image_encoder(&own),
+            (Folder::ImageEncoder, _) => image_encoder(&own, "gelu"),
             (Folder::Unet, _) => {
                 unet::config(self, &own, dim(&|key| dims(Folder::TextEncoder2, key), PROJECTION, 0, 1280))
             }

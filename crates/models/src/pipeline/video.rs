@@ -63,15 +63,18 @@ pub(super) fn picture_size(dims: Dims<'_>) -> u64 {
     positions.saturating_sub(1).isqrt() * dim(dims, "vision_model.embeddings.patch_embedding.weight", 3, PATCH)
 }
 
-/// Returns `config.json` of a CLIPVisionModelWithProjection.
-pub(super) fn image_encoder(dims: Dims<'_>) -> Value {
+/// Returns `config.json` of a CLIPVisionModelWithProjection, or of a CLIPVisionModel without a projection. `activation` is
+/// that of its MLPs, which no tensor shows.
+pub(crate) fn image_encoder(dims: Dims<'_>, activation: &str) -> Value {
     let width = dim(dims, "vision_model.post_layernorm.weight", 0, 1280);
     let has_layer = |layer: &usize| dims(&format!("vision_model.encoder.layers.{layer}.layer_norm1.weight")).is_some();
+    let projection = dims("visual_projection.weight").is_some();
+    let class = if projection { "CLIPVisionModelWithProjection" } else { "CLIPVisionModel" };
     json!({
-        "architectures": ["CLIPVisionModelWithProjection"],
+        "architectures": [class],
         "attention_dropout": 0.0,
         "dropout": 0.0,
-        "hidden_act": "gelu",
+        "hidden_act": activation,
         "hidden_size": width,
         "image_size": picture_size(dims),
         "initializer_factor": 1.0,
@@ -81,19 +84,22 @@ pub(super) fn image_encoder(dims: Dims<'_>) -> Value {
         "model_type": "clip_vision_model",
         "num_attention_heads": vision_heads(width),
         "num_channels": dim(dims, "vision_model.embeddings.patch_embedding.weight", 1, 3),
-        "num_hidden_layers": (0..LAYERS).take_while(has_layer).count(),
+        "num_hidden_layers": crate::layout::count(has_layer),
         "patch_size": dim(dims, "vision_model.embeddings.patch_embedding.weight", 3, PATCH),
         "projection_dim": dim(dims, "visual_projection.weight", 0, 1024),
     })
 }
 
-/// The layers of ViT-H.
-const LAYERS: usize = 32;
-
-/// Returns the number of attention heads of an image encoder: of size 80 in ViT-H, and of size 64 in narrow ones.
+/// Returns the number of attention heads of an image encoder: of size 80 in ViT-H, of size 64 in ViT-L and narrow ones.
 fn vision_heads(width: u64) -> u64 {
     const SIZE: u64 = 80;
-    if width > 0 && width.is_multiple_of(SIZE) { width / SIZE } else { heads(width) }
+    match width {
+        // ViT-g and ViT-bigG.
+        1408 | 1664 => 16,
+        0 => 1,
+        _ if width.is_multiple_of(SIZE) => width / SIZE,
+        _ => heads(width),
+    }
 }
 
 /// Returns `preprocessor_config.json` of a CLIPImageProcessor for pictures of this width and height.

@@ -1,25 +1,24 @@
 //! Plans a diffusers folder from a checkpoint in LDM names: the tensors with their diffusers keys, and all other files.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use trinart_ckpt_formats::containers::diffusers::SEPARATOR;
-use trinart_ckpt_formats::error::{Error, OrInternal, Result};
-use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
+use trinart_ckpt_formats::error::{Error, Result};
 use trinart_ckpt_formats::{Metadata, StateDict};
 
 use crate::component::CONTROL_DIFFERENCE;
 use crate::detection::{Detection, detect};
 use crate::family::{Architecture, Task};
 use crate::file_kind::{self, Identity, Model};
-use crate::layout::{self, Folder, IMAGE_ENCODER_PREFIX, Layout, Mapped, shapes, text_keys};
-use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin};
+use crate::layout::{self, Folder, IMAGE_ENCODER_PREFIX, Layout, shapes, text_keys};
+use crate::ledger::{DropReason, Ledger};
 use crate::notice::{Notice, NoticeCode};
-use crate::parameterization::{Parameterization, is_mark_key};
+use crate::parameterization::Parameterization;
 use crate::pipeline::Pipeline;
 use crate::plan::folder_files::{self, check_prediction, find};
 pub use crate::plan::folder_plan::FolderPlan;
-use crate::plan::{Account, Draft, Resolved, as_stored, carry, express, video};
-use crate::{Component, FileKind, position_ids, quantization, vae};
+use crate::plan::folder_tensors::{Destination, in_order, rename, rename_outputs};
+use crate::plan::{Account, Draft, Resolved, as_stored, carry, express, video, vision};
+use crate::{Component, FileKind, quantization};
 
 /// Plans the folder of a checkpoint, or of its only component.
 ///
@@ -35,6 +34,9 @@ pub fn to_folder(
 ) -> Result<FolderPlan> {
     if as_stored::is_stored(&resolved.state_dict) {
         return as_stored::plan(resolved, own, wanted, allow_loss);
+    }
+    if vision::is_alone(&resolved.state_dict) {
+        return vision::plan(resolved, own, allow_loss);
     }
     let mut resolved = resolved;
     video::for_folder(&mut resolved)?;
@@ -125,17 +127,6 @@ pub fn has_place(key: &str) -> bool {
     in_folder.is_empty() || in_folder.contains(&true)
 }
 
-/// A tensor of a folder: its component, its key, and the tensor.
-type FolderTensor = (Folder, String, LazyTensor);
-
-/// The destination of a key in LDM names.
-enum Destination {
-    /// These keys in the folder, each after these changes.
-    Keys(Vec<(String, Vec<Change>)>),
-    /// None, for this reason.
-    None(DropReason),
-}
-
 /// The prefix of the text encoder of the refiner, and of SD-Turbo among the models of SD v2.
 const TURBO: &str = "conditioner.embedders.0.model.";
 
@@ -195,97 +186,6 @@ fn is_text_bare(metadata: &Metadata, ledger: &Ledger) -> bool {
     is_noted || ledger.lines().iter().any(|line| text_keys::is_bare(&line.input))
 }
 
-fn rename(
-    layout: &Layout,
-    state_dict: &StateDict,
-    folders: &[Folder],
-    is_bare: bool,
-) -> Result<(Vec<FolderTensor>, HashMap<String, Destination>)> {
-    let mut tensors = Vec::new();
-    let mut destinations = HashMap::new();
-    for (key, tensor) in state_dict.iter() {
-        let canonical = vae::canonical_key(key);
-        let mapped: Vec<Mapped<'_>> = layout.to_diffusers(&canonical).collect();
-        let destination = match mapped.as_slice() {
-            [] => Destination::None(drop_reason(key, false)),
-            [first, ..] if !folders.contains(&first.folder) => Destination::None(drop_reason(key, false)),
-            [first, ..] if !first.in_folder => Destination::None(drop_reason(key, true)),
-            mapped => {
-                let mut keys = Vec::new();
-                for mapped in mapped {
-                    let (fitted, change) = fit(mapped, tensor).map_err(|error| error.in_tensor(key))?;
-                    let key = match mapped.key.strip_prefix("text_model.") {
-                        Some(bare) if is_bare && mapped.folder == Folder::TextEncoder => bare,
-                        _ => mapped.key,
-                    };
-                    let name = format!("{}{SEPARATOR}{key}", mapped.folder.name());
-                    tensors.push((mapped.folder, name.clone(), fitted));
-                    keys.push((name, change.into_iter().collect()));
-                }
-                Destination::Keys(keys)
-            }
-        };
-        destinations.insert(key.to_owned(), destination);
-    }
-    Ok((tensors, destinations))
-}
-
-/// Returns the key that a part of a joined tensor gets when the tensor is split again: the one with the longest end in common.
-fn part_of_joined<'a>(input: &str, changes: &[Change], keys: &'a [(String, Vec<Change>)]) -> Option<&'a str> {
-    if keys.len() < 2 || !changes.contains(&Change::Joined) {
-        return None;
-    }
-    let common = |key: &str| key.bytes().rev().zip(input.bytes().rev()).take_while(|(a, b)| a == b).count();
-    keys.iter().map(|(key, _)| key.as_str()).max_by_key(|key| common(key))
-}
-
-/// Returns why folders do not hold a key. `is_known` tells whether the architecture has such a tensor.
-fn drop_reason(key: &str, is_known: bool) -> DropReason {
-    match Component::from_key(key) {
-        _ if is_mark_key(key) => DropReason::RecordedInFolder,
-        Component::Ema => DropReason::EmaNotInFolders,
-        Component::Schedule => DropReason::ScheduleNotInFolders,
-        Component::TrainingResidue => DropReason::ResidueNotInFolders,
-        Component::TextEncoder if position_ids::is_key(key) => DropReason::RedundantConstant,
-        Component::TextEncoder | Component::ImageEncoder if is_known => DropReason::UnusedByTextEncoder,
-        _ => DropReason::NotInFolders,
-    }
-}
-
-/// Transforms a tensor as the folder needs it. Fails if its shape does not fit.
-fn fit(mapped: &Mapped<'_>, tensor: &LazyTensor) -> Result<(LazyTensor, Option<Change>)> {
-    let dims = tensor.shape().dims();
-    let fitted = mapped
-        .fit(dims)
-        .ok_or_else(|| Error::mismatch(format!("shape {}, expected one like {:?}", tensor.shape(), mapped.dims)))?;
-    let is_reshaped = fitted != dims;
-    match mapped.transform {
-        layout::Transform::None => {
-            let reshaped = tensor.clone().reshape(Shape::new(fitted)?)?;
-            Ok((reshaped, is_reshaped.then_some(Change::Reshaped)))
-        }
-        layout::Transform::Transpose => Ok((tensor.clone().transpose()?, Some(Change::Transposed))),
-        layout::Transform::Split(part) => {
-            let rows = *fitted.first().or_internal("a part of a fused projection has no rows")?;
-            Ok((tensor.clone().rows(part.index() * rows, rows)?, Some(Change::Split)))
-        }
-        layout::Transform::Join(_) => Err(Error::internal("a tensor of a checkpoint is a part of a folder's tensor")),
-    }
-}
-
-/// Sorts by component, and within one as the safetensors library does, so that the files are identical to its files.
-fn in_order(mut tensors: Vec<FolderTensor>) -> Result<StateDict> {
-    tensors.sort_by(|(folder, key, tensor), (other_folder, other_key, other)| {
-        let by_size = other.dtype().size().cmp(&tensor.dtype().size());
-        folder.cmp(other_folder).then(by_size).then_with(|| key.cmp(other_key))
-    });
-    let mut state_dict = StateDict::new();
-    for (_, key, tensor) in tensors {
-        state_dict.insert(key, tensor)?;
-    }
-    Ok(state_dict)
-}
-
 /// Fails if the component lacks a tensor, which diffusers would initialize randomly. Text encoders may have fewer layers
 /// than the published ones.
 fn refuse_incomplete(layout: &Layout, folder: Folder, tensors: &StateDict) -> Result<()> {
@@ -310,43 +210,4 @@ fn refuse_incomplete(layout: &Layout, folder: Folder, tensors: &StateDict) -> Re
         }
         None => Ok(()),
     }
-}
-
-/// Replaces the LDM keys of the outputs by those in the folder.
-fn rename_outputs(mut ledger: Ledger, destinations: &HashMap<String, Destination>) -> Ledger {
-    ledger.rewrite(|line| {
-        let Disposition::Written { key, changes } = &line.disposition else { return vec![line] };
-        let keys = match destinations.get(key) {
-            // A constant that this program added before is not an input, so it needs no line.
-            Some(Destination::None(_)) if line.from == Origin::Program => return Vec::new(),
-            Some(&Destination::None(reason)) => {
-                return vec![LedgerLine { disposition: Disposition::Dropped { reason }, ..line }];
-            }
-            Some(Destination::Keys(keys)) => keys,
-            None => return vec![line],
-        };
-        let is_of_layout = |change: &Change| {
-            matches!(change, Change::Renamed | Change::Reshaped | Change::Transposed | Change::Joined | Change::Split)
-        };
-        let disposition = if keys.iter().any(|(name, _)| *name == line.input) {
-            // A round trip from a folder to a folder: the changes of the layout cancel out.
-            let changes = changes.iter().filter(|change| !is_of_layout(change)).cloned().collect();
-            Disposition::Written { key: line.input.clone(), changes }
-        } else if let Some(part) = part_of_joined(&line.input, changes, keys) {
-            // Query, key and value were joined and are apart again, under other names.
-            let kept = changes.iter().filter(|change| !is_of_layout(change)).cloned();
-            Disposition::Written { key: part.to_owned(), changes: [Change::Renamed].into_iter().chain(kept).collect() }
-        } else {
-            let mut changes = changes.clone();
-            changes.push(Change::Renamed);
-            changes.extend(keys.iter().flat_map(|(_, changes)| changes).cloned());
-            changes.dedup();
-            match keys.as_slice() {
-                [(key, _)] => Disposition::Written { key: key.clone(), changes },
-                keys => Disposition::Split { keys: keys.iter().map(|(name, _)| name.clone()).collect(), changes },
-            }
-        };
-        vec![LedgerLine { disposition, ..line }]
-    });
-    ledger
 }

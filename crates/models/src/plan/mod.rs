@@ -13,6 +13,7 @@ pub mod express;
 mod extract;
 mod folder_files;
 mod folder_plan;
+mod folder_tensors;
 pub mod folders;
 mod guard;
 pub mod lora;
@@ -24,6 +25,7 @@ mod resolved;
 mod spelling;
 pub mod uses;
 mod video;
+mod vision;
 
 pub use cast::{Cast, ComponentDtype, ComponentDtypes};
 pub use extract::TextEncoder;
