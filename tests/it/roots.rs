@@ -194,3 +194,13 @@ fn agrees_with_torch_on_every_kind_of_file() {
     let faults = peers.script("roots.py", &[folder.path(), &outputs]);
     assert_eq!(faults.as_object().unwrap().len(), 0, "{faults}");
 }
+
+/// A YOLO of ADetailer is a pickled object of the program that trained it.
+#[test]
+fn names_the_object_of_a_file_without_a_state_dict() {
+    let folder = Folder::new();
+    let input = folder.join("yolo.pt");
+    let pickle = b"\x80\x02}X\x05\x00\x00\x00modelcultralytics.nn.tasks\nDetectionModel\n)Rs.";
+    zip(&input, &[("data.pkl", pickle)]);
+    run!["inspect", &input].refused(&["no tensors found", "model (ultralytics.nn.tasks.DetectionModel)"]);
+}

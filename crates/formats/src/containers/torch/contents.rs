@@ -88,7 +88,17 @@ impl Builder<'_> {
             self.take_item(&root, &path, key, value)?;
         }
         if !items.is_empty() && self.contents.state_dict.is_empty() && self.contents.unreadable.is_empty() {
-            let keys: Vec<_> = items.iter().filter_map(|&(key, _)| self.pickle.str_lossy(key)).take(8).collect();
+            let mut named = |(key, value)| {
+                let name = self.pickle.str_lossy(key)?;
+                // An object of another program, such as a YOLO of ultralytics, tells what the file is.
+                let is_object = matches!(self.pickle.node(value), Node::Object(_));
+                Some(if is_object {
+                    format!("{name} ({})", self.metadata.describer.describe(value))
+                } else {
+                    name.into()
+                })
+            };
+            let keys: Vec<String> = items.iter().filter_map(|&item| named(item)).take(8).collect();
             return Err(Error::unsupported(format!("no tensors found; the keys are {}", keys.join(", "))));
         }
         self.contents.structure = match root.path.as_slice() {
