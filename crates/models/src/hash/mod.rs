@@ -5,6 +5,7 @@ mod pair;
 mod pass;
 #[cfg(target_arch = "x86_64")]
 mod sha_ni;
+mod sigmoids;
 mod structure;
 mod tensor;
 mod values;

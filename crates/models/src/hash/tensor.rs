@@ -1,28 +1,13 @@
 //! What is computed from the values of one tensor, piece by piece.
 
-use std::sync::LazyLock;
-
 use blake3::Hasher;
-use half::f16;
 
+use super::sigmoids::Sigmoids;
 use trinart_ckpt_formats::error::Result;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor, NonFinite, Overflow, cast};
 
 /// Bytes that all computations take before the next ones: they stay in the cache, and are many enough for the vectors of BLAKE3.
 const BLOCK: usize = 64 << 10;
-
-/// Sums that are added to in turns, so that an addition does not wait for the one before it. Terms are multiples of 2^-25, and
-/// sums below 2^28 are exact: the order has no influence.
-const SUMS: usize = 8;
-
-/// sigmoid(x) - 0.5 of each value of an f16, by its bits. NaN counts as nothing, so that it does not spread.
-static SIGMOIDS: LazyLock<Vec<f32>> = LazyLock::new(|| {
-    let of = |bits: u16| {
-        let value = f16::from_bits(bits).to_f32();
-        if value.is_nan() { 0.0 } else { 1.0 / (1.0 + libm::exp(f64::from(-value)) as f32) - 0.5 }
-    };
-    (0..=u16::MAX).map(of).collect()
-});
 
 /// A tensor whose values are to be read.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +49,7 @@ pub(super) struct Reader {
     crc32: Option<(u32, crc32fast::Hasher)>,
     non_finite: NonFinite,
     is_zero: bool,
-    sigmoids: [f64; SUMS],
+    sigmoids: Sigmoids,
     /// How many bytes there were.
     bytes: u64,
     /// The first bytes of an element whose other bytes are in the next piece.
@@ -89,7 +74,7 @@ impl Reader {
             crc32: crc32.map(|expected| (expected, crc32fast::Hasher::new())),
             non_finite: NonFinite::default(),
             is_zero: true,
-            sigmoids: [0.0; SUMS],
+            sigmoids: Sigmoids::default(),
             bytes: 0,
             begun: Vec::new(),
             halves: Vec::new(),
@@ -147,13 +132,7 @@ impl Reader {
             None if self.dtype == Dtype::F16 => bytes,
             None => return Ok(()),
         };
-        let sigmoid = |half: &[u8; 2]| SIGMOIDS.get(usize::from(u16::from_le_bytes(*half))).copied().unwrap_or(0.0);
-        let (groups, rest) = halves.as_chunks::<2>().0.as_chunks::<SUMS>();
-        let add = |sums: &mut [f64; SUMS], group: &[[u8; 2]]| {
-            sums.iter_mut().zip(group).for_each(|(sum, half)| *sum += f64::from(sigmoid(half)));
-        };
-        groups.iter().for_each(|group| add(&mut self.sigmoids, group));
-        add(&mut self.sigmoids, rest);
+        self.sigmoids.add(halves);
         Ok(())
     }
 
@@ -166,7 +145,7 @@ impl Reader {
             exact,
             non_finite: self.non_finite,
             is_zero: self.is_zero && self.bytes > 0,
-            sigmoids: self.sigmoids.iter().sum(),
+            sigmoids: self.sigmoids.finish(),
             is_damaged: self.crc32.is_some_and(|(expected, found)| found.finalize() != expected),
         }
     }
