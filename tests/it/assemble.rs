@@ -219,7 +219,18 @@ fn replaces_in_folders_and_drops_the_old_ema() {
     run!["convert", fixture("diffusers/sd1"), "-o", &donor, "--dtype", "f32"].done();
     // Windows replaces no folder that an input is read from.
     let output = if cfg!(windows) { folder.join("new") } else { pipeline.clone() };
-    run!["convert", &pipeline, replace("unet", &donor), replace("vae", &donor), "-o", &output, "--force"].done();
+    run![
+        "convert",
+        &pipeline,
+        replace("unet", &donor),
+        replace("vae", &donor),
+        "-o",
+        &output,
+        "--to",
+        "diffusers",
+        "--force"
+    ]
+    .done();
     let file = folder.join("file.safetensors");
     run!["convert", &output, "-o", &file].done();
     assert_eq!(rows(&file, UNET), rows(&donor, UNET));

@@ -150,7 +150,7 @@ fn finds_every_way_to_name_and_call_a_function() {
         dangerous("binpersid.pkl", b"\x80\x02X\x05\0\0\0stuffX\x01\0\0\0a\x86Q."),
         dangerous("crlf.pkl", b"cposix\r\nsystem\r\n(S'true'\r\ntR."),
         dangerous("space.pkl", b"\x80\x02c posix\nsystem \n)R."),
-        dangerous("nul.pkl", b"\x80\x02cposix\0\nsystem\n)R."),
+        dangerous("zero_in_global.pkl", b"\x80\x02cposix\0\nsystem\n)R."),
         dangerous(
             "non_ascii.pkl",
             "\u{80}\x02"
@@ -721,7 +721,7 @@ fn looks_into_archives_with_code() {
         case("broken.keras", archive(&[("config.json", b"{"), metadata]), Unreadable),
         case("application.zip", archive(&[("__main__.py", b"pass")]), Unknown),
         // Python's name of this record is a/data.pkl.
-        case("nul.pt", archive(&[("a/data.pkl\0x", b"cmine\nModel\n\xff")]), Unreadable),
+        case("zero_in_name.pt", archive(&[("a/data.pkl\0x", b"cmine\nModel\n\xff")]), Unreadable),
     ]);
 }
 

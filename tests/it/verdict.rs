@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -45,7 +46,7 @@ fn scan(entries: &BTreeMap<String, Entry>) -> BTreeMap<String, (ScanVerdict, Str
         folder.write(&format!("{name}.pkl"), entry.bytes());
     }
     let report = Scan::new([folder.path()]).run().unwrap();
-    let name = |file: &str| file.rsplit('/').next().unwrap().strip_suffix(".pkl").unwrap().to_owned();
+    let name = |file: &str| Path::new(file).file_stem().unwrap().to_str().unwrap().to_owned();
     report.files.iter().map(|file| (name(&file.file), (file.verdict, file.to_text()))).collect()
 }
 
