@@ -12,7 +12,7 @@ pub(super) fn option(hint: Hint) -> Option<&'static str> {
         Hint::Sanitize => "take only the tensors with convert --sanitize",
         Hint::Partial => "keep the checkpoint's own tensors with --partial",
         Hint::AllowWithdrawn => "use it anyway with --allow-withdrawn",
-        Hint::AllowLoss => "leave such tensors out with --allow-loss",
+        Hint::AllowLoss => "accept this loss with --allow-loss",
         Hint::AllowFamilyMismatch => "merge it anyway with --allow-family-mismatch",
         Hint::SwapInputs => "swap the two: give the other file as the checkpoint, and this one with --vae",
         Hint::NameVae => "name the VAE with --vae",

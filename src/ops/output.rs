@@ -22,7 +22,7 @@ use trinart_ckpt_models::ledger::{Ledger, LedgerLine, Origin};
 use trinart_ckpt_models::parameterization::Parameterization;
 use trinart_ckpt_models::plan::folders::{self, FolderPlan};
 use trinart_ckpt_models::plan::patterns::{self, Renaming};
-use trinart_ckpt_models::plan::{Cast, Resolved, carry, express};
+use trinart_ckpt_models::plan::{Cast, Resolved, carry, express, unrecorded};
 use trinart_ckpt_models::{Checkpoint, Notice, NoticeCode};
 
 /// Bytes of tensors in one file of a folder by default, as in diffusers.
@@ -186,6 +186,8 @@ impl OutputOptions<'_> {
                 let mut resolved = resolved.map_err(|error| error.in_file(input.path()))?;
                 let yaml = expressed.yaml;
                 if !is_file {
+                    let notices = unrecorded::check(input, &resolved, self.allow_loss);
+                    resolved.notices.extend(notices.map_err(|error| error.in_file(input.path()))?);
                     carry::record(&mut resolved.metadata, input.stored().configs(), &resolved.state_dict);
                 }
                 resolved.notices.extend(self.metadata.apply(&mut resolved.metadata));

@@ -109,7 +109,6 @@ fn carries_the_configurations_of_a_folder_through_a_file() {
     set(SCHEDULER, "use_karras_sigmas", json!(true));
     set("model_index.json", "_class_name", json!("StableDiffusionImg2ImgPipeline"));
     set("model_index.json", "scheduler", json!(["diffusers", "DPMSolverMultistepScheduler"]));
-    set("text_encoder/config.json", "hidden_act", json!("gelu"));
     for extension in ["safetensors", "ckpt"] {
         let (file, back) = (folder.join(&format!("file.{extension}")), folder.join(extension));
         run!["convert", &input, "-o", &file].done();

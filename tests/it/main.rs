@@ -75,6 +75,7 @@ mod shells;
 #[cfg(feature = "render")]
 mod small_model;
 mod tree;
+mod unrecorded;
 mod uses;
 mod verdict;
 mod video;

@@ -12,12 +12,13 @@ use trinart_ckpt::models::family::Architecture::{Sd1, Sd2, SdxlBase};
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 const VAE: &str = "vae/config.json";
 
-fn value(path: &Path) -> Value {
+/// The configuration in a file.
+pub(crate) fn value(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 /// Changes the fields of a configuration.
-fn set(path: &Path, fields: Value) {
+pub(crate) fn set(path: &Path, fields: Value) {
     let mut config = value(path);
     for (name, value) in fields.as_object().unwrap() {
         config[name] = value.clone();

@@ -50,6 +50,8 @@ pub enum NoticeCode {
     VaeConstantsAssumed,
     /// Programs that read the output will not see the constants of the VAE.
     VaeConstantsNotRead,
+    /// Programs that read the output will not see a configuration of the folder.
+    ConfigurationNotRead,
     /// The configuration beside the input was not carried over.
     YamlNotCarried,
     /// A file beside the input was not carried over.

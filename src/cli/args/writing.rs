@@ -104,7 +104,7 @@ pub(in crate::cli) struct Content {
     /// Fail if a tensor has NaN or infinite values
     #[arg(long, hide_short_help = true)]
     pub strict: bool,
-    /// Leave out tensors that the output format has no place for, instead of failing
+    /// Leave out what the output format has no place for, such as tensors, instead of failing
     #[arg(long, hide_short_help = true)]
     pub allow_loss: bool,
 }

@@ -62,7 +62,7 @@ pub enum Hint {
     Partial,
     /// Accept a VAE that its authors have withdrawn.
     AllowWithdrawn,
-    /// Leave out tensors that the output has no place for.
+    /// Leave out what the output has no place for.
     AllowLoss,
     /// Accept a VAE of another family than the checkpoint.
     AllowFamilyMismatch,

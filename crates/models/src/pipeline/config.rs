@@ -32,10 +32,13 @@ pub(super) fn divisor(widths: &[u64], published: u64) -> u64 {
     widths.iter().copied().fold(published, gcd)
 }
 
+/// The size of an attention head, except in SD v1 and in ViT-H.
+pub(crate) const HEAD: usize = 64;
+
 /// Returns the number of attention heads of size 64, as in SD v2, SDXL and all text encoders; fewer if these do not
 /// divide the width.
 pub(super) fn heads(width: u64) -> u64 {
     /// More than any published width has.
     const MOST: u64 = 1024;
-    (1..=(width / 64).min(MOST)).rev().find(|&heads| width.is_multiple_of(heads)).unwrap_or(1)
+    (1..=(width / HEAD as u64).min(MOST)).rev().find(|&heads| width.is_multiple_of(heads)).unwrap_or(1)
 }

@@ -18,10 +18,11 @@ use serde_json::{Map, Value, json};
 
 use crate::family::{Architecture, Prediction, Task};
 use crate::layout::Folder;
+pub(crate) use config::HEAD;
 use config::{dim, text};
 pub(crate) use definition::Pipeline;
 pub(crate) use scheduler::timestep_spacing;
-pub(crate) use video::{FRAMES, image_encoder};
+pub(crate) use video::{FRAMES, image_encoder, vision_heads};
 
 /// The projection of a text encoder to the pooled text.
 const PROJECTION: &str = "text_projection.weight";

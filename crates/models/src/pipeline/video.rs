@@ -91,7 +91,7 @@ pub(crate) fn image_encoder(dims: Dims<'_>, activation: &str) -> Value {
 }
 
 /// Returns the number of attention heads of an image encoder: of size 80 in ViT-H, of size 64 in ViT-L and narrow ones.
-fn vision_heads(width: u64) -> u64 {
+pub(crate) fn vision_heads(width: u64) -> u64 {
     const SIZE: u64 = 80;
     match width {
         // ViT-g and ViT-bigG.

@@ -50,27 +50,30 @@ const PIPELINES: &[&str] = &[
     "StableVideoDiffusionPipeline",
 ];
 
+/// Returns whether the configuration with this name applies to a file that has these components.
+pub(super) fn applies(name: &str, has: &dyn Fn(Component) -> bool) -> bool {
+    let has_encoder = || has(Component::TextEncoder) || has(Component::ImageEncoder);
+    match Folder::from_name(name) {
+        Some(Folder::Unet) => has(Component::Unet),
+        Some(Folder::Vae) => has(Component::Vae),
+        Some(Folder::ControlNet) => has(Component::ControlNet),
+        Some(Folder::TextEncoder | Folder::TextEncoder2) => has(Component::TextEncoder),
+        Some(Folder::ImageEncoder) => has(Component::ImageEncoder),
+        None => has_encoder() && [Component::Unet, Component::Vae].into_iter().all(has),
+    }
+}
+
 /// Records the configurations of a folder in the metadata of a file with these tensors. The paths of machines are left
 /// out.
 pub fn record(metadata: &mut Metadata, configs: &IndexMap<String, Value>, state_dict: &StateDict) {
     let has = |component| state_dict.keys().any(|key| Component::from_key(key) == component);
-    let has_encoder = has(Component::TextEncoder) || has(Component::ImageEncoder);
-    let has_pipeline = has_encoder && [Component::Unet, Component::Vae].into_iter().all(has);
     let mut recorded = Map::new();
     for (name, config) in configs {
-        let is_wanted = match Folder::from_name(name) {
-            Some(Folder::Unet) => has(Component::Unet),
-            Some(Folder::Vae) => has(Component::Vae),
-            Some(Folder::ControlNet) => has(Component::ControlNet),
-            Some(Folder::TextEncoder | Folder::TextEncoder2) => has(Component::TextEncoder),
-            Some(Folder::ImageEncoder) => has(Component::ImageEncoder),
-            None => has_pipeline,
-        };
         let Value::Object(fields) = config else { continue };
         let mut fields = fields.clone();
         let is_index = name == "model_index";
         fields.retain(|field, value| field != "_name_or_path" && !(is_index && value.is_array()));
-        if is_wanted {
+        if applies(name, &has) {
             recorded.insert(name.clone(), Value::Object(fields));
         }
     }

@@ -23,6 +23,7 @@ pub mod record;
 pub mod repair;
 mod resolved;
 mod spelling;
+pub mod unrecorded;
 pub mod uses;
 mod video;
 mod vision;

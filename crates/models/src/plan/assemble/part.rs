@@ -9,7 +9,7 @@ use crate::file_kind;
 use crate::layout::{Folder, Layout};
 use crate::ledger::{Change, DropReason, Ledger, Origin};
 use crate::parameterization::is_mark_key;
-use crate::plan::spelling;
+use crate::plan::{spelling, unrecorded};
 use crate::position_ids;
 use crate::quantization::Wanted;
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
@@ -64,6 +64,7 @@ impl<'a> Part<'a> {
         let layout = Layout::of(architecture);
         let prefix = find_prefix(layout, folder, donor)?.to_owned();
         refuse_unreadable(layout, folder, donor)?;
+        unrecorded::refuse(donor, folder)?;
         let wanted = |key: &str| match key.starts_with(&prefix) {
             true => Wanted::Values,
             false => Wanted::Stored,

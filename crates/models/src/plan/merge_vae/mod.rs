@@ -19,9 +19,10 @@ use std::collections::HashSet;
 use indexmap::IndexMap;
 
 use crate::checkpoint::Checkpoint;
+use crate::layout::Folder;
 use crate::ledger::{Change, DropReason, Origin};
 use crate::notice::{Notice, NoticeCode};
-use crate::plan::{Account, Cast, Draft, Resolved};
+use crate::plan::{Account, Cast, Draft, Resolved, unrecorded};
 use crate::position_ids;
 use crate::vae::{self, Role};
 use crate::vae_schema::{self, VaeSchema};
@@ -41,6 +42,7 @@ use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 /// an unknown one, if a shape does not fit, and if the families contradict each other.
 pub fn plan(base: &Checkpoint, vae: &Checkpoint, options: &MergeVaeOptions) -> Result<Resolved> {
     roles::check(base, vae, options)?;
+    unrecorded::refuse(vae, Folder::Vae).map_err(|error| error.in_file(vae.path()))?;
     let account = Account::default().input(Origin::Checkpoint, base).input(Origin::Vae, vae);
     let merging = |error: Error| {
         error.during(format!("merging into {}", printable(&base.path().to_string_lossy()))).in_file(vae.path())
