@@ -13,12 +13,13 @@ use crate::report::Failure;
 use trinart_ckpt_formats::error::{Error, Kind, Result};
 
 /// Runs `work` on each file that the paths stand for, and prints results and errors at once; one JSON document of all comes
-/// at the end. Stops if it is interrupted. Returns the highest exit code.
+/// at the end. Stops if it is interrupted. Returns the highest exit code, which `exit_of` returns for each result.
 pub(super) fn each<R: Serialize>(
     paths: &[PathBuf],
     terminal: &Terminal,
     work: impl Fn(&Path) -> Result<R>,
     text: impl Fn(&R) -> String,
+    exit_of: impl Fn(&R) -> Exit,
 ) -> Exit {
     let inputs = Inputs::list(paths);
     terminal.expect_several(inputs.are_several());
@@ -46,7 +47,10 @@ pub(super) fn each<R: Serialize>(
     for input in &inputs.files {
         queue.next(&input.path);
         match work(&input.path) {
-            Ok(result) => add(FileEntry::Done(result)),
+            Ok(result) => {
+                exit = exit.max(exit_of(&result));
+                add(FileEntry::Done(result));
+            }
             Err(error) => {
                 exit = exit.max(Exit::of(&error));
                 add(failed(&input.path, &error));

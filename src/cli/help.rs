@@ -67,12 +67,13 @@ pub(super) const PAGES: &[Page] = &[
     },
     Page {
         command: "inspect",
-        exit_codes: READS,
+        exit_codes: &[(0, "success"), (1, "a LoRA does not fit the checkpoint of --for"), (2, "error")],
         examples: &[
             ("Show what is in a file", "inspect model.ckpt"),
             ("List its tensors", "inspect model.ckpt --keys"),
             ("Find NaN and odd weights", "inspect vae.pt --stats"),
             ("Show which ranks of a LoRA matter", "inspect lora.safetensors --stats"),
+            ("Check that a LoRA fits a checkpoint", "inspect lora.safetensors --for model.safetensors"),
             ("Inspect a folder, for a script", "inspect models/ --json"),
         ],
     },

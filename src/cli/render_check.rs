@@ -1,6 +1,6 @@
 //! The command `render-check`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -57,7 +57,6 @@ fn many(command: &Command, folder: &Path, terminal: &Terminal) -> Exit {
     let paths: Vec<PathBuf> = failed.chain(outputs.iter().map(|(input, _)| input.clone())).collect();
     let sheet = command.sheet.clone().unwrap_or_else(|| folder.join("sheet.png"));
     let pictures = RefCell::new(RenderSheet::new(&sheet, command.force));
-    let worst = Cell::new(Exit::Success);
     let work = |path: &Path| {
         let output = output_of(path, &outputs)?;
         if let Some(parent) = output.parent() {
@@ -68,14 +67,13 @@ fn many(command: &Command, folder: &Path, terminal: &Terminal) -> Exit {
         let mut report = check(command, path, output, None, terminal)?;
         pictures.borrow_mut().add(&report)?;
         report.sheet.get_or_insert_with(|| sheet.to_string_lossy().into_owned());
-        worst.set(worst.get().max(exit(&report)));
         Ok(report)
     };
-    let exit = each(&paths, terminal, work, RenderCheckReport::to_text);
+    let exit = each(&paths, terminal, work, RenderCheckReport::to_text, exit);
     if !skipped.is_empty() {
         terminal.text(|| format!("{} skipped: no Stable Diffusion checkpoints\n", skipped.len()));
     }
-    exit.max(worst.get())
+    exit
 }
 
 /// The output of an input. Fails if another input has the same.

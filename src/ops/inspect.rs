@@ -10,7 +10,7 @@ use trinart_ckpt_formats::containers::Container;
 use trinart_ckpt_formats::io::{NoProgress, Progress, parallel};
 use trinart_ckpt_formats::tensor::LazyTensor;
 use trinart_ckpt_formats::{OpenOptions, Result, StoredCheckpoint};
-use trinart_ckpt_models::lora::{LoraReading, LoraSummary};
+use trinart_ckpt_models::lora::{BaseModel, LoraFit, LoraReading, LoraSummary};
 use trinart_ckpt_models::parameterization::SideYaml;
 use trinart_ckpt_models::plan::uses;
 use trinart_ckpt_models::statistics::statistics;
@@ -32,6 +32,7 @@ pub struct Inspect<'a> {
     jobs: usize,
     known_vaes: Option<&'a KnownVaes>,
     hints_vae: bool,
+    base_model: Option<&'a BaseModel>,
     known_structures: Option<&'a KnownStructures>,
     progress: &'a dyn Progress,
 }
@@ -49,6 +50,7 @@ impl<'a> Inspect<'a> {
             jobs: parallel::default_jobs(),
             known_vaes: None,
             hints_vae: true,
+            base_model: None,
             known_structures: None,
             progress: &NoProgress,
         }
@@ -92,6 +94,13 @@ impl<'a> Inspect<'a> {
     #[must_use]
     pub fn hint_vae(mut self, hints: bool) -> Self {
         self.hints_vae = hints;
+        self
+    }
+
+    /// Checks that the modules and shapes of a LoRA fit this model. Other files are errors then.
+    #[must_use]
+    pub fn base_model(mut self, model: &'a BaseModel) -> Self {
+        self.base_model = Some(model);
         self
     }
 
@@ -153,6 +162,9 @@ impl<'a> Inspect<'a> {
             let tensors: Vec<&LazyTensor> = stored.state_dict().iter().map(|(_, tensor)| tensor).collect();
             let found = statistics(&tensors, self.jobs, self.progress).map_err(|error| error.in_file(&self.path))?;
             entries.iter_mut().zip(found).for_each(|(entry, found)| entry.statistics = found);
+        }
+        if let Some(model) = self.base_model {
+            inspection.lora_fit = Some(LoraFit::of(&Checkpoint::from_stored(stored.clone())?, model)?);
         }
         if let Some(known) = self.known_vaes
             && let Ok(checkpoint) = translated()

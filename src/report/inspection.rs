@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use crate::report::colors::{BAD, Colors, DOUBTFUL};
 use crate::report::components::{ComponentSummary, DtypeSummary, short};
 use crate::report::lora;
+use crate::report::lora_fit;
 use crate::report::position_ids::PositionIds;
 use crate::report::tip::{NO_TIPS, Tip, TipWords, ending};
 use crate::report::tree::TensorTree;
@@ -21,7 +22,7 @@ use trinart_ckpt_models::completeness::Completeness;
 use trinart_ckpt_models::detection::{Detection, Evidence};
 use trinart_ckpt_models::family::{Architecture, Prediction, Task};
 use trinart_ckpt_models::file_kind::{Identity, Model, Use};
-use trinart_ckpt_models::lora::LoraSummary;
+use trinart_ckpt_models::lora::{LoraFit, LoraSummary};
 use trinart_ckpt_models::parameterization::{MarkSource, Parameterization};
 use trinart_ckpt_models::plan::repair::Repair;
 use trinart_ckpt_models::published::PublishedFile;
@@ -88,6 +89,9 @@ pub struct Inspection {
     /// What a LoRA changes, its ranks and scales; `None` for other files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraSummary>,
+    /// How a LoRA fits the model that it was checked against, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_fit: Option<LoraFit>,
     /// The state of the text encoder's position_ids; `None` without a text encoder, and for diffusers folders.
     pub position_ids: Option<PositionIds>,
     /// The defects that a repair removes.
@@ -202,6 +206,7 @@ impl Inspection {
             components,
             quantization: contents.quantization,
             lora: contents.lora,
+            lora_fit: None,
             // Newer folders omit them, and programs that read folders do not use them.
             position_ids: match checkpoint.container() {
                 Container::Diffusers => None,
@@ -239,6 +244,9 @@ impl Inspection {
         let mut line = |label: &str, text: &str| {
             let _ = writeln!(out, "  {label:<17} {text}");
         };
+        if let Some(fit) = &self.lora_fit {
+            lora_fit::lines(fit, self.keys.is_some(), colors, &mut line);
+        }
         let under =
             if self.root.is_empty() { String::new() } else { format!(", tensors under {}", printable(&self.root)) };
         line("container", &format!("{}, {}{under}", self.container.text(), size(self.bytes)));

@@ -15,6 +15,7 @@ mod folder_difference;
 mod hashes;
 mod inspection;
 mod lora;
+mod lora_fit;
 mod position_ids;
 #[cfg(feature = "render")]
 mod render;

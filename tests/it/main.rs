@@ -40,6 +40,7 @@ mod layouts;
 mod library;
 mod loaders;
 mod lone_components;
+mod lora_fits;
 mod lora_summary;
 mod loras;
 mod marks;

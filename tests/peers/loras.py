@@ -153,9 +153,21 @@ def same(what, a, b):
     return lines + ([f"{what}: metadata {texts}"] if texts[0] != texts[1] else [])
 
 
+def misfits(program, model, *loras):
+    """The LoRAs that do not fit the pipeline that they were trained on, whatever their names."""
+    lines = []
+    for lora in loras:
+        result = subprocess.run([program, "inspect", lora, "--for", model, "--json"], capture_output=True, text=True)
+        fit = json.loads(result.stdout)["files"][0].get("lora_fit")
+        if result.returncode != 0 or not fit["fits"]:
+            lines.append(f"fit of {lora.relative_to(model.parent)}: {fit} {result.stderr}")
+    return lines
+
+
 def check(program, kind, folder):
     expected = train(kind, folder)
     plain = pipeline(kind)
+    plain.save_pretrained(folder / "pipeline")
     if all(torch.equal(tensor, expected["unet"][key]) for key, tensor in plain.unet.state_dict().items()):
         return ["the LoRA changes nothing"]
     source = folder / "diffusers/pytorch_lora_weights.safetensors"
@@ -171,6 +183,7 @@ def check(program, kind, folder):
     run(program, files["f16-back"], "-o", files["kohya-2"], "--lora-names", "kohya")
     if files["f16"].read_bytes()[8 + 8:].split(b"}}}")[-1] and same("f16", files["f16"], files["kohya-2"]):
         lines += same("f16", files["f16"], files["kohya-2"])
+    lines += misfits(program, folder / "pipeline", source, files["kohya"], files["back"])
     lines += differences("diffusers as written", expected, loaded(kind, source))
     lines += differences("diffusers converted", expected, loaded(kind, files["back"]))
     if kind in READS_KOHYA:
@@ -201,6 +214,7 @@ def check(program, kind, folder):
                   if "metadata" not in line]
         if (again / "adapter_config.json").read_bytes() != (adapter.parent / "adapter_config.json").read_bytes():
             lines.append(f"PEFT again: {name} configuration")
+        lines += misfits(program, folder / "pipeline", adapter, part, output / "adapter_model.safetensors")
         lines += differences("PEFT as written", expected, of_peft(kind, name, adapter.parent))
         lines += differences("PEFT", expected, of_peft(kind, name, output))
     return lines

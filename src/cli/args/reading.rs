@@ -72,6 +72,13 @@ fn finding_codes() -> Choices<FindingCode> {
 /// be a published file are hashed.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Inspect {
+    /// Check that the modules and shapes of LoRAs fit this checkpoint
+    ///
+    /// Prints a verdict, how many modules of each network fit, and those that the checkpoint lacks or has in another shape; --keys
+    /// lists all of them. Exits with 1 if a module does not fit. CHECKPOINT can be a diffusers folder, or a UNet or text encoder
+    /// alone. Only headers are read.
+    #[arg(long = "for", value_name = "CHECKPOINT", help_heading = INPUT)]
+    pub model: Option<PathBuf>,
     /// Identify the VAE with the files in this folder [default: models/VAE of the WebUI]
     ///
     /// Without it, a file in the tree of a WebUI or ComfyUI is compared with the VAEs there. The VAE is read only if it may be

@@ -252,7 +252,7 @@ impl Layout {
     /// Three tensors share a destination if the transform is [`Transform::Join`]; [`Layout::to_diffusers`] of that key
     /// lists all three.
     pub fn to_ldm(&self, folder: Folder, key: &str) -> Option<Mapped<'_>> {
-        let pair = self.pair(*self.by_diffusers.get(&folder)?.get(key)?);
+        let pair = self.pair_of_diffusers(folder, key)?;
         let TensorSchema { key, dims } = &pair.ldm;
         Some(Mapped { folder, key, dims, transform: pair.transform.inverse(), in_folder: pair.in_folder })
     }
@@ -279,6 +279,11 @@ impl Layout {
     /// Returns whether a tensor of a folder has LDM names, or needs none.
     pub(super) fn has_place(&self, folder: Folder, key: &str) -> bool {
         self.to_ldm(folder, key).is_some() || self.is_redundant(folder, key)
+    }
+
+    /// Returns the tensor of a diffusers component.
+    pub(super) fn pair_of_diffusers(&self, folder: Folder, key: &str) -> Option<&Pair> {
+        Some(self.pair(*self.by_diffusers.get(&folder)?.get(key)?))
     }
 
     pub(super) fn pair_of_ldm(&self, key: &str) -> Option<&Pair> {

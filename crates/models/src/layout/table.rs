@@ -33,7 +33,7 @@ pub struct Pair {
 
 impl Pair {
     /// All keys in LDM names, each with its transform to the diffusers tensor. The key to write comes first.
-    pub(super) fn ldm_names(&self) -> impl Iterator<Item = (&str, Transform)> {
+    pub(crate) fn ldm_names(&self) -> impl Iterator<Item = (&str, Transform)> {
         let others = self.ldm_aliases.iter().map(|(key, transform)| (key.as_str(), *transform));
         std::iter::once((self.ldm.key.as_str(), self.transform)).chain(others)
     }

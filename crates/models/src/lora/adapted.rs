@@ -73,6 +73,8 @@ pub(super) struct Place<'n> {
     pub(super) block: Option<&'n str>,
     /// What the module is in its block: the name behind the last number that has a word behind it.
     pub(super) target: &'n str,
+    /// The name without the network.
+    pub(super) layer: &'n str,
 }
 
 impl<'n> Place<'n> {
@@ -95,7 +97,7 @@ impl<'n> Place<'n> {
             }
             at = end + 1;
         }
-        Place { network, block: end_of_block.and_then(|end| layer.get(..end)), target }
+        Place { network, block: end_of_block.and_then(|end| layer.get(..end)), target, layer }
     }
 }
 
@@ -138,7 +140,8 @@ mod tests {
             ("lycoris_conv_in", AdaptedNetwork::Unet, None, "conv_in"),
         ] {
             let found = Place::of(name, Some(Model::SdxlBase), Some(LoraNames::Kohya));
-            assert_eq!(found, Place { network, block, target }, "{name}");
+            assert_eq!((found.network, found.block, found.target), (network, block, target), "{name}");
+            assert!(name.ends_with(found.layer) && found.layer.ends_with(target), "{name}");
         }
         let network = |model, names| Place::of("lora_unet_double_blocks_0_img_attn_qkv", model, names).network;
         assert_eq!(network(Some(Model::Flux), Some(LoraNames::Kohya)), AdaptedNetwork::DiffusionModel);

@@ -16,6 +16,7 @@ pub(crate) struct Module {
 }
 
 /// The modules of an architecture.
+#[derive(Debug)]
 pub(crate) struct Modules {
     by_kohya: HashMap<String, (Module, bool)>,
     /// The names of the original code for modules of the UNet, in kohya's form.

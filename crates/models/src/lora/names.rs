@@ -81,7 +81,9 @@ pub fn split_key(key: &str) -> (String, String) {
 pub(crate) fn split_any_key(key: &str) -> Option<(String, String)> {
     const OTHERS: [&str; 5] = ["alpha", "scale", "bias", "weight", "rescale"];
     let (module, part) = split_key(key);
-    if is_of_change(&part) || OTHERS.contains(&part.as_str()) && key.starts_with("lora_") {
+    if is_of_change(&part)
+        || OTHERS.contains(&part.as_str()) && (key.starts_with("lora_") || key.starts_with("lycoris_"))
+    {
         return Some((module, part));
     }
     let joined = |module: &str| module.replace('.', "_");

@@ -97,8 +97,7 @@ impl<'a> Lora<'a> {
         let metadata = checkpoint.metadata();
         let names = LoraNames::of(state_dict.keys());
         let record = object(metadata, RECORD)?.unwrap_or_default();
-        let is_second = names == Some(LoraNames::Peft)
-            && (has_many_layers(state_dict) || is_second_text_encoder(checkpoint.path(), &record));
+        let is_second = is_for_second_text_encoder(checkpoint);
         let (architecture, modules) = architecture(state_dict, &identity, is_second)?;
         let mut spelling = Spelling::of(architecture);
         let recorded = record.get(BARE).and_then(Value::as_array).into_iter().flatten();
@@ -195,10 +194,12 @@ pub(crate) fn of_network(all: &Map<String, Value>, network: Folder) -> Map<Strin
 
 fn split(key: &str, is_second: bool) -> (String, String) {
     let (module, part) = split_key(key);
-    match module.strip_prefix("lora_te_").filter(|_| is_second) {
-        Some(rest) => (format!("lora_te2_{rest}"), part),
-        None => (module, part),
-    }
+    (if is_second { of_second_text_encoder(module) } else { module }, part)
+}
+
+/// Returns the name of a module in the second text encoder, from that in the first one.
+pub(super) fn of_second_text_encoder(module: String) -> String {
+    module.strip_prefix("lora_te_").map(|rest| format!("lora_te2_{rest}")).unwrap_or(module)
 }
 
 /// Whether a file has more layers than any first text encoder, which has 24 at most.
@@ -207,13 +208,19 @@ fn has_many_layers(state_dict: &StateDict) -> bool {
     state_dict.keys().filter_map(layer).any(|layer| layer >= 24)
 }
 
-/// Whether a PEFT adapter, which does not name its network, is for the second text encoder.
-fn is_second_text_encoder(path: &Path, record: &Map<String, Value>) -> bool {
-    let second = Folder::TextEncoder2.name();
-    match record.get(NETWORK).and_then(Value::as_str) {
-        Some(network) => network == second,
-        None => path.parent().and_then(Path::file_name).is_some_and(|folder| folder == second),
+/// Whether a file is a PEFT adapter, which does not name its network, for the second text encoder.
+pub(super) fn is_for_second_text_encoder(checkpoint: &Checkpoint) -> bool {
+    let state_dict = checkpoint.state_dict();
+    if LoraNames::of(state_dict.keys()) != Some(LoraNames::Peft) {
+        return false;
     }
+    let second = Folder::TextEncoder2.name();
+    let record = object(checkpoint.metadata(), RECORD).ok().flatten().unwrap_or_default();
+    let is_named = match record.get(NETWORK).and_then(Value::as_str) {
+        Some(network) => network == second,
+        None => checkpoint.path().parent().and_then(Path::file_name).is_some_and(|folder| folder == second),
+    };
+    is_named || has_many_layers(state_dict)
 }
 
 /// Returns the architecture that has all modules: the one that the file is named for, or the first one.

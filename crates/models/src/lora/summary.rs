@@ -10,7 +10,7 @@ use trinart_ckpt_formats::tensor::LazyTensor;
 
 use super::adapted::{AdaptedNetwork, Place};
 use super::kind::kind;
-use super::names::split_any_key;
+use super::parts::{Parts, modules};
 use super::read::{Lora, Part, scalar};
 use super::scale::LoraScale;
 use super::spectrum::Spectrum;
@@ -93,9 +93,6 @@ pub struct LoraReading {
     pub spectra: bool,
 }
 
-/// The tensors of a module by kohya's names.
-type Parts<'a> = IndexMap<String, Part<'a>>;
-
 impl LoraSummary {
     /// Summarizes a LoRA for this model.
     pub fn read(
@@ -107,13 +104,7 @@ impl LoraSummary {
     ) -> Result<Self> {
         let state_dict = checkpoint.state_dict();
         let names = LoraNames::of(state_dict.keys());
-        let (mut modules, mut other_tensors): (IndexMap<String, Parts<'_>>, usize) = (IndexMap::new(), 0);
-        for (key, tensor) in state_dict.iter() {
-            match split_any_key(key) {
-                Some((module, name)) => drop(modules.entry(module).or_default().insert(name, Part { key, tensor })),
-                None => other_tensors += 1,
-            }
-        }
+        let (modules, other_tensors) = modules(checkpoint);
         let mut contradictions = Vec::new();
         let alphas = Alphas::read(checkpoint, reading.alphas);
         let mut list = Vec::new();

@@ -22,25 +22,12 @@ pub(super) fn base_model(metadata: &Metadata) -> Option<String> {
     (!found.is_empty()).then(|| found.join(", "))
 }
 
-/// Whether a model that the keys show is of another family than the metadata claims.
-fn contradicts(claim: ClaimedFamily, model: Model) -> bool {
-    let found = match model {
-        Model::Sd1 => ClaimedFamily::Sd1,
-        Model::Sd2 => ClaimedFamily::Sd2,
-        Model::SdxlBase | Model::SdxlRefiner => ClaimedFamily::Sdxl,
-        Model::Flux | Model::FluxDev | Model::FluxSchnell => ClaimedFamily::Flux,
-        Model::Sd1Or2 => return matches!(claim, ClaimedFamily::Sdxl | ClaimedFamily::Flux),
-        _ => return false,
-    };
-    claim != found
-}
-
 /// Returns the claims of the metadata that the tensors contradict, in words.
 pub(super) fn contradictions(metadata: &Metadata, model: Option<Model>, scales: &[LoraScale]) -> Vec<String> {
     let mut found = Vec::new();
     for name in ["ss_base_model_version", "modelspec.architecture"] {
         let Some((claim, model)) = field(metadata, name).zip(model) else { continue };
-        if ClaimedFamily::of_name(&claim).is_some_and(|family| contradicts(family, model)) {
+        if ClaimedFamily::of_name(&claim).is_some_and(|family| !family.can_be(model)) {
             found.push(format!("{name} is {claim}, and the layers are those of {}", model.text()));
         }
     }

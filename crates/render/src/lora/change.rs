@@ -7,6 +7,7 @@ use crate::errors::from_candle;
 use crate::weights;
 use trinart_ckpt_formats::error::{Error, OrInternal, Result};
 use trinart_ckpt_formats::tensor::LazyTensor;
+use trinart_ckpt_models::lora::lacks_inpainting_channels;
 
 /// Maximum size of a factor in bytes. That of the largest weight of SDXL at full rank is 105 MB.
 const FACTOR_BYTES: u64 = 1 << 28;
@@ -332,9 +333,7 @@ fn fit(change: &Tensor, weight: &Tensor) -> CandleResult<Tensor> {
         return change.reshape(weight.dims());
     }
     match (change.dims(), weight.dims()) {
-        ([rows, 4, y, x], [outer, 9, height, width]) if rows == outer && y == height && x == width => {
-            change.pad_with_zeros(1, 0, 5)
-        }
+        (found, expected) if lacks_inpainting_channels(found, expected) => change.pad_with_zeros(1, 0, 5),
         (found, expected) => candle_core::bail!("the change has shape {found:?}, the weight {expected:?}"),
     }
 }

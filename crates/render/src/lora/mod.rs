@@ -1,7 +1,6 @@
 //! LoRAs: changes of weights that a prompt loads by name, as WebUI applies them.
 
 mod apply;
-mod candidates;
 mod change;
 mod file;
 mod folder;

@@ -1,4 +1,4 @@
-//! The names under which WebUI looks for the modules of LoRAs.
+//! The names under which WebUI looks for the modules of LoRAs in a model.
 
 use std::sync::LazyLock;
 
