@@ -117,10 +117,9 @@ fn takes_stable_video_diffusion_apart() {
 #[test]
 fn refuses_to_mix_video_models_with_stable_diffusion() {
     let folder = Folder::new();
-    let (whole, sd, output) =
-        (folder.join("svd.safetensors"), folder.join("sd.safetensors"), folder.join("out.safetensors"));
-    Narrow::new(StableVideo).save(&whole, &[]);
-    Narrow::new(Sd1).save(&sd, &[]);
+    let output = folder.join("out.safetensors");
+    let (whole, sd) =
+        (Narrow::new(StableVideo).saved(&folder, "svd.safetensors"), Narrow::new(Sd1).saved(&folder, "sd.safetensors"));
     let vae = folder.join("vae.safetensors");
     run!["convert", &whole, "-o", &vae, "--component", "vae"].done();
     let video = "Stable Video Diffusion";

@@ -11,8 +11,7 @@ use trinart_ckpt::models::family::Architecture::{Sd1, Sd2, SdxlBase};
 
 /// A folder that this program writes, as published models have it.
 fn published(folder: &Folder, name: &str, model: Narrow) -> PathBuf {
-    let (file, written) = (folder.join(&format!("{name}.safetensors")), folder.join(name));
-    model.save(&file, &[]);
+    let (file, written) = (model.saved(folder, &format!("{name}.safetensors")), folder.join(name));
     run!["convert", &file, "-o", &written, "--to", "diffusers"].done();
     written
 }

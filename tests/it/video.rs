@@ -155,10 +155,9 @@ fn puts_a_video_model_together_from_components() {
 #[test]
 fn names_what_a_video_model_lacks_or_has_not() {
     let folder = Folder::new();
-    let (whole, sd, output) =
-        (folder.join("svd.safetensors"), folder.join("sd.safetensors"), folder.join("out.safetensors"));
-    Narrow::new(StableVideo).save(&whole, &[]);
-    Narrow::new(Sd1).save(&sd, &[]);
+    let output = folder.join("out.safetensors");
+    let (whole, sd) =
+        (Narrow::new(StableVideo).saved(&folder, "svd.safetensors"), Narrow::new(Sd1).saved(&folder, "sd.safetensors"));
     let option = |component: &str, file: &Path| format!("{component}={}", file.display());
     let unet = option("unet", &whole);
     run!["convert", "--replace", &unet, "-o", &output].refused(&["no file for the VAE", "Stable Video Diffusion"]);
@@ -218,10 +217,9 @@ fn copies_to_another_file_note_nothing() {
 #[test]
 fn suggests_to_swap_only_files_that_fit_the_other_way() {
     let folder = Folder::new();
-    let (video, sd, vae) =
-        (folder.join("svd.safetensors"), folder.join("sd.safetensors"), folder.join("vae.safetensors"));
-    Narrow::new(StableVideo).save(&video, &[]);
-    Narrow::new(Sd1).save(&sd, &[]);
+    let vae = folder.join("vae.safetensors");
+    let (video, sd) =
+        (Narrow::new(StableVideo).saved(&folder, "svd.safetensors"), Narrow::new(Sd1).saved(&folder, "sd.safetensors"));
     run!["convert", &sd, "-o", &vae, "--component", "vae"].done();
     let tip = |base: &Path, vae: &Path| {
         let ran = run!["merge-vae", base, "--vae", vae, "-o", folder.join("out.safetensors")];

@@ -1,7 +1,7 @@
 //! Whole models with all their keys at narrow widths, without a file in `fixtures/`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use trinart_ckpt::models::family::Architecture;
 use trinart_ckpt_formats::containers::{self, Target, WriteOptions};
@@ -9,7 +9,7 @@ use trinart_ckpt_formats::metadata::PyValue;
 use trinart_ckpt_formats::tensor::{Dtype, LazyTensor};
 use trinart_ckpt_formats::{Metadata, StateDict};
 
-use super::{fixture, position_ids, tensor};
+use super::{Folder, fixture, position_ids, tensor};
 
 const UNET_IN: &str = "model.diffusion_model.input_blocks.0.0.weight";
 
@@ -97,6 +97,13 @@ impl Narrow {
         let bytes = values.flat_map(f32::to_le_bytes).collect();
         norm.1 = tensor(Dtype::F32, norm.1.shape().dims(), bytes);
         self
+    }
+
+    /// Saves the model under this name. Returns the path.
+    pub(crate) fn saved(&self, folder: &Folder, name: &str) -> PathBuf {
+        let path = folder.join(name);
+        self.save(&path, &[]);
+        path
     }
 
     /// Saves the model with these metadata fields.
