@@ -316,6 +316,17 @@ pub struct LedgerLine {
     pub disposition: Disposition,
 }
 
+impl LedgerLine {
+    /// The keys in the output: several if the tensor is in it in parts, and none if it is not in it.
+    pub fn outputs(&self) -> &[String] {
+        match &self.disposition {
+            Disposition::Written { key, .. } => std::slice::from_ref(key),
+            Disposition::Split { keys, .. } => keys,
+            Disposition::Replaced | Disposition::Dropped { .. } => &[],
+        }
+    }
+}
+
 /// The account of a plan: exactly one line per key of each input, exactly one origin per key of the output.
 #[derive(Debug, Clone, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -362,11 +373,7 @@ impl Ledger {
     /// Returns the line of the input tensor that a tensor of the output comes from; the first one if it was joined from
     /// several.
     pub fn input_of(&self, output: &str) -> Option<&LedgerLine> {
-        self.lines.iter().find(|line| match &line.disposition {
-            Disposition::Written { key, .. } => key == output,
-            Disposition::Split { keys, .. } => keys.iter().any(|key| key == output),
-            Disposition::Replaced | Disposition::Dropped { .. } => false,
-        })
+        self.lines.iter().find(|line| line.outputs().iter().any(|key| key == output))
     }
 
     /// Counts the keys of each input by disposition in words, in the order of first occurrence.

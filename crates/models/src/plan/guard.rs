@@ -85,22 +85,13 @@ fn check_inputs(ledger: &Ledger, account: &Account) -> Result<()> {
     }
 }
 
-/// The output keys of a line.
-fn outputs(line: &LedgerLine) -> &[String] {
-    match &line.disposition {
-        Disposition::Written { key, .. } => std::slice::from_ref(key),
-        Disposition::Split { keys, .. } => keys,
-        Disposition::Replaced | Disposition::Dropped { .. } => &[],
-    }
-}
-
 /// Fails unless each output tensor has exactly one origin: one tensor, or several of one input that are joined.
 fn check_outputs(state_dict: &StateDict, ledger: &Ledger) -> Result<()> {
     let mut origins: HashMap<&str, (Origin, bool)> = HashMap::new();
     for line in ledger.lines() {
         let is_joined =
             matches!(&line.disposition, Disposition::Written { changes, .. } if changes.contains(&Change::Joined));
-        for key in outputs(line) {
+        for key in line.outputs() {
             if !state_dict.contains(key) {
                 return Err(Error::internal("the ledger writes a tensor that the output lacks").in_tensor(key));
             }

@@ -10,26 +10,16 @@ use crate::checkpoint::Checkpoint;
 use crate::family::Task;
 use crate::hyperparameters::unlike_published;
 use crate::layout::Folder;
-use crate::ledger::{Disposition, Origin};
+use crate::ledger::{LedgerLine, Origin};
 use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Resolved, carry};
 
 /// Checks a single file with tensors of `input`. Fails if `input` is a folder whose configurations describe networks that
 /// compute something else than published models with these tensors; with `allow_loss`, returns a notice for each instead.
 pub fn check(input: &Checkpoint, resolved: &Resolved, allow_loss: bool) -> Result<Vec<Notice>> {
-    let of_input: BTreeSet<Component> = resolved
-        .ledger
-        .lines()
-        .iter()
-        .filter(|line| line.from == Origin::Checkpoint)
-        .flat_map(|line| match &line.disposition {
-            Disposition::Written { key, .. } => std::slice::from_ref(key),
-            Disposition::Split { keys, .. } => keys,
-            Disposition::Replaced | Disposition::Dropped { .. } => &[],
-        })
-        .map(|key| Component::from_key(key))
-        .collect();
-    let has = |component| of_input.contains(&component);
+    let of_input = resolved.ledger.lines().iter().filter(|line| line.from == Origin::Checkpoint);
+    let components: BTreeSet<_> = of_input.flat_map(LedgerLine::outputs).map(|key| Component::from_key(key)).collect();
+    let has = |component| components.contains(&component);
     // A scheduler goes with the UNet that was trained with it.
     let is_wanted = |name: &str| match Folder::from_name(name) {
         Some(_) => carry::applies(name, &has),
