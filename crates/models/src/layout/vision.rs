@@ -1,5 +1,5 @@
-//! The image encoder of CLIP: that of Stable Video Diffusion (OpenCLIP ViT-H), or one alone. Names: `VisionTransformer` of open_clip, and
-//! `CLIPVisionModelWithProjection` of transformers.
+//! The image encoder of CLIP: that of Stable Video Diffusion (OpenCLIP ViT-H), or one alone. Names: `VisionTransformer` of
+//! open_clip, and `CLIPVisionModelWithProjection` of transformers.
 
 use super::folder::{Folder, IMAGE_ENCODER_PREFIX};
 use super::openclip;

@@ -54,7 +54,7 @@ pub(super) fn files(
         let prefix = if is_pipeline { format!("{}{SEPARATOR}", only.name()) } else { String::new() };
         let of_component = |(path, text): (String, _)| Some((path.strip_prefix(&prefix)?.to_owned(), text));
         let own: Vec<_> = own.into_iter().filter_map(of_component).collect();
-        (own, vec![("config.json".to_owned(), format!("{config:#}\n"))])
+        (own, vec![("config.json".to_owned(), write_json(&config))])
     } else {
         let lacking = Folder::of(pipeline.architecture).iter().find(|folder| !folders.contains(folder));
         if let Some(lacking) = lacking {

@@ -10,7 +10,7 @@ use trinart_ckpt_formats::tensor::{LazyTensor, Shape};
 use crate::layout::{self, Folder, Layout, Mapped};
 use crate::ledger::{Change, Disposition, DropReason, Ledger, LedgerLine, Origin};
 use crate::parameterization::is_mark_key;
-use crate::{Component, position_ids, vae};
+use crate::{Component, position_ids, quantization, vae};
 
 /// A tensor of a folder: its component, its key, and the tensor.
 pub(super) type FolderTensor = (Folder, String, LazyTensor);
@@ -23,6 +23,18 @@ pub(super) enum Destination {
     None(DropReason),
 }
 
+/// Fails if a weight is quantized.
+pub(super) fn refuse_quantized(state_dict: &StateDict) -> Result<()> {
+    match state_dict.keys().find(|key| quantization::is_companion(key)) {
+        Some(key) => {
+            let found = "part of a quantized weight; a folder needs the weight dequantized";
+            Err(Error::unsupported(found).in_tensor(key))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Gives the tensors of these components their keys and shapes in the folder.
 pub(super) fn rename(
     layout: &Layout,
     state_dict: &StateDict,

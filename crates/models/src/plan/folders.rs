@@ -17,7 +17,7 @@ use crate::pipeline::Pipeline;
 use crate::plan::folder_files::{self, check_prediction, find};
 pub use crate::plan::folder_plan::FolderPlan;
 use crate::plan::folder_tensors::{Destination, in_order, rename, rename_outputs};
-use crate::plan::{Account, Draft, Resolved, as_stored, carry, express, video, vision};
+use crate::plan::{Account, Draft, Resolved, as_stored, carry, express, folder_tensors, video, vision};
 use crate::{Component, FileKind, quantization};
 
 /// Plans the folder of a checkpoint, or of its only component.
@@ -42,10 +42,7 @@ pub fn to_folder(
     video::for_folder(&mut resolved)?;
     let Resolved { state_dict, metadata, ledger, mut notices, .. } = resolved;
     let account = Account::of_ledger(&ledger).allow_loss(allow_loss);
-    if let Some(key) = state_dict.keys().find(|key| quantization::is_companion(key)) {
-        let found = "part of a quantized weight; a folder needs the weight dequantized";
-        return Err(Error::unsupported(found).in_tensor(key));
-    }
+    folder_tensors::refuse_quantized(&state_dict)?;
     let own: Vec<_> = own.into_iter().map(quantization::without_config).collect();
     let detection = detect(&state_dict);
     let folders = folders_of(&state_dict, &detection);

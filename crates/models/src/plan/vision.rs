@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use trinart_ckpt_formats::StateDict;
-use trinart_ckpt_formats::containers::diffusers::SEPARATOR;
+use trinart_ckpt_formats::containers::diffusers::{SEPARATOR, write_json};
 use trinart_ckpt_formats::error::{Error, Result};
 
 use crate::FileKind;
@@ -15,7 +15,6 @@ use crate::pipeline;
 use crate::plan::folder_plan::FolderPlan;
 use crate::plan::folder_tensors::{self, Destination, FolderTensor};
 use crate::plan::{Account, Draft, Resolved};
-use crate::quantization;
 
 /// How the names of transformers begin, but for the projection.
 const MODEL: &str = "vision_model.";
@@ -33,8 +32,9 @@ const VISUAL: &str = "visual.";
 pub(super) fn is_alone(state_dict: &StateDict) -> bool {
     let is_of_checkpoint = |key: &str| key.starts_with("conditioner.") || key.starts_with("embedder.");
     let is_one = |key: &str| key.starts_with(VISUAL) || named(key).is_some();
-    FileKind::of(state_dict) == FileKind::ClipVision
-        && state_dict.keys().all(|key| is_one(key) && !is_of_checkpoint(key))
+    // Most files end the search at their first key. The kind needs all keys.
+    state_dict.keys().all(|key| is_one(key) && !is_of_checkpoint(key))
+        && FileKind::of(state_dict) == FileKind::ClipVision
 }
 
 /// Returns the name of transformers for a key of it, with or without `vision_model.`: newer versions leave that out.
@@ -54,10 +54,7 @@ fn named(key: &str) -> Option<String> {
 pub(super) fn plan(resolved: Resolved, own: Vec<(String, Vec<u8>)>, allow_loss: bool) -> Result<FolderPlan> {
     let Resolved { state_dict, metadata, ledger, mut notices, .. } = resolved;
     let account = Account::of_ledger(&ledger).allow_loss(allow_loss);
-    if let Some(key) = state_dict.keys().find(|key| quantization::is_companion(key)) {
-        let found = "part of a quantized weight; a folder needs the weight dequantized";
-        return Err(Error::unsupported(found).in_tensor(key));
-    }
+    folder_tensors::refuse_quantized(&state_dict)?;
     let is_open = state_dict.keys().all(|key| key.starts_with(VISUAL));
     let (tensors, destinations) = if is_open { from_open_clip(&state_dict)? } else { from_transformers(&state_dict) };
     let tensors = folder_tensors::in_order(tensors)?;
@@ -81,7 +78,7 @@ pub(super) fn plan(resolved: Resolved, own: Vec<(String, Vec<u8>)>, allow_loss: 
             notices.push(Notice::new(NoticeCode::ActivationAssumed, text));
         }
         let config = pipeline::image_encoder(&dims, if is_small { "quick_gelu" } else { "gelu" });
-        files.push(("config.json".to_owned(), format!("{config:#}\n").into_bytes()));
+        files.push(("config.json".to_owned(), write_json(&config).into_bytes()));
     }
     let ledger = folder_tensors::rename_outputs(ledger, &destinations);
     let resolved = Draft { state_dict: tensors, metadata, ledger, notices }.check(&account)?;
