@@ -84,7 +84,8 @@ fn series(bits: u16) -> i32 {
     const POWERS: [f32; 4] = [1.0 / 4.0, -1.0 / 48.0, 1.0 / 480.0, -17.0 / 80_640.0];
     /// Between 0.25 and 0.5, neighbors among the f32 are one unit apart: adding a number to this one rounds it to units.
     const ROUNDING: f32 = 0.375;
-    /// The bits of an f16 without its sign, after those of an f32's exponent, are an f32 that is so many times smaller.
+    /// An f32 has 13 more bits of mantissa than an f16, and another bias of the exponent. Shifted by 13 bits, the bits of a
+    /// positive f16 are the f32 of its value divided by this.
     const SCALE: f32 = (1_u128 << 112) as f32;
     let magnitude = f32::from_bits(u32::from(bits & !SIGN) << 13) * SCALE;
     let value = f32::from_bits(magnitude.to_bits() | u32::from(bits & SIGN) << 16);
