@@ -170,6 +170,7 @@ mod claimed_family;
 pub mod compare;
 pub mod completeness;
 pub mod component;
+pub mod constants;
 pub mod detection;
 mod ema;
 pub mod family;

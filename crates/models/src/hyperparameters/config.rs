@@ -147,9 +147,9 @@ impl Config<'_> {
         heads.filter(|heads| !heads.is_empty()).ok_or_else(|| self.wrong(field, "positive numbers"))
     }
 
-    pub(super) fn text_encoder(&self) -> Result<TextHyperparameters> {
+    /// The heads and the activation of a text encoder or an image encoder.
+    pub(super) fn clip(&self) -> Result<TextHyperparameters> {
         const HEADS: usize = 8;
-        self.check(CLIP)?;
         let activation = match self.get("hidden_act").map(Value::as_str) {
             None | Some(Some("quick_gelu")) => Activation::QuickGelu,
             Some(Some("gelu")) => Activation::Gelu,
@@ -160,8 +160,8 @@ impl Config<'_> {
     }
 
     /// A list of positive numbers. `None` if the field is missing or is something else.
-    pub(super) fn counts(&self, field: &str) -> Option<Vec<usize>> {
-        self.get(field)?.as_array()?.iter().map(count).collect()
+    pub(super) fn counts(&self, field: &str) -> Option<Vec<u64>> {
+        self.get(field)?.as_array()?.iter().map(|value| count(value).map(|count| count as u64)).collect()
     }
 
     /// The betas of a scheduler. `None` if it does not list them, as those of EDM.

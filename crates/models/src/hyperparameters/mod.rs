@@ -11,7 +11,7 @@ use trinart_ckpt_formats::StoredCheckpoint;
 use trinart_ckpt_formats::error::Result;
 
 use crate::layout::Folder;
-use config::{Config, RENDERABLE, UNET, VAE};
+use config::{CLIP, Config, RENDERABLE, UNET, VAE};
 pub(crate) use published::unlike_published;
 use values::SCHEDULER;
 pub use values::{Activation, TextHyperparameters, scaled_linear};
@@ -56,10 +56,12 @@ impl Hyperparameters {
             found.vae_groups = vae.count("norm_num_groups")?;
         }
         if let Some(text) = of(Folder::TextEncoder) {
-            found.text_encoder = text.text_encoder()?;
+            text.check(CLIP)?;
+            found.text_encoder = text.clip()?;
         }
         if let Some(text) = of(Folder::TextEncoder2) {
-            found.text_encoder_2 = text.text_encoder()?;
+            text.check(CLIP)?;
+            found.text_encoder_2 = text.clip()?;
         }
         if let Some(scheduler) = Config::of(stored.configs(), SCHEDULER) {
             found.betas = scheduler.betas()?;

@@ -6,24 +6,17 @@ use trinart_ckpt_formats::error::Result;
 
 use super::config::{CLIP, Config, UNET, VAE};
 use super::values::{Activation, SCHEDULER, scaled_linear};
+use crate::constants::{BETAS, GROUPS, HEAD, HEADS};
 use crate::family::Architecture;
 use crate::layout::Folder;
-use crate::pipeline::{HEAD, vision_heads};
-
-/// The first and the last beta of Stable Diffusion, which `scaled_linear` spaces.
-const BETAS: [f64; 2] = [0.000_85, 0.012];
-
-/// The attention heads of SD v1 at each resolution.
-const HEADS: usize = 8;
-
-/// The groups of all group norms.
-const GROUPS: usize = 32;
+use crate::pipeline::vision_heads;
 
 /// Two betas differ by rounding alone below this.
 const ROUNDING: f64 = 1e-9;
 
 /// Describes what the configurations of a folder say about its networks that no tensor shows, where it is not what published
-/// models of this architecture have, or of any if it is unknown: one line for each configuration. `is_wanted` selects configurations by name.
+/// models have: one line for each configuration. `architecture` is that of the folder; without it, only VAEs are compared.
+/// `is_wanted` selects configurations by name.
 ///
 /// Numbers of heads and groups count only where they divide the widths as in published models: no program reads a single file
 /// of other widths.
@@ -36,9 +29,7 @@ pub(crate) fn unlike_published(
     for name in configs.keys().filter(|name| is_wanted(name)) {
         let Some(config) = Config::of(configs, name) else { continue };
         let text = match (Folder::from_name(name), architecture) {
-            (Some(Folder::Vae), _) => {
-                config.first_unlike(VAE).map_or_else(|| groups(&config), |text| Ok(Some(text)))?
-            }
+            (Some(Folder::Vae), _) => vae(&config)?,
             (Some(Folder::Unet | Folder::ControlNet), Some(architecture)) => unet(&config, architecture)?,
             (Some(folder), Some(architecture)) => clip(&config, folder, architecture)?,
             (None, Some(_)) if name == SCHEDULER => scheduler(&config)?,
@@ -47,6 +38,13 @@ pub(crate) fn unlike_published(
         found.extend(text);
     }
     Ok(found)
+}
+
+fn vae(config: &Config<'_>) -> Result<Option<String>> {
+    match config.first_unlike(VAE) {
+        Some(text) => Ok(Some(text)),
+        None => groups(config),
+    }
 }
 
 fn unet(config: &Config<'_>, architecture: Architecture) -> Result<Option<String>> {
@@ -58,31 +56,32 @@ fn unet(config: &Config<'_>, architecture: Architecture) -> Result<Option<String
     };
     let published = widths.iter().map(|&width| match architecture {
         Architecture::Sd1 => width.is_multiple_of(HEADS).then_some(HEADS),
-        _ => heads(width, HEAD),
+        _ => heads(width),
     });
-    let Some(published) = published.collect::<Option<Vec<usize>>>() else { return groups(config) };
-    // Levels without attention have a number all the same.
+    let Some(published) = published.collect::<Option<Vec<u64>>>() else { return groups(config) };
+    // A configuration has a number for each level, also for those that have no attention.
     let blocks = config.get("down_block_types").and_then(Value::as_array);
     let has_attention = |level: usize| {
         let block = blocks.and_then(|blocks| blocks.get(level)).and_then(Value::as_str);
         block.is_none_or(|block| block.contains("CrossAttn"))
     };
     let own = config.heads()?;
-    let differs =
-        |(level, published): (usize, &usize)| has_attention(level) && own.get(level).or(own.last()) != Some(published);
+    let differs = |(level, &published): (usize, &u64)| {
+        has_attention(level) && own.get(level).or(own.last()).map(|&own| own as u64) != Some(published)
+    };
     match published.iter().enumerate().any(differs) {
         true => Ok(Some(config.unlike(field, &numbers(&published)))),
         false => groups(config),
     }
 }
 
-/// Returns the number of attention heads of this size; `None` if they do not divide the width.
-fn heads(width: usize, head: usize) -> Option<usize> {
-    width.is_multiple_of(head).then_some(width / head)
+/// Returns the number of attention heads of the usual size; `None` if they do not divide the width.
+fn heads(width: u64) -> Option<u64> {
+    width.is_multiple_of(HEAD).then_some(width / HEAD)
 }
 
 /// Equal numbers as one.
-fn numbers(numbers: &[usize]) -> String {
+fn numbers(numbers: &[u64]) -> String {
     match numbers {
         [first, rest @ ..] if rest.iter().all(|number| number == first) => first.to_string(),
         _ => format!("{numbers:?}"),
@@ -95,7 +94,7 @@ fn groups(config: &Config<'_>) -> Result<Option<String>> {
         return Ok(None);
     };
     let is_published = widths.iter().all(|width| width.is_multiple_of(GROUPS));
-    Ok((is_published && own != GROUPS).then(|| config.unlike(FIELD, &GROUPS.to_string())))
+    Ok((is_published && own as u64 != GROUPS).then(|| config.unlike(FIELD, &GROUPS.to_string())))
 }
 
 fn clip(config: &Config<'_>, folder: Folder, architecture: Architecture) -> Result<Option<String>> {
@@ -107,14 +106,15 @@ fn clip(config: &Config<'_>, folder: Folder, architecture: Architecture) -> Resu
         true => (Activation::QuickGelu, "\"quick_gelu\""),
         false => (Activation::Gelu, "\"gelu\""),
     };
-    let own = config.text_encoder()?;
+    let own = config.clip()?;
     if own.activation != Some(activation) {
         return Ok(Some(config.unlike("hidden_act", name)));
     }
     let (Some(width), Some(own)) = (config.count("hidden_size")?, own.heads) else { return Ok(None) };
+    let (width, own) = (width as u64, own as u64);
     let published = match folder {
-        Folder::ImageEncoder => heads(width, HEAD).map(|_| vision_heads(width as u64) as usize),
-        _ => heads(width, HEAD),
+        Folder::ImageEncoder => heads(width).map(|_| vision_heads(width)),
+        _ => heads(width),
     };
     let differs = published.filter(|&published| published != own);
     Ok(differs.map(|published| config.unlike("num_attention_heads", &published.to_string())))

@@ -1,5 +1,7 @@
 use serde_json::Value;
 
+use crate::constants::HEAD;
+
 /// A function that returns the dimensions of a tensor by its key in its component.
 pub(crate) type Dims<'a> = &'a dyn Fn(&str) -> Option<Vec<u64>>;
 
@@ -20,7 +22,7 @@ pub(super) fn dim(dims: Dims<'_>, key: &str, axis: usize, published: u64) -> u64
     dims(key).and_then(|dims| dims.get(axis).copied()).unwrap_or(published)
 }
 
-/// Returns the greatest common divisor of the `published` number of heads or groups (8 or 32) and all widths: that
+/// Returns the greatest common divisor of the `published` number of heads or groups and all widths: that
 /// number itself for published models, fewer for small test models.
 pub(super) fn divisor(widths: &[u64], published: u64) -> u64 {
     let gcd = |mut a: u64, mut b: u64| {
@@ -32,13 +34,10 @@ pub(super) fn divisor(widths: &[u64], published: u64) -> u64 {
     widths.iter().copied().fold(published, gcd)
 }
 
-/// The size of an attention head, except in SD v1 and in ViT-H.
-pub(crate) const HEAD: usize = 64;
-
 /// Returns the number of attention heads of size 64, as in SD v2, SDXL and all text encoders; fewer if these do not
 /// divide the width.
 pub(super) fn heads(width: u64) -> u64 {
     /// More than any published width has.
     const MOST: u64 = 1024;
-    (1..=(width / HEAD as u64).min(MOST)).rev().find(|&heads| width.is_multiple_of(heads)).unwrap_or(1)
+    (1..=(width / HEAD).min(MOST)).rev().find(|&heads| width.is_multiple_of(heads)).unwrap_or(1)
 }

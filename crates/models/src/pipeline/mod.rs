@@ -18,7 +18,6 @@ use serde_json::{Map, Value, json};
 
 use crate::family::{Architecture, Prediction, Task};
 use crate::layout::Folder;
-pub(crate) use config::HEAD;
 use config::{dim, text};
 pub(crate) use definition::Pipeline;
 pub(crate) use scheduler::timestep_spacing;

@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::config::add;
 use super::definition::Pipeline;
+use crate::constants::BETAS;
 use crate::family::{Architecture, Prediction, Task};
 use crate::parameterization::Parameterization;
 
@@ -40,11 +41,12 @@ pub(crate) fn config(pipeline: &Pipeline<'_>) -> Value {
     if wanted.prediction.is_edm() {
         return edm(class, wanted);
     }
+    let [first, last] = BETAS;
     let mut config = json!({
         "_class_name": class,
-        "beta_end": 0.012,
+        "beta_end": last,
         "beta_schedule": "scaled_linear",
-        "beta_start": 0.00085,
+        "beta_start": first,
         "num_train_timesteps": 1000,
         "prediction_type": match wanted.prediction {
             Prediction::Epsilon => "epsilon",

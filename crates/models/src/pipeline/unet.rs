@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::config::{Dims, add, dim, divisor, heads};
 use super::definition::Pipeline;
+use crate::constants::{GROUPS, HEADS};
 use crate::family::{Architecture, Prediction, Task};
 use crate::layout::{UnetStructure, shapes};
 
@@ -44,7 +45,7 @@ pub(super) fn first_half(class: &str, architecture: Architecture, dims: Dims<'_>
         .collect();
     // In diffusers, `attention_head_dim` is the number of heads.
     let attention_heads = match architecture {
-        Architecture::Sd1 => json!(divisor(&widths, 8)),
+        Architecture::Sd1 => json!(divisor(&widths, HEADS)),
         _ => json!(widths.iter().map(|&width| heads(width)).collect::<Vec<_>>()),
     };
     let transformer_layers = match architecture {
@@ -70,7 +71,7 @@ pub(super) fn first_half(class: &str, architecture: Architecture, dims: Dims<'_>
         "mid_block_scale_factor": 1,
         "mid_block_type": if structure.middle.is_some() { "UNetMidBlock2DCrossAttn" } else { "UNetMidBlock2D" },
         "norm_eps": 1e-5,
-        "norm_num_groups": divisor(&widths, 32),
+        "norm_num_groups": divisor(&widths, GROUPS),
         "transformer_layers_per_block": transformer_layers,
         "use_linear_projection": structure.linear,
     });

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::config::{Dims, add, dim, divisor};
+use crate::constants::GROUPS;
 use crate::family::Architecture;
 use crate::parameterization::{SDXL_SCALING_FACTOR, VaeConstants};
 
@@ -26,7 +27,7 @@ pub(super) fn config(architecture: Architecture, constants: &VaeConstants, dims:
         "in_channels": dim(dims, "encoder.conv_in.weight", 1, 3),
         "latent_channels": dim(dims, "decoder.conv_in.weight", 1, 4),
         "layers_per_block": 2,
-        "norm_num_groups": divisor(&widths, 32),
+        "norm_num_groups": divisor(&widths, GROUPS),
         "out_channels": dim(dims, "decoder.conv_out.weight", 0, 3),
         "sample_size": if is_xl { 1024 } else { 512 },
         "scaling_factor": constants.scaling_factor,

@@ -8,6 +8,7 @@ mod tuning;
 
 use crate::single::{exp, linspace};
 use trinart_ckpt_formats::error::{Error, Result};
+use trinart_ckpt_models::constants::BETAS;
 use trinart_ckpt_models::hyperparameters::scaled_linear;
 
 pub use kind::ScheduleType;
@@ -35,7 +36,8 @@ const LEAST_ALPHA: f32 = 4.897_345e-8;
 impl NoiseSchedule {
     /// Returns the schedule of Stable Diffusion: betas from 0.00085 to 0.012, whose square roots are evenly spaced.
     pub fn stable_diffusion() -> Self {
-        Self::new(alphas(scaled_linear(0.00085, 0.012)))
+        let [first, last] = BETAS;
+        Self::new(alphas(scaled_linear(first, last)))
     }
 
     /// Returns the schedule of these betas, the variance of the noise that each timestep adds.
